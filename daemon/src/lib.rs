@@ -1,0 +1,23 @@
+//! custodyd: a key custody daemon for Progressive Web Apps.
+//!
+//! A request goes down through these modules and its answer comes back up:
+//! `http` (bytes, proofs, shapes) -> `service` (the use cases) -> `ledger` (what may be
+//! believed) -> `store` (untrusted rows), with `factors` and the crates `custodyd_hsm` and
+//! `custodyd_policies` beside `service`. `startup` alone wires them together; `cli` calls
+//! `startup`. No module calls one above it.
+
+pub mod account;
+pub mod api;
+pub mod bytes;
+//pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod factors;
+pub mod hardening;
+pub mod http;
+pub mod ledger;
+mod private_file;
+pub mod service;
+pub mod startup;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,45 @@
+//! Key custody: everything that touches a token, and every byte format that
+//! depends on a token key.
+//!
+//! Called by the daemon. This crate knows no HTTP and no SQL, and it imports
+//! neither the daemon nor the policies. `FORMAT.md` beside it fixes every byte.
+//!
+//! The order of the modules is the order of trust:
+//! `id, secret, error -> encoding -> custody -> {mac, seal, binding}` and
+//! `custody -> backend`. A backend never imports `mac`, `seal` or `binding`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test may stop at once; the build without tests checks the rest"
+    )
+)]
+
+pub mod backend;
+pub mod binding;
+pub mod counters;
+pub mod custody;
+pub mod encoding;
+pub mod error;
+pub mod id;
+pub mod mac;
+pub mod pool;
+pub mod public_key;
+pub mod report;
+pub mod seal;
+pub mod secret;
+
+#[cfg(test)]
+mod software;
+
+pub use binding::{Binding, BindingKeys, BindingKind};
+pub use custody::{Backend, Custody};
+pub use error::{Error, Result};
+pub use id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind};
+pub use pool::{Pool, PoolOptions, PoolStatus};
+pub use public_key::PublicKey;
+pub use report::{KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
+pub use secret::{Secret, SecretBytes};

@@ -1,0 +1,45 @@
+//! custodyd-policies: what an operator decided about an app, and the pure decisions that follow from it.
+//!
+//! Called by the daemon's service layer between opening a sealed account envelope and committing its next version,
+//! and by its start-up and reload, which parse policy files. The folder `apps/` beside this crate's sources
+//! holds policy files that explain themselves line by line.
+//!
+//! Must never read a clock, do I/O, or know of tokens, HTTP or SQL: state and time go in, an answer or a changed
+//! state comes out. So every rule can be tested over all orders of events, and reads the same in the daemon, in
+//! a test and in an audit.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`attempts`], [`rounds`] | whether one more guess may be made, and what an outcome does to the count |
+//! | [`expiry`] | whether a session or a passkey has ended, whether an authentication is fresh |
+//! | [`release`] | which factor takes which secret out, and which one may change the account |
+//! | [`pin`] | which PINs may be set |
+//! | [`app`], [`bounds`], [`mod@parse`] | what a policy is, what its values may be, and how a file becomes one |
+
+pub mod app;
+pub mod attempts;
+pub mod bounds;
+pub mod expiry;
+pub mod factor;
+mod origin;
+pub mod parse;
+pub mod pin;
+pub mod release;
+pub mod rounds;
+pub mod time;
+
+#[cfg(test)]
+mod properties;
+
+pub use app::{
+    AppPolicy, Devices, Enrolment, Passkeys, PinPolicy, Release, RelyingParty, Secrets, ServerSlot,
+    Sessions, UnknownDevice,
+};
+pub use attempts::{Budget, ChargeId, Refused, Standing, UnknownCharge};
+pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_until, is_fresh};
+pub use factor::{Factor, Strength};
+pub use parse::{PolicyError, parse};
+pub use pin::{PinWeakness, acceptable};
+pub use release::{StepUp, is_secret_name, may_release, step_up};
+pub use rounds::{Round, Rounds, RoundsError};
+pub use time::Timestamp;

@@ -1,0 +1,234 @@
+//! The opened account envelope: everything the daemon believes about one account.
+//!
+//! The ledger makes an `Account` out of sealed bytes that the token opened, and nothing else
+//! does. Services read it and change a copy inside a commit; the ledger seals the copy. It is
+//! plain state: what a change *means* is decided in `service` and `policies`.
+//!
+//! The plaintext is JSON with every unknown field refused, so that a later format is refused
+//! by an older daemon instead of being half understood. Byte strings are base64url.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
+use custodyd_policies::{Budget, Timestamp};
+use serde::{Deserialize, Serialize};
+use webauthn_rs::prelude::Passkey;
+use zeroize::Zeroizing;
+
+use crate::bytes::{Bytes, SharedSecret};
+use crate::factors::jwk::PublicJwk;
+use crate::factors::pin_argon2::PinRecord;
+
+/// The version of the envelope's plaintext.
+const FORMAT: u8 = 1;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    format: u8,
+    pub realm: RealmName,
+    pub app: AppId,
+    pub id: AccountId,
+    /// Raised by one by every batch that touches the account; also bound by the sealing.
+    pub generation: u64,
+    pub created: Timestamp,
+    pub trail: Trail,
+    /// Raised by "sign out everywhere": every session carries the epoch it was made in.
+    pub session_epoch: u64,
+    /// Sessions of unbound devices that signed out before their end.
+    pub ended_sessions: Vec<Spent>,
+    /// WebAuthn ceremonies that have been used, until they would have expired anyway.
+    pub consumed: Vec<Spent>,
+    pub app_keys: Vec<BoundKey>,
+    pub devices: Vec<Device>,
+    pub pin: Option<Pin>,
+    pub passkeys: Vec<BoundPasskey>,
+    pub secrets: BTreeMap<String, StoredSecret>,
+    /// The version that the next stored secret gets. Never reused, so an ETag names one content.
+    pub next_version: u64,
+}
+
+/// Where the account's events stand in the log, and the key that their bodies are sealed under.
+///
+/// The key lives only in the envelope: erasing the envelope makes every event body unreadable.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trail {
+    pub count: u64,
+    pub last_index: Option<u64>,
+    pub key: SharedSecret,
+}
+
+/// Something that may be used once, remembered until it could not be used any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spent {
+    pub id: Bytes,
+    pub expires: Timestamp,
+}
+
+/// A public key of the app (its thumbprint is the device identifier) and the realm's binding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundKey {
+    pub jwk: PublicJwk,
+    pub thumbprint: String,
+    pub binding: String,
+    pub added: Timestamp,
+}
+
+/// A device that may act for the account: the holder of a DPoP key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub key: BoundKey,
+    pub name: Option<String>,
+    /// Raised by signing out on this device.
+    pub session_epoch: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// Shared with the evaluation that is under way; never copied.
+    pub record: Arc<PinRecord>,
+    pub device_id: String,
+    pub binding: String,
+    pub set: Timestamp,
+    pub budget: Budget,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundPasskey {
+    pub passkey: Passkey,
+    pub device_id: String,
+    pub binding: String,
+    pub name: Option<String>,
+    pub added: Timestamp,
+    /// When its holder last confirmed it: registration counts.
+    pub confirmed: Timestamp,
+    pub last_used: Timestamp,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredSecret {
+    pub version: u64,
+    pub updated: Timestamp,
+    pub slots: Vec<Slot>,
+    pub server_slot: Option<SharedSecret>,
+}
+
+/// One end-to-end sealed copy of a secret; the daemon can not open it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    pub r#type: SlotType,
+    /// The device identifier of the factor whose key opens the slot.
+    pub credential: String,
+    pub ciphertext: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlotType {
+    /// Key from a passkey's PRF extension.
+    Prf,
+    /// Key from the OPAQUE export key of a PIN.
+    Opaque,
+    /// Key from the part of a recovery code that is never sent.
+    RecoveryCode,
+}
+
+impl Account {
+    #[must_use]
+    pub fn new(realm: RealmName, app: AppId, id: AccountId, now: Timestamp, key: SecretBytes) -> Self {
+        Self {
+            format: FORMAT,
+            realm,
+            app,
+            id,
+            generation: 0,
+            created: now,
+            trail: Trail {
+                count: 0,
+                last_index: None,
+                key: SharedSecret::new(key),
+            },
+            session_epoch: 0,
+            ended_sessions: Vec::new(),
+            consumed: Vec::new(),
+            app_keys: Vec::new(),
+            devices: Vec::new(),
+            pin: None,
+            passkeys: Vec::new(),
+            secrets: BTreeMap::new(),
+            next_version: 1,
+        }
+    }
+
+    #[must_use]
+    pub fn device(&self, thumbprint: &str) -> Option<&Device> {
+        self.devices.iter().find(|d| d.key.thumbprint == thumbprint)
+    }
+
+    pub fn device_mut(&mut self, thumbprint: &str) -> Option<&mut Device> {
+        self.devices
+            .iter_mut()
+            .find(|d| d.key.thumbprint == thumbprint)
+    }
+
+    #[must_use]
+    pub fn passkey(&self, device_id: &str) -> Option<&BoundPasskey> {
+        self.passkeys.iter().find(|p| p.device_id == device_id)
+    }
+
+    /// Forgets single-use marks whose originals have expired.
+    pub fn forget_expired(&mut self, now: Timestamp) {
+        self.consumed.retain(|spent| spent.expires >= now);
+        self.ended_sessions.retain(|spent| spent.expires >= now);
+    }
+
+    /// The plaintext to seal.
+    ///
+    /// # Errors
+    /// Only if a field can not be written as JSON, which no state reached here does.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+        // Counted first and written into a buffer of that size: a vector that grows leaves
+        // copies of the secrets behind in freed memory.
+        let mut length = Counter(0);
+        serde_json::to_writer(&mut length, self)?;
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *plaintext, self)?;
+        Ok(plaintext)
+    }
+
+    /// Reads a plaintext that the token has opened.
+    ///
+    /// # Errors
+    /// A sentence for the log; bytes that are authentic but not understood are never used.
+    pub fn decode(plaintext: &[u8]) -> Result<Self, String> {
+        let account: Self = serde_json::from_slice(plaintext)
+            .map_err(|e| format!("envelope does not parse at byte {}", e.column()))?;
+        if account.format == FORMAT {
+            Ok(account)
+        } else {
+            Err(format!("envelope format {} is not known", account.format))
+        }
+    }
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

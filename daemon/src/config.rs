@@ -1,0 +1,208 @@
+//! The configuration of a daemon: one TOML file, checked as a whole before anything starts.
+//!
+//! Called by the command line, by start-up and by tests. It reads files and never
+//! opens the token, the store or a socket: what needs the outside world to be judged
+//! is `custodyd doctor`'s work. Every error carries file, line and column, and all of
+//! them are reported at once, so that an operator corrects a file in one round.
+//!
+//! The configuration is trusted (whoever writes it owns the daemon), but it is never a
+//! place for secrets: the token PIN is named by a path or a systemd credential, and no
+//! value of a key that might be a secret is repeated in a message.
+
+mod check;
+mod pin;
+mod policies;
+mod reader;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use custodyd_hsm::RealmName;
+
+pub use self::pin::{PinError, read_token_pin};
+pub use self::policies::load_policies;
+
+/// A whole, checked configuration. Relative paths are already joined to the folder of the file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    pub realm: Realm,
+    pub listen: Listen,
+    pub operator: Operator,
+    pub token: Token,
+    pub store: Store,
+    pub policies: Policies,
+    pub pin: PinCapacity,
+    pub log: Log,
+}
+
+/// `[realm]`: one deployment, that is one set of token keys and one log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Realm {
+    /// Part of everything that is sealed or derived: it can never be changed later.
+    pub name: RealmName,
+}
+
+/// `[listen]`: the public TLS listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    pub public: SocketAddr,
+    /// External base URL as clients write it, without a trailing slash. The `htu` of a
+    /// DPoP proof (RFC 9449, section 4.3) is compared with it byte by byte, so it comes
+    /// from here and never from a Host header, which the client controls.
+    pub url: String,
+    /// PEM, the server's certificate first, then the intermediates.
+    pub certificate: PathBuf,
+    /// PEM, readable by the daemon alone.
+    pub private_key: PathBuf,
+    pub development: Option<Development>,
+    /// Open connections, both listeners together, beyond which new ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How long a stop waits for answers under way.
+    pub drain: Duration,
+}
+
+/// `[listen.development]`: plain HTTP for a browser on the same machine, nothing else.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Development {
+    /// Always a loopback address.
+    pub listen: SocketAddr,
+    /// Always `http://localhost:PORT`: the only origin without TLS where browsers allow passkeys.
+    pub url: String,
+}
+
+/// `[operator]`: health, readiness and metrics, for this machine alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Operator {
+    /// Always a loopback address: this listener asks for no credential.
+    pub listen: SocketAddr,
+}
+
+/// `[token]`: the PKCS#11 token that holds the realm's keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Token {
+    pub module: PathBuf,
+    pub label: String,
+    /// Exactly one of `pin_file` and `pin_credential` is set.
+    pub pin_file: Option<PathBuf>,
+    /// Name of a systemd credential (a file in `$CREDENTIALS_DIRECTORY`).
+    pub pin_credential: Option<String>,
+    pub threads: usize,
+    /// Calls that may wait; past it a request is answered "busy".
+    pub queue: usize,
+    /// For one call, waiting included.
+    pub deadline: Duration,
+}
+
+/// `[store]`: the database, which is not trusted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Store {
+    pub sqlite: PathBuf,
+}
+
+/// `[policies]`: one `*.toml` file for each app.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policies {
+    pub directory: PathBuf,
+}
+
+/// `[pin]`: how many Argon2id evaluations run and wait at once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PinCapacity {
+    pub threads: usize,
+    pub queue: usize,
+}
+
+/// `[log]`: what goes to standard error.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// Directives of `tracing_subscriber::EnvFilter`, such as `info,custodyd=debug`.
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError {
+    pub file: String,
+    /// Line and column, both from 1, the column in characters. Zero where the file could not be read at all.
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{}:{}: {}", self.file, line, self.column, self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Everything that is wrong with one file, in the order of its lines. Never empty.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Reads and checks a file. Relative paths in it are relative to its own folder.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let name = path.display().to_string();
+    let unreadable = |message: String| {
+        ConfigErrors(vec![ConfigError {
+            file: name.clone(),
+            line: 0,
+            column: 0,
+            message,
+        }])
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        unreadable(format!(
+            "cannot be read ({error}); name the configuration with --config FILE"
+        ))
+    })?;
+    // An absolute base keeps the paths right whatever the working directory is later.
+    let absolute =
+        std::path::absolute(path).map_err(|error| unreadable(format!("no absolute path ({error})")))?;
+    let base = absolute.parent().unwrap_or(Path::new("/"));
+    parse(&name, &text, base)
+}
+
+/// Checks the text of a configuration file. Pure: touches no file.
+pub fn parse(file_name: &str, text: &str, base_dir: &Path) -> Result<Config, ConfigErrors> {
+    check::config(reader::Document::new(file_name, text), base_dir).map_err(|mut errors| {
+        errors.sort_by_key(|error| (error.line, error.column));
+        ConfigErrors(errors)
+    })
+}
+
+#[cfg(test)]
+mod tests;

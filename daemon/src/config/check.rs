@@ -1,0 +1,397 @@
+//! From a TOML document to a `Config`: every key, its meaning, its default and its bounds.
+//!
+//! Called by `config::parse` only. One function for each section; a section that could
+//! not be read is `None`, and then at least one error has been noted.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use custodyd_hsm::RealmName;
+use toml::de::DeValue;
+
+use super::reader::{Document, Placed, Table, describe};
+use super::{
+    Config, ConfigError, Development, Listen, Log, LogFormat, Operator, PinCapacity, Policies,
+    Realm, Store, Token,
+};
+
+/// Debian's SoftHSM2.
+const DEFAULT_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const DEFAULT_DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
+const DEFAULT_POLICIES: &str = "policies";
+const DEFAULT_OPERATOR: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    9464,
+);
+
+pub(super) fn config(mut doc: Document<'_>, base: &Path) -> Result<Config, Vec<ConfigError>> {
+    match sections(&mut doc, base) {
+        Some(config) if doc.is_clean() => Ok(config),
+        _ => Err(doc.into_errors()),
+    }
+}
+
+fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
+    let mut top = doc.top()?;
+    let realm = realm(doc, &mut top);
+    let listen = listen(doc, &mut top, base);
+    let operator = operator(doc, &mut top, listen.as_ref());
+    let token = token(doc, &mut top, base);
+    let store = store(doc, &mut top, base);
+    let policies = policies(doc, &mut top, base);
+    let pin = pin(doc, &mut top);
+    let log = log(doc, &mut top);
+    doc.finish(top);
+    Some(Config {
+        realm: realm?,
+        listen: listen?,
+        operator,
+        token: token?,
+        store,
+        policies,
+        pin,
+        log,
+    })
+}
+
+fn realm<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Option<Realm> {
+    let mut table = doc.table(top, "realm");
+    let why = "the name of this deployment, such as \"custody.example\"; it can never be changed later";
+    let name = doc.required(&mut table, "name", why, |value| {
+        let text = string(value)?;
+        RealmName::parse(text).map_err(|_| {
+            expected("1 to 64 of a-z, 0-9, dot and hyphen, the first a letter or digit", value)
+        })
+    });
+    doc.finish(table);
+    Some(Realm { name: name?.value })
+}
+
+fn listen<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Option<Listen> {
+    let mut table = doc.table(top, "listen");
+    let public = doc.required(
+        &mut table,
+        "public",
+        "the address of the TLS listener, such as \"0.0.0.0:8443\"",
+        address,
+    );
+    let url = doc.required(
+        &mut table,
+        "url",
+        "the base URL that clients use, such as \"https://custody.example\"",
+        |value| base_url(value, "https://"),
+    );
+    let certificate = doc.required(
+        &mut table,
+        "certificate",
+        "the PEM file with the server's certificate and its intermediates",
+        |value| path(value, base),
+    );
+    let private_key = doc.required(
+        &mut table,
+        "private_key",
+        "the PEM file with the key of the certificate",
+        |value| path(value, base),
+    );
+    let max_connections = doc.or(&mut table, "max_connections", 4096, |value| {
+        number(value, 1..=1_000_000)
+    });
+    let drain = doc.or(&mut table, "drain", Duration::from_secs(15), |value| {
+        duration(value, Duration::ZERO..=Duration::from_secs(600))
+    });
+    let development = doc
+        .optional_table(&mut table, "development")
+        .map(|inner| development(doc, inner));
+    doc.finish(table);
+    // An unreadable development section is an error already noted; `is_clean` stops it.
+    Some(Listen {
+        public: public?.value,
+        url: url?.value,
+        certificate: certificate?.value,
+        private_key: private_key?.value,
+        development: development.flatten(),
+        max_connections,
+        drain,
+    })
+}
+
+fn development<'i>(doc: &mut Document<'i>, mut table: Table<'i>) -> Option<Development> {
+    let listen = doc.required(
+        &mut table,
+        "listen",
+        "a loopback address, such as \"127.0.0.1:8080\"",
+        loopback,
+    );
+    let url = doc.required(
+        &mut table,
+        "url",
+        "what the browser uses, such as \"http://localhost:8080\"",
+        localhost_url,
+    );
+    doc.finish(table);
+    Some(Development {
+        listen: listen?.value,
+        url: url?.value,
+    })
+}
+
+fn operator<'i>(
+    doc: &mut Document<'i>,
+    top: &mut Table<'i>,
+    listen: Option<&Listen>,
+) -> Operator {
+    let mut table = doc.table(top, "operator");
+    let at = table.at();
+    let address = doc
+        .optional(&mut table, "listen", loopback)
+        .unwrap_or(Placed {
+            value: DEFAULT_OPERATOR,
+            at,
+        });
+    doc.finish(table);
+    let development = listen.and_then(|listen| listen.development.as_ref());
+    // Port 0 asks the kernel for a free one, so two of them never collide.
+    if address.value.port() != 0 {
+        if listen.is_some_and(|listen| listen.public == address.value) {
+            doc.error(address.at, "operator.listen: the same address as listen.public".to_owned());
+        }
+        if development.is_some_and(|development| development.listen == address.value) {
+            let message = "operator.listen: the same address as listen.development.listen";
+            doc.error(address.at, message.to_owned());
+        }
+    }
+    Operator {
+        listen: address.value,
+    }
+}
+
+fn token<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Option<Token> {
+    let mut table = doc.table(top, "token");
+    let at = table.at();
+    let module = doc.or(&mut table, "module", PathBuf::from(DEFAULT_MODULE), |value| {
+        path(value, base)
+    });
+    let label = doc.required(
+        &mut table,
+        "label",
+        "the label of the token, as `softhsm2-util --show-slots` or `pkcs11-tool -L` shows it",
+        token_label,
+    );
+    let pin_named = table.has("pin_file") || table.has("pin_credential") || table.has("pin");
+    let pin_file = doc.optional(&mut table, "pin_file", |value| path(value, base));
+    let pin_credential = doc.optional(&mut table, "pin_credential", credential_name);
+    let threads = doc.or(&mut table, "threads", 2, |value| number(value, 1..=64));
+    let queue = doc.or(&mut table, "queue", 1024, |value| number(value, 1..=65_536));
+    let deadline = doc.or(&mut table, "deadline", Duration::from_secs(5), |value| {
+        duration(value, Duration::from_millis(100)..=Duration::from_secs(60))
+    });
+    // Somebody who writes the PIN itself here deserves a better sentence than "unknown key".
+    if let Some(pin) = doc.optional(&mut table, "pin", |_| Ok(())) {
+        let message = "token.pin: the PIN is never written in the configuration; put it in a file of \
+                       its own with mode 0600 and name that as token.pin_file";
+        doc.error(pin.at, message.to_owned());
+    }
+    doc.finish(table);
+    match (&pin_file, &pin_credential) {
+        (Some(_), Some(second)) => doc.error(
+            second.at,
+            "token.pin_credential: give either this or token.pin_file, not both".to_owned(),
+        ),
+        // A PIN key that was there but wrong has been reported already.
+        (None, None) if !pin_named => doc.error(
+            at,
+            "token.pin_file is missing: the file with the token's user PIN (mode 0600), or \
+             token.pin_credential with the name of a systemd credential"
+                .to_owned(),
+        ),
+        _ => {}
+    }
+    Some(Token {
+        module,
+        label: label?.value,
+        pin_file: pin_file.map(|placed| placed.value),
+        pin_credential: pin_credential.map(|placed| placed.value),
+        threads,
+        queue,
+        deadline,
+    })
+}
+
+fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store {
+    let mut table = doc.table(top, "store");
+    let sqlite = doc.or(&mut table, "sqlite", PathBuf::from(DEFAULT_DATABASE), |value| {
+        path(value, base)
+    });
+    doc.finish(table);
+    Store { sqlite }
+}
+
+fn policies<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Policies {
+    let mut table = doc.table(top, "policies");
+    let directory = doc.or(&mut table, "directory", base.join(DEFAULT_POLICIES), |value| {
+        path(value, base)
+    });
+    doc.finish(table);
+    Policies { directory }
+}
+
+fn pin<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> PinCapacity {
+    let mut table = doc.table(top, "pin");
+    // Argon2id keeps a core busy: more threads than cores only adds waiting and memory.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = doc.or(&mut table, "threads", cores.min(256), |value| number(value, 1..=256));
+    let queue = doc.or(&mut table, "queue", 64, |value| number(value, 0..=65_536));
+    doc.finish(table);
+    PinCapacity { threads, queue }
+}
+
+fn log<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Log {
+    let mut table = doc.table(top, "log");
+    let format = doc.or(&mut table, "format", LogFormat::Human, |value| match string(value)? {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(expected("\"human\" or \"json\"", value)),
+    });
+    let filter = doc.or(&mut table, "filter", "info".to_owned(), |value| {
+        let text = string(value)?;
+        crate::telemetry::check_filter(text)
+            .map(|()| text.to_owned())
+            .map_err(|_| expected("filter directives such as \"info,custodyd=debug\"", value))
+    });
+    doc.finish(table);
+    Log { format, filter }
+}
+
+fn expected(what: &str, found: &DeValue<'_>) -> String {
+    format!("expected {what}, found {}", describe(found))
+}
+
+fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+    value.as_str().ok_or_else(|| expected("a string", value))
+}
+
+fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let DeValue::Integer(integer) = value else {
+        return Err(expected("a whole number", value));
+    };
+    usize::from_str_radix(integer.as_str(), integer.radix())
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| expected(&format!("a whole number from {} to {}", range.start(), range.end()), value))
+}
+
+fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    humantime::parse_duration(string(value)?)
+        .ok()
+        .filter(|duration| range.contains(duration))
+        .ok_or_else(|| {
+            let low = humantime::format_duration(*range.start());
+            let high = humantime::format_duration(*range.end());
+            expected(&format!("a duration such as \"15s\" or \"1m\", from {low} to {high}"), value)
+        })
+}
+
+fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+    let text = string(value)?;
+    if text.is_empty() || text.contains('\0') {
+        return Err(expected("a path", value));
+    }
+    Ok(base.join(text))
+}
+
+fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    string(value)?
+        .parse()
+        .map_err(|_| expected("an IP address and a port, such as \"0.0.0.0:8443\" or \"[::]:8443\"", value))
+}
+
+fn loopback(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let address = address(value)?;
+    if !address.ip().is_loopback() {
+        let what = "a loopback address, such as \"127.0.0.1:9464\" (this listener has no TLS and must \
+                    not be reachable from outside)";
+        return Err(expected(what, value));
+    }
+    Ok(address)
+}
+
+/// `scheme://host` or `scheme://host:port`, written as a browser would write it in a
+/// request: lower case, no default port, nothing behind. A client's proof names exactly
+/// this text, so two spellings of one URL would refuse every client.
+fn base_url(value: &DeValue<'_>, scheme: &str) -> Result<String, String> {
+    let text = string(value)?;
+    let fail = || {
+        let what = format!(
+            "a URL such as \"{scheme}custody.example\" or \"{scheme}custody.example:8443\" (lower case, \
+             no path, no trailing slash, no default port)"
+        );
+        expected(&what, value)
+    };
+    let authority = text.strip_prefix(scheme).ok_or_else(fail)?;
+    let (host, port) = split_port(authority).ok_or_else(fail)?;
+    if !is_host(host) || port == Some(443) {
+        return Err(fail());
+    }
+    Ok(text.to_owned())
+}
+
+fn localhost_url(value: &DeValue<'_>) -> Result<String, String> {
+    let text = string(value)?;
+    let port = text.strip_prefix("http://").and_then(split_port);
+    match port {
+        Some(("localhost", Some(port))) if port != 80 => Ok(text.to_owned()),
+        _ => Err(expected(
+            "\"http://localhost:PORT\" (without TLS, browsers allow passkeys on localhost only)",
+            value,
+        )),
+    }
+}
+
+/// Splits `host[:port]`; `None` where the port is not a plain decimal 1..=65535.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons inside "[::1]" belong to the host.
+        Some((_, tail)) if tail.ends_with(']') => return Some((authority, None)),
+        None => return Some((authority, None)),
+        Some(parts) => parts,
+    };
+    let number: u16 = port.parse().ok()?;
+    (number != 0 && number.to_string() == port).then_some((host, Some(number)))
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<std::net::Ipv6Addr>().is_ok_and(|ip| ip.to_string() == inner);
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    host.len() <= 253 && host.split('.').all(label)
+}
+
+/// PKCS#11 labels are 32 bytes padded with spaces, so neither is wanted at the end.
+fn token_label(value: &DeValue<'_>) -> Result<String, String> {
+    let text = string(value)?;
+    let fits = (1..=32).contains(&text.len());
+    if !fits || text.trim() != text || text.chars().any(char::is_control) {
+        return Err(expected("1 to 32 bytes without spaces at the ends", value));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name becomes the last part of a path, so it must not leave its folder.
+fn credential_name(value: &DeValue<'_>) -> Result<String, String> {
+    let text = string(value)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if text.is_empty() || text.len() > 255 || text.starts_with('.') || !text.bytes().all(allowed) {
+        return Err(expected("the name of a systemd credential, such as \"token-pin\"", value));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,81 @@
+//! The policy files of a folder, one for each app.
+//!
+//! Called by start-up, by a reload and by `doctor`. It finds and reads the files; what a
+//! policy means is decided in the crate `custodyd-policies`, which does no I/O.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use custodyd_hsm::AppId;
+use custodyd_policies::{AppPolicy, PolicyError};
+
+/// A policy is a page of text; anything larger is another file put there by mistake.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// Reads every `*.toml` file of a folder. All errors of all files are reported together;
+/// an empty folder and two files for one app are errors too.
+pub fn load_policies(directory: &Path) -> Result<BTreeMap<AppId, AppPolicy>, Vec<PolicyError>> {
+    let files = list(directory).map_err(|error| vec![error])?;
+    let mut errors = Vec::new();
+    let mut apps: BTreeMap<AppId, (PathBuf, AppPolicy)> = BTreeMap::new();
+    for file in files {
+        match read(&file) {
+            Err(found) => errors.extend(found),
+            Ok((app, policy)) => {
+                if let Some((first, _)) = apps.get(&app) {
+                    let message = format!("app {app:?} has a policy already, in {}", first.display());
+                    errors.push(error(&file, message));
+                } else {
+                    apps.insert(app, (file, policy));
+                }
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(apps.into_iter().map(|(app, (_, policy))| (app, policy)).collect())
+    } else {
+        Err(errors)
+    }
+}
+
+/// In the order of their names, so that messages do not depend on the file system.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    let unreadable = |cause: std::io::Error| error(directory, format!("cannot be read ({cause})"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let message = "expected at least one policy file named APP.toml, found none";
+        return Err(error(directory, message.to_owned()));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<(AppId, AppPolicy), Vec<PolicyError>> {
+    let unreadable = |cause: std::io::Error| vec![error(file, format!("cannot be read ({cause})"))];
+    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        let message = format!("expected a file of at most {MAX_FILE} bytes");
+        return Err(vec![error(file, message)]);
+    }
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let policy = custodyd_policies::parse(&file.display().to_string(), &text)?;
+    // Both crates state the same rule for names; this is where they meet.
+    let app = AppId::parse(&policy.app)
+        .map_err(|cause| vec![error(file, format!("app: {cause}"))])?;
+    Ok((app, policy))
+}
+
+fn error(path: &Path, message: String) -> PolicyError {
+    PolicyError {
+        file: path.display().to_string(),
+        line: 0,
+        column: 0,
+        message,
+    }
+}

@@ -1,0 +1,312 @@
+//! DPoP proofs (RFC 9449): the caller holds a device key, for this one request.
+//!
+//! Called by the HTTP layer on every request but the public ones, before a body
+//! is looked at, and by account creation for the proof of the app key. A proof
+//! says which key spoke, and nothing else: whether that key is bound to an
+//! account is read from the envelope. It must never be accepted twice.
+//!
+//! The adversary writes every byte of a proof, may replay what they saw on the
+//! wire, and may restart us. Against replay across a restart each proof carries
+//! a nonce of this very process; against replay within it there is a cache that
+//! is complete for as long as such a nonce lives.
+
+mod nonce;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use custodyd_policies::Timestamp;
+use serde::Deserialize;
+
+use self::nonce::Nonces;
+use self::replay::{ReplayCache, Seen};
+use super::jwk::PublicJwk;
+use super::{RandomFailed, b64, jws, quoted, sha256, sha256_fields};
+
+/// How long a nonce is accepted, and so how long a proof is remembered.
+pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+/// How far the clock of a device may be off, on top of the nonce's lifetime.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// Proofs remembered at most; past it requests are refused with `busy`.
+pub const REPLAY_CAPACITY: usize = 1_000_000;
+
+const PROOF_TYP: &str = "dpop+jwt";
+const APP_KEY_TYP: &str = "custodyd-app-key+jwt";
+const MAX_JTI: usize = 128;
+
+/// What the proof has to say about the request at hand.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// HTTP method, upper case.
+    pub method: &'a str,
+    /// The URL the client was told to use, without query and fragment, built
+    /// from configuration and never from the `Host` header.
+    pub uri: &'a str,
+    /// The session token of the request. `Some` demands `ath`, `None` forbids it.
+    pub session_token: Option<&'a str>,
+    /// The body of a write, possibly empty. `Some` demands `body_sha256`.
+    pub body: Option<&'a [u8]>,
+}
+
+/// The key that signed a proof which was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceKey {
+    /// The public key.
+    pub jwk: PublicJwk,
+    /// Its RFC 7638 thumbprint: the `jkt` of sessions, the id of the device.
+    pub thumbprint: String,
+}
+
+/// What an app-key proof has to say.
+#[derive(Debug, Clone, Copy)]
+pub struct AppKeyExpected<'a> {
+    /// This realm.
+    pub realm: &'a str,
+    /// The app of the request path.
+    pub app: &'a str,
+    /// Thumbprint of the device key that signed the request's DPoP proof.
+    pub device_thumbprint: &'a str,
+}
+
+/// The app key whose possession was proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppKey {
+    /// The public key.
+    pub jwk: PublicJwk,
+    /// Its RFC 7638 thumbprint: the device identifier of its binding.
+    pub thumbprint: String,
+}
+
+/// Why a proof was not accepted. `Display` is written for the developer of the
+/// client; [`ProofError::code`] is stable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// No proof came.
+    #[error("this request needs a DPoP proof (RFC 9449): send one in the DPoP header")]
+    Missing,
+    /// The proof is wrong, and will be wrong if it is sent again.
+    #[error("DPoP proof: {0}")]
+    Invalid(String),
+    /// A statement by the app key is wrong.
+    #[error("app key proof: {0}")]
+    AppKeyInvalid(String),
+    /// No nonce, an old one, or one of another process. Try again with the new one.
+    #[error("the proof needs the claim nonce: take it from the DPoP-Nonce header of this answer, make a new proof and try again")]
+    NonceNeeded,
+    /// The same proof was accepted before.
+    #[error("this proof was used already: make a new one, with a new jti, for each request")]
+    Replayed,
+    /// Too many proofs within the lifetime of a nonce.
+    #[error("too many requests at the moment: try again in a minute")]
+    Busy,
+}
+
+impl ProofError {
+    /// The stable code of the problem document.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ProofError::Missing => "dpop-missing",
+            ProofError::Invalid(_) | ProofError::AppKeyInvalid(_) => "dpop-invalid",
+            ProofError::NonceNeeded => "use-dpop-nonce",
+            ProofError::Replayed => "dpop-replayed",
+            ProofError::Busy => "busy",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Claims {
+    jti: String,
+    htm: String,
+    htu: String,
+    iat: u64,
+    nonce: Option<String>,
+    ath: Option<String>,
+    body_sha256: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AppKeyClaims {
+    aud: String,
+    jkt: String,
+    iat: u64,
+    nonce: Option<String>,
+}
+
+/// Nonces and memory of accepted proofs, one per process.
+pub struct Proofs {
+    nonces: Nonces,
+    accepted: Mutex<ReplayCache>,
+    latest: AtomicU64,
+}
+
+impl std::fmt::Debug for Proofs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proofs").finish_non_exhaustive()
+    }
+}
+
+impl Proofs {
+    /// A new boot id, a new nonce key and an empty memory.
+    pub fn new() -> Result<Self, RandomFailed> {
+        Self::with_capacity(REPLAY_CAPACITY)
+    }
+
+    fn with_capacity(capacity: usize) -> Result<Self, RandomFailed> {
+        Ok(Proofs {
+            nonces: Nonces::new()?,
+            accepted: Mutex::new(ReplayCache::new(capacity)),
+            latest: AtomicU64::new(0),
+        })
+    }
+
+    /// A nonce for the `DPoP-Nonce` header, good for [`NONCE_LIFETIME`].
+    pub fn nonce(&self, now: Timestamp) -> String {
+        self.nonces.make(self.monotonic(now))
+    }
+
+    /// Check a DPoP proof against the request it came with, and remember it.
+    ///
+    /// The claims are compared first, because that is cheap and tells the
+    /// developer most; the signature is checked before anything is remembered.
+    pub fn verify(
+        &self,
+        now: Timestamp,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<DeviceKey, ProofError> {
+        let unverified =
+            jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
+        check_claims(now, expected, &unverified.claims).map_err(ProofError::Invalid)?;
+        self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
+        let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
+        let thumbprint = jwk.thumbprint();
+        self.remember(now, &thumbprint, &claims.jti)?;
+        Ok(DeviceKey { jwk, thumbprint })
+    }
+
+    /// Check that the app key agreed to be bound by this device, here and now.
+    ///
+    /// It needs no memory of its own: it travels in the body of a request whose
+    /// DPoP proof covers that body, and names that request's device key.
+    pub fn verify_app_key_proof(
+        &self,
+        now: Timestamp,
+        jws: &str,
+        expected: &AppKeyExpected<'_>,
+    ) -> Result<AppKey, ProofError> {
+        let unverified =
+            jws::parse::<AppKeyClaims>(jws, APP_KEY_TYP).map_err(ProofError::AppKeyInvalid)?;
+        check_app_key_claims(now, expected, &unverified.claims)
+            .map_err(ProofError::AppKeyInvalid)?;
+        self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
+        let (_, jwk) = unverified.verify().map_err(ProofError::AppKeyInvalid)?;
+        let thumbprint = jwk.thumbprint();
+        // Both are device identifiers of bindings: one key in both roles could
+        // not be revoked in one of them.
+        if thumbprint == expected.device_thumbprint {
+            return Err(ProofError::AppKeyInvalid(
+                "the app key is the device key; make two keys".into(),
+            ));
+        }
+        Ok(AppKey { jwk, thumbprint })
+    }
+
+    fn demand_nonce(&self, now: Timestamp, nonce: Option<&str>) -> Result<(), ProofError> {
+        let now = self.monotonic(now);
+        match nonce {
+            Some(nonce) if self.nonces.is_current(now, nonce) => Ok(()),
+            _ => Err(ProofError::NonceNeeded),
+        }
+    }
+
+    fn remember(&self, now: Timestamp, thumbprint: &str, jti: &str) -> Result<(), ProofError> {
+        let now = self.monotonic(now);
+        let hash = sha256_fields(
+            "custodyd/dpop-replay/v1",
+            &[thumbprint.as_bytes(), jti.as_bytes()],
+        );
+        // 128 bits: a collision would need two proofs by the same caller, and
+        // would only refuse the second of them.
+        let mut short = [0u8; 16];
+        for (to, from) in short.iter_mut().zip(hash) {
+            *to = from;
+        }
+        // A poisoned lock means a panic inside a set insertion; the set is
+        // still a set, and forgetting it would let proofs be replayed.
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        match accepted.insert(now, short) {
+            Seen::New => Ok(()),
+            Seen::Before => Err(ProofError::Replayed),
+            Seen::Full => Err(ProofError::Busy),
+        }
+    }
+
+    /// The latest time this process has seen. A clock that jumps ahead and back
+    /// again empties the memory by rotation; without this, nonces from before
+    /// the jump would then be good a second time.
+    fn monotonic(&self, now: Timestamp) -> Timestamp {
+        Timestamp(self.latest.fetch_max(now.0, Ordering::SeqCst).max(now.0))
+    }
+}
+
+fn check_claims(now: Timestamp, expected: &Expected<'_>, claims: &Claims) -> Result<(), String> {
+    equal("htm", expected.method, &claims.htm)?;
+    equal("htu", expected.uri, &claims.htu)?;
+    check_iat(now, claims.iat)?;
+    if claims.jti.is_empty() || claims.jti.chars().count() > MAX_JTI {
+        return Err(format!("claim jti: expected 1 to {MAX_JTI} characters"));
+    }
+    hash("ath", "the session token", expected.session_token.map(str::as_bytes), &claims.ath)?;
+    match expected.body {
+        // A hash of the body of a read says nothing false: it is not looked at.
+        None => Ok(()),
+        body => hash("body_sha256", "the request body", body, &claims.body_sha256),
+    }
+}
+
+fn check_app_key_claims(
+    now: Timestamp,
+    expected: &AppKeyExpected<'_>,
+    claims: &AppKeyClaims,
+) -> Result<(), String> {
+    equal("aud", &format!("{}/{}", expected.realm, expected.app), &claims.aud)?;
+    equal("jkt", expected.device_thumbprint, &claims.jkt)?;
+    check_iat(now, claims.iat)
+}
+
+fn equal(claim: &str, expected: &str, found: &str) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("claim {claim}: expected {}, found {}", quoted(expected), quoted(found)))
+}
+
+fn check_iat(now: Timestamp, iat: u64) -> Result<(), String> {
+    let tolerance = CLOCK_TOLERANCE.as_secs();
+    let oldest = now.0.saturating_sub(NONCE_LIFETIME.as_secs() + tolerance);
+    if (oldest..=now.0.saturating_add(tolerance)).contains(&iat) {
+        return Ok(());
+    }
+    Err(format!("claim iat: {iat} is too far from the time here, {}: check the device's clock", now.0))
+}
+
+/// `claim` must be the hash of `value`, or must be absent where there is none.
+fn hash(
+    claim: &str,
+    of: &str,
+    value: Option<&[u8]>,
+    found: &Option<String>,
+) -> Result<(), String> {
+    match (value, found) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(format!("claim {claim}: this request has no {}; leave it out", of.trim_start_matches("the "))),
+        (Some(_), None) => Err(format!("claim {claim} is missing: base64url(SHA-256 of {of})")),
+        (Some(value), Some(found)) if *found == b64(&sha256(&[value])) => Ok(()),
+        (Some(_), Some(_)) => Err(format!("claim {claim}: it is not base64url(SHA-256 of {of})")),
+    }
+}

@@ -1,0 +1,301 @@
+//! Proofs made by `jsonwebtoken` (another implementation of JWS), each defect
+//! alone, replays, clock jumps, and random mutations of good proofs.
+#![allow(clippy::unwrap_used)] // a test that cannot go on must stop
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use custodyd_policies::Timestamp;
+use jsonwebtoken::crypto::sign;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::{b64, sha256, unb64};
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_700_000_000);
+const URI: &str = "https://custody.example/v1/account/pin";
+const TOKEN: &str = "cs1.19000.AAAA";
+const BODY: &[u8] = br#"{"pin":"..."}"#;
+const EXPECTED: Expected<'_> =
+    Expected { method: "PUT", uri: URI, session_token: Some(TOKEN), body: Some(BODY) };
+
+struct Client {
+    key: EncodingKey,
+    jwk: Value,
+}
+
+impl Client {
+    fn new() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let pkcs8 = pair.to_pkcs8v1().unwrap();
+        let key = EncodingKey::from_ec_der(pkcs8.as_ref());
+        let full = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+        let jwk = serde_json::to_value(full.algorithm).unwrap();
+        Client { key, jwk }
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", b64(header.to_string().as_bytes()), b64(claims.to_string().as_bytes()));
+        let signature = sign(signed.as_bytes(), &self.key, Algorithm::ES256).unwrap();
+        format!("{signed}.{signature}")
+    }
+
+    fn header(&self, typ: &str) -> Value {
+        json!({ "typ": typ, "alg": "ES256", "jwk": self.jwk })
+    }
+
+    fn proof(&self, proofs: &Proofs, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+        let mut header = self.header("dpop+jwt");
+        let mut claims = json!({
+            "jti": "one", "htm": "PUT", "htu": URI, "iat": NOW.0,
+            "nonce": proofs.nonce(NOW),
+            "ath": b64(&sha256(&[TOKEN.as_bytes()])),
+            "body_sha256": b64(&sha256(&[BODY])),
+        });
+        change(&mut header, &mut claims);
+        self.sign(&header, &claims)
+    }
+
+    fn app_key_proof(&self, proofs: &Proofs, change: impl FnOnce(&mut Value)) -> String {
+        let mut claims = json!({
+            "aud": "realm.example/demo", "jkt": "device", "iat": NOW.0, "nonce": proofs.nonce(NOW),
+        });
+        change(&mut claims);
+        self.sign(&self.header("custodyd-app-key+jwt"), &claims)
+    }
+}
+
+const APP_KEY: AppKeyExpected<'_> =
+    AppKeyExpected { realm: "realm.example", app: "demo", device_thumbprint: "device" };
+
+fn refused(change: impl FnOnce(&mut Value, &mut Value)) -> ProofError {
+    let proofs = Proofs::new().unwrap();
+    let proof = Client::new().proof(&proofs, change);
+    proofs.verify(NOW, &EXPECTED, &proof).unwrap_err()
+}
+
+fn says(error: &ProofError, words: &str) {
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(error.code(), "dpop-invalid");
+}
+
+#[test]
+fn a_good_proof_is_accepted_once() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let proof = client.proof(&proofs, |_, _| {});
+    let device = proofs.verify(NOW, &EXPECTED, &proof).unwrap();
+    assert_eq!(device.thumbprint, device.jwk.thumbprint());
+    assert_eq!(serde_json::to_value(&device.jwk).unwrap(), client.jwk);
+    assert_eq!(proofs.verify(NOW, &EXPECTED, &proof), Err(ProofError::Replayed));
+}
+
+#[test]
+fn the_same_jti_by_another_key_is_another_proof() {
+    let proofs = Proofs::new().unwrap();
+    for _ in 0..3 {
+        let proof = Client::new().proof(&proofs, |_, _| {});
+        proofs.verify(NOW, &EXPECTED, &proof).unwrap();
+    }
+}
+
+#[test]
+fn a_refused_proof_is_not_remembered() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let proof = client.proof(&proofs, |_, _| {});
+    let elsewhere = Expected { uri: "https://custody.example/v1/account", ..EXPECTED };
+    assert!(proofs.verify(NOW, &elsewhere, &proof).is_err());
+    proofs.verify(NOW, &EXPECTED, &proof).unwrap();
+}
+
+#[test]
+fn each_header_defect_is_named() {
+    says(&refused(|h, _| h["typ"] = json!("jwt")), r#"typ: expected "dpop+jwt", found "jwt""#);
+    says(&refused(|h, _| h["alg"] = json!("none")), r#"alg: expected "ES256", found "none""#);
+    says(&refused(|h, _| h["alg"] = json!("HS256")), "alg");
+    says(&refused(|h, _| h["crit"] = json!(["exp"])), "crit");
+    says(&refused(|h, _| h["jwk"]["d"] = json!("AAAA")), "private key");
+    says(&refused(|h, _| h["jwk"] = Value::Null), "jwk is missing");
+    says(&refused(|h, _| h["jwk"] = Client::new().jwk), "does not verify");
+}
+
+#[test]
+fn each_claim_defect_is_named() {
+    says(&refused(|_, c| c["htm"] = json!("POST")), r#"htm: expected "PUT", found "POST""#);
+    says(&refused(|_, c| c["htu"] = json!(format!("{URI}/"))), "htu: expected");
+    says(&refused(|_, c| c["htu"] = json!(URI.to_uppercase())), "htu: expected");
+    says(&refused(|_, c| c["iat"] = json!(NOW.0 - 361)), "iat");
+    says(&refused(|_, c| c["iat"] = json!(NOW.0 + 61)), "iat");
+    says(&refused(|_, c| c["iat"] = json!(-1)), "claims:");
+    says(&refused(|_, c| c["jti"] = json!("")), "jti");
+    says(&refused(|_, c| c["jti"] = json!("x".repeat(129))), "jti");
+    says(&refused(|_, c| c["jti"] = Value::Null), "claims:");
+    says(&refused(|_, c| c["ath"] = json!(b64(&sha256(&[b"other"])))), "ath");
+    says(&refused(|_, c| c["ath"] = Value::Null), "ath is missing");
+    says(&refused(|_, c| c["body_sha256"] = Value::Null), "body_sha256 is missing");
+    says(&refused(|_, c| c["body_sha256"] = json!(b64(&sha256(&[b""])))), "body_sha256");
+    says(&refused(|_, c| c["pad"] = json!("x".repeat(5000))), "at most 4096");
+}
+
+#[test]
+fn a_nonce_is_demanded() {
+    assert_eq!(refused(|_, c| c["nonce"] = Value::Null), ProofError::NonceNeeded);
+    assert_eq!(refused(|_, c| c["nonce"] = json!("made-up")), ProofError::NonceNeeded);
+    let other = Proofs::new().unwrap().nonce(NOW);
+    assert_eq!(refused(|_, c| c["nonce"] = json!(other)), ProofError::NonceNeeded);
+    let old = |c: &mut Value, p: &Proofs| c["nonce"] = json!(p.nonce(Timestamp(NOW.0 - 301)));
+    let proofs = Proofs::new().unwrap();
+    let proof = Client::new().proof(&Proofs::new().unwrap(), |_, c| old(c, &proofs));
+    assert_eq!(proofs.verify(NOW, &EXPECTED, &proof), Err(ProofError::NonceNeeded));
+}
+
+#[test]
+fn ath_and_body_are_forbidden_or_free_where_not_expected() {
+    let proofs = Proofs::new().unwrap();
+    let read = Expected { session_token: None, body: None, ..EXPECTED };
+    let proof = Client::new().proof(&proofs, |_, _| {});
+    says(&proofs.verify(NOW, &read, &proof).unwrap_err(), "ath: this request has no session token");
+    let proof = Client::new().proof(&proofs, |_, c| {
+        c.as_object_mut().unwrap().remove("ath");
+    });
+    proofs.verify(NOW, &read, &proof).unwrap();
+}
+
+#[test]
+fn an_empty_body_has_the_hash_of_the_empty_string() {
+    let proofs = Proofs::new().unwrap();
+    let empty = Expected { body: Some(b""), ..EXPECTED };
+    let hash = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU";
+    let proof = Client::new().proof(&proofs, |_, c| c["body_sha256"] = json!(hash));
+    proofs.verify(NOW, &empty, &proof).unwrap();
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_and_back_revives_no_proof() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let proof = client.proof(&proofs, |_, _| {});
+    proofs.verify(NOW, &EXPECTED, &proof).unwrap();
+    for ahead in [4000, 8000] {
+        let later = Timestamp(NOW.0 + ahead);
+        let nonce = proofs.nonce(later);
+        let other = client.proof(&proofs, |_, c| {
+            c["nonce"] = json!(nonce);
+            c["iat"] = json!(later.0);
+        });
+        proofs.verify(later, &EXPECTED, &other).unwrap();
+    }
+    assert!(proofs.verify(NOW, &EXPECTED, &proof).is_err());
+    // And life goes on: a fresh nonce works although the clock went back.
+    let fresh = client.proof(&proofs, |_, c| c["jti"] = json!("fresh"));
+    proofs.verify(NOW, &EXPECTED, &fresh).unwrap();
+}
+
+#[test]
+fn a_full_memory_refuses() {
+    let (proofs, client) = (Proofs::with_capacity(1).unwrap(), Client::new());
+    let first = client.proof(&proofs, |_, _| {});
+    proofs.verify(NOW, &EXPECTED, &first).unwrap();
+    let second = client.proof(&proofs, |_, c| c["jti"] = json!("two"));
+    assert_eq!(proofs.verify(NOW, &EXPECTED, &second), Err(ProofError::Busy));
+    assert_eq!(proofs.verify(NOW, &EXPECTED, &first), Err(ProofError::Replayed));
+}
+
+#[test]
+fn one_of_many_threads_wins_with_one_proof() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let proof = client.proof(&proofs, |_, _| {});
+    let accepted = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| proofs.verify(NOW, &EXPECTED, &proof).is_ok()))
+            .collect();
+        threads.into_iter().filter(|_| true).map(|t| t.join().unwrap()).filter(|ok| *ok).count()
+    });
+    assert_eq!(accepted, 1);
+}
+
+#[test]
+fn app_key_proof_binds_realm_app_and_device() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let check = |jws: &str| proofs.verify_app_key_proof(NOW, jws, &APP_KEY);
+    let good = client.app_key_proof(&proofs, |_| {});
+    let key = check(&good).unwrap();
+    assert_eq!(key.thumbprint, key.jwk.thumbprint());
+    let refused = |change: fn(&mut Value)| check(&client.app_key_proof(&proofs, change)).unwrap_err();
+    says(&refused(|c| c["aud"] = json!("realm.example/other")), "aud: expected");
+    says(&refused(|c| c["aud"] = json!("other/demo")), "aud: expected");
+    says(&refused(|c| c["jkt"] = json!("another")), "jkt: expected");
+    says(&refused(|c| c["iat"] = json!(0)), "iat");
+    assert_eq!(refused(|c| c["nonce"] = Value::Null), ProofError::NonceNeeded);
+}
+
+#[test]
+fn a_dpop_proof_is_no_app_key_proof_nor_the_reverse() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let proof = client.proof(&proofs, |_, c| {
+        c["aud"] = json!("realm.example/demo");
+        c["jkt"] = json!("device");
+    });
+    says(&proofs.verify_app_key_proof(NOW, &proof, &APP_KEY).unwrap_err(), "typ");
+    let app_key = client.app_key_proof(&proofs, |_| {});
+    says(&proofs.verify(NOW, &EXPECTED, &app_key).unwrap_err(), "typ");
+}
+
+#[test]
+fn the_app_key_may_not_be_the_device_key() {
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+    let own: PublicJwk = serde_json::from_value(client.jwk.clone()).unwrap();
+    let own = own.thumbprint();
+    let jws = client.app_key_proof(&proofs, |c| c["jkt"] = json!(own));
+    let expected = AppKeyExpected { device_thumbprint: &own, ..APP_KEY };
+    says(&proofs.verify_app_key_proof(NOW, &jws, &expected).unwrap_err(), "two keys");
+}
+
+/// Flip one bit somewhere in the three decoded parts, or change one character.
+fn mutate(jws: &str, position: usize, bit: u8, raw: bool) -> String {
+    if raw {
+        let mut bytes = jws.as_bytes().to_vec();
+        let index = position % bytes.len();
+        bytes[index] ^= 1 << (bit % 7);
+        return String::from_utf8(bytes).unwrap();
+    }
+    let mut parts: Vec<Vec<u8>> = jws.split('.').map(|part| unb64(part).unwrap()).collect();
+    let mut index = position % parts.iter().map(Vec::len).sum::<usize>();
+    for part in &mut parts {
+        if index < part.len() {
+            part[index] ^= 1 << (bit % 8);
+            break;
+        }
+        index -= part.len();
+    }
+    parts.iter().map(|part| b64(part)).collect::<Vec<_>>().join(".")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn mutated_proofs_are_never_accepted(position: usize, bit: u8, raw: bool) {
+        let (proofs, client) = (Proofs::new().unwrap(), Client::new());
+        let proof = client.proof(&proofs, |_, _| {});
+        let mutated = mutate(&proof, position, bit, raw);
+        prop_assume!(mutated != proof);
+        prop_assert!(proofs.verify(NOW, &EXPECTED, &mutated).is_err());
+        let app_key = client.app_key_proof(&proofs, |_| {});
+        let mutated = mutate(&app_key, position, bit, raw);
+        prop_assert!(proofs.verify_app_key_proof(NOW, &mutated, &APP_KEY).is_err());
+        // The control: what was mutated is good.
+        prop_assert!(proofs.verify(NOW, &EXPECTED, &proof).is_ok());
+        prop_assert!(proofs.verify_app_key_proof(NOW, &app_key, &APP_KEY).is_ok());
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics(text in ".{0,300}", json in ".{0,80}", claims in ".{0,80}") {
+        let proofs = Proofs::new().unwrap();
+        let shaped = format!("{}.{}.{}", b64(json.as_bytes()), b64(claims.as_bytes()), b64(&[0; 64]));
+        for candidate in [&text, &shaped] {
+            prop_assert!(proofs.verify(NOW, &EXPECTED, candidate).is_err());
+            prop_assert!(proofs.verify_app_key_proof(NOW, candidate, &APP_KEY).is_err());
+        }
+    }
+}

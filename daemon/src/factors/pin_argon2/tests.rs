@@ -1,0 +1,242 @@
+//! The published vector, right and wrong PINs, bounds, capacity and cancelling.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on must stop
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::{AssociatedData, ParamsBuilder};
+use proptest::prelude::*;
+
+use super::*;
+
+fn cheap() -> PinPolicy {
+    PinPolicy { memory_kib: 64, passes: 1, lanes: 1, ..PinPolicy::default() }
+}
+
+fn pin(text: &str) -> SecretBytes {
+    SecretBytes::from(text.as_bytes().to_vec())
+}
+
+fn pepper(byte: u8) -> Secret<32> {
+    Secret::init(|bytes| bytes.fill(byte))
+}
+
+async fn enrolled(hasher: &PinHasher, text: &str) -> PinRecord {
+    let place = hasher.reserve().unwrap();
+    hasher.enrol(place, pin(text), pepper(1), &cheap()).await.unwrap()
+}
+
+async fn check(hasher: &PinHasher, text: &str, with: u8, record: &PinRecord) -> bool {
+    let place = hasher.reserve().unwrap();
+    hasher.evaluate(place, pin(text), pepper(with), record).await.unwrap()
+}
+
+/// RFC 9106 section 5.3, the Argon2id test vector. Its secret is 8 bytes long
+/// and it has associated data, so it goes through the same library call and the
+/// same memory as ours, and not through [`Work`].
+#[test]
+fn published_vector() {
+    let mut params = ParamsBuilder::new();
+    params.m_cost(32).t_cost(3).p_cost(4).output_len(32);
+    params.data(AssociatedData::new(&[4; 12]).unwrap());
+    let params = params.build().unwrap();
+    let argon2 =
+        Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params.clone()).unwrap();
+    let mut memory = Memory::default();
+    // Used before and larger than needed, as a thread's memory is.
+    for block in memory.blocks(100).unwrap() {
+        block.as_mut().fill(0xdead_beef);
+    }
+    let mut tag = [0; 32];
+    let blocks = memory.blocks(params.block_count()).unwrap();
+    argon2.hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, blocks).unwrap();
+    assert_eq!(
+        hex::encode(tag),
+        "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
+    );
+}
+
+/// [`Work`] is Argon2id, version 1.3, with the pepper as secret and no
+/// associated data: the library's own allocation gives the same tag.
+#[test]
+fn work_is_the_plain_function() {
+    let params = record::params(64, 2, 2).unwrap();
+    let work = Work { pin: pin("271828"), pepper: pepper(7), salt: [9; 16], params: params.clone() };
+    let tag = work.tag(&mut Memory::default()).unwrap();
+    let mut expected = [0; 32];
+    Argon2::new_with_secret(&[7; 32], Algorithm::Argon2id, Version::V0x13, params)
+        .unwrap()
+        .hash_password_into(b"271828", &[9; 16], &mut expected)
+        .unwrap();
+    assert_eq!(tag.expose(), &expected);
+}
+
+#[tokio::test]
+async fn only_the_right_pin_with_the_right_pepper() {
+    let hasher = PinHasher::new(2, 4).unwrap();
+    let record = enrolled(&hasher, "271828").await;
+    assert!(check(&hasher, "271828", 1, &record).await);
+    assert!(!check(&hasher, "271829", 1, &record).await);
+    assert!(!check(&hasher, "271828", 2, &record).await);
+    assert!(!check(&hasher, "", 1, &record).await);
+    assert_eq!(hasher.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_record_survives_its_text_and_tells_nothing_in_debug() {
+    let hasher = PinHasher::new(1, 0).unwrap();
+    let record = enrolled(&hasher, "271828").await;
+    let text = serde_json::to_string(&record).unwrap();
+    let again: PinRecord = serde_json::from_str(&text).unwrap();
+    assert!(check(&hasher, "271828", 1, &again).await);
+    assert_eq!(again.device_id(), record.device_id());
+    assert_eq!(record.device_id().len(), 43);
+    let verifier = super::super::b64(record.verifier.expose());
+    assert!(text.contains(&verifier));
+    assert!(!format!("{record:?}").contains(&verifier));
+}
+
+#[tokio::test]
+async fn the_same_pin_enrolled_twice_is_two_records() {
+    let hasher = PinHasher::new(1, 1).unwrap();
+    let (one, two) = (enrolled(&hasher, "271828").await, enrolled(&hasher, "271828").await);
+    assert_ne!(one.salt, two.salt);
+    assert_ne!(one.device_id(), two.device_id());
+}
+
+#[tokio::test]
+async fn parameters_are_bounded_before_any_memory_is_taken() {
+    let hasher = PinHasher::new(1, 0).unwrap();
+    let mut record = enrolled(&hasher, "271828").await;
+    for (memory_kib, passes, lanes) in [
+        (MAX_MEMORY_KIB + 1, 1, 1),
+        (u32::MAX, 1, 1),
+        (64, MAX_PASSES + 1, 1),
+        (64, 1, MAX_LANES + 1),
+        (64, 0, 1),
+        (64, 1, 0),
+        (7, 1, 1),
+    ] {
+        (record.memory_kib, record.passes, record.lanes) = (memory_kib, passes, lanes);
+        let place = hasher.reserve().unwrap();
+        let result = hasher.evaluate(place, pin("271828"), pepper(1), &record).await;
+        assert!(matches!(result, Err(PinError::Parameters { .. })));
+    }
+    assert_eq!(hasher.taken(), 0, "a refused evaluation gives its place back");
+}
+
+#[test]
+fn capacity_is_threads_and_queue_and_no_more() {
+    let hasher = PinHasher::new(1, 2).unwrap();
+    let places: Vec<_> = (0..3).map(|_| hasher.reserve().unwrap()).collect();
+    let busy = hasher.reserve().unwrap_err();
+    assert!((1..=60).contains(&busy.retry_after.as_secs()));
+    drop(places);
+    drop(hasher.reserve().unwrap());
+    assert_eq!(hasher.taken(), 0);
+}
+
+#[test]
+fn many_threads_never_take_more_places_than_there_are() {
+    let hasher = PinHasher::new(1, 7).unwrap();
+    let most = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let place = hasher.reserve();
+                    most.fetch_max(hasher.taken(), Ordering::SeqCst);
+                    drop(place);
+                }
+            });
+        }
+    });
+    assert!(most.load(Ordering::SeqCst) <= 8);
+    assert_eq!(hasher.taken(), 0);
+}
+
+/// Blocks the only thread until the returned sender is dropped.
+fn occupy(hasher: &PinHasher) -> std::sync::mpsc::Sender<()> {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begun, wait) = std::sync::mpsc::channel();
+    hasher.workers.submit(Box::new(move |_| {
+        begun.send(()).unwrap();
+        let _ = held.recv();
+    }));
+    wait.recv().unwrap();
+    release
+}
+
+#[tokio::test]
+async fn a_caller_who_left_is_not_evaluated_and_its_place_is_free() {
+    let hasher = Arc::new(PinHasher::new(1, 1).unwrap());
+    let record = Arc::new(enrolled(&hasher, "271828").await);
+    let release = occupy(&hasher);
+    let place = hasher.reserve().unwrap();
+    let task = tokio::spawn({
+        let (hasher, record) = (Arc::clone(&hasher), Arc::clone(&record));
+        async move { hasher.evaluate(place, pin("271828"), pepper(1), &record).await }
+    });
+    tokio::task::yield_now().await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    drop(release);
+    assert!(check(&hasher, "271828", 1, &record).await);
+    assert_eq!(hasher.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_panic_costs_no_thread() {
+    let hasher = PinHasher::new(1, 1).unwrap();
+    hasher.workers.submit(Box::new(|_| panic!("a defect")));
+    let record = enrolled(&hasher, "271828").await;
+    assert!(check(&hasher, "271828", 1, &record).await);
+}
+
+#[tokio::test]
+async fn memory_is_wiped_after_each_call() {
+    let hasher = PinHasher::new(1, 1).unwrap();
+    enrolled(&hasher, "271828").await;
+    let (send, receive) = oneshot::channel();
+    hasher.workers.submit(Box::new(move |memory| {
+        let blocks = memory.blocks(64).unwrap();
+        let clean = blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0));
+        let _ = send.send(clean);
+    }));
+    assert!(receive.await.unwrap());
+}
+
+#[tokio::test]
+async fn ending_tells_those_who_wait() {
+    let hasher = PinHasher::new(1, 1).unwrap();
+    let record = enrolled(&hasher, "271828").await;
+    let release = occupy(&hasher);
+    let place = hasher.reserve().unwrap();
+    let work = Work {
+        pin: pin("271828"),
+        pepper: pepper(1),
+        salt: record.salt,
+        params: record.params().unwrap(),
+    };
+    let mut waiting = Box::pin(hasher.run(place, work));
+    // Let it hand its job in, then end the threads behind its back.
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    hasher.workers.close_for_test();
+    assert!(matches!(waiting.await, Err(PinError::Stopped)));
+    drop(release);
+}
+
+proptest! {
+    #[test]
+    fn a_stored_record_never_panics(text in ".{0,200}") {
+        let _ = serde_json::from_str::<PinRecord>(&text);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused(memory: u32, passes: u32, lanes: u32) {
+        if let Ok(params) = record::params(memory, passes, lanes) {
+            prop_assert!(params.m_cost() <= MAX_MEMORY_KIB);
+            prop_assert!(params.t_cost() <= MAX_PASSES && params.p_cost() <= MAX_LANES);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Threads that evaluate Argon2id, and the counting of who may wait for them.
+//!
+//! Used by `pin_argon2` only. One evaluation fills a core and 19 MiB or more,
+//! so it runs on threads of its own: as many as asked, at most one per core, and
+//! the runtime's threads stay free. Each thread keeps its memory between calls
+//! and wipes it after each. It must never take work without a reservation, and
+//! never lose a thread to a panic.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use argon2::Block;
+
+/// A thread keeps at most this much memory between calls; more is given back.
+const KEPT_BLOCKS: usize = 64 * 1024;
+
+/// The memory of one evaluation. Wiped after each call, whatever happened in it.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    /// At least `count` blocks of 1 KiB; `None` where the host has no more.
+    pub(super) fn blocks(&mut self, count: usize) -> Option<&mut [Block]> {
+        let missing = count.saturating_sub(self.0.len());
+        self.0.try_reserve_exact(missing).ok()?;
+        self.0.resize(self.0.len().max(count), Block::new());
+        self.0.get_mut(..count)
+    }
+
+    fn wipe(&mut self) {
+        self.0.fill(Block::new());
+        // The blocks are read again by the next call, or freed below; the fence
+        // keeps the compiler from dropping writes that it thinks nobody reads.
+        std::hint::black_box(self.0.as_slice());
+        compiler_fence(Ordering::SeqCst);
+        if self.0.len() > KEPT_BLOCKS {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+/// Work for one thread; it answers its caller by itself.
+pub(super) type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// The threads and what waits for them.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    capacity: usize,
+    threads: usize,
+    reserved: AtomicUsize,
+    /// Moving average of the time of one evaluation.
+    micros: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+/// A place among those that run or wait. Given back when dropped.
+pub(super) struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.reserved.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Workers {
+    pub(super) fn start(threads: usize, queue: usize) -> std::io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let threads = threads.clamp(1, cores);
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            capacity: threads.saturating_add(queue),
+            threads,
+            reserved: AtomicUsize::new(0),
+            micros: AtomicU64::new(50_000),
+        });
+        let mut workers = Workers { shared: Arc::clone(&shared), threads: Vec::new() };
+        for number in 0..threads {
+            let shared = Arc::clone(&shared);
+            // On an error `workers` is dropped, which ends the threads so far.
+            let thread = std::thread::Builder::new()
+                .name(format!("argon2-{number}"))
+                .spawn(move || shared.run())?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// A place, or how long it will be until one is likely free.
+    pub(super) fn reserve(&self) -> Result<Place, Duration> {
+        let shared = &self.shared;
+        shared
+            .reserved
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                (taken < shared.capacity).then_some(taken + 1)
+            })
+            .map(|_| Place(Arc::clone(shared)))
+            .map_err(|taken| shared.wait(taken))
+    }
+
+    /// Hand in a job. It is dropped unrun when the threads are ending.
+    pub(super) fn submit(&self, job: Job) {
+        let mut queue = self.shared.lock();
+        if !queue.closed {
+            queue.jobs.push_back(job);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn close_for_test(&self) {
+        self.shared.close();
+    }
+
+    /// Places taken: running, waiting, or reserved and not yet used.
+    pub(super) fn taken(&self) -> usize {
+        self.shared.reserved.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends the threads once they finish what they are at; what waits is dropped,
+/// and its callers are told.
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // A worker catches what its jobs throw, so this cannot fail in a
+            // way that leaves anything to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        // Nothing inside can leave the queue half changed.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.jobs)
+        };
+        // Outside the lock: dropping a job wakes its caller.
+        drop(waiting);
+        self.wake.notify_all();
+    }
+
+    fn run(&self) {
+        let mut memory = Memory::default();
+        while let Some(job) = self.next() {
+            let begun = Instant::now();
+            // A panic drops the job's reply channel, so its caller gets an error.
+            let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+            memory.wipe();
+            self.note(begun.elapsed());
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let before = self.micros.load(Ordering::Relaxed);
+        self.micros.store(before.saturating_mul(7).saturating_add(took) / 8, Ordering::Relaxed);
+    }
+
+    /// The time in which those who hold a place now will be done; whole seconds,
+    /// since that is what Retry-After can say.
+    fn wait(&self, taken: usize) -> Duration {
+        let rounds = taken.div_ceil(self.threads) as u64;
+        let micros = self.micros.load(Ordering::Relaxed).saturating_mul(rounds);
+        Duration::from_secs(micros.div_ceil(1_000_000).clamp(1, 60))
+    }
+}

@@ -1,0 +1,248 @@
+//! Sealed tokens: what a client carries for us without reading or changing it.
+//!
+//! Called by `service/` for session tokens and ceremony tokens. There is no
+//! table of sessions: a token opens because this realm's security token made
+//! the key of its day, so a row inserted into the database is no session. It
+//! must never be the last word: what it says is compared with the envelope.
+//!
+//! The outside text is `cs1.` (session) or `cc1.` (ceremony), the epoch in
+//! decimal, a dot, and the sealed bytes in base64url. The adversary writes every
+//! byte of it. They choose the epoch, so epochs are bounded before the security
+//! token is asked, and each key is fetched once: a stranger can cause at most
+//! one token operation for each day that is still accepted.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use custodyd_hsm::mac::{self, EpochUse};
+use custodyd_hsm::seal::{LocalKey, Pad, open_local, seal_local};
+use custodyd_hsm::{Error, Pool, RealmName};
+use custodyd_policies::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{b64, unb64};
+
+/// Days for which a session token opens, the day of its sealing included. A
+/// session is sealed anew at each renewal, so this bounds idle time, not age.
+pub const SESSION_EPOCH_DAYS: u64 = 92;
+/// Days for which a ceremony token opens. Ceremonies last minutes; the second
+/// and third day are for those that begin before midnight, and for clocks.
+pub const CEREMONY_EPOCH_DAYS: u64 = 3;
+/// Longest token text that is looked at: 64 KiB of sealed bytes in base64url.
+pub const MAX_TOKEN: usize = 90_000;
+
+const DAY: u64 = 86_400;
+/// Plaintexts grow to a multiple of this, so that the length of a token does not
+/// tell the factor or the scope.
+const PADDING: usize = 256;
+
+/// Why a token was not opened, or could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Not the text of such a token.
+    #[error("this is not a token of this service: send it as it was received")]
+    Malformed,
+    /// Sealed so long ago that its key is no longer used.
+    #[error("the token has expired")]
+    Expired,
+    /// Sealed on a day that has not come: not by us, or a clock went back.
+    #[error("the token is of a day that has not come yet")]
+    UnknownEpoch,
+    /// Not sealed by this realm for this use, or changed since.
+    #[error("the token was not made by this service, or was changed")]
+    Forged,
+    /// The security token is not there. Says nothing about the token at hand.
+    #[error("the key of this token cannot be had at the moment")]
+    Unavailable(#[source] Error),
+}
+
+impl TokenError {
+    /// The stable code of the problem document.
+    pub fn code(&self) -> &'static str {
+        match self {
+            TokenError::Malformed | TokenError::Forged => "token-invalid",
+            TokenError::Expired | TokenError::UnknownEpoch => "token-expired",
+            TokenError::Unavailable(_) => "token-unavailable",
+        }
+    }
+}
+
+/// The day keys of one realm, for sealing and opening tokens on this host.
+pub struct EpochKeys {
+    pool: Pool,
+    realm: RealmName,
+    sessions: Cache,
+    ceremonies: Cache,
+}
+
+/// Keys by day number. Bounded by the days that are accepted.
+type Cache = Mutex<BTreeMap<u64, Arc<LocalKey>>>;
+
+impl std::fmt::Debug for EpochKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EpochKeys").field("realm", &self.realm).finish_non_exhaustive()
+    }
+}
+
+impl EpochKeys {
+    /// No key is fetched before it is needed.
+    pub fn new(pool: Pool, realm: RealmName) -> Self {
+        EpochKeys { pool, realm, sessions: Cache::default(), ceremonies: Cache::default() }
+    }
+
+    /// Today's number and key.
+    pub async fn current(
+        &self,
+        use_: EpochUse,
+        now: Timestamp,
+    ) -> Result<(u64, Arc<LocalKey>), TokenError> {
+        let number = epoch_number(now);
+        Ok((number, self.by_number(use_, now, number).await?))
+    }
+
+    /// The key of a day that is still accepted.
+    pub async fn by_number(
+        &self,
+        use_: EpochUse,
+        now: Timestamp,
+        number: u64,
+    ) -> Result<Arc<LocalKey>, TokenError> {
+        let today = epoch_number(now);
+        if number > today {
+            return Err(TokenError::UnknownEpoch);
+        }
+        let oldest = (today + 1).saturating_sub(days(use_));
+        if number < oldest {
+            return Err(TokenError::Expired);
+        }
+        if let Some(key) = self.cached(use_, number) {
+            return Ok(key);
+        }
+        // No lock is held over the wait: two callers may fetch the same key at
+        // once, which costs one operation, where a lock would make all callers
+        // wait one deadline after the other while the token is away.
+        let key = Arc::new(self.fetch(use_, number).await?);
+        let mut keys = self.cache(use_);
+        keys.retain(|known, _| (oldest..=today).contains(known));
+        Ok(Arc::clone(keys.entry(number).or_insert(key)))
+    }
+
+    /// Seal `value` under today's key.
+    pub async fn seal<T: Serialize>(
+        &self,
+        use_: EpochUse,
+        now: Timestamp,
+        value: &T,
+    ) -> Result<String, TokenError> {
+        let (number, key) = self.current(use_, now).await?;
+        let plaintext = serde_json::to_vec(value).map_err(|_| TokenError::Malformed)?;
+        let header = format!("{}{number}", prefix(use_));
+        let sealed = seal_local(
+            &key,
+            &[self.realm.as_str().as_bytes()],
+            header.as_bytes(),
+            Pad::Multiple(PADDING),
+            &plaintext,
+        )
+        .map_err(TokenError::Unavailable)?;
+        Ok(format!("{header}.{}", b64(&sealed)))
+    }
+
+    /// Open a token that [`EpochKeys::seal`] made in this realm for this use.
+    pub async fn open<T: DeserializeOwned>(
+        &self,
+        use_: EpochUse,
+        now: Timestamp,
+        token: &str,
+    ) -> Result<T, TokenError> {
+        let parts = parse(use_, token)?;
+        let key = self.by_number(use_, now, parts.number).await?;
+        let opened = open_local(
+            &key,
+            &[self.realm.as_str().as_bytes()],
+            parts.header.as_bytes(),
+            &parts.sealed,
+        )
+        .map_err(|_| TokenError::Forged)?;
+        // Authentic, so only another version of this program can have made it
+        // in a shape that does not parse.
+        serde_json::from_slice(opened.expose()).map_err(|_| TokenError::Malformed)
+    }
+
+    async fn fetch(&self, use_: EpochUse, number: u64) -> Result<LocalKey, TokenError> {
+        let realm = self.realm.clone();
+        let secret = self
+            .pool
+            .call("epoch key", move |custody| mac::epoch_key(custody, &realm, use_, number))
+            .await
+            .map_err(TokenError::Unavailable)?;
+        Ok(LocalKey::new(secret, domain(use_)))
+    }
+
+    fn cached(&self, use_: EpochUse, number: u64) -> Option<Arc<LocalKey>> {
+        self.cache(use_).get(&number).map(Arc::clone)
+    }
+
+    fn cache(&self, use_: EpochUse) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<LocalKey>>> {
+        let cache = match use_ {
+            EpochUse::Session => &self.sessions,
+            EpochUse::Ceremony => &self.ceremonies,
+        };
+        // A panic cannot leave a map of keys half written.
+        cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The epoch of a moment: its day since the Unix epoch.
+fn epoch_number(now: Timestamp) -> u64 {
+    now.0 / DAY
+}
+
+fn days(use_: EpochUse) -> u64 {
+    match use_ {
+        EpochUse::Session => SESSION_EPOCH_DAYS,
+        EpochUse::Ceremony => CEREMONY_EPOCH_DAYS,
+    }
+}
+
+fn prefix(use_: EpochUse) -> &'static str {
+    match use_ {
+        EpochUse::Session => "cs1.",
+        EpochUse::Ceremony => "cc1.",
+    }
+}
+
+fn domain(use_: EpochUse) -> &'static str {
+    match use_ {
+        EpochUse::Session => "custodyd/session-token/v1",
+        EpochUse::Ceremony => "custodyd/ceremony-token/v1",
+    }
+}
+
+/// The parts of a token's text, of which nothing is believed yet.
+#[derive(Debug, PartialEq, Eq)]
+struct Parts<'a> {
+    /// Prefix and number, as they stand: they are authenticated by the seal.
+    header: &'a str,
+    number: u64,
+    sealed: Vec<u8>,
+}
+
+/// Strict: one token has one text.
+fn parse(use_: EpochUse, token: &str) -> Result<Parts<'_>, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::Malformed);
+    }
+    let (header, sealed) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let digits = header.strip_prefix(prefix(use_)).ok_or(TokenError::Malformed)?;
+    let number: u64 = digits.parse().map_err(|_| TokenError::Malformed)?;
+    if number.to_string() != digits {
+        return Err(TokenError::Malformed);
+    }
+    let sealed = unb64(sealed).ok_or(TokenError::Malformed)?;
+    Ok(Parts { header, number, sealed })
+}

@@ -1,0 +1,15 @@
+//! HTTP: from bytes on a socket to a call of the service, and back to a document.
+//!
+//! `server`, `connection` and `tls` carry connections; `router` is the route table and what
+//! every request passes through; `request` proves who asks; `routes` has a file for each kind
+//! of resource; `problem` gives refusals their form; `operator` is the listener for operators.
+
+pub mod connection;
+pub mod operator;
+pub mod problem;
+pub mod request;
+pub mod router;
+mod routes;
+pub mod server;
+pub mod state;
+pub mod tls;

@@ -1,0 +1,164 @@
+//! What every route starts from: the request's bytes, and the proof that belongs to them.
+//!
+//! The adversary controls all of it. The proof is verified against the method, the address and
+//! the body as they arrived, before the body is parsed; `htu` is built from configuration,
+//! never from the Host header.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderName, Method, header};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::state::Context;
+use crate::factors::dpop::{DeviceKey, Expected};
+use crate::service::{Caller, Device, Precondition, Refused};
+
+/// Bodies above this are refused before they are read.
+pub const MAX_BODY: usize = 64 << 10;
+
+static DPOP: HeaderName = HeaderName::from_static("dpop");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request whose body has been read and whose proof has not been checked yet.
+#[derive(Debug)]
+pub struct Signed {
+    context: Arc<Context>,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl FromRequest<Arc<Context>> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
+            Problem::new(
+                axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                format!("a body may have at most {MAX_BODY} bytes"),
+            )
+        })?;
+        Ok(Self {
+            context: Arc::clone(context),
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            headers: parts.headers,
+            body,
+        })
+    }
+}
+
+impl Signed {
+    /// The holder of a device key, without a session.
+    pub fn device(&self, app: &str) -> Result<Device, Problem> {
+        let app = self.context.service.apps().get(app)?;
+        app.admits(self.text(&header::ORIGIN)?)?;
+        let key = self.proof(None)?;
+        Ok(Device { app, key })
+    }
+
+    /// The holder of a device key and of a session that stands.
+    pub async fn caller(&self) -> Result<Caller, Problem> {
+        let authorization = self
+            .text(&header::AUTHORIZATION)?
+            .ok_or(Refused::SessionMissing)?;
+        let (scheme, token) = authorization
+            .split_once(' ')
+            .ok_or(Refused::SessionMissing)?;
+        if !scheme.eq_ignore_ascii_case("dpop") {
+            return Err(Refused::SessionMissing.into());
+        }
+        let key = self.proof(Some(token))?;
+        let caller = self.context.service.authorize(token, key).await?;
+        caller.app.admits(self.text(&header::ORIGIN)?)?;
+        Ok(caller)
+    }
+
+    /// The body as JSON of the expected shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let content_type = self.text(&header::CONTENT_TYPE)?.unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(
+                axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "send the body as Content-Type: application/json",
+            ));
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Problem::malformed(format!("the body does not fit: {error}")))
+    }
+
+    /// The body as JSON, or the default where none was sent.
+    pub fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.is_empty() {
+            Ok(T::default())
+        } else {
+            self.json()
+        }
+    }
+
+    pub fn idempotency_key(&self) -> Result<Option<&str>, Problem> {
+        self.text(&IDEMPOTENCY_KEY)
+    }
+
+    /// RFC 9110 section 13.1, for a resource with strong ETags that are version numbers.
+    pub fn precondition(&self) -> Result<Precondition, Problem> {
+        let if_match = self.text(&header::IF_MATCH)?;
+        let if_none_match = self.text(&header::IF_NONE_MATCH)?;
+        match (if_match, if_none_match) {
+            (Some(tag), None) => tag
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'))
+                .and_then(|version| version.parse().ok())
+                .map(Precondition::Version)
+                .ok_or_else(|| Problem::malformed("If-Match must be one ETag of this secret, such as \"3\"")),
+            (None, Some("*")) => Ok(Precondition::Absent),
+            (None, Some(_)) => Err(Problem::malformed("If-None-Match must be *")),
+            (Some(_), Some(_)) => Err(Problem::malformed(
+                "send either If-Match or If-None-Match, not both",
+            )),
+            (None, None) => Err(Refused::PreconditionRequired.into()),
+        }
+    }
+
+    fn proof(&self, session_token: Option<&str>) -> Result<DeviceKey, Problem> {
+        let service = &self.context.service;
+        let proof = self
+            .text(&DPOP)?
+            .ok_or(Refused::Proof(crate::factors::dpop::ProofError::Missing))?;
+        let uri = format!("{}{}", self.context.base_url, self.path);
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        let expected = Expected {
+            method: self.method.as_str(),
+            uri: &uri,
+            session_token,
+            body: if reads { None } else { Some(&self.body) },
+        };
+        service
+            .proofs
+            .verify(service.now(), &expected, proof)
+            .map_err(|error| Refused::Proof(error).into())
+    }
+
+    /// A header that may stand once at most, as text.
+    fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(Problem::malformed(format!("the header {name} stands twice")));
+        }
+        value
+            .to_str()
+            .map(Some)
+            .map_err(|_| Problem::malformed(format!("the header {name} is not plain ASCII")))
+    }
+}

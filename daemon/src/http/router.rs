@@ -1,0 +1,247 @@
+//! The public REST surface: the route table, and what every request passes through.
+//!
+//! From outside in: request id, log and metrics, panic barrier, time limit, CORS, security
+//! headers, then the route. Nothing here decides anything about an account.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument as _;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::{Code, Problem};
+use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
+use super::state::Context;
+
+/// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "custodyd",
+        description = "Key custody for Progressive Web Apps: backs a device secret up and \
+            returns it after a passkey or a PIN. Every `/v1` call carries a DPoP proof \
+            (RFC 9449, ES256) with the nonce of the newest `DPoP-Nonce` header; every call that \
+            is not a GET adds the claim `body_sha256`: base64url(SHA-256(body)). Calls with a \
+            session add `ath` and send `Authorization: DPoP <token>`. Errors are RFC 9457 \
+            problem documents with a stable `code`. Times are seconds since the Unix epoch, \
+            byte strings unpadded base64url.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    modifiers(&SessionScheme)
+)]
+struct Api;
+
+struct SessionScheme;
+
+impl Modify for SessionScheme {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Custom("DPoP".into()))
+            .description(Some("Session token bound to the device's DPoP key (RFC 9449)"))
+            .build();
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("session", SecurityScheme::Http(scheme));
+    }
+}
+
+fn table() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(accounts::create))
+        .routes(routes!(sessions::pin))
+        .routes(routes!(sessions::passkey_options))
+        .routes(routes!(sessions::passkey))
+        .routes(routes!(sessions::device))
+        .routes(routes!(sessions::refresh))
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::end_all))
+        .routes(routes!(account::show))
+        .routes(routes!(account::events))
+        .routes(routes!(pin::set, pin::remove))
+        .routes(routes!(passkeys::options))
+        .routes(routes!(passkeys::add))
+        .routes(routes!(passkeys::confirm))
+        .routes(routes!(passkeys::remove))
+        .routes(routes!(devices::bind))
+        .routes(routes!(devices::remove))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::store, secrets::release, secrets::delete))
+        .routes(routes!(discovery::jwks))
+}
+
+/// The OpenAPI 3.1 description, generated from the code.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    table().split_for_parts().1
+}
+
+/// The router for one listener.
+pub fn router(context: Arc<Context>) -> Router {
+    let (router, api) = table().split_for_parts();
+    let description = serde_json::to_string(&api).unwrap_or_default();
+    router
+        .route(
+            "/openapi.json",
+            get(move || async move { ([(header::CONTENT_TYPE, "application/json")], description) }),
+        )
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&context), headers))
+        .layer(cors(Arc::clone(&context)))
+        .layer(middleware::from_fn(time_limit))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(observe))
+        .with_state(context)
+}
+
+async fn no_route() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-route",
+        "there is nothing here; /openapi.json lists what there is",
+    )
+}
+
+async fn no_method() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "this resource does not take this method; /openapi.json lists those it takes",
+    )
+}
+
+/// CORS per app: only the origins of the app that is asked. A session route does not name its
+/// app in the path, so its preflight is answered for every listed origin, and the session's
+/// app decides when the request itself arrives.
+fn cors(context: Arc<Context>) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, parts: &Parts| {
+        let Ok(origin) = origin.to_str() else {
+            return false;
+        };
+        let apps = context.service.apps();
+        match app_in(parts.uri.path()) {
+            Some(app) => apps.get(app).is_ok_and(|app| app.lists(origin)),
+            None => apps.any_lists(origin),
+        }
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("dpop"),
+            HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers([
+            DPOP_NONCE.clone(),
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
+            REQUEST_ID.clone(),
+        ])
+        .max_age(Duration::from_secs(600))
+}
+
+fn app_in(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/apps/")?.split('/').next()
+}
+
+/// A fresh DPoP nonce on every answer, and the headers that keep browsers strict.
+async fn headers(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let service = &context.service;
+    let nonce = service.proofs.nonce(service.now());
+    let headers = response.headers_mut();
+    if let Ok(nonce) = HeaderValue::from_str(&nonce) {
+        headers.insert(DPOP_NONCE.clone(), nonce);
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if context.base_url.starts_with("https:") {
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=63072000"),
+        );
+    }
+    response
+}
+
+async fn time_limit(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            "the request took too long; it may still have been carried out",
+        )
+        .into_response(),
+    }
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    // The panic hook has written where; the payload could hold anything and is not shown.
+    metrics::counter!("custodyd_panics_total").increment(1);
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "something went wrong inside",
+    )
+    .into_response()
+}
+
+/// Gives the request an identifier, a span and a line in the log. Only the route's pattern is
+/// logged: addresses hold device identifiers, bodies and headers hold secrets.
+async fn observe(request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::new_v4().to_string();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", id = %id, %method, route = %route);
+    let began = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let took = began.elapsed();
+    let status = response.status().as_u16();
+    let code = response.extensions().get::<Code>().map_or("", |code| code.0);
+    metrics::histogram!("custodyd_request_seconds", "route" => route, "method" => method.to_string(), "status" => status.to_string())
+        .record(took.as_secs_f64());
+    span.in_scope(|| {
+        tracing::info!(status, code, micros = took.as_micros() as u64, "answered");
+    });
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), id);
+    }
+    response
+}

@@ -1,0 +1,56 @@
+//! `PUT` and `DELETE /v1/account/pin`
+
+use axum::Json;
+use axum::http::StatusCode;
+
+use crate::api::{Bound, SetPin};
+use crate::http::problem::Problem;
+use crate::http::request::Signed;
+use crate::http::state::Shared;
+
+/// Set or change the PIN
+///
+/// Needs a fresh session of a PIN, a passkey or the account's creation. `secrets` stores
+/// contents rewrapped for the new PIN in the same commit.
+#[utoipa::path(
+    put, path = "/v1/account/pin", tag = "factors",
+    security(("session" = [])),
+    request_body = SetPin,
+    responses(
+        (status = 200, body = Bound),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "pin-weak"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "busy"),
+    ),
+)]
+pub(in crate::http) async fn set(
+    Shared(context): Shared,
+    signed: Signed,
+) -> Result<Json<Bound>, Problem> {
+    let caller = signed.caller().await?;
+    let bound = context
+        .service
+        .set_pin(caller, signed.json::<SetPin>()?)
+        .await?;
+    Ok(Json(bound))
+}
+
+/// Remove the PIN
+#[utoipa::path(
+    delete, path = "/v1/account/pin", tag = "factors",
+    security(("session" = [])),
+    responses(
+        (status = 204),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "pin-not-set"),
+    ),
+)]
+pub(in crate::http) async fn remove(
+    Shared(context): Shared,
+    signed: Signed,
+) -> Result<StatusCode, Problem> {
+    let caller = signed.caller().await?;
+    context.service.remove_pin(caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,192 @@
+//! The accept loop: from a listening socket to requests on a router, and back to a closed socket.
+//!
+//! Called by start-up, once for each listener. Everybody who reaches the port controls
+//! the bytes, their pace and the number of connections here, before any proof of
+//! anything. So each resource has a bound: connections (a semaphore), the handshake, the
+//! head of a request, headers, streams, and idle time. It knows nothing of routes; the
+//! time for a request's body and answer is bounded by the router's own layers.
+//!
+//! Every connection is a task of one `JoinSet`: when [`serve`] returns, or is dropped, no
+//! task of it is left.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{self, ConnectionLimits};
+
+/// After an accept failed for want of a resource. Long enough not to spin, short enough
+/// that nobody notices once descriptors are free again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bounds of one listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections served at once. Further ones stay in the kernel's queue.
+    pub max_connections: usize,
+    /// From the accepted connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// How long a stop waits for the answers under way.
+    pub drain: Duration,
+    pub connection: ConnectionLimits,
+}
+
+impl Limits {
+    /// The usual bounds, with the two that an operator configures.
+    pub fn new(max_connections: usize, drain: Duration) -> Self {
+        Self {
+            max_connections,
+            handshake: Duration::from_secs(10),
+            drain,
+            connection: ConnectionLimits::default(),
+        }
+    }
+}
+
+/// The other end of a connection, as a request extension. It is for logs and for quotas
+/// of strangers; nothing may be *allowed* because of an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// How a listener ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drained {
+    /// Connections that did not end within the drain time and were cut.
+    pub cut: usize,
+}
+
+/// Serves until `shutdown` holds `true` or its sender is gone, then drains. With `tls`
+/// each connection begins with a handshake; without it the caller vouches that the
+/// listener is on a loopback address.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+) -> Drained {
+    let tls = tls.map(TlsAcceptor::from);
+    let permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            Some(_) = tasks.join_next() => continue,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        let Some((stream, peer, permit)) = accepted else {
+            continue;
+        };
+        let task = Accepted {
+            stream,
+            peer,
+            tls: tls.clone(),
+            router: router.clone(),
+            limits,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn(async move {
+            task.run().await;
+            drop(permit);
+        });
+    }
+    // Closed first, so that a balancer or a successor on the same port sees it at once.
+    drop(listener);
+    drain(tasks, limits.drain).await
+}
+
+/// Resolves once a stop was asked for. A sender that is gone can never ask: that counts too.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// One connection with its permit, or `None` after an error that was dealt with. It may be
+/// cancelled at any point: a connection is only taken from the queue when it is returned.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) if of_one_connection(&error) => None,
+        Err(error) => {
+            tracing::warn!(%error, "no connection could be accepted; raise LimitNOFILE if this stays");
+            metrics::counter!("custodyd_accept_failures_total").increment(1);
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Errors of a connection that broke while it waited; the next accept may work at once.
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn drain(mut tasks: JoinSet<()>, bound: Duration) -> Drained {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(bound, all).await.is_ok() {
+        return Drained { cut: 0 };
+    }
+    while tasks.try_join_next().is_some() {}
+    let cut = tasks.len();
+    tasks.shutdown().await;
+    Drained { cut }
+}
+
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Accepted {
+    async fn run(mut self) {
+        // Answers are small and whole; waiting for more bytes only adds latency.
+        let _ = self.stream.set_nodelay(true);
+        let peer = PeerAddress(self.peer);
+        let Some(tls) = self.tls else {
+            connection::run(self.stream, peer, self.router, self.limits.connection, self.shutdown).await;
+            return;
+        };
+        let handshake = tokio::time::timeout(self.limits.handshake, tls.accept(self.stream));
+        let stream = tokio::select! {
+            biased;
+            () = stopped(&mut self.shutdown) => return,
+            done = handshake => match done {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return refused(peer, &error.to_string()),
+                Err(_) => return refused(peer, "not finished in time"),
+            },
+        };
+        connection::run(stream, peer, self.router, self.limits.connection, self.shutdown).await;
+    }
+}
+
+/// Anybody can cause these, so they are counted and not worth a line of their own.
+fn refused(peer: PeerAddress, reason: &str) {
+    metrics::counter!("custodyd_tls_handshake_failures_total").increment(1);
+    tracing::debug!(peer = %peer.0, reason, "TLS handshake failed");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Events of an account: what happened, numbered without gaps, readable by their owner.
+//!
+//! An event's log entry is a commitment only: SHA-256 over a fresh 32-byte salt and the sealed
+//! body, which stand in a row of their own and can be erased without breaking the log. The
+//! body is sealed under the key in the account's envelope, so an administrator sees that
+//! something happened, never what. Each body names its number and the entry before it.
+
+use aws_lc_rs::digest;
+use custodyd_hsm::{RecordId, Secret};
+use custodyd_hsm::seal::{LocalKey, Pad, open_local, seal_local};
+use custodyd_policies::{Factor, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use crate::account::{Account, Trail};
+use crate::store::{BodyRow, EventRow};
+
+const LEAF_EVENT: u8 = 0x01;
+const COMMITMENT: &[u8] = b"custodyd/event/v1";
+const BODY_DOMAIN: &str = "custodyd/event-body/v1";
+/// Bodies are padded, so that their sizes do not tell kinds apart.
+const BODY_SIZE: usize = 512;
+
+/// What happened. Stable names: they stand in the log for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    AccountCreated,
+    DeviceBound,
+    DeviceRemoved,
+    PinSet,
+    PinRemoved,
+    /// A PIN attempt was charged; its outcome is the next event about it.
+    PinCharged,
+    PinRefused,
+    PasskeyAdded,
+    PasskeyRemoved,
+    PasskeyConfirmed,
+    PasskeyRefused,
+    SessionStarted,
+    SessionEnded,
+    SessionsEnded,
+    SecretStored,
+    SecretReleased,
+    SecretDeleted,
+}
+
+/// An event as a change declares it; the ledger gives it its number and place.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub kind: EventKind,
+    pub factor: Option<Factor>,
+    /// Device identifier of the device or credential concerned.
+    pub device_id: Option<String>,
+    /// What else the owner should see: the secret's name, the passkey's name.
+    pub detail: Option<String>,
+}
+
+impl NewEvent {
+    #[must_use]
+    pub fn new(kind: EventKind) -> Self {
+        Self {
+            kind,
+            factor: None,
+            device_id: None,
+            detail: None,
+        }
+    }
+
+    #[must_use]
+    pub fn by(mut self, factor: Factor) -> Self {
+        self.factor = Some(factor);
+        self
+    }
+
+    #[must_use]
+    pub fn on(mut self, device_id: &str) -> Self {
+        self.device_id = Some(device_id.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn about(mut self, detail: &str) -> Self {
+        self.detail = Some(detail.to_owned());
+        self
+    }
+}
+
+/// An event as it stands in the log and as its owner reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// Counts the account's events from 1, without gaps.
+    pub number: u64,
+    /// Log entry of the event before this one.
+    pub previous: Option<u64>,
+    /// Seconds since the Unix epoch.
+    #[schema(value_type = u64)]
+    pub at: Timestamp,
+    pub kind: EventKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub factor: Option<Factor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A log entry and its erasable body, ready to be written.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) leaf: Vec<u8>,
+    pub(super) body: BodyRow,
+}
+
+/// Numbers an event, seals it and moves the account's trail forward to it.
+pub(super) fn append(
+    account: &mut Account,
+    record: &RecordId,
+    index: u64,
+    at: Timestamp,
+    new: NewEvent,
+) -> Result<Entry, LedgerError> {
+    let event = Event {
+        number: account.trail.count + 1,
+        previous: account.trail.last_index,
+        at,
+        kind: new.kind,
+        factor: new.factor,
+        device_id: new.device_id,
+        detail: new.detail,
+    };
+    let plaintext = serde_json::to_vec(&event).map_err(|_| LedgerError::internal("encode an event"))?;
+    let number = event.number.to_be_bytes();
+    let body = seal_local(
+        &body_key(&account.trail)?,
+        &[record.as_bytes(), &number],
+        &[],
+        Pad::Multiple(BODY_SIZE),
+        &plaintext,
+    )?;
+    let mut salt = [0; 32];
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| LedgerError::internal("draw a salt"))?;
+    account.trail.count = event.number;
+    account.trail.last_index = Some(index);
+    Ok(Entry {
+        leaf: leaf(&salt, &body),
+        body: BodyRow {
+            salt: salt.to_vec(),
+            body,
+        },
+    })
+}
+
+/// Verifies and opens the event that the trail says is number `number`.
+pub(super) fn open(
+    trail: &Trail,
+    record: &RecordId,
+    index: u64,
+    number: u64,
+    row: Option<EventRow>,
+) -> Result<Event, LedgerError> {
+    let tampered = |what: &str| LedgerError::Tampered(format!("log entry {index}: {what}"));
+    let row = row.ok_or_else(|| tampered("is missing"))?;
+    let body = row.body.ok_or_else(|| tampered("has no body"))?;
+    if row.leaf != leaf(&body.salt, &body.body) {
+        return Err(tampered("its body does not match its commitment"));
+    }
+    let plaintext = open_local(
+        &body_key(trail)?,
+        &[record.as_bytes(), &number.to_be_bytes()],
+        &[],
+        &body.body,
+    )
+    .map_err(|_| tampered("its body does not open as this account's event"))?;
+    let event: Event = serde_json::from_slice(plaintext.expose())
+        .map_err(|_| tampered("its body does not parse"))?;
+    if event.number == number {
+        Ok(event)
+    } else {
+        Err(tampered("its number is wrong"))
+    }
+}
+
+fn body_key(trail: &Trail) -> Result<LocalKey, LedgerError> {
+    let key = Secret::try_init(|out: &mut [u8; 32]| {
+        if trail.key.len() == out.len() {
+            out.copy_from_slice(trail.key.expose());
+            Ok(())
+        } else {
+            Err(LedgerError::internal("take the trail's key"))
+        }
+    })?;
+    Ok(LocalKey::new(key, BODY_DOMAIN))
+}
+
+fn leaf(salt: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for field in [COMMITMENT, salt, body] {
+        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+        hash.update(&length.to_be_bytes());
+        hash.update(field);
+    }
+    let mut leaf = vec![LEAF_EVENT];
+    leaf.extend_from_slice(hash.finish().as_ref());
+    leaf
+}

@@ -1,0 +1,257 @@
+//! What may be believed: the only reader and the only writer of the database.
+//!
+//! `service` loads an account here, decides on a copy, and commits the copy here; there is no
+//! second path. Reading is in `record`, writing in `committer`, one file for each thing that
+//! stands in a row. Nothing below this module speaks HTTP or knows what a PIN is.
+
+mod committer;
+mod head;
+mod journal;
+mod members;
+pub mod realm;
+mod record;
+mod unverified;
+
+use std::sync::{Arc, Mutex};
+
+use custodyd_hsm::{AccountId, AppId, Pool, RealmName, RecordId};
+use custodyd_policies::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::committer::{Committer, QUEUE};
+pub use self::head::Head;
+pub use self::journal::{Event, EventKind, NewEvent};
+pub use self::record::{Loaded, Page, Place, Reader};
+pub use self::unverified::Unverified;
+use crate::account::Account;
+use crate::clock::Clock;
+use crate::store::{Store, StoreError};
+
+/// Buckets are the top bits of a record identifier: 2^16 serve to about 10^6 accounts.
+pub const BUCKET_BITS: u8 = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("token: {0}")]
+    Token(#[from] custodyd_hsm::Error),
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// Stored bytes are not what the daemon wrote. Names the evidence, for the log only.
+    #[error("tampered: {0}")]
+    Tampered(String),
+    #[error("the commit queue is full")]
+    Busy,
+    #[error("the record exists already")]
+    Exists,
+    /// The committer has stopped: nothing is written any more until a restart.
+    #[error("the committer has stopped")]
+    Stopped,
+    #[error("internal: could not {0}")]
+    Internal(&'static str),
+}
+
+impl LedgerError {
+    pub(crate) fn internal(what: &'static str) -> Self {
+        Self::Internal(what)
+    }
+}
+
+/// What a decision may use besides the account: the one clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Timestamp,
+}
+
+/// Where a decision writes down what happened.
+#[derive(Debug, Default)]
+pub struct Journal(Vec<NewEvent>);
+
+impl Journal {
+    pub fn note(&mut self, event: NewEvent) {
+        self.0.push(event);
+    }
+}
+
+/// A change that waits for the committer.
+pub(crate) struct Change {
+    pub(crate) base: Base,
+    /// Runs on a copy of the newest state; `false` leaves everything as it was.
+    pub(crate) decide: Box<dyn FnOnce(&mut Account, Moment, &mut Journal) -> bool + Send>,
+    pub(crate) reply: oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>>,
+}
+
+pub(crate) enum Base {
+    /// The record must not exist; this is what it becomes.
+    Absent(RecordId, Box<Account>),
+    /// What the decision's author has read; replaced by the newest if that is newer.
+    Loaded(Loaded),
+}
+
+/// The handle that services hold.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    reader: Arc<Reader>,
+    changes: mpsc::Sender<Change>,
+    clock: Arc<Clock>,
+}
+
+impl Ledger {
+    pub(crate) fn new(reader: Arc<Reader>, changes: mpsc::Sender<Change>, clock: Arc<Clock>) -> Self {
+        Self {
+            reader,
+            changes,
+            clock,
+        }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    #[must_use]
+    pub fn realm(&self) -> &RealmName {
+        self.reader.realm()
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        self.reader.pool()
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.reader.store()
+    }
+
+    /// The account, opened and verified; `None` if it is proven absent.
+    ///
+    /// # Errors
+    /// Token or store unavailable, or stored bytes that are not ours.
+    pub async fn load(&self, app: &AppId, account: AccountId) -> Result<Option<Loaded>, LedgerError> {
+        self.reader.load(app, account).await
+    }
+
+    /// Does for an account that does not exist what reading one costs in the token.
+    ///
+    /// # Errors
+    /// Token unavailable.
+    pub async fn decoy(&self) -> Result<(), LedgerError> {
+        self.reader.decoy().await
+    }
+
+    /// Runs `decide` on the newest state of the account and makes its change durable.
+    ///
+    /// `decide` must be pure and quick: it runs inside the committer, between other accounts'
+    /// decisions. If it refuses, nothing is written and its refusal is returned. When this
+    /// returns `Ok`, the change and its events are durable.
+    ///
+    /// # Errors
+    /// The decision's own refusal, or why nothing could be committed.
+    pub async fn commit<T, E>(
+        &self,
+        loaded: Loaded,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        self.submit(Base::Loaded(loaded), decide).await
+    }
+
+    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub async fn create<T, E>(
+        &self,
+        account: Account,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        let id = self.reader.record_id(&account.app, account.id).await?;
+        self.submit(Base::Absent(id, Box::new(account)), decide).await
+    }
+
+    async fn submit<T, E>(
+        &self,
+        base: Base,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        let verdict = Arc::new(Mutex::new(None));
+        let (reply, answer) = oneshot::channel();
+        let change = Change {
+            base,
+            decide: Box::new({
+                let verdict = Arc::clone(&verdict);
+                move |account, moment, journal| {
+                    let decided = decide(account, moment, journal);
+                    let keep = decided.is_ok();
+                    if let Ok(mut slot) = verdict.lock() {
+                        *slot = Some(decided);
+                    }
+                    keep
+                }
+            }),
+            reply,
+        };
+        self.changes.try_send(change).map_err(|full| match full {
+            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
+            mpsc::error::TrySendError::Closed(_) => LedgerError::Stopped,
+        })?;
+        let committed = answer
+            .await
+            .map_err(|_| LedgerError::Stopped)?
+            .map_err(shared)?;
+        let decided = verdict
+            .lock()
+            .ok()
+            .and_then(|mut slot| slot.take())
+            .ok_or(LedgerError::internal("take the decision back"))?;
+        match (decided, committed) {
+            (Ok(value), Some(loaded)) => Ok((value, loaded)),
+            (Err(refusal), _) => Err(refusal),
+            (Ok(_), None) => Err(LedgerError::internal("commit a decision").into()),
+        }
+    }
+
+    /// The account's events, newest first; `from` continues where an earlier page ended.
+    ///
+    /// # Errors
+    /// `Tampered` where an event is missing, cut, reordered or altered.
+    pub async fn events(
+        &self,
+        loaded: &Loaded,
+        from: Option<Place>,
+        limit: usize,
+    ) -> Result<Page, LedgerError> {
+        self.reader.events(loaded, from, limit).await
+    }
+}
+
+/// One failure of a batch is told to every change in it.
+fn shared(error: Arc<LedgerError>) -> LedgerError {
+    match Arc::try_unwrap(error) {
+        Ok(error) => error,
+        Err(error) => match &*error {
+            LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
+            LedgerError::Busy => LedgerError::Busy,
+            LedgerError::Exists => LedgerError::Exists,
+            LedgerError::Stopped => LedgerError::Stopped,
+            LedgerError::Internal(what) => LedgerError::Internal(what),
+            LedgerError::Token(error) => LedgerError::Token(error.clone()),
+            LedgerError::Store(_) => LedgerError::Store(StoreError::Refused {
+                operation: "commit",
+                problem: "the store failed for the whole batch".into(),
+            }),
+        },
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading a record: from rows that the database claims to a state that is believed.
+//!
+//! The adversary answers every query. So: the identifier is computed in the token; the member
+//! list is parsed strictly and says which content the record must have; the sealed bytes must
+//! have that digest, and open under exactly this realm, app, account and generation; the
+//! envelope inside must say the same once more.
+
+use std::sync::Arc;
+
+use custodyd_hsm::seal::{self, Context};
+use custodyd_hsm::{AccountId, AppId, KeyPurpose, Pool, RealmName, RecordId, RecordKind, mac};
+
+use super::journal::{self, Event};
+use super::members::MemberList;
+use super::{BUCKET_BITS, LedgerError};
+use crate::account::Account;
+use crate::store::Store;
+
+/// A verified account, and exactly which version of it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub account: Arc<Account>,
+    pub(super) record: RecordId,
+    pub(super) digest: [u8; 32],
+}
+
+impl Loaded {
+    #[must_use]
+    pub fn record(&self) -> &RecordId {
+        &self.record
+    }
+}
+
+/// A place in an account's trail: an event's number and its log entry. May come from outside:
+/// an entry opens only as the event of this account with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub number: u64,
+    pub index: u64,
+}
+
+#[derive(Debug)]
+pub struct Page {
+    pub events: Vec<Event>,
+    pub next: Option<Place>,
+}
+
+#[derive(Debug)]
+pub struct Reader {
+    store: Arc<dyn Store>,
+    pool: Pool,
+    realm: RealmName,
+}
+
+impl Reader {
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, pool: Pool, realm: RealmName) -> Self {
+        Self { store, pool, realm }
+    }
+
+    #[must_use]
+    pub fn realm(&self) -> &RealmName {
+        &self.realm
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(super) async fn record_id(&self, app: &AppId, account: AccountId) -> Result<RecordId, LedgerError> {
+        let (realm, app) = (self.realm.clone(), app.clone());
+        Ok(self
+            .pool
+            .call("record-id", move |custody| {
+                mac::record_id(custody, &realm, &app, RecordKind::Account, account.as_bytes())
+            })
+            .await?)
+    }
+
+    pub(super) async fn load(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<Option<Loaded>, LedgerError> {
+        let record = self.record_id(app, account).await?;
+        let loaded = self.open(app, record).await?;
+        match loaded {
+            Some(loaded) if loaded.account.id != account => Err(tampered(
+                &record,
+                "the envelope names another account",
+            )),
+            loaded => Ok(loaded),
+        }
+    }
+
+    /// Reads, verifies and opens one account record.
+    pub(super) async fn open(&self, app: &AppId, record: RecordId) -> Result<Option<Loaded>, LedgerError> {
+        let bucket = record.bucket(BUCKET_BITS);
+        let row = self.store.record(&record, bucket).await?.examine();
+        let members = match &row.members {
+            Some(bytes) => MemberList::parse(bytes)
+                .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?,
+            None => MemberList::default(),
+        };
+        let (member, row) = match (members.get(&record), row.sealed) {
+            (None, None) => return Ok(None),
+            (Some(member), Some(row)) => (*member, row),
+            (Some(_), None) => return Err(tampered(&record, "the row is missing")),
+            (None, Some(_)) => {
+                return Err(tampered(&record, "the bucket's member list does not name it"));
+            }
+        };
+        if member.kind != RecordKind::Account {
+            return Err(tampered(&record, "it is not an account"));
+        }
+        if member.generation != row.generation {
+            return Err(tampered(&record, "its generation differs from the member list"));
+        }
+        if seal::digest(&row.sealed) != member.digest {
+            return Err(tampered(&record, "its content differs from the member list"));
+        }
+        let account = self
+            .unseal(app, record, member.generation, row.sealed)
+            .await?;
+        Ok(Some(Loaded {
+            account: Arc::new(account),
+            record,
+            digest: member.digest,
+        }))
+    }
+
+    /// The token operation that opening an account costs, for an account that is not there:
+    /// absence is not told by time. What AES adds to it is a thousandth.
+    pub(super) async fn decoy(&self) -> Result<(), LedgerError> {
+        self.pool
+            .call("open-account", move |custody| {
+                let key = custody.current(KeyPurpose::Wrap)?;
+                custody.derive(key, b"custodyd/decoy/v1", &[0; 32])?;
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn unseal(
+        &self,
+        app: &AppId,
+        record: RecordId,
+        generation: u64,
+        sealed: Vec<u8>,
+    ) -> Result<Account, LedgerError> {
+        let (realm, of) = (self.realm.clone(), app.clone());
+        let opened = self
+            .pool
+            .call("open-account", move |custody| {
+                let context = Context {
+                    realm: &realm,
+                    app: &of,
+                    kind: RecordKind::Account,
+                    record: &record,
+                    generation,
+                };
+                seal::open(custody, &context, &sealed)
+            })
+            .await;
+        let plaintext = match opened {
+            Err(error @ custodyd_hsm::Error::Tampered { .. }) => {
+                return Err(tampered(&record, &error.to_string()));
+            }
+            opened => opened?,
+        };
+        let account = Account::decode(plaintext.expose()).map_err(|what| tampered(&record, &what))?;
+        if account.realm != self.realm || account.app != *app || account.generation != generation {
+            return Err(tampered(&record, "the envelope contradicts its seal"));
+        }
+        Ok(account)
+    }
+
+    pub(super) async fn events(
+        &self,
+        loaded: &Loaded,
+        from: Option<Place>,
+        limit: usize,
+    ) -> Result<Page, LedgerError> {
+        let trail = &loaded.account.trail;
+        let newest = trail.last_index.map(|index| Place {
+            number: trail.count,
+            index,
+        });
+        let mut next = from.or(newest);
+        let mut events = Vec::new();
+        while let Some(place) = next.filter(|_| events.len() < limit) {
+            let row = self.store.event(place.index).await?.examine();
+            let event = journal::open(trail, &loaded.record, place.index, place.number, row)?;
+            next = match (event.previous, place.number) {
+                (None, 1) => None,
+                (Some(index), number) if number > 1 && index < place.index => Some(Place {
+                    number: number - 1,
+                    index,
+                }),
+                _ => {
+                    return Err(LedgerError::Tampered(format!(
+                        "log entry {}: it does not continue its account's trail",
+                        place.index
+                    )));
+                }
+            };
+            events.push(event);
+        }
+        Ok(Page { events, next })
+    }
+}
+
+/// Names the record by the start of its identifier, which tells nobody whose it is.
+fn tampered(record: &RecordId, what: &str) -> LedgerError {
+    let prefix: String = hex::encode(record.as_bytes()).chars().take(16).collect();
+    LedgerError::Tampered(format!("record {prefix}: {what}"))
+}

@@ -1,0 +1,19 @@
+//! The one door between what the database says and what the daemon believes.
+//!
+//! A store can only make an `Unverified<T>`, and only the ledger can look inside one. So
+//! "trusted the database" does not compile anywhere else.
+
+/// Something read from the database: controlled by whoever administers it.
+#[derive(Debug)]
+pub struct Unverified<T>(T);
+
+impl<T> Unverified<T> {
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// Hands the value to code of the ledger that is about to verify it.
+    pub(super) fn examine(self) -> T {
+        self.0
+    }
+}

@@ -1,0 +1,128 @@
+//! Bindings: the realm's signed statement that a credential belongs to an account.
+//!
+//! Made in the token when a credential is added, kept in the envelope, given to the client as
+//! a receipt, and checked at every use against the credential that is about to be believed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::digest;
+use custodyd_hsm::binding::{self, Binding, BindingKeys, BindingKind};
+use custodyd_hsm::{AccountId, AppId, Pool, RealmName};
+use custodyd_policies::Timestamp;
+
+use super::Refused;
+use crate::account::Account;
+
+/// Signatures that verified are remembered by the hash of the whole statement, in two
+/// generations of this size: verifying is a pure function of public values, so remembering
+/// its result trusts nothing new.
+const REMEMBERED: usize = 50_000;
+
+type Verified = HashMap<[u8; 32], Arc<Binding>>;
+
+#[derive(Debug)]
+pub struct Bindings {
+    pool: Pool,
+    realm: RealmName,
+    keys: BindingKeys,
+    verified: Mutex<(Verified, Verified)>,
+}
+
+impl Bindings {
+    #[must_use]
+    pub fn new(pool: Pool, realm: RealmName, keys: BindingKeys) -> Self {
+        Self {
+            pool,
+            realm,
+            keys,
+            verified: Mutex::default(),
+        }
+    }
+
+    /// The realm's public keys (RFC 7517), for everybody who verifies receipts.
+    #[must_use]
+    pub fn jwks(&self) -> serde_json::Value {
+        self.keys.jwks()
+    }
+
+    /// Signs several bindings of one account in one visit to the token.
+    pub(super) async fn sign<const N: usize>(
+        &self,
+        app: &AppId,
+        account: AccountId,
+        credentials: [(BindingKind, String); N],
+        now: Timestamp,
+    ) -> Result<[String; N], Refused> {
+        let statements = credentials.map(|(kind, device_id)| Binding {
+            realm: self.realm.clone(),
+            app: app.clone(),
+            account,
+            device_id,
+            kind,
+            issued: now.0,
+        });
+        let signed = self
+            .pool
+            .call("sign-binding", move |custody| {
+                let mut signed = Vec::with_capacity(N);
+                for statement in &statements {
+                    signed.push(binding::sign(custody, statement)?);
+                }
+                Ok(signed)
+            })
+            .await?;
+        signed
+            .try_into()
+            .map_err(|_| Refused::Internal("sign bindings"))
+    }
+
+    /// The binding must be ours, and say exactly this about exactly this credential.
+    pub(super) fn check(
+        &self,
+        account: &Account,
+        kind: BindingKind,
+        device_id: &str,
+        jws: &str,
+    ) -> Result<(), Refused> {
+        let statement = self.verify(jws)?;
+        let right = statement.realm == self.realm
+            && statement.app == account.app
+            && statement.account == account.id
+            && statement.kind == kind
+            && statement.device_id == device_id;
+        if right {
+            Ok(())
+        } else {
+            Err(Refused::Tampered(
+                "a binding is about another credential".into(),
+            ))
+        }
+    }
+
+    fn verify(&self, jws: &str) -> Result<Arc<Binding>, Refused> {
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, jws.as_bytes()).as_ref());
+        if let Ok(mut verified) = self.verified.lock() {
+            if let Some(known) = verified.0.get(&key) {
+                return Ok(Arc::clone(known));
+            }
+            if let Some(known) = verified.1.remove(&key) {
+                verified.0.insert(key, Arc::clone(&known));
+                return Ok(known);
+            }
+        }
+        let statement = self
+            .keys
+            .verify(jws)
+            .map(Arc::new)
+            .map_err(|e| Refused::Tampered(format!("a binding does not verify: {e}")))?;
+        if let Ok(mut verified) = self.verified.lock() {
+            if verified.0.len() >= REMEMBERED {
+                verified.1 = std::mem::take(&mut verified.0);
+            }
+            verified.0.insert(key, Arc::clone(&statement));
+        }
+        Ok(statement)
+    }
+}

@@ -1,0 +1,149 @@
+//! Devices: binding the one that asks, removing another.
+//!
+//! A bound device may try the PIN and read without asking its owner; that is all a device key
+//! alone is worth. Binding needs a fresh factor of the owner's.
+
+use custodyd_hsm::AccountId;
+use custodyd_hsm::binding::BindingKind;
+use custodyd_policies::{Factor, Timestamp};
+
+use super::{Caller, Device, Refused, Service, name};
+use crate::account::{Account, BoundKey, Device as BoundDevice, Spent};
+use crate::api::{BindDevice, Bound, SessionToken};
+use crate::bytes::Bytes;
+use crate::ledger::{EventKind, Journal, NewEvent};
+
+/// A device that asked to be bound, its name checked.
+#[derive(Debug)]
+pub(super) struct Wanted(Option<String>);
+
+pub(super) fn wanted(request: BindDevice) -> Result<Wanted, Refused> {
+    name(request.name).map(Wanted)
+}
+
+/// Binds the device in the account's state; a device that is bound already stays as it is.
+pub(super) fn bind(
+    account: &mut Account,
+    device: &Device,
+    wanted: Wanted,
+    binding: String,
+    now: Timestamp,
+    journal: &mut Journal,
+) -> Result<(), Refused> {
+    let thumbprint = &device.key.thumbprint;
+    if account.device(thumbprint).is_some() {
+        return Ok(());
+    }
+    let limit = device.app.policy.devices.max_per_account;
+    if account.devices.len() >= limit {
+        return Err(Refused::TooMany {
+            what: "devices",
+            limit,
+        });
+    }
+    account.devices.push(BoundDevice {
+        key: BoundKey {
+            jwk: device.key.jwk.clone(),
+            thumbprint: thumbprint.clone(),
+            binding,
+            added: now,
+        },
+        name: wanted.0,
+        session_epoch: 0,
+    });
+    journal.note(NewEvent::new(EventKind::DeviceBound).on(thumbprint));
+    Ok(())
+}
+
+impl Service {
+    pub(super) async fn sign_device(
+        &self,
+        device: &Device,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<String, Refused> {
+        let credential = (BindingKind::DeviceKey, device.key.thumbprint.clone());
+        let [binding] = self
+            .bindings
+            .sign(&device.app.id, account, [credential], now)
+            .await?;
+        Ok(binding)
+    }
+
+    /// Binds the device that asks; its session goes on as one of a bound device.
+    ///
+    /// # Errors
+    /// `StepUp`, `TooMany`.
+    pub async fn bind_device(
+        &self,
+        caller: Caller,
+        request: BindDevice,
+    ) -> Result<(Bound, SessionToken), Refused> {
+        let now = self.now();
+        // Binding a device is worth what the PIN is: it may try the PIN from then on.
+        caller.step_up(caller.account(), Factor::Pin, now)?;
+        let wanted = wanted(request)?;
+        let device = Device {
+            app: caller.app.clone(),
+            key: caller.key.clone(),
+        };
+        let binding = self.sign_device(&device, caller.account().id, now).await?;
+        let app = caller.app.clone();
+        let loaded = caller.loaded.clone();
+        let ((bound, session), _) = self
+            .ledger
+            .commit::<_, Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Pin, moment.now)?;
+                let mut session = caller.session.clone();
+                bind(account, &device, wanted, binding, moment.now, journal)?;
+                let bound = account
+                    .device(&device.key.thumbprint)
+                    .ok_or(Refused::Internal("find the bound device"))?;
+                let answer = Bound {
+                    device_id: bound.key.thumbprint.clone(),
+                    binding: bound.key.binding.clone(),
+                };
+                if session.device_epoch.is_none() {
+                    // The old token must not outlive a later removal of the device.
+                    let old = Spent {
+                        id: Bytes(session.id.to_vec()),
+                        expires: session.absolute_until,
+                    };
+                    session.device_epoch = Some(bound.session_epoch);
+                    account.ended_sessions.push(old);
+                }
+                Ok((answer, session))
+            })
+            .await?;
+        let token = self.session_token(&app, &session, now).await?;
+        Ok((bound, token))
+    }
+
+    /// Removes another device: its sessions end and it becomes a stranger.
+    ///
+    /// # Errors
+    /// `StepUp`, `NotFound`, `OwnDevice`.
+    pub async fn remove_device(&self, caller: Caller, device_id: String) -> Result<(), Refused> {
+        if device_id == caller.key.thumbprint {
+            return Err(Refused::OwnDevice);
+        }
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Pin, moment.now)?;
+                let before = account.devices.len();
+                account
+                    .devices
+                    .retain(|device| device.key.thumbprint != device_id);
+                if account.devices.len() == before {
+                    return Err(Refused::NotFound("device"));
+                }
+                journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+}

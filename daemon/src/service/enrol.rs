@@ -1,0 +1,215 @@
+//! Creating an account: binds the app's public key and the device's DPoP key to it.
+//!
+//! The caller proves both keys: the device key by the request's DPoP proof, the app key by a
+//! JWS over the device key's thumbprint. Anybody may create an account; nobody can create one
+//! for somebody else's keys. An account is found again by its identifier only, so there is
+//! nothing here that tells whether a person has one.
+
+use custodyd_hsm::binding::BindingKind;
+use custodyd_hsm::{AccountId, SecretBytes, mac};
+use custodyd_policies::{Factor, Timestamp};
+
+use super::sessions::{self, Proven};
+use super::{Device, Refused, Service, name, random_account};
+use crate::factors::random;
+use crate::account::{Account, BoundKey, Device as BoundDevice};
+use crate::api::{AccountCreated, CreateAccount, CreatedBindings};
+use crate::factors::dpop::{AppKey, AppKeyExpected};
+use crate::factors::session;
+use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
+
+const MAX_IDEMPOTENCY_KEY: usize = 128;
+
+impl Service {
+    /// # Errors
+    /// `Proof` for either key, `EnrolmentClosed`, `AccountExists` when the Idempotency-Key has
+    /// made an account that is not this request's any more.
+    pub async fn create_account(
+        &self,
+        device: &Device,
+        request: CreateAccount,
+        idempotency_key: Option<&str>,
+    ) -> Result<AccountCreated, Refused> {
+        let now = self.now();
+        if !device.app.policy.enrolment.open {
+            return Err(Refused::EnrolmentClosed);
+        }
+        let device_name = name(request.device_name)?;
+        let app_key = self.proofs.verify_app_key_proof(
+            now,
+            &request.app_key_proof,
+            &AppKeyExpected {
+                realm: self.realm().as_str(),
+                app: device.app.id.as_str(),
+                device_thumbprint: &device.key.thumbprint,
+            },
+        )?;
+        let id = self.choose_id(device, idempotency_key).await?;
+        if let Some(existing) = self.repeated(device, id, &app_key, idempotency_key, now).await? {
+            return self.created(device, &existing, now).await;
+        }
+        let account = self
+            .draft(device, id, app_key.clone(), device_name, now)
+            .await?;
+        let device_id = device.key.thumbprint.clone();
+        let app_key_id = app_key.thumbprint.clone();
+        let made = self
+            .ledger
+            .create::<(), Refused>(account, move |_, _, journal| {
+                journal.note(NewEvent::new(EventKind::AccountCreated).on(&app_key_id));
+                journal.note(NewEvent::new(EventKind::DeviceBound).on(&device_id));
+                Ok(())
+            })
+            .await;
+        let loaded = match made {
+            Ok(((), loaded)) => loaded,
+            // Two requests with one Idempotency-Key at once: the other one made it.
+            Err(Refused::AccountExists) => self
+                .repeated(device, id, &app_key, idempotency_key, now)
+                .await?
+                .ok_or(Refused::AccountExists)?,
+            Err(refused) => return Err(refused),
+        };
+        self.created(device, &loaded, now).await
+    }
+
+    /// With an Idempotency-Key the identifier is derived in the token from the device key and
+    /// the key given, so a repeated request finds its first result without any other table.
+    async fn choose_id(
+        &self,
+        device: &Device,
+        idempotency_key: Option<&str>,
+    ) -> Result<AccountId, Refused> {
+        let Some(key) = idempotency_key else {
+            return random_account();
+        };
+        if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
+            return Err(Refused::Malformed(format!(
+                "Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters"
+            )));
+        }
+        let (realm, app) = (self.realm().clone(), device.app.id.clone());
+        let (thumbprint, key) = (device.key.thumbprint.clone(), key.to_owned());
+        Ok(self
+            .ledger
+            .pool()
+            .call("idempotent-id", move |custody| {
+                mac::account_id_from_idempotency_key(custody, &realm, &app, &thumbprint, &key)
+            })
+            .await?)
+    }
+
+    /// The account that an earlier request with the same keys has made.
+    async fn repeated(
+        &self,
+        device: &Device,
+        id: AccountId,
+        app_key: &AppKey,
+        idempotency_key: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Loaded>, Refused> {
+        if idempotency_key.is_none() {
+            return Ok(None);
+        }
+        let Some(loaded) = self.ledger.load(&device.app.id, id).await? else {
+            return Ok(None);
+        };
+        let account = &loaded.account;
+        let same_keys = account.device(&device.key.thumbprint).is_some()
+            && account
+                .app_keys
+                .iter()
+                .any(|key| key.thumbprint == app_key.thumbprint);
+        // A repetition hands out a session again, and that session dates from the creation:
+        // whoever replays an old request later gets nothing that could change a factor.
+        let recent = custodyd_policies::expiry::is_fresh(
+            now,
+            &device.app.policy.sessions,
+            account.created,
+            Factor::Creation,
+        );
+        if same_keys && recent {
+            Ok(Some(loaded))
+        } else {
+            Err(Refused::AccountExists)
+        }
+    }
+
+    async fn draft(
+        &self,
+        device: &Device,
+        id: AccountId,
+        app_key: AppKey,
+        device_name: Option<String>,
+        now: Timestamp,
+    ) -> Result<Account, Refused> {
+        let app = &device.app.id;
+        let [app_binding, device_binding] = self
+            .bindings
+            .sign(
+                app,
+                id,
+                [
+                    (BindingKind::AppKey, app_key.thumbprint.clone()),
+                    (BindingKind::DeviceKey, device.key.thumbprint.clone()),
+                ],
+                now,
+            )
+            .await?;
+        let trail_key = SecretBytes::from(random::<32>()?.to_vec());
+        let mut account = Account::new(self.realm().clone(), app.clone(), id, now, trail_key);
+        account.app_keys.push(BoundKey {
+            jwk: app_key.jwk,
+            thumbprint: app_key.thumbprint,
+            binding: app_binding,
+            added: now,
+        });
+        account.devices.push(BoundDevice {
+            key: BoundKey {
+                jwk: device.key.jwk.clone(),
+                thumbprint: device.key.thumbprint.clone(),
+                binding: device_binding,
+                added: now,
+            },
+            name: device_name,
+            session_epoch: 0,
+        });
+        Ok(account)
+    }
+
+    async fn created(
+        &self,
+        device: &Device,
+        loaded: &Loaded,
+        now: Timestamp,
+    ) -> Result<AccountCreated, Refused> {
+        let account = &loaded.account;
+        let mut session = sessions::start(device, account, Proven::by(Factor::Creation), now)?;
+        // Counted from the creation, also when this answers a repeated request.
+        let ends = session::limits(
+            session.scope,
+            &device.app.policy.sessions,
+            account.created,
+            now,
+        );
+        session.started = account.created;
+        session.authenticated = account.created;
+        session.idle_until = ends.idle_until;
+        session.absolute_until = ends.absolute_until;
+        let bound = account
+            .device(&device.key.thumbprint)
+            .ok_or(Refused::AuthenticationFailed)?;
+        let app_key = account
+            .app_keys
+            .first()
+            .ok_or(LedgerError::internal("find the app key"))?;
+        Ok(AccountCreated {
+            account: account.id,
+            bindings: CreatedBindings {
+                app_key: app_key.binding.clone(),
+                device_key: bound.key.binding.clone(),
+            },
+            session: self.session_token(&device.app, &session, now).await?,
+        })
+    }
+}

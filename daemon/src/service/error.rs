@@ -1,0 +1,193 @@
+//! Why a request was refused, in the words of the service; HTTP gives them a status.
+//!
+//! What a stranger may learn is decided where the refusal is made: an unknown account, an
+//! unbound device and a wrong credential all become `AuthenticationFailed`.
+
+use std::time::Duration;
+
+use custodyd_policies::{Refused as BudgetRefused, StepUp, Timestamp};
+
+use crate::factors::ceremony::CeremonyError;
+use crate::factors::dpop::ProofError;
+use crate::factors::passkey::PasskeyError;
+use crate::factors::RandomFailed;
+use crate::factors::pin_argon2::{Busy, PinError};
+use crate::factors::token::TokenError;
+use crate::ledger::LedgerError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("there is no app {0:?} here")]
+    UnknownApp(String),
+    #[error("the origin {0:?} is not one of this app's; the policy file lists them")]
+    OriginNotAllowed(String),
+    #[error("this app takes no new accounts: its policy says enrolment.open = false")]
+    EnrolmentClosed,
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Proof(#[from] ProofError),
+
+    #[error("send the session as `Authorization: DPoP <token>`")]
+    SessionMissing,
+    #[error("the session token is not one of this realm's, or was made for another device key")]
+    SessionInvalid,
+    #[error("the session has expired; start another")]
+    SessionExpired,
+    #[error("the session was ended; start another")]
+    SessionEnded,
+    #[error("this session may only read; start one with a PIN or a passkey")]
+    ReadOnly,
+    #[error("this needs a stronger or fresher session")]
+    StepUp(StepUp),
+
+    #[error("the account, the device or the credential is not right")]
+    AuthenticationFailed,
+    #[error("the PIN is wrong")]
+    PinWrong {
+        left: u32,
+        wait_until: Option<Timestamp>,
+        exhausted: bool,
+    },
+    #[error("the next PIN attempt may be made later")]
+    PinWait { until: Timestamp },
+    #[error("no PIN attempt is left; use another factor, which makes the PIN usable again")]
+    PinExhausted,
+    #[error("this account has no PIN")]
+    PinNotSet,
+    #[error("{0}")]
+    PinWeak(String),
+    #[error("this app's policy does not allow a {0}")]
+    NotAllowed(&'static str),
+    #[error("{0}")]
+    Passkey(#[from] PasskeyError),
+    #[error("this passkey has expired; confirm it from another session first")]
+    PasskeyExpired,
+    #[error("this passkey is registered already")]
+    PasskeyKnown,
+    #[error("{0}")]
+    Ceremony(#[from] CeremonyError),
+    #[error("the ceremony token is not one of this realm's")]
+    CeremonyInvalid,
+    #[error("this ceremony has been used")]
+    CeremonyConsumed,
+    #[error("at most {limit} {what} are kept for an account")]
+    TooMany { what: &'static str, limit: usize },
+
+    #[error("there is no {0} by this name")]
+    NotFound(&'static str),
+    #[error("the device that asks can not be removed; sign out or use another device")]
+    OwnDevice,
+    #[error("say which version is replaced: If-Match with its ETag, or If-None-Match: *")]
+    PreconditionRequired,
+    #[error("the secret has another version now")]
+    PreconditionFailed { current: Option<u64> },
+    #[error("a secret may have at most {limit} bytes, all its slots together")]
+    SecretTooLarge { limit: usize },
+    #[error("{0}")]
+    SecretShape(&'static str),
+    #[error("this app's policy forbids a server slot: seal the secret under key slots")]
+    ServerSlotForbidden,
+    #[error("a passkey's PRF must not be the only way to a secret: add another slot")]
+    PrfOnlySlot,
+    #[error("a {by} session may not have the secret {name:?}: the policy's release rules say so")]
+    ReleaseForbidden { name: String, by: &'static str },
+    #[error("this Idempotency-Key has made an account already")]
+    AccountExists,
+
+    #[error("too much work is waiting; try again later")]
+    Busy { retry_after: Duration },
+    #[error("the token is not available; try again later")]
+    TokenUnavailable(custodyd_hsm::Error),
+    #[error("the database is not available; try again later")]
+    StoreUnavailable(LedgerError),
+    #[error("the stored account does not verify and is not used; its operator has to look")]
+    Tampered(String),
+    #[error("something went wrong inside")]
+    Internal(&'static str),
+}
+
+impl From<LedgerError> for Refused {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Token(error) => error.into(),
+            LedgerError::Tampered(evidence) => {
+                // The evidence is for the operator; the client learns only that it happened.
+                tracing::error!(%evidence, "stored bytes do not verify");
+                metrics::counter!("custodyd_tampered_total").increment(1);
+                Self::Tampered(evidence)
+            }
+            LedgerError::Busy => Self::Busy {
+                retry_after: Duration::from_secs(1),
+            },
+            LedgerError::Exists => Self::AccountExists,
+            LedgerError::Internal(what) => Self::Internal(what),
+            error @ (LedgerError::Store(_) | LedgerError::Stopped) => Self::StoreUnavailable(error),
+        }
+    }
+}
+
+impl From<custodyd_hsm::Error> for Refused {
+    fn from(error: custodyd_hsm::Error) -> Self {
+        match error {
+            custodyd_hsm::Error::Busy { .. } => Self::Busy {
+                retry_after: Duration::from_secs(1),
+            },
+            error => Self::TokenUnavailable(error),
+        }
+    }
+}
+
+impl From<Busy> for Refused {
+    fn from(busy: Busy) -> Self {
+        Self::Busy {
+            retry_after: busy.retry_after,
+        }
+    }
+}
+
+impl From<RandomFailed> for Refused {
+    fn from(_: RandomFailed) -> Self {
+        Self::Internal("draw random bytes")
+    }
+}
+
+impl From<PinError> for Refused {
+    fn from(error: PinError) -> Self {
+        tracing::error!(%error, "a PIN was not evaluated");
+        Self::Internal("evaluate a PIN")
+    }
+}
+
+impl From<BudgetRefused> for Refused {
+    fn from(refused: BudgetRefused) -> Self {
+        match refused {
+            BudgetRefused::Wait { until } => Self::PinWait { until },
+            BudgetRefused::Exhausted => Self::PinExhausted,
+        }
+    }
+}
+
+impl From<StepUp> for Refused {
+    fn from(step_up: StepUp) -> Self {
+        Self::StepUp(step_up)
+    }
+}
+
+impl Refused {
+    /// A session token that does not open.
+    pub(super) fn session(error: TokenError) -> Self {
+        match error {
+            TokenError::Unavailable(error) => error.into(),
+            _ => Self::SessionInvalid,
+        }
+    }
+
+    /// A ceremony token that does not open.
+    pub(super) fn ceremony(error: TokenError) -> Self {
+        match error {
+            TokenError::Unavailable(error) => error.into(),
+            _ => Self::CeremonyInvalid,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The use cases, where the security argument reads from top to bottom.
+//!
+//! Every file here goes the same way: load and verify (ledger), decide (policies), charge
+//! (ledger), evaluate (factors), record and release (ledger). HTTP and the command line call
+//! these functions and nothing below them. A decision runs inside a commit, on the newest
+//! state; whatever was read before it is checked again there.
+
+mod apps;
+mod authenticate;
+mod bindings;
+mod devices;
+mod enrol;
+mod error;
+mod overview;
+mod passkeys;
+mod pin;
+mod secrets;
+mod sessions;
+
+use std::sync::Arc;
+
+use custodyd_hsm::{AccountId, RealmName};
+use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry, release};
+
+pub use self::apps::{App, Apps};
+pub use self::authenticate::PasskeyLogin;
+pub use self::bindings::Bindings;
+pub use self::error::Refused;
+pub use self::secrets::Precondition;
+use crate::account::{Account, BoundPasskey};
+use crate::factors::random;
+use crate::factors::dpop::{DeviceKey, Proofs};
+use crate::factors::pin_argon2::PinHasher;
+use crate::factors::session::{Scope, Session};
+use crate::factors::token::EpochKeys;
+use crate::ledger::{Ledger, Loaded};
+
+/// Bounds on what one account may hold, so that its envelope stays within a sealed record.
+const MAX_NAME: usize = 64;
+
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) apps: Apps,
+    pub(crate) ledger: Ledger,
+    pub(crate) proofs: Proofs,
+    pub(crate) keys: EpochKeys,
+    pub(crate) hasher: PinHasher,
+    pub(crate) bindings: Bindings,
+}
+
+/// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.
+#[derive(Debug)]
+pub struct Device {
+    pub app: Arc<App>,
+    pub key: DeviceKey,
+}
+
+/// Who calls with a session: everything about it has been checked against the account.
+#[derive(Debug)]
+pub struct Caller {
+    pub app: Arc<App>,
+    pub key: DeviceKey,
+    pub session: Session,
+    pub loaded: Loaded,
+}
+
+impl Service {
+    #[must_use]
+    pub fn realm(&self) -> &RealmName {
+        self.ledger.realm()
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.ledger.now()
+    }
+}
+
+impl Caller {
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.loaded.account
+    }
+
+    /// Whether the session still counts as fresh at `now`.
+    fn fresh(&self, now: Timestamp) -> bool {
+        expiry::is_fresh(
+            now,
+            &self.app.policy.sessions,
+            self.session.authenticated,
+            self.session.factor,
+        )
+    }
+
+    /// May this session write at all?
+    fn writes(&self) -> Result<(), Refused> {
+        match self.session.scope {
+            Scope::Full => Ok(()),
+            Scope::Read => Err(Refused::ReadOnly),
+        }
+    }
+
+    /// May this session change something of the strength of `concerned`? Asked inside the
+    /// commit, of the newest state: `account` is that state.
+    fn step_up(&self, account: &Account, concerned: Factor, now: Timestamp) -> Result<(), Refused> {
+        self.writes()?;
+        release::step_up(
+            concerned,
+            &held(account, &self.app, now),
+            self.session.factor,
+            self.fresh(now),
+        )?;
+        Ok(())
+    }
+
+    /// The session must still stand in the newest state: a sign-out or a removed device that
+    /// was committed since the request began must win.
+    fn still_stands(&self, account: &Account) -> Result<(), Refused> {
+        sessions::stands(&self.session, account)
+    }
+}
+
+/// The factors that an account can use. An expired passkey is none of them: else a lost one
+/// would bar its owner from adding another.
+fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
+    let mut held = Vec::new();
+    if account.pin.is_some() {
+        held.push(Factor::Pin);
+    }
+    let live = |bound: &BoundPasskey| {
+        matches!(
+            expiry::passkey(now, &app.policy.passkeys, bound.confirmed, bound.last_used),
+            PasskeyState::Live { .. }
+        )
+    };
+    if account.passkeys.iter().any(live) {
+        held.push(Factor::Passkey);
+    }
+    held
+}
+
+/// A name that an owner gave to something of theirs.
+fn name(given: Option<String>) -> Result<Option<String>, Refused> {
+    match given {
+        Some(name) if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) => {
+            Err(Refused::Malformed(format!(
+                "a name has 1 to {MAX_NAME} characters and no control characters"
+            )))
+        }
+        given => Ok(given),
+    }
+}
+
+fn random_account() -> Result<AccountId, Refused> {
+    let bytes = random::<16>()?;
+    Ok(AccountId(
+        *uuid::Builder::from_random_bytes(bytes).as_uuid().as_bytes(),
+    ))
+}

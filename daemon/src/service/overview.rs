@@ -1,0 +1,135 @@
+//! What an owner sees of the account: its factors, devices and secrets, and its trail.
+
+use custodyd_hsm::binding::BindingKind;
+use custodyd_policies::{PasskeyState, Timestamp, expiry};
+
+use super::{Caller, Refused, Service, secrets};
+use crate::account::{BoundKey, BoundPasskey, Pin};
+use crate::api::{AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView};
+use crate::ledger::Place;
+
+const PAGE: usize = 50;
+
+impl Service {
+    /// # Errors
+    /// `Tampered` where a binding does not verify: the receipts shown here are checked ones.
+    pub fn account_view(&self, caller: &Caller) -> Result<AccountView, Refused> {
+        let now = self.now();
+        let account = caller.account();
+        let mut app_keys = Vec::with_capacity(account.app_keys.len());
+        for key in &account.app_keys {
+            self.bindings
+                .check(account, BindingKind::AppKey, &key.thumbprint, &key.binding)?;
+            app_keys.push(key_view(key));
+        }
+        let mut devices = Vec::with_capacity(account.devices.len());
+        for device in &account.devices {
+            let key = &device.key;
+            self.bindings
+                .check(account, BindingKind::DeviceKey, &key.thumbprint, &key.binding)?;
+            devices.push(DeviceView {
+                device_id: key.thumbprint.clone(),
+                name: device.name.clone(),
+                binding: key.binding.clone(),
+                added: key.added,
+                current: key.thumbprint == caller.key.thumbprint,
+            });
+        }
+        Ok(AccountView {
+            account: account.id,
+            app: account.app.to_string(),
+            created: account.created,
+            app_keys,
+            devices,
+            pin: account.pin.as_ref().map(|pin| pin_view(caller, pin, now)),
+            passkeys: account
+                .passkeys
+                .iter()
+                .map(|bound| passkey_view(caller, bound, now))
+                .collect(),
+            secrets: secrets::entries(account),
+            recovery_incomplete: account.passkeys.is_empty(),
+        })
+    }
+
+    /// The account's events, newest first.
+    ///
+    /// # Errors
+    /// `Malformed` for a cursor that was not given out, `Tampered` where the trail is broken.
+    pub async fn events(&self, caller: &Caller, from: Option<&str>) -> Result<EventPage, Refused> {
+        let from = from.map(parse_place).transpose()?;
+        let page = match self.ledger.events(&caller.loaded, from, PAGE).await {
+            // With a cursor of the caller's own making, a mismatch is the caller's.
+            Err(crate::ledger::LedgerError::Tampered(_)) if from.is_some() => {
+                self.ledger.events(&caller.loaded, None, PAGE).await?;
+                return Err(bad_cursor());
+            }
+            page => page?,
+        };
+        Ok(EventPage {
+            events: page.events,
+            next: page
+                .next
+                .map(|place| format!("{}.{}", place.number, place.index)),
+        })
+    }
+}
+
+fn parse_place(text: &str) -> Result<Place, Refused> {
+    let (number, index) = text.split_once('.').ok_or_else(bad_cursor)?;
+    Ok(Place {
+        number: number.parse().map_err(|_| bad_cursor())?,
+        index: index.parse().map_err(|_| bad_cursor())?,
+    })
+}
+
+fn bad_cursor() -> Refused {
+    Refused::Malformed("`from` is not a cursor of this account; use `next` of the page before".into())
+}
+
+fn key_view(key: &BoundKey) -> KeyView {
+    KeyView {
+        device_id: key.thumbprint.clone(),
+        jwk: key.jwk.clone(),
+        binding: key.binding.clone(),
+        added: key.added,
+    }
+}
+
+fn pin_view(caller: &Caller, pin: &Pin, now: Timestamp) -> PinView {
+    let standing = caller
+        .account()
+        .device(&caller.key.thumbprint)
+        .map(|_| pin.budget.standing(&caller.app.policy.pin.rounds, now));
+    PinView {
+        device_id: pin.device_id.clone(),
+        binding: pin.binding.clone(),
+        set: pin.set,
+        attempts_left: standing.as_ref().map(|standing| standing.left),
+        wait_until: standing.as_ref().and_then(|standing| standing.wait_until),
+        exhausted: standing.as_ref().map(|standing| standing.exhausted),
+    }
+}
+
+fn passkey_view(caller: &Caller, bound: &BoundPasskey, now: Timestamp) -> PasskeyView {
+    let state = expiry::passkey(
+        now,
+        &caller.app.policy.passkeys,
+        bound.confirmed,
+        bound.last_used,
+    );
+    let (expires, expired) = match state {
+        PasskeyState::Live { until } => (until, false),
+        PasskeyState::Expired { since, .. } => (since, true),
+    };
+    PasskeyView {
+        device_id: bound.device_id.clone(),
+        name: bound.name.clone(),
+        binding: bound.binding.clone(),
+        added: bound.added,
+        confirmed: bound.confirmed,
+        last_used: bound.last_used,
+        expires,
+        expired,
+    }
+}

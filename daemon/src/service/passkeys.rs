@@ -1,0 +1,394 @@
+//! Passkeys: registration, confirmation, removal, and what every assertion goes through.
+//!
+//! The ceremony is a sealed token in the client's hands; what makes it single-use is its mark
+//! in the envelope, set by the same commit that acts on it. The assertion is verified against
+//! the credential as the envelope holds it now, never against a copy in the ceremony.
+
+use custodyd_hsm::binding::BindingKind;
+use custodyd_hsm::mac::EpochUse;
+use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry};
+use serde_json::Value;
+use webauthn_rs::prelude::{
+    CredentialID, DiscoverableAuthentication, Passkey, PasskeyRegistration,
+};
+
+use super::sessions::Proven;
+use super::{App, Caller, Device, Refused, Service, name, secrets};
+use crate::account::{Account, BoundPasskey, Spent};
+use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
+use crate::bytes::Bytes;
+use crate::factors::ceremony::{self, Ceremony, Purpose};
+use crate::factors::passkey::{Asserted, counter, device_id, identify};
+use crate::ledger::{EventKind, NewEvent};
+
+/// Ceremonies of one account that may be used up within one ceremony lifetime.
+const MAX_CONSUMED: usize = 64;
+
+/// A ceremony that is being used up.
+#[derive(Debug)]
+pub(super) struct Consumed {
+    pub(super) id: [u8; 16],
+    pub(super) expires: Timestamp,
+}
+
+impl Consumed {
+    /// Marks the ceremony used; a second use finds the mark.
+    pub(super) fn once(&self, account: &mut Account, now: Timestamp) -> Result<(), Refused> {
+        account.forget_expired(now);
+        if account.consumed.iter().any(|spent| spent.id.0 == self.id) {
+            return Err(Refused::CeremonyConsumed);
+        }
+        if account.consumed.len() >= MAX_CONSUMED {
+            return Err(Refused::TooMany {
+                what: "ceremonies in flight",
+                limit: MAX_CONSUMED,
+            });
+        }
+        account.consumed.push(Spent {
+            id: Bytes(self.id.to_vec()),
+            expires: self.expires,
+        });
+        Ok(())
+    }
+}
+
+/// An assertion that verified, still to be recorded in the newest state.
+#[derive(Debug)]
+pub(super) struct VerifiedAssertion {
+    device_id: String,
+    counter_before: u32,
+    after: Passkey,
+}
+
+impl VerifiedAssertion {
+    /// Takes the assertion into the account: the passkey must still be there, and no other
+    /// assertion may have moved its counter meanwhile.
+    pub(super) fn record(
+        self,
+        account: &mut Account,
+        app: &App,
+        now: Timestamp,
+    ) -> Result<Proven, Refused> {
+        let bound = self.bound_in(account)?;
+        if matches!(
+            expiry::passkey(now, &app.policy.passkeys, bound.confirmed, bound.last_used),
+            PasskeyState::Expired { .. }
+        ) {
+            return Err(Refused::PasskeyExpired);
+        }
+        bound.last_used = now;
+        bound.passkey = self.after;
+        Ok(Proven::with(Factor::Passkey, self.device_id))
+    }
+
+    fn bound_in<'a>(&self, account: &'a mut Account) -> Result<&'a mut BoundPasskey, Refused> {
+        account
+            .passkeys
+            .iter_mut()
+            .find(|bound| bound.device_id == self.device_id)
+            .filter(|bound| counter(&bound.passkey) == self.counter_before)
+            .ok_or(Refused::AuthenticationFailed)
+    }
+}
+
+pub(super) fn credential_ids(account: &Account) -> Vec<CredentialID> {
+    account
+        .passkeys
+        .iter()
+        .map(|bound| bound.passkey.cred_id().clone())
+        .collect()
+}
+
+impl Service {
+    /// Verifies an assertion against the account's own credential.
+    ///
+    /// A device that is not bound learns only `AuthenticationFailed`: it may have invented the
+    /// account. The reason is in the trace.
+    pub(super) async fn verify_assertion(
+        &self,
+        device: &Device,
+        account: &Account,
+        credential: &Value,
+        state: &DiscoverableAuthentication,
+        asserted: &Asserted,
+    ) -> Result<VerifiedAssertion, Refused> {
+        let bound = account
+            .passkeys
+            .iter()
+            .find(|bound| bound.passkey.cred_id().as_ref() == asserted.credential_id.as_slice())
+            .ok_or(Refused::AuthenticationFailed)?;
+        self.bindings.check(
+            account,
+            BindingKind::Passkey,
+            &device_id(bound.passkey.get_public_key()),
+            &bound.binding,
+        )?;
+        let mut after = bound.passkey.clone();
+        match device
+            .app
+            .relying_party
+            .finish_authentication(credential, state, account.id, &mut after)
+        {
+            Ok(()) => Ok(VerifiedAssertion {
+                device_id: bound.device_id.clone(),
+                counter_before: counter(&bound.passkey),
+                after,
+            }),
+            Err(error) => {
+                metrics::counter!("custodyd_passkey_refused_total", "app" => device.app.id.to_string())
+                    .increment(1);
+                tracing::info!(%error, "a passkey assertion was refused");
+                match account.device(&device.key.thumbprint) {
+                    Some(_) => Err(error.into()),
+                    None => Err(Refused::AuthenticationFailed),
+                }
+            }
+        }
+    }
+
+    /// Options to register a passkey, or to confirm one that the account has.
+    ///
+    /// # Errors
+    /// `StepUp`, `NotAllowed`, `TooMany`.
+    pub async fn passkey_options(
+        &self,
+        caller: &Caller,
+        request: ManagePasskeyOptions,
+    ) -> Result<CeremonyOptions, Refused> {
+        let now = self.now();
+        caller.writes()?;
+        let policy = &caller.app.policy.passkeys;
+        if !policy.allowed {
+            return Err(Refused::NotAllowed("passkey"));
+        }
+        match request.confirm {
+            Some(device_id) => {
+                let bound = caller
+                    .account()
+                    .passkey(&device_id)
+                    .ok_or(Refused::NotFound("passkey"))?;
+                let allow = [bound.passkey.cred_id().clone()];
+                let (public_key, state) = caller.app.relying_party.start_authentication(&allow)?;
+                self.ceremony(caller, Purpose::ConfirmPasskey, state, public_key, now)
+                    .await
+            }
+            None => {
+                caller.step_up(caller.account(), Factor::Passkey, now)?;
+                self.registration_options(caller, request.user_name, now)
+                    .await
+            }
+        }
+    }
+
+    async fn registration_options(
+        &self,
+        caller: &Caller,
+        user_name: Option<String>,
+        now: Timestamp,
+    ) -> Result<CeremonyOptions, Refused> {
+        let account = caller.account();
+        let user_name = name(user_name)?.unwrap_or_else(|| caller.app.policy.display_name.clone());
+        room_for_another(account, &caller.app)?;
+        let (public_key, state) = caller.app.relying_party.start_registration(
+            account.id,
+            &user_name,
+            &user_name,
+            &credential_ids(account),
+        )?;
+        self.ceremony(caller, Purpose::RegisterPasskey, state, public_key, now)
+            .await
+    }
+
+    async fn ceremony<S: serde::Serialize>(
+        &self,
+        caller: &Caller,
+        purpose: Purpose,
+        state: S,
+        public_key: Value,
+        now: Timestamp,
+    ) -> Result<CeremonyOptions, Refused> {
+        let ceremony = Ceremony {
+            id: ceremony::new_id()?,
+            app: caller.app.id.clone(),
+            device_thumbprint: caller.key.thumbprint.clone(),
+            account: Some(caller.account().id),
+            purpose,
+            expires: now.plus(caller.app.policy.passkeys.ceremony),
+            state,
+        };
+        Ok(CeremonyOptions {
+            ceremony: self
+                .keys
+                .seal(EpochUse::Ceremony, now, &ceremony)
+                .await
+                .map_err(Refused::ceremony)?,
+            public_key,
+        })
+    }
+
+    async fn finish_ceremony<S: serde::de::DeserializeOwned>(
+        &self,
+        caller: &Caller,
+        purpose: Purpose,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(S, Consumed), Refused> {
+        let ceremony: Ceremony<S> = self
+            .keys
+            .open(EpochUse::Ceremony, now, token)
+            .await
+            .map_err(Refused::ceremony)?;
+        ceremony.check(
+            &caller.app.id,
+            &caller.key.thumbprint,
+            Some(caller.account().id),
+            purpose,
+            now,
+        )?;
+        let consumed = Consumed {
+            id: ceremony.id,
+            expires: ceremony.expires,
+        };
+        Ok((ceremony.state, consumed))
+    }
+
+    /// # Errors
+    /// `StepUp`, `Passkey`, `Ceremony*`, those of rewrapped secrets.
+    pub async fn add_passkey(&self, caller: Caller, request: AddPasskey) -> Result<Bound, Refused> {
+        let now = self.now();
+        caller.step_up(caller.account(), Factor::Passkey, now)?;
+        let name = name(request.name)?;
+        let writes = secrets::Writes::new(&caller.app, request.secrets)?;
+        let (state, consumed) = self
+            .finish_ceremony::<PasskeyRegistration>(
+                &caller,
+                Purpose::RegisterPasskey,
+                &request.ceremony,
+                now,
+            )
+            .await?;
+        let new = caller
+            .app
+            .relying_party
+            .finish_registration(&request.credential, &state)?;
+        let [binding] = self
+            .bindings
+            .sign(
+                &caller.app.id,
+                caller.account().id,
+                [(BindingKind::Passkey, new.device_id.clone())],
+                now,
+            )
+            .await?;
+        let answer = Bound {
+            device_id: new.device_id.clone(),
+            binding: binding.clone(),
+        };
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Passkey, moment.now)?;
+                consumed.once(account, moment.now)?;
+                room_for_another(account, &caller.app)?;
+                let known = account.passkeys.iter().any(|bound| {
+                    bound.device_id == new.device_id || bound.passkey.cred_id() == new.passkey.cred_id()
+                });
+                if known {
+                    return Err(Refused::PasskeyKnown);
+                }
+                journal.note(NewEvent::new(EventKind::PasskeyAdded).on(&new.device_id));
+                account.passkeys.push(BoundPasskey {
+                    passkey: new.passkey,
+                    device_id: new.device_id,
+                    binding,
+                    name,
+                    added: moment.now,
+                    confirmed: moment.now,
+                    last_used: moment.now,
+                });
+                writes.apply(account, moment.now, journal)
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// Renews a passkey that expires, or has expired: its own assertion is the proof.
+    ///
+    /// # Errors
+    /// `Passkey`, `Ceremony*`, `NotFound`.
+    pub async fn confirm_passkey(
+        &self,
+        caller: Caller,
+        device_id: String,
+        request: ConfirmPasskey,
+    ) -> Result<(), Refused> {
+        let now = self.now();
+        caller.writes()?;
+        let (state, consumed) = self
+            .finish_ceremony::<DiscoverableAuthentication>(
+                &caller,
+                Purpose::ConfirmPasskey,
+                &request.ceremony,
+                now,
+            )
+            .await?;
+        let asserted = identify(&request.credential)?;
+        let device = Device {
+            app: caller.app.clone(),
+            key: caller.key.clone(),
+        };
+        let verified = self
+            .verify_assertion(&device, caller.account(), &request.credential, &state, &asserted)
+            .await?;
+        if verified.device_id != device_id {
+            return Err(Refused::AuthenticationFailed);
+        }
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                consumed.once(account, moment.now)?;
+                let bound = verified.bound_in(account)?;
+                bound.confirmed = moment.now;
+                bound.last_used = moment.now;
+                bound.passkey = verified.after;
+                journal.note(NewEvent::new(EventKind::PasskeyConfirmed).on(&verified.device_id));
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// `StepUp`, `NotFound`.
+    pub async fn remove_passkey(&self, caller: Caller, device_id: String) -> Result<(), Refused> {
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Passkey, moment.now)?;
+                let before = account.passkeys.len();
+                account.passkeys.retain(|bound| bound.device_id != device_id);
+                if account.passkeys.len() == before {
+                    return Err(Refused::NotFound("passkey"));
+                }
+                journal.note(NewEvent::new(EventKind::PasskeyRemoved).on(&device_id));
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+fn room_for_another(account: &Account, app: &App) -> Result<(), Refused> {
+    let limit = app.policy.passkeys.max_per_account;
+    if account.passkeys.len() < limit {
+        Ok(())
+    } else {
+        Err(Refused::TooMany {
+            what: "passkeys",
+            limit,
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Setting and removing the PIN.
+//!
+//! The PIN is hashed with the account's own salt and a pepper that only the token can make;
+//! what is stored can not be guessed at without the token. A new PIN starts with a new budget:
+//! whoever may set one has just proven something at least as strong.
+
+use std::sync::Arc;
+
+use custodyd_hsm::SecretBytes;
+use custodyd_hsm::binding::BindingKind;
+use custodyd_policies::{Factor, pin};
+
+use super::{Caller, Refused, Service, secrets};
+use crate::account::Pin;
+use crate::api::{Bound, SetPin};
+use crate::ledger::{EventKind, NewEvent};
+
+impl Service {
+    /// # Errors
+    /// `StepUp`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
+    pub async fn set_pin(&self, caller: Caller, request: SetPin) -> Result<Bound, Refused> {
+        let now = self.now();
+        let policy = &caller.app.policy.pin;
+        if !policy.allowed {
+            return Err(Refused::NotAllowed("PIN"));
+        }
+        caller.step_up(caller.account(), Factor::Pin, now)?;
+        pin::acceptable(policy, request.pin.expose())
+            .map_err(|weakness| Refused::PinWeak(weakness.to_string()))?;
+        let writes = secrets::Writes::new(&caller.app, request.secrets)?;
+        let capacity = self.hasher.reserve()?;
+        let pepper = self.pepper(&caller.loaded).await?;
+        let secret = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
+        let record = self.hasher.enrol(capacity, secret, pepper, policy).await?;
+        let device_id = record.device_id();
+        let [binding] = self
+            .bindings
+            .sign(
+                &caller.app.id,
+                caller.account().id,
+                [(BindingKind::Pin, device_id.clone())],
+                now,
+            )
+            .await?;
+        let answer = Bound {
+            device_id: device_id.clone(),
+            binding: binding.clone(),
+        };
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Pin, moment.now)?;
+                journal.note(NewEvent::new(EventKind::PinSet).on(&device_id));
+                // Guesses that are being evaluated were made at the old PIN: they keep
+                // counting and can not settle anything any more.
+                let mut budget = account.pin.take().map(|old| old.budget).unwrap_or_default();
+                budget.secret_replaced(moment.now);
+                account.pin = Some(Pin {
+                    record: Arc::new(record),
+                    device_id,
+                    binding,
+                    set: moment.now,
+                    budget,
+                });
+                writes.apply(account, moment.now, journal)
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// # Errors
+    /// `StepUp`, `PinNotSet`.
+    pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
+        let loaded = caller.loaded.clone();
+        self.ledger
+            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                caller.step_up(account, Factor::Pin, moment.now)?;
+                let pin = account.pin.take().ok_or(Refused::PinNotSet)?;
+                journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+}

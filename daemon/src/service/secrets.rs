@@ -1,0 +1,341 @@
+//! Secrets: backup, recovery, list, delete, and the release that comes with a session.
+//!
+//! A secret is a version and some slots. Key slots are sealed by the client and mean nothing
+//! here; the server slot is the secret itself, protected by the envelope's seal, and only the
+//! policy's release rules decide who gets it. Every release is an event in the same commit.
+
+use std::collections::BTreeMap;
+
+use custodyd_policies::{Factor, ServerSlot, Timestamp, release};
+
+use super::{App, Caller, Refused, Service, sessions};
+use crate::account::{Account, Slot, SlotType, StoredSecret};
+use crate::api::{Rewrapped, Secret, SecretContent, SecretEntry, SecretList, SecretSlot};
+use crate::ledger::{EventKind, Journal, NewEvent};
+
+const MAX_SECRET_NAME: usize = 64;
+const MAX_SLOTS: usize = 32;
+
+/// Which version a write expects to replace (RFC 9110, section 13.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// `If-None-Match: *`
+    Absent,
+    /// `If-Match: "<version>"`
+    Version(u64),
+}
+
+/// Secrets to release with a session, checked against the policy before anything is charged.
+#[derive(Debug)]
+pub(super) struct Releases {
+    names: Vec<String>,
+    by: Factor,
+}
+
+impl Releases {
+    /// `fresh` matters to the session of an account's creation only.
+    pub(super) fn new(
+        app: &App,
+        by: Factor,
+        fresh: bool,
+        names: Vec<String>,
+    ) -> Result<Self, Refused> {
+        for name in &names {
+            if !release::may_release(&app.policy, name, by, fresh) {
+                return Err(Refused::ReleaseForbidden {
+                    name: name.chars().take(MAX_SECRET_NAME).collect(),
+                    by: by.name(),
+                });
+            }
+        }
+        Ok(Self { names, by })
+    }
+
+    /// For a device that may know: told before its guess is charged.
+    pub(super) fn exist_in(&self, account: &Account) -> Result<(), Refused> {
+        if self
+            .names
+            .iter()
+            .all(|name| account.secrets.contains_key(name))
+        {
+            Ok(())
+        } else {
+            Err(Refused::NotFound("secret"))
+        }
+    }
+
+    /// Hands the secrets out of the newest state and writes down that it did.
+    pub(super) fn take_from(
+        &self,
+        account: &Account,
+        device_id: &str,
+        journal: &mut Journal,
+    ) -> Result<BTreeMap<String, Secret>, Refused> {
+        let mut released = BTreeMap::new();
+        for name in &self.names {
+            let stored = account
+                .secrets
+                .get(name)
+                .ok_or(Refused::NotFound("secret"))?;
+            journal.note(
+                NewEvent::new(EventKind::SecretReleased)
+                    .by(self.by)
+                    .on(device_id)
+                    .about(name),
+            );
+            released.insert(name.clone(), view(stored));
+        }
+        Ok(released)
+    }
+}
+
+/// Contents to store, checked against the policy before they reach a commit.
+#[derive(Debug)]
+pub(super) struct Writes(Vec<(String, Precondition, Vec<Slot>, Option<crate::bytes::SharedSecret>)>, usize);
+
+impl Writes {
+    pub(super) fn new(app: &App, rewrapped: BTreeMap<String, Rewrapped>) -> Result<Self, Refused> {
+        let mut writes = Vec::with_capacity(rewrapped.len());
+        for (name, new) in rewrapped {
+            let precondition = new
+                .if_version
+                .map_or(Precondition::Absent, Precondition::Version);
+            writes.push(checked(app, name, precondition, new.content)?);
+        }
+        Ok(Self(writes, app.policy.secrets.max_count))
+    }
+
+    fn one(
+        app: &App,
+        name: String,
+        precondition: Precondition,
+        content: SecretContent,
+    ) -> Result<Self, Refused> {
+        Ok(Self(
+            vec![checked(app, name, precondition, content)?],
+            app.policy.secrets.max_count,
+        ))
+    }
+
+    /// Stores them all in the account's state, or none if one precondition fails.
+    pub(super) fn apply(
+        self,
+        account: &mut Account,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<(), Refused> {
+        let Self(writes, max_count) = self;
+        for (name, precondition, slots, server_slot) in writes {
+            let current = account.secrets.get(&name).map(|stored| stored.version);
+            let holds = match precondition {
+                Precondition::Absent => current.is_none(),
+                Precondition::Version(version) => current == Some(version),
+            };
+            if !holds {
+                return Err(Refused::PreconditionFailed { current });
+            }
+            if current.is_none() && account.secrets.len() >= max_count {
+                return Err(Refused::TooMany {
+                    what: "secrets",
+                    limit: max_count,
+                });
+            }
+            let version = account.next_version;
+            account.next_version += 1;
+            journal.note(NewEvent::new(EventKind::SecretStored).about(&name));
+            account.secrets.insert(
+                name,
+                StoredSecret {
+                    version,
+                    updated: now,
+                    slots,
+                    server_slot,
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+type Checked = (
+    String,
+    Precondition,
+    Vec<Slot>,
+    Option<crate::bytes::SharedSecret>,
+);
+
+fn checked(
+    app: &App,
+    name: String,
+    precondition: Precondition,
+    content: SecretContent,
+) -> Result<Checked, Refused> {
+    let policy = &app.policy.secrets;
+    if !release::is_secret_name(&name) {
+        return Err(Refused::SecretShape(
+            "a secret's name has 1 to 64 lower-case letters, digits and hyphens, starts with no \
+             hyphen, and is not `recover`",
+        ));
+    }
+    if content.slots.is_empty() && content.server_slot.is_none() {
+        return Err(Refused::SecretShape("a secret needs at least one slot"));
+    }
+    if content.slots.len() > MAX_SLOTS {
+        return Err(Refused::TooMany {
+            what: "slots of a secret",
+            limit: MAX_SLOTS,
+        });
+    }
+    if content.server_slot.is_some() && policy.server_slot == ServerSlot::Forbidden {
+        return Err(Refused::ServerSlotForbidden);
+    }
+    let prf_only = content.server_slot.is_none()
+        && content.slots.iter().all(|slot| slot.r#type == SlotType::Prf);
+    if prf_only {
+        return Err(Refused::PrfOnlySlot);
+    }
+    let empty = content.slots.iter().any(|slot| slot.ciphertext.is_empty())
+        || content.server_slot.as_ref().is_some_and(|slot| slot.is_empty());
+    if empty || content.slots.iter().any(|slot| slot.credential.len() > 128) {
+        return Err(Refused::SecretShape(
+            "a slot needs a ciphertext, and a credential of at most 128 characters",
+        ));
+    }
+    let size = content.slots.iter().map(|slot| slot.ciphertext.len()).sum::<usize>()
+        + content.server_slot.as_ref().map_or(0, crate::bytes::SharedSecret::len);
+    if size > policy.max_bytes {
+        return Err(Refused::SecretTooLarge {
+            limit: policy.max_bytes,
+        });
+    }
+    let slots = content
+        .slots
+        .into_iter()
+        .map(|slot| Slot {
+            r#type: slot.r#type,
+            credential: slot.credential,
+            ciphertext: slot.ciphertext,
+        })
+        .collect();
+    Ok((name, precondition, slots, content.server_slot))
+}
+
+impl Service {
+    /// Stores a secret; the precondition says what it replaces.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` and what is wrong with the content.
+    pub async fn store_secret(
+        &self,
+        caller: Caller,
+        name: String,
+        precondition: Precondition,
+        content: SecretContent,
+    ) -> Result<u64, Refused> {
+        caller.writes()?;
+        let writes = Writes::one(&caller.app, name.clone(), precondition, content)?;
+        let session = caller.session;
+        let (version, _) = self
+            .ledger
+            .commit::<_, Refused>(caller.loaded, move |account, moment, journal| {
+                sessions::stands(&session, account)?;
+                writes.apply(account, moment.now, journal)?;
+                account
+                    .secrets
+                    .get(&name)
+                    .map(|stored| stored.version)
+                    .ok_or(Refused::Internal("find the stored secret"))
+            })
+            .await?;
+        Ok(version)
+    }
+
+    /// Recovery: returns a secret to a session whose factor may have it.
+    ///
+    /// # Errors
+    /// `ReleaseForbidden`, `NotFound`.
+    pub async fn release_secret(&self, caller: Caller, name: String) -> Result<Secret, Refused> {
+        // A creation session is the owner's first, and may read what it has just stored.
+        let by = caller.session.factor;
+        let fresh = caller.fresh(self.now());
+        let releases = Releases::new(&caller.app, by, fresh, vec![name.clone()])?;
+        releases.exist_in(caller.account())?;
+        let session = caller.session;
+        let (mut released, _) = self
+            .ledger
+            .commit::<_, Refused>(caller.loaded, move |account, _, journal| {
+                sessions::stands(&session, account)?;
+                releases.take_from(account, &session.device_thumbprint, journal)
+            })
+            .await?;
+        released.remove(&name).ok_or(Refused::NotFound("secret"))
+    }
+
+    /// # Errors
+    /// `PreconditionFailed`, `NotFound`.
+    pub async fn delete_secret(
+        &self,
+        caller: Caller,
+        name: String,
+        version: u64,
+    ) -> Result<(), Refused> {
+        caller.writes()?;
+        let session = caller.session;
+        self.ledger
+            .commit::<(), Refused>(caller.loaded, move |account, _, journal| {
+                sessions::stands(&session, account)?;
+                let current = account
+                    .secrets
+                    .get(&name)
+                    .map(|stored| stored.version)
+                    .ok_or(Refused::NotFound("secret"))?;
+                if current != version {
+                    return Err(Refused::PreconditionFailed {
+                        current: Some(current),
+                    });
+                }
+                account.secrets.remove(&name);
+                journal.note(NewEvent::new(EventKind::SecretDeleted).about(&name));
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Names and versions; the contents are released one by one.
+    #[must_use]
+    pub fn list_secrets(&self, caller: &Caller) -> SecretList {
+        SecretList {
+            secrets: entries(caller.account()),
+        }
+    }
+}
+
+pub(super) fn entries(account: &Account) -> Vec<SecretEntry> {
+    account
+        .secrets
+        .iter()
+        .map(|(name, stored)| SecretEntry {
+            name: name.clone(),
+            version: stored.version,
+            updated: stored.updated,
+        })
+        .collect()
+}
+
+fn view(stored: &StoredSecret) -> Secret {
+    Secret {
+        version: stored.version,
+        updated: stored.updated,
+        slots: stored
+            .slots
+            .iter()
+            .map(|slot| SecretSlot {
+                r#type: slot.r#type,
+                credential: slot.credential.clone(),
+                ciphertext: slot.ciphertext.clone(),
+            })
+            .collect(),
+        server_slot: stored.server_slot.clone(),
+    }
+}

@@ -1,0 +1,264 @@
+//! Sessions: made after a factor, checked on every call, ended through the envelope.
+//!
+//! A session is a sealed token in the client's hands, bound to its device key; the daemon
+//! keeps none. What ends one is an epoch in the account's envelope that has moved on, so no
+//! database row can mint, prolong or revive a session.
+
+use custodyd_hsm::binding::BindingKind;
+use custodyd_hsm::mac::EpochUse;
+use custodyd_policies::{Factor, Timestamp, expiry};
+
+use super::{App, Apps, Caller, Device, Refused, Service};
+use crate::account::{Account, Spent};
+use crate::api::{SessionStarted, SessionToken};
+use crate::bytes::Bytes;
+use crate::factors::dpop::DeviceKey;
+use crate::factors::session::{self, Scope, Session};
+use crate::ledger::{EventKind, Loaded, NewEvent};
+
+/// Ended sessions of unbound devices that are remembered one by one; past it everything of
+/// the account is signed out, which is the safe side.
+const MAX_ENDED: usize = 64;
+/// The log epoch that sessions are made in. A restore raises it and so ends them all.
+const LOG_EPOCH: u64 = 1;
+
+/// What a client has just proven.
+#[derive(Clone, Debug)]
+pub(super) struct Proven {
+    factor: Factor,
+    factor_id: Option<String>,
+}
+
+impl Proven {
+    pub(super) fn by(factor: Factor) -> Self {
+        Self {
+            factor,
+            factor_id: None,
+        }
+    }
+
+    pub(super) fn with(factor: Factor, factor_id: String) -> Self {
+        Self {
+            factor,
+            factor_id: Some(factor_id),
+        }
+    }
+}
+
+/// A session for the device that asks, as the account stands now.
+pub(super) fn start(
+    device: &Device,
+    account: &Account,
+    proven: Proven,
+    now: Timestamp,
+) -> Result<Session, Refused> {
+    let scope = match proven.factor {
+        Factor::Device => Scope::Read,
+        _ => Scope::Full,
+    };
+    let ends = session::limits(scope, &device.app.policy.sessions, now, now);
+    Ok(Session {
+        id: session::new_id()?,
+        realm: account.realm.clone(),
+        log_epoch: LOG_EPOCH,
+        app: account.app.clone(),
+        account: account.id,
+        device_thumbprint: device.key.thumbprint.clone(),
+        account_epoch: account.session_epoch,
+        device_epoch: account
+            .device(&device.key.thumbprint)
+            .map(|bound| bound.session_epoch),
+        factor: proven.factor,
+        factor_id: proven.factor_id,
+        scope,
+        started: now,
+        authenticated: now,
+        idle_until: ends.idle_until,
+        absolute_until: ends.absolute_until,
+    })
+}
+
+/// Does the session stand in this state of its account?
+pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused> {
+    let device = account.device(&session.device_thumbprint);
+    let current = match session.device_epoch {
+        Some(epoch) => device.is_some_and(|device| device.session_epoch == epoch),
+        None => !account
+            .ended_sessions
+            .iter()
+            .any(|ended| ended.id.0 == session.id),
+    };
+    // A session that a passkey opened ends with the passkey.
+    let factor = session
+        .factor_id
+        .as_ref()
+        .is_none_or(|id| account.passkey(id).is_some());
+    if current && factor && account.session_epoch == session.account_epoch {
+        Ok(())
+    } else {
+        Err(Refused::SessionEnded)
+    }
+}
+
+/// Ends one session in the account's state.
+pub(super) fn end(session: &Session, account: &mut Account) {
+    match (session.device_epoch, account.device_mut(&session.device_thumbprint)) {
+        (Some(_), Some(device)) => device.session_epoch += 1,
+        _ if account.ended_sessions.len() < MAX_ENDED => account.ended_sessions.push(Spent {
+            id: Bytes(session.id.to_vec()),
+            expires: session.absolute_until,
+        }),
+        _ => account.session_epoch += 1,
+    }
+}
+
+impl Service {
+    /// Opens a session token and checks everything about it: ours, this device key's, live,
+    /// standing in the account's newest state, the device's binding whole.
+    ///
+    /// # Errors
+    /// `SessionInvalid`, `SessionExpired`, `SessionEnded`.
+    pub async fn authorize(&self, token: &str, key: DeviceKey) -> Result<Caller, Refused> {
+        let now = self.now();
+        let session: Session = self
+            .keys
+            .open(EpochUse::Session, now, token)
+            .await
+            .map_err(Refused::session)?;
+        let ours = session.realm == *self.realm()
+            && session.log_epoch == LOG_EPOCH
+            && session.device_thumbprint == key.thumbprint;
+        if !ours {
+            return Err(Refused::SessionInvalid);
+        }
+        session.live(now).map_err(|_| Refused::SessionExpired)?;
+        let app = self
+            .apps
+            .get(session.app.as_str())
+            .map_err(|_| Refused::SessionEnded)?;
+        let loaded = self
+            .ledger
+            .load(&session.app, session.account)
+            .await?
+            .ok_or(Refused::SessionEnded)?;
+        stands(&session, &loaded.account)?;
+        if let Some(device) = loaded.account.device(&key.thumbprint) {
+            self.bindings.check(
+                &loaded.account,
+                BindingKind::DeviceKey,
+                &device.key.thumbprint,
+                &device.key.binding,
+            )?;
+        }
+        Ok(Caller {
+            app,
+            key,
+            session,
+            loaded,
+        })
+    }
+
+    /// A new token for the same session, idle again from now on.
+    ///
+    /// # Errors
+    /// When the token can not be sealed.
+    pub async fn refresh_session(&self, caller: &Caller) -> Result<SessionToken, Refused> {
+        let now = self.now();
+        let renewed = caller
+            .session
+            .renewed(now, &caller.app.policy.sessions)
+            .map_err(|_| Refused::SessionExpired)?;
+        self.session_token(&caller.app, &renewed, now).await
+    }
+
+    /// Ends this device's sessions (an unbound device: this one session).
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub async fn end_session(&self, caller: Caller) -> Result<(), Refused> {
+        let session = caller.session;
+        self.ledger
+            .commit::<(), Refused>(caller.loaded, move |account, _, journal| {
+                stands(&session, account)?;
+                end(&session, account);
+                journal.note(
+                    NewEvent::new(EventKind::SessionEnded).on(&session.device_thumbprint),
+                );
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Ends every session of the account, on all devices.
+    ///
+    /// # Errors
+    /// Those of a commit; `ReadOnly`: a device key alone must not sign everybody out.
+    pub async fn end_all_sessions(&self, caller: Caller) -> Result<(), Refused> {
+        caller.writes()?;
+        let session = caller.session;
+        self.ledger
+            .commit::<(), Refused>(caller.loaded, move |account, _, journal| {
+                stands(&session, account)?;
+                account.session_epoch += 1;
+                account.ended_sessions.clear();
+                journal.note(
+                    NewEvent::new(EventKind::SessionsEnded).on(&session.device_thumbprint),
+                );
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn session_token(
+        &self,
+        app: &App,
+        session: &Session,
+        now: Timestamp,
+    ) -> Result<SessionToken, Refused> {
+        let token = self
+            .keys
+            .seal(EpochUse::Session, now, session)
+            .await
+            .map_err(Refused::session)?;
+        Ok(SessionToken {
+            token,
+            scope: session.scope,
+            factor: session.factor,
+            idle_until: session.idle_until,
+            absolute_until: session.absolute_until,
+            fresh_until: expiry::fresh_until(
+                &app.policy.sessions,
+                session.authenticated,
+                session.factor,
+            ),
+        })
+    }
+
+    /// The answer of every sign-in.
+    pub(super) async fn started(
+        &self,
+        device: &Device,
+        session: &Session,
+        loaded: &Loaded,
+        secrets: std::collections::BTreeMap<String, crate::api::Secret>,
+    ) -> Result<SessionStarted, Refused> {
+        Ok(SessionStarted {
+            account: session.account,
+            device_id: device.key.thumbprint.clone(),
+            device_bound: loaded.account.device(&device.key.thumbprint).is_some(),
+            session: self
+                .session_token(&device.app, session, session.started)
+                .await?,
+            secrets,
+        })
+    }
+}
+
+impl Service {
+    #[must_use]
+    pub fn apps(&self) -> &Apps {
+        &self.apps
+    }
+}

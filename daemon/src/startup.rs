@@ -1,0 +1,289 @@
+//! Wiring: from a configuration to a realm that serves, and back down.
+//!
+//! Called by `cli`. Everything that can refuse is asked before the first socket opens: the
+//! policies, the certificate, the token's keys, the database and that the three belong to one
+//! realm. What is true after a crash during `init`: either there is no database, or one that
+//! holds a whole realm; keys that were made in the token are found again.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use custodyd_hsm::backend::pkcs11;
+use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::factors::dpop::Proofs;
+use crate::factors::pin_argon2::PinHasher;
+use crate::factors::token::EpochKeys;
+use crate::http::server::{self, Limits};
+use crate::http::state::Context;
+use crate::http::{operator, router, tls};
+use crate::ledger::{self, Committer, Ledger, LedgerError, Reader};
+use crate::service::{Apps, Bindings, Service};
+use crate::store::{Exclusive, Sqlite, Store, StoreError};
+use crate::telemetry;
+
+/// Why the daemon did not start, or stopped. Its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Pin(#[from] config::PinError),
+    #[error("{}", list(.0))]
+    Policies(Vec<custodyd_policies::PolicyError>),
+    #[error("policy: {0}")]
+    RelyingParty(#[from] crate::factors::passkey::PasskeyError),
+    #[error("{0}")]
+    Tls(#[from] tls::TlsError),
+    #[error("token: {0}")]
+    Token(#[from] custodyd_hsm::Error),
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Telemetry(#[from] telemetry::TelemetryError),
+    #[error("{what}: {source}")]
+    System {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Random(#[from] crate::factors::RandomFailed),
+    #[error("the committer stopped, so nothing can be written; see the log, then start again")]
+    CommitterStopped,
+}
+
+fn list(errors: &[custodyd_policies::PolicyError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::System { what, source }
+}
+
+/// The token that the configuration names. Nothing is opened yet.
+///
+/// # Errors
+/// When the PIN can not be read safely.
+pub fn backend(config: &Config) -> Result<Arc<dyn Backend>, StartError> {
+    let pin = config::read_token_pin(&config.token)?;
+    let options = pkcs11::Options::new(&config.token.module, &config.token.label, pin);
+    Ok(Arc::new(pkcs11::Pkcs11Backend::new(options)))
+}
+
+fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> {
+    Ok(Pool::start(
+        backend,
+        PoolOptions {
+            threads: config.token.threads,
+            queue: config.token.queue,
+            deadline: config.token.deadline,
+        },
+    )?)
+}
+
+/// What `init` has made.
+#[derive(Debug)]
+pub struct Initialized {
+    pub keys: ProvisionReport,
+}
+
+/// Makes the missing keys in the token and a new realm in an empty database.
+///
+/// # Errors
+/// When a database stands there already, or token or disk refuse.
+pub async fn init(config: &Config) -> Result<Initialized, StartError> {
+    let lock = Exclusive::take(&config.store.sqlite)?;
+    if config.store.sqlite.exists() {
+        return Err(StoreError::Refused {
+            operation: "create the database",
+            problem: format!(
+                "{} exists already, so this realm is initialized; run `custodyd doctor`",
+                config.store.sqlite.display()
+            ),
+        }
+        .into());
+    }
+    let backend = backend(config)?;
+    let keys = backend.provision(false)?;
+    let pool = pool(config, backend)?;
+    // Written beside its place and moved there whole, so that a crash leaves no half realm.
+    let place = config.store.sqlite.clone();
+    let draft = place.with_extension("init");
+    remove_draft(&draft)?;
+    {
+        let store: Arc<dyn Store> = Arc::new(Sqlite::create(Exclusive::take(&draft)?).await?);
+        ledger::realm::create(&store, &pool, &config.realm.name, Clock::default().now()).await?;
+        store.close().await;
+    }
+    std::fs::rename(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
+    remove_draft(&draft)?;
+    pool.shutdown();
+    drop(lock);
+    Ok(Initialized { keys })
+}
+
+fn remove_draft(draft: &Path) -> Result<(), StartError> {
+    for suffix in ["init", "init-wal", "init-shm", "lock"] {
+        let path = draft.with_extension(suffix);
+        if suffix == "lock" && draft.exists() {
+            continue;
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(system(format!("remove {}", path.display()))(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A realm that is open: the service, and what has to be stopped after it.
+#[derive(Debug)]
+pub struct Realm {
+    pub service: Arc<Service>,
+    pub pool: Pool,
+    pub store: Arc<dyn Store>,
+    committer: tokio::task::JoinHandle<Result<(), LedgerError>>,
+}
+
+/// Opens token and database, proves that they belong together, and starts the committer.
+///
+/// # Errors
+/// Every reason not to serve.
+pub async fn open(config: &Config) -> Result<Realm, StartError> {
+    let name = &config.realm.name;
+    let policies = config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
+    let apps = Apps::new(name, policies)?;
+    let lock = Exclusive::take(&config.store.sqlite)?;
+    let pool = pool(config, backend(config)?)?;
+    let keys = pool
+        .call("load-binding-keys", |custody| BindingKeys::load(custody))
+        .await?;
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let head = ledger::realm::verify(&store, &pool, name).await?;
+
+    let clock = Arc::new(Clock::default());
+    let reader = Arc::new(Reader::new(Arc::clone(&store), pool.clone(), name.clone()));
+    let (changes, queue) = mpsc::channel(ledger::QUEUE);
+    let committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
+    let service = Service {
+        apps,
+        ledger: Ledger::new(reader, changes, clock),
+        proofs: Proofs::new()?,
+        keys: EpochKeys::new(pool.clone(), name.clone()),
+        hasher: PinHasher::new(config.pin.threads, config.pin.queue)
+            .map_err(system("start the PIN hasher"))?,
+        bindings: Bindings::new(pool.clone(), name.clone(), keys),
+    };
+    Ok(Realm {
+        service: Arc::new(service),
+        pool,
+        store,
+        committer: tokio::spawn(committer.run(queue)),
+    })
+}
+
+impl Realm {
+    /// Closes everything in order: no more changes, the last batch written, the database and
+    /// the token's sessions closed.
+    pub async fn close(self) {
+        drop(self.service);
+        if let Ok(Err(error)) = self.committer.await {
+            tracing::error!(%error, "the committer had stopped");
+        }
+        self.store.close().await;
+        let pool = self.pool;
+        let _ = tokio::task::spawn_blocking(move || pool.shutdown()).await;
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// Every reason not to start, and a committer that stopped.
+pub async fn serve(config: &Config) -> Result<(), StartError> {
+    let metrics = telemetry::install_metrics()?;
+    let upkeep = tokio::spawn(telemetry::upkeep(metrics.clone()));
+    let tls = tls::server_config(&config.listen.certificate, &config.listen.private_key)?;
+    let mut realm = open(config).await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let limits = Limits::new(config.listen.max_connections, config.listen.drain);
+    let mut serving = tokio::task::JoinSet::new();
+    let mut listen = |address: std::net::SocketAddr, tls, router| {
+        let stopping = stopping.clone();
+        async move {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(system(format!("listen on {address}")))?;
+            Ok::<_, StartError>(server::serve(listener, tls, router, limits, stopping))
+        }
+    };
+    let public = |url: &str| {
+        router::router(Arc::new(Context {
+            service: Arc::clone(&realm.service),
+            base_url: url.to_owned(),
+        }))
+    };
+    serving.spawn(listen(config.listen.public, Some(tls), public(&config.listen.url)).await?);
+    tracing::info!(address = %config.listen.public, url = %config.listen.url, "serving");
+    if let Some(development) = &config.listen.development {
+        serving.spawn(listen(development.listen, None, public(&development.url)).await?);
+        tracing::warn!(url = %development.url, "serving without TLS, for development on this machine");
+    }
+    let checks = vec![
+        operator::Check::token(realm.pool.clone()),
+        store_check(Arc::clone(&realm.store)),
+    ];
+    serving.spawn(listen(config.operator.listen, None, operator::router(checks, metrics)).await?);
+    tracing::info!(address = %config.operator.listen, "serving operators");
+
+    let outcome = until_told_to_stop(&mut realm.committer).await;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    while let Some(drained) = serving.join_next().await {
+        if let Ok(drained) = drained
+            && drained.cut > 0
+        {
+            tracing::warn!(connections = drained.cut, "cut after the drain time");
+        }
+    }
+    upkeep.abort();
+    if outcome.is_ok() {
+        realm.close().await;
+    }
+    outcome
+}
+
+fn store_check(store: Arc<dyn Store>) -> operator::Check {
+    operator::Check::new("store", move || {
+        let store = Arc::clone(&store);
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    })
+}
+
+fn until_told_to_stop(
+    committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
+) -> impl Future<Output = Result<(), StartError>> + '_ {
+    async move {
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            // It ends only when the database's state is not known any more, or by a defect.
+            _ = committer => Err(StartError::CommitterStopped),
+        }
+    }
+}

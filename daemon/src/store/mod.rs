@@ -1,0 +1,117 @@
+//! Untrusted storage: rows in, rows out.
+//!
+//! A store moves bytes. It never decides, never compares a generation with a meaning, and
+//! returns everything it read as `Unverified`, which only the ledger can look into. Whoever
+//! administers the database controls every byte that comes out of here.
+
+mod sqlite;
+
+use async_trait::async_trait;
+use custodyd_hsm::RecordId;
+
+pub use self::sqlite::{Exclusive, Sqlite};
+use crate::ledger::Unverified;
+
+/// Bounds that hold in SQL already, so that a hostile row can not fill our memory.
+pub const MAX_SEALED: usize = custodyd_hsm::seal::MAX_SEALED;
+pub const MAX_MEMBERS: usize = 4 << 20;
+pub const MAX_BODY: usize = 64 << 10;
+pub const MAX_LEAF: usize = 4 << 10;
+pub const MAX_HEAD: usize = 16 << 10;
+
+/// What one snapshot says about one record.
+#[derive(Debug, Default)]
+pub struct RecordRow {
+    /// The bucket's member list; absent if the bucket was never written.
+    pub members: Option<Vec<u8>>,
+    pub sealed: Option<SealedRow>,
+}
+
+#[derive(Debug)]
+pub struct SealedRow {
+    pub generation: u64,
+    pub sealed: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadRow {
+    pub seq: u64,
+    pub body: Vec<u8>,
+    /// Made in the token; empty until the log is authenticated.
+    pub mac: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct EventRow {
+    pub leaf: Vec<u8>,
+    pub body: Option<BodyRow>,
+}
+
+#[derive(Debug, Clone)]
+pub struct BodyRow {
+    pub salt: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// Everything that one transaction changes. Written whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub parent: u64,
+    pub head: HeadRow,
+    pub records: Vec<(RecordId, u64, Vec<u8>)>,
+    pub members: Vec<(u32, Vec<u8>)>,
+    pub entries: Vec<(u64, Vec<u8>)>,
+    pub bodies: Vec<(u64, BodyRow)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{operation}: the database did not answer: {source}")]
+    Unavailable {
+        operation: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("{operation}: the row is larger than {limit} bytes or not a byte string")]
+    Oversized { operation: &'static str, limit: usize },
+    #[error("{operation}: {problem}")]
+    Refused {
+        operation: &'static str,
+        problem: String,
+    },
+}
+
+/// How a commit ended, as far as anybody can know.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing of the batch is in the database.
+    #[error("the batch was not written: {0}")]
+    NotWritten(#[source] StoreError),
+    /// The head was not the expected parent; nothing was written.
+    #[error("the head is not at the expected sequence number")]
+    LostRace,
+    /// The commit was sent and its answer did not come: the batch may be durable or not.
+    #[error("the outcome of the commit is unknown: {0}")]
+    Unknown(#[source] StoreError),
+}
+
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// The record's row and its bucket's member list, of one snapshot.
+    async fn record(&self, id: &RecordId, bucket: u32) -> Result<Unverified<RecordRow>, StoreError>;
+
+    /// The member lists of some buckets; a bucket without a row is left out.
+    async fn members(&self, buckets: &[u32]) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
+
+    async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError>;
+
+    async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError>;
+
+    /// One transaction: durable when this returns `Ok`.
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;
+
+    /// A round trip, for readiness.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    async fn close(&self);
+}

@@ -1,0 +1,515 @@
+//! The embedded store: one SQLite file, one process.
+//!
+//! Called by the ledger only. The file is the adversary's: its schema is compared to ours at
+//! open (a trigger or a view would be their code in our transaction), lengths and types are
+//! bounded in SQL before a value reaches our memory, and nothing read here is believed.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use custodyd_hsm::RecordId;
+use rustix::fs::{FlockOperation, flock};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Db};
+use tokio::sync::Mutex;
+
+use super::{
+    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
+    MAX_SEALED, RecordRow, SealedRow, Store, StoreError,
+};
+use crate::ledger::Unverified;
+
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// "cstd": marks the file as custodyd's (`PRAGMA application_id`).
+const APPLICATION_ID: i64 = 0x6373_7464;
+/// How long a statement waits for another process that holds the file, such as a backup.
+const BUSY: Duration = Duration::from_secs(5);
+const READERS: u32 = 2;
+
+/// The right to open the database: one process at a time.
+///
+/// Held by a lock on a file beside it, because SQLite's own locks come and go per transaction.
+#[derive(Debug)]
+pub struct Exclusive {
+    database: PathBuf,
+    _lock: std::fs::File,
+}
+
+impl Exclusive {
+    /// # Errors
+    /// When another process holds it, or the folder can not be written.
+    pub fn take(database: &Path) -> Result<Self, StoreError> {
+        let path = database.with_extension("lock");
+        let refused = |problem: String| StoreError::Refused {
+            operation: "lock the database",
+            problem,
+        };
+        let lock = std::fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| refused(format!("{}: {e}", path.display())))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            refused(format!(
+                "{} is held by another custodyd; stop it first",
+                path.display()
+            ))
+        })?;
+        Ok(Self {
+            database: database.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+}
+
+#[derive(Debug)]
+pub struct Sqlite {
+    readers: SqlitePool,
+    /// The committer is the only writer; the mutex says so to the compiler.
+    writer: Mutex<Option<SqliteConnection>>,
+    options: SqliteConnectOptions,
+    _lock: Exclusive,
+}
+
+impl Sqlite {
+    /// Makes the tables in a file that does not exist yet.
+    ///
+    /// # Errors
+    /// When the file exists: a realm's database is never overwritten.
+    pub async fn create(lock: Exclusive) -> Result<Self, StoreError> {
+        let path = lock.database();
+        if path.exists() {
+            return Err(StoreError::Refused {
+                operation: "create the database",
+                problem: format!(
+                    "{} exists already; move it away if the realm in it is not wanted any more",
+                    path.display()
+                ),
+            });
+        }
+        let mut connection =
+            SqliteConnection::connect_with(&options(path)?.create_if_missing(true))
+                .await
+                .map_err(unavailable("create the database"))?;
+        let mut made = connection
+            .begin()
+            .await
+            .map_err(unavailable("create the tables"))?;
+        sqlx::raw_sql(SCHEMA)
+            .execute(&mut *made)
+            .await
+            .map_err(unavailable("create the tables"))?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {APPLICATION_ID}"
+        )))
+        .execute(&mut *made)
+        .await
+        .map_err(unavailable("mark the database"))?;
+        made.commit()
+            .await
+            .map_err(unavailable("create the tables"))?;
+        drop(connection);
+        Self::open(lock).await
+    }
+
+    /// Opens the file and refuses any schema that is not exactly ours.
+    ///
+    /// # Errors
+    /// When the file is missing, not a custodyd database, of another version, or altered.
+    pub async fn open(lock: Exclusive) -> Result<Self, StoreError> {
+        let path = lock.database().to_owned();
+        if !path.exists() {
+            return Err(StoreError::Refused {
+                operation: "open the database",
+                problem: format!("{} does not exist; run `custodyd init`", path.display()),
+            });
+        }
+        let options = options(&path)?;
+        let mut writer = SqliteConnection::connect_with(&options)
+            .await
+            .map_err(unavailable("open the database"))?;
+        check_schema(&mut writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(READERS)
+            // A file does not go away like a network peer does.
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone().pragma("query_only", "ON"))
+            .await
+            .map_err(unavailable("open the database"))?;
+        Ok(Self {
+            readers,
+            writer: Mutex::new(Some(writer)),
+            options,
+            _lock: lock,
+        })
+    }
+}
+
+fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
+    let defaults =
+        SqliteConnectOptions::from_str("sqlite:").map_err(unavailable("configure SQLite"))?;
+    Ok(defaults
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(false)
+        .busy_timeout(BUSY)
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("mmap_size", "0"))
+}
+
+/// The schema is the one thing in the file that SQLite itself obeys, so it is compared word by
+/// word: an added trigger, view, table or index, or an altered table, is refused.
+async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    const OPERATION: &str = "check the schema";
+    let refused = |problem: String| StoreError::Refused {
+        operation: OPERATION,
+        problem,
+    };
+    let (application,): (i64,) = sqlx::query_as("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+    let (version,): (i64,) = sqlx::query_as("PRAGMA user_version")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+    if application != APPLICATION_ID {
+        return Err(refused("the file is not a custodyd database".into()));
+    }
+    if version != SCHEMA_VERSION {
+        return Err(refused(format!(
+            "the database has schema {version}, this custodyd knows schema {SCHEMA_VERSION}"
+        )));
+    }
+    let found: Vec<(String,)> = sqlx::query_as(
+        "SELECT coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_autoindex_%' \
+         AND name NOT LIKE 'sqlite_stat%' ORDER BY rowid",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(unavailable(OPERATION))?;
+    let mut expected = statements(SCHEMA);
+    for (statement,) in found {
+        let statement = normalized(&statement);
+        match expected.iter().position(|e| *e == statement) {
+            Some(at) => {
+                expected.remove(at);
+            }
+            None => {
+                return Err(refused(format!(
+                    "the schema holds something that custodyd did not make: {:.120}",
+                    statement
+                )));
+            }
+        }
+    }
+    match expected.first() {
+        None => Ok(()),
+        Some(missing) => Err(refused(format!("missing from the schema: {missing:.120}"))),
+    }
+}
+
+fn statements(schema: &str) -> Vec<String> {
+    let code: Vec<&str> = schema
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("--"))
+        .collect();
+    code.join(" ")
+        .split(';')
+        .map(normalized)
+        .filter(|statement| !statement.is_empty())
+        .collect()
+}
+
+fn normalized(sql: &str) -> String {
+    sql.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| StoreError::Unavailable { operation, source }
+}
+
+/// A byte column selected as `CASE WHEN typeof(c)='blob' AND length(c)<=max THEN c END`:
+/// null where the row is there means that the bound or the type does not hold.
+fn bounded(
+    row: &SqliteRow,
+    column: &str,
+    limit: usize,
+    operation: &'static str,
+) -> Result<Vec<u8>, StoreError> {
+    row.try_get::<Option<Vec<u8>>, _>(column)
+        .ok()
+        .flatten()
+        .ok_or(StoreError::Oversized { operation, limit })
+}
+
+fn unsigned(row: &SqliteRow, column: &str, operation: &'static str) -> Result<u64, StoreError> {
+    row.try_get::<i64, _>(column)
+        .ok()
+        .and_then(|value| u64::try_from(value).ok())
+        .ok_or_else(|| StoreError::Refused {
+            operation,
+            problem: format!("{column} is not a non-negative number"),
+        })
+}
+
+fn signed(value: u64) -> i64 {
+    // Sequence numbers and generations are ours and count by one: 2^63 is never reached, and
+    // a clamp would only make the compare-and-set fail.
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn limit(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn record(&self, id: &RecordId, bucket: u32) -> Result<Unverified<RecordRow>, StoreError> {
+        const OPERATION: &str = "read a record";
+        // One statement, so one snapshot.
+        let row = sqlx::query(
+            "SELECT m.bucket IS NOT NULL AS listed, r.id IS NOT NULL AS present, r.generation AS generation, \
+             CASE WHEN typeof(m.members) = 'blob' AND length(m.members) <= ?3 THEN m.members END AS members, \
+             CASE WHEN typeof(r.sealed) = 'blob' AND length(r.sealed) <= ?4 THEN r.sealed END AS sealed \
+             FROM (SELECT 1) LEFT JOIN bucket_members m ON m.bucket = ?2 LEFT JOIN records r ON r.id = ?1 LIMIT 1",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i64::from(bucket))
+        .bind(limit(MAX_MEMBERS))
+        .bind(limit(MAX_SEALED))
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let has = |column| row.try_get::<bool, _>(column).unwrap_or(false);
+        let mut found = RecordRow::default();
+        if has("listed") {
+            found.members = Some(bounded(&row, "members", MAX_MEMBERS, OPERATION)?);
+        }
+        if has("present") {
+            found.sealed = Some(SealedRow {
+                generation: unsigned(&row, "generation", OPERATION)?,
+                sealed: bounded(&row, "sealed", MAX_SEALED, OPERATION)?,
+            });
+        }
+        Ok(Unverified::new(found))
+    }
+
+    async fn members(&self, buckets: &[u32]) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read member lists";
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT bucket, CASE WHEN typeof(members) = 'blob' AND length(members) <= ",
+        );
+        query.push_bind(limit(MAX_MEMBERS));
+        query.push(" THEN members END AS members FROM bucket_members WHERE bucket IN (");
+        let mut list = query.separated(", ");
+        for bucket in buckets {
+            list.push_bind(i64::from(*bucket));
+        }
+        list.push_unseparated(")");
+        let rows = query
+            .build()
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable(OPERATION))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let bucket = unsigned(&row, "bucket", OPERATION)?;
+            // An oversized list harms its own bucket only: it comes back empty and is refused
+            // there, because an empty list has no header.
+            let members = bounded(&row, "members", MAX_MEMBERS, OPERATION).unwrap_or_default();
+            if let Ok(bucket) = u32::try_from(bucket) {
+                found.push((bucket, members));
+            }
+        }
+        Ok(Unverified::new(found))
+    }
+
+    async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        const OPERATION: &str = "read the head";
+        let row = sqlx::query(
+            "SELECT seq, CASE WHEN typeof(body) = 'blob' AND length(body) <= ?1 THEN body END AS body, \
+             CASE WHEN typeof(mac) = 'blob' AND length(mac) <= ?1 THEN mac END AS mac FROM head WHERE one = 1 LIMIT 1",
+        )
+        .bind(limit(MAX_HEAD))
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let Some(row) = row else {
+            return Ok(Unverified::new(None));
+        };
+        Ok(Unverified::new(Some(HeadRow {
+            seq: unsigned(&row, "seq", OPERATION)?,
+            body: bounded(&row, "body", MAX_HEAD, OPERATION)?,
+            mac: bounded(&row, "mac", MAX_HEAD, OPERATION)?,
+        })))
+    }
+
+    async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError> {
+        const OPERATION: &str = "read an event";
+        let row = sqlx::query(
+            "SELECT b.idx IS NOT NULL AS kept, \
+             CASE WHEN typeof(e.leaf) = 'blob' AND length(e.leaf) <= ?2 THEN e.leaf END AS leaf, \
+             CASE WHEN typeof(b.salt) = 'blob' AND length(b.salt) <= 64 THEN b.salt END AS salt, \
+             CASE WHEN typeof(b.body) = 'blob' AND length(b.body) <= ?3 THEN b.body END AS body \
+             FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx WHERE e.idx = ?1 LIMIT 1",
+        )
+        .bind(signed(index))
+        .bind(limit(MAX_LEAF))
+        .bind(limit(MAX_BODY))
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let Some(row) = row else {
+            return Ok(Unverified::new(None));
+        };
+        let body = if row.try_get::<bool, _>("kept").unwrap_or(false) {
+            Some(BodyRow {
+                salt: bounded(&row, "salt", 64, OPERATION)?,
+                body: bounded(&row, "body", MAX_BODY, OPERATION)?,
+            })
+        } else {
+            None
+        };
+        Ok(Unverified::new(Some(EventRow {
+            leaf: bounded(&row, "leaf", MAX_LEAF, OPERATION)?,
+            body,
+        })))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        let mut slot = self.writer.lock().await;
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => SqliteConnection::connect_with(&self.options)
+                .await
+                .map_err(|e| CommitError::NotWritten(unavailable("reopen the database")(e)))?,
+        };
+        let outcome = write(&mut connection, batch).await;
+        // After a failure the connection's state is not known: the next commit opens another.
+        if !matches!(
+            outcome,
+            Err(CommitError::NotWritten(_) | CommitError::Unknown(_))
+        ) {
+            *slot = Some(connection);
+        }
+        outcome
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT one FROM head LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await
+            .map(|_| ())
+            .map_err(unavailable("ping"))
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(connection) = self.writer.lock().await.take() {
+            // The last connection that closes folds the WAL back into the file.
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// After a crash here: before COMMIT returns, either nothing or everything of the batch is in
+/// the file (WAL, synchronous=FULL); after it returned, everything is.
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), CommitError> {
+    let failed = |operation| move |e| CommitError::NotWritten(unavailable(operation)(e));
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(failed("begin"))?;
+    let moved = sqlx::query(
+        "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
+         WHERE EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head)) \
+         ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
+    )
+    .bind(signed(batch.head.seq))
+    .bind(&batch.head.body)
+    .bind(&batch.head.mac)
+    .bind(signed(batch.parent))
+    .execute(&mut *transaction)
+    .await
+    .map_err(failed("move the head"))?;
+    if moved.rows_affected() != 1 {
+        return Err(CommitError::LostRace);
+    }
+    if !batch.records.is_empty() {
+        let mut query =
+            QueryBuilder::<Db>::new("INSERT INTO records (id, generation, sealed) ");
+        query.push_values(&batch.records, |mut row, (id, generation, sealed)| {
+            row.push_bind(id.as_bytes().as_slice())
+                .push_bind(signed(*generation))
+                .push_bind(sealed.as_slice());
+        });
+        query.push(
+            " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed",
+        );
+        query
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write records"))?;
+    }
+    if !batch.members.is_empty() {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO bucket_members (bucket, members) ");
+        query.push_values(&batch.members, |mut row, (bucket, members)| {
+            row.push_bind(i64::from(*bucket))
+                .push_bind(members.as_slice());
+        });
+        query.push(" ON CONFLICT (bucket) DO UPDATE SET members = excluded.members");
+        query
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write member lists"))?;
+    }
+    if !batch.entries.is_empty() {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO log_entries (idx, leaf) ");
+        query.push_values(&batch.entries, |mut row, (index, leaf)| {
+            row.push_bind(signed(*index)).push_bind(leaf.as_slice());
+        });
+        query
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("append to the log"))?;
+    }
+    if !batch.bodies.is_empty() {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO log_bodies (idx, salt, body) ");
+        query.push_values(&batch.bodies, |mut row, (index, body)| {
+            row.push_bind(signed(*index))
+                .push_bind(body.salt.as_slice())
+                .push_bind(body.body.as_slice());
+        });
+        query
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write event bodies"))?;
+    }
+    transaction
+        .commit()
+        .await
+        .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+}

@@ -1,0 +1,418 @@
+//! Epochs: from one login to the next, and the way back after the token went away.
+//!
+//! The lock around the phase is the rule of the whole backend: whoever is
+//! inside the module holds it for reading, whoever finalizes or initializes the
+//! module holds it for writing. So C_Finalize never runs beneath a call. A call
+//! that never returns therefore also holds recovery up; the pool shows it as stuck.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use cryptoki::session::Session;
+
+use super::{
+    Options,
+    keys::{KeyTable, Scan},
+    mechanism::{self, Attempt, Trouble},
+    token::{self, Connection, Module},
+};
+use crate::{
+    encoding,
+    error::{Error, Result},
+    id::KeyId,
+    public_key::PublicKey,
+    report::TokenDescription,
+    secret::Secret,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A token that is logged in and whose keys were found sound.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub(super) number: u64,
+    pub(super) connection: Connection,
+    pub(super) keys: KeyTable,
+    answers: Arc<KnownAnswers>,
+}
+
+/// What the keys answered when this process first saw each of them. Another
+/// token with the same label, the same PIN and keys of the same names gives
+/// other answers.
+#[derive(Debug, Default)]
+struct KnownAnswers {
+    macs: BTreeMap<KeyId, Arc<Secret<32>>>,
+    publics: BTreeMap<KeyId, PublicKey>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Up(Box<Epoch>),
+    /// What calls are told meanwhile.
+    Down(Error),
+}
+
+/// What the workers' custodies, the recovery thread and the backend share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    options: Options,
+    module: Mutex<Option<Module>>,
+    phase: RwLock<Phase>,
+    recovering: AtomicBool,
+    /// Set once, when the token refused the PIN; nothing clears it.
+    refused: Mutex<Option<Error>>,
+    answers: Mutex<Arc<KnownAnswers>>,
+    description: Mutex<TokenDescription>,
+    logins: AtomicU64,
+    epochs: AtomicU64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            options,
+            module: Mutex::default(),
+            phase: RwLock::new(Phase::Idle),
+            recovering: AtomicBool::new(false),
+            refused: Mutex::default(),
+            answers: Mutex::default(),
+            description: Mutex::default(),
+            logins: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn login_attempts(&self) -> u64 {
+        self.logins.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epochs.load(Ordering::SeqCst)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Phase> {
+        self.phase.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a call inside the module, if the token is up. Never waits: during a
+    /// recovery the lock is held for writing, and the caller is told so at once.
+    pub(super) fn with_epoch<T>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(&Epoch) -> T,
+    ) -> Result<T> {
+        self.check_refused()?;
+        let phase = match self.phase.try_read() {
+            Ok(phase) => phase,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::unavailable(
+                    operation,
+                    "the token is being recovered",
+                ));
+            }
+        };
+        match &*phase {
+            Phase::Up(epoch) => Ok(call(epoch)),
+            Phase::Down(Error::Unavailable { reason, .. }) => {
+                Err(Error::unavailable(operation, reason.clone()))
+            }
+            Phase::Down(error) => Err(error.clone()),
+            Phase::Idle => Err(Error::unavailable(operation, "no epoch has begun")),
+        }
+    }
+
+    /// No epoch stands and nobody is at work on the next: after `provision`, or
+    /// where the recovery thread could not be started.
+    pub(super) fn lies_idle(&self) -> bool {
+        match self.phase.try_read() {
+            Ok(phase) => !matches!(*phase, Phase::Up(_)),
+            Err(_) => false,
+        }
+    }
+
+    fn check_refused(&self) -> Result<()> {
+        locked(&self.refused).clone().map_or(Ok(()), Err)
+    }
+
+    /// Begins the first epoch, patient with errors that pass.
+    pub(super) fn ensure_up(&self) -> Result<()> {
+        self.check_refused()?;
+        let present = self.with_epoch("open", |_| ());
+        if present.is_ok() || self.recovering.load(Ordering::SeqCst) {
+            return present;
+        }
+        let mut phase = self.write();
+        if matches!(*phase, Phase::Up(_)) {
+            return Ok(());
+        }
+        let epoch = self.patiently(|| self.begin())?;
+        *phase = Phase::Up(Box::new(epoch));
+        Ok(())
+    }
+
+    /// Repeats what fails in passing. Two processes that start on one SoftHSM
+    /// token disturb each other, and a network token may be a moment late.
+    fn patiently<T>(&self, attempt: impl Fn() -> Attempt<T>) -> Result<T> {
+        let give_up = Instant::now() + self.options.start_patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Trouble::Sick(_)) if Instant::now() + pause < give_up => {
+                    thread::sleep(pause);
+                    pause = pause.saturating_mul(2);
+                }
+                Err(trouble) => return Err(self.remember(trouble.into_error("start"))),
+            }
+        }
+    }
+
+    /// A refused PIN is remembered for the life of the process.
+    fn remember(&self, error: Error) -> Error {
+        if matches!(error, Error::PinRefused { .. }) {
+            *locked(&self.refused) = Some(error.clone());
+        }
+        error
+    }
+
+    fn module(&self) -> Result<Module> {
+        let mut module = locked(&self.module);
+        if let Some(module) = &*module {
+            return Ok(module.clone());
+        }
+        Ok(module.insert(Module::load(&self.options)?).clone())
+    }
+
+    fn connect(&self) -> Attempt<Connection> {
+        // Checked here too: no path may present a refused PIN again.
+        self.check_refused()?;
+        let connection = Connection::begin(&self.module()?, &self.options, &self.logins)?;
+        *locked(&self.description) = connection.description.clone();
+        Ok(connection)
+    }
+
+    /// One attempt at a whole epoch. On any failure the module is finalized again.
+    fn begin(&self) -> Attempt<Epoch> {
+        let connection = self.connect()?;
+        match self.check_keys(&connection) {
+            Ok((keys, answers)) => Ok(Epoch {
+                number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
+                connection,
+                keys,
+                answers,
+            }),
+            Err(trouble) => {
+                connection.end();
+                Err(trouble)
+            }
+        }
+    }
+
+    fn check_keys(&self, connection: &Connection) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
+        let session = connection.open_session()?;
+        let checked = self.check_keys_on(&session);
+        let _ = session.close();
+        checked
+    }
+
+    fn check_keys_on(&self, session: &Session) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
+        let keys = Scan::of(session)?.table()?;
+        let fresh = KnownAnswers::ask(session, &keys)?;
+        let mut answers = locked(&self.answers);
+        answers.refuse_another_token(&fresh)?;
+        *answers = Arc::new(fresh);
+        Ok((keys, Arc::clone(&answers)))
+    }
+
+    /// Work on the token outside of any epoch: it ends the present one.
+    pub(super) fn exclusively<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.check_refused()?;
+        let mut phase = self.write();
+        end(&mut phase, Phase::Idle);
+        let connection = self.patiently(|| self.connect())?;
+        let outcome = work(&connection);
+        connection.end();
+        outcome
+    }
+
+    pub(super) fn describe(&self) -> TokenDescription {
+        let known = locked(&self.description).clone();
+        if !known.label.is_empty() {
+            return known;
+        }
+        let phase = self.write();
+        let seen = match *phase {
+            Phase::Idle => self
+                .module()
+                .ok()
+                .and_then(|module| token::glance(&module, &self.options).ok()),
+            Phase::Up(_) | Phase::Down(_) => None,
+        };
+        drop(phase);
+        seen.unwrap_or_else(|| TokenDescription {
+            module: self.options.module.clone(),
+            ..TokenDescription::default()
+        })
+    }
+
+    /// Starts the one recovery thread, unless it runs or the sick epoch is
+    /// over already.
+    pub(super) fn recover(self: &Arc<Self>, sick: u64, reason: &str) {
+        if self.recovering.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if self.epoch() != sick {
+            self.recovering.store(false, Ordering::SeqCst);
+            return;
+        }
+        tracing::warn!(epoch = sick, reason, "the token is sick; recovering");
+        let shared = Arc::downgrade(self);
+        let reason = reason.to_owned();
+        let spawned = thread::Builder::new()
+            .name("token-recovery".to_owned())
+            .spawn(move || recover(&shared, sick, &reason));
+        if spawned.is_err() {
+            self.recovering.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// One round of recovery; true when there is nothing more to do.
+    fn recover_once(&self, sick: u64, reason: &str) -> bool {
+        let mut phase = self.write();
+        if matches!(&*phase, Phase::Up(epoch) if epoch.number != sick) {
+            self.recovering.store(false, Ordering::SeqCst);
+            return true;
+        }
+        end(
+            &mut phase,
+            Phase::Down(Error::unavailable("recover", reason)),
+        );
+        let outcome = self
+            .begin()
+            .map_err(|trouble| self.remember(trouble.into_error("recover")));
+        let done = match outcome {
+            Ok(epoch) => {
+                tracing::info!(epoch = epoch.number, "the token is back");
+                *phase = Phase::Up(Box::new(epoch));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the token is not back yet");
+                let refused = matches!(error, Error::PinRefused { .. });
+                *phase = Phase::Down(error);
+                refused
+            }
+        };
+        if done {
+            self.recovering.store(false, Ordering::SeqCst);
+        }
+        done
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
+        end(phase, Phase::Idle);
+    }
+}
+
+/// Ends the epoch, if there is one. Workers notice by its number.
+fn end(phase: &mut Phase, next: Phase) {
+    if let Phase::Up(epoch) = std::mem::replace(phase, next) {
+        epoch.connection.end();
+    }
+}
+
+/// Tries until the token is back, with growing pauses. It holds nothing while
+/// it pauses, and ends when the backend is gone.
+fn recover(shared: &Weak<Shared>, sick: u64, reason: &str) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if shared.recover_once(sick, reason) {
+            return;
+        }
+        let longest = shared.options.recovery_pause;
+        drop(shared);
+        thread::sleep(pause.min(longest));
+        pause = pause.saturating_mul(2).min(longest);
+    }
+}
+
+impl KnownAnswers {
+    fn ask(session: &Session, keys: &KeyTable) -> Attempt<Self> {
+        let mut answers = Self::default();
+        let message = encoding::known_answer();
+        for (id, handle) in &keys.secrets {
+            let mac = mechanism::hmac(session, *handle, &message)?;
+            answers.macs.insert(*id, Arc::new(mac));
+        }
+        for (id, (handle, public)) in &keys.pairs {
+            check_signature(session, *id, (*handle, public), &message)?;
+            answers.publics.insert(*id, *public);
+        }
+        Ok(answers)
+    }
+
+    /// Every key that was there before must be there and answer as before; new
+    /// versions may have come.
+    fn refuse_another_token(&self, fresh: &Self) -> Result<()> {
+        let macs = self.macs.iter().all(|(id, before)| {
+            let now = fresh.macs.get(id);
+            now.is_some_and(|now| now.ct_eq(before))
+        });
+        let publics = self
+            .publics
+            .iter()
+            .all(|(id, before)| fresh.publics.get(id) == Some(before));
+        if macs && publics {
+            return Ok(());
+        }
+        Err(Error::Misconfigured(
+            "the token that answers now is not the one this process started with: its keys give \
+             other answers; put the right token back, or restart if the change was meant"
+                .to_owned(),
+        ))
+    }
+}
+
+fn check_signature(
+    session: &Session,
+    id: KeyId,
+    (handle, public): (cryptoki::object::ObjectHandle, &PublicKey),
+    message: &[u8],
+) -> Attempt<()> {
+    let signature = mechanism::ecdsa(session, handle, &mechanism::sha256(message))?;
+    if public.verifies(message, &signature) {
+        return Ok(());
+    }
+    Err(Trouble::Final(Error::Misconfigured(format!(
+        "the private and the public key {id} in the token do not belong together"
+    ))))
+}
+
+impl Epoch {
+    /// Health by known answer, on this session.
+    pub(super) fn probe(&self, session: &Session) -> Attempt<()> {
+        let asked = KnownAnswers::ask(session, &self.keys);
+        let judged = asked.and_then(|fresh| Ok(self.answers.refuse_another_token(&fresh)?));
+        // Whatever is wrong, the next epoch finds out; this one is over.
+        judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
+    }
+}

@@ -1,0 +1,107 @@
+//! The PKCS#11 backend: any token behind a module, SoftHSM2 included.
+//!
+//! What it relies on is the small set that modules agree on: CKM_SHA256_HMAC
+//! with a 32-byte secret, raw CKM_ECDSA over a host digest, C_GenerateRandom.
+//! What it does not rely on are return codes: they differ between modules, so
+//! health is decided by known answers alone.
+//!
+//! The life of a token session is an *epoch*: initialize, log in once, find
+//! the keys, check them, take known answers. A failing operation gets one fresh
+//! session; if the known answer is wrong there too, one thread ends the epoch
+//! and begins the next, and everybody else is told at once to come back later.
+//!
+//! PKCS#11 state belongs to the process: use one backend per module and process.
+
+mod epoch;
+mod keys;
+mod mechanism;
+mod provision;
+mod session;
+mod token;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use self::{epoch::Shared, session::Pkcs11Custody};
+use crate::{
+    custody::{Backend, Custody},
+    error::Result,
+    report::{KeyReport, ProvisionReport, TokenDescription},
+    secret::SecretBytes,
+};
+
+/// Which token, and how patient to be with it.
+#[derive(Debug)]
+pub struct Options {
+    /// The PKCS#11 module, a shared library.
+    pub module: PathBuf,
+    /// The token's label. Exactly one token may have it.
+    pub token_label: String,
+    /// The token's serial number, where labels alone are ambiguous.
+    pub token_serial: Option<String>,
+    /// The user PIN.
+    pub pin: SecretBytes,
+    /// How long a start may wait for a token that answers with passing errors.
+    pub start_patience: Duration,
+    /// The longest pause between two attempts to recover.
+    pub recovery_pause: Duration,
+}
+
+impl Options {
+    /// A token by label, with the usual patience.
+    #[must_use]
+    pub fn new(module: impl Into<PathBuf>, token_label: &str, pin: SecretBytes) -> Self {
+        Self {
+            module: module.into(),
+            token_label: token_label.to_owned(),
+            token_serial: None,
+            pin,
+            start_patience: Duration::from_secs(3),
+            recovery_pause: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A token behind a PKCS#11 module. Nothing is loaded before the first use.
+#[derive(Debug)]
+pub struct Pkcs11Backend(Arc<Shared>);
+
+impl Pkcs11Backend {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Shared::new(options)))
+    }
+
+    /// How often this process has presented the PIN: once per epoch, and never
+    /// again after a refusal.
+    #[must_use]
+    pub fn login_attempts(&self) -> u64 {
+        self.0.login_attempts()
+    }
+}
+
+impl Backend for Pkcs11Backend {
+    fn open(&self) -> Result<Box<dyn Custody>> {
+        self.0.ensure_up()?;
+        Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.0))))
+    }
+
+    fn describe(&self) -> TokenDescription {
+        self.0.describe()
+    }
+
+    fn inspect(&self) -> Result<Vec<KeyReport>> {
+        self.0.exclusively(|connection| {
+            connection.with_session("inspect", |session| Ok(keys::Scan::of(session)?.reports()))
+        })
+    }
+
+    fn provision(&self, dry_run: bool) -> Result<ProvisionReport> {
+        self.0.exclusively(|connection| {
+            connection.with_session("provision", |session| provision::run(session, dry_run))
+        })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+}

@@ -1,0 +1,163 @@
+//! A worker's custody: one session, thrown away after any error.
+//!
+//! Opened by the pool, one per thread. An operation that a session left active
+//! would make its next one fail, so a session that ever failed is never used
+//! again. The operations here change nothing in the token, so each may be
+//! repeated once on a fresh session.
+
+use std::sync::Arc;
+
+use cryptoki::session::Session;
+
+use super::{
+    epoch::{Epoch, Shared},
+    keys::Scan,
+    mechanism::{self, Attempt, Trouble},
+};
+use crate::{
+    custody::{Custody, check_message},
+    error::{Error, Result},
+    id::{KeyId, KeyPurpose},
+    public_key::PublicKey,
+    report::KeyReport,
+    secret::Secret,
+};
+
+pub(super) struct Pkcs11Custody {
+    shared: Arc<Shared>,
+    /// With the number of its epoch: after that epoch the handle means nothing,
+    /// or worse, somebody else's session.
+    session: Option<(u64, Session)>,
+}
+
+impl Pkcs11Custody {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            session: None,
+        }
+    }
+
+    /// Runs an operation; after a failure once more on a fresh session that
+    /// gave the known answer; after a failure there, recovery.
+    fn run<T>(
+        &mut self,
+        operation: &'static str,
+        mut call: impl FnMut(&Session, &Epoch) -> Attempt<T>,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        let (epoch, reason) = match shared.with_epoch(operation, |epoch| {
+            self.twice(epoch, &mut call)
+                .map_err(|trouble| (epoch.number, trouble))
+        }) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err((_, Trouble::Final(error)))) => return Err(error),
+            Ok(Err((epoch, Trouble::Sick(reason)))) => (epoch, reason),
+            Err(error) => {
+                if shared.lies_idle() {
+                    shared.recover(shared.epoch(), "no epoch");
+                }
+                return Err(error);
+            }
+        };
+        shared.recover(epoch, &reason);
+        Err(Error::Unavailable { operation, reason })
+    }
+
+    fn twice<T>(
+        &mut self,
+        epoch: &Epoch,
+        call: &mut impl FnMut(&Session, &Epoch) -> Attempt<T>,
+    ) -> Attempt<T> {
+        match self.once(epoch, call) {
+            Err(Trouble::Sick(reason)) => {
+                tracing::debug!(reason, "one operation failed; trying a fresh session");
+                self.once(epoch, &mut |session, epoch| epoch.probe(session))?;
+                self.once(epoch, call)
+            }
+            settled => settled,
+        }
+    }
+
+    /// One attempt on the session at hand, or a new one. A sick one is closed.
+    fn once<T>(
+        &mut self,
+        epoch: &Epoch,
+        call: &mut impl FnMut(&Session, &Epoch) -> Attempt<T>,
+    ) -> Attempt<T> {
+        let session = match self.session.take() {
+            Some((number, session)) if number == epoch.number => session,
+            // Of an epoch that was finalized: forgotten, not closed.
+            _ => epoch.connection.open_session()?,
+        };
+        let outcome = call(&session, epoch);
+        if matches!(outcome, Err(Trouble::Sick(_))) {
+            let _ = session.close();
+        } else {
+            self.session = Some((epoch.number, session));
+        }
+        outcome
+    }
+}
+
+impl Custody for Pkcs11Custody {
+    fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
+        let newest = |epoch: &Epoch| epoch.keys.newest(purpose);
+        self.shared.with_epoch("current", newest)?.ok_or_else(|| {
+            let name = purpose.name();
+            Error::Misconfigured(format!("the token holds no {name} key"))
+        })
+    }
+
+    fn holds(&self, key: KeyId) -> Result<bool> {
+        self.shared
+            .with_epoch("holds", |epoch| epoch.keys.holds(key))
+    }
+
+    fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        check_message(message)?;
+        self.run("hmac", |session, epoch| {
+            mechanism::hmac(session, epoch.keys.secret(key)?, message)
+        })
+    }
+
+    fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
+        self.run("sign", |session, epoch| {
+            let (handle, _) = epoch.keys.pair(key)?;
+            mechanism::ecdsa(session, handle, digest)
+        })
+    }
+
+    fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
+        self.shared
+            .with_epoch("public key", |epoch| epoch.keys.pair(key))?
+            .map(|(_, public)| public)
+    }
+
+    fn random(&mut self, out: &mut [u8]) -> Result<()> {
+        self.run("random", |session, _| mechanism::random(session, out))
+    }
+
+    fn inventory(&mut self) -> Result<Vec<KeyReport>> {
+        self.run("inventory", |session, _| Ok(Scan::of(session)?.reports()))
+    }
+
+    fn probe(&mut self) -> Result<()> {
+        self.run("probe", |session, epoch| epoch.probe(session))
+    }
+}
+
+impl Drop for Pkcs11Custody {
+    /// Closes the session if its epoch still stands. The lock that
+    /// [`Shared::with_epoch`] holds keeps it standing meanwhile.
+    fn drop(&mut self) {
+        let Some((number, session)) = self.session.take() else {
+            return;
+        };
+        let _ = self.shared.with_epoch("close", |epoch| {
+            if epoch.number == number {
+                let _ = session.close();
+            }
+        });
+    }
+}

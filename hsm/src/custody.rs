@@ -1,0 +1,197 @@
+//! The custody trait: what every token must be able to do, and nothing that
+//! only some can.
+//!
+//! Implemented by the backends, called from the worker threads of [`crate::pool`].
+//! The trait is synchronous because tokens are. Two symmetric primitives are
+//! built here from one, HMAC-SHA-256, because it behaves alike everywhere.
+
+use crate::{
+    encoding,
+    error::{Error, Result},
+    id::{KeyId, KeyPurpose},
+    public_key::PublicKey,
+    report::{KeyReport, ProvisionReport, TokenDescription},
+    secret::Secret,
+};
+
+/// The longest message that is given to a token for one HMAC, in bytes.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// One worker's way to the token: a session and what it needs. Not shared
+/// between threads.
+pub trait Custody: Send {
+    /// The newest key of a purpose.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while the token is away.
+    fn current(&self, purpose: KeyPurpose) -> Result<KeyId>;
+
+    /// Whether the token holds this key: the allow-list for key versions that
+    /// are read from stored bytes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while the token is away.
+    fn holds(&self, key: KeyId) -> Result<bool>;
+
+    /// HMAC-SHA-256 inside the token. Backends implement it; callers use
+    /// [`Custody::derive`] and [`Custody::mac`], which keep the keys apart.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or [`Error::Misconfigured`] for a key that is not there.
+    fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>>;
+
+    /// ECDSA P-256 over a SHA-256 digest that the host computed; r || s.
+    ///
+    /// # Errors
+    /// As for [`Custody::hmac`]; [`Error::Invalid`] for a key that does not sign.
+    fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]>;
+
+    /// The public half of a signing key.
+    ///
+    /// # Errors
+    /// As for [`Custody::sign`].
+    fn public_key(&mut self, key: KeyId) -> Result<PublicKey>;
+
+    /// Random bytes made by the token.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn random(&mut self, out: &mut [u8]) -> Result<()>;
+
+    /// Every key of ours in the token, with its attributes judged.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn inventory(&mut self) -> Result<Vec<KeyReport>>;
+
+    /// Health by known answer: each HMAC key repeats its first answer, and a
+    /// signature verifies. No return code is believed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::Misconfigured`] when another token answers.
+    fn probe(&mut self) -> Result<()>;
+
+    /// SP 800-108r1 KDF in counter mode, PRF HMAC-SHA-256, one block of 256
+    /// bits, from a wrap key. `context_hash` is SHA-256 over the context, so
+    /// the input is short and of fixed shape whatever the context holds.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that is not a wrap key (a MAC key must
+    /// never produce an encryption key) or a label with a zero byte, which
+    /// would blur the end of the label; else as for [`Custody::hmac`].
+    fn derive(&mut self, key: KeyId, label: &[u8], context_hash: &[u8; 32]) -> Result<Secret<32>> {
+        require(key, KeyPurpose::Wrap)?;
+        if label.is_empty() || label.len() > 64 || label.contains(&0) {
+            return Err(Error::invalid(
+                "derivation label",
+                "expected 1 to 64 bytes, none zero",
+            ));
+        }
+        self.hmac(key, &encoding::kdf_block(label, context_hash))
+    }
+
+    /// HMAC with a MAC key over a statement of [`crate::encoding`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that is not a MAC key or a message above
+    /// [`MAX_MESSAGE`]; else as for [`Custody::hmac`].
+    fn mac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        require(key, KeyPurpose::Mac)?;
+        check_message(message)?;
+        self.hmac(key, message)
+    }
+}
+
+fn require(key: KeyId, purpose: KeyPurpose) -> Result<()> {
+    if key.purpose == purpose {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "key purpose",
+        format!("{key} is not a {} key", purpose.name()),
+    ))
+}
+
+/// Refuses a message that a token might refuse. Without this bound an outsider's
+/// long input would look like a sick token and set off a recovery.
+pub(crate) fn check_message(message: &[u8]) -> Result<()> {
+    if message.len() > MAX_MESSAGE {
+        return Err(Error::invalid(
+            "message",
+            format!("more than {MAX_MESSAGE} bytes for one HMAC"),
+        ));
+    }
+    Ok(())
+}
+
+/// A kind of token, as configured. Opens one [`Custody`] per worker.
+pub trait Backend: Send + Sync + 'static {
+    /// Opens a worker's custody; the first call starts the token session epoch
+    /// and checks every key.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::PinRefused`] or [`Error::Misconfigured`].
+    fn open(&self) -> Result<Box<dyn Custody>>;
+
+    /// What the token says of itself; fields stay empty while it is not reachable.
+    fn describe(&self) -> TokenDescription;
+
+    /// Lists the keys with verdicts, also when they are not fit for use.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::PinRefused`] or [`Error::Misconfigured`].
+    fn inspect(&self) -> Result<Vec<KeyReport>>;
+
+    /// Makes the keys that are missing and nothing else. Not for a serving
+    /// daemon: it starts a new epoch.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] when a key is double or wrong: nothing is made
+    /// then, and nothing is ever deleted.
+    fn provision(&self, dry_run: bool) -> Result<ProvisionReport>;
+
+    /// Counts the token session epochs of this process, from 1; 0 before the first.
+    fn epoch(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::software::SoftCustody;
+
+    #[test]
+    fn keys_keep_to_their_purpose() {
+        let mut custody = SoftCustody::new();
+        let wrap = KeyId::new(KeyPurpose::Wrap, 1);
+        let mac = KeyId::new(KeyPurpose::Mac, 1);
+        assert!(custody.derive(wrap, b"label", &[0; 32]).is_ok());
+        assert!(custody.mac(mac, b"message").is_ok());
+        assert!(matches!(
+            custody.derive(mac, b"label", &[0; 32]),
+            Err(Error::Invalid { .. })
+        ));
+        assert!(matches!(
+            custody.mac(wrap, b"m"),
+            Err(Error::Invalid { .. })
+        ));
+        let bind = KeyId::new(KeyPurpose::Bind, 1);
+        assert!(matches!(
+            custody.mac(bind, b"m"),
+            Err(Error::Invalid { .. })
+        ));
+    }
+
+    #[test]
+    fn bad_labels_and_long_messages_are_refused() {
+        let mut custody = SoftCustody::new();
+        let wrap = KeyId::new(KeyPurpose::Wrap, 1);
+        for label in [&b""[..], b"a\0b", &[1; 65]] {
+            assert!(custody.derive(wrap, label, &[0; 32]).is_err());
+        }
+        let mac = KeyId::new(KeyPurpose::Mac, 1);
+        assert!(custody.mac(mac, &[0; MAX_MESSAGE]).is_ok());
+        assert!(custody.mac(mac, &[0; MAX_MESSAGE + 1]).is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! The statements that the token's MAC key authenticates, as values.
+//!
+//! Called by the daemon inside a token job. Each function pairs one statement
+//! of `encoding` with the one key version that may make it.
+
+use crate::{
+    custody::Custody,
+    encoding,
+    error::{Error, Result},
+    id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind},
+    secret::Secret,
+};
+
+/// The key of all statements here. Identifiers and peppers cannot be computed
+/// anew from what is stored, so they stay with the first version for the life
+/// of the realm; a newer MAC key would silently hide every account.
+pub const ROOT_MAC: KeyId = KeyId {
+    purpose: KeyPurpose::Mac,
+    version: 1,
+};
+
+/// The longest natural name of a record, in bytes.
+pub const MAX_NATURAL: usize = 1024;
+
+/// Which host-side tokens an epoch key seals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EpochUse {
+    Session,
+    Ceremony,
+}
+
+/// The identifier of a record. `natural` is the name by which the daemon knows
+/// it: an account's 16 bytes, an alias, [`encoding::REALM_RECORD`].
+///
+/// # Errors
+/// [`Error::Invalid`] for a natural name above [`MAX_NATURAL`], or when exactly
+/// one of kind and app is that of the realm; else the token's.
+pub fn record_id(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    kind: RecordKind,
+    natural: &[u8],
+) -> Result<RecordId> {
+    check_app(kind, app)?;
+    if natural.len() > MAX_NATURAL {
+        return Err(Error::invalid(
+            "natural name",
+            format!("more than {MAX_NATURAL} bytes"),
+        ));
+    }
+    let statement = encoding::record_id(realm, app, kind, natural);
+    Ok(RecordId(*custody.mac(ROOT_MAC, &statement)?.expose()))
+}
+
+/// The identifier of the one record of the realm itself.
+///
+/// # Errors
+/// The token's.
+pub fn realm_record_id(custody: &mut dyn Custody, realm: &RealmName) -> Result<RecordId> {
+    record_id(
+        custody,
+        realm,
+        &AppId::REALM,
+        RecordKind::Realm,
+        encoding::REALM_RECORD,
+    )
+}
+
+/// The pepper for the PINs of one account: without the token a stolen verifier
+/// cannot be tried against any guess.
+///
+/// # Errors
+/// The token's.
+pub fn pin_pepper(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    account: &RecordId,
+) -> Result<Secret<32>> {
+    custody.mac(ROOT_MAC, &encoding::pin_pepper(realm, app, account))
+}
+
+/// The key of epoch `number` for sealing tokens on the host. It lives in host
+/// memory, so a caller changes the number often and forgets old keys.
+///
+/// # Errors
+/// The token's.
+pub fn epoch_key(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    usage: EpochUse,
+    number: u64,
+) -> Result<Secret<32>> {
+    let statement = match usage {
+        EpochUse::Session => encoding::session_epoch_key(realm, number),
+        EpochUse::Ceremony => encoding::ceremony_epoch_key(realm, number),
+    };
+    custody.mac(ROOT_MAC, &statement)
+}
+
+/// The account identifier for an idempotency key: the same device key and the
+/// same key always name the same account, so a repeated creation finds the
+/// first one and no table of keys is needed. UUID version 8 (RFC 9562,
+/// section 5.8): 122 of its bits are MAC.
+///
+/// # Errors
+/// [`Error::Invalid`] when the two texts together are too long; else the token's.
+pub fn account_id_from_idempotency_key(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    jkt: &str,
+    key: &str,
+) -> Result<AccountId> {
+    let statement = encoding::idempotent_account_id(realm, app, jkt, key);
+    let tag = custody.mac(ROOT_MAC, &statement)?;
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(tag.expose()) {
+        *to = *from;
+    }
+    Ok(AccountId(
+        uuid::Builder::from_custom_bytes(bytes)
+            .into_uuid()
+            .into_bytes(),
+    ))
+}
+
+/// The realm's own record carries the reserved app, and no other kind does.
+pub(crate) fn check_app(kind: RecordKind, app: &AppId) -> Result<()> {
+    if (kind == RecordKind::Realm) == (*app == AppId::REALM) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "record kind",
+        "the reserved app belongs to the realm's record, and to no other",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::software::SoftCustody;
+
+    #[test]
+    fn every_field_of_a_record_id_counts() {
+        let mut custody = SoftCustody::new();
+        let realms = ["r1", "r2"].map(|r| RealmName::parse(r).unwrap());
+        let apps = ["a1", "a2"].map(|a| AppId::parse(a).unwrap());
+        let mut seen = BTreeSet::new();
+        for realm in &realms {
+            for app in &apps {
+                for kind in [
+                    RecordKind::Account,
+                    RecordKind::Alias,
+                    RecordKind::Tombstone,
+                ] {
+                    for natural in [&b"x"[..], b"y", b""] {
+                        seen.insert(record_id(&mut custody, realm, app, kind, natural).unwrap());
+                    }
+                }
+            }
+            seen.insert(realm_record_id(&mut custody, realm).unwrap());
+        }
+        assert_eq!(seen.len(), 2 * 2 * 3 * 3 + 2);
+    }
+
+    #[test]
+    fn the_reserved_app_is_for_the_realm_record_only() {
+        let mut custody = SoftCustody::new();
+        let realm = RealmName::parse("r").unwrap();
+        let app = AppId::parse("a").unwrap();
+        assert!(record_id(&mut custody, &realm, &app, RecordKind::Realm, b"").is_err());
+        assert!(
+            record_id(
+                &mut custody,
+                &realm,
+                &AppId::REALM,
+                RecordKind::Account,
+                b""
+            )
+            .is_err()
+        );
+        let long = [0; MAX_NATURAL + 1];
+        assert!(record_id(&mut custody, &realm, &app, RecordKind::Alias, &long).is_err());
+    }
+
+    #[test]
+    fn an_idempotent_account_is_a_version_8_uuid_and_stays() {
+        let mut custody = SoftCustody::new();
+        let realm = RealmName::parse("r").unwrap();
+        let app = AppId::parse("a").unwrap();
+        let mut make = |jkt, key| {
+            account_id_from_idempotency_key(&mut custody, &realm, &app, jkt, key).unwrap()
+        };
+        let id = make("jkt", "key");
+        assert_eq!(id, make("jkt", "key"));
+        assert_ne!(id, make("jktk", "ey"));
+        assert_eq!(id.to_string().chars().nth(14), Some('8'));
+        assert!(matches!(id.0[8] >> 6, 0b10));
+    }
+
+    #[test]
+    fn session_and_ceremony_epochs_differ() {
+        let mut custody = SoftCustody::new();
+        let realm = RealmName::parse("r").unwrap();
+        let session = epoch_key(&mut custody, &realm, EpochUse::Session, 1).unwrap();
+        let ceremony = epoch_key(&mut custody, &realm, EpochUse::Ceremony, 1).unwrap();
+        let next = epoch_key(&mut custody, &realm, EpochUse::Session, 2).unwrap();
+        assert!(!session.ct_eq(&ceremony));
+        assert!(!session.ct_eq(&next));
+    }
+}

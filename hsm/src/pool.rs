@@ -1,0 +1,272 @@
+//! The pool: a few threads of their own that hold the sessions of the token, a
+//! bounded queue in front of them and a deadline per call.
+//!
+//! The daemon's only way to the token. A module can hang for minutes, so no
+//! runtime thread ever enters it, no caller waits past its deadline, and a
+//! caller that gave up is not served behind its back. A hung module is not
+//! answered with more threads: those would hang as well. `stuck` shows it.
+
+mod queue;
+mod worker;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use self::{
+    queue::{Job, Queue},
+    worker::{Worker, locked},
+};
+use crate::{
+    counters::Counters,
+    custody::{Backend, Custody},
+    error::{Error, Result},
+};
+
+/// How the pool is built.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Threads, each with a session of its own. Tokens rarely gain from more than a few.
+    pub threads: usize,
+    /// Calls that may wait; one more is answered with [`Error::Busy`].
+    pub queue: usize,
+    /// For a whole call, waiting included.
+    pub deadline: Duration,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            queue: 256,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The pool's state at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolStatus {
+    pub queued: usize,
+    pub running: usize,
+    /// Running calls past their deadline: the module hangs. Only a restart helps
+    /// where it never returns.
+    pub stuck: usize,
+    /// The newest failure of the token, until a later call succeeds.
+    pub last_error: Option<String>,
+    /// Counts the token's session epochs; it rises with each recovery.
+    pub epoch: u64,
+}
+
+/// A handle to the pool; clones share it. The last one to go shuts it down.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    deadline: Duration,
+}
+
+/// What the workers see.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    queue: Queue,
+    counters: Counters,
+    last_error: Mutex<Option<String>>,
+    workers: Vec<Worker>,
+    abandoned: AtomicU64,
+}
+
+impl Pool {
+    /// Opens the token once per thread and starts the threads.
+    ///
+    /// # Errors
+    /// The backend's, when the token cannot be opened now; [`Error::Invalid`]
+    /// for options out of range.
+    pub fn start(backend: Arc<dyn Backend>, options: PoolOptions) -> Result<Self> {
+        check(&options)?;
+        let mut custodies = Vec::with_capacity(options.threads);
+        for _ in 0..options.threads {
+            custodies.push(backend.open()?);
+        }
+        let shared = Arc::new(Shared {
+            backend,
+            queue: Queue::new(options.queue),
+            counters: Counters::default(),
+            last_error: Mutex::new(None),
+            workers: custodies.iter().map(|_| Worker::default()).collect(),
+            abandoned: AtomicU64::new(0),
+        });
+        let pool = Self(Arc::new(Inner {
+            shared: Arc::clone(&shared),
+            threads: Mutex::new(Vec::new()),
+            deadline: options.deadline,
+        }));
+        for (index, custody) in custodies.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            let thread = thread::Builder::new()
+                .name(format!("token-{index}"))
+                .spawn(move || worker::run(&shared, index, custody))
+                .map_err(|error| Error::unavailable("start", error.to_string()))?;
+            locked(&pool.0.threads).push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Runs a job on the token. It may do several operations; they share the
+    /// deadline. A job whose caller gave up before it began is not run.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Deadline`], [`Error::Bug`] after a panic,
+    /// [`Error::Unavailable`] during shutdown; else the job's own.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let waiting = Arc::new(());
+        let (sender, receiver) = oneshot::channel();
+        let expires = self.submit(operation, &waiting, job, |answer| {
+            let _ = sender.send(answer);
+        })?;
+        let outcome = tokio::time::timeout_at(expires.into(), receiver).await;
+        self.settle(operation, outcome.ok().and_then(std::result::Result::ok))
+    }
+
+    /// As [`Pool::call`], for callers without a runtime, such as the CLI.
+    ///
+    /// # Errors
+    /// As for [`Pool::call`].
+    pub fn blocking_call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let waiting = Arc::new(());
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let expires = self.submit(operation, &waiting, job, move |answer| {
+            let _ = sender.try_send(answer);
+        })?;
+        let left = expires.saturating_duration_since(Instant::now());
+        self.settle(operation, receiver.recv_timeout(left).ok())
+    }
+
+    /// Puts a job into the queue; gives the moment at which it expires.
+    fn submit<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        waiting: &Arc<()>,
+        job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+        reply: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Result<Instant> {
+        let expires = Instant::now() + self.0.deadline;
+        let job = Job::new(operation, expires, Arc::downgrade(waiting), job, reply);
+        self.0.shared.queue.push(operation, job)?;
+        Ok(expires)
+    }
+
+    /// What the caller is told when no answer came: its job was dropped unrun or
+    /// is still running past the deadline, or the pool was shut down.
+    fn settle<T>(&self, operation: &'static str, answer: Option<Result<T>>) -> Result<T> {
+        if let Some(answer) = answer {
+            return answer;
+        }
+        if self.0.shared.queue.is_closed() {
+            return Err(Error::unavailable(operation, "shutting down"));
+        }
+        self.0.shared.abandoned.fetch_add(1, Ordering::Relaxed);
+        let error = Error::Deadline { operation };
+        *locked(&self.0.shared.last_error) = Some(error.to_string());
+        Err(error)
+    }
+
+    /// The state for readiness checks and metrics.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let shared = &self.0.shared;
+        let now = Instant::now();
+        let running: Vec<Instant> = shared.workers.iter().filter_map(Worker::expiry).collect();
+        PoolStatus {
+            queued: shared.queue.len(),
+            running: running.len(),
+            stuck: running.iter().filter(|expires| **expires < now).count(),
+            last_error: locked(&shared.last_error).clone(),
+            epoch: shared.backend.epoch(),
+        }
+    }
+
+    /// Name, count and nanoseconds of each kind of token operation, and how
+    /// many calls were given up by their callers.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64, u64)> {
+        let mut totals = self.0.shared.counters.totals();
+        let abandoned = self.0.shared.abandoned.load(Ordering::Relaxed);
+        totals.push(("abandoned", abandoned, 0));
+        totals
+    }
+
+    /// Takes no more calls, lets the running ones finish (at most for one
+    /// deadline), closes the sessions. Calls that wait are answered
+    /// [`Error::Unavailable`]. Also done when the last handle goes.
+    pub fn shutdown(&self) {
+        self.0.shutdown();
+    }
+}
+
+impl Inner {
+    fn shutdown(&self) {
+        self.shared.queue.close();
+        let give_up = Instant::now() + self.deadline;
+        for thread in locked(&self.threads).drain(..) {
+            // A job may own the last handle: a thread cannot wait for itself.
+            if thread.thread().id() == thread::current().id() {
+                continue;
+            }
+            while !thread.is_finished() && Instant::now() < give_up {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                tracing::warn!("a token worker hangs inside the module; left behind at shutdown");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({:?})", self.status())
+    }
+}
+
+fn check(options: &PoolOptions) -> Result<()> {
+    let sound = (1..=64).contains(&options.threads)
+        && (1..=65_536).contains(&options.queue)
+        && !options.deadline.is_zero();
+    if sound {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "token pool",
+        "expected 1 to 64 threads, a queue of 1 to 65536 and a deadline above zero",
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The bounded queue of token jobs.
+//!
+//! Used by the pool alone. It never grows past its capacity and never hands
+//! out a job that nobody waits for any more.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, PoisonError, Weak},
+    time::Instant,
+};
+
+use super::worker::locked;
+use crate::{
+    custody::Custody,
+    error::{Error, Result},
+};
+
+/// What a job tells the worker that ran it.
+pub(super) enum Ran {
+    /// The token did its work.
+    Well,
+    /// The job failed for a reason that says nothing about the token.
+    Refused,
+    /// The token failed.
+    Sick(String),
+    /// The closure panicked; its caller was told.
+    Panicked,
+}
+
+type Body = Box<dyn FnOnce(Result<&mut dyn Custody>) -> Ran + Send>;
+
+/// A call that waits for a worker.
+pub(super) struct Job {
+    pub(super) operation: &'static str,
+    pub(super) expires: Instant,
+    waiting: Weak<()>,
+    body: Body,
+}
+
+impl Job {
+    /// `waiting` is held by the caller: once its last strong reference is gone,
+    /// nobody wants the answer.
+    pub(super) fn new<T: 'static>(
+        operation: &'static str,
+        expires: Instant,
+        waiting: Weak<()>,
+        call: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+        reply: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Self {
+        let body = move |custody: Result<&mut dyn Custody>| {
+            let attempt = AssertUnwindSafe(|| custody.and_then(call));
+            let panicked = |_| Err(Error::Bug { operation });
+            let answer = catch_unwind(attempt).unwrap_or_else(panicked);
+            let ran = judge(&answer);
+            reply(answer);
+            ran
+        };
+        Self {
+            operation,
+            expires,
+            waiting,
+            body: Box::new(body),
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn is_stale(&self) -> bool {
+        Instant::now() >= self.expires || self.waiting.strong_count() == 0
+    }
+
+    /// Runs the call on this custody, or answers it with the error that there is none.
+    pub(super) fn run(self, custody: Result<&mut dyn Custody>) -> Ran {
+        (self.body)(custody)
+    }
+}
+
+fn judge<T>(answer: &Result<T>) -> Ran {
+    match answer {
+        Ok(_) => Ran::Well,
+        Err(Error::Bug { .. }) => Ran::Panicked,
+        Err(error @ (Error::Misconfigured(_) | Error::PinRefused { .. })) => {
+            Ran::Sick(error.to_string())
+        }
+        Err(error) if error.is_retryable() => Ran::Sick(error.to_string()),
+        Err(_) => Ran::Refused,
+    }
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    capacity: usize,
+}
+
+impl Queue {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                jobs: VecDeque::with_capacity(capacity),
+                closed: false,
+            }),
+            arrived: Condvar::new(),
+            capacity,
+        }
+    }
+
+    pub(super) fn push(&self, operation: &'static str, job: Job) -> Result<()> {
+        let mut state = locked(&self.state);
+        if state.closed {
+            return Err(Error::unavailable(operation, "shutting down"));
+        }
+        if state.jobs.len() >= self.capacity {
+            // Make room from those who left before turning anybody away.
+            state.jobs.retain(|job| !job.is_stale());
+        }
+        if state.jobs.len() >= self.capacity {
+            return Err(Error::Busy { operation });
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The next job that somebody still waits for; none once closed.
+    pub(super) fn pop(&self) -> Option<Job> {
+        let mut state = locked(&self.state);
+        loop {
+            if state.closed {
+                return None;
+            }
+            match state.jobs.pop_front() {
+                Some(job) if job.is_stale() => drop(job),
+                Some(job) => return Some(job),
+                None => {
+                    state = self
+                        .arrived
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// Ends all waiting; jobs still queued are dropped, which tells their callers.
+    pub(super) fn close(&self) {
+        let mut state = locked(&self.state);
+        state.closed = true;
+        let left = std::mem::take(&mut state.jobs);
+        drop(state);
+        drop(left);
+        self.arrived.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        locked(&self.state).closed
+    }
+
+    pub(super) fn len(&self) -> usize {
+        locked(&self.state).jobs.len()
+    }
+}

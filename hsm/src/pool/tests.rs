@@ -1,0 +1,208 @@
+//! Tests of the pool on a custody in memory, some of whose calls sleep.
+
+use std::sync::{
+    atomic::{AtomicBool, AtomicUsize},
+    mpsc::channel,
+};
+
+use super::*;
+use crate::{
+    id::{KeyId, KeyPurpose},
+    report::{KeyReport, ProvisionReport, TokenDescription},
+    software::SoftCustody,
+};
+
+#[derive(Default)]
+struct SoftBackend {
+    opened: AtomicUsize,
+    broken: AtomicBool,
+}
+
+impl Backend for SoftBackend {
+    fn open(&self) -> Result<Box<dyn Custody>> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("open", "gone"));
+        }
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(SoftCustody::new()))
+    }
+
+    fn describe(&self) -> TokenDescription {
+        TokenDescription::default()
+    }
+
+    fn inspect(&self) -> Result<Vec<KeyReport>> {
+        Ok(Vec::new())
+    }
+
+    fn provision(&self, _dry_run: bool) -> Result<ProvisionReport> {
+        Ok(ProvisionReport::default())
+    }
+}
+
+fn pool(threads: usize, queue: usize, deadline_ms: u64) -> (Pool, Arc<SoftBackend>) {
+    let backend = Arc::new(SoftBackend::default());
+    let options = PoolOptions {
+        threads,
+        queue,
+        deadline: Duration::from_millis(deadline_ms),
+    };
+    (Pool::start(backend.clone(), options).unwrap(), backend)
+}
+
+fn one_mac(custody: &mut dyn Custody) -> Result<()> {
+    custody
+        .mac(KeyId::new(KeyPurpose::Mac, 1), b"x")
+        .map(|_| ())
+}
+
+#[tokio::test]
+async fn a_job_runs_and_is_counted() {
+    let (pool, _) = pool(2, 8, 5_000);
+    pool.call("one", one_mac).await.unwrap();
+    let total = pool
+        .counters()
+        .into_iter()
+        .find(|(name, ..)| *name == "mac");
+    assert_eq!(total.unwrap().1, 1);
+}
+
+#[test]
+fn blocking_calls_need_no_runtime() {
+    let (pool, _) = pool(1, 8, 5_000);
+    pool.blocking_call("one", one_mac).unwrap();
+    let error = pool.blocking_call::<()>("one", |_| Err(Error::Tampered { what: "x" }));
+    assert_eq!(error, Err(Error::Tampered { what: "x" }));
+    assert_eq!(pool.status().last_error, None);
+}
+
+/// Occupies the only worker until the returned sender is used.
+fn occupy(pool: &Pool) -> mpsc::Sender<()> {
+    let (go, wait) = channel::<()>();
+    let (entered, is_in) = channel();
+    let held = pool.clone();
+    thread::spawn(move || {
+        let _ = held.blocking_call("hang", move |_| {
+            entered.send(()).unwrap();
+            let _ = wait.recv();
+            Ok(())
+        });
+    });
+    is_in.recv().unwrap();
+    go
+}
+
+#[tokio::test]
+async fn a_hanging_call_meets_its_deadline_and_shows_as_stuck() {
+    let (pool, _) = pool(1, 8, 100);
+    let go = occupy(&pool);
+    let ran = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ran);
+    let late = pool.call("late", move |_| {
+        seen.store(true, Ordering::SeqCst);
+        Ok(())
+    });
+    assert_eq!(late.await, Err(Error::Deadline { operation: "late" }));
+    assert_eq!(pool.status().stuck, 1);
+    assert!(pool.status().last_error.is_some());
+    go.send(()).unwrap();
+    pool.call("next", one_mac).await.unwrap();
+    // The worker took the late job off the queue before "next", and let it go unrun.
+    assert!(!ran.load(Ordering::SeqCst));
+    assert_eq!(pool.status().last_error, None);
+}
+
+#[tokio::test]
+async fn a_caller_that_left_is_not_served() {
+    let (pool, _) = pool(1, 8, 10_000);
+    let go = occupy(&pool);
+    let ran = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ran);
+    let mut left = Box::pin(pool.call("left", move |_| {
+        seen.store(true, Ordering::SeqCst);
+        Ok(())
+    }));
+    assert!(futures_poll_once(left.as_mut()).await);
+    drop(left);
+    go.send(()).unwrap();
+    pool.call("next", one_mac).await.unwrap();
+    assert!(!ran.load(Ordering::SeqCst));
+}
+
+/// Polls once, so that the call is queued; true while it is pending.
+async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(future.as_mut().poll(context).is_pending())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy_at_once() {
+    let (pool, _) = pool(1, 2, 10_000);
+    let go = occupy(&pool);
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut call = Box::pin(pool.call("wait", one_mac));
+        assert!(futures_poll_once(call.as_mut()).await);
+        waiting.push(call);
+    }
+    assert_eq!(pool.status().queued, 2);
+    let refused = pool.call("more", one_mac).await;
+    assert_eq!(refused, Err(Error::Busy { operation: "more" }));
+    // Those who leave make room.
+    waiting.pop();
+    let mut call = Box::pin(pool.call("again", one_mac));
+    assert!(futures_poll_once(call.as_mut()).await);
+    go.send(()).unwrap();
+    call.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_session_and_no_worker() {
+    let (pool, backend) = pool(1, 8, 5_000);
+    for _ in 0..3 {
+        let answer = pool.call::<()>("boom", |_| panic!("on purpose")).await;
+        assert_eq!(answer, Err(Error::Bug { operation: "boom" }));
+    }
+    pool.call("next", one_mac).await.unwrap();
+    assert_eq!(backend.opened.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_worker_without_a_session_tries_again_with_each_job() {
+    let (pool, backend) = pool(1, 8, 5_000);
+    backend.broken.store(true, Ordering::SeqCst);
+    let _ = pool.call::<()>("boom", |_| panic!("on purpose")).await;
+    let answer = pool.call("next", one_mac).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. })));
+    backend.broken.store(false, Ordering::SeqCst);
+    pool.call("next", one_mac).await.unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_answers_those_who_wait() {
+    let (pool, _) = pool(1, 8, 300);
+    let go = occupy(&pool);
+    let mut call = Box::pin(pool.call("wait", one_mac));
+    assert!(futures_poll_once(call.as_mut()).await);
+    let closing = pool.clone();
+    let closer = thread::spawn(move || closing.shutdown());
+    assert!(matches!(call.await, Err(Error::Unavailable { .. })));
+    go.send(()).unwrap();
+    closer.join().unwrap();
+    let after = pool.call("after", one_mac).await;
+    assert!(matches!(after, Err(Error::Unavailable { .. })));
+}
+
+#[test]
+fn options_are_bounded() {
+    for (threads, queue, deadline) in [(0, 1, 1), (65, 1, 1), (1, 0, 1), (1, 1, 0)] {
+        let options = PoolOptions {
+            threads,
+            queue,
+            deadline: Duration::from_secs(deadline),
+        };
+        assert!(Pool::start(Arc::new(SoftBackend::default()), options).is_err());
+    }
+}

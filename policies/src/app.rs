@@ -1,0 +1,229 @@
+//! The policy of one app, typed, with the defaults of everything an operator need not say.
+//!
+//! Made by [`parse`](fn@crate::parse::parse) from a policy file, read by all decisions here and by the daemon. What
+//! came through the parser lies within [`bounds`](crate::bounds). Must never carry a secret: policies are shown
+//! to operators and to apps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::factor::Factor;
+use crate::rounds::{Round, Rounds};
+
+/// Everything an operator decides about one app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppPolicy {
+    /// The app's identifier in paths, keys and records: `[a-z0-9][a-z0-9-]{0,31}`. It never changes.
+    pub app: String,
+    /// Name for people. Default: `app`.
+    pub display_name: String,
+    /// Exact web origins that may use the app, 1 to 16, as browsers write them (RFC 6454, section 6.1).
+    pub origins: Vec<String>,
+    /// The WebAuthn relying party.
+    pub relying_party: RelyingParty,
+    /// Lifetimes of sessions.
+    pub sessions: Sessions,
+    /// PINs and their guess budget.
+    pub pin: PinPolicy,
+    /// Passkeys and when they expire.
+    pub passkeys: Passkeys,
+    /// Devices of an account.
+    pub devices: Devices,
+    /// Which factors release which secret.
+    pub release: Release,
+    /// What may be stored.
+    pub secrets: Secrets,
+    /// Who may create accounts.
+    pub enrolment: Enrolment,
+}
+
+/// The relying party (W3C Web Authentication, section 5.4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelyingParty {
+    /// A domain that is the host of each origin or a parent of it. Passkeys are lost when it changes.
+    pub id: String,
+    /// What authenticators show. Default: the display name of the app.
+    pub name: String,
+}
+
+/// Lifetimes of sessions, in whole seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// Ends after this long without renewal.
+    pub idle: Duration,
+    /// Ends after this long in any case.
+    pub absolute: Duration,
+    /// How long an authentication allows changes of factors and devices.
+    pub fresh: Duration,
+    /// `idle` of a session made with the device key alone.
+    pub read_only_idle: Duration,
+    /// `absolute` of a session made with the device key alone.
+    pub read_only_absolute: Duration,
+}
+
+/// PINs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinPolicy {
+    /// Whether accounts may have one.
+    pub allowed: bool,
+    /// Least number of Unicode scalar values.
+    pub min_length: usize,
+    /// Whether sequences, repetitions and the commonest PINs are refused.
+    pub refuse_trivial: bool,
+    /// Argon2id memory in KiB (RFC 9106, parameter m).
+    pub memory_kib: u32,
+    /// Argon2id passes (parameter t).
+    pub passes: u32,
+    /// Argon2id lanes (parameter p).
+    pub lanes: u32,
+    /// The guess budget.
+    pub rounds: Rounds,
+}
+
+/// Passkeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passkeys {
+    /// Whether accounts may have one.
+    pub allowed: bool,
+    /// Ends this long after its registration or its last confirmation.
+    pub max_age: Duration,
+    /// Ends this long after its last use.
+    pub max_idle: Duration,
+    /// Most passkeys of one account.
+    pub max_per_account: usize,
+    /// How long a challenge may be answered.
+    pub ceremony: Duration,
+}
+
+/// Devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// What brings a device in that is not bound to the account.
+    pub unknown: UnknownDevice,
+    /// Most devices of one account.
+    pub max_per_account: usize,
+}
+
+/// What an unknown device has to show. A word is added here together with what it does.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum UnknownDevice {
+    /// Only a passkey. A PIN is not even evaluated for a stranger.
+    #[default]
+    Passkey,
+}
+
+/// Rules by the name of a secret; `"*"` is for all that have none of their own. See
+/// [`may_release`](crate::release::may_release).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Release(pub BTreeMap<String, Vec<Factor>>);
+
+/// Stored secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets {
+    /// Whether a secret may have a slot that the server can open.
+    pub server_slot: ServerSlot,
+    /// Most secrets of one account.
+    pub max_count: usize,
+    /// Most bytes of one secret, all its slots together.
+    pub max_bytes: usize,
+}
+
+/// Whether a secret may have a slot that the server can open.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServerSlot {
+    /// It may. The secret can then be recovered by every factor that may release it.
+    #[default]
+    Allowed,
+    /// It may not: only slots sealed end to end are taken.
+    Forbidden,
+}
+
+/// Creation of accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Whether anybody may create an account. Existing ones are not concerned.
+    pub open: bool,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            idle: minutes(15),
+            absolute: minutes(12 * 60),
+            fresh: minutes(5),
+            read_only_idle: days(7),
+            read_only_absolute: days(90),
+        }
+    }
+}
+
+impl Default for PinPolicy {
+    fn default() -> Self {
+        Self {
+            allowed: true,
+            min_length: 6,
+            refuse_trivial: true,
+            memory_kib: 19_456,
+            passes: 2,
+            lanes: 1,
+            rounds: Rounds::default(),
+        }
+    }
+}
+
+/// Five at once, three after five minutes, two after an hour: ten guesses in all.
+impl Default for Rounds {
+    fn default() -> Self {
+        let round = |attempts, wait| Round { attempts, wait };
+        Self::of_checked(vec![
+            round(5, Duration::ZERO),
+            round(3, minutes(5)),
+            round(2, minutes(60)),
+        ])
+    }
+}
+
+impl Default for Passkeys {
+    fn default() -> Self {
+        Self {
+            allowed: true,
+            max_age: days(365),
+            max_idle: days(90),
+            max_per_account: 8,
+            ceremony: minutes(5),
+        }
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            unknown: UnknownDevice::default(),
+            max_per_account: 16,
+        }
+    }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            server_slot: ServerSlot::default(),
+            max_count: 8,
+            max_bytes: 4096,
+        }
+    }
+}
+
+impl Default for Enrolment {
+    fn default() -> Self {
+        Self { open: true }
+    }
+}
+
+const fn minutes(number: u64) -> Duration {
+    Duration::from_secs(number * 60)
+}
+
+const fn days(number: u64) -> Duration {
+    minutes(number * 24 * 60)
+}

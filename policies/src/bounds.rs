@@ -1,0 +1,66 @@
+//! The range that each number and each duration of a policy must lie in, in one place.
+//!
+//! Called by the policy parser and by the tests that hold its results against these. A bound is there either for
+//! safety (a floor below which the promise fails) or for sanity (a ceiling beyond which it is a slip of the
+//! pen). Must never hold a default: those stand beside the types.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const YEAR: u64 = 365 * DAY;
+
+const fn span(least: u64, most: u64) -> RangeInclusive<Duration> {
+    RangeInclusive::new(Duration::from_secs(least), Duration::from_secs(most))
+}
+
+/// Characters of a name shown to people.
+pub const NAME_CHARS: RangeInclusive<usize> = 1..=64;
+/// Origins of one app.
+pub const ORIGINS: RangeInclusive<usize> = 1..=16;
+/// `sessions.idle`. A stolen unlocked browser is worth this long.
+pub const SESSION_IDLE: RangeInclusive<Duration> = span(MINUTE, 30 * DAY);
+/// `sessions.absolute`.
+pub const SESSION_ABSOLUTE: RangeInclusive<Duration> = span(5 * MINUTE, YEAR);
+/// `sessions.fresh`. Past an hour "fresh" would say nothing about who is at the keyboard.
+pub const FRESH: RangeInclusive<Duration> = span(30, HOUR);
+/// `sessions.read_only_idle`.
+pub const READ_ONLY_IDLE: RangeInclusive<Duration> = span(MINUTE, YEAR);
+/// `sessions.read_only_absolute`.
+pub const READ_ONLY_ABSOLUTE: RangeInclusive<Duration> = span(5 * MINUTE, 2 * YEAR);
+/// `pin.min_length` in characters.
+pub const PIN_LENGTH: RangeInclusive<usize> = 4..=64;
+/// `pin.memory_kib`, Argon2id memory in KiB.
+pub const PIN_MEMORY_KIB: RangeInclusive<u32> = 8192..=1_048_576;
+/// `pin.passes`, Argon2id iterations.
+pub const PIN_PASSES: RangeInclusive<u32> = 1..=16;
+/// `pin.lanes`, Argon2id parallelism.
+pub const PIN_LANES: RangeInclusive<u32> = 1..=4;
+/// Least memory times passes, in KiB: 19 MiB twice, the first choice of OWASP's Password Storage Cheat Sheet for
+/// Argon2id. Memory and passes may be traded at this product; variants that cost less in all are refused.
+pub const PIN_MEMORY_TIMES_PASSES: u64 = 2 * 19_456;
+/// `attempts` of one round. All rounds together: [`MAX_ATTEMPTS`](crate::rounds::MAX_ATTEMPTS).
+pub const ROUND_ATTEMPTS: RangeInclusive<u32> = 1..=crate::rounds::MAX_ATTEMPTS;
+/// `wait` of a round after the first.
+pub const ROUND_WAIT: RangeInclusive<Duration> = span(1, 30 * DAY);
+/// `passkeys.max_age`.
+pub const PASSKEY_AGE: RangeInclusive<Duration> = span(DAY, 10 * YEAR);
+/// `passkeys.max_idle`.
+pub const PASSKEY_IDLE: RangeInclusive<Duration> = span(DAY, 10 * YEAR);
+/// `passkeys.max_per_account`. Bounded, like devices and secrets, because the envelope is.
+pub const PASSKEYS: RangeInclusive<usize> = 1..=32;
+/// `passkeys.ceremony`: time for a person to find the authenticator; no more, since a challenge lives as long.
+pub const CEREMONY: RangeInclusive<Duration> = span(30, 15 * MINUTE);
+/// `devices.max_per_account`.
+pub const DEVICES: RangeInclusive<usize> = 1..=64;
+/// `secrets.max_count` per account.
+pub const SECRETS: RangeInclusive<usize> = 1..=16;
+/// `secrets.max_bytes` of one secret, all its slots together.
+pub const SECRET_BYTES: RangeInclusive<usize> = 256..=16_384;
+/// Most bytes of all secrets of an account. They share a sealed record of 256 KiB with everything else of the
+/// account, and grow by a third in it (base64).
+pub const ALL_SECRETS_BYTES: usize = 96 * 1024;
+/// Bytes of a policy file.
+pub const FILE_BYTES: usize = 64 * 1024;

@@ -1,0 +1,187 @@
+//! Tests of the release and step-up rules. Called by the test harness only; must never be compiled into a build.
+
+use super::*;
+use crate::app::Release;
+use crate::properties::minimal_policy;
+
+const ALL: [Factor; 4] = [
+    Factor::Creation,
+    Factor::Device,
+    Factor::Pin,
+    Factor::Passkey,
+];
+
+fn policy(rules: &[(&str, &[Factor])]) -> AppPolicy {
+    let rules = rules
+        .iter()
+        .map(|(name, factors)| ((*name).to_owned(), factors.to_vec()))
+        .collect();
+    AppPolicy {
+        release: Release(rules),
+        ..minimal_policy()
+    }
+}
+
+fn lacks(need_at_least: Factor, need_fresh: bool) -> Result<(), StepUp> {
+    Err(StepUp {
+        need_at_least,
+        need_fresh,
+    })
+}
+
+#[test]
+fn the_rule_of_the_name_comes_before_the_general_one() {
+    let policy = policy(&[("app-key", &[Factor::Passkey]), ("*", &[Factor::Pin])]);
+    assert!(may_release(&policy, "app-key", Factor::Passkey, true));
+    assert!(!may_release(&policy, "app-key", Factor::Pin, true));
+    assert!(may_release(&policy, "notes", Factor::Pin, false));
+    assert!(!may_release(&policy, "notes", Factor::Passkey, false));
+}
+
+#[test]
+fn an_empty_rule_releases_to_nobody_although_the_general_one_would() {
+    let policy = policy(&[("app-key", &[]), ("*", &[Factor::Pin, Factor::Passkey])]);
+    for factor in ALL {
+        assert!(!may_release(&policy, "app-key", factor, true));
+    }
+}
+
+#[test]
+fn without_any_rule_nothing_is_released() {
+    for factor in ALL {
+        assert!(!may_release(&policy(&[]), "app-key", factor, true));
+    }
+}
+
+#[test]
+fn a_fresh_creation_counts_as_a_passkey_and_a_stale_one_as_the_device_key() {
+    let policy = policy(&[
+        ("both", &[Factor::Pin, Factor::Passkey]),
+        ("pin", &[Factor::Pin]),
+        ("device", &[Factor::Device]),
+    ]);
+    assert!(may_release(&policy, "both", Factor::Creation, true));
+    assert!(!may_release(&policy, "both", Factor::Creation, false));
+    assert!(!may_release(&policy, "pin", Factor::Creation, true));
+    assert!(may_release(&policy, "device", Factor::Creation, true));
+    assert!(may_release(&policy, "device", Factor::Creation, false));
+}
+
+#[test]
+fn the_device_key_releases_only_where_it_is_written() {
+    let policy = policy(&[("cache", &[Factor::Device]), ("*", &[Factor::Pin])]);
+    assert!(may_release(&policy, "cache", Factor::Device, false));
+    assert!(!may_release(&policy, "other", Factor::Device, true));
+}
+
+#[test]
+fn names_of_secrets() {
+    let longest = "a".repeat(64);
+    for good in ["a", "0", "device-secret", "app-key", longest.as_str()] {
+        assert!(is_secret_name(good), "{good}");
+    }
+    let long = "a".repeat(65);
+    for bad in [
+        "",
+        "*",
+        "-a",
+        "A",
+        "a_b",
+        "a/b",
+        "ä",
+        "recover",
+        long.as_str(),
+    ] {
+        assert!(!is_secret_name(bad), "{bad}");
+    }
+}
+
+#[test]
+fn as_strong_as_the_one_concerned() {
+    let both = [Factor::Pin, Factor::Passkey];
+    assert_eq!(
+        step_up(Factor::Passkey, &both, Factor::Passkey, true),
+        Ok(())
+    );
+    assert_eq!(step_up(Factor::Pin, &both, Factor::Pin, true), Ok(()));
+    assert_eq!(step_up(Factor::Pin, &both, Factor::Passkey, true), Ok(()));
+    assert_eq!(step_up(Factor::Device, &both, Factor::Pin, true), Ok(()));
+    assert_eq!(
+        step_up(Factor::Passkey, &both, Factor::Pin, true),
+        lacks(Factor::Passkey, false)
+    );
+}
+
+#[test]
+fn where_none_is_that_strong_the_strongest_suffices() {
+    assert_eq!(
+        step_up(Factor::Passkey, &[Factor::Pin], Factor::Pin, true),
+        Ok(())
+    );
+    assert_eq!(
+        step_up(
+            Factor::Passkey,
+            &[Factor::Pin, Factor::Device],
+            Factor::Pin,
+            true
+        ),
+        Ok(())
+    );
+}
+
+#[test]
+fn what_is_asked_for_is_something_the_account_has() {
+    assert_eq!(
+        step_up(Factor::Pin, &[Factor::Passkey], Factor::Device, true),
+        lacks(Factor::Passkey, false)
+    );
+    assert_eq!(
+        step_up(
+            Factor::Device,
+            &[Factor::Passkey, Factor::Pin],
+            Factor::Device,
+            false
+        ),
+        lacks(Factor::Pin, true)
+    );
+}
+
+#[test]
+fn a_stale_authentication_never_suffices() {
+    for wanted in ALL {
+        for by in ALL {
+            assert!(step_up(wanted, &[Factor::Pin, Factor::Passkey], by, false).is_err());
+        }
+    }
+}
+
+#[test]
+fn the_device_key_alone_never_suffices() {
+    let holdings: [&[Factor]; 4] = [
+        &[],
+        &[Factor::Device],
+        &[Factor::Device, Factor::Pin],
+        &[Factor::Device, Factor::Passkey],
+    ];
+    for held in holdings {
+        for wanted in ALL {
+            assert!(step_up(wanted, held, Factor::Device, true).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_fresh_creation_may_do_everything_and_a_stale_one_nothing() {
+    for wanted in ALL {
+        assert_eq!(step_up(wanted, &[], Factor::Creation, true), Ok(()));
+        assert!(step_up(wanted, &[], Factor::Creation, false).is_err());
+    }
+}
+
+#[test]
+fn a_factor_that_was_removed_lends_no_strength() {
+    assert_eq!(
+        step_up(Factor::Passkey, &[Factor::Pin], Factor::Passkey, true),
+        lacks(Factor::Pin, false)
+    );
+}
