@@ -8,8 +8,9 @@
 
 pub mod account;
 pub mod api;
+mod backend;
 pub mod bytes;
-//pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod factors;

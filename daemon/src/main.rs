@@ -1,1 +1,5 @@
-fn main(){}
+//! The one binary: hands over to the command line and returns its exit code.
+
+fn main() -> std::process::ExitCode {
+    custodyd::cli::run()
+}

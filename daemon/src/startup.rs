@@ -9,12 +9,12 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
-use custodyd_hsm::backend::pkcs11;
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::backend;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::factors::dpop::Proofs;
@@ -69,16 +69,6 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError 
     move |source| StartError::System { what, source }
 }
 
-/// The token that the configuration names. Nothing is opened yet.
-///
-/// # Errors
-/// When the PIN can not be read safely.
-pub fn backend(config: &Config) -> Result<Arc<dyn Backend>, StartError> {
-    let pin = config::read_token_pin(&config.token)?;
-    let options = pkcs11::Options::new(&config.token.module, &config.token.label, pin);
-    Ok(Arc::new(pkcs11::Pkcs11Backend::new(options)))
-}
-
 fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> {
     Ok(Pool::start(
         backend,
@@ -90,17 +80,12 @@ fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> 
     )?)
 }
 
-/// What `init` has made.
-#[derive(Debug)]
-pub struct Initialized {
-    pub keys: ProvisionReport,
-}
-
 /// Makes the missing keys in the token and a new realm in an empty database.
 ///
 /// # Errors
 /// When a database stands there already, or token or disk refuse.
-pub async fn init(config: &Config) -> Result<Initialized, StartError> {
+/// Returns what was done, a line each.
+pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     let lock = Exclusive::take(&config.store.sqlite)?;
     if config.store.sqlite.exists() {
         return Err(StoreError::Refused {
@@ -112,7 +97,7 @@ pub async fn init(config: &Config) -> Result<Initialized, StartError> {
         }
         .into());
     }
-    let backend = backend(config)?;
+    let backend = backend::configured(&config.token)?;
     let keys = backend.provision(false)?;
     let pool = pool(config, backend)?;
     // Written beside its place and moved there whole, so that a crash leaves no half realm.
@@ -128,7 +113,18 @@ pub async fn init(config: &Config) -> Result<Initialized, StartError> {
     remove_draft(&draft)?;
     pool.shutdown();
     drop(lock);
-    Ok(Initialized { keys })
+    Ok(vec![
+        made(&keys),
+        format!("made the realm {} in {}", config.realm.name, place.display()),
+    ])
+}
+
+fn made(keys: &ProvisionReport) -> String {
+    if keys.created.is_empty() {
+        "every key is in the token already".to_owned()
+    } else {
+        format!("made the keys {}", keys.created.join(", "))
+    }
 }
 
 fn remove_draft(draft: &Path) -> Result<(), StartError> {
@@ -165,7 +161,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let policies = config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
     let apps = Apps::new(name, policies)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
-    let pool = pool(config, backend(config)?)?;
+    let pool = pool(config, backend::configured(&config.token)?)?;
     let keys = pool
         .call("load-binding-keys", |custody| BindingKeys::load(custody))
         .await?;
@@ -220,7 +216,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     let (stop, stopping) = watch::channel(false);
     let limits = Limits::new(config.listen.max_connections, config.listen.drain);
     let mut serving = tokio::task::JoinSet::new();
-    let mut listen = |address: std::net::SocketAddr, tls, router| {
+    let listen = |address: std::net::SocketAddr, tls, router| {
         let stopping = stopping.clone();
         async move {
             let listener = TcpListener::bind(address)

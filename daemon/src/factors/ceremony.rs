@@ -55,7 +55,9 @@ pub enum CeremonyError {
     #[error("the ceremony was begun for another app")]
     OtherApp,
     /// Begun by another device key.
-    #[error("the ceremony was begun by another device key: finish it with the key that asked for the options")]
+    #[error(
+        "the ceremony was begun by another device key: finish it with the key that asked for the options"
+    )]
     OtherDevice,
     /// Begun for another account, or for none where one is needed.
     #[error("the ceremony was begun for another account")]
@@ -145,19 +147,43 @@ pub(crate) mod tests {
         let mut with = ("demo", "device", Some(OWNER), ceremony.purpose, 1999);
         change(&mut with);
         let (app, jkt, account, purpose, now) = with;
-        ceremony.check(&AppId::parse(app).unwrap(), jkt, account, purpose, Timestamp(now))
+        ceremony.check(
+            &AppId::parse(app).unwrap(),
+            jkt,
+            account,
+            purpose,
+            Timestamp(now),
+        )
     }
 
     #[test]
     fn each_difference_is_told() {
         let ceremony = ceremony(Purpose::RegisterPasskey, Some(OWNER));
         assert_eq!(check(&ceremony, |_| {}), Ok(()));
-        assert_eq!(check(&ceremony, |w| w.0 = "other"), Err(CeremonyError::OtherApp));
-        assert_eq!(check(&ceremony, |w| w.1 = "other"), Err(CeremonyError::OtherDevice));
-        assert_eq!(check(&ceremony, |w| w.2 = Some(STRANGER)), Err(CeremonyError::OtherAccount));
-        assert_eq!(check(&ceremony, |w| w.2 = None), Err(CeremonyError::OtherAccount));
-        assert_eq!(check(&ceremony, |w| w.3 = Purpose::ConfirmPasskey), Err(CeremonyError::OtherPurpose));
-        assert_eq!(check(&ceremony, |w| w.4 = 2000), Err(CeremonyError::Expired));
+        assert_eq!(
+            check(&ceremony, |w| w.0 = "other"),
+            Err(CeremonyError::OtherApp)
+        );
+        assert_eq!(
+            check(&ceremony, |w| w.1 = "other"),
+            Err(CeremonyError::OtherDevice)
+        );
+        assert_eq!(
+            check(&ceremony, |w| w.2 = Some(STRANGER)),
+            Err(CeremonyError::OtherAccount)
+        );
+        assert_eq!(
+            check(&ceremony, |w| w.2 = None),
+            Err(CeremonyError::OtherAccount)
+        );
+        assert_eq!(
+            check(&ceremony, |w| w.3 = Purpose::ConfirmPasskey),
+            Err(CeremonyError::OtherPurpose)
+        );
+        assert_eq!(
+            check(&ceremony, |w| w.4 = 2000),
+            Err(CeremonyError::Expired)
+        );
     }
 
     #[test]
@@ -168,7 +194,10 @@ pub(crate) mod tests {
         for purpose in [Purpose::RegisterPasskey, Purpose::ConfirmPasskey] {
             let odd = ceremony(purpose, None);
             assert_eq!(check(&odd, |_| {}), Err(CeremonyError::OtherAccount));
-            assert_eq!(check(&odd, |w| w.2 = None), Err(CeremonyError::OtherAccount));
+            assert_eq!(
+                check(&odd, |w| w.2 = None),
+                Err(CeremonyError::OtherAccount)
+            );
         }
     }
 
@@ -176,6 +205,9 @@ pub(crate) mod tests {
     fn a_login_begun_for_an_account_stays_with_it() {
         let login = ceremony(Purpose::Authenticate, Some(OWNER));
         assert_eq!(check(&login, |_| {}), Ok(()));
-        assert_eq!(check(&login, |w| w.2 = Some(STRANGER)), Err(CeremonyError::OtherAccount));
+        assert_eq!(
+            check(&login, |w| w.2 = Some(STRANGER)),
+            Err(CeremonyError::OtherAccount)
+        );
     }
 }

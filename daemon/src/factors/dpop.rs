@@ -95,7 +95,9 @@ pub enum ProofError {
     #[error("app key proof: {0}")]
     AppKeyInvalid(String),
     /// No nonce, an old one, or one of another process. Try again with the new one.
-    #[error("the proof needs the claim nonce: take it from the DPoP-Nonce header of this answer, make a new proof and try again")]
+    #[error(
+        "the proof needs the claim nonce: take it from the DPoP-Nonce header of this answer, make a new proof and try again"
+    )]
     NonceNeeded,
     /// The same proof was accepted before.
     #[error("this proof was used already: make a new one, with a new jti, for each request")]
@@ -179,8 +181,7 @@ impl Proofs {
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
-        let unverified =
-            jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
+        let unverified = jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
         check_claims(now, expected, &unverified.claims).map_err(ProofError::Invalid)?;
         self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
@@ -261,7 +262,12 @@ fn check_claims(now: Timestamp, expected: &Expected<'_>, claims: &Claims) -> Res
     if claims.jti.is_empty() || claims.jti.chars().count() > MAX_JTI {
         return Err(format!("claim jti: expected 1 to {MAX_JTI} characters"));
     }
-    hash("ath", "the session token", expected.session_token.map(str::as_bytes), &claims.ath)?;
+    hash(
+        "ath",
+        "the session token",
+        expected.session_token.map(str::as_bytes),
+        &claims.ath,
+    )?;
     match expected.body {
         // A hash of the body of a read says nothing false: it is not looked at.
         None => Ok(()),
@@ -274,7 +280,11 @@ fn check_app_key_claims(
     expected: &AppKeyExpected<'_>,
     claims: &AppKeyClaims,
 ) -> Result<(), String> {
-    equal("aud", &format!("{}/{}", expected.realm, expected.app), &claims.aud)?;
+    equal(
+        "aud",
+        &format!("{}/{}", expected.realm, expected.app),
+        &claims.aud,
+    )?;
     equal("jkt", expected.device_thumbprint, &claims.jkt)?;
     check_iat(now, claims.iat)
 }
@@ -283,7 +293,11 @@ fn equal(claim: &str, expected: &str, found: &str) -> Result<(), String> {
     if found == expected {
         return Ok(());
     }
-    Err(format!("claim {claim}: expected {}, found {}", quoted(expected), quoted(found)))
+    Err(format!(
+        "claim {claim}: expected {}, found {}",
+        quoted(expected),
+        quoted(found)
+    ))
 }
 
 fn check_iat(now: Timestamp, iat: u64) -> Result<(), String> {
@@ -292,21 +306,26 @@ fn check_iat(now: Timestamp, iat: u64) -> Result<(), String> {
     if (oldest..=now.0.saturating_add(tolerance)).contains(&iat) {
         return Ok(());
     }
-    Err(format!("claim iat: {iat} is too far from the time here, {}: check the device's clock", now.0))
+    Err(format!(
+        "claim iat: {iat} is too far from the time here, {}: check the device's clock",
+        now.0
+    ))
 }
 
 /// `claim` must be the hash of `value`, or must be absent where there is none.
-fn hash(
-    claim: &str,
-    of: &str,
-    value: Option<&[u8]>,
-    found: &Option<String>,
-) -> Result<(), String> {
+fn hash(claim: &str, of: &str, value: Option<&[u8]>, found: &Option<String>) -> Result<(), String> {
     match (value, found) {
         (None, None) => Ok(()),
-        (None, Some(_)) => Err(format!("claim {claim}: this request has no {}; leave it out", of.trim_start_matches("the "))),
-        (Some(_), None) => Err(format!("claim {claim} is missing: base64url(SHA-256 of {of})")),
+        (None, Some(_)) => Err(format!(
+            "claim {claim}: this request has no {}; leave it out",
+            of.trim_start_matches("the ")
+        )),
+        (Some(_), None) => Err(format!(
+            "claim {claim} is missing: base64url(SHA-256 of {of})"
+        )),
         (Some(value), Some(found)) if *found == b64(&sha256(&[value])) => Ok(()),
-        (Some(_), Some(_)) => Err(format!("claim {claim}: it is not base64url(SHA-256 of {of})")),
+        (Some(_), Some(_)) => Err(format!(
+            "claim {claim}: it is not base64url(SHA-256 of {of})"
+        )),
     }
 }

@@ -39,7 +39,9 @@ pub enum JwkError {
     #[error("jwk.{0}: expected 32 bytes as 43 characters of unpadded base64url")]
     Coordinate(&'static str),
     /// The private key was sent along.
-    #[error("jwk.d: this is the private key; it must never leave the device. Send kty, crv, x and y only, and make a new key")]
+    #[error(
+        "jwk.d: this is the private key; it must never leave the device. Send kty, crv, x and y only, and make a new key"
+    )]
     Private,
     /// The coordinates are not a point of the curve.
     #[error("jwk: x and y are not a point of P-256")]
@@ -120,12 +122,21 @@ fn demand(member: &'static str, expected: &'static str, found: &str) -> Result<(
     if found == expected {
         return Ok(());
     }
-    Err(JwkError::Unsupported { member, expected, found: quoted(found) })
+    Err(JwkError::Unsupported {
+        member,
+        expected,
+        found: quoted(found),
+    })
 }
 
 impl From<PublicJwk> for CanonicalJwk {
     fn from(key: PublicJwk) -> Self {
-        CanonicalJwk { crv: "P-256", kty: "EC", x: b64(&key.x), y: b64(&key.y) }
+        CanonicalJwk {
+            crv: "P-256",
+            kty: "EC",
+            x: b64(&key.x),
+            y: b64(&key.y),
+        }
     }
 }
 
@@ -138,7 +149,7 @@ impl fmt::Debug for PublicJwk {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)] // a test that cannot go on must stop
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that cannot go on must stop
     use super::*;
     use serde_json::{Value, json};
 
@@ -154,13 +165,18 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Value)) -> String {
         let mut value = rfc9449_key();
         change(&mut value);
-        serde_json::from_value::<PublicJwk>(value).unwrap_err().to_string()
+        serde_json::from_value::<PublicJwk>(value)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn thumbprint_of_rfc9449() {
         let key: PublicJwk = serde_json::from_value(rfc9449_key()).unwrap();
-        assert_eq!(key.thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        assert_eq!(
+            key.thumbprint(),
+            "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+        );
         assert_eq!(serde_json::to_value(&key).unwrap(), rfc9449_key());
     }
 
@@ -170,16 +186,25 @@ mod tests {
         value["ext"] = json!(true);
         value["key_ops"] = json!(["verify"]);
         let key: PublicJwk = serde_json::from_value(value).unwrap();
-        assert_eq!(key.thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        assert_eq!(
+            key.thumbprint(),
+            "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+        );
     }
 
     #[test]
     fn each_defect_is_named() {
         assert!(refusal(|k| k["d"] = json!("AAAA")).contains("private key"));
-        assert!(refusal(|k| k["kty"] = json!("RSA")).contains("jwk.kty: expected \"EC\", found \"RSA\""));
+        assert!(
+            refusal(|k| k["kty"] = json!("RSA"))
+                .contains("jwk.kty: expected \"EC\", found \"RSA\"")
+        );
         assert!(refusal(|k| k["crv"] = json!("secp256k1")).contains("jwk.crv"));
         assert!(refusal(|k| k["x"] = json!("AAAA")).contains("jwk.x"));
-        assert!(refusal(|k| k["y"] = json!("9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDB")).contains("jwk.y"));
+        assert!(
+            refusal(|k| k["y"] = json!("9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDB"))
+                .contains("jwk.y")
+        );
         assert!(refusal(|k| k["y"] = k["x"].clone()).contains("point"));
         assert!(refusal(|k| k["x"] = Value::Null).contains("string"));
     }

@@ -49,7 +49,10 @@ pub(crate) fn parse<'a, C: DeserializeOwned>(
     typ: &'static str,
 ) -> Result<Unverified<'a, C>, String> {
     if text.len() > MAX_JWS {
-        return Err(format!("it is {} bytes long, at most {MAX_JWS} are accepted", text.len()));
+        return Err(format!(
+            "it is {} bytes long, at most {MAX_JWS} are accepted",
+            text.len()
+        ));
     }
     let (signed, signature) = text.rsplit_once('.').ok_or(NOT_COMPACT)?;
     let (header, claims) = signed.split_once('.').ok_or(NOT_COMPACT)?;
@@ -61,7 +64,12 @@ pub(crate) fn parse<'a, C: DeserializeOwned>(
         .map_err(|error| format!("claims: {error}"))?;
     let signature = unb64_array(signature)
         .ok_or("signature: expected 64 bytes (r || s, not DER) as unpadded base64url")?;
-    Ok(Unverified { claims, key, signed, signature })
+    Ok(Unverified {
+        claims,
+        key,
+        signed,
+        signature,
+    })
 }
 
 const NOT_COMPACT: &str = "expected a compact JWS, header.claims.signature, each in base64url";
@@ -78,17 +86,22 @@ fn parse_header(json: &[u8], typ: &'static str) -> Result<PublicJwk, String> {
     if header.crit.is_some() {
         return Err("header: crit: no critical extension is understood; leave it out".into());
     }
-    let jwk = header.jwk.ok_or("header: jwk is missing; put the public key there")?;
+    let jwk = header
+        .jwk
+        .ok_or("header: jwk is missing; put the public key there")?;
     serde_json::from_value(jwk).map_err(|error| format!("header: {error}"))
 }
 
 fn demand(member: &str, expected: &str, found: Option<String>) -> Result<(), String> {
     match found {
         Some(found) if found == expected => Ok(()),
-        Some(found) => {
-            Err(format!("header: {member}: expected {expected:?}, found {}", quoted(&found)))
-        }
-        None => Err(format!("header: {member} is missing, expected {expected:?}")),
+        Some(found) => Err(format!(
+            "header: {member}: expected {expected:?}, found {}",
+            quoted(&found)
+        )),
+        None => Err(format!(
+            "header: {member} is missing, expected {expected:?}"
+        )),
     }
 }
 
@@ -104,7 +117,7 @@ impl<C> Unverified<'_, C> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)] // a test that cannot go on must stop
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that cannot go on must stop
     use super::*;
     use serde_json::Value;
 
@@ -129,18 +142,30 @@ mod tests {
 
     #[test]
     fn published_proofs_verify() {
-        for (proof, jti) in [(TOKEN_REQUEST, "-BwC3ESc6acc2lTc"), (RESOURCE_REQUEST, "e1j3V_bKic8-LAEB")] {
+        for (proof, jti) in [
+            (TOKEN_REQUEST, "-BwC3ESc6acc2lTc"),
+            (RESOURCE_REQUEST, "e1j3V_bKic8-LAEB"),
+        ] {
             let (claims, key) = parse::<Value>(proof, "dpop+jwt").unwrap().verify().unwrap();
             assert_eq!(claims["jti"], jti);
-            assert_eq!(key.thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+            assert_eq!(
+                key.thumbprint(),
+                "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+            );
         }
     }
 
     #[test]
     fn published_ath_is_the_hash_of_the_published_token() {
-        let (claims, _) = parse::<Value>(RESOURCE_REQUEST, "dpop+jwt").unwrap().verify().unwrap();
+        let (claims, _) = parse::<Value>(RESOURCE_REQUEST, "dpop+jwt")
+            .unwrap()
+            .verify()
+            .unwrap();
         let token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
-        assert_eq!(claims["ath"], super::super::b64(&super::super::sha256(&[token.as_bytes()])));
+        assert_eq!(
+            claims["ath"],
+            super::super::b64(&super::super::sha256(&[token.as_bytes()]))
+        );
     }
 
     #[test]
@@ -148,13 +173,19 @@ mod tests {
         let (_, signature) = RESOURCE_REQUEST.rsplit_once('.').unwrap();
         let (signed, _) = TOKEN_REQUEST.rsplit_once('.').unwrap();
         let mixed = format!("{signed}.{signature}");
-        let error = parse::<Value>(&mixed, "dpop+jwt").unwrap().verify().unwrap_err();
+        let error = parse::<Value>(&mixed, "dpop+jwt")
+            .unwrap()
+            .verify()
+            .unwrap_err();
         assert!(error.contains("does not verify"));
     }
 
     #[test]
     fn the_type_is_demanded() {
         let error = parse::<Value>(TOKEN_REQUEST, "custodyd-app-key+jwt").unwrap_err();
-        assert_eq!(error, r#"header: typ: expected "custodyd-app-key+jwt", found "dpop+jwt""#);
+        assert_eq!(
+            error,
+            r#"header: typ: expected "custodyd-app-key+jwt", found "dpop+jwt""#
+        );
     }
 }

@@ -118,8 +118,14 @@ mod tests {
 
     #[test]
     fn fields_cannot_be_shifted_into_each_other() {
-        assert_ne!(sha256_fields("d", &[b"ab", b"c"]), sha256_fields("d", &[b"a", b"bc"]));
-        assert_ne!(sha256_fields("d", &[b"", b"a"]), sha256_fields("d", &[b"a", b""]));
+        assert_ne!(
+            sha256_fields("d", &[b"ab", b"c"]),
+            sha256_fields("d", &[b"a", b"bc"])
+        );
+        assert_ne!(
+            sha256_fields("d", &[b"", b"a"]),
+            sha256_fields("d", &[b"a", b""])
+        );
         assert_ne!(sha256_fields("da", &[b"b"]), sha256_fields("d", &[b"ab"]));
     }
 

@@ -55,12 +55,22 @@ pub struct RelyingParty {
     prf_salt: String,
 }
 
+/// The signature counter that a passkey stands at (WebAuthn Level 3, section 6.1.1).
+pub fn counter(passkey: &Passkey) -> u32 {
+    let credential: webauthn_rs::prelude::Credential = passkey.clone().into();
+    credential.counter
+}
+
 impl RelyingParty {
     /// From the app's policy. Fails with a sentence for the operator where the
     /// policy's origins are not as browsers write them, or do not belong to the
     /// relying party's id.
     pub fn new(policy: &AppPolicy, prf_salt: [u8; 32]) -> Result<Self, PasskeyError> {
-        let urls = policy.origins.iter().map(|text| origin(text)).collect::<Result<Vec<_>, _>>()?;
+        let urls = policy
+            .origins
+            .iter()
+            .map(|text| origin(text))
+            .collect::<Result<Vec<_>, _>>()?;
         let (first, rest) = urls
             .split_first()
             .ok_or_else(|| PasskeyError::Misconfigured("it has no origin".into()))?;
@@ -104,11 +114,31 @@ impl RelyingParty {
         )?;
         let mut options = to_json(&options)?;
         // The library asks for no discoverable credential and knows no PRF.
-        set(&mut options, &["publicKey", "authenticatorSelection", "residentKey"], json!("required"));
-        set(&mut options, &["publicKey", "authenticatorSelection", "requireResidentKey"], json!(true));
-        set(&mut options, &["publicKey", "authenticatorSelection", "userVerification"], json!("required"));
-        set(&mut options, &["publicKey", "extensions", "credProps"], json!(true));
-        set(&mut options, &["publicKey", "extensions", "prf"], self.prf_input());
+        set(
+            &mut options,
+            &["publicKey", "authenticatorSelection", "residentKey"],
+            json!("required"),
+        );
+        set(
+            &mut options,
+            &["publicKey", "authenticatorSelection", "requireResidentKey"],
+            json!(true),
+        );
+        set(
+            &mut options,
+            &["publicKey", "authenticatorSelection", "userVerification"],
+            json!("required"),
+        );
+        set(
+            &mut options,
+            &["publicKey", "extensions", "credProps"],
+            json!(true),
+        );
+        set(
+            &mut options,
+            &["publicKey", "extensions", "prf"],
+            self.prf_input(),
+        );
         Ok((options, state))
     }
 
@@ -119,14 +149,19 @@ impl RelyingParty {
         state: &PasskeyRegistration,
     ) -> Result<NewPasskey, PasskeyError> {
         let answer: RegisterPublicKeyCredential = body::read(body, &self.origins)?;
-        let not_discoverable =
-            answer.extensions.cred_props.as_ref().is_some_and(|props| props.rk == Some(false));
+        let not_discoverable = answer
+            .extensions
+            .cred_props
+            .as_ref()
+            .is_some_and(|props| props.rk == Some(false));
         if not_discoverable {
             return Err(PasskeyError::NotDiscoverable);
         }
         let passkey = self.webauthn.finish_passkey_registration(&answer, state)?;
         if *passkey.cred_id() != answer.raw_id {
-            return Err(PasskeyError::invalid("rawId is not the id in the attestation object"));
+            return Err(PasskeyError::invalid(
+                "rawId is not the id in the attestation object",
+            ));
         }
         let passkey = without_attestation(passkey);
         let device_id = device_id(passkey.get_public_key());
@@ -153,8 +188,16 @@ impl RelyingParty {
             .iter()
             .map(|id| json!({ "type": "public-key", "id": b64(id) }))
             .collect();
-        set(&mut options, &["publicKey", "allowCredentials"], Value::Array(allow));
-        set(&mut options, &["publicKey", "extensions", "prf"], self.prf_input());
+        set(
+            &mut options,
+            &["publicKey", "allowCredentials"],
+            Value::Array(allow),
+        );
+        set(
+            &mut options,
+            &["publicKey", "extensions", "prf"],
+            self.prf_input(),
+        );
         Ok((options, state))
     }
 
@@ -171,7 +214,10 @@ impl RelyingParty {
         passkey: &mut Passkey,
     ) -> Result<(), PasskeyError> {
         let answer: PublicKeyCredential = body::read(body, &self.origins)?;
-        if answer.get_user_unique_id().is_some_and(|handle| handle != account.as_bytes()) {
+        if answer
+            .get_user_unique_id()
+            .is_some_and(|handle| handle != account.as_bytes())
+        {
             return Err(PasskeyError::OtherAccount);
         }
         let result = self.webauthn.finish_discoverable_authentication_v2(
@@ -205,24 +251,19 @@ fn origin(text: &str) -> Result<Url, PasskeyError> {
 }
 
 fn misfit(id: &str, url: &Url) -> PasskeyError {
-    PasskeyError::Misconfigured(format!("id {id} is neither the host of {url} nor a parent of it"))
+    PasskeyError::Misconfigured(format!(
+        "id {id} is neither the host of {url} nor a parent of it"
+    ))
 }
 
 /// No attestation is asked for and none decides anything, so none is kept: it
-/// may be long, and names the make of somebody's authenticator.
+/// may be long, and names the make of somebody's authenticator. Nor are the
+/// transports, a list as long as its sender likes and no option here uses it.
 fn without_attestation(passkey: Passkey) -> Passkey {
     let mut credential = Credential::from(passkey);
     credential.attestation = ParsedAttestation::default();
     credential.attestation_format = AttestationFormat::None;
-    if let Some(transports) = credential.transports.take() {
-        let mut kinds = Vec::new();
-        for transport in transports {
-            if !kinds.contains(&transport) {
-                kinds.push(transport);
-            }
-        }
-        credential.transports = Some(kinds);
-    }
+    credential.transports = None;
     Passkey::from(credential)
 }
 
@@ -232,10 +273,14 @@ fn to_json(options: &impl serde::Serialize) -> Result<Value, PasskeyError> {
 
 /// Set a member of nested objects, making those that are missing.
 fn set(value: &mut Value, path: &[&str], to: Value) {
-    let Some((last, parents)) = path.split_last() else { return };
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
     let mut at = value;
     for member in parents {
-        let Some(members) = at.as_object_mut() else { return };
+        let Some(members) = at.as_object_mut() else {
+            return;
+        };
         at = members.entry(*member).or_insert_with(|| json!({}));
     }
     if let Some(members) = at.as_object_mut() {

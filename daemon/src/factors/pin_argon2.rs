@@ -46,7 +46,9 @@ impl Busy {
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// Parameters outside of what this host will spend.
-    #[error("Argon2id parameters out of range: memory {memory_kib} KiB, {passes} passes, {lanes} lanes")]
+    #[error(
+        "Argon2id parameters out of range: memory {memory_kib} KiB, {passes} passes, {lanes} lanes"
+    )]
     Parameters {
         /// Memory in KiB.
         memory_kib: u32,
@@ -79,11 +81,16 @@ pub struct PinHasher {
 
 /// The right to one evaluation. Dropping it gives the place back.
 #[must_use = "capacity is reserved before the attempt is charged"]
-pub struct Reservation(Place);
+pub struct Reservation {
+    /// Held for its Drop.
+    _place: Place,
+}
 
 impl std::fmt::Debug for PinHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PinHasher").field("taken", &self.workers.taken()).finish()
+        f.debug_struct("PinHasher")
+            .field("taken", &self.workers.taken())
+            .finish()
     }
 }
 
@@ -104,12 +111,17 @@ struct Work {
 impl PinHasher {
     /// `threads` evaluate at once (at most one per core), `queue` more may wait.
     pub fn new(threads: usize, queue: usize) -> std::io::Result<Self> {
-        Ok(PinHasher { workers: Workers::start(threads, queue)? })
+        Ok(PinHasher {
+            workers: Workers::start(threads, queue)?,
+        })
     }
 
     /// Take a place, before anything is charged.
     pub fn reserve(&self) -> Result<Reservation, Busy> {
-        self.workers.reserve().map(Reservation).map_err(|retry_after| Busy { retry_after })
+        self.workers
+            .reserve()
+            .map(|place| Reservation { _place: place })
+            .map_err(|retry_after| Busy { retry_after })
     }
 
     /// Places taken: running, waiting, or reserved and not yet used. For metrics.
@@ -128,7 +140,12 @@ impl PinHasher {
         pepper: Secret<32>,
         record: &PinRecord,
     ) -> Result<bool, PinError> {
-        let work = Work { pin, pepper, salt: record.salt, params: record.params()? };
+        let work = Work {
+            pin,
+            pepper,
+            salt: record.salt,
+            params: record.params()?,
+        };
         let tag = self.run(reservation, work).await?;
         Ok(tag.ct_eq(&record.verifier))
     }
@@ -145,9 +162,20 @@ impl PinHasher {
         let (memory_kib, passes, lanes) = (policy.memory_kib, policy.passes, policy.lanes);
         let params = record::params(memory_kib, passes, lanes)?;
         let salt = random()?;
-        let work = Work { pin, pepper, salt, params };
+        let work = Work {
+            pin,
+            pepper,
+            salt,
+            params,
+        };
         let verifier = self.run(reservation, work).await?;
-        Ok(PinRecord { salt, memory_kib, passes, lanes, verifier })
+        Ok(PinRecord {
+            salt,
+            memory_kib,
+            passes,
+            lanes,
+            verifier,
+        })
     }
 
     async fn run(&self, reservation: Reservation, work: Work) -> Result<Secret<32>, PinError> {
@@ -179,7 +207,9 @@ impl Work {
         .map_err(PinError::Argon2)?;
         let blocks = memory
             .blocks(self.params.block_count())
-            .ok_or(PinError::Memory { memory_kib: self.params.m_cost() })?;
+            .ok_or(PinError::Memory {
+                memory_kib: self.params.m_cost(),
+            })?;
         Secret::try_init(|tag| {
             argon2
                 .hash_password_into_with_memory(self.pin.expose(), &self.salt, tag, blocks)

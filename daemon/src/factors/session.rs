@@ -16,7 +16,7 @@ use super::token::SESSION_EPOCH_DAYS;
 use super::{RandomFailed, random};
 
 /// What a session may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Reading: all that the device key alone gives.
@@ -102,7 +102,10 @@ pub fn limits(scope: Scope, policy: &Sessions, started: Timestamp, now: Timestam
     };
     let absolute_until = started.plus(absolute);
     let idle_until = now.plus(idle.min(LONGEST_IDLE)).min(absolute_until);
-    Limits { idle_until, absolute_until }
+    Limits {
+        idle_until,
+        absolute_until,
+    }
 }
 
 /// See [`limits`].
@@ -154,8 +157,10 @@ pub(crate) mod tests {
 
     pub(crate) fn session(scope: Scope, started: u64) -> Session {
         let started = Timestamp(started);
-        let Limits { idle_until, absolute_until } =
-            limits(scope, &Sessions::default(), started, started);
+        let Limits {
+            idle_until,
+            absolute_until,
+        } = limits(scope, &Sessions::default(), started, started);
         Session {
             id: [7; 16],
             realm: RealmName::parse("realm.example").unwrap(),
@@ -180,7 +185,10 @@ pub(crate) mod tests {
         let session = session(Scope::Full, 1000);
         assert_eq!(session.live(Timestamp(session.idle_until.0 - 1)), Ok(()));
         assert_eq!(session.live(session.idle_until), Err(SessionEnded::Idle));
-        assert_eq!(session.live(session.absolute_until), Err(SessionEnded::Absolute));
+        assert_eq!(
+            session.live(session.absolute_until),
+            Err(SessionEnded::Absolute)
+        );
     }
 
     #[test]
@@ -189,24 +197,42 @@ pub(crate) mod tests {
         let now = Timestamp(1100);
         let renewed = session.renewed(now, &Sessions::default()).unwrap();
         assert_eq!(renewed.idle_until, now.plus(Sessions::default().idle));
-        assert_eq!(Session { idle_until: session.idle_until, ..renewed }, session);
+        assert_eq!(
+            Session {
+                idle_until: session.idle_until,
+                ..renewed
+            },
+            session
+        );
     }
 
     #[test]
     fn what_is_over_cannot_be_renewed() {
         let session = session(Scope::Full, 1000);
         let at = session.idle_until;
-        assert_eq!(session.renewed(at, &Sessions::default()), Err(SessionEnded::Idle));
+        assert_eq!(
+            session.renewed(at, &Sessions::default()),
+            Err(SessionEnded::Idle)
+        );
     }
 
     #[test]
     fn a_stricter_policy_applies_at_once_and_a_laxer_one_does_not() {
         let session = session(Scope::Full, 1000);
         let now = Timestamp(1100);
-        let strict = Sessions { absolute: Duration::from_secs(50), ..Sessions::default() };
+        let strict = Sessions {
+            absolute: Duration::from_secs(50),
+            ..Sessions::default()
+        };
         assert_eq!(session.renewed(now, &strict), Err(SessionEnded::Absolute));
-        let lax = Sessions { absolute: Duration::from_secs(365 * DAY), ..Sessions::default() };
-        assert_eq!(session.renewed(now, &lax).unwrap().absolute_until, session.absolute_until);
+        let lax = Sessions {
+            absolute: Duration::from_secs(365 * DAY),
+            ..Sessions::default()
+        };
+        assert_eq!(
+            session.renewed(now, &lax).unwrap().absolute_until,
+            session.absolute_until
+        );
     }
 
     #[test]

@@ -84,14 +84,21 @@ type Cache = Mutex<BTreeMap<u64, Arc<LocalKey>>>;
 
 impl std::fmt::Debug for EpochKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EpochKeys").field("realm", &self.realm).finish_non_exhaustive()
+        f.debug_struct("EpochKeys")
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
     }
 }
 
 impl EpochKeys {
     /// No key is fetched before it is needed.
     pub fn new(pool: Pool, realm: RealmName) -> Self {
-        EpochKeys { pool, realm, sessions: Cache::default(), ceremonies: Cache::default() }
+        EpochKeys {
+            pool,
+            realm,
+            sessions: Cache::default(),
+            ceremonies: Cache::default(),
+        }
     }
 
     /// Today's number and key.
@@ -177,7 +184,9 @@ impl EpochKeys {
         let realm = self.realm.clone();
         let secret = self
             .pool
-            .call("epoch key", move |custody| mac::epoch_key(custody, &realm, use_, number))
+            .call("epoch key", move |custody| {
+                mac::epoch_key(custody, &realm, use_, number)
+            })
             .await
             .map_err(TokenError::Unavailable)?;
         Ok(LocalKey::new(secret, domain(use_)))
@@ -238,11 +247,17 @@ fn parse(use_: EpochUse, token: &str) -> Result<Parts<'_>, TokenError> {
         return Err(TokenError::Malformed);
     }
     let (header, sealed) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-    let digits = header.strip_prefix(prefix(use_)).ok_or(TokenError::Malformed)?;
+    let digits = header
+        .strip_prefix(prefix(use_))
+        .ok_or(TokenError::Malformed)?;
     let number: u64 = digits.parse().map_err(|_| TokenError::Malformed)?;
     if number.to_string() != digits {
         return Err(TokenError::Malformed);
     }
     let sealed = unb64(sealed).ok_or(TokenError::Malformed)?;
-    Ok(Parts { header, number, sealed })
+    Ok(Parts {
+        header,
+        number,
+        sealed,
+    })
 }

@@ -4,6 +4,7 @@
 //! every request passes through; `request` proves who asks; `routes` has a file for each kind
 //! of resource; `problem` gives refusals their form; `operator` is the listener for operators.
 
+pub mod certificate;
 pub mod connection;
 pub mod operator;
 pub mod problem;

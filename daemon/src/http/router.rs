@@ -16,7 +16,7 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,13 +52,13 @@ struct SessionScheme;
 
 impl Modify for SessionScheme {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Custom("DPoP".into()))
-            .description(Some("Session token bound to the device's DPoP key (RFC 9449)"))
-            .build();
+        let scheme = ApiKey::Header(ApiKeyValue::with_description(
+            "Authorization",
+            "`DPoP <token>`: a session token bound to the device's DPoP key (RFC 9449)",
+        ));
         api.components
             .get_or_insert_default()
-            .add_security_scheme("session", SecurityScheme::Http(scheme));
+            .add_security_scheme("session", SecurityScheme::ApiKey(scheme));
     }
 }
 

@@ -61,7 +61,7 @@ impl Committer {
 
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
     /// any more: then nothing may be written, and the daemon must be started again.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) -> Result<(), LedgerError> {
+    pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Change>) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         while changes.recv_many(&mut waiting, MAX_BATCH).await > 0 {
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
@@ -73,7 +73,11 @@ impl Committer {
     async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         let now = self.clock.now();
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(changes.len());
-        let mut lists = self.member_lists(&changes).await;
+        let touched = changes
+            .iter()
+            .map(|change| record_of(&change.base).bucket(BUCKET_BITS))
+            .collect();
+        let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
         for (at, change) in changes.into_iter().enumerate() {
             let Change { base, decide, reply } = change;
@@ -133,12 +137,8 @@ impl Committer {
     /// The member lists of every bucket that the batch may touch, each parsed or refused.
     async fn member_lists(
         &self,
-        changes: &[Change],
+        mut buckets: Vec<u32>,
     ) -> HashMap<u32, Result<MemberList, Arc<LedgerError>>> {
-        let mut buckets: Vec<u32> = changes
-            .iter()
-            .map(|change| record_of(&change.base).bucket(BUCKET_BITS))
-            .collect();
         buckets.sort_unstable();
         buckets.dedup();
         let mut lists: HashMap<u32, Result<MemberList, Arc<LedgerError>>> = buckets

@@ -115,7 +115,7 @@ impl Service {
         let bound = account
             .passkeys
             .iter()
-            .find(|bound| bound.passkey.cred_id().as_ref() == asserted.credential_id.as_slice())
+            .find(|bound| bound.passkey.cred_id()[..] == asserted.credential_id[..])
             .ok_or(Refused::AuthenticationFailed)?;
         self.bindings.check(
             account,

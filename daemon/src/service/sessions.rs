@@ -102,13 +102,17 @@ pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused
 
 /// Ends one session in the account's state.
 pub(super) fn end(session: &Session, account: &mut Account) {
-    match (session.device_epoch, account.device_mut(&session.device_thumbprint)) {
-        (Some(_), Some(device)) => device.session_epoch += 1,
-        _ if account.ended_sessions.len() < MAX_ENDED => account.ended_sessions.push(Spent {
+    if session.device_epoch.is_some() {
+        if let Some(device) = account.device_mut(&session.device_thumbprint) {
+            device.session_epoch += 1;
+        }
+    } else if account.ended_sessions.len() < MAX_ENDED {
+        account.ended_sessions.push(Spent {
             id: Bytes(session.id.to_vec()),
             expires: session.absolute_until,
-        }),
-        _ => account.session_epoch += 1,
+        });
+    } else {
+        account.session_epoch += 1;
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) struct Nonces {
 impl Nonces {
     pub(super) fn new() -> Result<Self, RandomFailed> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?);
-        Ok(Nonces { boot: random()?, key })
+        Ok(Nonces {
+            boot: random()?,
+            key,
+        })
     }
 
     /// `base64url(boot id (8) || BE64 seconds (8) || HMAC-SHA-256 truncated (16))`.
@@ -40,10 +43,14 @@ impl Nonces {
     ///
     /// The text is the caller's: everything but the MAC is theirs to choose.
     pub(super) fn is_current(&self, now: Timestamp, text: &str) -> bool {
-        let Some(bytes) = unb64_array::<32>(text) else { return false };
+        let Some(bytes) = unb64_array::<32>(text) else {
+            return false;
+        };
         let (boot, rest) = bytes.split_at(8);
         let (time, mac) = rest.split_at(8);
-        let Ok(time) = <[u8; 8]>::try_from(time) else { return false };
+        let Ok(time) = <[u8; 8]>::try_from(time) else {
+            return false;
+        };
         let ours = boot.ct_eq(&self.boot) & mac.ct_eq(&self.mac(time));
         let made = u64::from_be_bytes(time);
         let fresh = made <= now.0 && now.0.saturating_sub(made) <= NONCE_LIFETIME.as_secs();
@@ -75,7 +82,10 @@ mod tests {
         assert!(nonces.is_current(Timestamp(1000), &nonce));
         assert!(nonces.is_current(Timestamp(1000 + NONCE_LIFETIME.as_secs()), &nonce));
         assert!(!nonces.is_current(Timestamp(1001 + NONCE_LIFETIME.as_secs()), &nonce));
-        assert!(!nonces.is_current(Timestamp(999), &nonce), "from the future");
+        assert!(
+            !nonces.is_current(Timestamp(999), &nonce),
+            "from the future"
+        );
     }
 
     #[test]
@@ -91,7 +101,10 @@ mod tests {
         for bit in 0..256 {
             let mut changed = bytes;
             *changed.get_mut(bit / 8).unwrap() ^= 1 << (bit % 8);
-            assert!(!nonces.is_current(Timestamp(1000), &b64(&changed)), "bit {bit}");
+            assert!(
+                !nonces.is_current(Timestamp(1000), &b64(&changed)),
+                "bit {bit}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::{quoted, unb64};
+use super::super::{quoted, unb64, unb64_array};
 use super::error::PasskeyError;
 
 /// Longest credential id (WebAuthn Level 3, section 4, "Credential ID").
@@ -31,16 +31,22 @@ pub struct Asserted {
 pub fn identify(body: &Value) -> Result<Asserted, PasskeyError> {
     refuse_prf_results(body)?;
     let credential_id = credential_id(body)?;
-    let account = match text(body, &["response", "userHandle"]) {
-        None => None,
+    let account = match body
+        .get("response")
+        .and_then(|response| response.get("userHandle"))
+    {
+        None | Some(Value::Null) => None,
         Some(handle) => {
-            let bytes = unb64(handle).and_then(|bytes| bytes.try_into().ok());
+            let bytes = handle.as_str().and_then(unb64_array);
             Some(AccountId(bytes.ok_or_else(|| {
                 PasskeyError::invalid("response.userHandle: expected 16 bytes as base64url")
             })?))
         }
     };
-    Ok(Asserted { account, credential_id })
+    Ok(Asserted {
+        account,
+        credential_id,
+    })
 }
 
 /// Refuse a body that carries the output of the PRF extension, or of the
@@ -54,7 +60,9 @@ pub fn refuse_prf_results(body: &Value) -> Result<(), PasskeyError> {
                 if name == "prf" && present(value.get("results")) {
                     return Err(PasskeyError::PrfResults("prf.results"));
                 }
-                if matches!(name.as_str(), "hmacGetSecret" | "hmac_get_secret") && present(Some(value)) {
+                if matches!(name.as_str(), "hmacGetSecret" | "hmac_get_secret")
+                    && present(Some(value))
+                {
                     return Err(PasskeyError::PrfResults("hmacGetSecret"));
                 }
                 refuse_prf_results(value)?;
@@ -92,10 +100,12 @@ fn credential_id(body: &Value) -> Result<Vec<u8>, PasskeyError> {
     if text(body, &["id"]) != Some(raw_id) {
         return Err(PasskeyError::invalid("id and rawId differ"));
     }
-    let bytes = unb64(raw_id)
-        .ok_or_else(|| PasskeyError::invalid("rawId: expected unpadded base64url"))?;
+    let bytes =
+        unb64(raw_id).ok_or_else(|| PasskeyError::invalid("rawId: expected unpadded base64url"))?;
     if bytes.is_empty() || bytes.len() > MAX_CREDENTIAL_ID {
-        return Err(PasskeyError::invalid(format!("rawId: expected 1 to {MAX_CREDENTIAL_ID} bytes")));
+        return Err(PasskeyError::invalid(format!(
+            "rawId: expected 1 to {MAX_CREDENTIAL_ID} bytes"
+        )));
     }
     Ok(bytes)
 }
@@ -114,9 +124,11 @@ struct ClientData {
 /// The origin must be one of the policy's, character by character. The library
 /// compares parsed URLs, to which `https://app.example/x` is `https://app.example`.
 fn check_origin(body: &Value, origins: &[String]) -> Result<(), PasskeyError> {
-    let bytes = text(body, &["response", "clientDataJSON"]).and_then(unb64).ok_or_else(|| {
-        PasskeyError::invalid("response.clientDataJSON: expected unpadded base64url")
-    })?;
+    let bytes = text(body, &["response", "clientDataJSON"])
+        .and_then(unb64)
+        .ok_or_else(|| {
+            PasskeyError::invalid("response.clientDataJSON: expected unpadded base64url")
+        })?;
     let data: ClientData = serde_json::from_slice(&bytes)
         .map_err(|error| PasskeyError::Invalid(format!("response.clientDataJSON: {error}")))?;
     if !origins.contains(&data.origin) {
@@ -132,7 +144,9 @@ fn check_origin(body: &Value, origins: &[String]) -> Result<(), PasskeyError> {
 }
 
 fn text<'a>(body: &'a Value, path: &[&str]) -> Option<&'a str> {
-    path.iter().try_fold(body, |value, member| value.get(member))?.as_str()
+    path.iter()
+        .try_fold(body, |value, member| value.get(member))?
+        .as_str()
 }
 
 #[cfg(test)]
@@ -151,7 +165,10 @@ mod tests {
             json!({"clientExtensionResults": {"hmacGetSecret": {"output1": "AAAA"}}}),
             json!({"clientExtensionResults": {"hmac_get_secret": {"output1": "AAAA"}}}),
         ] {
-            assert!(matches!(refuse_prf_results(&body), Err(PasskeyError::PrfResults(_))), "{body}");
+            assert!(
+                matches!(refuse_prf_results(&body), Err(PasskeyError::PrfResults(_))),
+                "{body}"
+            );
         }
     }
 

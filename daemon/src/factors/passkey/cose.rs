@@ -128,15 +128,23 @@ mod tests {
     fn rsa_and_okp_follow_their_documents() {
         let rsa = COSEKey {
             type_: COSEAlgorithm::RS256,
-            key: COSEKeyType::RSA(COSERSAKey { n: vec![0xcc; 256], e: [1, 0, 1] }),
+            key: COSEKeyType::RSA(COSERSAKey {
+                n: vec![0xcc; 256],
+                e: [1, 0, 1],
+            }),
         };
-        let mut expected = vec![0xa4, 0x01, 0x03, 0x03, 0x39, 0x01, 0x00, 0x20, 0x59, 0x01, 0x00];
+        let mut expected = vec![
+            0xa4, 0x01, 0x03, 0x03, 0x39, 0x01, 0x00, 0x20, 0x59, 0x01, 0x00,
+        ];
         expected.extend([0xcc; 256]);
         expected.extend([0x21, 0x43, 0x01, 0x00, 0x01]);
         assert_eq!(canonical(&rsa), expected);
         let okp = COSEKey {
             type_: COSEAlgorithm::EDDSA,
-            key: COSEKeyType::EC_OKP(COSEOKPKey { curve: EDDSACurve::ED25519, x: vec![0xdd; 32] }),
+            key: COSEKeyType::EC_OKP(COSEOKPKey {
+                curve: EDDSACurve::ED25519,
+                x: vec![0xdd; 32],
+            }),
         };
         let mut expected = vec![0xa4, 0x01, 0x01, 0x03, 0x27, 0x20, 0x06, 0x21, 0x58, 0x20];
         expected.extend([0xdd; 32]);

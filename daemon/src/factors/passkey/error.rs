@@ -16,7 +16,9 @@ pub enum PasskeyError {
     #[error("passkey: {0}")]
     Invalid(String),
     /// The body carries what only the client may have.
-    #[error("the body holds {0}: that secret belongs to the client and must never be sent. Delete it from clientExtensionResults before you send the credential; the passkey itself is unharmed")]
+    #[error(
+        "the body holds {0}: that secret belongs to the client and must never be sent. Delete it from clientExtensionResults before you send the credential; the passkey itself is unharmed"
+    )]
     PrfResults(&'static str),
     /// The page's origin is not one of the app's.
     #[error("origin {found} is not an origin of this app; the policy lists {allowed}")]
@@ -30,22 +32,32 @@ pub enum PasskeyError {
     #[error("the credential was used in a cross-origin frame, which is not allowed")]
     CrossOrigin,
     /// The answer is to another challenge.
-    #[error("the credential answers another challenge than the one of this ceremony: ask for new options")]
+    #[error(
+        "the credential answers another challenge than the one of this ceremony: ask for new options"
+    )]
     Challenge,
     /// The authenticator did not verify its user, or nobody was present.
-    #[error("the authenticator did not verify its user: userVerification \"required\" must stay in the options")]
+    #[error(
+        "the authenticator did not verify its user: userVerification \"required\" must stay in the options"
+    )]
     UserNotVerified,
     /// Another credential, or the credential of another account.
     #[error("the credential belongs to another account, or is not the one named")]
     OtherAccount,
     /// The signature counter did not grow: the credential may have been copied.
-    #[error("the signature counter of this passkey did not grow: it may have been copied. Remove it and register a new one")]
+    #[error(
+        "the signature counter of this passkey did not grow: it may have been copied. Remove it and register a new one"
+    )]
     Counter,
     /// The backup flags contradict those of the registration.
-    #[error("the backup flags of this passkey contradict its registration. Remove it and register a new one")]
+    #[error(
+        "the backup flags of this passkey contradict its registration. Remove it and register a new one"
+    )]
     BackupFlags,
     /// The passkey would be found only by its id.
-    #[error("the authenticator made a passkey that is not discoverable: residentKey \"required\" must stay in the options, or another authenticator be used")]
+    #[error(
+        "the authenticator made a passkey that is not discoverable: residentKey \"required\" must stay in the options, or another authenticator be used"
+    )]
     NotDiscoverable,
     /// The credential is registered already, or uses an algorithm that was not offered.
     #[error("the credential is registered already, or uses an algorithm that was not offered")]

@@ -45,7 +45,10 @@ impl PinRecord {
     /// `base64url(SHA-256(domain, salt, verifier))`: what the binding of this
     /// PIN names. The hash of a salted, peppered tag tells nothing of the PIN.
     pub fn device_id(&self) -> String {
-        b64(&sha256_fields("custodyd/pin-device-id/v1", &[&self.salt, self.verifier.expose()]))
+        b64(&sha256_fields(
+            "custodyd/pin-device-id/v1",
+            &[&self.salt, self.verifier.expose()],
+        ))
     }
 
     /// Argon2id parameters, if they lie within what this host will spend. The
@@ -57,16 +60,16 @@ impl PinRecord {
 }
 
 /// Checked parameters with a 32-byte tag.
-pub(super) fn params(
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-) -> Result<argon2::Params, PinError> {
+pub(super) fn params(memory_kib: u32, passes: u32, lanes: u32) -> Result<argon2::Params, PinError> {
     let bounded = memory_kib <= MAX_MEMORY_KIB && passes <= MAX_PASSES && lanes <= MAX_LANES;
     bounded
         .then(|| argon2::Params::new(memory_kib, passes, lanes, Some(32)).ok())
         .flatten()
-        .ok_or(PinError::Parameters { memory_kib, passes, lanes })
+        .ok_or(PinError::Parameters {
+            memory_kib,
+            passes,
+            lanes,
+        })
 }
 
 impl fmt::Debug for PinRecord {
@@ -119,12 +122,12 @@ mod secret_text {
             if text.len() != TEXT {
                 return Err(refused());
             }
-            Secret::try_init(|bytes| {
-                match URL_SAFE_NO_PAD.decode_slice_unchecked(text, bytes) {
+            Secret::try_init(
+                |bytes| match URL_SAFE_NO_PAD.decode_slice_unchecked(text, bytes) {
                     Ok(32) => Ok(()),
                     _ => Err(refused()),
-                }
-            })
+                },
+            )
         }
     }
 }

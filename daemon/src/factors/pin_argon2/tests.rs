@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use argon2::{AssociatedData, ParamsBuilder};
 use proptest::prelude::*;
@@ -10,7 +11,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn cheap() -> PinPolicy {
-    PinPolicy { memory_kib: 64, passes: 1, lanes: 1, ..PinPolicy::default() }
+    PinPolicy {
+        memory_kib: 64,
+        passes: 1,
+        lanes: 1,
+        ..PinPolicy::default()
+    }
 }
 
 fn pin(text: &str) -> SecretBytes {
@@ -23,12 +29,18 @@ fn pepper(byte: u8) -> Secret<32> {
 
 async fn enrolled(hasher: &PinHasher, text: &str) -> PinRecord {
     let place = hasher.reserve().unwrap();
-    hasher.enrol(place, pin(text), pepper(1), &cheap()).await.unwrap()
+    hasher
+        .enrol(place, pin(text), pepper(1), &cheap())
+        .await
+        .unwrap()
 }
 
 async fn check(hasher: &PinHasher, text: &str, with: u8, record: &PinRecord) -> bool {
     let place = hasher.reserve().unwrap();
-    hasher.evaluate(place, pin(text), pepper(with), record).await.unwrap()
+    hasher
+        .evaluate(place, pin(text), pepper(with), record)
+        .await
+        .unwrap()
 }
 
 /// RFC 9106 section 5.3, the Argon2id test vector. Its secret is 8 bytes long
@@ -41,7 +53,8 @@ fn published_vector() {
     params.data(AssociatedData::new(&[4; 12]).unwrap());
     let params = params.build().unwrap();
     let argon2 =
-        Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params.clone()).unwrap();
+        Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params.clone())
+            .unwrap();
     let mut memory = Memory::default();
     // Used before and larger than needed, as a thread's memory is.
     for block in memory.blocks(100).unwrap() {
@@ -49,7 +62,9 @@ fn published_vector() {
     }
     let mut tag = [0; 32];
     let blocks = memory.blocks(params.block_count()).unwrap();
-    argon2.hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, blocks).unwrap();
+    argon2
+        .hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, blocks)
+        .unwrap();
     assert_eq!(
         hex::encode(tag),
         "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
@@ -61,7 +76,12 @@ fn published_vector() {
 #[test]
 fn work_is_the_plain_function() {
     let params = record::params(64, 2, 2).unwrap();
-    let work = Work { pin: pin("271828"), pepper: pepper(7), salt: [9; 16], params: params.clone() };
+    let work = Work {
+        pin: pin("271828"),
+        pepper: pepper(7),
+        salt: [9; 16],
+        params: params.clone(),
+    };
     let tag = work.tag(&mut Memory::default()).unwrap();
     let mut expected = [0; 32];
     Argon2::new_with_secret(&[7; 32], Algorithm::Argon2id, Version::V0x13, params)
@@ -99,7 +119,10 @@ async fn a_record_survives_its_text_and_tells_nothing_in_debug() {
 #[tokio::test]
 async fn the_same_pin_enrolled_twice_is_two_records() {
     let hasher = PinHasher::new(1, 1).unwrap();
-    let (one, two) = (enrolled(&hasher, "271828").await, enrolled(&hasher, "271828").await);
+    let (one, two) = (
+        enrolled(&hasher, "271828").await,
+        enrolled(&hasher, "271828").await,
+    );
     assert_ne!(one.salt, two.salt);
     assert_ne!(one.device_id(), two.device_id());
 }
@@ -119,10 +142,16 @@ async fn parameters_are_bounded_before_any_memory_is_taken() {
     ] {
         (record.memory_kib, record.passes, record.lanes) = (memory_kib, passes, lanes);
         let place = hasher.reserve().unwrap();
-        let result = hasher.evaluate(place, pin("271828"), pepper(1), &record).await;
+        let result = hasher
+            .evaluate(place, pin("271828"), pepper(1), &record)
+            .await;
         assert!(matches!(result, Err(PinError::Parameters { .. })));
     }
-    assert_eq!(hasher.taken(), 0, "a refused evaluation gives its place back");
+    assert_eq!(
+        hasher.taken(),
+        0,
+        "a refused evaluation gives its place back"
+    );
 }
 
 #[test]
@@ -175,7 +204,11 @@ async fn a_caller_who_left_is_not_evaluated_and_its_place_is_free() {
     let place = hasher.reserve().unwrap();
     let task = tokio::spawn({
         let (hasher, record) = (Arc::clone(&hasher), Arc::clone(&record));
-        async move { hasher.evaluate(place, pin("271828"), pepper(1), &record).await }
+        async move {
+            hasher
+                .evaluate(place, pin("271828"), pepper(1), &record)
+                .await
+        }
     });
     tokio::task::yield_now().await;
     task.abort();
@@ -200,7 +233,9 @@ async fn memory_is_wiped_after_each_call() {
     let (send, receive) = oneshot::channel();
     hasher.workers.submit(Box::new(move |memory| {
         let blocks = memory.blocks(64).unwrap();
-        let clean = blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0));
+        let clean = blocks
+            .iter()
+            .all(|block| block.as_ref().iter().all(|word| *word == 0));
         let _ = send.send(clean);
     }));
     assert!(receive.await.unwrap());
@@ -220,7 +255,8 @@ async fn ending_tells_those_who_wait() {
     };
     let mut waiting = Box::pin(hasher.run(place, work));
     // Let it hand its job in, then end the threads behind its back.
-    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let polled = std::future::poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context)));
+    assert!(polled.await.is_pending());
     hasher.workers.close_for_test();
     assert!(matches!(waiting.await, Err(PinError::Stopped)));
     drop(release);

@@ -89,7 +89,10 @@ impl Workers {
             reserved: AtomicUsize::new(0),
             micros: AtomicU64::new(50_000),
         });
-        let mut workers = Workers { shared: Arc::clone(&shared), threads: Vec::new() };
+        let mut workers = Workers {
+            shared: Arc::clone(&shared),
+            threads: Vec::new(),
+        };
         for number in 0..threads {
             let shared = Arc::clone(&shared);
             // On an error `workers` is dropped, which ends the threads so far.
@@ -183,14 +186,20 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .wake
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
         let before = self.micros.load(Ordering::Relaxed);
-        self.micros.store(before.saturating_mul(7).saturating_add(took) / 8, Ordering::Relaxed);
+        self.micros.store(
+            before.saturating_mul(7).saturating_add(took) / 8,
+            Ordering::Relaxed,
+        );
     }
 
     /// The time in which those who hold a place now will be done; whole seconds,

@@ -3,14 +3,13 @@
 use axum::Json;
 use axum::http::header;
 use axum::response::IntoResponse;
-use serde_json::Value;
 
 use crate::http::state::Shared;
 
 /// The realm's public keys (RFC 7517): verify bindings with them
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "discovery",
-    responses((status = 200, body = Value, content_type = "application/jwk-set+json")),
+    responses((status = 200, body = Object, content_type = "application/jwk-set+json")),
 )]
 pub(in crate::http) async fn jwks(Shared(context): Shared) -> impl IntoResponse {
     (

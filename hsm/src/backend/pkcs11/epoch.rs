@@ -5,10 +5,11 @@
 //! module holds it for writing. So C_Finalize never runs beneath a call. A call
 //! that never returns therefore also holds recovery up; the pool shows it as stuck.
 
+mod recovery;
+
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -20,16 +21,13 @@ use cryptoki::session::Session;
 use super::{
     Options,
     keys::{KeyTable, Scan},
-    mechanism::{self, Attempt, Trouble},
+    known_answer::KnownAnswers,
+    mechanism::{Attempt, Trouble},
     token::{self, Connection, Module},
 };
 use crate::{
-    encoding,
     error::{Error, Result},
-    id::KeyId,
-    public_key::PublicKey,
     report::TokenDescription,
-    secret::Secret,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -41,15 +39,6 @@ pub(super) struct Epoch {
     pub(super) connection: Connection,
     pub(super) keys: KeyTable,
     answers: Arc<KnownAnswers>,
-}
-
-/// What the keys answered when this process first saw each of them. Another
-/// token with the same label, the same PIN and keys of the same names gives
-/// other answers.
-#[derive(Debug, Default)]
-struct KnownAnswers {
-    macs: BTreeMap<KeyId, Arc<Secret<32>>>,
-    publics: BTreeMap<KeyId, PublicKey>,
 }
 
 #[derive(Debug)]
@@ -267,60 +256,6 @@ impl Shared {
             ..TokenDescription::default()
         })
     }
-
-    /// Starts the one recovery thread, unless it runs or the sick epoch is
-    /// over already.
-    pub(super) fn recover(self: &Arc<Self>, sick: u64, reason: &str) {
-        if self.recovering.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        if self.epoch() != sick {
-            self.recovering.store(false, Ordering::SeqCst);
-            return;
-        }
-        tracing::warn!(epoch = sick, reason, "the token is sick; recovering");
-        let shared = Arc::downgrade(self);
-        let reason = reason.to_owned();
-        let spawned = thread::Builder::new()
-            .name("token-recovery".to_owned())
-            .spawn(move || recover(&shared, sick, &reason));
-        if spawned.is_err() {
-            self.recovering.store(false, Ordering::SeqCst);
-        }
-    }
-
-    /// One round of recovery; true when there is nothing more to do.
-    fn recover_once(&self, sick: u64, reason: &str) -> bool {
-        let mut phase = self.write();
-        if matches!(&*phase, Phase::Up(epoch) if epoch.number != sick) {
-            self.recovering.store(false, Ordering::SeqCst);
-            return true;
-        }
-        end(
-            &mut phase,
-            Phase::Down(Error::unavailable("recover", reason)),
-        );
-        let outcome = self
-            .begin()
-            .map_err(|trouble| self.remember(trouble.into_error("recover")));
-        let done = match outcome {
-            Ok(epoch) => {
-                tracing::info!(epoch = epoch.number, "the token is back");
-                *phase = Phase::Up(Box::new(epoch));
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the token is not back yet");
-                let refused = matches!(error, Error::PinRefused { .. });
-                *phase = Phase::Down(error);
-                refused
-            }
-        };
-        if done {
-            self.recovering.store(false, Ordering::SeqCst);
-        }
-        done
-    }
 }
 
 impl Drop for Shared {
@@ -335,76 +270,6 @@ fn end(phase: &mut Phase, next: Phase) {
     if let Phase::Up(epoch) = std::mem::replace(phase, next) {
         epoch.connection.end();
     }
-}
-
-/// Tries until the token is back, with growing pauses. It holds nothing while
-/// it pauses, and ends when the backend is gone.
-fn recover(shared: &Weak<Shared>, sick: u64, reason: &str) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        if shared.recover_once(sick, reason) {
-            return;
-        }
-        let longest = shared.options.recovery_pause;
-        drop(shared);
-        thread::sleep(pause.min(longest));
-        pause = pause.saturating_mul(2).min(longest);
-    }
-}
-
-impl KnownAnswers {
-    fn ask(session: &Session, keys: &KeyTable) -> Attempt<Self> {
-        let mut answers = Self::default();
-        let message = encoding::known_answer();
-        for (id, handle) in &keys.secrets {
-            let mac = mechanism::hmac(session, *handle, &message)?;
-            answers.macs.insert(*id, Arc::new(mac));
-        }
-        for (id, (handle, public)) in &keys.pairs {
-            check_signature(session, *id, (*handle, public), &message)?;
-            answers.publics.insert(*id, *public);
-        }
-        Ok(answers)
-    }
-
-    /// Every key that was there before must be there and answer as before; new
-    /// versions may have come.
-    fn refuse_another_token(&self, fresh: &Self) -> Result<()> {
-        let macs = self.macs.iter().all(|(id, before)| {
-            let now = fresh.macs.get(id);
-            now.is_some_and(|now| now.ct_eq(before))
-        });
-        let publics = self
-            .publics
-            .iter()
-            .all(|(id, before)| fresh.publics.get(id) == Some(before));
-        if macs && publics {
-            return Ok(());
-        }
-        Err(Error::Misconfigured(
-            "the token that answers now is not the one this process started with: its keys give \
-             other answers; put the right token back, or restart if the change was meant"
-                .to_owned(),
-        ))
-    }
-}
-
-fn check_signature(
-    session: &Session,
-    id: KeyId,
-    (handle, public): (cryptoki::object::ObjectHandle, &PublicKey),
-    message: &[u8],
-) -> Attempt<()> {
-    let signature = mechanism::ecdsa(session, handle, &mechanism::sha256(message))?;
-    if public.verifies(message, &signature) {
-        return Ok(());
-    }
-    Err(Trouble::Final(Error::Misconfigured(format!(
-        "the private and the public key {id} in the token do not belong together"
-    ))))
 }
 
 impl Epoch {

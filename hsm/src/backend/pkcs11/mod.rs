@@ -12,8 +12,10 @@
 //!
 //! PKCS#11 state belongs to the process: use one backend per module and process.
 
+mod attributes;
 mod epoch;
 mod keys;
+mod known_answer;
 mod mechanism;
 mod provision;
 mod session;

@@ -6,10 +6,7 @@
 
 use cryptoki::{mechanism::Mechanism, object::Attribute, session::Session};
 
-use super::{
-    keys::{P256, Scan},
-    mechanism::Attempt,
-};
+use super::{attributes::P256, keys::Scan, mechanism::Attempt};
 use crate::{error::Error, id::KeyId, report::ProvisionReport};
 
 pub(super) fn run(session: &Session, dry_run: bool) -> Attempt<ProvisionReport> {

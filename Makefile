@@ -1,0 +1,23 @@
+# demo and test install what is missing first. See scripts/ for what each step does.
+.PHONY: demo test bench lint clean
+
+# A development daemon under ./demo-data, with a tour; stays up until Ctrl-C.
+demo:
+	@scripts/demo
+
+# Everything that is checked before a change goes in.
+test:
+	@scripts/test
+
+# Prints figures and writes target/bench/figures.json. A release build: takes a while.
+bench:
+	@scripts/ensure-tools build
+	@scripts/cargo run --release --package custodyd-tests --bin bench
+
+lint:
+	@scripts/ensure-tools test
+	@scripts/lint
+
+# What make made inside this folder; the installed packages stay.
+clean:
+	@scripts/clean

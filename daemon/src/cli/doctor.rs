@@ -1,0 +1,90 @@
+//! `custodyd doctor`: everything a working daemon needs, one line each.
+//!
+//! Called by the command line. It changes nothing: no key, no row, no file. Beside a
+//! running daemon it asks that daemon's operator listener about token and store, and
+//! does not log into the token a second time. It trusts nothing it hears there beyond
+//! showing it; a check never opens the database, which only the daemon may verify.
+
+mod files;
+mod host;
+mod listeners;
+
+use std::path::Path;
+
+use self::listeners::Daemon;
+use super::output::Line;
+use super::token;
+use crate::config::{self, Config};
+use crate::hardening;
+
+/// Every line, the configuration first: without it only the host can be judged.
+pub(super) fn run(path: &Path, hardening: &hardening::Report) -> Vec<Line> {
+    let mut lines = Vec::new();
+    match config::load(path) {
+        Ok(config) => {
+            lines.push(Line::ok(
+                "configuration",
+                format!("{}, realm {}", path.display(), config.realm.name),
+            ));
+            lines.extend(configured(&config));
+        }
+        Err(errors) => lines.extend(
+            errors
+                .iter()
+                .map(|error| Line::red("configuration", error.to_string(), "correct the file")),
+        ),
+    }
+    lines.extend(host::hardening(hardening));
+    lines
+}
+
+fn configured(config: &Config) -> Vec<Line> {
+    let mut lines = policies(config);
+    lines.push(files::certificate(&config.listen));
+    let daemon = listeners::find_daemon(config.operator.listen);
+    lines.extend(listeners::check(config, daemon.is_some()));
+    lines.extend(match &daemon {
+        Some(daemon) => ask(daemon),
+        None => token::check(&config.token),
+    });
+    lines.extend(files::store(&config.store.sqlite));
+    lines.push(host::clock(&config.store.sqlite));
+    lines.push(host::disk_space(&config.store.sqlite));
+    lines
+}
+
+fn policies(config: &Config) -> Vec<Line> {
+    let directory = &config.policies.directory;
+    match config::load_policies(directory) {
+        Ok(apps) => {
+            let names: Vec<&str> = apps.keys().map(|app| app.as_str()).collect();
+            let detail = format!("{}: {}", directory.display(), names.join(", "));
+            vec![Line::ok("policies", detail)]
+        }
+        Err(errors) => errors
+            .iter()
+            .map(|error| {
+                let detail = match error.line {
+                    0 => format!("{}: {}", error.file, error.message),
+                    _ => error.to_string(),
+                };
+                Line::red("policies", detail, "correct the file")
+            })
+            .collect(),
+    }
+}
+
+/// What a running daemon says of its token and store, from its `/readyz`.
+fn ask(daemon: &Daemon) -> Vec<Line> {
+    match daemon.ready() {
+        Ok(()) => vec![Line::ok(
+            "token, store",
+            "the running daemon is ready: its token gave the known answer (keys: custodyd token check)",
+        )],
+        Err(detail) => vec![Line::red(
+            "token, store",
+            format!("the running daemon is not ready: {detail}"),
+            "see its log",
+        )],
+    }
+}

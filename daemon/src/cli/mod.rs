@@ -1,0 +1,181 @@
+//! The command line: arguments, exit codes, and which use case each command calls.
+//!
+//! Called by `main` only. It decides nothing of its own: every command is a use case that
+//! start-up, the configuration or a check provides. A secret is never an argument, for
+//! other users of the host can read those.
+//!
+//! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
+
+mod doctor;
+pub mod output;
+mod token;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use self::output::{Line, Output};
+use crate::config::{self, Config};
+use crate::startup::{self, StartError};
+use crate::{hardening, telemetry};
+
+const DEFAULT_CONFIG: &str = "/etc/custodyd/custodyd.toml";
+
+/// Key custody daemon for Progressive Web Apps
+#[derive(Debug, Parser)]
+#[command(name = "custodyd", version, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration
+    #[arg(long, global = true, value_name = "FILE", env = "CUSTODYD_CONFIG", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Answer in JSON on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then finish the answers under way
+    Serve,
+    /// Make the missing keys in the token and the database of a new realm; repeating it changes nothing
+    Init,
+    /// Look at the token
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Check everything a working daemon needs, one line each, with what to do where it is red
+    Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Log in, judge the attributes of every key, and probe them with known answers
+    Check,
+}
+
+/// Runs the command of this process's arguments.
+pub fn run() -> ExitCode {
+    // A usage error ends here, with exit code 2 and a message from clap.
+    let arguments = Arguments::parse();
+    // Before any secret is read.
+    let hardening = hardening::apply();
+    let output = Output::new(arguments.json);
+    match arguments.command {
+        Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
+        Command::Token(TokenCommand::Check) => with_config(&output, "token check", &arguments, |config| {
+            output.checks("token check", &token::check(&config.token))
+        }),
+        Command::Init => with_config(&output, "init", &arguments, |config| {
+            let done = log_quietly(&config).and_then(|()| block_on(startup::init(&config)));
+            report(&output, "init", done)
+        }),
+        Command::Serve => with_config(&output, "serve", &arguments, |config| {
+            let served = telemetry::start_logging(&config.log)
+                .map_err(StartError::from)
+                .and_then(|()| block_on(startup::serve(&config)));
+            match served {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => output.failure("serve", &chain(&error)),
+            }
+        }),
+    }
+}
+
+/// The commands that cannot begin without a configuration.
+fn with_config(
+    output: &Output,
+    command: &str,
+    arguments: &Arguments,
+    run: impl FnOnce(Config) -> ExitCode,
+) -> ExitCode {
+    match config::load(&arguments.config) {
+        Ok(config) => run(config),
+        Err(errors) => output.failure(command, &errors.to_string()),
+    }
+}
+
+fn report(output: &Output, command: &str, done: Result<Vec<String>, StartError>) -> ExitCode {
+    match done {
+        Ok(steps) => {
+            let lines: Vec<Line> = steps.into_iter().map(|step| Line::ok(command, step)).collect();
+            output.checks(command, &lines)
+        }
+        Err(error) => output.failure(command, &chain(&error)),
+    }
+}
+
+/// Short commands tell their result on standard output; the log has only what is worth a warning.
+fn log_quietly(config: &Config) -> Result<(), StartError> {
+    let mut log = config.log.clone();
+    log.filter = "warn".to_owned();
+    Ok(telemetry::start_logging(&log)?)
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+    let runtime = Runtime::new().map_err(|source| StartError::System {
+        what: "start the runtime".to_owned(),
+        source,
+    })?;
+    runtime.block_on(work)
+}
+
+/// An error and its causes in one line; a cause that the text before it repeats is left out.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_behind_the_command() {
+        for line in ["custodyd --json --config x token check", "custodyd token check --config x --json"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.json);
+            assert_eq!(arguments.config, PathBuf::from("x"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_2() {
+        for line in ["custodyd", "custodyd fly", "custodyd token", "custodyd serve --pin 1234"] {
+            let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer (inner)")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("inner")]
+        struct Inner(#[source] std::fmt::Error);
+        let text = chain(&Outer(Inner(std::fmt::Error)));
+        assert!(text.starts_with("outer (inner): an error"), "{text}");
+    }
+}

@@ -1,0 +1,175 @@
+//! `custodyd token check`: what the token is, every key with its attributes, and a probe.
+//!
+//! Called by the command line and by `doctor`. It logs in once and changes nothing. A
+//! token module can hang for minutes; the whole examination has a deadline.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use custodyd_hsm::{Backend, Error, KeyReport, TokenDescription, Verdict};
+use serde_json::{Value, json};
+
+use super::output::Line;
+use crate::backend;
+use crate::config::Token;
+
+/// Login and two dozen operations; a network HSM answers within a few seconds.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Every line of the examination. The first that fails ends it.
+pub(super) fn check(token: &Token) -> Vec<Line> {
+    let backend = match backend::configured(token) {
+        Ok(backend) => backend,
+        Err(error) => return vec![Line::red_told("token", super::chain(&error))],
+    };
+    let (sender, receiver) = mpsc::channel();
+    // Not joined: a thread that hangs inside the module cannot be ended, only left behind.
+    std::thread::spawn(move || {
+        let _ = sender.send(examine(&backend));
+    });
+    receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| {
+        let detail = match error {
+            RecvTimeoutError::Timeout => format!("no answer within {} s", DEADLINE.as_secs()),
+            RecvTimeoutError::Disconnected => "the module ended the examination".to_owned(),
+        };
+        vec![Line::red("token", detail, "see whether the HSM and its client software are up")]
+    })
+}
+
+fn examine(backend: &Arc<dyn Backend>) -> Vec<Line> {
+    let keys = match backend.inspect() {
+        Ok(keys) => keys,
+        Err(error) => return vec![failed("token", &error)],
+    };
+    let description = backend.describe();
+    let mut lines = vec![described(&description)];
+    lines.extend(software_warning(&description));
+    lines.extend(keys.iter().map(key));
+    lines.push(probe(backend.as_ref()));
+    lines
+}
+
+fn described(token: &TokenDescription) -> Line {
+    let detail = format!(
+        "{} {}, label {}, serial {}",
+        token.manufacturer, token.model, token.label, token.serial
+    );
+    Line::ok("token", detail).with_data(json!({
+        "module": token.module,
+        "manufacturer": token.manufacturer,
+        "model": token.model,
+        "label": token.label,
+        "serial": token.serial,
+        "software": token.software_token,
+    }))
+}
+
+fn software_warning(token: &TokenDescription) -> Option<Line> {
+    token.software_token.then(|| {
+        Line::warn(
+            "token kind",
+            "SoftHSM2 gives no protection against someone who copies its files; fine for development",
+            "use a hardware token in production",
+        )
+    })
+}
+
+/// One line for a key: the worst verdict decides, every attribute is shown.
+fn key(key: &KeyReport) -> Line {
+    let shown: Vec<String> = key
+        .attributes
+        .iter()
+        .map(|(name, value, _)| format!("{name}={value}"))
+        .collect();
+    let detail = format!("{} {}: {}", key.label, key.kind.name(), shown.join(" "));
+    let warning = key.attributes.iter().find_map(|(name, _, verdict)| match verdict {
+        Verdict::Warning(why) => Some((*name, why.as_str())),
+        Verdict::Good | Verdict::Bad(_) => None,
+    });
+    let line = match (key.first_bad(), warning) {
+        (Some((name, why)), _) => Line::red("key", detail, format!("{name}: {why}")),
+        (None, Some((name, why))) => Line::warn("key", detail, format!("{name}: {why}")),
+        (None, None) => Line::ok("key", detail),
+    };
+    line.with_data(key_data(key))
+}
+
+fn key_data(key: &KeyReport) -> Value {
+    let attributes: Vec<Value> = key
+        .attributes
+        .iter()
+        .map(|(name, value, verdict)| {
+            let (verdict, reason) = match verdict {
+                Verdict::Good => ("good", None),
+                Verdict::Warning(why) => ("warning", Some(why)),
+                Verdict::Bad(why) => ("bad", Some(why)),
+            };
+            json!({ "name": name, "value": value, "verdict": verdict, "reason": reason })
+        })
+        .collect();
+    json!({ "label": key.label, "kind": key.kind.name(), "attributes": attributes })
+}
+
+/// Opening demands that every key is there once with the right attributes; the probe that they work.
+fn probe(backend: &dyn Backend) -> Line {
+    let begun = Instant::now();
+    match backend.open().and_then(|mut custody| custody.probe()) {
+        Ok(()) => Line::ok(
+            "known answer",
+            format!("all keys are there and answer ({} ms, login included)", begun.elapsed().as_millis()),
+        ),
+        Err(error) => failed("known answer", &error),
+    }
+}
+
+fn failed(check: &str, error: &Error) -> Line {
+    match error {
+        Error::Unavailable { .. } | Error::Deadline { .. } | Error::Busy { .. } => Line::red(
+            check,
+            error.to_string(),
+            "see token.module and token.label in the configuration, whether the token's files or device are \
+             there, and for SoftHSM2 whether SOFTHSM2_CONF is set",
+        ),
+        // These say themselves what to do.
+        _ => Line::red_told(check, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use custodyd_hsm::{KeyId, KeyKind, KeyPurpose};
+
+    use super::super::output::Status;
+    use super::*;
+
+    fn report(verdicts: Vec<Verdict>) -> KeyReport {
+        KeyReport {
+            id: KeyId::new(KeyPurpose::Wrap, 1),
+            label: "custodyd-wrap-v1".to_owned(),
+            kind: KeyKind::Secret,
+            attributes: verdicts
+                .into_iter()
+                .map(|verdict| ("EXTRACTABLE", "false".to_owned(), verdict))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_worst_verdict_decides() {
+        let warning = Verdict::Warning("made elsewhere".to_owned());
+        let bad = Verdict::Bad("can be exported".to_owned());
+        let status = |verdicts| key(&report(verdicts)).status;
+        assert_eq!(status(vec![Verdict::Good]), Status::Ok);
+        assert_eq!(status(vec![Verdict::Good, warning.clone()]), Status::Warn);
+        assert_eq!(status(vec![warning, bad]), Status::Red);
+    }
+
+    #[test]
+    fn a_software_token_is_called_one() {
+        let mut token = TokenDescription::default();
+        assert!(software_warning(&token).is_none());
+        token.software_token = true;
+        assert!(software_warning(&token).is_some_and(|line| line.detail.contains("copies its files")));
+    }
+}

@@ -1,0 +1,333 @@
+//! Tokens over a security token in memory that counts what it is asked.
+#![allow(clippy::unwrap_used)] // a test that cannot go on must stop
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use custodyd_hsm::{
+    Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport, PublicKey,
+    Result, Secret, TokenDescription,
+};
+use proptest::prelude::*;
+
+use super::super::ceremony::{Ceremony, Purpose, tests::ceremony};
+use super::super::session::{Scope, Session, tests::session};
+use super::*;
+
+/// HMAC under a fixed key, and nothing else. It fails while `away`.
+#[derive(Clone, Default)]
+struct Fake(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    calls: AtomicUsize,
+    away: std::sync::atomic::AtomicBool,
+}
+
+fn not_used<T>() -> Result<T> {
+    Err(Error::Misconfigured("not part of this test".into()))
+}
+
+impl Backend for Fake {
+    fn open(&self) -> Result<Box<dyn Custody>> {
+        Ok(Box::new(self.clone()))
+    }
+    fn describe(&self) -> TokenDescription {
+        TokenDescription::default()
+    }
+    fn inspect(&self) -> Result<Vec<KeyReport>> {
+        not_used()
+    }
+    fn provision(&self, _: bool) -> Result<ProvisionReport> {
+        not_used()
+    }
+}
+
+impl Custody for Fake {
+    fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
+        Ok(KeyId::new(purpose, 1))
+    }
+    fn holds(&self, _: KeyId) -> Result<bool> {
+        Ok(true)
+    }
+    fn hmac(&mut self, _: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        if self.0.away.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable {
+                operation: "hmac",
+                reason: "away".into(),
+            });
+        }
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[5; 32]), message);
+        Ok(Secret::init(|out| out.copy_from_slice(tag.as_ref())))
+    }
+    fn sign(&mut self, _: KeyId, _: &[u8; 32]) -> Result<[u8; 64]> {
+        not_used()
+    }
+    fn public_key(&mut self, _: KeyId) -> Result<PublicKey> {
+        not_used()
+    }
+    fn random(&mut self, _: &mut [u8]) -> Result<()> {
+        not_used()
+    }
+    fn inventory(&mut self) -> Result<Vec<KeyReport>> {
+        not_used()
+    }
+    fn probe(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Fake {
+    fn keys(&self, realm: &str) -> EpochKeys {
+        let options = PoolOptions {
+            threads: 1,
+            queue: 64,
+            deadline: Duration::from_secs(10),
+        };
+        let pool = Pool::start(Arc::new(self.clone()), options).unwrap();
+        EpochKeys::new(pool, RealmName::parse(realm).unwrap())
+    }
+
+    fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+}
+
+const NOW: Timestamp = Timestamp(20_000 * DAY + 100);
+
+fn later(days: u64) -> Timestamp {
+    Timestamp(NOW.0 + days * DAY)
+}
+
+fn sample() -> Session {
+    session(Scope::Full, NOW.0)
+}
+
+async fn sealed(keys: &EpochKeys) -> String {
+    keys.seal(EpochUse::Session, NOW, &sample()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_session_and_a_ceremony_come_back_as_they_were() {
+    let keys = Fake::default().keys("realm.example");
+    let token = sealed(&keys).await;
+    assert!(token.starts_with("cs1.20000."));
+    assert_eq!(
+        keys.open::<Session>(EpochUse::Session, NOW, &token)
+            .await
+            .unwrap(),
+        sample()
+    );
+    let begun = ceremony(Purpose::Authenticate, None);
+    let token = keys.seal(EpochUse::Ceremony, NOW, &begun).await.unwrap();
+    assert!(token.starts_with("cc1.20000."));
+    let opened: Ceremony<u32> = keys.open(EpochUse::Ceremony, NOW, &token).await.unwrap();
+    assert_eq!((opened.id, opened.state), (begun.id, begun.state));
+}
+
+#[tokio::test]
+async fn two_seals_of_one_value_differ_and_have_one_length() {
+    let keys = Fake::default().keys("realm.example");
+    let (one, two) = (sealed(&keys).await, sealed(&keys).await);
+    assert_ne!(one, two);
+    let other = Session {
+        scope: Scope::Read,
+        device_epoch: None,
+        ..sample()
+    };
+    let other = keys.seal(EpochUse::Session, NOW, &other).await.unwrap();
+    assert_eq!(one.len(), other.len());
+}
+
+#[tokio::test]
+async fn another_realm_use_or_epoch_does_not_open() {
+    let fake = Fake::default();
+    let (keys, foreign) = (fake.keys("realm.example"), fake.keys("other.example"));
+    let token = sealed(&keys).await;
+    let foreign = foreign
+        .open::<Session>(EpochUse::Session, NOW, &token)
+        .await;
+    assert!(matches!(foreign, Err(TokenError::Forged)));
+    let ceremony = keys.open::<Session>(EpochUse::Ceremony, NOW, &token).await;
+    assert!(matches!(ceremony, Err(TokenError::Malformed)));
+    let renamed = token.replacen("cs1.", "cc1.", 1);
+    let renamed = keys
+        .open::<Session>(EpochUse::Ceremony, NOW, &renamed)
+        .await;
+    assert!(matches!(renamed, Err(TokenError::Forged)));
+    let redated = token.replacen("20000", "19999", 1);
+    let redated = keys.open::<Session>(EpochUse::Session, NOW, &redated).await;
+    assert!(matches!(redated, Err(TokenError::Forged)));
+}
+
+#[tokio::test]
+async fn epochs_end_and_do_not_begin_early() {
+    let keys = Fake::default().keys("realm.example");
+    let token = sealed(&keys).await;
+    let last = later(SESSION_EPOCH_DAYS - 1);
+    assert!(
+        keys.open::<Session>(EpochUse::Session, last, &token)
+            .await
+            .is_ok()
+    );
+    let after = keys
+        .open::<Session>(EpochUse::Session, later(SESSION_EPOCH_DAYS), &token)
+        .await;
+    assert!(matches!(after, Err(TokenError::Expired)));
+    let before = keys
+        .open::<Session>(EpochUse::Session, Timestamp(NOW.0 - DAY), &token)
+        .await;
+    assert!(matches!(before, Err(TokenError::UnknownEpoch)));
+    let token = keys.seal(EpochUse::Ceremony, NOW, &1u8).await.unwrap();
+    assert!(
+        keys.open::<u8>(EpochUse::Ceremony, later(2), &token)
+            .await
+            .is_ok()
+    );
+    let after = keys.open::<u8>(EpochUse::Ceremony, later(3), &token).await;
+    assert!(matches!(after, Err(TokenError::Expired)));
+}
+
+#[tokio::test]
+async fn made_up_epochs_cost_the_token_one_call_a_day_and_nothing_beyond() {
+    let fake = Fake::default();
+    let keys = fake.keys("realm.example");
+    for round in 0..3 {
+        for number in (19_000..21_000).chain([0, u64::MAX]) {
+            let token = format!("cs1.{number}.{}", b64(&[round; 80]));
+            assert!(
+                keys.open::<Session>(EpochUse::Session, NOW, &token)
+                    .await
+                    .is_err()
+            );
+        }
+    }
+    assert_eq!(fake.calls() as u64, SESSION_EPOCH_DAYS);
+    // The next day brings one new key, and lets the oldest go.
+    assert!(
+        keys.seal(EpochUse::Session, later(1), &sample())
+            .await
+            .is_ok()
+    );
+    assert_eq!(fake.calls() as u64, SESSION_EPOCH_DAYS + 1);
+    assert_eq!(
+        keys.cache(EpochUse::Session).len() as u64,
+        SESSION_EPOCH_DAYS
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_is_away_is_told_apart_from_a_bad_token() {
+    let fake = Fake::default();
+    let keys = fake.keys("realm.example");
+    let token = sealed(&keys).await;
+    fake.0.away.store(true, Ordering::SeqCst);
+    let known = keys.open::<Session>(EpochUse::Session, NOW, &token).await;
+    assert!(known.is_ok(), "today's key is on this host already");
+    let other_day = token.replacen("20000", "19999", 1);
+    let error = keys
+        .open::<Session>(EpochUse::Session, NOW, &other_day)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TokenError::Unavailable(_)));
+    fake.0.away.store(false, Ordering::SeqCst);
+    let error = keys
+        .open::<Session>(EpochUse::Session, NOW, &other_day)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, TokenError::Forged),
+        "and asked again afterwards"
+    );
+}
+
+#[tokio::test]
+async fn one_token_has_one_text() {
+    let keys = Fake::default().keys("realm.example");
+    let token = sealed(&keys).await;
+    for other in [
+        token.replacen("20000", "020000", 1),
+        token.replacen("20000", "+20000", 1),
+        token.replacen("20000", "", 1),
+        token.replacen("20000.", "20000..", 1),
+        format!("{token}="),
+        format!(" {token}"),
+        format!("{token}\n"),
+        token.to_uppercase(),
+        "cs1.".into(),
+        String::new(),
+        "x".repeat(MAX_TOKEN + 1),
+    ] {
+        let opened = keys.open::<Session>(EpochUse::Session, NOW, &other).await;
+        assert!(matches!(opened, Err(TokenError::Malformed)), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn an_authentic_value_of_another_shape_is_no_session() {
+    let keys = Fake::default().keys("realm.example");
+    let token = keys
+        .seal(EpochUse::Session, NOW, &"a string")
+        .await
+        .unwrap();
+    let opened = keys.open::<Session>(EpochUse::Session, NOW, &token).await;
+    assert!(matches!(opened, Err(TokenError::Malformed)));
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+proptest! {
+    #[test]
+    fn the_parser_never_panics_and_is_strict(text in ".{0,120}", number: u64, bytes: Vec<u8>) {
+        let _ = parse(EpochUse::Session, &text);
+        let _ = parse(EpochUse::Ceremony, &format!("cc1.{text}"));
+        let token = format!("cs1.{number}.{}", b64(&bytes));
+        let parts = parse(EpochUse::Session, &token).unwrap();
+        prop_assert_eq!(parts.number, number);
+        prop_assert_eq!(&parts.sealed, &bytes);
+        prop_assert_eq!(format!("{}.{}", parts.header, b64(&parts.sealed)), token);
+    }
+
+    #[test]
+    fn arbitrary_tokens_never_open(text in "c[cs]1\\.[0-9]{1,6}\\.[A-Za-z0-9_-]{0,400}") {
+        let keys = Fake::default().keys("realm.example");
+        runtime().block_on(async {
+            assert!(keys.open::<Session>(EpochUse::Session, NOW, &text).await.is_err());
+            assert!(keys.open::<Session>(EpochUse::Ceremony, NOW, &text).await.is_err());
+        });
+    }
+
+    #[test]
+    fn mutated_tokens_never_open(position: usize, bit in 0u8..7, raw: bool) {
+        let keys = Fake::default().keys("realm.example");
+        runtime().block_on(async {
+            let token = sealed(&keys).await;
+            let mutated = mutate(&token, position, bit, raw);
+            assert_ne!(mutated, token);
+            assert!(keys.open::<Session>(EpochUse::Session, NOW, &mutated).await.is_err());
+            // The control: what was mutated opens.
+            assert!(keys.open::<Session>(EpochUse::Session, NOW, &token).await.is_ok());
+        });
+    }
+}
+
+fn mutate(token: &str, position: usize, bit: u8, raw: bool) -> String {
+    if raw {
+        let mut bytes = token.as_bytes().to_vec();
+        let index = position % bytes.len();
+        *bytes.get_mut(index).unwrap() ^= 1 << bit;
+        return String::from_utf8(bytes).unwrap();
+    }
+    let (header, sealed) = token.rsplit_once('.').unwrap();
+    let mut sealed = unb64(sealed).unwrap();
+    let index = position % sealed.len();
+    *sealed.get_mut(index).unwrap() ^= 1 << bit;
+    format!("{header}.{}", b64(&sealed))
+}

@@ -1,0 +1,213 @@
+//! What the attributes of a key must be, and the verdict on what they are.
+//!
+//! Called by `keys` for every object that carries a label of ours. The token is
+//! asked, never believed to be silent for good reason: an attribute it does not
+//! know is a warning or a refusal, never a pass.
+
+use AttributeType as A;
+use cryptoki::{
+    object::{Attribute, AttributeType, KeyType, ObjectHandle},
+    session::Session,
+};
+
+use super::mechanism::Attempt;
+use crate::{
+    id::KeyId,
+    public_key::{POINT_LENGTH, PublicKey},
+    report::{KeyKind, KeyReport, Verdict},
+};
+
+/// The DER of the object identifier 1.2.840.10045.3.1.7 (RFC 5480, section 2.1.1.1).
+pub(super) const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// What an attribute must be.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// Refused unless the token says exactly this.
+    Must(bool),
+    /// Refused if the token says otherwise, a warning if it says nothing.
+    Usage(bool),
+    /// A warning unless the token says this.
+    Should(bool),
+}
+
+/// The key stays in the token for ever and was never outside it.
+const KEPT: [(AttributeType, &str, Rule); 6] = [
+    (A::Token, "CKA_TOKEN", Rule::Must(true)),
+    (A::Private, "CKA_PRIVATE", Rule::Must(true)),
+    (A::Sensitive, "CKA_SENSITIVE", Rule::Must(true)),
+    (A::AlwaysSensitive, "CKA_ALWAYS_SENSITIVE", Rule::Must(true)),
+    (A::Extractable, "CKA_EXTRACTABLE", Rule::Must(false)),
+    (
+        A::NeverExtractable,
+        "CKA_NEVER_EXTRACTABLE",
+        Rule::Must(true),
+    ),
+];
+
+/// It signs and does nothing else: a key that may also encrypt, wrap or derive
+/// would let its holder compute things that only we should.
+const USES_SECRET: [(AttributeType, &str, Rule); 7] = [
+    (A::Sign, "CKA_SIGN", Rule::Must(true)),
+    (A::Encrypt, "CKA_ENCRYPT", Rule::Usage(false)),
+    (A::Decrypt, "CKA_DECRYPT", Rule::Usage(false)),
+    (A::Wrap, "CKA_WRAP", Rule::Usage(false)),
+    (A::Unwrap, "CKA_UNWRAP", Rule::Usage(false)),
+    (A::Derive, "CKA_DERIVE", Rule::Usage(false)),
+    // Some software tokens report false for keys that they made themselves.
+    (A::Local, "CKA_LOCAL", Rule::Should(true)),
+];
+
+const USES_PRIVATE: [(AttributeType, &str, Rule); 6] = [
+    (A::Sign, "CKA_SIGN", Rule::Must(true)),
+    (A::SignRecover, "CKA_SIGN_RECOVER", Rule::Should(false)),
+    (A::Decrypt, "CKA_DECRYPT", Rule::Usage(false)),
+    (A::Unwrap, "CKA_UNWRAP", Rule::Usage(false)),
+    (A::Derive, "CKA_DERIVE", Rule::Usage(false)),
+    (A::Local, "CKA_LOCAL", Rule::Should(true)),
+];
+
+const USES_PUBLIC: [(AttributeType, &str, Rule); 1] = [(A::Token, "CKA_TOKEN", Rule::Must(true))];
+
+/// Reads one object and judges it; with its point, where it tells one.
+pub(super) fn examine(
+    session: &Session,
+    handle: ObjectHandle,
+    id: KeyId,
+    kind: KeyKind,
+) -> Attempt<(KeyReport, Option<PublicKey>)> {
+    let rules: Vec<_> = match kind {
+        KeyKind::Secret => KEPT.iter().chain(&USES_SECRET).copied().collect(),
+        KeyKind::Private => KEPT.iter().chain(&USES_PRIVATE).copied().collect(),
+        KeyKind::Public => USES_PUBLIC.to_vec(),
+    };
+    let mut wanted: Vec<AttributeType> = rules.iter().map(|(kind, ..)| *kind).collect();
+    wanted.push(A::KeyType);
+    wanted.push(if kind == KeyKind::Secret {
+        A::ValueLen
+    } else {
+        A::EcParams
+    });
+    if kind == KeyKind::Public {
+        wanted.push(A::EcPoint);
+    }
+    // The library leaves out what the token does not know; look up, do not zip.
+    let found = session.get_attributes(handle, &wanted)?;
+    let mut attributes: Vec<(&'static str, String, Verdict)> =
+        rules.iter().map(|rule| judge_flag(&found, *rule)).collect();
+    attributes.push(judge_type(&found, kind));
+    attributes.push(judge_parameters(&found, kind));
+    let public = found.iter().find_map(point);
+    if kind == KeyKind::Public && public.is_none() {
+        let verdict = Verdict::Bad("not a point of P-256".to_owned());
+        attributes.push(("CKA_EC_POINT", "unreadable".to_owned(), verdict));
+    }
+    let report = KeyReport {
+        id,
+        label: id.label(),
+        kind,
+        attributes,
+    };
+    Ok((report, public))
+}
+
+fn judge_flag(
+    found: &[Attribute],
+    (kind, name, rule): (AttributeType, &'static str, Rule),
+) -> (&'static str, String, Verdict) {
+    let value = found
+        .iter()
+        .filter(|a| a.attribute_type() == kind)
+        .find_map(flag);
+    let (Rule::Must(expected) | Rule::Usage(expected) | Rule::Should(expected)) = rule;
+    let wanted = format!("expected {expected}");
+    let verdict = match (value, rule) {
+        (Some(value), _) if value == expected => Verdict::Good,
+        (Some(_), Rule::Must(_) | Rule::Usage(_)) | (None, Rule::Must(_)) => Verdict::Bad(wanted),
+        (Some(_), Rule::Should(_)) => Verdict::Warning(wanted),
+        (None, _) => Verdict::Warning(format!("the token does not tell; {wanted}")),
+    };
+    let shown = value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+    (name, shown, verdict)
+}
+
+fn flag(attribute: &Attribute) -> Option<bool> {
+    match attribute {
+        Attribute::Token(value)
+        | Attribute::Private(value)
+        | Attribute::Sensitive(value)
+        | Attribute::AlwaysSensitive(value)
+        | Attribute::Extractable(value)
+        | Attribute::NeverExtractable(value)
+        | Attribute::Sign(value)
+        | Attribute::SignRecover(value)
+        | Attribute::Encrypt(value)
+        | Attribute::Decrypt(value)
+        | Attribute::Wrap(value)
+        | Attribute::Unwrap(value)
+        | Attribute::Derive(value)
+        | Attribute::Local(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn judge_type(found: &[Attribute], kind: KeyKind) -> (&'static str, String, Verdict) {
+    let value = found.iter().find_map(|attribute| match attribute {
+        Attribute::KeyType(key_type) => Some(*key_type),
+        _ => None,
+    });
+    let sound: &[KeyType] = match kind {
+        KeyKind::Secret => &[KeyType::GENERIC_SECRET, KeyType::SHA256_HMAC],
+        KeyKind::Private | KeyKind::Public => &[KeyType::EC],
+    };
+    let verdict = if value.is_some_and(|value| sound.contains(&value)) {
+        Verdict::Good
+    } else {
+        Verdict::Bad("not a key of the type that its purpose needs".to_owned())
+    };
+    let shown = value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+    ("CKA_KEY_TYPE", shown, verdict)
+}
+
+/// The length of a secret, the curve of a pair.
+fn judge_parameters(found: &[Attribute], kind: KeyKind) -> (&'static str, String, Verdict) {
+    let unknown = || "unknown".to_owned();
+    if kind == KeyKind::Secret {
+        let length = found.iter().find_map(|attribute| match attribute {
+            Attribute::ValueLen(length) => Some(**length),
+            _ => None,
+        });
+        let verdict = match length {
+            Some(32) => Verdict::Good,
+            Some(_) => Verdict::Bad("expected 32 bytes".to_owned()),
+            None => Verdict::Warning("the token does not tell; expected 32 bytes".to_owned()),
+        };
+        let shown = length.map_or_else(unknown, |length| length.to_string());
+        return ("CKA_VALUE_LEN", shown, verdict);
+    }
+    let curve = found.iter().find_map(|attribute| match attribute {
+        Attribute::EcParams(parameters) => Some(parameters.as_slice() == P256),
+        _ => None,
+    });
+    let verdict = match curve {
+        Some(true) => Verdict::Good,
+        Some(false) => Verdict::Bad("expected the curve P-256".to_owned()),
+        None => Verdict::Warning("the token does not tell; expected P-256".to_owned()),
+    };
+    let shown = curve.map_or_else(unknown, |p256| {
+        if p256 { "P-256" } else { "other" }.to_owned()
+    });
+    ("CKA_EC_PARAMS", shown, verdict)
+}
+
+/// CKA_EC_POINT is the DER of an octet string; some modules give the bare point.
+fn point(attribute: &Attribute) -> Option<PublicKey> {
+    let Attribute::EcPoint(bytes) = attribute else {
+        return None;
+    };
+    let bare = match bytes.as_slice() {
+        [0x04, 0x41, point @ ..] if point.len() == POINT_LENGTH => point,
+        point => point,
+    };
+    PublicKey::from_point(bare).ok()
+}
