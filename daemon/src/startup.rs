@@ -80,22 +80,16 @@ fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> 
     )?)
 }
 
-/// Makes the missing keys in the token and a new realm in an empty database.
+/// Makes the missing keys in the token and a new realm in an empty database. Where a realm
+/// stands already it is opened and left as it is.
 ///
 /// # Errors
-/// When a database stands there already, or token or disk refuse.
+/// When another realm's database stands there, or token or disk refuse.
 /// Returns what was done, a line each.
 pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     let lock = Exclusive::take(&config.store.sqlite)?;
     if config.store.sqlite.exists() {
-        return Err(StoreError::Refused {
-            operation: "create the database",
-            problem: format!(
-                "{} exists already, so this realm is initialized; run `custodyd doctor`",
-                config.store.sqlite.display()
-            ),
-        }
-        .into());
+        return already_there(config, lock).await;
     }
     let backend = backend::configured(&config.token)?;
     let keys = backend.provision(false)?;
@@ -117,6 +111,20 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
         made(&keys),
         format!("made the realm {} in {}", config.realm.name, place.display()),
     ])
+}
+
+async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, StartError> {
+    let pool = pool(config, backend::configured(&config.token)?)?;
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let verified = ledger::realm::verify(&store, &pool, &config.realm.name).await;
+    store.close().await;
+    pool.shutdown();
+    verified?;
+    Ok(vec![format!(
+        "the realm {} is in {} already; nothing was changed",
+        config.realm.name,
+        config.store.sqlite.display()
+    )])
 }
 
 fn made(keys: &ProvisionReport) -> String {
