@@ -17,7 +17,7 @@ pub mod factors;
 pub mod hardening;
 pub mod http;
 pub mod ledger;
-mod private_file;
+pub mod private_file;
 pub mod service;
 pub mod startup;
 pub mod store;

@@ -33,7 +33,11 @@ pub mod seal;
 pub mod secret;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod software;
+#[cfg(test)]
+mod vectors;
 
 pub use binding::{Binding, BindingKeys, BindingKind};
 pub use custody::{Backend, Custody};

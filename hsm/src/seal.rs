@@ -16,6 +16,8 @@ mod local;
 use aws_lc_rs::{digest as sha, rand};
 
 use self::aead::{TAG, framed, unframed};
+#[cfg(test)]
+pub(crate) use self::local::seal_local_with_salt;
 pub use self::local::{LocalKey, MAX_LOCAL, Pad, open_local, seal_local};
 use crate::{
     custody::Custody,

@@ -1,0 +1,24 @@
+//! What the tests share: a real daemon on loopback with a real SoftHSM2 token, a client that
+//! makes its own proofs, a soft authenticator, and an administrator who edits the database.
+//!
+//! Nothing here is linked into the daemon. A missing component (SoftHSM2, the daemon's binary)
+//! fails the test that needs it, with what to install.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+pub mod admin;
+pub mod app;
+pub mod authenticator;
+pub mod device;
+pub mod token;
+
+pub use self::admin::Admin;
+pub use self::app::{Setup, TestApp};
+pub use self::authenticator::SoftAuthenticator;
+pub use self::device::{Answer, Device};

@@ -63,6 +63,8 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     // Before any secret is read.
     let hardening = hardening::apply();
+    // Whatever this process creates is for its own user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let output = Output::new(arguments.json);
     match arguments.command {
         Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),

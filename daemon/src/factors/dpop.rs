@@ -10,6 +10,7 @@
 //! a nonce of this very process; against replay within it there is a cache that
 //! is complete for as long as such a nonce lives.
 
+mod claims;
 mod nonce;
 mod replay;
 #[cfg(test)]
@@ -20,12 +21,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use custodyd_policies::Timestamp;
-use serde::Deserialize;
 
+use self::claims::{AppKeyClaims, Claims, check_app_key_claims, check_claims};
 use self::nonce::Nonces;
 use self::replay::{ReplayCache, Seen};
 use super::jwk::PublicJwk;
-use super::{RandomFailed, b64, jws, quoted, sha256, sha256_fields};
+use super::{RandomFailed, jws, sha256_fields};
 
 /// How long a nonce is accepted, and so how long a proof is remembered.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
@@ -36,7 +37,6 @@ pub const REPLAY_CAPACITY: usize = 1_000_000;
 
 const PROOF_TYP: &str = "dpop+jwt";
 const APP_KEY_TYP: &str = "custodyd-app-key+jwt";
-const MAX_JTI: usize = 128;
 
 /// What the proof has to say about the request at hand.
 #[derive(Debug, Clone, Copy)]
@@ -118,25 +118,6 @@ impl ProofError {
             ProofError::Busy => "busy",
         }
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Claims {
-    jti: String,
-    htm: String,
-    htu: String,
-    iat: u64,
-    nonce: Option<String>,
-    ath: Option<String>,
-    body_sha256: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AppKeyClaims {
-    aud: String,
-    jkt: String,
-    iat: u64,
-    nonce: Option<String>,
 }
 
 /// Nonces and memory of accepted proofs, one per process.
@@ -252,80 +233,5 @@ impl Proofs {
     /// the jump would then be good a second time.
     fn monotonic(&self, now: Timestamp) -> Timestamp {
         Timestamp(self.latest.fetch_max(now.0, Ordering::SeqCst).max(now.0))
-    }
-}
-
-fn check_claims(now: Timestamp, expected: &Expected<'_>, claims: &Claims) -> Result<(), String> {
-    equal("htm", expected.method, &claims.htm)?;
-    equal("htu", expected.uri, &claims.htu)?;
-    check_iat(now, claims.iat)?;
-    if claims.jti.is_empty() || claims.jti.chars().count() > MAX_JTI {
-        return Err(format!("claim jti: expected 1 to {MAX_JTI} characters"));
-    }
-    hash(
-        "ath",
-        "the session token",
-        expected.session_token.map(str::as_bytes),
-        &claims.ath,
-    )?;
-    match expected.body {
-        // A hash of the body of a read says nothing false: it is not looked at.
-        None => Ok(()),
-        body => hash("body_sha256", "the request body", body, &claims.body_sha256),
-    }
-}
-
-fn check_app_key_claims(
-    now: Timestamp,
-    expected: &AppKeyExpected<'_>,
-    claims: &AppKeyClaims,
-) -> Result<(), String> {
-    equal(
-        "aud",
-        &format!("{}/{}", expected.realm, expected.app),
-        &claims.aud,
-    )?;
-    equal("jkt", expected.device_thumbprint, &claims.jkt)?;
-    check_iat(now, claims.iat)
-}
-
-fn equal(claim: &str, expected: &str, found: &str) -> Result<(), String> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!(
-        "claim {claim}: expected {}, found {}",
-        quoted(expected),
-        quoted(found)
-    ))
-}
-
-fn check_iat(now: Timestamp, iat: u64) -> Result<(), String> {
-    let tolerance = CLOCK_TOLERANCE.as_secs();
-    let oldest = now.0.saturating_sub(NONCE_LIFETIME.as_secs() + tolerance);
-    if (oldest..=now.0.saturating_add(tolerance)).contains(&iat) {
-        return Ok(());
-    }
-    Err(format!(
-        "claim iat: {iat} is too far from the time here, {}: check the device's clock",
-        now.0
-    ))
-}
-
-/// `claim` must be the hash of `value`, or must be absent where there is none.
-fn hash(claim: &str, of: &str, value: Option<&[u8]>, found: &Option<String>) -> Result<(), String> {
-    match (value, found) {
-        (None, None) => Ok(()),
-        (None, Some(_)) => Err(format!(
-            "claim {claim}: this request has no {}; leave it out",
-            of.trim_start_matches("the ")
-        )),
-        (Some(_), None) => Err(format!(
-            "claim {claim} is missing: base64url(SHA-256 of {of})"
-        )),
-        (Some(value), Some(found)) if *found == b64(&sha256(&[value])) => Ok(()),
-        (Some(_), Some(_)) => Err(format!(
-            "claim {claim}: it is not base64url(SHA-256 of {of})"
-        )),
     }
 }

@@ -10,7 +10,7 @@ const MAGIC: &[u8; 4] = b"CDM\x01";
 const ENTRY: usize = 1 + 32 + 8 + 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     pub kind: RecordKind,
     pub id: RecordId,
     pub generation: u64,
@@ -18,12 +18,12 @@ pub struct Member {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberList(Vec<Member>);
+pub(crate) struct MemberList(Vec<Member>);
 
 impl MemberList {
     /// # Errors
     /// What is wrong with the list, for the log.
-    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let body = bytes
             .strip_prefix(MAGIC)
             .ok_or("member list has no header")?;
@@ -46,7 +46,7 @@ impl MemberList {
     }
 
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.0.len() * ENTRY);
         bytes.extend_from_slice(MAGIC);
         let count = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
@@ -61,12 +61,12 @@ impl MemberList {
     }
 
     #[must_use]
-    pub fn get(&self, id: &RecordId) -> Option<&Member> {
+    pub(crate) fn get(&self, id: &RecordId) -> Option<&Member> {
         let at = self.0.binary_search_by_key(id, |m| m.id).ok()?;
         self.0.get(at)
     }
 
-    pub fn put(&mut self, member: Member) {
+    pub(crate) fn put(&mut self, member: Member) {
         match self.0.binary_search_by_key(&member.id, |m| m.id) {
             Ok(at) => {
                 if let Some(old) = self.0.get_mut(at) {

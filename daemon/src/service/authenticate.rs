@@ -189,7 +189,7 @@ impl Service {
                 .seal(EpochUse::Ceremony, now, &ceremony)
                 .await
                 .map_err(Refused::ceremony)?,
-            public_key,
+            public_key: passkeys::unwrapped(public_key),
         })
     }
 

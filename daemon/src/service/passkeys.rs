@@ -222,7 +222,7 @@ impl Service {
                 .seal(EpochUse::Ceremony, now, &ceremony)
                 .await
                 .map_err(Refused::ceremony)?,
-            public_key,
+            public_key: unwrapped(public_key),
         })
     }
 
@@ -379,6 +379,15 @@ impl Service {
             .await?;
         Ok(())
     }
+}
+
+/// The options as a browser's `parseCreationOptionsFromJSON` and its sibling take them:
+/// without the `publicKey` that the library puts around them.
+pub(super) fn unwrapped(mut options: Value) -> Value {
+    options
+        .get_mut("publicKey")
+        .map(Value::take)
+        .unwrap_or(options)
 }
 
 fn room_for_another(account: &Account, app: &App) -> Result<(), Refused> {

@@ -122,7 +122,7 @@ async fn a_caller_that_left_is_not_served() {
         seen.store(true, Ordering::SeqCst);
         Ok(())
     }));
-    assert!(futures_poll_once(left.as_mut()).await);
+    assert!(poll_once(left.as_mut()).await);
     drop(left);
     go.send(()).unwrap();
     pool.call("next", one_mac).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_caller_that_left_is_not_served() {
 }
 
 /// Polls once, so that the call is queued; true while it is pending.
-async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
     std::future::poll_fn(|context| {
         std::task::Poll::Ready(future.as_mut().poll(context).is_pending())
     })
@@ -144,7 +144,7 @@ async fn a_full_queue_is_busy_at_once() {
     let mut waiting = Vec::new();
     for _ in 0..2 {
         let mut call = Box::pin(pool.call("wait", one_mac));
-        assert!(futures_poll_once(call.as_mut()).await);
+        assert!(poll_once(call.as_mut()).await);
         waiting.push(call);
     }
     assert_eq!(pool.status().queued, 2);
@@ -153,7 +153,7 @@ async fn a_full_queue_is_busy_at_once() {
     // Those who leave make room.
     waiting.pop();
     let mut call = Box::pin(pool.call("again", one_mac));
-    assert!(futures_poll_once(call.as_mut()).await);
+    assert!(poll_once(call.as_mut()).await);
     go.send(()).unwrap();
     call.await.unwrap();
 }
@@ -185,7 +185,7 @@ async fn shutdown_answers_those_who_wait() {
     let (pool, _) = pool(1, 8, 300);
     let go = occupy(&pool);
     let mut call = Box::pin(pool.call("wait", one_mac));
-    assert!(futures_poll_once(call.as_mut()).await);
+    assert!(poll_once(call.as_mut()).await);
     let closing = pool.clone();
     let closer = thread::spawn(move || closing.shutdown());
     assert!(matches!(call.await, Err(Error::Unavailable { .. })));

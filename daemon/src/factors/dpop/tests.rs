@@ -1,5 +1,5 @@
 //! Proofs made by `jsonwebtoken` (another implementation of JWS), each defect
-//! alone, replays, clock jumps, and random mutations of good proofs.
+//! alone, replays and clock jumps. App-key proofs and mutations stand beside it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that cannot go on must stop
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -7,11 +7,13 @@ use custodyd_policies::Timestamp;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{b64, sha256, unb64};
+use super::super::{b64, sha256};
 use super::*;
+
+mod app_key;
+mod mutation;
 
 const NOW: Timestamp = Timestamp(1_700_000_000);
 const URI: &str = "https://custody.example/v1/account/pin";
@@ -294,117 +296,4 @@ fn one_of_many_threads_wins_with_one_proof() {
             .count()
     });
     assert_eq!(accepted, 1);
-}
-
-#[test]
-fn app_key_proof_binds_realm_app_and_device() {
-    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
-    let check = |jws: &str| proofs.verify_app_key_proof(NOW, jws, &APP_KEY);
-    let good = client.app_key_proof(&proofs, |_| {});
-    let key = check(&good).unwrap();
-    assert_eq!(key.thumbprint, key.jwk.thumbprint());
-    let refused =
-        |change: fn(&mut Value)| check(&client.app_key_proof(&proofs, change)).unwrap_err();
-    says(
-        &refused(|c| c["aud"] = json!("realm.example/other")),
-        "aud: expected",
-    );
-    says(
-        &refused(|c| c["aud"] = json!("other/demo")),
-        "aud: expected",
-    );
-    says(&refused(|c| c["jkt"] = json!("another")), "jkt: expected");
-    says(&refused(|c| c["iat"] = json!(0)), "iat");
-    assert_eq!(
-        refused(|c| c["nonce"] = Value::Null),
-        ProofError::NonceNeeded
-    );
-}
-
-#[test]
-fn a_dpop_proof_is_no_app_key_proof_nor_the_reverse() {
-    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
-    let proof = client.proof(&proofs, |_, c| {
-        c["aud"] = json!("realm.example/demo");
-        c["jkt"] = json!("device");
-    });
-    says(
-        &proofs
-            .verify_app_key_proof(NOW, &proof, &APP_KEY)
-            .unwrap_err(),
-        "typ",
-    );
-    let app_key = client.app_key_proof(&proofs, |_| {});
-    says(&proofs.verify(NOW, &EXPECTED, &app_key).unwrap_err(), "typ");
-}
-
-#[test]
-fn the_app_key_may_not_be_the_device_key() {
-    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
-    let own: PublicJwk = serde_json::from_value(client.jwk.clone()).unwrap();
-    let own = own.thumbprint();
-    let jws = client.app_key_proof(&proofs, |c| c["jkt"] = json!(own));
-    let expected = AppKeyExpected {
-        device_thumbprint: &own,
-        ..APP_KEY
-    };
-    says(
-        &proofs
-            .verify_app_key_proof(NOW, &jws, &expected)
-            .unwrap_err(),
-        "two keys",
-    );
-}
-
-/// Flip one bit somewhere in the three decoded parts, or change one character.
-fn mutate(jws: &str, position: usize, bit: u8, raw: bool) -> String {
-    if raw {
-        let mut bytes = jws.as_bytes().to_vec();
-        let index = position % bytes.len();
-        bytes[index] ^= 1 << (bit % 7);
-        return String::from_utf8(bytes).unwrap();
-    }
-    let mut parts: Vec<Vec<u8>> = jws.split('.').map(|part| unb64(part).unwrap()).collect();
-    let mut index = position % parts.iter().map(Vec::len).sum::<usize>();
-    for part in &mut parts {
-        if index < part.len() {
-            part[index] ^= 1 << (bit % 8);
-            break;
-        }
-        index -= part.len();
-    }
-    parts
-        .iter()
-        .map(|part| b64(part))
-        .collect::<Vec<_>>()
-        .join(".")
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn mutated_proofs_are_never_accepted(position: usize, bit: u8, raw: bool) {
-        let (proofs, client) = (Proofs::new().unwrap(), Client::new());
-        let proof = client.proof(&proofs, |_, _| {});
-        let mutated = mutate(&proof, position, bit, raw);
-        prop_assume!(mutated != proof);
-        prop_assert!(proofs.verify(NOW, &EXPECTED, &mutated).is_err());
-        let app_key = client.app_key_proof(&proofs, |_| {});
-        let mutated = mutate(&app_key, position, bit, raw);
-        prop_assert!(proofs.verify_app_key_proof(NOW, &mutated, &APP_KEY).is_err());
-        // The control: what was mutated is good.
-        prop_assert!(proofs.verify(NOW, &EXPECTED, &proof).is_ok());
-        prop_assert!(proofs.verify_app_key_proof(NOW, &app_key, &APP_KEY).is_ok());
-    }
-
-    #[test]
-    fn arbitrary_text_never_panics(text in ".{0,300}", json in ".{0,80}", claims in ".{0,80}") {
-        let proofs = Proofs::new().unwrap();
-        let shaped = format!("{}.{}.{}", b64(json.as_bytes()), b64(claims.as_bytes()), b64(&[0; 64]));
-        for candidate in [&text, &shaped] {
-            prop_assert!(proofs.verify(NOW, &EXPECTED, candidate).is_err());
-            prop_assert!(proofs.verify_app_key_proof(NOW, candidate, &APP_KEY).is_err());
-        }
-    }
 }

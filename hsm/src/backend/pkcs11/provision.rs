@@ -75,6 +75,8 @@ fn make(session: &Session, key: KeyId) -> Attempt<()> {
     private.extend([
         Attribute::Id(key.label().into_bytes()),
         Attribute::Sign(true),
+        // Some tokens would set this one by themselves.
+        Attribute::SignRecover(false),
         Attribute::Decrypt(false),
         Attribute::Unwrap(false),
         Attribute::Derive(false),

@@ -1,0 +1,51 @@
+//! What a kind of token must offer to be tested: a fresh token, and the
+//! accidents that can befall it.
+
+use std::{any::Any, path::PathBuf, sync::Arc};
+
+use custodyd_hsm::{Backend, KeyId};
+
+/// What the parent process made for the child that runs a case.
+pub(crate) struct Prepared {
+    /// Dropped when the case is over.
+    pub(crate) keep: Box<dyn Any>,
+    /// For the child's environment.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
+}
+
+/// A backend that counts how often it presents a PIN.
+pub(crate) type Counted = (Arc<dyn Backend>, Box<dyn Fn() -> u64>);
+
+pub(crate) trait Rig: Sized {
+    /// In the parent: a fresh token with all keys.
+    fn prepare() -> Prepared;
+    /// In the child: that token.
+    fn attach() -> Self;
+
+    /// A backend on the token with the right PIN.
+    fn backend(&self) -> Arc<dyn Backend>;
+    /// A backend on the token with a wrong PIN.
+    fn backend_with_wrong_pin(&self) -> Counted;
+    /// A backend whose token does not exist.
+    fn backend_with_wrong_label(&self) -> Arc<dyn Backend>;
+    /// Whether the token is made of files, as its backend must say.
+    fn is_software(&self) -> bool;
+
+    /// The token goes away beneath a running process.
+    fn take_away(&self);
+    /// The same token comes back.
+    fn bring_back(&self);
+    /// In the place of a token that was taken away: same names, same PIN, other keys.
+    fn put_impostor(&self);
+    /// The impostor goes.
+    fn remove_impostor(&self);
+
+    /// Makes a second object of the same label.
+    fn duplicate(&self, key: KeyId);
+    /// Deletes every object of a key.
+    fn delete(&self, key: KeyId);
+    /// Deletes the public object of a key pair.
+    fn delete_public_half(&self, key: KeyId);
+    /// Makes a key of this label that can leave the token.
+    fn make_extractable(&self, key: KeyId);
+}

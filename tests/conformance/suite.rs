@@ -1,0 +1,82 @@
+//! The cases, over any backend. What a token must do, what it must refuse, and
+//! how it must behave when it goes away.
+
+mod accidents;
+mod keys;
+mod operations;
+mod pooling;
+
+use std::{sync::Arc, time::Duration};
+
+use custodyd_hsm::{Backend, KeyId, KeyPurpose, Pool, PoolOptions};
+
+pub(crate) use self::{accidents::*, keys::*, operations::*, pooling::*};
+
+pub(crate) const WRAP: KeyId = KeyId {
+    purpose: KeyPurpose::Wrap,
+    version: 1,
+};
+pub(crate) const MAC: KeyId = KeyId {
+    purpose: KeyPurpose::Mac,
+    version: 1,
+};
+pub(crate) const BIND: KeyId = KeyId {
+    purpose: KeyPurpose::Bind,
+    version: 1,
+};
+
+/// Makes one test per case for a backend.
+macro_rules! run_over {
+    ($backend:ident, $rig:ty) => {
+        $crate::suite::cases! { $backend, $rig,
+            keys_are_found_with_sound_attributes,
+            provisioning_makes_what_is_missing_and_nothing_else,
+            a_missing_key_is_named,
+            a_doubled_secret_key_is_refused,
+            a_doubled_signing_key_is_refused,
+            an_extractable_key_is_refused,
+            half_a_key_pair_is_refused,
+            hmac_is_repeatable_and_keyed,
+            derivation_is_the_kdf_of_the_standard,
+            signatures_verify_on_the_host,
+            keys_do_only_what_they_are_for,
+            random_bytes_differ,
+            records_open_for_their_own_context_only,
+            bindings_verify_under_the_published_keys,
+            what_was_sealed_opens_after_a_restart,
+            many_threads_get_their_own_answers,
+            a_wrong_pin_is_presented_once,
+            a_wrong_label_names_what_is_there,
+            one_backend_per_process,
+            a_token_that_goes_away_comes_back_without_a_restart,
+            another_token_in_its_place_is_refused,
+            a_hanging_call_meets_its_deadline,
+            a_full_queue_is_busy,
+            a_panic_in_a_job_costs_no_worker,
+            operations_are_counted,
+        }
+    };
+}
+
+macro_rules! cases {
+    ($tests:ident, $rig:ty, $($case:ident,)+) => {
+        mod $tests {
+            $(#[test]
+            fn $case() {
+                let path = concat!(module_path!(), "::", stringify!($case));
+                $crate::own_process::run::<$rig>(path, $crate::suite::$case);
+            })+
+        }
+    };
+}
+pub(crate) use {cases, run_over};
+
+/// A pool of two threads with a short deadline.
+fn pool(backend: &Arc<dyn Backend>) -> Pool {
+    let options = PoolOptions {
+        threads: 2,
+        queue: 64,
+        deadline: Duration::from_secs(2),
+    };
+    Pool::start(Arc::clone(backend), options).unwrap()
+}

@@ -1,0 +1,125 @@
+//! Cases about the keys in the token: which are accepted, which are made.
+
+use custodyd_hsm::{Backend, Error, KeyId, KeyKind, KeyPurpose, Verdict};
+
+use super::{BIND, MAC, WRAP};
+use crate::rig::Rig;
+
+pub(crate) fn keys_are_found_with_sound_attributes(rig: &impl Rig) {
+    let backend = rig.backend();
+    assert_eq!(backend.epoch(), 0);
+    let reports = backend.inspect().unwrap();
+    // Two secrets, three pairs of two objects each.
+    assert_eq!(reports.len(), 2 + 3 * 2);
+    for report in &reports {
+        assert_eq!(report.first_bad(), None, "{report:?}");
+        let value = |name| {
+            let found = report.attributes.iter().find(|(n, ..)| *n == name);
+            found.map(|(_, value, _)| value.as_str())
+        };
+        if report.kind != KeyKind::Public {
+            assert_eq!(value("CKA_EXTRACTABLE"), Some("false"), "{report:?}");
+            assert_eq!(value("CKA_NEVER_EXTRACTABLE"), Some("true"), "{report:?}");
+        }
+        let warned = |(_, _, verdict): &_| matches!(verdict, Verdict::Warning(_));
+        assert!(!report.attributes.iter().any(warned), "{report:?}");
+    }
+    let mut custody = backend.open().unwrap();
+    assert_eq!(custody.inventory().unwrap(), reports);
+    assert_eq!(backend.epoch(), 1);
+    let description = backend.describe();
+    assert_eq!(description.software_token, rig.is_software());
+    assert!(!description.serial.is_empty() && !description.label.is_empty());
+    for purpose in KeyPurpose::ALL {
+        assert_eq!(custody.current(purpose).unwrap(), KeyId::new(purpose, 1));
+    }
+    assert!(custody.holds(WRAP).unwrap());
+    assert!(!custody.holds(KeyId::new(KeyPurpose::Wrap, 2)).unwrap());
+}
+
+pub(crate) fn provisioning_makes_what_is_missing_and_nothing_else(rig: &impl Rig) {
+    let backend = rig.backend();
+    let before = backend.provision(false).unwrap();
+    assert!(before.created.is_empty(), "{before:?}");
+    assert_eq!(before.existing.len(), 5);
+    let kept = *backend.open().unwrap().hmac(MAC, b"x").unwrap().expose();
+    drop(backend);
+    rig.delete(WRAP);
+    rig.delete(BIND);
+    let backend = rig.backend();
+    let missing = [WRAP.label(), BIND.label()];
+    let dry = backend.provision(true).unwrap();
+    assert!(dry.dry_run);
+    assert_eq!(dry.created, missing);
+    // The dry run made nothing, so there is still the same to make.
+    assert_eq!(backend.provision(false).unwrap().created, missing);
+    assert!(backend.provision(false).unwrap().created.is_empty());
+    let mut custody = backend.open().unwrap();
+    assert_eq!(custody.hmac(MAC, b"x").unwrap().expose(), &kept);
+    custody.probe().unwrap();
+}
+
+/// Opening and provisioning both refuse, with this text in the sentence, and
+/// the token is as it was.
+fn refused(backend: &dyn Backend, texts: &[&str]) {
+    let before = backend.inspect().unwrap();
+    for outcome in [
+        backend.open().map(|_| ()),
+        backend.provision(false).map(|_| ()),
+    ] {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+        let sentence = error.to_string();
+        for text in texts {
+            assert!(sentence.contains(text), "{sentence}");
+        }
+    }
+    assert_eq!(backend.inspect().unwrap(), before);
+}
+
+pub(crate) fn a_missing_key_is_named(rig: &impl Rig) {
+    let webhook = KeyId::new(KeyPurpose::Webhook, 1);
+    rig.delete(webhook);
+    let backend = rig.backend();
+    let error = backend.open().map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+    assert!(error.to_string().contains(&webhook.label()), "{error}");
+    // The sentence says what to do, and doing it helps.
+    assert!(error.to_string().contains("custodyd init"), "{error}");
+    backend.provision(false).unwrap();
+    backend.open().unwrap().probe().unwrap();
+}
+
+pub(crate) fn a_doubled_secret_key_is_refused(rig: &impl Rig) {
+    rig.duplicate(WRAP);
+    refused(&*rig.backend(), &[&WRAP.label(), "2 objects"]);
+}
+
+pub(crate) fn a_doubled_signing_key_is_refused(rig: &impl Rig) {
+    rig.duplicate(BIND);
+    refused(
+        &*rig.backend(),
+        &[&BIND.label(), "2 objects", "private key"],
+    );
+}
+
+pub(crate) fn an_extractable_key_is_refused(rig: &impl Rig) {
+    rig.make_extractable(MAC);
+    let backend = rig.backend();
+    refused(&*backend, &[&MAC.label(), "CKA_EXTRACTABLE"]);
+    let reports = backend.inspect().unwrap();
+    let report = reports.iter().find(|report| report.id == MAC).unwrap();
+    let extractable = report
+        .attributes
+        .iter()
+        .find(|(name, ..)| *name == "CKA_EXTRACTABLE");
+    assert!(
+        matches!(extractable, Some((_, _, Verdict::Bad(_)))),
+        "{report:?}"
+    );
+}
+
+pub(crate) fn half_a_key_pair_is_refused(rig: &impl Rig) {
+    rig.delete_public_half(BIND);
+    refused(&*rig.backend(), &[&BIND.label(), "public key"]);
+}

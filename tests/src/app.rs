@@ -1,0 +1,273 @@
+//! A daemon of a test's own: real binary, TLS, SQLite, SoftHSM2, in a folder that goes away.
+//!
+//! Stopped with SIGTERM. Killed with SIGKILL only after it has said that it serves, which is
+//! after its one login: SoftHSM2 can lose a token that is killed inside the login.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::token::{self, SoftToken};
+use crate::{Admin, Device};
+
+/// What a test changes about its daemon before it starts.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Policy files: app name and text.
+    pub policies: Vec<(String, String)>,
+    /// Appended to the configuration.
+    pub config: String,
+}
+
+/// A permissive policy, so that tests wait for nothing.
+#[must_use]
+pub fn policy(app: &str, more: &str) -> String {
+    format!(
+        r#"app = "{app}"
+display_name = "Test {app}"
+origins = ["https://{app}.example.com"]
+relying_party = {{ id = "{app}.example.com", name = "Test {app}" }}
+{more}
+[release]
+"device-secret" = ["pin", "passkey"]
+"app-key" = ["pin", "passkey", "device"]
+"#
+    )
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policies: vec![
+                ("notes".into(), policy("notes", "")),
+                ("wallet".into(), policy("wallet", "")),
+            ],
+            config: String::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The app `notes` with more in its policy.
+    #[must_use]
+    pub fn notes(more: &str) -> Self {
+        Self {
+            policies: vec![
+                ("notes".into(), policy("notes", more)),
+                ("wallet".into(), policy("wallet", "")),
+            ],
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct TestApp {
+    pub dir: TempDir,
+    pub url: String,
+    pub operator: String,
+    pub ca: String,
+    pub token: SoftToken,
+    child: Option<Child>,
+}
+
+pub const REALM: &str = "test.example";
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("custodyd-test-")
+            .tempdir()
+            .unwrap();
+        let token = SoftToken::fresh();
+        let ca = certificates(dir.path());
+        let (public, operator) = (free_port(), free_port());
+        let url = format!("https://localhost:{public}");
+        std::fs::create_dir(dir.path().join("policies")).unwrap();
+        for (name, text) in &setup.policies {
+            std::fs::write(dir.path().join(format!("policies/{name}.toml")), text).unwrap();
+        }
+        let config = format!(
+            r#"[realm]
+name = "{REALM}"
+[listen]
+public = "127.0.0.1:{public}"
+url = "{url}"
+certificate = "certificate.pem"
+private_key = "private-key.pem"
+drain = "2s"
+[operator]
+listen = "127.0.0.1:{operator}"
+[token]
+module = "{}"
+label = "{}"
+pin_file = "{}"
+[store]
+sqlite = "custodyd.sqlite"
+[policies]
+directory = "policies"
+{}
+"#,
+            token::module(),
+            token::LABEL,
+            token.user_pin_file().display(),
+            setup.config
+        );
+        std::fs::write(dir.path().join("custodyd.toml"), config).unwrap();
+        let mut app = Self {
+            dir,
+            url,
+            operator: format!("http://127.0.0.1:{operator}"),
+            ca,
+            token,
+            child: None,
+        };
+        let init = app.command("init").output().unwrap();
+        assert!(init.status.success(), "init: {}", said(&init));
+        app.launch().await;
+        app
+    }
+
+    /// A command of the daemon's binary with this test's configuration.
+    #[must_use]
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(token::program("custodyd"));
+        let (name, value) = self.token.environment();
+        command
+            .env(name, value)
+            .arg("--config")
+            .arg(self.path("custodyd.toml"))
+            .args(arguments.split(' '));
+        command
+    }
+
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub async fn launch(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let child = self
+            .command("serve")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let http = reqwest::Client::new();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let ready = http.get(format!("{}/readyz", self.operator)).send().await;
+            if ready.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {}", self.log());
+            assert!(Instant::now() < deadline, "not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops in order and returns whether the daemon called it a success.
+    pub fn stop(&mut self) -> bool {
+        self.end(Signal::TERM)
+    }
+
+    /// Pulls the plug.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&mut self, signal: Signal) -> bool {
+        let Some(mut child) = self.child.take() else {
+            return true;
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let _ = kill_process(pid, signal);
+        child.wait().unwrap().success()
+    }
+
+    pub async fn restart(&mut self) {
+        assert!(self.stop(), "{}", self.log());
+        self.launch().await;
+    }
+
+    /// A client with a device key of its own.
+    #[must_use]
+    pub fn device(&self, app: &str) -> Device {
+        Device::new(&self.url, &self.ca, app)
+    }
+
+    /// The database's administrator.
+    pub async fn admin(&self) -> Admin {
+        Admin::open(&self.path("custodyd.sqlite")).await
+    }
+
+    pub async fn operator(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("{}{path}", self.operator)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Standard output and error of a command that ended.
+#[must_use]
+pub fn said(output: &std::process::Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// An authority, and a certificate for localhost; returns the authority's PEM.
+fn certificates(dir: &Path) -> String {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    std::fs::write(dir.join("certificate.pem"), certificate.pem()).unwrap();
+    let private = dir.join("private-key.pem");
+    std::fs::write(&private, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(private, std::fs::Permissions::from_mode(0o600)).unwrap();
+    authority_pem
+}
