@@ -144,7 +144,13 @@ pub enum SlotType {
 
 impl Account {
     #[must_use]
-    pub fn new(realm: RealmName, app: AppId, id: AccountId, now: Timestamp, key: SecretBytes) -> Self {
+    pub fn new(
+        realm: RealmName,
+        app: AppId,
+        id: AccountId,
+        now: Timestamp,
+        key: SecretBytes,
+    ) -> Self {
         Self {
             format: FORMAT,
             realm,

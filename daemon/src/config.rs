@@ -142,7 +142,11 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => write!(f, "{}: {}", self.file, self.message),
-            line => write!(f, "{}:{}:{}: {}", self.file, line, self.column, self.message),
+            line => write!(
+                f,
+                "{}:{}:{}: {}",
+                self.file, line, self.column, self.message
+            ),
         }
     }
 }
@@ -190,8 +194,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         ))
     })?;
     // An absolute base keeps the paths right whatever the working directory is later.
-    let absolute =
-        std::path::absolute(path).map_err(|error| unreadable(format!("no absolute path ({error})")))?;
+    let absolute = std::path::absolute(path)
+        .map_err(|error| unreadable(format!("no absolute path ({error})")))?;
     let base = absolute.parent().unwrap_or(Path::new("/"));
     parse(&name, &text, base)
 }

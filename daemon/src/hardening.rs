@@ -6,7 +6,9 @@
 //! report says what was not granted and what to do. `doctor` prints it, `serve` logs it.
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// What was granted.
@@ -31,12 +33,14 @@ fn forbid_core_dumps() -> Result<(), String> {
         current: Some(0),
         maximum: Some(0),
     };
-    setrlimit(Resource::Core, none)
-        .map_err(|error| format!("the core file limit could not be set to 0 ({error}); set LimitCORE=0 in the unit"))?;
+    setrlimit(Resource::Core, none).map_err(|error| {
+        format!("the core file limit could not be set to 0 ({error}); set LimitCORE=0 in the unit")
+    })?;
     // The limit does not bind a kernel that pipes dumps to a program; this flag does. It
     // also keeps other processes of the same user from attaching a debugger.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| format!("PR_SET_DUMPABLE was refused ({error}); allow prctl in the seccomp profile"))
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| {
+        format!("PR_SET_DUMPABLE was refused ({error}); allow prctl in the seccomp profile")
+    })
 }
 
 /// Locks everything, now and later, but only where no limit applies.
@@ -53,8 +57,13 @@ fn lock_memory() -> Result<(), String> {
              (in a shell, as root: ulimit -l unlimited), or turn swap off"
         ));
     }
-    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
-        .map_err(|error| format!("mlockall was refused ({error}); allow it in the seccomp profile, or turn swap off"))
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(
+        |error| {
+            format!(
+                "mlockall was refused ({error}); allow it in the seccomp profile, or turn swap off"
+            )
+        },
+    )
 }
 
 /// No soft limit, or the capability that sets it aside.
@@ -74,8 +83,15 @@ mod tests {
         report.core_dumps.clone().unwrap();
         assert_eq!(getrlimit(Resource::Core).current, Some(0));
         let locked = std::fs::read_to_string("/proc/self/status").unwrap();
-        let locked = locked.lines().find(|line| line.starts_with("VmLck:")).unwrap();
-        assert_eq!(report.locked_memory.is_ok(), !locked.ends_with(" 0 kB"), "{locked} {report:?}");
+        let locked = locked
+            .lines()
+            .find(|line| line.starts_with("VmLck:"))
+            .unwrap();
+        assert_eq!(
+            report.locked_memory.is_ok(),
+            !locked.ends_with(" 0 kB"),
+            "{locked} {report:?}"
+        );
         assert_eq!(apply(), report);
     }
 }

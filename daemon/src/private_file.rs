@@ -54,7 +54,11 @@ pub enum Access {
 }
 
 /// Reads a whole file of at most `limit` bytes, after its owner and mode are found safe.
-pub fn read(path: &Path, access: Access, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
+pub fn read(
+    path: &Path,
+    access: Access,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     let file = open(path)?;
     check(path, &file, access)?;
     let unreadable = |source| PrivateFileError::Unreadable {

@@ -103,13 +103,18 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
         ledger::realm::create(&store, &pool, &config.realm.name, Clock::default().now()).await?;
         store.close().await;
     }
-    std::fs::rename(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
+    std::fs::rename(&draft, &place)
+        .map_err(system(format!("move the database to {}", place.display())))?;
     remove_draft(&draft)?;
     pool.shutdown();
     drop(lock);
     Ok(vec![
         made(&keys),
-        format!("made the realm {} in {}", config.realm.name, place.display()),
+        format!(
+            "made the realm {} in {}",
+            config.realm.name,
+            place.display()
+        ),
     ])
 }
 
@@ -166,7 +171,8 @@ pub struct Realm {
 /// Every reason not to serve.
 pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let name = &config.realm.name;
-    let policies = config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
+    let policies =
+        config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
     let apps = Apps::new(name, policies)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
@@ -249,7 +255,14 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         operator::Check::token(realm.pool.clone()),
         store_check(Arc::clone(&realm.store)),
     ];
-    serving.spawn(listen(config.operator.listen, None, operator::router(checks, metrics)).await?);
+    serving.spawn(
+        listen(
+            config.operator.listen,
+            None,
+            operator::router(checks, metrics),
+        )
+        .await?,
+    );
     tracing::info!(address = %config.operator.listen, "serving operators");
 
     let outcome = until_told_to_stop(&mut realm.committer).await;

@@ -15,8 +15,8 @@ use crate::config::{Log, LogFormat};
 /// Latency buckets in seconds, for every metric whose name ends so. They span a token
 /// operation (50 us) and an Argon2id evaluation behind a queue (seconds).
 const SECONDS_BUCKETS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 5.0, 10.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,11 @@ pub fn start_logging(log: &Log) -> Result<(), TelemetryError> {
         LogFormat::Human => builder
             .with_ansi(std::io::stderr().is_terminal())
             .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_ansi(false)
+            .try_init(),
     };
     result.map_err(|_| TelemetryError::AlreadyLogging)
 }
@@ -50,7 +54,8 @@ pub fn start_logging(log: &Log) -> Result<(), TelemetryError> {
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let recorder = recorder()?;
     let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+    metrics::set_global_recorder(recorder)
+        .map_err(|error| TelemetryError::Metrics(error.to_string()))?;
     Ok(handle)
 }
 
@@ -106,6 +111,9 @@ mod tests {
             metrics::histogram!("custodyd_test_seconds").record(0.003);
         });
         let text = recorder.handle().render();
-        assert!(text.contains("custodyd_test_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        assert!(
+            text.contains("custodyd_test_seconds_bucket{le=\"0.005\"} 1"),
+            "{text}"
+        );
     }
 }

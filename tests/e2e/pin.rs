@@ -15,7 +15,10 @@ async fn with_pin(app: &TestApp) -> custodyd_tests::Device {
     let mut device = app.device("notes");
     device.enrol().await;
     device.set_pin("830517").await.expect(200);
-    device.back_up("device-secret", b"the device secret").await.expect(200);
+    device
+        .back_up("device-secret", b"the device secret")
+        .await
+        .expect(200);
     device
 }
 
@@ -24,7 +27,10 @@ async fn a_pin_brings_the_secret_back_after_a_restart() {
     let mut app = TestApp::start().await;
     let mut device = with_pin(&app).await;
     app.restart().await;
-    let started = device.try_pin("830517", &["device-secret"]).await.expect(201);
+    let started = device
+        .try_pin("830517", &["device-secret"])
+        .await
+        .expect(201);
     let secret = &started.body["secrets"]["device-secret"]["server_slot"];
     assert_eq!(*secret, custodyd_tests::device::b64(b"the device secret"));
     assert_eq!(started.body["device_bound"], true);
@@ -68,8 +74,14 @@ async fn an_exhausted_pin_is_reset_by_a_passkey() {
     device.try_pin("830518", &[]).await.refused("401 pin-wrong");
     let last = device.try_pin("830518", &[]).await;
     assert_eq!(last.body["exhausted"], true);
-    device.try_pin("830517", &[]).await.refused("403 pin-exhausted");
-    device.try_passkey(&mut authenticator, json!({})).await.expect(201);
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("403 pin-exhausted");
+    device
+        .try_passkey(&mut authenticator, json!({}))
+        .await
+        .expect(201);
     device.try_pin("830517", &[]).await.expect(201);
 }
 
@@ -106,7 +118,12 @@ async fn n_parallel_wrong_guesses_cost_exactly_n() {
     let next = device.try_pin("830518", &[]).await;
     assert_eq!(next.body["attempts_left"], 30 - 21);
     device.try_pin("830517", &[]).await.expect(201);
-    let charged = device.events().await.iter().filter(|kind| *kind == "pin-charged").count();
+    let charged = device
+        .events()
+        .await
+        .iter()
+        .filter(|kind| *kind == "pin-charged")
+        .count();
     assert_eq!(charged, 22);
 }
 
@@ -118,7 +135,11 @@ async fn parallel_guesses_past_the_budget_are_not_evaluated() {
     let mut running = tokio::task::JoinSet::new();
     for guess in 0..12 {
         // The right PIN is among them, behind more wrong ones than the budget has.
-        let pin = if guess == 11 { "830517".to_owned() } else { format!("83051{}", 8 + guess % 2) };
+        let pin = if guess == 11 {
+            "830517".to_owned()
+        } else {
+            format!("83051{}", 8 + guess % 2)
+        };
         let body = json!({"account": device.account, "pin": pin});
         let call = device.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
         let request = device
@@ -133,7 +154,10 @@ async fn parallel_guesses_past_the_budget_are_not_evaluated() {
         });
     }
     let codes = running.join_all().await;
-    let evaluated = codes.iter().filter(|code| *code == "pin-wrong" || *code == "in").count();
+    let evaluated = codes
+        .iter()
+        .filter(|code| *code == "pin-wrong" || *code == "in")
+        .count();
     assert!(evaluated <= 4, "{codes:?}");
 }
 
@@ -157,8 +181,14 @@ async fn changing_the_pin_needs_a_fresh_session_and_ends_the_old_pin() {
     device.set_pin("294061").await.expect(200);
     device.try_pin("830517", &[]).await.refused("401 pin-wrong");
     device.try_pin("294061", &[]).await.expect(201);
-    device.call("DELETE", "/v1/account/pin", None).await.expect(204);
-    device.try_pin("294061", &[]).await.refused("409 pin-not-set");
+    device
+        .call("DELETE", "/v1/account/pin", None)
+        .await
+        .expect(204);
+    device
+        .try_pin("294061", &[])
+        .await
+        .refused("409 pin-not-set");
 }
 
 #[tokio::test]
@@ -171,9 +201,18 @@ async fn a_changed_pin_rewraps_secrets_in_the_same_commit_or_not_at_all() {
     };
     let answer = device.call("PUT", "/v1/account/pin", Some(rewrap(7))).await;
     answer.refused("412 precondition-failed");
-    device.call("PUT", "/v1/account/pin", Some(rewrap(1))).await.expect(200);
-    let started = device.try_pin("294061", &["device-secret"]).await.expect(201);
-    assert_eq!(started.body["secrets"]["device-secret"]["server_slot"], "AAAA");
+    device
+        .call("PUT", "/v1/account/pin", Some(rewrap(1)))
+        .await
+        .expect(200);
+    let started = device
+        .try_pin("294061", &["device-secret"])
+        .await
+        .expect(201);
+    assert_eq!(
+        started.body["secrets"]["device-secret"]["server_slot"],
+        "AAAA"
+    );
     assert_eq!(started.body["secrets"]["device-secret"]["version"], 2);
 }
 
@@ -182,9 +221,15 @@ async fn what_can_not_be_released_costs_no_attempt() {
     let app = TestApp::with(Setup::notes(ROUNDS)).await;
     let mut device = with_pin(&app).await;
     for _ in 0..5 {
-        device.try_pin("830517", &["no-such-secret"]).await.refused("404 not-found");
+        device
+            .try_pin("830517", &["no-such-secret"])
+            .await
+            .refused("404 not-found");
     }
-    device.try_pin("830517", &["device-secret"]).await.expect(201);
+    device
+        .try_pin("830517", &["device-secret"])
+        .await
+        .expect(201);
 }
 
 #[tokio::test]
@@ -194,7 +239,10 @@ async fn an_unbound_device_can_not_even_lock_the_owner_out() {
     let mut stranger = app.device("notes");
     stranger.account.clone_from(&owner.account);
     for _ in 0..10 {
-        stranger.try_pin("830518", &[]).await.refused("401 authentication-failed");
+        stranger
+            .try_pin("830518", &[])
+            .await
+            .refused("401 authentication-failed");
     }
     owner.try_pin("830517", &[]).await.expect(201);
 }

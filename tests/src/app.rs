@@ -104,7 +104,7 @@ public = "127.0.0.1:{public}"
 url = "{url}"
 certificate = "certificate.pem"
 private_key = "private-key.pem"
-drain = "2s"
+drain = "1s"
 [operator]
 listen = "127.0.0.1:{operator}"
 [token]
@@ -224,7 +224,9 @@ directory = "policies"
     }
 
     pub async fn operator(&self, path: &str) -> (u16, String) {
-        let answer = reqwest::get(format!("{}{path}", self.operator)).await.unwrap();
+        let answer = reqwest::get(format!("{}{path}", self.operator))
+            .await
+            .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 }

@@ -75,8 +75,12 @@ impl SoftAuthenticator {
     #[must_use]
     pub fn cloned(&self) -> Self {
         let store = self.client.authenticator().store().clone();
-        let mut authenticator =
-            Authenticator::new(Aaguid::new_empty(), store, User { verified: true }, AwsLcRsBackend);
+        let mut authenticator = Authenticator::new(
+            Aaguid::new_empty(),
+            store,
+            User { verified: true },
+            AwsLcRsBackend,
+        );
         authenticator.set_make_credentials_with_signature_counter(true);
         Self {
             client: Client::new(authenticator),
@@ -117,7 +121,8 @@ impl Device {
             return options;
         }
         let credential = authenticator.create(&options.body["publicKey"]).await;
-        let body = json!({"ceremony": options.body["ceremony"], "credential": credential, "name": "soft"});
+        let body =
+            json!({"ceremony": options.body["ceremony"], "credential": credential, "name": "soft"});
         self.call("POST", "/v1/account/passkeys", Some(body)).await
     }
 
@@ -141,7 +146,11 @@ impl Device {
     }
 
     /// Signs in with a passkey; `more` is merged into the request.
-    pub async fn try_passkey(&mut self, authenticator: &mut SoftAuthenticator, more: Value) -> Answer {
+    pub async fn try_passkey(
+        &mut self,
+        authenticator: &mut SoftAuthenticator,
+        more: Value,
+    ) -> Answer {
         let mut body = self.assertion(authenticator, None).await;
         for (name, value) in more.as_object().unwrap() {
             body[name] = value.clone();

@@ -25,7 +25,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 #[must_use]
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 /// A P-256 key that signs compact JWS.
@@ -48,12 +51,22 @@ impl Key {
     #[must_use]
     pub fn thumbprint(&self) -> String {
         let jwk = self.jwk();
-        sha256(format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]).as_bytes())
+        sha256(
+            format!(
+                r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#,
+                jwk["x"], jwk["y"]
+            )
+            .as_bytes(),
+        )
     }
 
     #[must_use]
     pub fn jws(&self, header: &Value, claims: &Value) -> String {
-        let input = format!("{}.{}", b64(header.to_string().as_bytes()), b64(claims.to_string().as_bytes()));
+        let input = format!(
+            "{}.{}",
+            b64(header.to_string().as_bytes()),
+            b64(claims.to_string().as_bytes())
+        );
         let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
         format!("{input}.{}", b64(signature.as_ref()))
     }
@@ -70,17 +83,26 @@ impl Answer {
     /// The stable code of a problem document, with its status: `"401 pin-wrong"`.
     #[must_use]
     pub fn refusal(&self) -> String {
-        format!("{} {}", self.status, self.body["code"].as_str().unwrap_or("-"))
+        format!(
+            "{} {}",
+            self.status,
+            self.body["code"].as_str().unwrap_or("-")
+        )
     }
 
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// The answer, if it has the status.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "often the status is all that matters")]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "often the status is all that matters"
+    )]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.body);
         self
@@ -184,7 +206,9 @@ impl Device {
             request = request.header("Authorization", format!("DPoP {token}"));
         }
         if let Some(body) = &call.body {
-            request = request.header("Content-Type", "application/json").body(body.clone());
+            request = request
+                .header("Content-Type", "application/json")
+                .body(body.clone());
         }
         for (name, value) in &call.headers {
             request = request.header(name, value);
@@ -196,7 +220,11 @@ impl Device {
         }
         let bytes = response.bytes().await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status, headers, body }
+        Answer {
+            status,
+            headers,
+            body,
+        }
     }
 
     /// Sends, and once more if a nonce was missing: what every client does.
@@ -246,13 +274,16 @@ impl Device {
     }
 
     pub async fn set_pin(&mut self, pin: &str) -> Answer {
-        self.call("PUT", "/v1/account/pin", Some(json!({"pin": pin}))).await
+        self.call("PUT", "/v1/account/pin", Some(json!({"pin": pin})))
+            .await
     }
 
     pub async fn try_pin(&mut self, pin: &str, release: &[&str]) -> Answer {
         self.token = None;
         let body = json!({"account": self.account, "pin": pin, "release": release});
-        let answer = self.call("POST", "/v1/apps/{app}/sessions/pin", Some(body)).await;
+        let answer = self
+            .call("POST", "/v1/apps/{app}/sessions/pin", Some(body))
+            .await;
         if answer.status == 201 {
             self.take_session(&answer);
         }
@@ -262,7 +293,9 @@ impl Device {
     pub async fn try_device(&mut self, release: &[&str]) -> Answer {
         self.token = None;
         let body = json!({"account": self.account, "release": release});
-        let answer = self.call("POST", "/v1/apps/{app}/sessions/device", Some(body)).await;
+        let answer = self
+            .call("POST", "/v1/apps/{app}/sessions/device", Some(body))
+            .await;
         if answer.status == 201 {
             self.take_session(&answer);
         }
@@ -271,7 +304,13 @@ impl Device {
 
     /// Stores a new secret in a server slot.
     pub async fn back_up(&mut self, name: &str, secret: &[u8]) -> Answer {
-        self.put(name, "If-None-Match", "*", json!({"server_slot": b64(secret)})).await
+        self.put(
+            name,
+            "If-None-Match",
+            "*",
+            json!({"server_slot": b64(secret)}),
+        )
+        .await
     }
 
     pub async fn put(&mut self, name: &str, header: &str, value: &str, content: Value) -> Answer {
@@ -281,13 +320,21 @@ impl Device {
     }
 
     pub async fn recover(&mut self, name: &str) -> Answer {
-        self.call("GET", &format!("/v1/account/secrets/{name}"), None).await
+        self.call("GET", &format!("/v1/account/secrets/{name}"), None)
+            .await
     }
 
     pub async fn events(&mut self) -> Vec<String> {
-        let answer = self.call("GET", "/v1/account/events", None).await.expect(200);
+        let answer = self
+            .call("GET", "/v1/account/events", None)
+            .await
+            .expect(200);
         let events = answer.body["events"].as_array().unwrap();
-        events.iter().rev().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
+        events
+            .iter()
+            .rev()
+            .map(|event| event["kind"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 

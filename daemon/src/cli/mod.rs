@@ -68,9 +68,11 @@ pub fn run() -> ExitCode {
     let output = Output::new(arguments.json);
     match arguments.command {
         Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
-        Command::Token(TokenCommand::Check) => with_config(&output, "token check", &arguments, |config| {
-            output.checks("token check", &token::check(&config.token))
-        }),
+        Command::Token(TokenCommand::Check) => {
+            with_config(&output, "token check", &arguments, |config| {
+                output.checks("token check", &token::check(&config.token))
+            })
+        }
         Command::Init => with_config(&output, "init", &arguments, |config| {
             let done = log_quietly(&config).and_then(|()| block_on(startup::init(&config)));
             report(&output, "init", done)
@@ -103,7 +105,10 @@ fn with_config(
 fn report(output: &Output, command: &str, done: Result<Vec<String>, StartError>) -> ExitCode {
     match done {
         Ok(steps) => {
-            let lines: Vec<Line> = steps.into_iter().map(|step| Line::ok(command, step)).collect();
+            let lines: Vec<Line> = steps
+                .into_iter()
+                .map(|step| Line::ok(command, step))
+                .collect();
             output.checks(command, &lines)
         }
         Err(error) => output.failure(command, &chain(&error)),
@@ -154,7 +159,10 @@ mod tests {
 
     #[test]
     fn global_options_stand_before_or_behind_the_command() {
-        for line in ["custodyd --json --config x token check", "custodyd token check --config x --json"] {
+        for line in [
+            "custodyd --json --config x token check",
+            "custodyd token check --config x --json",
+        ] {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert!(arguments.json);
             assert_eq!(arguments.config, PathBuf::from("x"));
@@ -163,7 +171,12 @@ mod tests {
 
     #[test]
     fn wrong_usage_has_exit_code_2() {
-        for line in ["custodyd", "custodyd fly", "custodyd token", "custodyd serve --pin 1234"] {
+        for line in [
+            "custodyd",
+            "custodyd fly",
+            "custodyd token",
+            "custodyd serve --pin 1234",
+        ] {
             let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

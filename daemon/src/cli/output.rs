@@ -84,7 +84,12 @@ impl Line {
     }
 
     fn human(&self) -> String {
-        let mut text = format!("{:<4} {:<14} {}", self.status.for_people(), self.check, self.detail);
+        let mut text = format!(
+            "{:<4} {:<14} {}",
+            self.status.for_people(),
+            self.check,
+            self.detail
+        );
         if let Some(action) = &self.action {
             text.push_str(" -> ");
             text.push_str(action);
@@ -128,7 +133,11 @@ impl Output {
                 print(&line.human());
             }
         }
-        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if good {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
     /// Prints why a command did not do its work.
@@ -167,7 +176,10 @@ mod tests {
 
     #[test]
     fn a_line_for_people() {
-        assert_eq!(Line::ok("token", "SoftHSM").human(), "ok   token          SoftHSM");
+        assert_eq!(
+            Line::ok("token", "SoftHSM").human(),
+            "ok   token          SoftHSM"
+        );
         assert_eq!(
             Line::red("store", "not writable", "chown it").human(),
             "RED  store          not writable -> chown it"
@@ -182,7 +194,9 @@ mod tests {
 
     #[test]
     fn the_json_form_has_every_field() {
-        let line = Line::warn("token", "files", "use an HSM").with_data(json!(7)).json();
+        let line = Line::warn("token", "files", "use an HSM")
+            .with_data(json!(7))
+            .json();
         let expected = json!({
             "check": "token", "status": "warning", "detail": "files", "action": "use an HSM", "data": 7
         });

@@ -33,7 +33,11 @@ pub(super) fn check(token: &Token) -> Vec<Line> {
             RecvTimeoutError::Timeout => format!("no answer within {} s", DEADLINE.as_secs()),
             RecvTimeoutError::Disconnected => "the module ended the examination".to_owned(),
         };
-        vec![Line::red("token", detail, "see whether the HSM and its client software are up")]
+        vec![Line::red(
+            "token",
+            detail,
+            "see whether the HSM and its client software are up",
+        )]
     })
 }
 
@@ -83,10 +87,13 @@ fn key(key: &KeyReport) -> Line {
         .map(|(name, value, _)| format!("{name}={value}"))
         .collect();
     let detail = format!("{} {}: {}", key.label, key.kind.name(), shown.join(" "));
-    let warning = key.attributes.iter().find_map(|(name, _, verdict)| match verdict {
-        Verdict::Warning(why) => Some((*name, why.as_str())),
-        Verdict::Good | Verdict::Bad(_) => None,
-    });
+    let warning = key
+        .attributes
+        .iter()
+        .find_map(|(name, _, verdict)| match verdict {
+            Verdict::Warning(why) => Some((*name, why.as_str())),
+            Verdict::Good | Verdict::Bad(_) => None,
+        });
     let line = match (key.first_bad(), warning) {
         (Some((name, why)), _) => Line::red("key", detail, format!("{name}: {why}")),
         (None, Some((name, why))) => Line::warn("key", detail, format!("{name}: {why}")),
@@ -117,7 +124,10 @@ fn probe(backend: &dyn Backend) -> Line {
     match backend.open().and_then(|mut custody| custody.probe()) {
         Ok(()) => Line::ok(
             "known answer",
-            format!("all keys are there and answer ({} ms, login included)", begun.elapsed().as_millis()),
+            format!(
+                "all keys are there and answer ({} ms, login included)",
+                begun.elapsed().as_millis()
+            ),
         ),
         Err(error) => failed("known answer", &error),
     }
@@ -170,6 +180,8 @@ mod tests {
         let mut token = TokenDescription::default();
         assert!(software_warning(&token).is_none());
         token.software_token = true;
-        assert!(software_warning(&token).is_some_and(|line| line.detail.contains("copies its files")));
+        assert!(
+            software_warning(&token).is_some_and(|line| line.detail.contains("copies its files"))
+        );
     }
 }

@@ -22,10 +22,8 @@ use super::{
 const DEFAULT_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const DEFAULT_DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
 const DEFAULT_POLICIES: &str = "policies";
-const DEFAULT_OPERATOR: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-    9464,
-);
+const DEFAULT_OPERATOR: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 pub(super) fn config(mut doc: Document<'_>, base: &Path) -> Result<Config, Vec<ConfigError>> {
     match sections(&mut doc, base) {
@@ -59,11 +57,15 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
 
 fn realm<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Option<Realm> {
     let mut table = doc.table(top, "realm");
-    let why = "the name of this deployment, such as \"custody.example\"; it can never be changed later";
+    let why =
+        "the name of this deployment, such as \"custody.example\"; it can never be changed later";
     let name = doc.required(&mut table, "name", why, |value| {
         let text = string(value)?;
         RealmName::parse(text).map_err(|_| {
-            expected("1 to 64 of a-z, 0-9, dot and hyphen, the first a letter or digit", value)
+            expected(
+                "1 to 64 of a-z, 0-9, dot and hyphen, the first a letter or digit",
+                value,
+            )
         })
     });
     doc.finish(table);
@@ -138,11 +140,7 @@ fn development<'i>(doc: &mut Document<'i>, mut table: Table<'i>) -> Option<Devel
     })
 }
 
-fn operator<'i>(
-    doc: &mut Document<'i>,
-    top: &mut Table<'i>,
-    listen: Option<&Listen>,
-) -> Operator {
+fn operator<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, listen: Option<&Listen>) -> Operator {
     let mut table = doc.table(top, "operator");
     let at = table.at();
     let address = doc
@@ -156,7 +154,10 @@ fn operator<'i>(
     // Port 0 asks the kernel for a free one, so two of them never collide.
     if address.value.port() != 0 {
         if listen.is_some_and(|listen| listen.public == address.value) {
-            doc.error(address.at, "operator.listen: the same address as listen.public".to_owned());
+            doc.error(
+                address.at,
+                "operator.listen: the same address as listen.public".to_owned(),
+            );
         }
         if development.is_some_and(|development| development.listen == address.value) {
             let message = "operator.listen: the same address as listen.development.listen";
@@ -171,9 +172,12 @@ fn operator<'i>(
 fn token<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Option<Token> {
     let mut table = doc.table(top, "token");
     let at = table.at();
-    let module = doc.or(&mut table, "module", PathBuf::from(DEFAULT_MODULE), |value| {
-        path(value, base)
-    });
+    let module = doc.or(
+        &mut table,
+        "module",
+        PathBuf::from(DEFAULT_MODULE),
+        |value| path(value, base),
+    );
     let label = doc.required(
         &mut table,
         "label",
@@ -222,18 +226,24 @@ fn token<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Option
 
 fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store {
     let mut table = doc.table(top, "store");
-    let sqlite = doc.or(&mut table, "sqlite", PathBuf::from(DEFAULT_DATABASE), |value| {
-        path(value, base)
-    });
+    let sqlite = doc.or(
+        &mut table,
+        "sqlite",
+        PathBuf::from(DEFAULT_DATABASE),
+        |value| path(value, base),
+    );
     doc.finish(table);
     Store { sqlite }
 }
 
 fn policies<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Policies {
     let mut table = doc.table(top, "policies");
-    let directory = doc.or(&mut table, "directory", base.join(DEFAULT_POLICIES), |value| {
-        path(value, base)
-    });
+    let directory = doc.or(
+        &mut table,
+        "directory",
+        base.join(DEFAULT_POLICIES),
+        |value| path(value, base),
+    );
     doc.finish(table);
     Policies { directory }
 }
@@ -242,7 +252,9 @@ fn pin<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> PinCapacity {
     let mut table = doc.table(top, "pin");
     // Argon2id keeps a core busy: more threads than cores only adds waiting and memory.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = doc.or(&mut table, "threads", cores.min(256), |value| number(value, 1..=256));
+    let threads = doc.or(&mut table, "threads", cores.min(256), |value| {
+        number(value, 1..=256)
+    });
     let queue = doc.or(&mut table, "queue", 64, |value| number(value, 0..=65_536));
     doc.finish(table);
     PinCapacity { threads, queue }
@@ -250,11 +262,16 @@ fn pin<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> PinCapacity {
 
 fn log<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Log {
     let mut table = doc.table(top, "log");
-    let format = doc.or(&mut table, "format", LogFormat::Human, |value| match string(value)? {
-        "human" => Ok(LogFormat::Human),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(expected("\"human\" or \"json\"", value)),
-    });
+    let format = doc.or(
+        &mut table,
+        "format",
+        LogFormat::Human,
+        |value| match string(value)? {
+            "human" => Ok(LogFormat::Human),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(expected("\"human\" or \"json\"", value)),
+        },
+    );
     let filter = doc.or(&mut table, "filter", "info".to_owned(), |value| {
         let text = string(value)?;
         crate::telemetry::check_filter(text)
@@ -280,7 +297,12 @@ fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Result<usize, St
     usize::from_str_radix(integer.as_str(), integer.radix())
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| expected(&format!("a whole number from {} to {}", range.start(), range.end()), value))
+        .ok_or_else(|| {
+            expected(
+                &format!("a whole number from {} to {}", range.start(), range.end()),
+                value,
+            )
+        })
 }
 
 fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Duration, String> {
@@ -290,7 +312,10 @@ fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Dura
         .ok_or_else(|| {
             let low = humantime::format_duration(*range.start());
             let high = humantime::format_duration(*range.end());
-            expected(&format!("a duration such as \"15s\" or \"1m\", from {low} to {high}"), value)
+            expected(
+                &format!("a duration such as \"15s\" or \"1m\", from {low} to {high}"),
+                value,
+            )
         })
 }
 
@@ -303,9 +328,12 @@ fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
 }
 
 fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    string(value)?
-        .parse()
-        .map_err(|_| expected("an IP address and a port, such as \"0.0.0.0:8443\" or \"[::]:8443\"", value))
+    string(value)?.parse().map_err(|_| {
+        expected(
+            "an IP address and a port, such as \"0.0.0.0:8443\" or \"[::]:8443\"",
+            value,
+        )
+    })
 }
 
 fn loopback(value: &DeValue<'_>) -> Result<SocketAddr, String> {
@@ -363,15 +391,22 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_host(host: &str) -> bool {
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().is_ok_and(|ip| ip.to_string() == inner);
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        return inner
+            .parse::<std::net::Ipv6Addr>()
+            .is_ok_and(|ip| ip.to_string() == inner);
     }
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            && label
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     host.len() <= 253 && host.split('.').all(label)
 }
@@ -391,7 +426,10 @@ fn credential_name(value: &DeValue<'_>) -> Result<String, String> {
     let text = string(value)?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if text.is_empty() || text.len() > 255 || text.starts_with('.') || !text.bytes().all(allowed) {
-        return Err(expected("the name of a systemd credential, such as \"token-pin\"", value));
+        return Err(expected(
+            "the name of a systemd credential, such as \"token-pin\"",
+            value,
+        ));
     }
     Ok(text.to_owned())
 }

@@ -57,7 +57,10 @@ fn locate(token: &Token) -> Result<(PathBuf, Access), PinError> {
     }
     let name = token.pin_credential.as_ref().ok_or(PinError::NotNamed)?;
     match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) => Ok((PathBuf::from(directory).join(name), Access::SystemdCredential)),
+        Some(directory) => Ok((
+            PathBuf::from(directory).join(name),
+            Access::SystemdCredential,
+        )),
         None => Err(PinError::NoCredentials { name: name.clone() }),
     }
 }

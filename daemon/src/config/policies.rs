@@ -23,7 +23,8 @@ pub fn load_policies(directory: &Path) -> Result<BTreeMap<AppId, AppPolicy>, Vec
             Err(found) => errors.extend(found),
             Ok((app, policy)) => {
                 if let Some((first, _)) = apps.get(&app) {
-                    let message = format!("app {app:?} has a policy already, in {}", first.display());
+                    let message =
+                        format!("app {app:?} has a policy already, in {}", first.display());
                     errors.push(error(&file, message));
                 } else {
                     apps.insert(app, (file, policy));
@@ -32,7 +33,10 @@ pub fn load_policies(directory: &Path) -> Result<BTreeMap<AppId, AppPolicy>, Vec
         }
     }
     if errors.is_empty() {
-        Ok(apps.into_iter().map(|(app, (_, policy))| (app, policy)).collect())
+        Ok(apps
+            .into_iter()
+            .map(|(app, (_, policy))| (app, policy))
+            .collect())
     } else {
         Err(errors)
     }
@@ -44,7 +48,10 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(path);
         }
     }
@@ -66,8 +73,8 @@ fn read(file: &Path) -> Result<(AppId, AppPolicy), Vec<PolicyError>> {
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
     let policy = custodyd_policies::parse(&file.display().to_string(), &text)?;
     // Both crates state the same rule for names; this is where they meet.
-    let app = AppId::parse(&policy.app)
-        .map_err(|cause| vec![error(file, format!("app: {cause}"))])?;
+    let app =
+        AppId::parse(&policy.app).map_err(|cause| vec![error(file, format!("app: {cause}"))])?;
     Ok((app, policy))
 }
 

@@ -106,7 +106,10 @@ impl<'i> Document<'i> {
             DeValue::Table(table) => Some(Table::new(path, entry.key_at, table)),
             other => {
                 let found = describe(&other);
-                self.error(entry.value_at, format!("{path}: expected a table, found {found}"));
+                self.error(
+                    entry.value_at,
+                    format!("{path}: expected a table, found {found}"),
+                );
                 None
             }
         }
@@ -154,7 +157,10 @@ impl<'i> Document<'i> {
     ) -> Option<Placed<T>> {
         if !table.entries.contains_key(key) {
             table.known.push(key);
-            self.error(table.at, format!("{} is missing: {why}", table.name_of(key)));
+            self.error(
+                table.at,
+                format!("{} is missing: {why}", table.name_of(key)),
+            );
             return None;
         }
         self.optional(table, key, read)
@@ -166,7 +172,10 @@ impl<'i> Document<'i> {
             let name = table.name_of(key);
             self.error(
                 entry.key_at,
-                format!("{name}: unknown key; known here: {}", table.known.join(", ")),
+                format!(
+                    "{name}: unknown key; known here: {}",
+                    table.known.join(", ")
+                ),
             );
         }
     }
@@ -178,7 +187,9 @@ impl<'i> Table<'i> {
             .into_iter()
             .map(|(key, value)| {
                 let Range { start: key_at, .. } = key.span();
-                let Range { start: value_at, .. } = value.span();
+                let Range {
+                    start: value_at, ..
+                } = value.span();
                 let entry = Entry {
                     key_at,
                     value_at,

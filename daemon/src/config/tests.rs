@@ -15,12 +15,18 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
 /// The messages for the example with one piece of text replaced.
 fn errors_with(from: &str, to: &str) -> String {
     assert!(EXAMPLE.contains(from), "{from}");
-    read(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string()
+    read(&EXAMPLE.replacen(from, to, 1))
+        .unwrap_err()
+        .to_string()
 }
 
 /// The line of the example (from 1) on which a text stands.
 fn line_of(text: &str) -> usize {
-    EXAMPLE.lines().position(|line| line.contains(text)).unwrap() + 1
+    EXAMPLE
+        .lines()
+        .position(|line| line.contains(text))
+        .unwrap()
+        + 1
 }
 
 #[test]
@@ -28,9 +34,15 @@ fn the_example_is_read() {
     let config = read(EXAMPLE).unwrap();
     assert_eq!(config.realm.name.as_str(), "custody.example");
     assert_eq!(config.listen.url, "https://custody.example");
-    assert_eq!(config.listen.certificate, Path::new("/base/tls/certificate.pem"));
+    assert_eq!(
+        config.listen.certificate,
+        Path::new("/base/tls/certificate.pem")
+    );
     assert_eq!(config.listen.development, None);
-    assert_eq!(config.token.pin_file.as_deref(), Some(Path::new("/base/token-pin")));
+    assert_eq!(
+        config.token.pin_file.as_deref(),
+        Some(Path::new("/base/token-pin"))
+    );
     assert_eq!(config.token.deadline, Duration::from_secs(5));
     assert_eq!(config.policies.directory, Path::new("/base/policies"));
     assert_eq!(config.log.format, LogFormat::Human);
@@ -41,7 +53,11 @@ fn the_example_is_read() {
 fn the_defaults_shown_in_the_example_are_the_defaults() {
     let shown: String = EXAMPLE
         .lines()
-        .map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("# ")
+                .filter(|rest| is_setting(rest))
+                .unwrap_or(line)
+        })
         .flat_map(|line| [line, "\n"])
         .collect();
     assert_ne!(shown, EXAMPLE);
@@ -49,15 +65,19 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
     let shown = shown
         .replace("pin_credential = \"token-pin\"\n", "")
         .replace("threads = 4\n", "")
-        .replace("[listen.development]\nlisten = \"127.0.0.1:8080\"\nurl = \"http://localhost:8080\"\n", "");
+        .replace(
+            "[listen.development]\nlisten = \"127.0.0.1:8080\"\nurl = \"http://localhost:8080\"\n",
+            "",
+        );
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
 }
 
 fn is_setting(line: &str) -> bool {
     line.starts_with('[')
-        || line
-            .split_once(" = ")
-            .is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        || line.split_once(" = ").is_some_and(|(key, _)| {
+            key.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        })
 }
 
 #[test]
@@ -80,17 +100,35 @@ fn each_kind_of_error_has_its_place() {
         // syntax
         ("name = \"custody.example\"", "name = custody", 8, "string"),
         // unknown key
-        ("pin_file = ", "pin_flie = ", 1, "token.pin_flie: unknown key; known here: module, label, pin_file"),
+        (
+            "pin_file = ",
+            "pin_flie = ",
+            1,
+            "token.pin_flie: unknown key; known here: module, label, pin_file",
+        ),
         // wrong type
-        ("label = \"custodyd\"", "label = 7", 9, "token.label: expected a string, found the number 7"),
+        (
+            "label = \"custodyd\"",
+            "label = 7",
+            9,
+            "token.label: expected a string, found the number 7",
+        ),
         // wrong meaning
-        ("public = \"0.0.0.0:8443\"", "public = \"everywhere\"", 10, "listen.public: expected an IP address and a port"),
+        (
+            "public = \"0.0.0.0:8443\"",
+            "public = \"everywhere\"",
+            10,
+            "listen.public: expected an IP address and a port",
+        ),
     ];
     for (from, to, column, message) in cases {
         let errors = errors_with(from, to);
         let place = format!("c.toml:{}:{column}: ", line_of(from));
         let line = errors.lines().find(|line| line.starts_with(&place));
-        assert!(line.is_some_and(|line| line.contains(message)), "{place}{message}\n{errors}");
+        assert!(
+            line.is_some_and(|line| line.contains(message)),
+            "{place}{message}\n{errors}"
+        );
     }
 }
 
@@ -123,23 +161,56 @@ fn all_errors_are_reported_at_once_in_the_order_of_lines() {
 #[test]
 fn an_empty_file_names_everything_that_is_needed() {
     let errors = read("").unwrap_err().to_string();
-    for key in ["realm.name", "listen.public", "listen.url", "listen.certificate", "token.label", "token.pin_file"] {
-        assert!(errors.contains(&format!("c.toml:1:1: {key} is missing")), "{key}\n{errors}");
+    for key in [
+        "realm.name",
+        "listen.public",
+        "listen.url",
+        "listen.certificate",
+        "token.label",
+        "token.pin_file",
+    ] {
+        assert!(
+            errors.contains(&format!("c.toml:1:1: {key} is missing")),
+            "{key}\n{errors}"
+        );
     }
 }
 
 #[test]
 fn a_public_url_has_one_spelling() {
-    for good in ["https://a", "https://a.example:8443", "https://127.0.0.1:8443", "https://[::1]:8443", "https://[::1]"] {
+    for good in [
+        "https://a",
+        "https://a.example:8443",
+        "https://127.0.0.1:8443",
+        "https://[::1]:8443",
+        "https://[::1]",
+    ] {
         let text = EXAMPLE.replace("https://custody.example", good);
         assert_eq!(read(&text).unwrap().listen.url, good);
     }
     for bad in [
-        "http://a", "https://", "https://a/", "https://a/b", "https://A.example", "https://a:443", "https://a:0",
-        "https://a:08443", "https://a:+1", "https://a:", "https://u@a", "https://a?b", "https://a..b", "https://[::0001]",
-        "https://a b", "https://-a", "https://:8443",
+        "http://a",
+        "https://",
+        "https://a/",
+        "https://a/b",
+        "https://A.example",
+        "https://a:443",
+        "https://a:0",
+        "https://a:08443",
+        "https://a:+1",
+        "https://a:",
+        "https://u@a",
+        "https://a?b",
+        "https://a..b",
+        "https://[::0001]",
+        "https://a b",
+        "https://-a",
+        "https://:8443",
     ] {
-        assert!(errors_with("https://custody.example", bad).contains("listen.url: expected"), "{bad}");
+        assert!(
+            errors_with("https://custody.example", bad).contains("listen.url: expected"),
+            "{bad}"
+        );
     }
 }
 
@@ -147,16 +218,28 @@ fn a_public_url_has_one_spelling() {
 fn listeners_without_tls_stay_on_this_machine() {
     for (from, to) in [
         ("# listen = \"127.0.0.1:9464\"", "listen = \"0.0.0.0:9464\""),
-        ("# [listen.development]\n# listen = \"127.0.0.1:8080\"", "[listen.development]\nlisten = \"192.0.2.1:80\""),
+        (
+            "# [listen.development]\n# listen = \"127.0.0.1:8080\"",
+            "[listen.development]\nlisten = \"192.0.2.1:80\"",
+        ),
     ] {
         assert!(errors_with(from, to).contains("listen: expected a loopback address"));
     }
-    let same = errors_with("# listen = \"127.0.0.1:9464\"", "listen = \"127.0.0.1:9464\"\n[x]");
+    let same = errors_with(
+        "# listen = \"127.0.0.1:9464\"",
+        "listen = \"127.0.0.1:9464\"\n[x]",
+    );
     assert!(same.contains("x: unknown key"), "{same}");
-    let clash = EXAMPLE
-        .replace("0.0.0.0:8443", "127.0.0.1:8443")
-        .replace("# listen = \"127.0.0.1:9464\"", "listen = \"127.0.0.1:8443\"");
-    assert!(read(&clash).unwrap_err().to_string().contains("the same address as listen.public"));
+    let clash = EXAMPLE.replace("0.0.0.0:8443", "127.0.0.1:8443").replace(
+        "# listen = \"127.0.0.1:9464\"",
+        "listen = \"127.0.0.1:8443\"",
+    );
+    assert!(
+        read(&clash)
+            .unwrap_err()
+            .to_string()
+            .contains("the same address as listen.public")
+    );
 }
 
 #[test]
@@ -166,23 +249,38 @@ fn the_pin_is_named_exactly_once_and_never_written() {
     let none = errors_with("pin_file = \"token-pin\"", "");
     assert!(none.contains("token.pin_file is missing"), "{none}");
     let outside = errors_with("pin_file = \"token-pin\"", "pin_credential = \"../pin\"");
-    assert!(outside.contains("the name of a systemd credential"), "{outside}");
+    assert!(
+        outside.contains("the name of a systemd credential"),
+        "{outside}"
+    );
     let written = errors_with("pin_file = \"token-pin\"", "pin = \"987654\"");
-    assert!(written.contains("never written in the configuration"), "{written}");
+    assert!(
+        written.contains("never written in the configuration"),
+        "{written}"
+    );
     assert!(!written.contains("987654"), "{written}");
 }
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let message = load(Path::new("/nonexistent/c.toml")).unwrap_err().to_string();
-    assert!(message.starts_with("/nonexistent/c.toml: cannot be read"), "{message}");
+    let message = load(Path::new("/nonexistent/c.toml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("/nonexistent/c.toml: cannot be read"),
+        "{message}"
+    );
 }
 
 #[test]
 fn policies_are_read_from_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let empty = load_policies(dir.path()).unwrap_err();
-    assert!(empty.iter().any(|error| error.message.contains("found none")));
+    assert!(
+        empty
+            .iter()
+            .any(|error| error.message.contains("found none"))
+    );
 
     std::fs::write(dir.path().join("notes.txt"), "not a policy").unwrap();
     let policy = demo_policy();

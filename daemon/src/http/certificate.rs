@@ -54,7 +54,9 @@ impl<'a> Der<'a> {
             // Up to three bytes of length; a certificate is never larger.
             0x81..=0x83 => {
                 let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7F))?;
-                let length = digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit));
+                let length = digits
+                    .iter()
+                    .fold(0, |sum, digit| sum << 8 | usize::from(*digit));
                 (length, rest)
             }
             _ => return None,

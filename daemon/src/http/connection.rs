@@ -5,8 +5,8 @@
 //! ever, and that a stop lets answers under way finish.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -155,7 +155,11 @@ impl Activity {
         loop {
             let last = self.begun + Duration::from_millis(self.last.load(Ordering::Acquire));
             let busy = self.under_way.load(Ordering::Acquire) > 0;
-            let end = if busy { Instant::now() + bound } else { last + bound };
+            let end = if busy {
+                Instant::now() + bound
+            } else {
+                last + bound
+            };
             if !busy && Instant::now() >= end {
                 return;
             }

@@ -101,7 +101,9 @@ pub fn router(checks: Vec<Check>, metrics: PrometheusHandle) -> Router {
 
 /// `doctor` recognises a running daemon by this name.
 async fn healthz() -> Response {
-    no_store(axum::Json(json!({ "service": "custodyd", "version": env!("CARGO_PKG_VERSION") })))
+    no_store(axum::Json(
+        json!({ "service": "custodyd", "version": env!("CARGO_PKG_VERSION") }),
+    ))
 }
 
 async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
@@ -131,11 +133,18 @@ fn not_ready(failures: &[Failure]) -> Response {
             .collect::<Vec<_>>(),
     });
     let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-    no_store((StatusCode::SERVICE_UNAVAILABLE, content_type, problem.to_string()))
+    no_store((
+        StatusCode::SERVICE_UNAVAILABLE,
+        content_type,
+        problem.to_string(),
+    ))
 }
 
 async fn render_metrics(State(operator): State<Arc<Operator>>) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let content_type = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
     no_store((content_type, operator.metrics.render()))
 }
 
@@ -156,14 +165,23 @@ mod tests {
 
     async fn get(path: &str, checks: Vec<Check>) -> (StatusCode, String, String) {
         let recorder = PrometheusBuilder::new().build_recorder();
-        metrics::with_local_recorder(&recorder, || metrics::counter!("custodyd_test_total").increment(3));
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!("custodyd_test_total").increment(3)
+        });
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(checks, recorder.handle()).oneshot(request).await.unwrap();
+        let response = router(checks, recorder.handle())
+            .oneshot(request)
+            .await
+            .unwrap();
         let status = response.status();
         let content_type = response.headers().get(header::CONTENT_TYPE).unwrap();
         let content_type = content_type.to_str().unwrap().to_owned();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, content_type, String::from_utf8(body.to_vec()).unwrap())
+        (
+            status,
+            content_type,
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
     }
 
     fn good() -> Check {
@@ -183,7 +201,10 @@ mod tests {
         let (status, content_type, body) = get("/readyz", vec![good(), bad]).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(content_type, "application/problem+json");
-        assert!(body.contains("the token is away") && !body.contains("store"), "{body}");
+        assert!(
+            body.contains("the token is away") && !body.contains("store"),
+            "{body}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,11 +79,18 @@ impl IntoResponse for Problem {
             let challenge = match code {
                 "use-dpop-nonce" => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
                 "dpop-missing" | "session-missing" => r#"DPoP algs="ES256""#,
-                code if code.starts_with("dpop") => r#"DPoP error="invalid_dpop_proof", algs="ES256""#,
-                code if code.starts_with("session") => r#"DPoP error="invalid_token", algs="ES256""#,
+                code if code.starts_with("dpop") => {
+                    r#"DPoP error="invalid_dpop_proof", algs="ES256""#
+                }
+                code if code.starts_with("session") => {
+                    r#"DPoP error="invalid_token", algs="ES256""#
+                }
                 _ => r#"DPoP algs="ES256""#,
             };
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         response.extensions_mut().insert(Code(code));
         response

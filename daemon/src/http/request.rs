@@ -118,7 +118,9 @@ impl Signed {
                 .and_then(|rest| rest.strip_suffix('"'))
                 .and_then(|version| version.parse().ok())
                 .map(Precondition::Version)
-                .ok_or_else(|| Problem::malformed("If-Match must be one ETag of this secret, such as \"3\"")),
+                .ok_or_else(|| {
+                    Problem::malformed("If-Match must be one ETag of this secret, such as \"3\"")
+                }),
             (None, Some("*")) => Ok(Precondition::Absent),
             (None, Some(_)) => Err(Problem::malformed("If-None-Match must be *")),
             (Some(_), Some(_)) => Err(Problem::malformed(
@@ -154,7 +156,9 @@ impl Signed {
             return Ok(None);
         };
         if values.next().is_some() {
-            return Err(Problem::malformed(format!("the header {name} stands twice")));
+            return Err(Problem::malformed(format!(
+                "the header {name} stands twice"
+            )));
         }
         value
             .to_str()

@@ -103,7 +103,10 @@ pub fn router(context: Arc<Context>) -> Router {
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&context), headers))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&context),
+            headers,
+        ))
         .layer(cors(Arc::clone(&context)))
         .layer(middleware::from_fn(time_limit))
         .layer(CatchPanicLayer::custom(panicked))
@@ -234,7 +237,10 @@ async fn observe(request: Request, next: Next) -> Response {
     let mut response = next.run(request).instrument(span.clone()).await;
     let took = began.elapsed();
     let status = response.status().as_u16();
-    let code = response.extensions().get::<Code>().map_or("", |code| code.0);
+    let code = response
+        .extensions()
+        .get::<Code>()
+        .map_or("", |code| code.0);
     metrics::histogram!("custodyd_request_seconds", "route" => route, "method" => method.to_string(), "status" => status.to_string())
         .record(took.as_secs_f64());
     span.in_scope(|| {

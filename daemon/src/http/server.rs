@@ -74,7 +74,9 @@ pub async fn serve(
     mut shutdown: watch::Receiver<bool>,
 ) -> Drained {
     let tls = tls.map(TlsAcceptor::from);
-    let permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let permits = Arc::new(Semaphore::new(
+        limits.max_connections.min(Semaphore::MAX_PERMITS),
+    ));
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -165,7 +167,14 @@ impl Accepted {
         let _ = self.stream.set_nodelay(true);
         let peer = PeerAddress(self.peer);
         let Some(tls) = self.tls else {
-            connection::run(self.stream, peer, self.router, self.limits.connection, self.shutdown).await;
+            connection::run(
+                self.stream,
+                peer,
+                self.router,
+                self.limits.connection,
+                self.shutdown,
+            )
+            .await;
             return;
         };
         let handshake = tokio::time::timeout(self.limits.handshake, tls.accept(self.stream));
@@ -178,7 +187,14 @@ impl Accepted {
                 Err(_) => return refused(peer, "not finished in time"),
             },
         };
-        connection::run(stream, peer, self.router, self.limits.connection, self.shutdown).await;
+        connection::run(
+            stream,
+            peer,
+            self.router,
+            self.limits.connection,
+            self.shutdown,
+        )
+        .await;
     }
 }
 

@@ -42,7 +42,10 @@ pub enum TlsError {
 }
 
 /// Everything the listener needs, checked: the files are readable and belong together.
-pub fn server_config(certificate: &Path, private_key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    certificate: &Path,
+    private_key: &Path,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = read_chain(certificate)?;
     let key = read_key(private_key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
@@ -114,7 +117,9 @@ fn explain(error: rustls::Error, certificate: &Path, key: &Path) -> TlsError {
         },
         rustls::Error::General(reason) => TlsError::KeyContent {
             path: key.to_owned(),
-            message: format!("is not a key that TLS 1.3 can use ({reason}); use ECDSA P-256, Ed25519 or RSA"),
+            message: format!(
+                "is not a key that TLS 1.3 can use ({reason}); use ECDSA P-256, Ed25519 or RSA"
+            ),
         },
         other => TlsError::Rustls(other),
     }
@@ -158,7 +163,10 @@ mod tests {
         let config = server_config(&files.certificate, &files.key).unwrap();
         let first = config.crypto_provider().kx_groups.first().unwrap().name();
         assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
-        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(
+            config.alpn_protocols,
+            [b"h2".to_vec(), b"http/1.1".to_vec()]
+        );
         assert_eq!(config.max_early_data_size, 0);
     }
 
@@ -166,7 +174,10 @@ mod tests {
     fn a_key_of_another_certificate_is_named() {
         let (one, two) = (files(), files());
         let message = refusal(&one.certificate, &two.key);
-        assert!(message.contains("does not belong to the certificate"), "{message}");
+        assert!(
+            message.contains("does not belong to the certificate"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -176,7 +187,10 @@ mod tests {
         assert!(message.contains("BEGIN CERTIFICATE"), "{message}");
         fs::write(&files.key, "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n").unwrap();
         let message = refusal(&files.certificate, &files.key);
-        assert!(message.contains("expected PEM with an unencrypted"), "{message}");
+        assert!(
+            message.contains("expected PEM with an unencrypted"),
+            "{message}"
+        );
         assert!(!message.contains("c2VjcmV0"), "{message}");
         let message = refusal(Path::new("/nonexistent"), &files.key);
         assert!(message.contains("/nonexistent"), "{message}");

@@ -61,7 +61,10 @@ impl Committer {
 
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
     /// any more: then nothing may be written, and the daemon must be started again.
-    pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Change>) -> Result<(), LedgerError> {
+    pub(crate) async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Change>,
+    ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         while changes.recv_many(&mut waiting, MAX_BATCH).await > 0 {
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
@@ -80,7 +83,11 @@ impl Committer {
         let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
         for (at, change) in changes.into_iter().enumerate() {
-            let Change { base, decide, reply } = change;
+            let Change {
+                base,
+                decide,
+                reply,
+            } = change;
             let record = record_of(&base);
             if let Err(error) = self.take_up(&mut working, &lists, base).await {
                 let _ = reply.send(Err(Arc::new(error)));
@@ -187,7 +194,9 @@ impl Committer {
             (Base::Absent(_, account), None) => *account,
             (Base::Loaded(_), _) if working.contains_key(&record) => return Ok(()),
             (Base::Loaded(_), None) => {
-                return Err(LedgerError::Tampered("a record that was read is gone".into()));
+                return Err(LedgerError::Tampered(
+                    "a record that was read is gone".into(),
+                ));
             }
             (Base::Loaded(loaded), Some(member)) if is_newest(&loaded, member) => {
                 Account::clone(&loaded.account)
@@ -229,7 +238,9 @@ impl Committer {
         head.time = now;
         let mut batch = Batch {
             parent: self.head.seq,
-            head: head.row().map_err(|_| Failure::internal("encode the head"))?,
+            head: head
+                .row()
+                .map_err(|_| Failure::internal("encode the head"))?,
             records: Vec::with_capacity(working.len()),
             members: Vec::new(),
             entries: Vec::new(),
@@ -245,7 +256,9 @@ impl Committer {
                 head.size += 1;
             }
         }
-        batch.head = head.row().map_err(|_| Failure::internal("encode the head"))?;
+        batch.head = head
+            .row()
+            .map_err(|_| Failure::internal("encode the head"))?;
 
         let sealed = self.seal_all(&working).await?;
         let mut done = Vec::with_capacity(working.len());
@@ -287,7 +300,10 @@ impl Committer {
         Ok(done)
     }
 
-    async fn seal_all(&self, working: &BTreeMap<RecordId, Working>) -> Result<Vec<Vec<u8>>, Failure> {
+    async fn seal_all(
+        &self,
+        working: &BTreeMap<RecordId, Working>,
+    ) -> Result<Vec<Vec<u8>>, Failure> {
         let mut plaintexts = Vec::with_capacity(working.len());
         for (record, entry) in working {
             let plaintext: Zeroizing<Vec<u8>> = entry

@@ -6,8 +6,8 @@
 //! something happened, never what. Each body names its number and the entry before it.
 
 use aws_lc_rs::digest;
-use custodyd_hsm::{RecordId, Secret};
 use custodyd_hsm::seal::{LocalKey, Pad, open_local, seal_local};
+use custodyd_hsm::{RecordId, Secret};
 use custodyd_policies::{Factor, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +131,8 @@ pub(super) fn append(
         device_id: new.device_id,
         detail: new.detail,
     };
-    let plaintext = serde_json::to_vec(&event).map_err(|_| LedgerError::internal("encode an event"))?;
+    let plaintext =
+        serde_json::to_vec(&event).map_err(|_| LedgerError::internal("encode an event"))?;
     let number = event.number.to_be_bytes();
     let body = seal_local(
         &body_key(&account.trail)?,

@@ -37,7 +37,10 @@ impl MemberList {
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let member = parse_entry(entry).ok_or("member list has an entry of unknown kind")?;
-            if members.last().is_some_and(|last: &Member| last.id >= member.id) {
+            if members
+                .last()
+                .is_some_and(|last: &Member| last.id >= member.id)
+            {
                 return Err("member list is not in order or holds a record twice");
             }
             members.push(member);
@@ -119,7 +122,10 @@ mod tests {
 
     #[test]
     fn disorder_and_doubles_are_refused() {
-        for members in [vec![member(2, 1), member(1, 1)], vec![member(1, 1), member(1, 2)]] {
+        for members in [
+            vec![member(2, 1), member(1, 1)],
+            vec![member(1, 1), member(1, 2)],
+        ] {
             assert!(MemberList::parse(&MemberList(members).encode()).is_err());
         }
     }

@@ -96,7 +96,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(reader: Arc<Reader>, changes: mpsc::Sender<Change>, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(
+        reader: Arc<Reader>,
+        changes: mpsc::Sender<Change>,
+        clock: Arc<Clock>,
+    ) -> Self {
         Self {
             reader,
             changes,
@@ -128,7 +132,11 @@ impl Ledger {
     ///
     /// # Errors
     /// Token or store unavailable, or stored bytes that are not ours.
-    pub async fn load(&self, app: &AppId, account: AccountId) -> Result<Option<Loaded>, LedgerError> {
+    pub async fn load(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<Option<Loaded>, LedgerError> {
         self.reader.load(app, account).await
     }
 
@@ -174,7 +182,8 @@ impl Ledger {
         E: From<LedgerError> + Send + 'static,
     {
         let id = self.reader.record_id(&account.app, account.id).await?;
-        self.submit(Base::Absent(id, Box::new(account)), decide).await
+        self.submit(Base::Absent(id, Box::new(account)), decide)
+            .await
     }
 
     async fn submit<T, E>(

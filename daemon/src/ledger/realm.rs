@@ -38,8 +38,8 @@ pub async fn create(
         realm: realm.clone(),
         created: now,
     };
-    let plaintext =
-        serde_json::to_vec(&record).map_err(|_| LedgerError::internal("encode the realm record"))?;
+    let plaintext = serde_json::to_vec(&record)
+        .map_err(|_| LedgerError::internal("encode the realm record"))?;
     let of = realm.clone();
     let (id, sealed) = pool
         .call("seal-realm", move |custody| {
@@ -58,7 +58,9 @@ pub async fn create(
     let head = Head::first(realm.clone(), now);
     let batch = Batch {
         parent: 0,
-        head: head.row().map_err(|_| LedgerError::internal("encode the head"))?,
+        head: head
+            .row()
+            .map_err(|_| LedgerError::internal("encode the head"))?,
         records: vec![(id, 1, sealed)],
         members: vec![(id.bucket(BUCKET_BITS), list.encode())],
         entries: Vec::new(),
@@ -97,7 +99,9 @@ pub async fn verify(
     let head = Head::parse(&row, realm).map_err(refused)?;
     let of = realm.clone();
     let id = pool
-        .call("realm-id", move |custody| mac::realm_record_id(custody, &of))
+        .call("realm-id", move |custody| {
+            mac::realm_record_id(custody, &of)
+        })
         .await?;
     let row = store.record(&id, id.bucket(BUCKET_BITS)).await?.examine();
     let sealed = row

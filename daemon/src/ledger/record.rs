@@ -73,12 +73,22 @@ impl Reader {
         &self.store
     }
 
-    pub(super) async fn record_id(&self, app: &AppId, account: AccountId) -> Result<RecordId, LedgerError> {
+    pub(super) async fn record_id(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<RecordId, LedgerError> {
         let (realm, app) = (self.realm.clone(), app.clone());
         Ok(self
             .pool
             .call("record-id", move |custody| {
-                mac::record_id(custody, &realm, &app, RecordKind::Account, account.as_bytes())
+                mac::record_id(
+                    custody,
+                    &realm,
+                    &app,
+                    RecordKind::Account,
+                    account.as_bytes(),
+                )
             })
             .await?)
     }
@@ -91,16 +101,19 @@ impl Reader {
         let record = self.record_id(app, account).await?;
         let loaded = self.open(app, record).await?;
         match loaded {
-            Some(loaded) if loaded.account.id != account => Err(tampered(
-                &record,
-                "the envelope names another account",
-            )),
+            Some(loaded) if loaded.account.id != account => {
+                Err(tampered(&record, "the envelope names another account"))
+            }
             loaded => Ok(loaded),
         }
     }
 
     /// Reads, verifies and opens one account record.
-    pub(super) async fn open(&self, app: &AppId, record: RecordId) -> Result<Option<Loaded>, LedgerError> {
+    pub(super) async fn open(
+        &self,
+        app: &AppId,
+        record: RecordId,
+    ) -> Result<Option<Loaded>, LedgerError> {
         let bucket = record.bucket(BUCKET_BITS);
         let row = self.store.record(&record, bucket).await?.examine();
         let members = match &row.members {
@@ -113,17 +126,26 @@ impl Reader {
             (Some(member), Some(row)) => (*member, row),
             (Some(_), None) => return Err(tampered(&record, "the row is missing")),
             (None, Some(_)) => {
-                return Err(tampered(&record, "the bucket's member list does not name it"));
+                return Err(tampered(
+                    &record,
+                    "the bucket's member list does not name it",
+                ));
             }
         };
         if member.kind != RecordKind::Account {
             return Err(tampered(&record, "it is not an account"));
         }
         if member.generation != row.generation {
-            return Err(tampered(&record, "its generation differs from the member list"));
+            return Err(tampered(
+                &record,
+                "its generation differs from the member list",
+            ));
         }
         if seal::digest(&row.sealed) != member.digest {
-            return Err(tampered(&record, "its content differs from the member list"));
+            return Err(tampered(
+                &record,
+                "its content differs from the member list",
+            ));
         }
         let account = self
             .unseal(app, record, member.generation, row.sealed)
@@ -175,7 +197,8 @@ impl Reader {
             }
             opened => opened?,
         };
-        let account = Account::decode(plaintext.expose()).map_err(|what| tampered(&record, &what))?;
+        let account =
+            Account::decode(plaintext.expose()).map_err(|what| tampered(&record, &what))?;
         if account.realm != self.realm || account.app != *app || account.generation != generation {
             return Err(tampered(&record, "the envelope contradicts its seal"));
         }

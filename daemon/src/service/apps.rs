@@ -22,7 +22,10 @@ pub struct Apps(BTreeMap<AppId, Arc<App>>);
 impl Apps {
     /// # Errors
     /// When a policy's relying party is one that WebAuthn can not have.
-    pub fn new(realm: &RealmName, policies: BTreeMap<AppId, AppPolicy>) -> Result<Self, PasskeyError> {
+    pub fn new(
+        realm: &RealmName,
+        policies: BTreeMap<AppId, AppPolicy>,
+    ) -> Result<Self, PasskeyError> {
         policies
             .into_iter()
             .map(|(id, policy)| {
@@ -67,9 +70,9 @@ impl App {
     /// `OriginNotAllowed`.
     pub fn admits(&self, origin: Option<&str>) -> Result<(), Refused> {
         match origin {
-            Some(origin) if !self.lists(origin) => {
-                Err(Refused::OriginNotAllowed(origin.chars().take(100).collect()))
-            }
+            Some(origin) if !self.lists(origin) => Err(Refused::OriginNotAllowed(
+                origin.chars().take(100).collect(),
+            )),
             _ => Ok(()),
         }
     }

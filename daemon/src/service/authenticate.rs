@@ -82,14 +82,25 @@ impl Service {
                     .budget
                     .succeed(charged.charge, moment.now)
                     .map_err(|_| Refused::AuthenticationFailed)?;
-                open_session(&device, account, Proven::by(Factor::Pin), &releases, moment, journal)
+                open_session(
+                    &device,
+                    account,
+                    Proven::by(Factor::Pin),
+                    &releases,
+                    moment,
+                    journal,
+                )
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
     /// Durable before the guess is looked at.
-    async fn charge_pin(&self, device: &Device, loaded: Loaded) -> Result<(Charged, Loaded), Refused> {
+    async fn charge_pin(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+    ) -> Result<(Charged, Loaded), Refused> {
         let rounds = device.app.policy.pin.rounds.clone();
         let thumbprint = device.key.thumbprint.clone();
         self.ledger
@@ -98,9 +109,9 @@ impl Service {
                     return Err(Refused::AuthenticationFailed);
                 }
                 let pin = account.pin.as_mut().ok_or(Refused::PinNotSet)?;
-                let charge =
-                    pin.budget
-                        .charge(&rounds, moment.now, moment.now.plus(EVALUATION))?;
+                let charge = pin
+                    .budget
+                    .charge(&rounds, moment.now, moment.now.plus(EVALUATION))?;
                 let charged = Charged {
                     charge,
                     record: Arc::clone(&pin.record),
@@ -118,7 +129,8 @@ impl Service {
     }
 
     async fn record_wrong_pin(&self, device: &Device, loaded: Loaded, charged: Charged) -> Refused {
-        metrics::counter!("custodyd_pin_wrong_total", "app" => device.app.id.to_string()).increment(1);
+        metrics::counter!("custodyd_pin_wrong_total", "app" => device.app.id.to_string())
+            .increment(1);
         let rounds = device.app.policy.pin.rounds.clone();
         let recorded = self
             .ledger
@@ -226,7 +238,13 @@ impl Service {
         };
         let loaded = self.known(&device, account).await?;
         let verified = self
-            .verify_assertion(&device, &loaded.account, &request.credential, &ceremony.state, &asserted)
+            .verify_assertion(
+                &device,
+                &loaded.account,
+                &request.credential,
+                &ceremony.state,
+                &asserted,
+            )
             .await?;
 
         let binding = match &bind {
@@ -277,7 +295,14 @@ impl Service {
                 if account.device(&device.key.thumbprint).is_none() {
                     return Err(Refused::AuthenticationFailed);
                 }
-                open_session(&device, account, Proven::by(Factor::Device), &releases, moment, journal)
+                open_session(
+                    &device,
+                    account,
+                    Proven::by(Factor::Device),
+                    &releases,
+                    moment,
+                    journal,
+                )
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
@@ -310,7 +335,10 @@ impl Service {
         }
     }
 
-    pub(super) async fn pepper(&self, loaded: &Loaded) -> Result<custodyd_hsm::Secret<32>, Refused> {
+    pub(super) async fn pepper(
+        &self,
+        loaded: &Loaded,
+    ) -> Result<custodyd_hsm::Secret<32>, Refused> {
         let (realm, app) = (self.realm().clone(), loaded.account.app.clone());
         let record = *loaded.record();
         Ok(self
@@ -366,4 +394,3 @@ fn open_session(
     let secrets = releases.take_from(account, &session.device_thumbprint, journal)?;
     Ok((session, secrets))
 }
-

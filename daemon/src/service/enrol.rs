@@ -11,10 +11,10 @@ use custodyd_policies::{Factor, Timestamp};
 
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, name, random_account};
-use crate::factors::random;
 use crate::account::{Account, BoundKey, Device as BoundDevice};
 use crate::api::{AccountCreated, CreateAccount, CreatedBindings};
 use crate::factors::dpop::{AppKey, AppKeyExpected};
+use crate::factors::random;
 use crate::factors::session;
 use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
 
@@ -45,7 +45,10 @@ impl Service {
             },
         )?;
         let id = self.choose_id(device, idempotency_key).await?;
-        if let Some(existing) = self.repeated(device, id, &app_key, idempotency_key, now).await? {
+        if let Some(existing) = self
+            .repeated(device, id, &app_key, idempotency_key, now)
+            .await?
+        {
             return self.created(device, &existing, now).await;
         }
         let account = self

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use custodyd_policies::{Refused as BudgetRefused, StepUp, Timestamp};
 
+use crate::factors::RandomFailed;
 use crate::factors::ceremony::CeremonyError;
 use crate::factors::dpop::ProofError;
 use crate::factors::passkey::PasskeyError;
-use crate::factors::RandomFailed;
 use crate::factors::pin_argon2::{Busy, PinError};
 use crate::factors::token::TokenError;
 use crate::ledger::LedgerError;

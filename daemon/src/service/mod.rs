@@ -28,9 +28,9 @@ pub use self::bindings::Bindings;
 pub use self::error::Refused;
 pub use self::secrets::Precondition;
 use crate::account::{Account, BoundPasskey};
-use crate::factors::random;
 use crate::factors::dpop::{DeviceKey, Proofs};
 use crate::factors::pin_argon2::PinHasher;
+use crate::factors::random;
 use crate::factors::session::{Scope, Session};
 use crate::factors::token::EpochKeys;
 use crate::ledger::{Ledger, Loaded};
@@ -142,7 +142,11 @@ fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
 /// A name that an owner gave to something of theirs.
 fn name(given: Option<String>) -> Result<Option<String>, Refused> {
     match given {
-        Some(name) if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) => {
+        Some(name)
+            if name.is_empty()
+                || name.chars().count() > MAX_NAME
+                || name.chars().any(char::is_control) =>
+        {
             Err(Refused::Malformed(format!(
                 "a name has 1 to {MAX_NAME} characters and no control characters"
             )))

@@ -25,8 +25,12 @@ impl Service {
         let mut devices = Vec::with_capacity(account.devices.len());
         for device in &account.devices {
             let key = &device.key;
-            self.bindings
-                .check(account, BindingKind::DeviceKey, &key.thumbprint, &key.binding)?;
+            self.bindings.check(
+                account,
+                BindingKind::DeviceKey,
+                &key.thumbprint,
+                &key.binding,
+            )?;
             devices.push(DeviceView {
                 device_id: key.thumbprint.clone(),
                 name: device.name.clone(),
@@ -84,7 +88,9 @@ fn parse_place(text: &str) -> Result<Place, Refused> {
 }
 
 fn bad_cursor() -> Refused {
-    Refused::Malformed("`from` is not a cursor of this account; use `next` of the page before".into())
+    Refused::Malformed(
+        "`from` is not a cursor of this account; use `next` of the page before".into(),
+    )
 }
 
 fn key_view(key: &BoundKey) -> KeyView {

@@ -292,7 +292,8 @@ impl Service {
                 consumed.once(account, moment.now)?;
                 room_for_another(account, &caller.app)?;
                 let known = account.passkeys.iter().any(|bound| {
-                    bound.device_id == new.device_id || bound.passkey.cred_id() == new.passkey.cred_id()
+                    bound.device_id == new.device_id
+                        || bound.passkey.cred_id() == new.passkey.cred_id()
                 });
                 if known {
                     return Err(Refused::PasskeyKnown);
@@ -339,7 +340,13 @@ impl Service {
             key: caller.key.clone(),
         };
         let verified = self
-            .verify_assertion(&device, caller.account(), &request.credential, &state, &asserted)
+            .verify_assertion(
+                &device,
+                caller.account(),
+                &request.credential,
+                &state,
+                &asserted,
+            )
             .await?;
         if verified.device_id != device_id {
             return Err(Refused::AuthenticationFailed);
@@ -369,7 +376,9 @@ impl Service {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
                 let before = account.passkeys.len();
-                account.passkeys.retain(|bound| bound.device_id != device_id);
+                account
+                    .passkeys
+                    .retain(|bound| bound.device_id != device_id);
                 if account.passkeys.len() == before {
                     return Err(Refused::NotFound("passkey"));
                 }

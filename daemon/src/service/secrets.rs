@@ -91,7 +91,15 @@ impl Releases {
 
 /// Contents to store, checked against the policy before they reach a commit.
 #[derive(Debug)]
-pub(super) struct Writes(Vec<(String, Precondition, Vec<Slot>, Option<crate::bytes::SharedSecret>)>, usize);
+pub(super) struct Writes(
+    Vec<(
+        String,
+        Precondition,
+        Vec<Slot>,
+        Option<crate::bytes::SharedSecret>,
+    )>,
+    usize,
+);
 
 impl Writes {
     pub(super) fn new(app: &App, rewrapped: BTreeMap<String, Rewrapped>) -> Result<Self, Refused> {
@@ -190,19 +198,32 @@ fn checked(
         return Err(Refused::ServerSlotForbidden);
     }
     let prf_only = content.server_slot.is_none()
-        && content.slots.iter().all(|slot| slot.r#type == SlotType::Prf);
+        && content
+            .slots
+            .iter()
+            .all(|slot| slot.r#type == SlotType::Prf);
     if prf_only {
         return Err(Refused::PrfOnlySlot);
     }
     let empty = content.slots.iter().any(|slot| slot.ciphertext.is_empty())
-        || content.server_slot.as_ref().is_some_and(|slot| slot.is_empty());
+        || content
+            .server_slot
+            .as_ref()
+            .is_some_and(|slot| slot.is_empty());
     if empty || content.slots.iter().any(|slot| slot.credential.len() > 128) {
         return Err(Refused::SecretShape(
             "a slot needs a ciphertext, and a credential of at most 128 characters",
         ));
     }
-    let size = content.slots.iter().map(|slot| slot.ciphertext.len()).sum::<usize>()
-        + content.server_slot.as_ref().map_or(0, crate::bytes::SharedSecret::len);
+    let size = content
+        .slots
+        .iter()
+        .map(|slot| slot.ciphertext.len())
+        .sum::<usize>()
+        + content
+            .server_slot
+            .as_ref()
+            .map_or(0, crate::bytes::SharedSecret::len);
     if size > policy.max_bytes {
         return Err(Refused::SecretTooLarge {
             limit: policy.max_bytes,

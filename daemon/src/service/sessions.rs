@@ -185,9 +185,7 @@ impl Service {
             .commit::<(), Refused>(caller.loaded, move |account, _, journal| {
                 stands(&session, account)?;
                 end(&session, account);
-                journal.note(
-                    NewEvent::new(EventKind::SessionEnded).on(&session.device_thumbprint),
-                );
+                journal.note(NewEvent::new(EventKind::SessionEnded).on(&session.device_thumbprint));
                 Ok(())
             })
             .await?;
@@ -206,9 +204,8 @@ impl Service {
                 stands(&session, account)?;
                 account.session_epoch += 1;
                 account.ended_sessions.clear();
-                journal.note(
-                    NewEvent::new(EventKind::SessionsEnded).on(&session.device_thumbprint),
-                );
+                journal
+                    .note(NewEvent::new(EventKind::SessionsEnded).on(&session.device_thumbprint));
                 Ok(())
             })
             .await?;

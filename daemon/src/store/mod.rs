@@ -73,7 +73,10 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     #[error("{operation}: the row is larger than {limit} bytes or not a byte string")]
-    Oversized { operation: &'static str, limit: usize },
+    Oversized {
+        operation: &'static str,
+        limit: usize,
+    },
     #[error("{operation}: {problem}")]
     Refused {
         operation: &'static str,
@@ -98,10 +101,12 @@ pub enum CommitError {
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// The record's row and its bucket's member list, of one snapshot.
-    async fn record(&self, id: &RecordId, bucket: u32) -> Result<Unverified<RecordRow>, StoreError>;
+    async fn record(&self, id: &RecordId, bucket: u32)
+    -> Result<Unverified<RecordRow>, StoreError>;
 
     /// The member lists of some buckets; a bucket without a row is left out.
-    async fn members(&self, buckets: &[u32]) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
+    async fn members(&self, buckets: &[u32])
+    -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
 
     async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError>;
 

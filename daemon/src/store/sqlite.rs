@@ -283,7 +283,11 @@ fn limit(bytes: usize) -> i64 {
 
 #[async_trait]
 impl Store for Sqlite {
-    async fn record(&self, id: &RecordId, bucket: u32) -> Result<Unverified<RecordRow>, StoreError> {
+    async fn record(
+        &self,
+        id: &RecordId,
+        bucket: u32,
+    ) -> Result<Unverified<RecordRow>, StoreError> {
         const OPERATION: &str = "read a record";
         // One statement, so one snapshot.
         let row = sqlx::query(
@@ -313,7 +317,10 @@ impl Store for Sqlite {
         Ok(Unverified::new(found))
     }
 
-    async fn members(&self, buckets: &[u32]) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+    async fn members(
+        &self,
+        buckets: &[u32],
+    ) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
         const OPERATION: &str = "read member lists";
         let mut query = QueryBuilder::<Db>::new(
             "SELECT bucket, CASE WHEN typeof(members) = 'blob' AND length(members) <= ",
@@ -455,8 +462,7 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), C
         return Err(CommitError::LostRace);
     }
     if !batch.records.is_empty() {
-        let mut query =
-            QueryBuilder::<Db>::new("INSERT INTO records (id, generation, sealed) ");
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO records (id, generation, sealed) ");
         query.push_values(&batch.records, |mut row, (id, generation, sealed)| {
             row.push_bind(id.as_bytes().as_slice())
                 .push_bind(signed(*generation))

@@ -19,7 +19,11 @@ const RENEWAL_DUE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Readable, belonging together, and not about to expire.
 pub(super) fn certificate(listen: &Listen) -> Line {
     if let Err(error) = tls::server_config(&listen.certificate, &listen.private_key) {
-        return Line::red("certificate", error.to_string(), "see listen.certificate and listen.private_key");
+        return Line::red(
+            "certificate",
+            error.to_string(),
+            "see listen.certificate and listen.private_key",
+        );
     }
     let shown = listen.certificate.display();
     let validity = tls::read_chain(&listen.certificate)
@@ -27,7 +31,11 @@ pub(super) fn certificate(listen: &Listen) -> Line {
         .and_then(|chain| certificate::validity(chain.first()?));
     match validity {
         Some(validity) => judge_validity(&shown.to_string(), &validity, SystemTime::now()),
-        None => Line::warn("certificate", format!("{shown}: its dates cannot be read"), "look with openssl x509 -dates"),
+        None => Line::warn(
+            "certificate",
+            format!("{shown}: its dates cannot be read"),
+            "look with openssl x509 -dates",
+        ),
     }
 }
 
@@ -37,13 +45,24 @@ fn judge_validity(file: &str, validity: &certificate::Validity, now: SystemTime)
     let action = "renew it and restart";
     if now < validity.from {
         let from = humantime::format_rfc3339_seconds(validity.from);
-        Line::red("certificate", format!("{file}: not valid before {from}"), "see the clock")
+        Line::red(
+            "certificate",
+            format!("{file}: not valid before {from}"),
+            "see the clock",
+        )
     } else if left.is_zero() {
         Line::red("certificate", format!("{file}: expired at {until}"), action)
     } else if left < RENEWAL_DUE {
-        Line::warn("certificate", format!("{file}: expires soon, at {until}"), action)
+        Line::warn(
+            "certificate",
+            format!("{file}: expires soon, at {until}"),
+            action,
+        )
     } else {
-        Line::ok("certificate", format!("{file}: belongs to its key, valid until {until}"))
+        Line::ok(
+            "certificate",
+            format!("{file}: belongs to its key, valid until {until}"),
+        )
     }
 }
 
@@ -53,14 +72,29 @@ pub(super) fn store(database: &Path) -> Vec<Line> {
     let shown = database.display();
     if let Err(error) = access(folder, Access::WRITE_OK | Access::EXEC_OK) {
         // SQLite makes its write-ahead log beside the file.
-        let action = format!("mkdir -p '{0}' and chown it to the daemon's user", folder.display());
-        return vec![Line::red("store", format!("{}: {error}", folder.display()), action)];
+        let action = format!(
+            "mkdir -p '{0}' and chown it to the daemon's user",
+            folder.display()
+        );
+        return vec![Line::red(
+            "store",
+            format!("{}: {error}", folder.display()),
+            action,
+        )];
     }
     let Ok(metadata) = std::fs::metadata(database) else {
-        return vec![Line::warn("store", format!("{shown}: not there yet"), "run custodyd init")];
+        return vec![Line::warn(
+            "store",
+            format!("{shown}: not there yet"),
+            "run custodyd init",
+        )];
     };
     if !metadata.is_file() {
-        return vec![Line::red("store", format!("{shown}: not a regular file"), "see store.sqlite")];
+        return vec![Line::red(
+            "store",
+            format!("{shown}: not a regular file"),
+            "see store.sqlite",
+        )];
     }
     if let Err(error) = access(database, Access::READ_OK | Access::WRITE_OK) {
         let action = format!("chown '{shown}' to the daemon's user");

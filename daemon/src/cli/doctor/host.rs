@@ -21,27 +21,42 @@ pub(super) fn hardening(report: &Report) -> [Line; 2] {
     let line = |check, good: &str, outcome: &Result<(), String>| match outcome {
         Ok(()) => Line::ok(check, good),
         Err(reason) => {
-            let (detail, action) = reason.split_once("; ").unwrap_or((reason, "see the manual"));
-            Line::warn(check, detail, format!("{action} (as this shell sees it, a unit has limits of its own)"))
+            let (detail, action) = reason
+                .split_once("; ")
+                .unwrap_or((reason, "see the manual"));
+            Line::warn(
+                check,
+                detail,
+                format!("{action} (as this shell sees it, a unit has limits of its own)"),
+            )
         }
     };
     [
         line("core dumps", "none are written", &report.core_dumps),
-        line("locked memory", "secrets do not reach swap", &report.locked_memory),
+        line(
+            "locked memory",
+            "secrets do not reach swap",
+            &report.locked_memory,
+        ),
     ]
 }
 
 /// Budgets, sessions and expiry need a clock that goes forward.
 pub(super) fn clock(database: &Path) -> Line {
     let now = SystemTime::now();
-    let changed = std::fs::metadata(database).and_then(|metadata| metadata.modified()).ok();
+    let changed = std::fs::metadata(database)
+        .and_then(|metadata| metadata.modified())
+        .ok();
     judge_clock(now, changed)
 }
 
 fn judge_clock(now: SystemTime, changed: Option<SystemTime>) -> Line {
     let action = "set the clock, and keep it set (systemd-timesyncd or chrony)";
     let text = humantime::format_rfc3339_seconds(now);
-    if now.duration_since(UNIX_EPOCH).is_ok_and(|since| since < EARLIEST) {
+    if now
+        .duration_since(UNIX_EPOCH)
+        .is_ok_and(|since| since < EARLIEST)
+    {
         return Line::red("clock", format!("{text} has long passed"), action);
     }
     // A minute of grace for small corrections.
@@ -58,7 +73,11 @@ pub(super) fn disk_space(database: &Path) -> Line {
     let folder = nearest_folder(database);
     match rustix::fs::statvfs(folder) {
         Ok(space) => judge_space(folder, space.f_bavail.saturating_mul(space.f_frsize)),
-        Err(error) => Line::red("disk space", format!("{}: {error}", folder.display()), "see store.sqlite"),
+        Err(error) => Line::red(
+            "disk space",
+            format!("{}: {error}", folder.display()),
+            "see store.sqlite",
+        ),
     }
 }
 
@@ -82,8 +101,14 @@ mod tests {
         let now = UNIX_EPOCH + EARLIEST + Duration::from_secs(1000);
         assert_eq!(judge_clock(now, None).status, Status::Ok);
         assert_eq!(judge_clock(UNIX_EPOCH, None).status, Status::Red);
-        assert_eq!(judge_clock(now, Some(now + Duration::from_secs(30))).status, Status::Ok);
-        assert_eq!(judge_clock(now, Some(now + Duration::from_secs(90))).status, Status::Red);
+        assert_eq!(
+            judge_clock(now, Some(now + Duration::from_secs(30))).status,
+            Status::Ok
+        );
+        assert_eq!(
+            judge_clock(now, Some(now + Duration::from_secs(90))).status,
+            Status::Red
+        );
     }
 
     #[test]
@@ -103,6 +128,10 @@ mod tests {
         let [dumps, memory] = hardening(&report);
         assert_eq!(dumps.status, Status::Ok);
         assert_eq!(memory.status, Status::Warn);
-        assert!(memory.action.is_some_and(|action| action.contains("LimitMEMLOCK")));
+        assert!(
+            memory
+                .action
+                .is_some_and(|action| action.contains("LimitMEMLOCK"))
+        );
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn find_daemon(operator: SocketAddr) -> Option<Daemon> {
 impl Daemon {
     /// Its readiness; the error is what it says has failed.
     pub(super) fn ready(&self) -> Result<(), String> {
-        let (status, body) = get(self.0, "/readyz").map_err(|error| format!("no answer ({error})"))?;
+        let (status, body) =
+            get(self.0, "/readyz").map_err(|error| format!("no answer ({error})"))?;
         if status == 200 {
             return Ok(());
         }
@@ -38,7 +39,13 @@ impl Daemon {
         let reasons: Vec<String> = failed
             .into_iter()
             .flatten()
-            .filter_map(|one| Some(format!("{}: {}", one.get("check")?.as_str()?, one.get("reason")?.as_str()?)))
+            .filter_map(|one| {
+                Some(format!(
+                    "{}: {}",
+                    one.get("check")?.as_str()?,
+                    one.get("reason")?.as_str()?
+                ))
+            })
             .collect();
         Err(match reasons.as_slice() {
             [] => format!("status {status}"),
@@ -49,7 +56,11 @@ impl Daemon {
 
 /// One line for each listener.
 pub(super) fn check(config: &Config, daemon_runs: bool) -> Vec<Line> {
-    let development = config.listen.development.as_ref().map(|development| development.listen);
+    let development = config
+        .listen
+        .development
+        .as_ref()
+        .map(|development| development.listen);
     [
         ("public", Some(config.listen.public)),
         ("development", development),
@@ -68,16 +79,23 @@ fn line(name: &str, address: SocketAddr, daemon_runs: bool) -> Line {
             "restart it with this configuration",
         ),
         Ok(_) => Line::ok("listen", format!("{name} {address}: free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && daemon_runs => {
-            Line::ok("listen", format!("{name} {address}: in use by the running custodyd"))
-        }
-        Err(error) => Line::red("listen", format!("{name} {address}: {error}"), action(&error)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && daemon_runs => Line::ok(
+            "listen",
+            format!("{name} {address}: in use by the running custodyd"),
+        ),
+        Err(error) => Line::red(
+            "listen",
+            format!("{name} {address}: {error}"),
+            action(&error),
+        ),
     }
 }
 
 fn action(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program holds the port (see ss -ltnp); stop it or choose another",
+        io::ErrorKind::AddrInUse => {
+            "another program holds the port (see ss -ltnp); stop it or choose another"
+        }
         io::ErrorKind::AddrNotAvailable => "this host has no such address (see ip address)",
         io::ErrorKind::PermissionDenied => "take a port above 1023, or grant CAP_NET_BIND_SERVICE",
         _ => "choose another address",
@@ -89,12 +107,17 @@ fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(CONNECT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    // In one piece: a listener that answers after the first of several would reset the rest.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
     let malformed = || io::Error::other("not an HTTP answer");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Ok((status.ok_or_else(malformed)?, body.to_owned()))
 }
 
@@ -120,7 +143,12 @@ mod tests {
 
     #[test]
     fn a_running_custodyd_is_recognised_and_another_program_is_not() {
-        assert!(find_daemon(answering("HTTP/1.1 200 OK\r\n\r\n{\"service\":\"custodyd\"}")).is_some());
+        assert!(
+            find_daemon(answering(
+                "HTTP/1.1 200 OK\r\n\r\n{\"service\":\"custodyd\"}"
+            ))
+            .is_some()
+        );
         assert!(find_daemon(answering("HTTP/1.1 200 OK\r\n\r\n<html>")).is_none());
         assert!(find_daemon(answering("220 mail.example ESMTP\r\n")).is_none());
     }
@@ -129,8 +157,14 @@ mod tests {
     fn what_failed_is_told_as_the_daemon_tells_it() {
         let answer = "HTTP/1.1 503 Service Unavailable\r\n\r\n\
                       {\"failed\":[{\"check\":\"token\",\"reason\":\"away\"}]}";
-        assert_eq!(Daemon(answering(answer)).ready(), Err("token: away".to_owned()));
-        assert_eq!(Daemon(answering("HTTP/1.1 200 OK\r\n\r\n{}")).ready(), Ok(()));
+        assert_eq!(
+            Daemon(answering(answer)).ready(),
+            Err("token: away".to_owned())
+        );
+        assert_eq!(
+            Daemon(answering("HTTP/1.1 200 OK\r\n\r\n{}")).ready(),
+            Ok(())
+        );
     }
 
     #[test]

@@ -42,7 +42,11 @@ pub(in crate::http) async fn create(
     let device = signed.device(&app)?;
     let created = context
         .service
-        .create_account(&device, signed.json::<CreateAccount>()?, signed.idempotency_key()?)
+        .create_account(
+            &device,
+            signed.json::<CreateAccount>()?,
+            signed.idempotency_key()?,
+        )
         .await?;
     Ok((StatusCode::CREATED, Json(created)))
 }

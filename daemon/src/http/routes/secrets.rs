@@ -13,7 +13,10 @@ use crate::service::{Precondition, Refused};
 
 fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
     let value = HeaderValue::from_str(&format!("\"{version}\""));
-    [(header::ETAG, value.unwrap_or(HeaderValue::from_static("\"\"")))]
+    [(
+        header::ETAG,
+        value.unwrap_or(HeaderValue::from_static("\"\"")),
+    )]
 }
 
 /// Back a secret up
@@ -114,9 +117,6 @@ pub(in crate::http) async fn delete(
     let Precondition::Version(version) = signed.precondition()? else {
         return Err(Refused::PreconditionRequired.into());
     };
-    context
-        .service
-        .delete_secret(caller, name, version)
-        .await?;
+    context.service.delete_secret(caller, name, version).await?;
     Ok(StatusCode::NO_CONTENT)
 }

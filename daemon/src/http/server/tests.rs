@@ -38,7 +38,11 @@ async fn start(tls: Option<Arc<ServerConfig>>, router: Router, limits: Limits) -
     let address = listener.local_addr().unwrap();
     let (stop, shutdown) = watch::channel(false);
     let task = tokio::spawn(serve(listener, tls, router, limits, shutdown));
-    Server { address, stop, task }
+    Server {
+        address,
+        stop,
+        task,
+    }
 }
 
 /// A server configuration and a client that trusts it.
@@ -109,13 +113,21 @@ async fn http_2_is_chosen_by_alpn_and_announces_its_limits() {
     let mut stream = client.connect(name(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     // Preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
     let mut frame = [0; 9];
     stream.read_exact(&mut frame).await.unwrap();
     assert_eq!(frame[3], 4, "the first frame is SETTINGS");
     let mut settings = vec![0; usize::from(frame[2])];
     stream.read_exact(&mut settings).await.unwrap();
-    let value = |id: u8| settings.chunks(6).find(|s| s[1] == id).map(|s| u32::from_be_bytes([s[2], s[3], s[4], s[5]]));
+    let value = |id: u8| {
+        settings
+            .chunks(6)
+            .find(|s| s[1] == id)
+            .map(|s| u32::from_be_bytes([s[2], s[3], s[4], s[5]]))
+    };
     assert_eq!(value(3), Some(limits().connection.streams));
     assert_eq!(value(6), Some(limits().connection.head_bytes));
 }
@@ -151,7 +163,10 @@ async fn a_head_that_trickles_in_is_cut() {
     short.connection.head = Duration::from_millis(100);
     let server = start(None, router(), short).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(b"GET /peer HTTP/1.1\r\nHost:").await.unwrap();
+    stream
+        .write_all(b"GET /peer HTTP/1.1\r\nHost:")
+        .await
+        .unwrap();
     assert!(is_closed(&mut stream).await);
 }
 
@@ -168,7 +183,11 @@ async fn a_connection_beyond_the_limit_waits_for_a_place() {
     let early = tokio::time::timeout(Duration::from_millis(200), second.read_u8()).await;
     assert!(early.is_err(), "answered beyond the limit");
     drop(first);
-    assert!(read_until(&mut second, "127.0.0.1").await.contains("200 OK"));
+    assert!(
+        read_until(&mut second, "127.0.0.1")
+            .await
+            .contains("200 OK")
+    );
 }
 
 #[tokio::test]
@@ -176,14 +195,17 @@ async fn a_stop_lets_the_answer_under_way_finish() {
     let (entered, has_entered) = oneshot::channel::<()>();
     let (release, released) = oneshot::channel::<()>();
     let once = Arc::new(std::sync::Mutex::new(Some((entered, released))));
-    let slow = Router::new().route("/peer", get(move || {
-        let (entered, released) = once.lock().unwrap().take().unwrap();
-        async move {
-            entered.send(()).unwrap();
-            released.await.unwrap();
-            "late"
-        }
-    }));
+    let slow = Router::new().route(
+        "/peer",
+        get(move || {
+            let (entered, released) = once.lock().unwrap().take().unwrap();
+            async move {
+                entered.send(()).unwrap();
+                released.await.unwrap();
+                "late"
+            }
+        }),
+    );
     let server = start(None, slow, limits()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(REQUEST).await.unwrap();
@@ -203,10 +225,13 @@ async fn a_drain_has_an_end() {
     let mut short = limits();
     short.drain = Duration::from_millis(100);
     let (entered, mut has_entered) = tokio::sync::mpsc::channel::<()>(1);
-    let stuck = Router::new().route("/peer", get(move || async move {
-        entered.send(()).await.unwrap();
-        std::future::pending::<()>().await;
-    }));
+    let stuck = Router::new().route(
+        "/peer",
+        get(move || async move {
+            entered.send(()).await.unwrap();
+            std::future::pending::<()>().await;
+        }),
+    );
     let server = start(None, stuck, short).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(REQUEST).await.unwrap();
