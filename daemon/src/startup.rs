@@ -5,7 +5,6 @@
 //! realm. What is true after a crash during `init`: either there is no database, or one that
 //! holds a whole realm; keys that were made in the token are found again.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -289,18 +288,15 @@ fn store_check(store: Arc<dyn Store>) -> operator::Check {
     })
 }
 
-fn until_told_to_stop(
+async fn until_told_to_stop(
     committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
-) -> impl Future<Output = Result<(), StartError>> + '_ {
-    async move {
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
-        tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            // It ends only when the database's state is not known any more, or by a defect.
-            _ = committer => Err(StartError::CommitterStopped),
-        }
+) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // It ends only when the database's state is not known any more, or by a defect.
+        _ = committer => Err(StartError::CommitterStopped),
     }
 }

@@ -95,7 +95,11 @@ fn parse_entry(entry: &[u8; ENTRY]) -> Option<Member> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

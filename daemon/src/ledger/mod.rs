@@ -72,11 +72,14 @@ impl Journal {
     }
 }
 
+/// A decision as the committer runs it.
+pub(crate) type Decide = Box<dyn FnOnce(&mut Account, Moment, &mut Journal) -> bool + Send>;
+
 /// A change that waits for the committer.
 pub(crate) struct Change {
     pub(crate) base: Base,
     /// Runs on a copy of the newest state; `false` leaves everything as it was.
-    pub(crate) decide: Box<dyn FnOnce(&mut Account, Moment, &mut Journal) -> bool + Send>,
+    pub(crate) decide: Decide,
     pub(crate) reply: oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>>,
 }
 

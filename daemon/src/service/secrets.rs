@@ -91,15 +91,7 @@ impl Releases {
 
 /// Contents to store, checked against the policy before they reach a commit.
 #[derive(Debug)]
-pub(super) struct Writes(
-    Vec<(
-        String,
-        Precondition,
-        Vec<Slot>,
-        Option<crate::bytes::SharedSecret>,
-    )>,
-    usize,
-);
+pub(super) struct Writes(Vec<Checked>, usize);
 
 impl Writes {
     pub(super) fn new(app: &App, rewrapped: BTreeMap<String, Rewrapped>) -> Result<Self, Refused> {
