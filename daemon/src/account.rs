@@ -238,3 +238,73 @@ impl std::io::Write for Counter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn account() -> Account {
+        let key = SecretBytes::from(vec![7; 32]);
+        let realm = RealmName::parse("realm.example").unwrap();
+        let app = AppId::parse("notes").unwrap();
+        let mut account = Account::new(realm, app, AccountId([1; 16]), Timestamp(1000), key);
+        account.secrets.insert(
+            "device-secret".into(),
+            StoredSecret {
+                version: 1,
+                updated: Timestamp(1000),
+                slots: vec![Slot {
+                    r#type: SlotType::Prf,
+                    credential: "c".into(),
+                    ciphertext: Bytes(vec![1, 2, 3]),
+                }],
+                server_slot: Some(SharedSecret::new(SecretBytes::from(vec![9; 32]))),
+            },
+        );
+        account
+    }
+
+    #[test]
+    fn an_envelope_survives_its_encoding_in_a_buffer_that_did_not_grow() {
+        let encoded = account().encode().unwrap();
+        assert_eq!(encoded.len(), encoded.capacity());
+        let decoded = Account::decode(&encoded).unwrap();
+        assert_eq!(*decoded.encode().unwrap(), *encoded);
+    }
+
+    #[test]
+    fn another_format_and_unknown_fields_are_refused() {
+        let text = String::from_utf8(account().encode().unwrap().to_vec()).unwrap();
+        assert!(Account::decode(text.replace("\"format\":1", "\"format\":2").as_bytes()).is_err());
+        assert!(Account::decode(text.replace("\"format\":1", "\"format\":1,\"x\":0").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!("{:?}", account());
+        assert!(!shown.contains("CQkJ") && !shown.contains("[9, 9"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = Account::decode(&bytes);
+        }
+
+        #[test]
+        fn a_mutated_envelope_is_refused_or_well_formed(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let mut encoded = account().encode().unwrap().to_vec();
+            let at = at.index(encoded.len());
+            encoded[at] = to;
+            if let Ok(account) = Account::decode(&encoded) {
+                prop_assert!(account.encode().is_ok());
+            }
+        }
+    }
+}

@@ -27,6 +27,8 @@ pub(crate) fn root(key: KeyId) -> [u8; 32] {
 pub(crate) struct SoftCustody {
     keys: BTreeMap<KeyPurpose, Vec<u16>>,
     pairs: BTreeMap<KeyId, EcdsaKeyPair>,
+    /// HMAC operations so far.
+    pub(crate) hmacs: usize,
 }
 
 impl SoftCustody {
@@ -34,6 +36,7 @@ impl SoftCustody {
         let mut custody = Self {
             keys: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            hmacs: 0,
         };
         for purpose in KeyPurpose::ALL {
             custody.add_version(purpose, 1);
@@ -68,6 +71,7 @@ impl Custody for SoftCustody {
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        self.hmacs += 1;
         let root = hmac::Key::new(hmac::HMAC_SHA256, &root(key));
         let tag = hmac::sign(&root, message);
         Ok(Secret::init(|out| out.copy_from_slice(tag.as_ref())))

@@ -9,5 +9,7 @@
 )]
 
 mod accounts;
+mod operator;
 mod passkey;
 mod pin;
+mod walk;

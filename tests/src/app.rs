@@ -259,6 +259,10 @@ fn free_port() -> u16 {
 fn certificates(dir: &Path) -> String {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    // Two names: with one, openssl takes the server's certificate for a self-signed one.
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "custodyd test authority");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = rcgen::Issuer::new(authority, authority_key);

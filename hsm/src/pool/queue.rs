@@ -119,7 +119,7 @@ impl Queue {
             // Make room from those who left before turning anybody away.
             state.jobs.retain(|job| !job.is_stale());
         }
-        if false {
+        if state.jobs.len() >= self.capacity {
             return Err(Error::Busy { operation });
         }
         state.jobs.push_back(job);

@@ -113,3 +113,20 @@ fn the_class_follows_from_the_length() {
     let sealed = [header.encode(), body].concat();
     assert!(open(&mut custody, &context(&names), &sealed).is_err());
 }
+
+/// Rubbish of a wrong length costs no token operation, however much of it comes.
+#[test]
+fn a_wrong_length_never_reaches_the_token() {
+    let names = names();
+    let mut custody = SoftCustody::new();
+    let sealed = seal(&mut custody, &context(&names), b"data").unwrap();
+    let before = custody.hmacs;
+    assert_eq!(before, 1);
+    let longer = [sealed.as_slice(), &[0]].concat();
+    for bytes in [&sealed[1..], &sealed[..sealed.len() - 1], &longer, &[]] {
+        assert!(open(&mut custody, &context(&names), bytes).is_err());
+    }
+    assert_eq!(custody.hmacs, before);
+    open(&mut custody, &context(&names), &sealed).unwrap();
+    assert_eq!(custody.hmacs, before + 1);
+}
