@@ -282,13 +282,22 @@ mod tests {
     fn another_format_and_unknown_fields_are_refused() {
         let text = String::from_utf8(account().encode().unwrap().to_vec()).unwrap();
         assert!(Account::decode(text.replace("\"format\":1", "\"format\":2").as_bytes()).is_err());
-        assert!(Account::decode(text.replace("\"format\":1", "\"format\":1,\"x\":0").as_bytes()).is_err());
+        assert!(
+            Account::decode(
+                text.replace("\"format\":1", "\"format\":1,\"x\":0")
+                    .as_bytes()
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn debug_shows_no_secret() {
         let shown = format!("{:?}", account());
-        assert!(!shown.contains("CQkJ") && !shown.contains("[9, 9"), "{shown}");
+        assert!(
+            !shown.contains("CQkJ") && !shown.contains("[9, 9"),
+            "{shown}"
+        );
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Counts token operations and their time, for metrics.
 //!
-//! The pool wraps each worker's custody in [`Counted`]; the daemon reads the
+//! The pool wraps each worker's custody in `Counted`; the daemon reads the
 //! totals. Only totals per kind are kept: nothing about who or what.
 
 use std::{

@@ -47,9 +47,10 @@ impl Service {
         device: Device,
         request: PinSession,
     ) -> Result<SessionStarted, Refused> {
-        // Capacity first: a charged guess must be evaluated, whatever else arrives.
-        let capacity = self.hasher.reserve()?;
         let loaded = self.bound(&device, request.account).await?;
+        // Capacity before the charge: a charged guess must be evaluated, whatever else
+        // arrives. After the check above, so that strangers can not take any.
+        let capacity = self.hasher.reserve()?;
         let pin = loaded.account.pin.as_ref().ok_or(Refused::PinNotSet)?;
         self.bindings.check(
             &loaded.account,

@@ -7,10 +7,9 @@ use custodyd_hsm::AccountId;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{Factor, Timestamp};
 
-use super::{Caller, Device, Refused, Service, name};
-use crate::account::{Account, BoundKey, Device as BoundDevice, Spent};
+use super::{Caller, Device, Refused, Service, name, sessions};
+use crate::account::{Account, BoundKey, Device as BoundDevice};
 use crate::api::{BindDevice, Bound, SessionToken};
-use crate::bytes::Bytes;
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 /// A device that asked to be bound, its name checked.
@@ -104,14 +103,12 @@ impl Service {
                     device_id: bound.key.thumbprint.clone(),
                     binding: bound.key.binding.clone(),
                 };
+                let epoch = bound.session_epoch;
                 if session.device_epoch.is_none() {
                     // The old token must not outlive a later removal of the device.
-                    let old = Spent {
-                        id: Bytes(session.id.to_vec()),
-                        expires: session.absolute_until,
-                    };
-                    session.device_epoch = Some(bound.session_epoch);
-                    account.ended_sessions.push(old);
+                    sessions::end_one(&session, account);
+                    session.account_epoch = account.session_epoch;
+                    session.device_epoch = Some(epoch);
                 }
                 Ok((answer, session))
             })

@@ -106,7 +106,14 @@ pub(super) fn end(session: &Session, account: &mut Account) {
         if let Some(device) = account.device_mut(&session.device_thumbprint) {
             device.session_epoch += 1;
         }
-    } else if account.ended_sessions.len() < MAX_ENDED {
+    } else {
+        end_one(session, account);
+    }
+}
+
+/// Ends one session of a device that is not bound.
+pub(super) fn end_one(session: &Session, account: &mut Account) {
+    if account.ended_sessions.len() < MAX_ENDED {
         account.ended_sessions.push(Spent {
             id: Bytes(session.id.to_vec()),
             expires: session.absolute_until,
