@@ -9,7 +9,10 @@
 )]
 
 mod accounts;
+mod http;
 mod operator;
 mod passkey;
 mod pin;
+mod secrets;
+mod sessions;
 mod walk;

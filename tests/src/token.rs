@@ -120,34 +120,8 @@ impl SoftToken {
     }
 }
 
-/// Puts a fresh token into `dir/token`, for a test that keeps everything of its
-/// daemon in one folder.
-///
-/// # Panics
-/// As [`SoftToken::fresh`].
-pub fn copy_into(dir: &Path) {
-    let token = dir.join("token");
-    fs::create_dir(&token).unwrap_or_else(|error| panic!("{}: {error}", token.display()));
-    copy_template_to(&token);
-}
-
 fn copy_template_to(dir: &Path) {
     copy_template(dir).unwrap_or_else(|error| panic!("copying the test token: {error}"));
-}
-
-/// The daemon's program, built beside the tests.
-///
-/// # Panics
-/// With what to run, when it was not built.
-#[must_use]
-pub fn custodyd() -> PathBuf {
-    let program = build_dir().join("custodyd");
-    assert!(
-        program.exists(),
-        "{} is missing: build it with the tests (cargo build --workspace)",
-        program.display()
-    );
-    program
 }
 
 /// The path of the SoftHSM2 module.

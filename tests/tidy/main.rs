@@ -158,7 +158,7 @@ fn every_file_introduces_itself_and_can_be_read_in_one_sitting() {
                 path.display()
             );
             let lines = text.lines().count();
-            assert!(lines <= 650, "{} has {lines} lines", path.display());
+            assert!(lines <= 600, "{} has {lines} lines", path.display());
         }
     }
 }
