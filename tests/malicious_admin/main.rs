@@ -1,1 +1,138 @@
-//! x
+//! The database's administrator against the daemon: each attack is done to real rows, behind
+//! the back of the real daemon, and seen through real requests.
+//!
+//! Each attack has a control, in which the same tool does something that the daemon must
+//! accept: the honest row written back is served again, so it is the defence that refuses and
+//! not a broken test.
+//!
+//! | attack | what is changed | which defence | what remains |
+//! |---|---|---|---|
+//! | swap envelopes | `records.sealed`, member entries too | seal bound to the record | denial of service |
+//! | another app's envelope | `records.sealed`, member entries too | seal bound to the app | the same |
+//! | flip a byte | blob, member list | digest, AEAD, strict parsing | the same |
+//! | delete, cut, extend, inflate a row | `records` | member list, digest, bounds in SQL | the same |
+//! | forge a generation | `records.generation` | member list, seal | the same |
+//! | delete, empty, disorder a member list | `bucket_members` | strict parsing, presence of the row | the same |
+//! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
+//! | insert a session | any table | none is read for one | nothing |
+//! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
+//! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
+//! | **known until the ledger**: old version of everything | the file | none yet | the same |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod events;
+mod known;
+mod records;
+mod schema;
+
+use custodyd_tests::admin::literal;
+use custodyd_tests::{Admin, Device, TestApp};
+
+/// An account with a PIN and a secret, and its row.
+async fn victim(app: &TestApp, name: &str) -> (Device, Row) {
+    let mut device = app.device(name);
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    device
+        .back_up("device-secret", b"the device secret")
+        .await
+        .expect(200);
+    let mut admin = app.admin().await;
+    let (id, generation, sealed) = admin.accounts().await.pop().unwrap();
+    (
+        device,
+        Row {
+            id,
+            generation,
+            sealed,
+        },
+    )
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    id: Vec<u8>,
+    generation: i64,
+    sealed: Vec<u8>,
+}
+
+impl Row {
+    /// The bucket is the top 16 bits of the identifier, which anybody can see.
+    fn bucket(&self) -> u32 {
+        u32::from(self.id[0]) << 8 | u32::from(self.id[1])
+    }
+
+    /// Writes the row back as it was.
+    async fn restore(&self, admin: &mut Admin) {
+        let changed = admin
+            .run(&format!(
+                "INSERT INTO records (id, generation, sealed) VALUES ({0}, {1}, {2}) \
+                 ON CONFLICT (id) DO UPDATE SET generation = {1}, sealed = {2}",
+                literal(&self.id),
+                self.generation,
+                literal(&self.sealed)
+            ))
+            .await;
+        assert_eq!(changed, 1);
+    }
+
+    async fn set_sealed(&self, admin: &mut Admin, sealed: &[u8]) {
+        let sql = format!(
+            "UPDATE records SET sealed = {} WHERE id = {}",
+            literal(sealed),
+            literal(&self.id)
+        );
+        assert_eq!(admin.run(&sql).await, 1);
+    }
+
+    async fn members(&self, admin: &mut Admin) -> Vec<u8> {
+        admin
+            .blob(&format!(
+                "SELECT members FROM bucket_members WHERE bucket = {}",
+                self.bucket()
+            ))
+            .await
+    }
+
+    async fn set_members(&self, admin: &mut Admin, members: &[u8]) {
+        let sql = format!(
+            "UPDATE bucket_members SET members = {} WHERE bucket = {}",
+            literal(members),
+            self.bucket()
+        );
+        assert_eq!(admin.run(&sql).await, 1);
+    }
+
+    /// A member list that says that this record has this content: what an administrator who
+    /// has read the format can write.
+    async fn vouch_for(&self, admin: &mut Admin, generation: i64, sealed: &[u8]) {
+        let mut members = self.members(admin).await;
+        let at = members
+            .windows(32)
+            .position(|window| window == self.id)
+            .unwrap()
+            + 32;
+        members[at..at + 8].copy_from_slice(&generation.to_be_bytes());
+        members[at + 8..at + 40].copy_from_slice(&custodyd_hsm::seal::digest(sealed));
+        self.set_members(admin, &members).await;
+    }
+}
+
+/// What the owner gets while the row is damaged, and that only the owner suffers.
+async fn refused(device: &mut Device) {
+    device
+        .call("GET", "/v1/account", None)
+        .await
+        .refused("500 record-tampered");
+}
+
+async fn served(device: &mut Device) {
+    device.call("GET", "/v1/account", None).await.expect(200);
+}

@@ -233,7 +233,8 @@ directory = "policies"
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        self.stop();
+        // Its token is a copy of this test's own and goes with it: nothing can be lost.
+        self.kill();
         if std::thread::panicking() {
             eprintln!("--- the daemon's log:\n{}", self.log());
         }

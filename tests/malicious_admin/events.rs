@@ -1,0 +1,101 @@
+//! The event trail: hide, edit, swap, cut.
+
+use custodyd_tests::{Admin, Device, TestApp};
+
+use crate::{served, victim};
+
+async fn broken(device: &mut Device) {
+    let answer = device.call("GET", "/v1/account/events", None).await;
+    answer.refused("500 record-tampered");
+}
+
+/// Does something to the log, sees it refused, takes it back, sees it whole.
+async fn attack(device: &mut Device, admin: &mut Admin, attack: &str, mend: &str) {
+    device
+        .call("GET", "/v1/account/events", None)
+        .await
+        .expect(200);
+    assert!(admin.run(attack).await >= 1, "{attack} changed nothing");
+    broken(device).await;
+    served(device).await;
+    admin.run(mend).await;
+    device
+        .call("GET", "/v1/account/events", None)
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn an_event_can_not_be_hidden_edited_or_cut() {
+    let app = TestApp::start().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    admin
+        .run("CREATE TEMP TABLE b AS SELECT * FROM log_bodies")
+        .await;
+    admin
+        .run("CREATE TEMP TABLE e AS SELECT * FROM log_entries")
+        .await;
+    let mend_bodies = "INSERT OR REPLACE INTO log_bodies SELECT * FROM b";
+    let mend_entries = "INSERT OR REPLACE INTO log_entries SELECT * FROM e";
+    for (sql, mend) in [
+        ("DELETE FROM log_bodies WHERE idx = 1", mend_bodies),
+        (
+            "UPDATE log_bodies SET body = zeroblob(length(body)) WHERE idx = 2",
+            mend_bodies,
+        ),
+        (
+            "UPDATE log_bodies SET salt = zeroblob(32) WHERE idx = 0",
+            mend_bodies,
+        ),
+        (
+            "UPDATE log_bodies SET body = x'' WHERE idx = 1",
+            mend_bodies,
+        ),
+        (
+            "DELETE FROM log_entries WHERE idx = (SELECT max(idx) FROM log_entries)",
+            mend_entries,
+        ),
+        (
+            "UPDATE log_entries SET leaf = zeroblob(33) WHERE idx = 1",
+            mend_entries,
+        ),
+        (
+            "UPDATE log_bodies SET body = (SELECT body FROM b WHERE idx = 0), \
+          salt = (SELECT salt FROM b WHERE idx = 0) WHERE idx = 1",
+            mend_bodies,
+        ),
+    ] {
+        attack(&mut device, &mut admin, sql, mend).await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_can_not_be_replaced_with_leaf_and_all() {
+    let app = TestApp::start().await;
+    let (mut alice, _) = victim(&app, "notes").await;
+    let (_bob, _) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    admin
+        .run("CREATE TEMP TABLE b AS SELECT * FROM log_bodies")
+        .await;
+    admin
+        .run("CREATE TEMP TABLE e AS SELECT * FROM log_entries")
+        .await;
+    // Entry 0 is alice's first event, entry 4 bob's first: same kind, same number.
+    admin.run("UPDATE log_bodies SET body = (SELECT body FROM b WHERE idx = 4), salt = (SELECT salt FROM b WHERE idx = 4) WHERE idx = 0").await;
+    admin
+        .run("UPDATE log_entries SET leaf = (SELECT leaf FROM e WHERE idx = 4) WHERE idx = 0")
+        .await;
+    broken(&mut alice).await;
+    admin
+        .run("INSERT OR REPLACE INTO log_bodies SELECT * FROM b")
+        .await;
+    admin
+        .run("INSERT OR REPLACE INTO log_entries SELECT * FROM e")
+        .await;
+    alice
+        .call("GET", "/v1/account/events", None)
+        .await
+        .expect(200);
+}

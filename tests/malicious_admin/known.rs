@@ -1,0 +1,72 @@
+//! Attacks that still succeed: rolling back to an older version of the truth. The ledger ends
+//! them; then each of these tests must be turned around.
+
+use custodyd_tests::{Setup, SoftAuthenticator, TestApp};
+
+use crate::victim;
+
+#[tokio::test]
+async fn known_until_the_ledger_an_old_envelope_wins_pin_attempts_back() {
+    let app = TestApp::with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
+    let (mut device, row) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    let members = row.members(&mut admin).await;
+    for _ in 0..2 {
+        device.try_pin("830518", &[]).await.refused("401 pin-wrong");
+    }
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("403 pin-exhausted");
+    // The row alone is not enough: the member list names the newer one.
+    row.restore(&mut admin).await;
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("500 record-tampered");
+    row.set_members(&mut admin, &members).await;
+    device.try_pin("830517", &[]).await.expect(201);
+}
+
+#[tokio::test]
+async fn known_until_the_ledger_a_whole_old_database_is_believed() {
+    let mut app = TestApp::with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
+    let (mut device, _) = victim(&app, "notes").await;
+    assert!(app.stop());
+    let old = std::fs::read(app.path("custodyd.sqlite")).unwrap();
+    app.launch().await;
+    for _ in 0..2 {
+        device.try_pin("830518", &[]).await.refused("401 pin-wrong");
+    }
+    assert!(app.stop());
+    for file in ["custodyd.sqlite-wal", "custodyd.sqlite-shm"] {
+        let _ = std::fs::remove_file(app.path(file));
+    }
+    std::fs::write(app.path("custodyd.sqlite"), old).unwrap();
+    app.launch().await;
+    device.try_pin("830517", &[]).await.expect(201);
+}
+
+#[tokio::test]
+async fn known_until_the_ledger_a_consumed_ceremony_comes_back_with_its_old_envelope() {
+    let app = TestApp::start().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let mut authenticator = SoftAuthenticator::new("notes");
+    device.add_passkey(&mut authenticator).await.expect(201);
+    let mut admin = app.admin().await;
+    let (id, generation, sealed) = admin.accounts().await.pop().unwrap();
+    let row = crate::Row {
+        id,
+        generation,
+        sealed,
+    };
+    let members = row.members(&mut admin).await;
+    let login = device.assertion(&mut authenticator, None).await;
+    device.finish_passkey(login.clone()).await.expect(201);
+    device.token = None;
+    // Without the administrator's help it is spent.
+    assert_eq!(device.finish_passkey(login.clone()).await.status, 401);
+    row.restore(&mut admin).await;
+    row.set_members(&mut admin, &members).await;
+    device.finish_passkey(login).await.expect(201);
+}

@@ -1,0 +1,112 @@
+//! The file itself: schema, other files, other realms, and rows that nothing reads.
+
+use custodyd_tests::app::said;
+use custodyd_tests::{Device, TestApp};
+
+use crate::{served, victim};
+
+/// The daemon must not start, and must say why; after `mend` it must.
+async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str) {
+    assert!(app.stop());
+    app.admin().await.run(attack).await;
+    let output = app.command("serve").output().unwrap();
+    assert!(!output.status.success(), "{attack}");
+    assert!(said(&output).contains(why), "{attack}: {}", said(&output));
+    app.admin().await.run(mend).await;
+    app.launch().await;
+}
+
+#[tokio::test]
+async fn what_custodyd_did_not_make_is_refused_at_start() {
+    let mut app = TestApp::start().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    for (attack, mend) in [
+        (
+            "CREATE TRIGGER t AFTER UPDATE ON records BEGIN DELETE FROM records; END",
+            "DROP TRIGGER t",
+        ),
+        ("CREATE VIEW v AS SELECT * FROM records", "DROP VIEW v"),
+        ("CREATE TABLE sessions (token TEXT)", "DROP TABLE sessions"),
+        ("CREATE INDEX i ON records (generation)", "DROP INDEX i"),
+    ] {
+        refused_at_start(&mut app, attack, mend, "custodyd did not make").await;
+    }
+    refused_at_start(
+        &mut app,
+        "DROP TABLE log_tiles",
+        "CREATE TABLE log_tiles ( level INTEGER NOT NULL, idx INTEGER NOT NULL, \
+         data BLOB NOT NULL, PRIMARY KEY (level, idx) ) STRICT",
+        "missing from the schema",
+    )
+    .await;
+    refused_at_start(
+        &mut app,
+        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 1",
+        "schema 2",
+    )
+    .await;
+    served(&mut device).await;
+}
+
+#[tokio::test]
+async fn another_realms_database_and_other_files_are_refused() {
+    let mut here = TestApp::start().await;
+    let mut there = TestApp::start().await;
+    assert!(here.stop() && there.stop());
+    let own = std::fs::read(here.path("custodyd.sqlite")).unwrap();
+    // Both realms have one name; the tokens hold copies of the same keys in these tests, so
+    // what tells them apart here is the realm's name in the head.
+    let file = there.path("custodyd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("test.example", "other.example")).unwrap();
+    std::fs::remove_file(there.path("custodyd.sqlite")).unwrap();
+    assert!(there.command("init").output().unwrap().status.success());
+    std::fs::copy(there.path("custodyd.sqlite"), here.path("custodyd.sqlite")).unwrap();
+    let output = here.command("serve").output().unwrap();
+    assert!(
+        !output.status.success() && said(&output).contains("other.example"),
+        "{}",
+        said(&output)
+    );
+    std::fs::write(
+        here.path("custodyd.sqlite"),
+        b"not a database, but long enough to be read",
+    )
+    .unwrap();
+    let output = here.command("serve").output().unwrap();
+    assert!(!output.status.success(), "{}", said(&output));
+    std::fs::write(here.path("custodyd.sqlite"), own).unwrap();
+    here.launch().await;
+}
+
+#[tokio::test]
+async fn no_row_mints_a_session() {
+    let app = TestApp::start().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    // Whatever an administrator inserts, no table is read for a session.
+    for table in [
+        "log_tiles (level, idx, data) VALUES (0, 0, x'01')",
+        "bucket_digests VALUES (7, x'01', 9)",
+    ] {
+        admin.run(&format!("INSERT INTO {table}")).await;
+    }
+    let honest = device.token.clone();
+    for token in ["cs1.20000.AAAA", "AAAA", "cs1.0.", "cs1.99999999999.AAAA"] {
+        device.token = Some(token.into());
+        device
+            .call("GET", "/v1/account", None)
+            .await
+            .refused("401 session-invalid");
+    }
+    device.token = honest;
+    served(&mut device).await;
+    // A session of another account, with the right device key of this one.
+    let (other, _): (Device, _) = victim(&app, "notes").await;
+    device.token = other.token;
+    device
+        .call("GET", "/v1/account", None)
+        .await
+        .refused("401 session-invalid");
+}
