@@ -1,0 +1,198 @@
+//! The clients: accounts with a passkey, a PIN and a backed-up secret, and who recovers it.
+//!
+//! Each worker is a thread with a connection and accounts of its own: an account is never
+//! used by two at once. A client waits for its answer before it asks again, so the number of
+//! workers is the concurrency.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use custodyd_tests::{Device, SoftAuthenticator, TestApp};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::cpu::{Sample, sample};
+
+const WORKERS: usize = 16;
+const EACH: usize = 13;
+pub(crate) const ACCOUNTS: usize = WORKERS * EACH;
+/// An account answers at most 64 ceremonies within their five minutes.
+const CEREMONIES: usize = 60;
+const PIN: &str = "583926";
+const SECRET: &str = "device-secret";
+
+/// A load, and how long each of its recoveries took, in milliseconds.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) sample: Sample,
+    pub(crate) latencies: Vec<f64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    device: Device,
+    authenticator: SoftAuthenticator,
+    ceremonies: usize,
+}
+
+/// One connection and its accounts.
+#[derive(Debug)]
+struct Worker {
+    runtime: Runtime,
+    members: Vec<Member>,
+    next: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Crowd(Vec<Worker>);
+
+/// What a worker does again and again.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Passkey,
+    Pin,
+    Tls,
+}
+
+impl Crowd {
+    pub(crate) fn enrolled(app: &TestApp) -> Self {
+        Self(thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|_| scope.spawn(|| Worker::enrolled(app)))
+                .collect();
+            workers.into_iter().map(|w| w.join().unwrap()).collect()
+        }))
+    }
+
+    pub(crate) fn passkeys(&mut self, server: u32, lasting: Duration) -> Measured {
+        self.run(server, lasting, Kind::Passkey)
+    }
+
+    pub(crate) fn pins(&mut self, server: u32, lasting: Duration) -> Measured {
+        self.run(server, lasting, Kind::Pin)
+    }
+
+    /// The cheapest request over the same connections: TLS, HTTP, a short public answer.
+    pub(crate) fn tls(&mut self, server: u32, lasting: Duration) -> Sample {
+        self.run(server, lasting, Kind::Tls).sample
+    }
+
+    fn run(&mut self, server: u32, lasting: Duration, kind: Kind) -> Measured {
+        // A connection may have been closed while other parts ran: open it off the clock.
+        self.each(Duration::ZERO, Kind::Tls);
+        let mut latencies = Vec::new();
+        let sample = sample(server, || {
+            latencies = self.each(lasting, kind);
+            latencies.len() as f64
+        });
+        Measured { sample, latencies }
+    }
+
+    fn each(&mut self, lasting: Duration, kind: Kind) -> Vec<f64> {
+        let end = Instant::now() + lasting;
+        thread::scope(|scope| {
+            let threads: Vec<_> = (self.0.iter_mut())
+                .map(|worker| scope.spawn(move || worker.repeat(end, kind)))
+                .collect();
+            let latencies = threads.into_iter().flat_map(|t| t.join().unwrap());
+            latencies.collect()
+        })
+    }
+}
+
+impl Worker {
+    fn enrolled(app: &TestApp) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let mut members: Vec<Member> = Vec::with_capacity(EACH);
+        for _ in 0..EACH {
+            let mut device = app.device("notes");
+            if let Some(first) = members.first() {
+                device.http = first.device.http.clone();
+            }
+            members.push(runtime.block_on(Member::enrolled(device)));
+        }
+        Self {
+            runtime,
+            members,
+            next: 0,
+        }
+    }
+
+    /// At least once, and until the time is over; milliseconds of each.
+    fn repeat(&mut self, end: Instant, kind: Kind) -> Vec<f64> {
+        let mut latencies = Vec::new();
+        while latencies.is_empty() || Instant::now() < end {
+            let member = &mut self.members[self.next % EACH];
+            self.next += 1;
+            if matches!(kind, Kind::Passkey) && member.ceremonies >= CEREMONIES {
+                break;
+            }
+            let took = self.runtime.block_on(async {
+                match kind {
+                    Kind::Passkey => member.passkey().await,
+                    Kind::Pin => member.pin().await,
+                    Kind::Tls => member.tls().await,
+                }
+            });
+            latencies.push(took.as_secs_f64() * 1e3);
+        }
+        latencies
+    }
+}
+
+impl Member {
+    async fn enrolled(mut device: Device) -> Self {
+        device.enrol().await;
+        device.set_pin(PIN).await;
+        let mut authenticator = SoftAuthenticator::new("notes");
+        device.add_passkey(&mut authenticator).await.expect(201);
+        device.back_up(SECRET, &[7; 32]).await.expect(200);
+        Self {
+            device,
+            authenticator,
+            ceremonies: 0,
+        }
+    }
+
+    /// Options and login with release. What the authenticator takes between the two is not
+    /// the service's time.
+    async fn passkey(&mut self) -> Duration {
+        self.ceremonies += 1;
+        self.device.token = None;
+        let started = Instant::now();
+        let path = "/v1/apps/{app}/sessions/passkey/options";
+        let body = Some(json!({"account": null}));
+        let options = self.device.call("POST", path, body).await.expect(200).body;
+        let asked = started.elapsed();
+        let credential = self.authenticator.get(&options["publicKey"]).await;
+        let body = json!({"ceremony": options["ceremony"], "credential": credential,
+            "release": [SECRET]});
+        let started = Instant::now();
+        let answer = self.device.finish_passkey(body).await.expect(201);
+        let took = asked + started.elapsed();
+        check(&answer.body);
+        took
+    }
+
+    async fn pin(&mut self) -> Duration {
+        let started = Instant::now();
+        let answer = self.device.try_pin(PIN, &[SECRET]).await.expect(201);
+        let took = started.elapsed();
+        check(&answer.body);
+        took
+    }
+
+    async fn tls(&mut self) -> Duration {
+        let started = Instant::now();
+        let url = format!("{}/.well-known/jwks.json", self.device.url);
+        let answer = self.device.http.get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        started.elapsed()
+    }
+}
+
+/// A recovery that brought no secret would be fast and worth nothing.
+fn check(answer: &Value) {
+    assert!(answer["secrets"][SECRET]["server_slot"].is_string());
+}
