@@ -227,18 +227,25 @@ async fn a_panic_costs_no_thread() {
 }
 
 #[tokio::test]
-async fn memory_is_wiped_after_each_call() {
+async fn memory_is_wiped_once_nothing_waits() {
     let hasher = PinHasher::new(1, 1).unwrap();
     enrolled(&hasher, "271828").await;
-    let (send, receive) = oneshot::channel();
-    hasher.workers.submit(Box::new(move |memory| {
-        let blocks = memory.blocks(64).unwrap();
-        let clean = blocks
-            .iter()
-            .all(|block| block.as_ref().iter().all(|word| *word == 0));
-        let _ = send.send(clean);
-    }));
-    assert!(receive.await.unwrap());
+    // The answer comes before the thread finds that nothing waits, so it gets a moment.
+    for _ in 0..500 {
+        let (send, receive) = oneshot::channel();
+        hasher.workers.submit(Box::new(move |memory| {
+            let blocks = memory.blocks(64).unwrap();
+            let clean = blocks
+                .iter()
+                .all(|block| block.as_ref().iter().all(|word| *word == 0));
+            let _ = send.send(clean);
+        }));
+        if receive.await.unwrap() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the memory of an evaluation was never wiped");
 }
 
 #[tokio::test]
