@@ -461,61 +461,55 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), C
     if moved.rows_affected() != 1 {
         return Err(CommitError::LostRace);
     }
+    rows(batch)
+        .build()
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("write the rows"))?;
+    transaction
+        .commit()
+        .await
+        .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+}
+
+/// Every row of a batch in one text of several statements: each statement that is sent by
+/// itself costs two thread hops, and a commit has little else to do.
+fn rows(batch: &Batch) -> QueryBuilder<Db> {
+    let mut query = QueryBuilder::new("");
     if !batch.records.is_empty() {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO records (id, generation, sealed) ");
+        query.push("INSERT INTO records (id, generation, sealed) ");
         query.push_values(&batch.records, |mut row, (id, generation, sealed)| {
             row.push_bind(id.as_bytes().as_slice())
                 .push_bind(signed(*generation))
                 .push_bind(sealed.as_slice());
         });
         query.push(
-            " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed",
+            " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed;",
         );
-        query
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("write records"))?;
     }
     if !batch.members.is_empty() {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO bucket_members (bucket, members) ");
+        query.push("INSERT INTO bucket_members (bucket, members) ");
         query.push_values(&batch.members, |mut row, (bucket, members)| {
             row.push_bind(i64::from(*bucket))
                 .push_bind(members.as_slice());
         });
-        query.push(" ON CONFLICT (bucket) DO UPDATE SET members = excluded.members");
-        query
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("write member lists"))?;
+        query.push(" ON CONFLICT (bucket) DO UPDATE SET members = excluded.members;");
     }
     if !batch.entries.is_empty() {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO log_entries (idx, leaf) ");
+        query.push("INSERT INTO log_entries (idx, leaf) ");
         query.push_values(&batch.entries, |mut row, (index, leaf)| {
             row.push_bind(signed(*index)).push_bind(leaf.as_slice());
         });
-        query
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("append to the log"))?;
+        query.push(";");
     }
     if !batch.bodies.is_empty() {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO log_bodies (idx, salt, body) ");
+        query.push("INSERT INTO log_bodies (idx, salt, body) ");
         query.push_values(&batch.bodies, |mut row, (index, body)| {
             row.push_bind(signed(*index))
                 .push_bind(body.salt.as_slice())
                 .push_bind(body.body.as_slice());
         });
-        query
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("write event bodies"))?;
+        query.push(";");
     }
-    transaction
-        .commit()
-        .await
-        .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+    query
 }
