@@ -22,6 +22,14 @@ async fn malformed_requests_get_a_clear_answer() {
         assert_eq!(answer.refusal(), code, "{}", String::from_utf8_lossy(body));
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
+    // A value that does not fit may be the PIN itself: it is not sent back to be logged.
+    let answer = device
+        .call("PUT", "/v1/account/pin", Some(json!({"pin": 830_517})))
+        .await;
+    answer.refused("400 malformed-request");
+    let detail = answer.body["detail"].as_str().unwrap();
+    assert!(detail.contains("expected a string"), "{detail}");
+    assert!(!detail.contains("830517"), "{detail}");
     let mut call = device.prepare("PUT", "/v1/account/pin", Some(json!({})));
     call.body = Some(vec![b' '; 70_000]);
     device.run(&call).await.refused("413 body-too-large");
@@ -75,4 +83,20 @@ async fn openapi_describes_every_route() {
     let paths = api.body["paths"].as_object().unwrap();
     assert!(paths.len() >= 15, "{:?}", paths.keys());
     assert!(paths.contains_key("/v1/account/secrets/{name}"));
+}
+
+#[tokio::test]
+async fn methods_of_the_callers_invention_become_no_metrics() {
+    let app = TestApp::start().await;
+    let device = app.device("notes");
+    for method in ["GET", "AAAA1", "AAAA2"] {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let url = format!("{}/nothing", app.url);
+        let answer = device.http.request(method, url).send().await.unwrap();
+        assert_eq!(answer.status(), 404);
+    }
+    let (_, metrics) = app.operator("/metrics").await;
+    assert!(metrics.contains(r#"method="GET""#), "{metrics}");
+    assert!(metrics.contains(r#"method="other""#), "{metrics}");
+    assert!(!metrics.contains("AAAA"), "{metrics}");
 }

@@ -54,6 +54,23 @@ impl FromRequest<Arc<Context>> for Signed {
     }
 }
 
+/// What is wrong with a body, without the value that is wrong: it may be a PIN, and clients log
+/// the problems they are sent.
+fn unquoted(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let about_a_value = ["invalid type: ", "invalid value: ", "invalid length "]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if !about_a_value {
+        return text;
+    }
+    let expected = text
+        .rfind(", expected ")
+        .and_then(|at| text.get(at..))
+        .unwrap_or_default();
+    format!("a value of the wrong kind{expected}")
+}
+
 impl Signed {
     /// The holder of a device key, without a session.
     pub fn device(&self, app: &str) -> Result<Device, Problem> {
@@ -91,8 +108,9 @@ impl Signed {
                 "send the body as Content-Type: application/json",
             ));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Problem::malformed(format!("the body does not fit: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Problem::malformed(format!("the body does not fit: {}", unquoted(&error)))
+        })
     }
 
     /// The body as JSON, or the default where none was sent.
