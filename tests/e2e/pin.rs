@@ -246,3 +246,19 @@ async fn an_unbound_device_can_not_even_lock_the_owner_out() {
     }
     owner.try_pin("830517", &[]).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_release_list_is_short_and_names_nothing_twice() {
+    let app = TestApp::start().await;
+    let mut device = with_pin(&app).await;
+    device
+        .try_pin("830517", &["device-secret", "device-secret"])
+        .await
+        .refused("400 malformed-request");
+    let many: Vec<String> = (0..9).map(|n| format!("a{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    device
+        .try_pin("830517", &many)
+        .await
+        .refused("409 too-many");
+}

@@ -40,7 +40,21 @@ impl Releases {
         fresh: bool,
         names: Vec<String>,
     ) -> Result<Self, Refused> {
-        for name in &names {
+        let limit = app.policy.secrets.max_count;
+        // Each is an event in the log: a request must not make more of them than there are
+        // secrets to release.
+        if names.len() > limit {
+            return Err(Refused::TooMany {
+                what: "secrets",
+                limit,
+            });
+        }
+        for (at, name) in names.iter().enumerate() {
+            if names.iter().take(at).any(|before| before == name) {
+                return Err(Refused::Malformed(
+                    "`release` names a secret twice; name each one once".into(),
+                ));
+            }
             if !release::may_release(&app.policy, name, by, fresh) {
                 return Err(Refused::ReleaseForbidden {
                     name: name.chars().take(MAX_SECRET_NAME).collect(),
@@ -202,15 +216,22 @@ fn checked(
             .server_slot
             .as_ref()
             .is_some_and(|slot| slot.is_empty());
-    if empty || content.slots.iter().any(|slot| slot.credential.len() > 128) {
+    if empty
+        || !content
+            .slots
+            .iter()
+            .all(|slot| is_device_id(&slot.credential))
+    {
         return Err(Refused::SecretShape(
-            "a slot needs a ciphertext, and a credential of at most 128 characters",
+            "a slot needs a ciphertext, and as `credential` the device identifier of the factor \
+             that opens it: 1 to 128 characters of base64url",
         ));
     }
+    // Everything that the envelope has to hold counts.
     let size = content
         .slots
         .iter()
-        .map(|slot| slot.ciphertext.len())
+        .map(|slot| slot.ciphertext.len() + slot.credential.len())
         .sum::<usize>()
         + content
             .server_slot
@@ -231,6 +252,13 @@ fn checked(
         })
         .collect();
     Ok((name, precondition, slots, content.server_slot))
+}
+
+fn is_device_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl Service {
