@@ -38,6 +38,11 @@ pub struct Account {
     pub session_epoch: u64,
     /// Sessions of unbound devices that signed out before their end.
     pub ended_sessions: Vec<Spent>,
+    /// Devices that were removed: sessions that their keys had until then stay ended.
+    pub removed_devices: Vec<RemovedDevice>,
+    /// The epoch that the next bound, signed-out or removed device gets. Never reused, so a
+    /// device that is bound again revives no session from before.
+    pub next_device_epoch: u64,
     /// WebAuthn ceremonies that have been used, until they would have expired anyway.
     pub consumed: Vec<Spent>,
     pub app_keys: Vec<BoundKey>,
@@ -86,6 +91,17 @@ pub struct Device {
     pub name: Option<String>,
     /// Raised by signing out on this device.
     pub session_epoch: u64,
+}
+
+/// The mark that a removed device leaves behind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovedDevice {
+    pub thumbprint: String,
+    /// Sessions of this key that began in this epoch or before it are over.
+    pub epoch: u64,
+    /// No session from before the removal lasts beyond this.
+    pub expires: Timestamp,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,6 +181,8 @@ impl Account {
             },
             session_epoch: 0,
             ended_sessions: Vec::new(),
+            removed_devices: Vec::new(),
+            next_device_epoch: 0,
             consumed: Vec::new(),
             app_keys: Vec::new(),
             devices: Vec::new(),
@@ -191,10 +209,19 @@ impl Account {
         self.passkeys.iter().find(|p| p.device_id == device_id)
     }
 
-    /// Forgets single-use marks whose originals have expired.
+    /// An epoch that no device of this account has had before.
+    pub fn take_device_epoch(&mut self) -> u64 {
+        let epoch = self.next_device_epoch;
+        self.next_device_epoch = epoch.saturating_add(1);
+        epoch
+    }
+
+    /// Forgets marks whose originals have expired.
     pub fn forget_expired(&mut self, now: Timestamp) {
         self.consumed.retain(|spent| spent.expires >= now);
         self.ended_sessions.retain(|spent| spent.expires >= now);
+        self.removed_devices
+            .retain(|removed| removed.expires >= now);
     }
 
     /// The plaintext to seal.

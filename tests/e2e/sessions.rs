@@ -1,7 +1,8 @@
 //! Proofs and sessions: what they are bound to, how they end.
 
+use custodyd_tests::app::policy;
 use custodyd_tests::device::b64;
-use custodyd_tests::{Setup, TestApp};
+use custodyd_tests::{Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
 #[tokio::test]
@@ -177,4 +178,129 @@ async fn a_device_session_reads_and_does_not_write() {
         .call("DELETE", "/v1/sessions", None)
         .await
         .refused("403 read-only-session");
+}
+
+#[tokio::test]
+async fn a_session_from_before_its_device_was_bound_ends_with_the_binding_and_stays_ended() {
+    let app = TestApp::start().await;
+    let mut owner = app.device("notes");
+    owner.enrol().await;
+    let mut authenticator = SoftAuthenticator::new("notes");
+    owner.add_passkey(&mut authenticator).await.expect(201);
+    let mut second = app.device("notes");
+    second
+        .try_passkey(&mut authenticator, json!({}))
+        .await
+        .expect(201);
+    let guest = second.token.clone();
+    second.call("GET", "/v1/account", None).await.expect(200);
+    second
+        .try_passkey(&mut authenticator, json!({"bind_device": {}}))
+        .await
+        .expect(201);
+    let bound = second.token.clone();
+    let ended = async |second: &mut Device, token: &Option<String>| {
+        second.token.clone_from(token);
+        let answer = second.call("GET", "/v1/account", None).await;
+        answer.refused("401 session-ended");
+    };
+    ended(&mut second, &guest).await;
+
+    owner
+        .try_passkey(&mut authenticator, json!({}))
+        .await
+        .expect(201);
+    let device = format!("/v1/account/devices/{}", second.key.thumbprint());
+    owner.call("DELETE", &device, None).await.expect(204);
+    ended(&mut second, &bound).await;
+    ended(&mut second, &guest).await;
+    // The key itself is not barred: its holder may sign in as a stranger again.
+    second
+        .try_passkey(&mut authenticator, json!({}))
+        .await
+        .expect(201);
+    second.call("GET", "/v1/account", None).await.expect(200);
+}
+
+#[tokio::test]
+async fn binding_a_device_again_revives_no_session_of_it() {
+    let app = TestApp::start().await;
+    let mut owner = app.device("notes");
+    owner.enrol().await;
+    let mut authenticator = SoftAuthenticator::new("notes");
+    owner.add_passkey(&mut authenticator).await.expect(201);
+    let mut second = app.device("notes");
+    let mut old = Vec::new();
+    for _ in 0..2 {
+        second
+            .try_passkey(&mut authenticator, json!({"bind_device": {}}))
+            .await
+            .expect(201);
+        old.push(second.token.clone());
+        second.call("DELETE", "/v1/session", None).await.expect(204);
+        second
+            .try_passkey(&mut authenticator, json!({}))
+            .await
+            .expect(201);
+        old.push(second.token.clone());
+        owner
+            .try_passkey(&mut authenticator, json!({}))
+            .await
+            .expect(201);
+        let device = format!("/v1/account/devices/{}", second.key.thumbprint());
+        owner.call("DELETE", &device, None).await.expect(204);
+    }
+    second
+        .try_passkey(&mut authenticator, json!({"bind_device": {}}))
+        .await
+        .expect(201);
+    second.call("GET", "/v1/account", None).await.expect(200);
+    for token in old {
+        second.token = token;
+        second
+            .call("GET", "/v1/account", None)
+            .await
+            .refused("401 session-ended");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_pin_ends_what_the_old_one_opened_and_not_the_session_that_changed_it() {
+    let app = TestApp::start().await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    device.try_pin("830517", &[]).await.expect(201);
+    let thief = device.token.clone();
+    device.try_pin("830517", &[]).await.expect(201);
+    device.set_pin("294061").await.expect(200);
+    device.call("GET", "/v1/account", None).await.expect(200);
+    device.set_pin("730291").await.expect(200);
+    device.token = thief;
+    device
+        .call("GET", "/v1/account", None)
+        .await
+        .refused("401 session-ended");
+}
+
+#[tokio::test]
+async fn a_factor_that_the_policy_stopped_allowing_opens_nothing() {
+    let mut app = TestApp::start().await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    device.try_pin("830517", &[]).await.expect(201);
+    let strict = policy("notes", "pin = { allowed = false }").replace("\"pin\", ", "");
+    std::fs::write(app.path("policies/notes.toml"), strict).unwrap();
+    app.restart().await;
+    // A session from before, still fresh, lends the strength of a PIN no more.
+    let path = "/v1/account/passkeys/options";
+    device
+        .call("POST", path, Some(json!({})))
+        .await
+        .refused("403 step-up-required");
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("403 not-allowed-by-policy");
 }

@@ -274,8 +274,13 @@ impl Device {
     }
 
     pub async fn set_pin(&mut self, pin: &str) -> Answer {
-        self.call("PUT", "/v1/account/pin", Some(json!({"pin": pin})))
-            .await
+        let answer = self
+            .call("PUT", "/v1/account/pin", Some(json!({"pin": pin})))
+            .await;
+        if answer.status == 200 {
+            self.take_session(&answer);
+        }
+        answer
     }
 
     pub async fn try_pin(&mut self, pin: &str, release: &[&str]) -> Answer {

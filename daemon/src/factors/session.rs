@@ -47,9 +47,13 @@ pub struct Session {
     pub account_epoch: u64,
     /// The device's session epoch, `None` for a device that is not bound.
     pub device_epoch: Option<u64>,
+    /// The account's next device epoch at its making: tells whether it began before the
+    /// removal of its device.
+    pub began_epoch: u64,
     /// The factor that was shown.
     pub factor: Factor,
-    /// The device id of the passkey, where it was a passkey.
+    /// The device id of the credential that was shown, where the factor has one: the session
+    /// ends with it.
     pub factor_id: Option<String>,
     /// What it may be used for.
     pub scope: Scope,
@@ -170,6 +174,7 @@ pub(crate) mod tests {
             device_thumbprint: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),
             account_epoch: 3,
             device_epoch: Some(0),
+            began_epoch: 1,
             factor: Factor::Pin,
             factor_id: None,
             scope,

@@ -47,6 +47,9 @@ impl Service {
         device: Device,
         request: PinSession,
     ) -> Result<SessionStarted, Refused> {
+        if !device.app.policy.pin.allowed {
+            return Err(Refused::NotAllowed("PIN"));
+        }
         let loaded = self.bound(&device, request.account).await?;
         // Capacity before the charge: a charged guess must be evaluated, whatever else
         // arrives. After the check above, so that strangers can not take any.
@@ -83,14 +86,8 @@ impl Service {
                     .budget
                     .succeed(charged.charge, moment.now)
                     .map_err(|_| Refused::AuthenticationFailed)?;
-                open_session(
-                    &device,
-                    account,
-                    Proven::by(Factor::Pin),
-                    &releases,
-                    moment,
-                    journal,
-                )
+                let proven = Proven::with(Factor::Pin, charged.device_id);
+                open_session(&device, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
@@ -215,6 +212,9 @@ impl Service {
         request: PasskeySession,
     ) -> Result<SessionStarted, Refused> {
         let now = self.now();
+        if !device.app.policy.passkeys.allowed {
+            return Err(Refused::NotAllowed("passkey"));
+        }
         let bind = request.bind_device.map(devices::wanted).transpose()?;
         let releases = secrets::Releases::new(&device.app, Factor::Passkey, true, request.release)?;
         let ceremony: PasskeyLogin = self
@@ -296,14 +296,8 @@ impl Service {
                 if account.device(&device.key.thumbprint).is_none() {
                     return Err(Refused::AuthenticationFailed);
                 }
-                open_session(
-                    &device,
-                    account,
-                    Proven::by(Factor::Device),
-                    &releases,
-                    moment,
-                    journal,
-                )
+                let proven = Proven::by_device(Factor::Device);
+                open_session(&device, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await

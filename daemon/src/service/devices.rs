@@ -40,6 +40,7 @@ pub(super) fn bind(
             limit,
         });
     }
+    let session_epoch = account.take_device_epoch();
     account.devices.push(BoundDevice {
         key: BoundKey {
             jwk: device.key.jwk.clone(),
@@ -48,7 +49,7 @@ pub(super) fn bind(
             added: now,
         },
         name: wanted.0,
-        session_epoch: 0,
+        session_epoch,
     });
     journal.note(NewEvent::new(EventKind::DeviceBound).on(thumbprint));
     Ok(())
@@ -104,12 +105,8 @@ impl Service {
                     binding: bound.key.binding.clone(),
                 };
                 let epoch = bound.session_epoch;
-                if session.device_epoch.is_none() {
-                    // The old token must not outlive a later removal of the device.
-                    sessions::end_one(&session, account);
-                    session.account_epoch = account.session_epoch;
-                    session.device_epoch = Some(epoch);
-                }
+                // The token that asked, and others of this key, ended by the binding.
+                session.device_epoch = Some(epoch);
                 Ok((answer, session))
             })
             .await?;
@@ -137,6 +134,7 @@ impl Service {
                 if account.devices.len() == before {
                     return Err(Refused::NotFound("device"));
                 }
+                sessions::end_removed(&device_id, account, moment.now);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
                 Ok(())
             })

@@ -167,6 +167,7 @@ impl Service {
             binding: app_binding,
             added: now,
         });
+        let session_epoch = account.take_device_epoch();
         account.devices.push(BoundDevice {
             key: BoundKey {
                 jwk: device.key.jwk.clone(),
@@ -175,7 +176,7 @@ impl Service {
                 added: now,
             },
             name: device_name,
-            session_epoch: 0,
+            session_epoch,
         });
         Ok(account)
     }
@@ -187,7 +188,8 @@ impl Service {
         now: Timestamp,
     ) -> Result<AccountCreated, Refused> {
         let account = &loaded.account;
-        let mut session = sessions::start(device, account, Proven::by(Factor::Creation), now)?;
+        let mut session =
+            sessions::start(device, account, Proven::by_device(Factor::Creation), now)?;
         // Counted from the creation, also when this answers a repeated request.
         let ends = session::limits(
             session.scope,

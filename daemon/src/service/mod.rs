@@ -121,10 +121,10 @@ impl Caller {
 }
 
 /// The factors that an account can use. An expired passkey is none of them: else a lost one
-/// would bar its owner from adding another.
+/// would bar its owner from adding another. Nor is one that the policy does not allow any more.
 fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
     let mut held = Vec::new();
-    if account.pin.is_some() {
+    if account.pin.is_some() && app.policy.pin.allowed {
         held.push(Factor::Pin);
     }
     let live = |bound: &BoundPasskey| {
@@ -133,7 +133,7 @@ fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
             PasskeyState::Live { .. }
         )
     };
-    if account.passkeys.iter().any(live) {
+    if app.policy.passkeys.allowed && account.passkeys.iter().any(live) {
         held.push(Factor::Passkey);
     }
     held

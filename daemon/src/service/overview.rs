@@ -1,9 +1,9 @@
 //! What an owner sees of the account: its factors, devices and secrets, and its trail.
 
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{PasskeyState, Timestamp, expiry};
+use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry};
 
-use super::{Caller, Refused, Service, secrets};
+use super::{Caller, Refused, Service, held, secrets};
 use crate::account::{BoundKey, BoundPasskey, Pin};
 use crate::api::{AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView};
 use crate::ledger::Place;
@@ -52,7 +52,7 @@ impl Service {
                 .map(|bound| passkey_view(caller, bound, now))
                 .collect(),
             secrets: secrets::entries(account),
-            recovery_incomplete: account.passkeys.is_empty(),
+            recovery_incomplete: !held(account, &caller.app, now).contains(&Factor::Passkey),
         })
     }
 

@@ -17,7 +17,7 @@ use super::{App, Caller, Device, Refused, Service, name, secrets};
 use crate::account::{Account, BoundPasskey, Spent};
 use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
 use crate::bytes::Bytes;
-use crate::factors::ceremony::{self, Ceremony, Purpose};
+use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
 use crate::factors::passkey::{Asserted, counter, device_id, identify};
 use crate::ledger::{EventKind, NewEvent};
 
@@ -33,7 +33,13 @@ pub(super) struct Consumed {
 
 impl Consumed {
     /// Marks the ceremony used; a second use finds the mark.
+    ///
+    /// Expiry is asked once more here: a request that waited for its commit until after it
+    /// would find the mark of an earlier one forgotten.
     pub(super) fn once(&self, account: &mut Account, now: Timestamp) -> Result<(), Refused> {
+        if now >= self.expires {
+            return Err(CeremonyError::Expired.into());
+        }
         account.forget_expired(now);
         if account.consumed.iter().any(|spent| spent.id.0 == self.id) {
             return Err(Refused::CeremonyConsumed);

@@ -12,13 +12,20 @@ use custodyd_policies::{Factor, pin};
 
 use super::{Caller, Refused, Service, secrets};
 use crate::account::Pin;
-use crate::api::{Bound, SetPin};
+use crate::api::{Bound, SessionToken, SetPin};
 use crate::ledger::{EventKind, NewEvent};
 
 impl Service {
+    /// Sessions that the old PIN opened end with it, on every device; the one that asks goes on
+    /// with the token in the answer.
+    ///
     /// # Errors
     /// `StepUp`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
-    pub async fn set_pin(&self, caller: Caller, request: SetPin) -> Result<Bound, Refused> {
+    pub async fn set_pin(
+        &self,
+        caller: Caller,
+        request: SetPin,
+    ) -> Result<(Bound, SessionToken), Refused> {
         let now = self.now();
         let policy = &caller.app.policy.pin;
         if !policy.allowed {
@@ -46,11 +53,16 @@ impl Service {
             device_id: device_id.clone(),
             binding: binding.clone(),
         };
-        let loaded = caller.loaded.clone();
-        self.ledger
-            .commit::<(), Refused>(loaded, move |account, moment, journal| {
+        let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
+        let (session, _) = self
+            .ledger
+            .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
+                let mut session = caller.session.clone();
+                if session.factor == Factor::Pin {
+                    session.factor_id = Some(device_id.clone());
+                }
                 journal.note(NewEvent::new(EventKind::PinSet).on(&device_id));
                 // Guesses that are being evaluated were made at the old PIN: they keep
                 // counting and can not settle anything any more.
@@ -63,10 +75,12 @@ impl Service {
                     set: moment.now,
                     budget,
                 });
-                writes.apply(account, moment.now, journal)
+                writes.apply(account, moment.now, journal)?;
+                Ok(session)
             })
             .await?;
-        Ok(answer)
+        let token = self.session_token(&app, &session, now).await?;
+        Ok((answer, token))
     }
 
     /// # Errors

@@ -4,12 +4,14 @@
 //! keeps none. What ends one is an epoch in the account's envelope that has moved on, so no
 //! database row can mint, prolong or revive a session.
 
+use std::time::Duration;
+
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::EpochUse;
 use custodyd_policies::{Factor, Timestamp, expiry};
 
 use super::{App, Apps, Caller, Device, Refused, Service};
-use crate::account::{Account, Spent};
+use crate::account::{Account, RemovedDevice, Spent};
 use crate::api::{SessionStarted, SessionToken};
 use crate::bytes::Bytes;
 use crate::factors::dpop::DeviceKey;
@@ -19,6 +21,8 @@ use crate::ledger::{EventKind, Loaded, NewEvent};
 /// Ended sessions of unbound devices that are remembered one by one; past it everything of
 /// the account is signed out, which is the safe side.
 const MAX_ENDED: usize = 64;
+/// No policy lets a session of an unbound device last longer: `bounds::SESSION_ABSOLUTE`.
+const LONGEST_SESSION: Duration = Duration::from_secs(366 * 86_400);
 /// The log epoch that sessions are made in. A restore raises it and so ends them all.
 const LOG_EPOCH: u64 = 1;
 
@@ -30,13 +34,15 @@ pub(super) struct Proven {
 }
 
 impl Proven {
-    pub(super) fn by(factor: Factor) -> Self {
+    /// By the device's own key: the factor of a new account, and of reading.
+    pub(super) fn by_device(factor: Factor) -> Self {
         Self {
             factor,
             factor_id: None,
         }
     }
 
+    /// By a credential of the account: what it opens ends with it.
     pub(super) fn with(factor: Factor, factor_id: String) -> Self {
         Self {
             factor,
@@ -68,6 +74,7 @@ pub(super) fn start(
         device_epoch: account
             .device(&device.key.thumbprint)
             .map(|bound| bound.session_epoch),
+        began_epoch: account.next_device_epoch,
         factor: proven.factor,
         factor_id: proven.factor_id,
         scope,
@@ -81,18 +88,25 @@ pub(super) fn start(
 /// Does the session stand in this state of its account?
 pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused> {
     let device = account.device(&session.device_thumbprint);
-    let current = match session.device_epoch {
-        Some(epoch) => device.is_some_and(|device| device.session_epoch == epoch),
-        None => !account
-            .ended_sessions
-            .iter()
-            .any(|ended| ended.id.0 == session.id),
+    let current = match (session.device_epoch, device) {
+        (Some(epoch), device) => device.is_some_and(|device| device.session_epoch == epoch),
+        // Made before its device was bound: from then on only sessions of the bound device
+        // stand, so that signing out on it and removing it end them all.
+        (None, Some(_)) => false,
+        (None, None) => {
+            let signed_out = &account.ended_sessions;
+            let removed = &account.removed_devices;
+            !signed_out.iter().any(|ended| ended.id.0 == session.id)
+                && !removed.iter().any(|mark| ends(mark, session))
+        }
     };
-    // A session that a passkey opened ends with the passkey.
-    let factor = session
-        .factor_id
-        .as_ref()
-        .is_none_or(|id| account.passkey(id).is_some());
+    let factor = match (session.factor, session.factor_id.as_deref()) {
+        (Factor::Passkey, Some(id)) => account.passkey(id).is_some(),
+        (Factor::Pin, Some(id)) => account.pin.as_ref().is_some_and(|pin| pin.device_id == id),
+        (Factor::Creation | Factor::Device, None) => true,
+        // A credential without a name, or a name without a credential: not made here.
+        _ => false,
+    };
     if current && factor && account.session_epoch == session.account_epoch {
         Ok(())
     } else {
@@ -100,14 +114,36 @@ pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused
     }
 }
 
+fn ends(mark: &RemovedDevice, session: &Session) -> bool {
+    mark.thumbprint == session.device_thumbprint && mark.epoch >= session.began_epoch
+}
+
 /// Ends one session in the account's state.
 pub(super) fn end(session: &Session, account: &mut Account) {
     if session.device_epoch.is_some() {
+        let epoch = account.take_device_epoch();
         if let Some(device) = account.device_mut(&session.device_thumbprint) {
-            device.session_epoch += 1;
+            device.session_epoch = epoch;
         }
     } else {
         end_one(session, account);
+    }
+}
+
+/// Ends every session that a device has, for good: it is being removed.
+pub(super) fn end_removed(thumbprint: &str, account: &mut Account, now: Timestamp) {
+    let epoch = account.take_device_epoch();
+    account
+        .removed_devices
+        .retain(|mark| mark.thumbprint != thumbprint);
+    if account.removed_devices.len() < MAX_ENDED {
+        account.removed_devices.push(RemovedDevice {
+            thumbprint: thumbprint.to_owned(),
+            epoch,
+            expires: now.plus(LONGEST_SESSION),
+        });
+    } else {
+        account.session_epoch += 1;
     }
 }
 

@@ -135,6 +135,7 @@ async fn two_seals_of_one_value_differ_and_have_one_length() {
     let other = Session {
         scope: Scope::Read,
         device_epoch: None,
+        began_epoch: 0,
         ..sample()
     };
     let other = keys.seal(EpochUse::Session, NOW, &other).await.unwrap();

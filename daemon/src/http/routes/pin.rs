@@ -2,22 +2,32 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::api::{Bound, SetPin};
+use crate::api::{Bound, SessionToken, SetPin};
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;
 
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct PinBound {
+    pin: Bound,
+    /// Replaces the session that asked, which ends where the old PIN opened it.
+    session: SessionToken,
+}
+
 /// Set or change the PIN
 ///
 /// Needs a fresh session of a PIN, a passkey or the account's creation. `secrets` stores
-/// contents rewrapped for the new PIN in the same commit.
+/// contents rewrapped for the new PIN in the same commit. Every other session that the old PIN
+/// opened ends.
 #[utoipa::path(
     put, path = "/v1/account/pin", tag = "factors",
     security(("session" = [])),
     request_body = SetPin,
     responses(
-        (status = 200, body = Bound),
+        (status = 200, body = PinBound),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "pin-weak"),
@@ -27,13 +37,13 @@ use crate::http::state::Shared;
 pub(in crate::http) async fn set(
     Shared(context): Shared,
     signed: Signed,
-) -> Result<Json<Bound>, Problem> {
+) -> Result<Json<PinBound>, Problem> {
     let caller = signed.caller().await?;
-    let bound = context
+    let (pin, session) = context
         .service
         .set_pin(caller, signed.json::<SetPin>()?)
         .await?;
-    Ok(Json(bound))
+    Ok(Json(PinBound { pin, session }))
 }
 
 /// Remove the PIN
