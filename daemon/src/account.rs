@@ -22,6 +22,8 @@ use crate::factors::pin_argon2::PinRecord;
 
 /// The version of the envelope's plaintext.
 const FORMAT: u8 = 1;
+/// Holds most envelopes, so that encoding one seldom has to move it.
+const USUAL_PLAINTEXT: usize = 8 << 10;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -229,13 +231,9 @@ impl Account {
     /// # Errors
     /// Only if a field can not be written as JSON, which no state reached here does.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
-        // Counted first and written into a buffer of that size: a vector that grows leaves
-        // copies of the secrets behind in freed memory.
-        let mut length = Counter(0);
-        serde_json::to_writer(&mut length, self)?;
-        let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
-        serde_json::to_writer(&mut *plaintext, self)?;
-        Ok(plaintext)
+        let mut plaintext = Wiped(Zeroizing::new(Vec::with_capacity(USUAL_PLAINTEXT)));
+        serde_json::to_writer(&mut plaintext, self)?;
+        Ok(plaintext.0)
     }
 
     /// Reads a plaintext that the token has opened.
@@ -253,11 +251,20 @@ impl Account {
     }
 }
 
-struct Counter(usize);
+/// A buffer that leaves nothing behind when it grows: a vector would move to a larger place and
+/// give the old one, secrets and all, back to the allocator.
+struct Wiped(Zeroizing<Vec<u8>>);
 
-impl std::io::Write for Counter {
+impl std::io::Write for Wiped {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed * 2));
+            larger.extend_from_slice(&self.0);
+            // The old buffer is wiped as it goes.
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -298,9 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_survives_its_encoding_in_a_buffer_that_did_not_grow() {
+    fn an_envelope_survives_its_encoding_also_when_its_buffer_grew() {
+        let mut large = account();
+        let slot = large.secrets["device-secret"].slots[0].clone();
+        let secret = large.secrets.get_mut("device-secret").unwrap();
+        secret.slots = vec![slot; 2000];
+        let encoded = large.encode().unwrap();
+        assert!(encoded.len() > USUAL_PLAINTEXT);
+        assert_eq!(
+            *Account::decode(&encoded).unwrap().encode().unwrap(),
+            *encoded
+        );
         let encoded = account().encode().unwrap();
-        assert_eq!(encoded.len(), encoded.capacity());
         let decoded = Account::decode(&encoded).unwrap();
         assert_eq!(*decoded.encode().unwrap(), *encoded);
     }
