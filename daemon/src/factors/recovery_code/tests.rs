@@ -187,6 +187,8 @@ fn debug_shows_neither_code_nor_verifier() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever the order, each code is found until it is spent and never after,
     /// and no other code notices.
     #[test]
