@@ -334,7 +334,9 @@ proptest! {
         let uri = TotpRecord::new(6, 30).unwrap().otpauth_uri(&issuer, &account).unwrap();
         prop_assert_eq!(scan(&QrCode::new(&uri).unwrap().png().unwrap()), uri.as_str());
     }
+}
 
+proptest! {
     /// Whatever is typed whenever, taken steps only go up.
     #[test]
     fn no_step_is_taken_twice(attempts in proptest::collection::vec((0u64..20, 0u64..20, 0u8..4), 1..60)) {
