@@ -13,26 +13,37 @@
 //! | [`ceremony`] | a passkey challenge was issued to this app, device and account | make a ceremony single use: its id is consumed in the envelope |
 //! | [`passkey`] | a credential answered a challenge with presence and verification (WebAuthn Level 3) | see, keep or log a PRF result; trust a credential that the envelope did not give |
 //! | [`pin_argon2`] | the PIN equals the enrolled one (RFC 9106) | run before the attempt was charged; run without a reservation; keep a PIN |
+//! | [`totp`] | an authenticator app shares the secret, in this time step (RFC 6238) | take a step at or before the last one; show the secret after enrolment |
+//! | [`delivered_code`] | who asked can read what was sent to a contact | keep a code: it is computed anew; give a stranger a short one; redeem one twice or for another device |
+//! | [`recovery_code`] | one of ten codes that were written down at enrolment | see a code or its slot part; accept one twice |
 //! | [`jwk`], [`jws`] | a P-256 public key; a compact signature by it | accept another algorithm or a private key |
+//! | `crockford` | nothing: the letters of codes that people type | read one text as two codes |
 //!
 //! All time comes in as an argument. All secrets are `custodyd_hsm::Secret` or
 //! `SecretBytes`, which wipe themselves and do not print.
 
 pub mod ceremony;
+pub(crate) mod crockford;
+pub mod delivered_code;
 pub mod dpop;
 pub mod jwk;
 pub mod jws;
 pub mod passkey;
 pub mod pin_argon2;
+pub mod recovery_code;
 pub mod session;
 pub mod token;
+pub mod totp;
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use custodyd_hsm::SecretBytes;
+
+use crate::bytes::SharedSecret;
 
 /// The host's random generator gave nothing. Nothing may go on without it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the random generator of this host failed; nothing was changed")]
 pub struct RandomFailed;
 
@@ -41,6 +52,15 @@ pub fn random<const N: usize>() -> Result<[u8; N], RandomFailed> {
     let mut bytes = [0u8; N];
     rand::fill(&mut bytes).map_err(|_| RandomFailed)?;
     Ok(bytes)
+}
+
+/// Fresh secret bytes for an envelope, made in the place where they stay.
+pub(crate) fn random_secret(len: usize) -> Result<SharedSecret, RandomFailed> {
+    let mut outcome = Ok(());
+    let secret = SecretBytes::init(len, |bytes| {
+        outcome = rand::fill(bytes).map_err(|_| RandomFailed);
+    });
+    outcome.map(|()| SharedSecret::new(secret))
 }
 
 /// Unpadded base64url (RFC 4648 section 5), the only binary text form in this API.
