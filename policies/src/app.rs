@@ -4,8 +4,14 @@
 //! came through the parser lies within [`bounds`](crate::bounds). Must never carry a secret: policies are shown
 //! to operators and to apps.
 
+mod one_time;
+mod people;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+pub use one_time::{DeliveredCodes, LinkTemplate, RecoveryCodes, Totp};
+pub use people::{Aliases, Backend, Channel, Contacts, Enrolment, Retention, TicketKey};
 
 use crate::factor::Factor;
 use crate::rounds::{Round, Rounds};
@@ -27,14 +33,45 @@ pub struct AppPolicy {
     pub pin: PinPolicy,
     /// Passkeys and when they expire.
     pub passkeys: Passkeys,
-    /// Devices of an account.
+    /// Codes of an authenticator app.
+    pub totp: Totp,
+    /// Codes sent to a contact.
+    pub delivered_codes: DeliveredCodes,
+    /// Codes on paper.
+    pub recovery_codes: RecoveryCodes,
+    /// Where codes and notices go.
+    pub contacts: Contacts,
+    /// Names to look an account up by.
+    pub aliases: Aliases,
+    /// Devices of an account, and what lets another one in.
     pub devices: Devices,
     /// Which factors release which secret.
     pub release: Release,
+    /// Who may replace a forgotten PIN or bind a device although too weak for it.
+    pub recover: Recover,
     /// What may be stored.
     pub secrets: Secrets,
     /// Who may create accounts.
     pub enrolment: Enrolment,
+    /// The app's own backend.
+    pub backend: Backend,
+    /// How long traces of people are kept.
+    pub retention: Retention,
+}
+
+impl AppPolicy {
+    /// Whether the app lets `factor` be set up and used. The device key and creation are in every account.
+    #[must_use]
+    pub fn allows(&self, factor: Factor) -> bool {
+        match factor {
+            Factor::Creation | Factor::Device => true,
+            Factor::Pin => self.pin.allowed,
+            Factor::Passkey => self.passkeys.allowed,
+            Factor::Totp => self.totp.allowed,
+            Factor::DeliveredCode => self.delivered_codes.allowed,
+            Factor::RecoveryCode => self.recovery_codes.allowed,
+        }
+    }
 }
 
 /// The relying party (W3C Web Authentication, section 5.4.2).
@@ -44,6 +81,9 @@ pub struct RelyingParty {
     pub id: String,
     /// What authenticators show. Default: the display name of the app.
     pub name: String,
+    /// Those of the app's origins that lie outside `id` and may use its passkeys all the same (related origin
+    /// requests, W3C Web Authentication Level 3, section 5.11).
+    pub related_origins: Vec<String>,
 }
 
 /// Lifetimes of sessions, in whole seconds.
@@ -98,24 +138,41 @@ pub struct Passkeys {
 /// Devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Devices {
-    /// What brings a device in that is not bound to the account.
-    pub unknown: UnknownDevice,
+    /// What a delivered code gives a device that is not bound to the account.
+    pub code: UnknownDevice,
+    /// The budget of PINs tried from such a device at once, without a code before. Absent: they are not
+    /// evaluated.
+    pub stranger_pin: Option<Rounds>,
     /// Most devices of one account.
     pub max_per_account: usize,
 }
 
-/// What an unknown device has to show. A word is added here together with what it does.
+/// What a device that is not bound to the account gets for a right answer. See
+/// [`unknown_device`](crate::devices::unknown_device).
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum UnknownDevice {
-    /// Only a passkey. A PIN is not even evaluated for a stranger.
+    /// A limited session, which may only try the PIN next, or [`recover`](crate::recover).
     #[default]
-    Passkey,
+    ThenPin,
+    /// A session like that of a bound device.
+    Full,
+    /// The decoy answer: the factor is not even evaluated.
+    Refused,
 }
 
 /// Rules by the name of a secret; `"*"` is for all that have none of their own. See
 /// [`may_release`](crate::release::may_release).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release(pub BTreeMap<String, Vec<Factor>>);
+
+/// The exception to step-up: see [`may_recover`](crate::recover::may_recover).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recover {
+    /// The factors that may use it. Never the device key.
+    pub by: Vec<Factor>,
+    /// How long such a change waits, in which the owner can cancel it. Zero: not at all.
+    pub delay: Duration,
+}
 
 /// Stored secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,13 +193,6 @@ pub enum ServerSlot {
     Allowed,
     /// It may not: only slots sealed end to end are taken.
     Forbidden,
-}
-
-/// Creation of accounts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enrolment {
-    /// Whether anybody may create an account. Existing ones are not concerned.
-    pub open: bool,
 }
 
 impl Default for Sessions {
@@ -198,7 +248,8 @@ impl Default for Passkeys {
 impl Default for Devices {
     fn default() -> Self {
         Self {
-            unknown: UnknownDevice::default(),
+            code: UnknownDevice::default(),
+            stranger_pin: None,
             max_per_account: 16,
         }
     }
@@ -211,12 +262,6 @@ impl Default for Secrets {
             max_count: 8,
             max_bytes: 4096,
         }
-    }
-}
-
-impl Default for Enrolment {
-    fn default() -> Self {
-        Self { open: true }
     }
 }
 

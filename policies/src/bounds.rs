@@ -53,6 +53,44 @@ pub const PASSKEY_IDLE: RangeInclusive<Duration> = span(DAY, 10 * YEAR);
 pub const PASSKEYS: RangeInclusive<usize> = 1..=32;
 /// `passkeys.ceremony`: time for a person to find the authenticator; no more, since a challenge lives as long.
 pub const CEREMONY: RangeInclusive<Duration> = span(30, 15 * MINUTE);
+/// `totp.digits`. More than eight no authenticator app shows.
+pub const TOTP_DIGITS: RangeInclusive<usize> = 6..=8;
+/// `totp.period`.
+pub const TOTP_PERIOD: RangeInclusive<Duration> = span(15, 2 * MINUTE);
+/// `totp.window`. Each step more is another code that a guess may hit.
+pub const TOTP_WINDOW: RangeInclusive<u8> = 0..=2;
+/// `delivered_codes.expiry`.
+pub const CODE_EXPIRY: RangeInclusive<Duration> = span(MINUTE, DAY);
+/// `delivered_codes.digits`, for bound devices.
+pub const CODE_DIGITS: RangeInclusive<usize> = 6..=10;
+/// `delivered_codes.interval`.
+pub const CODE_INTERVAL: RangeInclusive<Duration> = span(10, HOUR);
+/// `delivered_codes.per_day`. Also bounds the list of deliveries that an envelope carries.
+pub const CODES_PER_DAY: RangeInclusive<u32> = 1..=200;
+/// Bytes of `delivered_codes.link`: a text message has to hold it.
+pub const LINK_BYTES: usize = 512;
+/// `contacts.max_per_account`.
+pub const CONTACTS: RangeInclusive<usize> = 1..=4;
+/// `aliases.max_per_account`.
+pub const ALIASES: RangeInclusive<usize> = 1..=4;
+/// All attempts of `devices.stranger_pin` together. Anybody who knows an alias has them, each budget again.
+pub const STRANGER_ATTEMPTS: u32 = 10;
+/// `recover.delay`.
+pub const RECOVER_DELAY: RangeInclusive<Duration> = span(0, 30 * DAY);
+/// `enrolment.quota_per_hour`.
+pub const ENROLMENT_QUOTA: RangeInclusive<u32> = 1..=1_000_000;
+/// Keys in `enrolment.tickets`: one in use, one to come, and some for a large organisation.
+pub const TICKET_KEYS: RangeInclusive<usize> = 0..=8;
+/// Characters of a `kid`.
+pub const KID_CHARS: RangeInclusive<usize> = 1..=64;
+/// Hashes in `backend.credentials_sha256`.
+pub const BACKEND_CREDENTIALS: RangeInclusive<usize> = 0..=8;
+/// `relying_party.related_origins`.
+pub const RELATED_ORIGINS: RangeInclusive<usize> = 0..=16;
+/// `retention.inactive`.
+pub const INACTIVE: RangeInclusive<Duration> = span(30 * DAY, 10 * YEAR);
+/// `retention.events`.
+pub const EVENTS: RangeInclusive<Duration> = span(30 * DAY, 10 * YEAR);
 /// `devices.max_per_account`.
 pub const DEVICES: RangeInclusive<usize> = 1..=64;
 /// `secrets.max_count` per account.

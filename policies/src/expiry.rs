@@ -134,7 +134,12 @@ pub fn passkey(
 pub fn fresh_until(limits: &Sessions, auth_time: Timestamp, factor: Factor) -> Timestamp {
     auth_time.plus(match factor {
         Factor::Creation => CREATION_FRESH,
-        Factor::Device | Factor::Pin | Factor::Passkey => limits.fresh,
+        Factor::Device
+        | Factor::Pin
+        | Factor::Passkey
+        | Factor::Totp
+        | Factor::DeliveredCode
+        | Factor::RecoveryCode => limits.fresh,
     })
 }
 
@@ -244,7 +249,7 @@ mod tests {
         let fresh = |now, factor| is_fresh(Timestamp(now), &sessions(), Timestamp(0), factor);
         assert!(fresh(599, Factor::Creation));
         assert!(!fresh(600, Factor::Creation));
-        for factor in [Factor::Device, Factor::Pin, Factor::Passkey] {
+        for factor in Factor::LOGINS.into_iter().chain([Factor::Device]) {
             assert!(fresh(49, factor));
             assert!(!fresh(50, factor));
         }

@@ -18,31 +18,52 @@ pub enum Factor {
     Pin,
     /// A passkey with user verification.
     Passkey,
+    /// A code of an authenticator app, on a device that is bound to the account.
+    Totp,
+    /// A one-time code sent to a contact of the account.
+    DeliveredCode,
+    /// A single-use code of at least 128 bits that the owner keeps on paper.
+    RecoveryCode,
 }
 
-/// Strength, weakest first. Each step is named after the factor that gives it.
+/// Strength, weakest first. Each step is named after the factor that gives it, the last one after the passkey.
 ///
-/// The order is the rule for step-up: passkey, then PIN, then the device key. A factor that joins later takes
-/// its place in this list; nothing else has to know.
+/// The order is the rule for step-up: passkey and recovery code alike, then PIN, TOTP, delivered code, and the
+/// device key. A factor that joins later takes its place in this list; nothing else has to know.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Strength {
     /// Possession of a bound device. A thief of the device has it, so it never suffices for a change.
     DeviceKey,
+    /// Access to a mailbox or a telephone number: others hold the keys to it as well.
+    DeliveredCode,
+    /// Possession of an authenticator app, whose secret the server knows.
+    Totp,
     /// A short secret that the server's guess budget protects.
     Pin,
-    /// A key in an authenticator that verified its user.
+    /// A key in an authenticator that verified its user, or a code too long to be guessed.
     Passkey,
 }
 
 impl Factor {
+    /// What a person can log in with, in the order in which policy files list it.
+    pub const LOGINS: [Self; 5] = [
+        Self::Pin,
+        Self::Passkey,
+        Self::RecoveryCode,
+        Self::Totp,
+        Self::DeliveredCode,
+    ];
+
     /// Strength that does not depend on time. [`Factor::Creation`] proves the device key and no more: see
     /// [`effective`](Self::effective) for its first minutes.
     #[must_use]
     pub fn strength(self) -> Strength {
         match self {
             Self::Creation | Self::Device => Strength::DeviceKey,
+            Self::DeliveredCode => Strength::DeliveredCode,
+            Self::Totp => Strength::Totp,
             Self::Pin => Strength::Pin,
-            Self::Passkey => Strength::Passkey,
+            Self::Passkey | Self::RecoveryCode => Strength::Passkey,
         }
     }
 
@@ -66,6 +87,9 @@ impl Factor {
             Self::Device => "device",
             Self::Pin => "pin",
             Self::Passkey => "passkey",
+            Self::Totp => "totp",
+            Self::DeliveredCode => "delivered-code",
+            Self::RecoveryCode => "recovery-code",
         }
     }
 }
@@ -83,9 +107,16 @@ mod tests {
     use serde::de::value::{Error, StrDeserializer};
 
     #[test]
-    fn passkey_beats_pin_beats_device() {
-        assert!(Factor::Passkey.strength() > Factor::Pin.strength());
-        assert!(Factor::Pin.strength() > Factor::Device.strength());
+    fn the_order_of_strength() {
+        let ascending = [
+            Factor::Device,
+            Factor::DeliveredCode,
+            Factor::Totp,
+            Factor::Pin,
+            Factor::Passkey,
+        ];
+        assert!(ascending.is_sorted_by(|weak, strong| weak.strength() < strong.strength()));
+        assert_eq!(Factor::RecoveryCode.strength(), Factor::Passkey.strength());
     }
 
     #[test]
@@ -96,19 +127,17 @@ mod tests {
 
     #[test]
     fn freshness_changes_no_other_factor() {
-        for factor in [Factor::Device, Factor::Pin, Factor::Passkey] {
+        for factor in Factor::LOGINS.into_iter().chain([Factor::Device]) {
             assert_eq!(factor.effective(true), factor.effective(false));
         }
     }
 
     #[test]
     fn the_name_is_what_serde_reads() -> Result<(), Error> {
-        for factor in [
-            Factor::Creation,
-            Factor::Device,
-            Factor::Pin,
-            Factor::Passkey,
-        ] {
+        for factor in Factor::LOGINS
+            .into_iter()
+            .chain([Factor::Creation, Factor::Device])
+        {
             let source: StrDeserializer<'_, Error> = factor.name().into_deserializer();
             assert_eq!(Factor::deserialize(source)?, factor);
         }

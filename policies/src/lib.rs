@@ -32,8 +32,9 @@ pub mod time;
 mod properties;
 
 pub use app::{
-    AppPolicy, Devices, Enrolment, Passkeys, PinPolicy, Release, RelyingParty, Secrets, ServerSlot,
-    Sessions, UnknownDevice,
+    Aliases, AppPolicy, Backend, Channel, Contacts, DeliveredCodes, Devices, Enrolment,
+    LinkTemplate, Passkeys, PinPolicy, Recover, RecoveryCodes, Release, RelyingParty, Retention,
+    Secrets, ServerSlot, Sessions, TicketKey, Totp, UnknownDevice,
 };
 pub use attempts::{Budget, ChargeId, Refused, Standing, UnknownCharge};
 pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_until, is_fresh};

@@ -39,6 +39,17 @@ pub(crate) fn host_of_origin(origin: &str) -> Result<&str, &'static str> {
     Ok(host)
 }
 
+/// Splits a URL behind its origin: at the first character that ends the authority (RFC 3986, section 3.2). Whether
+/// the first part is an origin, [`host_of_origin`] says.
+pub(crate) fn split(url: &str) -> (&str, &str) {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(authority..).unwrap_or_default();
+    let end = rest
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |at| authority + at);
+    url.split_at_checked(end).unwrap_or((url, ""))
+}
+
 fn host_of_authority<'a>(authority: &'a str, default_port: &str) -> Result<&'a str, &'static str> {
     let (host, port) = match authority.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -150,6 +161,24 @@ mod tests {
             " https://app.example",
         ] {
             assert!(host_of_origin(origin).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_split_where_its_authority_ends() {
+        for (url, parts) in [
+            ("https://a.example/x?y#z", ("https://a.example", "/x?y#z")),
+            ("https://a.example?x=/", ("https://a.example", "?x=/")),
+            ("https://a.example:8443#x", ("https://a.example:8443", "#x")),
+            ("https://a.example", ("https://a.example", "")),
+            (
+                "https://a.example\\@b.example/x",
+                ("https://a.example\\@b.example", "/x"),
+            ),
+            ("a/b", ("a", "/b")),
+            ("", ("", "")),
+        ] {
+            assert_eq!(split(url), parts, "{url}");
         }
     }
 

@@ -4,9 +4,13 @@
 //! anything: it never panics, and nothing in it is guessed, skipped or repaired, because a misspelt limit that is
 //! silently ignored is a limit that does not exist. Must never return a policy from a file with a mistake.
 
+mod budget;
 mod fields;
 mod identity;
+mod one_time;
+mod people;
 mod protection;
+mod releases;
 mod section;
 mod shown;
 
@@ -14,6 +18,7 @@ use toml::de::DeTable;
 
 use crate::app::AppPolicy;
 use crate::bounds;
+use crate::factor::Factor;
 use section::{Flaws, Section};
 
 /// One mistake in a policy file. Displays as `demo.toml:12:8: sessions.idle: expected ...`.
@@ -70,10 +75,27 @@ fn policy(root: &mut Section<'_, '_>) -> Option<AppPolicy> {
     let sessions = fields::sessions(root);
     let pin = protection::pin(root);
     let passkeys = fields::passkeys(root);
-    let devices = fields::devices(root);
-    let release = protection::release(root, pin.allowed, passkeys.allowed);
+    let totp = one_time::totp(root);
+    let origins = identity.as_ref().map(|found| found.origins.as_slice());
+    let delivered_codes = one_time::delivered_codes(root, origins);
+    let recovery_codes = one_time::recovery_codes(root);
+    let logins = logins(|factor| match factor {
+        Factor::Pin => pin.allowed,
+        Factor::Passkey => passkeys.allowed,
+        Factor::Totp => totp.allowed,
+        Factor::DeliveredCode => delivered_codes.allowed,
+        Factor::RecoveryCode => recovery_codes.allowed,
+        Factor::Creation | Factor::Device => false,
+    });
+    let contacts = people::contacts(root, delivered_codes.allowed);
+    let aliases = people::aliases(root);
+    let devices = fields::devices(root, pin.allowed, delivered_codes.allowed);
     let secrets = fields::secrets(root);
-    let enrolment = fields::enrolment(root);
+    let release = releases::release(root, &logins, secrets.server_slot);
+    let recover = releases::recover(root, &logins);
+    let enrolment = people::enrolment(root);
+    let backend = people::backend(root);
+    let retention = people::retention(root);
     let identity = identity?;
     Some(AppPolicy {
         app: identity.app,
@@ -83,11 +105,24 @@ fn policy(root: &mut Section<'_, '_>) -> Option<AppPolicy> {
         sessions,
         pin,
         passkeys,
+        totp,
+        delivered_codes,
+        recovery_codes,
+        contacts,
+        aliases,
         devices,
         release,
+        recover,
         secrets,
         enrolment,
+        backend,
+        retention,
     })
+}
+
+/// The login factors that the app allows.
+fn logins(allowed: impl Fn(Factor) -> bool) -> Vec<Factor> {
+    Factor::LOGINS.into_iter().filter(|f| allowed(*f)).collect()
 }
 
 /// Turns byte offsets into lines and columns. Never empty, whatever went wrong.

@@ -154,7 +154,7 @@ fn within_bounds(policy: &AppPolicy) -> Result<(), TestCaseError> {
     held("max_count", policy.secrets.max_count, &bounds::SECRETS)?;
     held("max_bytes", policy.secrets.max_bytes, &bounds::SECRET_BYTES)?;
     prop_assert!(policy.secrets.max_count * policy.secrets.max_bytes <= bounds::ALL_SECRETS_BYTES);
-    prop_assert!(p.allowed || k.allowed);
+    prop_assert!(Factor::LOGINS.iter().any(|f| policy.allows(*f)));
     release_and_identity(policy)
 }
 
@@ -163,8 +163,7 @@ fn release_and_identity(policy: &AppPolicy) -> Result<(), TestCaseError> {
     for (name, factors) in &policy.release.0 {
         prop_assert!(name == "*" || is_secret_name(name));
         prop_assert!(!factors.contains(&Factor::Creation));
-        prop_assert!(policy.pin.allowed || !factors.contains(&Factor::Pin));
-        prop_assert!(policy.passkeys.allowed || !factors.contains(&Factor::Passkey));
+        prop_assert!(factors.iter().all(|f| policy.allows(*f)));
     }
     held("app", policy.app.len(), &(1..=32))?;
     for name in [&policy.display_name, &policy.relying_party.name] {

@@ -10,6 +10,9 @@ use crate::factor::{Factor, Strength};
 /// In a policy's release rules: every secret that has no rule of its own.
 pub const ANY_SECRET: &str = "*";
 
+/// The least strength that any change needs: whatever is more than the key of a stolen device.
+const WEAKEST: Strength = Strength::DeliveredCode;
+
 /// What a session lacks for a change.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this change needs a recent login with {need_at_least} or something stronger")]
@@ -83,12 +86,14 @@ fn needed(wanted: Factor, held: &[Factor]) -> Strength {
     let strongest_held = usable(held).map(Factor::strength).max();
     strongest_held
         .map_or(concerned, |held| held.min(concerned))
-        .max(Strength::Pin)
+        .max(WEAKEST)
 }
 
 fn weakest_that_does(need: Strength, held: &[Factor]) -> Factor {
     let in_general = match need {
-        Strength::DeviceKey | Strength::Pin => Factor::Pin,
+        Strength::DeviceKey | Strength::DeliveredCode => Factor::DeliveredCode,
+        Strength::Totp => Factor::Totp,
+        Strength::Pin => Factor::Pin,
         Strength::Passkey => Factor::Passkey,
     };
     usable(held)

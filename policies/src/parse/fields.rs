@@ -1,10 +1,11 @@
-//! The plain sections of a policy file: sessions, passkeys, devices, secrets, enrolment.
+//! The plain sections of a policy file: sessions, passkeys, devices, secrets.
 //!
 //! Called by the parser. Each function asks for its settings, then for what they must be to each other, then
 //! finishes its section. Must never leave a section unfinished: unknown settings would pass.
 
+use super::budget;
 use super::section::Section;
-use crate::app::{Devices, Enrolment, Passkeys, Secrets, ServerSlot, Sessions, UnknownDevice};
+use crate::app::{Devices, Passkeys, Secrets, ServerSlot, Sessions, UnknownDevice};
 use crate::bounds;
 
 pub(super) fn sessions(root: &mut Section<'_, '_>) -> Sessions {
@@ -86,23 +87,50 @@ fn at_most(
     }
 }
 
-pub(super) fn devices(root: &mut Section<'_, '_>) -> Devices {
+/// `pin`, `codes`: whether the app allows PINs and delivered codes at all.
+pub(super) fn devices(root: &mut Section<'_, '_>, pin: bool, codes: bool) -> Devices {
+    const WORDS: [(&str, UnknownDevice); 3] = [
+        ("then-pin", UnknownDevice::ThenPin),
+        ("suffices", UnknownDevice::Full),
+        ("no", UnknownDevice::Refused),
+    ];
     let mut section = root.section("devices");
     let default = Devices::default();
     let devices = Devices {
-        unknown: section.word(
-            "unknown",
-            default.unknown,
-            &[("passkey", UnknownDevice::Passkey)],
-        ),
+        code: section.word("code", default.code, &WORDS),
+        stranger_pin: budget::rounds(&mut section, "stranger_pin"),
         max_per_account: section.number(
             "max_per_account",
             default.max_per_account,
             &bounds::DEVICES,
         ),
     };
+    if !codes && section.written("code") && devices.code != UnknownDevice::Refused {
+        let message = "expected \"no\", or leave it out: delivered_codes.allowed is false";
+        section.flaw("code", message);
+    }
+    if let Some(rounds) = &devices.stranger_pin {
+        stranger_pin(&mut section, pin, rounds.total());
+    }
     section.finish();
     devices
+}
+
+fn stranger_pin(section: &mut Section<'_, '_>, pin: bool, attempts: u32) {
+    const KEY: &str = "stranger_pin";
+    let most = bounds::STRANGER_ATTEMPTS;
+    if !pin {
+        section.flaw(KEY, "leave it out: pin.allowed is false");
+    }
+    if attempts > most {
+        section.flaw(
+            KEY,
+            format_args!(
+                "the rounds grant {attempts} attempts together, expected at most {most}: \
+                 anybody may spend them"
+            ),
+        );
+    }
 }
 
 pub(super) fn secrets(root: &mut Section<'_, '_>) -> Secrets {
@@ -130,13 +158,4 @@ pub(super) fn secrets(root: &mut Section<'_, '_>) -> Secrets {
     }
     section.finish();
     secrets
-}
-
-pub(super) fn enrolment(root: &mut Section<'_, '_>) -> Enrolment {
-    let mut section = root.section("enrolment");
-    let enrolment = Enrolment {
-        open: section.boolean("open", Enrolment::default().open),
-    };
-    section.finish();
-    enrolment
 }

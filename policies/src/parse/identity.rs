@@ -10,6 +10,8 @@ use crate::app::RelyingParty;
 use crate::bounds;
 use crate::origin;
 
+const RELATED: &str = "related_origins";
+
 pub(super) struct Identity {
     pub(super) app: String,
     pub(super) display_name: String,
@@ -22,16 +24,25 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Option<Identity> {
     let app = app(root);
     let display_name = name(root, "display_name");
     let origins = origins(root);
-    let hosts: Vec<&str> = origins.iter().map(|(_, host)| *host).collect();
     let mut party = root.section("relying_party");
+    let related = related_origins(&mut party, &origins);
+    let hosts: Vec<&str> = origins
+        .iter()
+        .filter(|(origin, _)| !related.contains(origin))
+        .map(|(_, host)| *host)
+        .collect();
     let id = relying_party_id(&mut party, &hosts);
     let party_name = name(&mut party, "name");
+    if let Some(id) = id {
+        all_outside(&mut party, id, &origins, &related);
+    }
     party.finish();
     let app = app?;
     let display_name = display_name.unwrap_or_else(|| app.clone());
     let relying_party = RelyingParty {
-        id: id?,
+        id: id?.to_owned(),
         name: party_name.unwrap_or_else(|| display_name.clone()),
+        related_origins: related.iter().map(|text| (*text).to_owned()).collect(),
     };
     Some(Identity {
         app,
@@ -64,7 +75,12 @@ fn is_app_id(text: &str) -> bool {
         && text.bytes().next().is_some_and(alphanumeric)
 }
 
-fn required<'t>(section: &mut Section<'t, '_>, key: &'t str, what: &str) -> Option<Text<'t>> {
+/// A text without a default. Where it is not written, the mistake says `what` was expected.
+pub(super) fn required<'t>(
+    section: &mut Section<'t, '_>,
+    key: &'t str,
+    what: &str,
+) -> Option<Text<'t>> {
     let before = section.written(key);
     if !before {
         section.flaw(key, format_args!("missing, expected {what}"));
@@ -132,7 +148,49 @@ fn origins<'t>(root: &mut Section<'t, '_>) -> Vec<(&'t str, &'t str)> {
     good
 }
 
-fn relying_party_id(party: &mut Section<'_, '_>, hosts: &[&str]) -> Option<String> {
+/// Those of the app's origins that need not be covered by the relying party.
+fn related_origins<'t>(party: &mut Section<'t, '_>, origins: &[(&str, &str)]) -> Vec<&'t str> {
+    let texts = party.texts(RELATED).unwrap_or_default();
+    let (found, most) = (texts.len(), *bounds::RELATED_ORIGINS.end());
+    if found > most {
+        party.flaw(
+            RELATED,
+            format_args!("expected at most {most}, found {found}"),
+        );
+    }
+    let mut related: Vec<&str> = Vec::new();
+    for Text { at, value } in texts {
+        let shown = shorten(value);
+        if related.contains(&value) {
+            party.flaw_at(at, RELATED, format_args!("{shown} is listed twice"));
+        } else if origins.iter().any(|(origin, _)| *origin == value) {
+            related.push(value);
+        } else {
+            party.flaw_at(
+                at,
+                RELATED,
+                format_args!("{shown} is none of the app's origins, expected one of them"),
+            );
+        }
+    }
+    related
+}
+
+/// A related origin that the identifier covers says nothing, and makes its reader think that others need it too.
+fn all_outside(party: &mut Section<'_, '_>, id: &str, origins: &[(&str, &str)], related: &[&str]) {
+    let covered = |origin: &&str| {
+        let host = origins.iter().find(|(known, _)| known == origin);
+        host.is_some_and(|(_, host)| origin::covers(id, host))
+    };
+    if let Some(origin) = related.iter().copied().find(covered) {
+        party.flaw(
+            RELATED,
+            format_args!("\"{origin}\" is covered by id already, leave it out"),
+        );
+    }
+}
+
+fn relying_party_id<'t>(party: &mut Section<'t, '_>, hosts: &[&str]) -> Option<&'t str> {
     const KEY: &str = "id";
     let text = required(
         party,
@@ -151,10 +209,10 @@ fn relying_party_id(party: &mut Section<'_, '_>, hosts: &[&str]) -> Option<Strin
                 KEY,
                 format_args!(
                     "{found} is neither the host of each origin nor a parent domain of it: \
-                     it does not cover \"{host}\""
+                     it does not cover \"{host}\" (an origin elsewhere is listed in related_origins too)"
                 ),
             );
         }
     }
-    Some(text.value.to_owned())
+    Some(text.value)
 }

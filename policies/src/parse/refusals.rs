@@ -27,7 +27,7 @@ fn unknown_settings_are_refused_everywhere() {
         ("[pni]", "unknown setting \"pni\", expected one of \"app\""),
         (
             "[enrolment]\nticket = true",
-            "enrolment: unknown setting \"ticket\", expected \"open\"",
+            "enrolment: unknown setting \"ticket\", expected one of \"open\"",
         ),
         (
             "[pin]\nrounds = [{ attempts = 3, pause = \"1m\" }]",
@@ -99,8 +99,8 @@ fn values_out_of_bounds_name_the_bounds() {
         ("[pin]\npasses = 1", "as OWASP recommends for Argon2id"),
         ("[pin]\nlanes = 99999999999999999999", "from 1 to 4"),
         (
-            "[devices]\nunknown = \"code\"",
-            "expected \"passkey\", found \"code\"",
+            "[devices]\ncode = \"yes\"",
+            "expected one of \"then-pin\", \"suffices\", \"no\", found \"yes\"",
         ),
         (
             "[secrets]\nserver_slot = \"maybe\"",
@@ -154,8 +154,9 @@ fn release_rules_are_checked() {
     for (rule, expected) in [
         ("app-key = [\"creation\"]", "\"creation\" is never written"),
         (
-            "app-key = [\"totp\"]",
-            "expected \"pin\", \"passkey\" or \"device\", found \"totp\"",
+            "app-key = [\"otp\"]",
+            "expected one of \"pin\", \"passkey\", \"recovery-code\", \"totp\", \
+             \"delivered-code\", \"device\", found \"otp\"",
         ),
         ("app-key = [\"pin\", \"pin\"]", "\"pin\" is listed twice"),
         ("App = [\"pin\"]", "expected the name of a secret"),
@@ -174,7 +175,16 @@ fn a_rule_for_a_factor_that_is_not_allowed_is_refused() {
         found.contains("\"pin\" can never release anything"),
         "{found}"
     );
-    let found = mistake("[pin]\nallowed = false\n[passkeys]\nallowed = false");
+    let all_off = [
+        "pin",
+        "passkeys",
+        "totp",
+        "delivered_codes",
+        "recovery_codes",
+    ]
+    .map(|section| format!("[{section}]\nallowed = false\n"))
+    .concat();
+    let found = mistake(&all_off);
     assert!(found.contains("nobody could log in"), "{found}");
 }
 
@@ -185,11 +195,12 @@ fn the_general_rule_follows_what_is_allowed_unless_it_is_written() -> Result<(),
             .map(|policy| policy.release.0.get("*").cloned())
     };
     let no_pin = "[pin]\nallowed = false";
-    assert_eq!(general(no_pin)?, Some(vec![Factor::Passkey]));
+    let without = vec![Factor::Passkey, Factor::RecoveryCode];
+    assert_eq!(general(no_pin)?, Some(without));
     assert_eq!(general("[release]\n\"*\" = []")?, Some(vec![]));
     assert_eq!(
         general("[release]\nnotes = [\"device\"]")?,
-        Some(vec![Factor::Pin, Factor::Passkey])
+        Some(vec![Factor::Pin, Factor::Passkey, Factor::RecoveryCode])
     );
     Ok(())
 }

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::app::{PinPolicy, Release, ServerSlot, Sessions, UnknownDevice};
+use crate::app::{
+    Backend, Contacts, DeliveredCodes, Enrolment, PinPolicy, RecoveryCodes, Release, Retention,
+    ServerSlot, Sessions, Totp, UnknownDevice,
+};
 use crate::factor::Factor;
 use crate::properties::{DEMO, MINIMAL, STRICT, minimal_policy};
 
@@ -24,8 +27,19 @@ fn the_minimal_file_gives_every_default() {
     assert_eq!(policy.relying_party.name, "demo");
     assert_eq!(policy.sessions, Sessions::default());
     assert_eq!(policy.pin, PinPolicy::default());
-    let general = ("*".to_owned(), vec![Factor::Pin, Factor::Passkey]);
-    assert_eq!(policy.release, Release([general].into()));
+    let strong = vec![Factor::Pin, Factor::Passkey, Factor::RecoveryCode];
+    assert_eq!(policy.release, Release([("*".to_owned(), strong)].into()));
+    assert_eq!(policy.recover.by, Factor::LOGINS);
+    assert_eq!(policy.recover.delay, Duration::ZERO);
+    assert_eq!(policy.totp, Totp::default());
+    assert_eq!(policy.delivered_codes, DeliveredCodes::default());
+    assert_eq!(policy.recovery_codes, RecoveryCodes::default());
+    assert_eq!(policy.contacts, Contacts::default());
+    assert_eq!(policy.devices.code, UnknownDevice::ThenPin);
+    assert_eq!(policy.devices.stranger_pin, None);
+    assert_eq!(policy.enrolment, Enrolment::default());
+    assert_eq!(policy.backend, Backend::default());
+    assert_eq!(policy.retention, Retention::default());
 }
 
 #[test]
@@ -35,7 +49,16 @@ fn the_demo_file_stands_at_the_defaults_as_it_says() -> Result<(), Vec<PolicyErr
     assert_eq!(demo.sessions, plain.sessions);
     assert_eq!(demo.pin, plain.pin);
     assert_eq!(demo.passkeys, plain.passkeys);
+    assert_eq!(demo.totp, plain.totp);
+    assert_eq!(demo.delivered_codes, plain.delivered_codes);
+    assert_eq!(demo.recovery_codes, plain.recovery_codes);
+    assert_eq!(demo.contacts, plain.contacts);
+    assert_eq!(demo.aliases, plain.aliases);
     assert_eq!(demo.devices, plain.devices);
+    assert_eq!(demo.recover, plain.recover);
+    assert_eq!(demo.backend, plain.backend);
+    assert_eq!(demo.retention, plain.retention);
+    assert_eq!(demo.release.0.get("*"), plain.release.0.get("*"));
     assert_eq!(demo.secrets, plain.secrets);
     assert_eq!(demo.enrolment, plain.enrolment);
     assert_eq!(
@@ -51,7 +74,11 @@ fn the_demo_file_stands_at_the_defaults_as_it_says() -> Result<(), Vec<PolicyErr
 fn the_strict_file_is_stricter_throughout() -> Result<(), Vec<PolicyError>> {
     let (strict, demo) = (parse("strict.toml", STRICT)?, parse("demo.toml", DEMO)?);
     assert_eq!(strict.secrets.server_slot, ServerSlot::Forbidden);
-    assert_eq!(strict.devices.unknown, UnknownDevice::Passkey);
+    assert_eq!(strict.devices.code, UnknownDevice::Refused);
+    assert!(!strict.enrolment.open && !strict.enrolment.tickets.is_empty());
+    assert!(strict.recover.delay > demo.recover.delay);
+    assert!(strict.delivered_codes.expiry < demo.delivered_codes.expiry);
+    assert!(strict.delivered_codes.per_day < demo.delivered_codes.per_day);
     assert_eq!(strict.passkeys.max_idle, Duration::from_secs(30 * 86_400));
     assert!(strict.sessions.absolute < demo.sessions.absolute);
     assert!(strict.sessions.read_only_absolute < demo.sessions.read_only_absolute);
@@ -110,4 +137,50 @@ fn an_empty_file_says_what_is_needed() {
              such as \"app.example\""
         ]
     );
+}
+
+/// The lines that the reference file shows as comments are right ones: an operator will take them as they are.
+#[test]
+fn what_the_demo_file_shows_as_comments_is_accepted() {
+    for start in ["link = ", "stranger_pin = ", "inactive = "] {
+        let shown = DEMO.replace(&format!("#{start}"), start);
+        assert_ne!(shown, DEMO, "{start}");
+        assert_eq!(refused(&shown), [""; 0]);
+    }
+    let commented = "#tickets = [\n#  {";
+    assert!(DEMO.contains(commented));
+    let shown = DEMO
+        .replace(commented, "tickets = [\n  {")
+        .replace("#]\ntickets = []", "]");
+    assert_eq!(refused(&shown), [""; 0]);
+}
+
+#[test]
+fn hashes_and_keys_come_through() -> Result<(), Vec<PolicyError>> {
+    let strict = parse("strict.toml", STRICT)?;
+    let kids: Vec<_> = strict
+        .enrolment
+        .tickets
+        .iter()
+        .map(|key| key.kid.as_str())
+        .collect();
+    assert_eq!(kids, ["2026-01"]);
+    let digits = "000102030405060708090a0b0c0d0e0fF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF";
+    let text = format!("{MINIMAL}\n[backend]\ncredentials_sha256 = [\"{digits}\"]");
+    let credentials = parse("demo.toml", &text)?.backend.credentials;
+    let expected: [u8; 32] = std::array::from_fn(|at| {
+        let byte = u8::try_from(at).unwrap_or_default();
+        if byte < 16 { byte } else { 0xe0 + byte }
+    });
+    assert_eq!(credentials, [expected]);
+    Ok(())
+}
+
+#[test]
+fn a_link_is_filled_in() -> Result<(), Vec<PolicyError>> {
+    let link = parse("strict.toml", STRICT)?.delivered_codes.link;
+    let filled = link.map(|template| template.with("K7QF-1"));
+    let expected = "https://bank.example/recover#code=K7QF-1";
+    assert_eq!(filled.as_deref(), Some(expected));
+    Ok(())
 }
