@@ -12,7 +12,8 @@
 //! |---|---|
 //! | [`attempts`], [`rounds`] | whether one more guess may be made, and what an outcome does to the count |
 //! | [`expiry`] | whether a session or a passkey has ended, whether an authentication is fresh |
-//! | [`release`], [`recover`] | which factor takes which secret out, which one may change the account, and the exception |
+//! | [`release`] | which factor takes which secret out, and which one may change the account |
+//! | [`recover`] | which weaker factor may replace a forgotten PIN or bind a device all the same |
 //! | [`devices`] | what a device gets that is not bound to the account |
 //! | [`otp`], [`pacing`] | which codes may be accepted, and when the next one may be sent |
 //! | [`retention`] | when an account or an event has been kept for long enough |

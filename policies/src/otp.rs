@@ -1,7 +1,7 @@
 //! Which time steps a TOTP code may belong to, and which of them are spent.
 //!
-//! Called by the daemon's TOTP factor, which computes the codes; the last accepted step lies in the sealed envelope. The
-//! adversary reads a code over the owner's shoulder and replays it. Must never accept a step twice.
+//! Called by the daemon's TOTP factor, which computes the codes; the last accepted step lies in the sealed envelope.
+//! The adversary reads a code over the owner's shoulder and replays it. Must never accept a step twice.
 
 use std::ops::RangeInclusive;
 

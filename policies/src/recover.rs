@@ -33,7 +33,7 @@ pub struct RecoverGrant {
 }
 
 /// Whether a session that began with `by` may make `change`. `held` and `fresh` are as for
-/// [`step_up`](crate::release::step_up), which is asked first: who passes it does not wait. The exception needs a
+/// [`step_up`], which is asked first: who passes it does not wait. The exception needs a
 /// recent login too, with a factor that the account holds and the policy lists. A PIN that the account does
 /// not have cannot be replaced: to add a first one is a change like any other.
 ///

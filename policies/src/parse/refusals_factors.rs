@@ -281,7 +281,8 @@ fn hashes_of_credentials_are_checked_and_not_repeated() {
     let nine: Vec<String> = (1..=9).map(|n| format!("{n}").repeat(64)).collect();
     let nine: Vec<&str> = nine.iter().map(String::as_str).collect();
     assert!(mistake(&with(&nine)).contains("expected at most 8, found 9"));
-    each_is_accepted(&[&with(&nine[1..]), &with(&[])]);
+    let eight = nine.get(1..).unwrap_or_default();
+    each_is_accepted(&[&with(eight), &with(&[])]);
 }
 
 #[test]
