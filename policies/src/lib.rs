@@ -13,18 +13,27 @@
 //! | [`attempts`], [`rounds`] | whether one more guess may be made, and what an outcome does to the count |
 //! | [`expiry`] | whether a session or a passkey has ended, whether an authentication is fresh |
 //! | [`release`] | which factor takes which secret out, and which one may change the account |
+//! | [`recover`] | which weaker factor may replace a forgotten PIN or bind a device all the same |
+//! | [`devices`] | what a device gets that is not bound to the account |
+//! | [`otp`], [`pacing`] | which codes may be accepted, and when the next one may be sent |
+//! | [`retention`] | when an account or an event has been kept for long enough |
 //! | [`pin`] | which PINs may be set |
 //! | [`app`], [`bounds`], [`mod@parse`] | what a policy is, what its values may be, and how a file becomes one |
 
 pub mod app;
 pub mod attempts;
 pub mod bounds;
+pub mod devices;
 pub mod expiry;
 pub mod factor;
 mod origin;
+pub mod otp;
+pub mod pacing;
 pub mod parse;
 pub mod pin;
+pub mod recover;
 pub mod release;
+pub mod retention;
 pub mod rounds;
 pub mod time;
 
@@ -37,10 +46,15 @@ pub use app::{
     Secrets, ServerSlot, Sessions, TicketKey, Totp, UnknownDevice,
 };
 pub use attempts::{Budget, ChargeId, Refused, Standing, UnknownCharge};
+pub use devices::{recovery_incomplete, rounds_after_code, unknown_device};
 pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_until, is_fresh};
 pub use factor::{Factor, Strength};
+pub use otp::accept_step;
+pub use pacing::{Paced, may_deliver};
 pub use parse::{PolicyError, parse};
 pub use pin::{PinWeakness, acceptable};
-pub use release::{StepUp, is_secret_name, may_release, step_up};
+pub use recover::{RecoverGrant, Recovery, due, may_recover};
+pub use release::{CONTACT_WORTH, DEVICE_WORTH, StepUp, is_secret_name, may_release, step_up};
+pub use retention::{event_ends, is_inactive};
 pub use rounds::{Round, Rounds, RoundsError};
 pub use time::Timestamp;

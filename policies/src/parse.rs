@@ -154,4 +154,6 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod refusals_factors;
+#[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
 
-use crate::app::AppPolicy;
+use crate::app::{AppPolicy, LinkTemplate, ServerSlot};
 use crate::bounds;
 use crate::factor::Factor;
 use crate::origin;
@@ -140,11 +140,6 @@ fn within_bounds(policy: &AppPolicy) -> Result<(), TestCaseError> {
     held("lanes", p.lanes, &bounds::PIN_LANES)?;
     let cost = u64::from(p.memory_kib) * u64::from(p.passes);
     prop_assert!(cost >= bounds::PIN_MEMORY_TIMES_PASSES);
-    let checked = Rounds::new(p.rounds.as_slice().to_vec());
-    prop_assert_eq!(checked.as_ref(), Ok(&p.rounds));
-    for round in p.rounds.as_slice().iter().skip(1) {
-        held("wait", round.wait, &bounds::ROUND_WAIT)?;
-    }
     held("max_age", k.max_age, &bounds::PASSKEY_AGE)?;
     held("max_idle", k.max_idle, &bounds::PASSKEY_IDLE)?;
     prop_assert!(k.max_idle <= k.max_age);
@@ -154,8 +149,78 @@ fn within_bounds(policy: &AppPolicy) -> Result<(), TestCaseError> {
     held("max_count", policy.secrets.max_count, &bounds::SECRETS)?;
     held("max_bytes", policy.secrets.max_bytes, &bounds::SECRET_BYTES)?;
     prop_assert!(policy.secrets.max_count * policy.secrets.max_bytes <= bounds::ALL_SECRETS_BYTES);
-    prop_assert!(Factor::LOGINS.iter().any(|f| policy.allows(*f)));
+    budgets(policy)?;
+    codes_and_people(policy)?;
     release_and_identity(policy)
+}
+
+fn budgets(policy: &AppPolicy) -> Result<(), TestCaseError> {
+    let strangers = policy.devices.stranger_pin.as_ref();
+    let all = [
+        &policy.pin.rounds,
+        &policy.totp.rounds,
+        &policy.delivered_codes.rounds,
+        &policy.recovery_codes.rounds,
+    ];
+    for rounds in all.into_iter().chain(strangers) {
+        let checked = Rounds::new(rounds.as_slice().to_vec());
+        prop_assert_eq!(checked.as_ref(), Ok(rounds));
+        for round in rounds.as_slice().iter().skip(1) {
+            held("wait", round.wait, &bounds::ROUND_WAIT)?;
+        }
+    }
+    if let Some(rounds) = strangers {
+        prop_assert!(policy.pin.allowed);
+        held(
+            "strangers",
+            rounds.total(),
+            &(1..=bounds::STRANGER_ATTEMPTS),
+        )?;
+    }
+    Ok(())
+}
+
+fn codes_and_people(policy: &AppPolicy) -> Result<(), TestCaseError> {
+    let (t, d, r) = (&policy.totp, &policy.delivered_codes, &policy.retention);
+    held("totp digits", t.digits, &bounds::TOTP_DIGITS)?;
+    held("period", t.period, &bounds::TOTP_PERIOD)?;
+    held("window", t.window, &bounds::TOTP_WINDOW)?;
+    held("expiry", d.expiry, &bounds::CODE_EXPIRY)?;
+    held("digits", d.digits, &bounds::CODE_DIGITS)?;
+    held("interval", d.interval, &bounds::CODE_INTERVAL)?;
+    held("per_day", d.per_day, &bounds::CODES_PER_DAY)?;
+    if let Some(link) = &d.link {
+        let (place, filled) = (LinkTemplate::PLACE, link.with("1"));
+        prop_assert_eq!(link.as_str().matches(place).count(), 1);
+        let on_app = |origin: &String| filled.starts_with(origin.as_str());
+        prop_assert!(policy.origins.iter().any(on_app));
+    }
+    let c = &policy.contacts;
+    held("contacts", c.max_per_account, &bounds::CONTACTS)?;
+    prop_assert!(!d.allowed || !c.channels.is_empty());
+    held("aliases", policy.aliases.max_per_account, &bounds::ALIASES)?;
+    held("delay", policy.recover.delay, &bounds::RECOVER_DELAY)?;
+    let recover = policy.recover.by.iter();
+    prop_assert!(recover.clone().all(|f| policy.allows(*f)));
+    prop_assert!(recover.clone().all(|f| Factor::LOGINS.contains(f)));
+    let e = &policy.enrolment;
+    held("quota", e.quota_per_hour, &bounds::ENROLMENT_QUOTA)?;
+    held("tickets", e.tickets.len(), &bounds::TICKET_KEYS)?;
+    prop_assert!(
+        e.tickets
+            .iter()
+            .all(|key| key.x.len() == 43 && key.y.len() == 43)
+    );
+    let credentials = policy.backend.credentials.len();
+    held("credentials", credentials, &bounds::BACKEND_CREDENTIALS)?;
+    held("events", r.events, &bounds::EVENTS)?;
+    held(
+        "inactive",
+        r.inactive.unwrap_or(r.events),
+        &bounds::INACTIVE,
+    )?;
+    prop_assert!(Factor::LOGINS.iter().any(|f| policy.allows(*f)));
+    Ok(())
 }
 
 fn release_and_identity(policy: &AppPolicy) -> Result<(), TestCaseError> {
@@ -164,15 +229,20 @@ fn release_and_identity(policy: &AppPolicy) -> Result<(), TestCaseError> {
         prop_assert!(name == "*" || is_secret_name(name));
         prop_assert!(!factors.contains(&Factor::Creation));
         prop_assert!(factors.iter().all(|f| policy.allows(*f)));
+        let weak = |f: &Factor| matches!(f, Factor::Totp | Factor::DeliveredCode);
+        let slot = policy.secrets.server_slot == ServerSlot::Allowed;
+        prop_assert!(slot || !factors.iter().any(weak));
     }
     held("app", policy.app.len(), &(1..=32))?;
     for name in [&policy.display_name, &policy.relying_party.name] {
         held("name", name.chars().count(), &bounds::NAME_CHARS)?;
     }
     held("origins", policy.origins.len(), &bounds::ORIGINS)?;
+    let party = &policy.relying_party;
     for origin in &policy.origins {
+        let related = party.related_origins.contains(origin);
         let host = origin::host_of_origin(origin);
-        prop_assert!(host.is_ok_and(|host| origin::covers(&policy.relying_party.id, host)));
+        prop_assert!(host.is_ok_and(|host| origin::covers(&party.id, host) != related));
     }
     Ok(())
 }

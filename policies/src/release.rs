@@ -13,6 +13,14 @@ pub const ANY_SECRET: &str = "*";
 /// The least strength that any change needs: whatever is more than the key of a stolen device.
 const WEAKEST: Strength = Strength::DeliveredCode;
 
+/// What binding or removing a device is worth: as much as the PIN, which a bound device may try from then on.
+pub const DEVICE_WORTH: Factor = Factor::Pin;
+
+/// What adding, changing or removing a contact or an alias is worth: as much as the PIN, which a code sent to the
+/// contact may replace where the policy's `recover` says so. So nobody who merely reads the mail can have it sent
+/// elsewhere, unless the account holds nothing stronger.
+pub const CONTACT_WORTH: Factor = Factor::Pin;
+
 /// What a session lacks for a change.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this change needs a recent login with {need_at_least} or something stronger")]
@@ -63,7 +71,8 @@ pub fn is_secret_name(name: &str) -> bool {
 ///
 /// `held` are the factors with which the account can log in now. The caller leaves expired passkeys out: a lost
 /// passkey would otherwise bar its owner for ever. It must be what the account held before the change. A `by`
-/// that the account no longer holds lends no strength, [`Factor::Creation`] excepted.
+/// that the account no longer holds lends no strength, [`Factor::Creation`] excepted. Recovery codes count as
+/// held while one is left, and in the session that began with the last one of the list.
 ///
 /// # Errors
 /// [`StepUp`] says what to log in with. An account without any factor, whose creation is no longer fresh, has
@@ -96,10 +105,21 @@ fn weakest_that_does(need: Strength, held: &[Factor]) -> Factor {
         Strength::Pin => Factor::Pin,
         Strength::Passkey => Factor::Passkey,
     };
-    usable(held)
-        .filter(|factor| factor.strength() >= need)
-        .min_by_key(|factor| factor.strength())
-        .unwrap_or(in_general)
+    weakest_with_all_stronger(held, |factor| factor.strength() >= need).unwrap_or(in_general)
+}
+
+/// The weakest of the account's factors for which "this one or a stronger one" is true: it does, and so do all that
+/// are stronger.
+pub(crate) fn weakest_with_all_stronger(
+    held: &[Factor],
+    does: impl Fn(Factor) -> bool,
+) -> Option<Factor> {
+    let mut strongest_first: Vec<Factor> = usable(held).collect();
+    strongest_first.sort_by_key(|factor| std::cmp::Reverse(factor.strength()));
+    strongest_first
+        .into_iter()
+        .take_while(|factor| does(*factor))
+        .last()
 }
 
 /// The factors among `held` that can ever suffice for a change.

@@ -7,7 +7,7 @@ use crate::factor::Factor;
 use crate::properties::MINIMAL;
 
 /// The one mistake in the minimal policy followed by `more`, without its file and place.
-fn mistake(more: &str) -> String {
+pub(super) fn mistake(more: &str) -> String {
     let errors = parse("demo.toml", &format!("{MINIMAL}\n{more}")).err();
     let mut messages = errors.into_iter().flatten().map(|error| error.message);
     let first = messages

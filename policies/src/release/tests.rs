@@ -4,11 +4,14 @@ use super::*;
 use crate::app::Release;
 use crate::properties::minimal_policy;
 
-const ALL: [Factor; 4] = [
+const ALL: [Factor; 7] = [
     Factor::Creation,
     Factor::Device,
     Factor::Pin,
     Factor::Passkey,
+    Factor::Totp,
+    Factor::DeliveredCode,
+    Factor::RecoveryCode,
 ];
 
 fn policy(rules: &[(&str, &[Factor])]) -> AppPolicy {
@@ -184,4 +187,57 @@ fn a_factor_that_was_removed_lends_no_strength() {
         step_up(Factor::Passkey, &[Factor::Pin], Factor::Passkey, true),
         lacks(Factor::Pin, false)
     );
+}
+
+#[test]
+fn a_recovery_code_does_what_a_passkey_does() {
+    let held = [Factor::Pin, Factor::Passkey, Factor::RecoveryCode];
+    for (wanted, by) in [
+        (Factor::Passkey, Factor::RecoveryCode),
+        (Factor::RecoveryCode, Factor::Passkey),
+    ] {
+        assert_eq!(step_up(wanted, &held, by, true), Ok(()));
+    }
+}
+
+#[test]
+fn an_account_with_weak_factors_only_can_still_be_changed() {
+    let both = [Factor::Totp, Factor::DeliveredCode];
+    for wanted in [Factor::Passkey, Factor::Pin, Factor::Totp, DEVICE_WORTH] {
+        assert_eq!(step_up(wanted, &both, Factor::Totp, true), Ok(()));
+        assert_eq!(
+            step_up(wanted, &both, Factor::DeliveredCode, true),
+            lacks(Factor::Totp, false)
+        );
+    }
+    let code = [Factor::DeliveredCode];
+    assert_eq!(
+        step_up(CONTACT_WORTH, &code, Factor::DeliveredCode, true),
+        Ok(())
+    );
+}
+
+#[test]
+fn who_reads_the_mail_cannot_move_the_contact_of_an_account_with_a_pin() {
+    let held = [Factor::Pin, Factor::DeliveredCode];
+    assert_eq!(
+        step_up(CONTACT_WORTH, &held, Factor::DeliveredCode, true),
+        lacks(Factor::Pin, false)
+    );
+}
+
+#[test]
+fn an_account_without_factors_is_told_the_kind_of_factor() {
+    for (wanted, named) in [
+        (Factor::Device, Factor::DeliveredCode),
+        (Factor::DeliveredCode, Factor::DeliveredCode),
+        (Factor::Totp, Factor::Totp),
+        (Factor::Pin, Factor::Pin),
+        (Factor::RecoveryCode, Factor::Passkey),
+    ] {
+        assert_eq!(
+            step_up(wanted, &[], Factor::Device, true),
+            lacks(named, false)
+        );
+    }
 }
