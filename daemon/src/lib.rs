@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod factors;
+mod generations;
 pub mod hardening;
 pub mod http;
 pub mod ledger;

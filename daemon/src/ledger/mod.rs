@@ -4,6 +4,7 @@
 //! second path. Reading is in `record`, writing in `committer`, one file for each thing that
 //! stands in a row. Nothing below this module speaks HTTP or knows what a PIN is.
 
+mod cache;
 mod committer;
 mod head;
 mod journal;
@@ -18,6 +19,7 @@ use custodyd_hsm::{AccountId, AppId, Pool, RealmName, RecordId};
 use custodyd_policies::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::cache::Cache;
 pub use self::committer::{Committer, QUEUE};
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};

@@ -1,4 +1,5 @@
-//! Reading a record: from rows that the database claims to a state that is believed.
+//! Reading a record: from rows that the database claims, or from what this process committed
+//! last, to a state that is believed.
 //!
 //! The adversary answers every query. So: the identifier is computed in the token; the member
 //! list is parsed strictly and says which content the record must have; the sealed bytes must
@@ -8,10 +9,13 @@
 use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AccountId, AppId, KeyPurpose, Pool, RealmName, RecordId, RecordKind, mac};
+use custodyd_hsm::{
+    AccountId, AppId, KeyPurpose, Pool, RealmName, RecordId, RecordKind, SecretBytes, mac,
+};
 
 use super::journal::{self, Event};
-use super::members::MemberList;
+use super::cache::{Cache, Committed};
+use super::members::{Member, MemberList};
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::store::Store;
@@ -50,12 +54,30 @@ pub struct Reader {
     store: Arc<dyn Store>,
     pool: Pool,
     realm: RealmName,
+    cache: Arc<Cache>,
+}
+
+/// What the first visit to the token found.
+enum Found {
+    /// Opened from memory.
+    Here(Arc<Committed>, SecretBytes),
+    /// To be looked for in the database.
+    NotHere(RecordId),
 }
 
 impl Reader {
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, pool: Pool, realm: RealmName) -> Self {
-        Self { store, pool, realm }
+    pub fn new(store: Arc<dyn Store>, pool: Pool, realm: RealmName, cache: Cache) -> Self {
+        Self {
+            store,
+            pool,
+            realm,
+            cache: Arc::new(cache),
+        }
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     #[must_use]
@@ -98,17 +120,43 @@ impl Reader {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
-        let record = self.record_id(app, account).await?;
-        let loaded = self.open(app, record).await?;
-        match loaded {
-            Some(loaded) if loaded.account.id != account => {
-                Err(tampered(&record, "the envelope names another account"))
+        let (realm, of, cache) = (self.realm.clone(), app.clone(), Arc::clone(&self.cache));
+        // One visit where the envelope is at hand: the token makes the identifier, and the key.
+        let found = self
+            .pool
+            .call("load-account", move |custody| {
+                let natural = account.as_bytes();
+                let record = mac::record_id(custody, &realm, &of, RecordKind::Account, natural)?;
+                let Some(known) = cache.get(&record) else {
+                    return Ok(Found::NotHere(record));
+                };
+                let context = context(&realm, &of, &record, known.member.generation);
+                let plaintext = seal::open(custody, &context, &known.sealed)?;
+                Ok(Found::Here(known, plaintext))
+            })
+            .await?;
+        let loaded = match found {
+            Found::Here(known, plaintext) => {
+                let Member { id, generation, .. } = known.member;
+                let account = self.parse(app, &id, generation, &plaintext)?;
+                Some(Loaded {
+                    account: Arc::new(account),
+                    record: id,
+                    digest: known.member.digest,
+                })
             }
+            Found::NotHere(record) => self.open(app, record).await?,
+        };
+        match loaded {
+            Some(loaded) if loaded.account.id != account => Err(tampered(
+                &loaded.record,
+                "the envelope names another account",
+            )),
             loaded => Ok(loaded),
         }
     }
 
-    /// Reads, verifies and opens one account record.
+    /// Reads, verifies and opens one account record of the database.
     pub(super) async fn open(
         &self,
         app: &AppId,
@@ -181,14 +229,7 @@ impl Reader {
         let opened = self
             .pool
             .call("open-account", move |custody| {
-                let context = Context {
-                    realm: &realm,
-                    app: &of,
-                    kind: RecordKind::Account,
-                    record: &record,
-                    generation,
-                };
-                seal::open(custody, &context, &sealed)
+                seal::open(custody, &context(&realm, &of, &record, generation), &sealed)
             })
             .await;
         let plaintext = match opened {
@@ -197,10 +238,20 @@ impl Reader {
             }
             opened => opened?,
         };
+        self.parse(app, &record, generation, &plaintext)
+    }
+
+    fn parse(
+        &self,
+        app: &AppId,
+        record: &RecordId,
+        generation: u64,
+        plaintext: &SecretBytes,
+    ) -> Result<Account, LedgerError> {
         let account =
-            Account::decode(plaintext.expose()).map_err(|what| tampered(&record, &what))?;
+            Account::decode(plaintext.expose()).map_err(|what| tampered(record, &what))?;
         if account.realm != self.realm || account.app != *app || account.generation != generation {
-            return Err(tampered(&record, "the envelope contradicts its seal"));
+            return Err(tampered(record, "the envelope contradicts its seal"));
         }
         Ok(account)
     }
@@ -237,6 +288,21 @@ impl Reader {
             events.push(event);
         }
         Ok(Page { events, next })
+    }
+}
+
+fn context<'a>(
+    realm: &'a RealmName,
+    app: &'a AppId,
+    record: &'a RecordId,
+    generation: u64,
+) -> Context<'a> {
+    Context {
+        realm,
+        app,
+        kind: RecordKind::Account,
+        record,
+        generation,
     }
 }
 

@@ -3,7 +3,6 @@
 //! Made in the token when a credential is added, kept in the envelope, given to the client as
 //! a receipt, and checked at every use against the credential that is about to be believed.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest;
@@ -13,20 +12,18 @@ use custodyd_policies::Timestamp;
 
 use super::Refused;
 use crate::account::Account;
+use crate::generations::Generations;
 
-/// Signatures that verified are remembered by the hash of the whole statement, in two
-/// generations of this size: verifying is a pure function of public values, so remembering
-/// its result trusts nothing new.
-const REMEMBERED: usize = 50_000;
-
-type Verified = HashMap<[u8; 32], Arc<Binding>>;
+/// Signatures that verified are remembered by the hash of the whole statement, so many of them:
+/// verifying is a pure function of public values, so remembering its result trusts nothing new.
+const REMEMBERED: usize = 100_000;
 
 #[derive(Debug)]
 pub struct Bindings {
     pool: Pool,
     realm: RealmName,
     keys: BindingKeys,
-    verified: Mutex<(Verified, Verified)>,
+    verified: Mutex<Generations<[u8; 32], Arc<Binding>>>,
 }
 
 impl Bindings {
@@ -36,7 +33,7 @@ impl Bindings {
             pool,
             realm,
             keys,
-            verified: Mutex::default(),
+            verified: Mutex::new(Generations::new(REMEMBERED)),
         }
     }
 
@@ -103,14 +100,10 @@ impl Bindings {
     fn verify(&self, jws: &str) -> Result<Arc<Binding>, Refused> {
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, jws.as_bytes()).as_ref());
-        if let Ok(mut verified) = self.verified.lock() {
-            if let Some(known) = verified.0.get(&key) {
-                return Ok(Arc::clone(known));
-            }
-            if let Some(known) = verified.1.remove(&key) {
-                verified.0.insert(key, Arc::clone(&known));
-                return Ok(known);
-            }
+        if let Ok(verified) = self.verified.lock()
+            && let Some(known) = verified.get(&key)
+        {
+            return Ok(Arc::clone(known));
         }
         let statement = self
             .keys
@@ -118,10 +111,7 @@ impl Bindings {
             .map(Arc::new)
             .map_err(|e| Refused::Tampered(format!("a binding does not verify: {e}")))?;
         if let Ok(mut verified) = self.verified.lock() {
-            if verified.0.len() >= REMEMBERED {
-                verified.1 = std::mem::take(&mut verified.0);
-            }
-            verified.0.insert(key, Arc::clone(&statement));
+            verified.put(key, Arc::clone(&statement), 1);
         }
         Ok(statement)
     }
