@@ -46,7 +46,7 @@ impl Exclusive {
     /// # Errors
     /// When another process holds it, or the folder can not be written.
     pub fn take(database: &Path) -> Result<Self, StoreError> {
-        let path = database.with_extension("lock");
+        let path = Self::lock_of(database);
         let refused = |problem: String| StoreError::Refused {
             operation: "lock the database",
             problem,
@@ -67,6 +67,11 @@ impl Exclusive {
             database: database.to_owned(),
             _lock: lock,
         })
+    }
+
+    /// The file that stands for the right to open `database`.
+    pub(crate) fn lock_of(database: &Path) -> PathBuf {
+        database.with_extension("lock")
     }
 
     #[must_use]
