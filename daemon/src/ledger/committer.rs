@@ -162,7 +162,7 @@ impl Committer {
                 }
             }
             Err(error) => {
-                let error = Arc::new(LedgerError::Store(error));
+                let error = Arc::new(LedgerError::from(error));
                 for list in lists.values_mut() {
                     *list = Err(Arc::clone(&error));
                 }
@@ -367,7 +367,7 @@ impl Committer {
             wait *= 2;
         }
         match last {
-            CommitError::NotWritten(error) => Err(Failure::from(LedgerError::Store(error))),
+            CommitError::NotWritten(error) => Err(Failure::from(LedgerError::from(error))),
             unknown => Err(Failure::fatal(&unknown)),
         }
     }

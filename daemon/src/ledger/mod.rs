@@ -35,7 +35,7 @@ pub enum LedgerError {
     #[error("token: {0}")]
     Token(#[from] custodyd_hsm::Error),
     #[error("store: {0}")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// Stored bytes are not what the daemon wrote. Names the evidence, for the log only.
     #[error("tampered: {0}")]
     Tampered(String),
@@ -48,6 +48,18 @@ pub enum LedgerError {
     Stopped,
     #[error("internal: could not {0}")]
     Internal(&'static str),
+}
+
+impl From<StoreError> for LedgerError {
+    /// Damage is not an outage: nobody should wait for it to pass.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Oversized { .. } | StoreError::Malformed { .. } => {
+                Self::Tampered(error.to_string())
+            }
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl LedgerError {

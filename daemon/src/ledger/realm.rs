@@ -67,7 +67,7 @@ pub async fn create(
         bodies: Vec::new(),
     };
     store.commit(&batch).await.map_err(|error| match error {
-        CommitError::NotWritten(error) | CommitError::Unknown(error) => LedgerError::Store(error),
+        CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
         CommitError::LostRace => LedgerError::Store(StoreError::Refused {
             operation: "create the realm",
             problem: "the database is not empty".into(),
@@ -131,6 +131,9 @@ pub async fn verify(
         Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
             "the realm record does not open with this token's keys".into(),
         )),
+        Err(error @ custodyd_hsm::Error::UnsupportedVersion { .. }) => {
+            Err(LedgerError::Tampered(format!("the realm record: {error}")))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -77,6 +77,12 @@ pub enum StoreError {
         operation: &'static str,
         limit: usize,
     },
+    /// The rows are not of the kind that this store writes, or the file is damaged.
+    #[error("{operation}: {problem}")]
+    Malformed {
+        operation: &'static str,
+        problem: String,
+    },
     #[error("{operation}: {problem}")]
     Refused {
         operation: &'static str,

@@ -178,8 +178,22 @@ fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
         .pragma("mmap_size", "0"))
 }
 
+/// What SQLite answered, told apart: a file that is not one is damage, which trying again does
+/// not mend; everything else is an outage.
 fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| StoreError::Unavailable { operation, source }
+    // SQLITE_CORRUPT and SQLITE_NOTADB; the low byte of an extended code is its primary code.
+    const DAMAGED: [i32; 2] = [11, 26];
+    move |source| {
+        let code = source.as_database_error().and_then(|error| error.code());
+        let code = code.and_then(|code| code.parse::<i32>().ok());
+        match code {
+            Some(code) if DAMAGED.contains(&(code & 0xff)) => StoreError::Malformed {
+                operation,
+                problem: format!("the database file is damaged: {source}"),
+            },
+            _ => StoreError::Unavailable { operation, source },
+        }
+    }
 }
 
 /// A byte column selected as `CASE WHEN typeof(c)='blob' AND length(c)<=max THEN c END`:
@@ -200,7 +214,7 @@ fn unsigned(row: &SqliteRow, column: &str, operation: &'static str) -> Result<u6
     row.try_get::<i64, _>(column)
         .ok()
         .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| StoreError::Refused {
+        .ok_or_else(|| StoreError::Malformed {
             operation,
             problem: format!("{column} is not a non-negative number"),
         })
