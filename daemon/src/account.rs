@@ -197,6 +197,16 @@ impl Account {
         self.ended_sessions.retain(|spent| spent.expires >= now);
     }
 
+    /// How long the plaintext is.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encoded_len(&self) -> Result<usize, serde_json::Error> {
+        let mut length = Counter(0);
+        serde_json::to_writer(&mut length, self)?;
+        Ok(length.0)
+    }
+
     /// The plaintext to seal.
     ///
     /// # Errors
@@ -204,9 +214,7 @@ impl Account {
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
         // Counted first and written into a buffer of that size: a vector that grows leaves
         // copies of the secrets behind in freed memory.
-        let mut length = Counter(0);
-        serde_json::to_writer(&mut length, self)?;
-        let mut plaintext = Zeroizing::new(Vec::with_capacity(length.0));
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(self.encoded_len()?));
         serde_json::to_writer(&mut *plaintext, self)?;
         Ok(plaintext)
     }

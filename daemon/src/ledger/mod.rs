@@ -43,6 +43,10 @@ pub enum LedgerError {
     Busy,
     #[error("the record exists already")]
     Exists,
+    #[error("the account is full")]
+    TooLarge,
+    #[error("more than {limit} events in one change")]
+    TooManyEvents { limit: usize },
     /// The committer has stopped: nothing is written any more until a restart.
     #[error("the committer has stopped")]
     Stopped,
@@ -269,6 +273,8 @@ fn shared(error: Arc<LedgerError>) -> LedgerError {
             LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
             LedgerError::Busy => LedgerError::Busy,
             LedgerError::Exists => LedgerError::Exists,
+            LedgerError::TooLarge => LedgerError::TooLarge,
+            LedgerError::TooManyEvents { limit } => LedgerError::TooManyEvents { limit: *limit },
             LedgerError::Stopped => LedgerError::Stopped,
             LedgerError::Internal(what) => LedgerError::Internal(what),
             LedgerError::Token(error) => LedgerError::Token(error.clone()),

@@ -55,17 +55,12 @@ pub async fn create(
         generation: 1,
         digest: seal::digest(&sealed),
     });
-    let head = Head::first(realm.clone(), now);
-    let batch = Batch {
-        parent: 0,
-        head: head
-            .row()
-            .map_err(|_| LedgerError::internal("encode the head"))?,
-        records: vec![(id, 1, sealed)],
-        members: vec![(id.bucket(BUCKET_BITS), list.encode())],
-        entries: Vec::new(),
-        bodies: Vec::new(),
-    };
+    let mut batch = Batch::after(0);
+    batch.members = vec![(id.bucket(BUCKET_BITS), list.encode())];
+    batch.records = vec![(id, 1, sealed)];
+    batch.head = Head::first(realm.clone(), now)
+        .row_over(&batch)
+        .map_err(|_| LedgerError::internal("encode the head"))?;
     store.commit(&batch).await.map_err(|error| match error {
         CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
         CommitError::LostRace => LedgerError::Store(StoreError::Refused {

@@ -64,6 +64,25 @@ pub struct Batch {
     pub bodies: Vec<(u64, BodyRow)>,
 }
 
+impl Batch {
+    /// An empty batch on top of a head.
+    #[must_use]
+    pub fn after(parent: u64) -> Self {
+        Self {
+            parent,
+            head: HeadRow {
+                seq: parent.saturating_add(1),
+                body: Vec::new(),
+                mac: Vec::new(),
+            },
+            records: Vec::new(),
+            members: Vec::new(),
+            entries: Vec::new(),
+            bodies: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{operation}: the database did not answer: {source}")]
