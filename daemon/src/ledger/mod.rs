@@ -5,6 +5,8 @@
 //! stands in a row. Nothing below this module speaks HTTP or knows what a PIN is.
 
 mod committer;
+#[cfg(test)]
+mod faults;
 mod head;
 mod journal;
 mod members;
