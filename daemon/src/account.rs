@@ -226,6 +226,16 @@ impl Account {
             .retain(|removed| removed.expires >= now);
     }
 
+    /// How long the plaintext is.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encoded_len(&self) -> Result<usize, serde_json::Error> {
+        let mut length = Counter(0);
+        serde_json::to_writer(&mut length, self)?;
+        Ok(length.0)
+    }
+
     /// The plaintext to seal.
     ///
     /// # Errors
@@ -248,6 +258,19 @@ impl Account {
         } else {
             Err(format!("envelope format {} is not known", account.format))
         }
+    }
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! realm. What is true after a crash during `init`: either there is no database, or one that
 //! holds a whole realm; keys that were made in the token are found again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport};
@@ -95,15 +95,14 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     let pool = pool(config, backend)?;
     // Written beside its place and moved there whole, so that a crash leaves no half realm.
     let place = config.store.sqlite.clone();
-    let draft = place.with_extension("init");
+    let draft = draft_of(&place);
     remove_draft(&draft)?;
     {
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(Exclusive::take(&draft)?).await?);
         ledger::realm::create(&store, &pool, &config.realm.name, Clock::default().now()).await?;
         store.close().await;
     }
-    std::fs::rename(&draft, &place)
-        .map_err(system(format!("move the database to {}", place.display())))?;
+    publish(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
     remove_draft(&draft)?;
     pool.shutdown();
     drop(lock);
@@ -139,12 +138,23 @@ fn made(keys: &ProvisionReport) -> String {
     }
 }
 
+/// Where the database stands until it is whole. Its stem is its own, so that its lock is
+/// another file than the real one, which `init` holds all the while.
+fn draft_of(place: &Path) -> PathBuf {
+    let mut name = place.file_stem().unwrap_or_default().to_owned();
+    name.push("-init.sqlite");
+    place.with_file_name(name)
+}
+
+/// What SQLite and the lock put beside a draft goes with it; the real lock is never touched.
 fn remove_draft(draft: &Path) -> Result<(), StartError> {
-    for suffix in ["init", "init-wal", "init-shm", "lock"] {
-        let path = draft.with_extension(suffix);
-        if suffix == "lock" && draft.exists() {
-            continue;
-        }
+    let beside = |suffix: &str| {
+        let mut name = draft.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let lock = Exclusive::lock_of(draft);
+    for path in [draft.to_owned(), beside("-wal"), beside("-shm"), lock] {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(system(format!("remove {}", path.display()))(error));
@@ -153,6 +163,17 @@ fn remove_draft(draft: &Path) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// After a crash here: the database is at its place or it is not, and once this has returned
+/// it stays there, because the folder's own entry was written, too.
+fn publish(draft: &Path, place: &Path) -> std::io::Result<()> {
+    std::fs::rename(draft, place)?;
+    let folder = match place.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// A realm that is open: the service, and what has to be stopped after it.
@@ -298,5 +319,49 @@ async fn until_told_to_stop(
         _ = interrupt.recv() => Ok(()),
         // It ends only when the database's state is not known any more, or by a defect.
         _ = committer => Err(StartError::CommitterStopped),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_and_its_lock_are_other_files_than_the_realms() {
+        for place in ["/var/lib/custodyd.sqlite", "custodyd", "a.b/c.d.db"] {
+            let place = Path::new(place);
+            let draft = draft_of(place);
+            assert_ne!(draft, place);
+            assert_eq!(draft.parent(), place.parent());
+            assert_ne!(Exclusive::lock_of(&draft), Exclusive::lock_of(place));
+        }
+    }
+
+    #[tokio::test]
+    async fn removing_a_draft_leaves_the_held_lock_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("custodyd.sqlite");
+        let held = Exclusive::take(&place).unwrap();
+        let draft = draft_of(&place);
+        Sqlite::create(Exclusive::take(&draft).unwrap())
+            .await
+            .unwrap()
+            .close()
+            .await;
+        publish(&draft, &place).unwrap();
+        remove_draft(&draft).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["custodyd.lock", "custodyd.sqlite"]);
+        // A second process finds the same file, and finds it held.
+        assert!(Exclusive::take(&place).is_err());
+        drop(held);
+        Sqlite::open(Exclusive::take(&place).unwrap())
+            .await
+            .unwrap();
     }
 }

@@ -34,8 +34,8 @@ pub mod secret;
 
 #[cfg(test)]
 mod properties;
-#[cfg(test)]
-mod software;
+#[cfg(any(test, feature = "test-support"))]
+pub mod software;
 #[cfg(test)]
 mod vectors;
 

@@ -1,5 +1,11 @@
-//! A custody in plain memory with fixed keys: for this crate's unit tests and
-//! golden vectors only. It is never compiled into anything that serves.
+//! A custody in plain memory with fixed keys: for unit tests, here and (feature
+//! `test-support`) in the daemon, and for golden vectors. Nothing that serves uses it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at once; no other build has this file"
+)]
 
 use std::collections::BTreeMap;
 
@@ -24,7 +30,8 @@ pub(crate) fn root(key: KeyId) -> [u8; 32] {
     hash.as_ref().try_into().unwrap()
 }
 
-pub(crate) struct SoftCustody {
+#[derive(Debug)]
+pub struct SoftCustody {
     keys: BTreeMap<KeyPurpose, Vec<u16>>,
     pairs: BTreeMap<KeyId, EcdsaKeyPair>,
     /// HMAC operations so far.
@@ -32,7 +39,12 @@ pub(crate) struct SoftCustody {
 }
 
 impl SoftCustody {
-    pub(crate) fn new() -> Self {
+    /// Version 1 of every key.
+    ///
+    /// # Panics
+    /// When the host has no randomness.
+    #[must_use]
+    pub fn new() -> Self {
         let mut custody = Self {
             keys: BTreeMap::new(),
             pairs: BTreeMap::new(),
@@ -52,10 +64,17 @@ impl SoftCustody {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn remove_version(&mut self, purpose: KeyPurpose, version: u16) {
         if let Some(versions) = self.keys.get_mut(&purpose) {
             versions.retain(|v| *v != version);
         }
+    }
+}
+
+impl Default for SoftCustody {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -53,6 +53,10 @@ async fn an_event_can_not_be_hidden_edited_or_cut() {
             mend_bodies,
         ),
         (
+            "UPDATE log_bodies SET body = zeroblob(100000) WHERE idx = 1",
+            mend_bodies,
+        ),
+        (
             "DELETE FROM log_entries WHERE idx = (SELECT max(idx) FROM log_entries)",
             mend_entries,
         ),

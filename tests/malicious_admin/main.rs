@@ -16,6 +16,8 @@
 //! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
 //! | insert a session | any table | none is read for one | nothing |
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
+//! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
+//! | trigger made while we run | schema | its change counter, in every commit | the same |
 //! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
 //! | **known until the ledger**: old version of everything | the file | none yet | the same |
 

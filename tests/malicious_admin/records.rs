@@ -58,7 +58,7 @@ async fn no_byte_of_an_envelope_can_be_changed() {
         row.set_sealed(&mut admin, &sealed).await;
         row.vouch_for(&mut admin, row.generation, &sealed).await;
         let answer = device.call("GET", "/v1/account", None).await;
-        assert_ne!(answer.status, 200, "byte {at}");
+        assert_eq!(answer.refusal(), "500 record-tampered", "byte {at}");
     }
     row.restore(&mut admin).await;
     row.vouch_for(&mut admin, row.generation, &row.sealed).await;
@@ -76,7 +76,7 @@ async fn no_byte_of_a_member_list_can_be_changed_unnoticed() {
         changed[at] ^= 0x11;
         row.set_members(&mut admin, &changed).await;
         let answer = device.call("GET", "/v1/account", None).await;
-        assert_ne!(answer.status, 200, "byte {at}");
+        assert_eq!(answer.refusal(), "500 record-tampered", "byte {at}");
     }
     row.set_members(&mut admin, &members).await;
     served(&mut device).await;
@@ -87,6 +87,7 @@ async fn a_deleted_cut_extended_or_huge_row_is_refused() {
     let app = TestApp::start().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
+    let members = row.members(&mut admin).await;
     let id = literal(&row.id);
     assert_eq!(
         admin
@@ -104,16 +105,44 @@ async fn a_deleted_cut_extended_or_huge_row_is_refused() {
         row.vouch_for(&mut admin, row.generation, sealed).await;
         refused(&mut device).await;
     }
+    row.set_members(&mut admin, &members).await;
+    let before = tampered_total(&app).await;
     admin
         .run(&format!(
             "UPDATE records SET sealed = zeroblob(4194304) WHERE id = {id}"
         ))
         .await;
-    let answer = device.call("GET", "/v1/account", None).await;
-    assert!(answer.status >= 500, "{answer:?}");
+    refused(&mut device).await;
+    row.restore(&mut admin).await;
+    let bucket = row.bucket();
+    admin
+        .run(&format!(
+            "UPDATE bucket_members SET members = zeroblob(5000000) WHERE bucket = {bucket}"
+        ))
+        .await;
+    refused(&mut device).await;
+    row.set_members(&mut admin, &members).await;
+    served(&mut device).await;
+    assert_eq!(tampered_total(&app).await, before + 2);
+    // A version that nobody knows is damage, too, not a token that is away.
+    let mut unknown = row.sealed.clone();
+    unknown[3] = 9;
+    row.set_sealed(&mut admin, &unknown).await;
+    row.vouch_for(&mut admin, row.generation, &unknown).await;
+    refused(&mut device).await;
+    assert!(app.log().contains("format version 9"));
     row.restore(&mut admin).await;
     row.vouch_for(&mut admin, row.generation, &row.sealed).await;
     served(&mut device).await;
+}
+
+/// What an operator's alert looks at.
+async fn tampered_total(app: &TestApp) -> u64 {
+    let (_, metrics) = app.operator("/metrics").await;
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("custodyd_tampered_total "));
+    line.map_or(0, |count| count.trim().parse().unwrap())
 }
 
 #[tokio::test]
@@ -128,10 +157,14 @@ async fn a_forged_generation_is_refused() {
         );
         admin.run(&sql).await;
         let answer = device.call("GET", "/v1/account", None).await;
-        assert!(answer.status >= 500, "{forged}: {answer:?}");
+        assert_eq!(answer.refusal(), "500 record-tampered", "{forged}");
         row.vouch_for(&mut admin, forged, &row.sealed).await;
         let answer = device.call("GET", "/v1/account", None).await;
-        assert!(answer.status >= 500, "{forged}, vouched for: {answer:?}");
+        assert_eq!(
+            answer.refusal(),
+            "500 record-tampered",
+            "{forged}, vouched for"
+        );
     }
     row.restore(&mut admin).await;
     row.vouch_for(&mut admin, row.generation, &row.sealed).await;

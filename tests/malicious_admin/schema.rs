@@ -49,6 +49,91 @@ async fn what_custodyd_did_not_make_is_refused_at_start() {
     served(&mut device).await;
 }
 
+/// A trigger that leaves a mark: how it is seen to have acted.
+const MARK: &str = "AFTER UPDATE ON records BEGIN INSERT INTO log_tiles VALUES (1, 1, x'01') \
+                    ON CONFLICT DO NOTHING; END";
+
+#[tokio::test]
+async fn a_trigger_does_not_hide_behind_a_name_that_only_looks_like_sqlites_own() {
+    let mut app = TestApp::start().await;
+    let (mut device, row) = victim(&app, "notes").await;
+    // The first two are any administrator's; the others take an editor of the file's bytes,
+    // because SQLite lets nobody create them. `X` becomes `_`.
+    for (name, edited) in [
+        ("sqliteXstat", false),
+        ("sqliteXautoindexXrecordsX1", false),
+        ("sqliteXstat1", true),
+        ("sqliteXstat4", true),
+        ("sqliteXautoindexXrecordsX9", true),
+    ] {
+        assert!(app.stop());
+        let honest = std::fs::read(app.path("custodyd.sqlite")).unwrap();
+        let mut admin = app.admin().await;
+        admin.run(&format!("CREATE TRIGGER {name} {MARK}")).await;
+        // Control: it works for whoever writes to this file.
+        row.restore(&mut admin).await;
+        assert_eq!(admin.count("log_tiles").await, 1, "{name} does not act");
+        admin.close().await;
+        if edited {
+            let file = std::fs::read(app.path("custodyd.sqlite")).unwrap();
+            let file = replaced(&file, name, &name.replace('X', "_"));
+            std::fs::write(app.path("custodyd.sqlite"), file).unwrap();
+            let mut admin = app.admin().await;
+            admin.run("DELETE FROM log_tiles").await;
+            row.restore(&mut admin).await;
+            assert_eq!(
+                admin.count("log_tiles").await,
+                1,
+                "{name} edited does not act"
+            );
+            admin.close().await;
+        }
+        let output = app.command("serve").output().unwrap();
+        assert!(!output.status.success(), "{name}");
+        let why = said(&output);
+        assert!(
+            why.contains("custodyd did not make: CREATE TRIGGER"),
+            "{name}: {why}"
+        );
+        std::fs::write(app.path("custodyd.sqlite"), honest).unwrap();
+        app.launch().await;
+    }
+    served(&mut device).await;
+}
+
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> = (0..=bytes.len() - from.len())
+        .filter(|at| bytes[*at..].starts_with(from.as_bytes()))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
+    let app = TestApp::start().await;
+    let (mut device, row) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    admin.run(&format!("CREATE TRIGGER t {MARK}")).await;
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("503 store-unavailable");
+    assert_eq!(admin.count("log_tiles").await, 0);
+    assert!(app.log().contains("custodyd did not make: CREATE TRIGGER"));
+    // Control: it acts for whoever writes without looking.
+    row.restore(&mut admin).await;
+    assert_eq!(admin.count("log_tiles").await, 1);
+    // Once it is gone the same daemon goes on; nothing of the attempt was charged or lost.
+    admin.run("DROP TRIGGER t").await;
+    device.try_pin("830517", &[]).await.expect(201);
+}
+
 #[tokio::test]
 async fn another_realms_database_and_other_files_are_refused() {
     let mut here = TestApp::start().await;

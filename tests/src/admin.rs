@@ -26,6 +26,11 @@ impl Admin {
             .rows_affected()
     }
 
+    /// Lets go of the file: what was written stands in it, not beside it.
+    pub async fn close(self) {
+        self.0.close().await.unwrap();
+    }
+
     /// Every record that is an account, oldest first: (id, generation, sealed).
     pub async fn accounts(&mut self) -> Vec<(Vec<u8>, i64, Vec<u8>)> {
         // The first row is the realm's own record.

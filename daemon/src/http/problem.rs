@@ -180,6 +180,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::CeremonyInvalid => (S::UNAUTHORIZED, "ceremony-invalid"),
         Refused::CeremonyConsumed => (S::UNAUTHORIZED, "ceremony-consumed"),
         Refused::TooMany { .. } => (S::CONFLICT, "too-many"),
+        Refused::AccountFull => (S::CONFLICT, "account-full"),
         Refused::NotFound(_) => (S::NOT_FOUND, "not-found"),
         Refused::OwnDevice => (S::CONFLICT, "own-device"),
         Refused::PreconditionRequired => (S::PRECONDITION_REQUIRED, "precondition-required"),

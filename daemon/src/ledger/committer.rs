@@ -9,19 +9,24 @@
 //! After a crash: before the commit is durable, no decision of the batch has happened and
 //! nobody was told otherwise; after it, all have, and at worst nobody was told.
 
+mod durable;
+mod sealing;
+mod working;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{RecordId, RecordKind};
+use custodyd_hsm::RecordId;
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
+use self::working::Working;
+#[cfg(test)]
+pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
 use super::members::{Member, MemberList};
 use super::record::{Loaded, Reader};
-use super::{BUCKET_BITS, Base, Change, Head, Journal, LedgerError, Moment, NewEvent, journal};
+use super::{BUCKET_BITS, Base, Change, Head, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
 use crate::store::{Batch, CommitError};
@@ -29,25 +34,18 @@ use crate::store::{Batch, CommitError};
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
 pub const QUEUE: usize = 2048;
-const ATTEMPTS: u32 = 5;
+/// The pause after the first failed try of a commit; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+type Lists = HashMap<u32, Result<MemberList, Arc<LedgerError>>>;
 
 #[derive(Debug)]
 pub struct Committer {
     reader: Arc<Reader>,
     clock: Arc<Clock>,
     head: Head,
+    first_wait: Duration,
 }
-
-/// One account as it stands in the middle of a batch.
-struct Working {
-    account: Account,
-    events: Vec<NewEvent>,
-    /// Changes of the batch that this account's commit answers.
-    answered: Vec<usize>,
-    changed: bool,
-}
-
-type Reply = tokio::sync::oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>>;
 
 impl Committer {
     #[must_use]
@@ -56,7 +54,14 @@ impl Committer {
             reader,
             clock,
             head,
+            first_wait: FIRST_WAIT,
         }
+    }
+
+    /// Tests fail often, and wait less.
+    #[cfg(test)]
+    pub(super) fn wait_at_first(&mut self, wait: Duration) {
+        self.first_wait = wait;
     }
 
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
@@ -75,62 +80,33 @@ impl Committer {
 
     async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         let now = self.clock.now();
-        let mut replies: Vec<Option<Reply>> = Vec::with_capacity(changes.len());
         let touched = changes
             .iter()
             .map(|change| record_of(&change.base).bucket(BUCKET_BITS))
             .collect();
         let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
-        for (at, change) in changes.into_iter().enumerate() {
-            let Change {
-                base,
-                decide,
-                reply,
-            } = change;
-            let record = record_of(&base);
-            if let Err(error) = self.take_up(&mut working, &lists, base).await {
-                let _ = reply.send(Err(Arc::new(error)));
-                replies.push(None);
-                continue;
-            }
-            let Some(entry) = working.get_mut(&record) else {
-                replies.push(None);
-                continue;
-            };
-            let mut proposed = entry.account.clone();
-            let mut noted = Journal::default();
-            if decide(&mut proposed, Moment { now }, &mut noted) {
-                entry.account = proposed;
-                entry.events.append(&mut noted.0);
-                entry.answered.push(at);
-                entry.changed = true;
-                replies.push(Some(reply));
-            } else {
-                let _ = reply.send(Ok(None));
-                replies.push(None);
+        for change in changes {
+            let record = record_of(&change.base);
+            if let Err(error) = self.take_up(&mut working, &lists, change.base).await {
+                let _ = change.reply.send(Err(Arc::new(error)));
+            } else if let Some(entry) = working.get_mut(&record) {
+                entry.decide(change.decide, change.reply, now);
             }
         }
-        working.retain(|_, entry| entry.changed);
-        if working.is_empty() {
-            return Ok(());
-        }
-        match self.write(working, &mut lists, now).await {
-            Ok(done) => {
-                for (loaded, answered) in done {
-                    for at in answered {
-                        if let Some(reply) = replies.get_mut(at).and_then(Option::take) {
-                            let _ = reply.send(Ok(Some(loaded.clone())));
-                        }
-                    }
+        working.retain(|_, entry| entry.is_changed());
+        match self.write(&mut working, &mut lists, now).await {
+            Ok(digests) => {
+                for ((record, entry), digest) in working.into_iter().zip(digests) {
+                    entry.answer(record, digest);
                 }
                 Ok(())
             }
             Err(failure) => {
                 let error = Arc::new(failure.error);
                 tracing::error!(error = %error, "a batch was not committed");
-                for reply in replies.into_iter().flatten() {
-                    let _ = reply.send(Err(Arc::clone(&error)));
+                for entry in working.into_values() {
+                    entry.refuse(&error);
                 }
                 if failure.fatal {
                     Err(LedgerError::Stopped)
@@ -142,13 +118,10 @@ impl Committer {
     }
 
     /// The member lists of every bucket that the batch may touch, each parsed or refused.
-    async fn member_lists(
-        &self,
-        mut buckets: Vec<u32>,
-    ) -> HashMap<u32, Result<MemberList, Arc<LedgerError>>> {
+    async fn member_lists(&self, mut buckets: Vec<u32>) -> Lists {
         buckets.sort_unstable();
         buckets.dedup();
-        let mut lists: HashMap<u32, Result<MemberList, Arc<LedgerError>>> = buckets
+        let mut lists: Lists = buckets
             .iter()
             .map(|bucket| (*bucket, Ok(MemberList::default())))
             .collect();
@@ -162,7 +135,7 @@ impl Committer {
                 }
             }
             Err(error) => {
-                let error = Arc::new(LedgerError::Store(error));
+                let error = Arc::new(LedgerError::from(error));
                 for list in lists.values_mut() {
                     *list = Err(Arc::clone(&error));
                 }
@@ -175,7 +148,7 @@ impl Committer {
     async fn take_up(
         &self,
         working: &mut BTreeMap<RecordId, Working>,
-        lists: &HashMap<u32, Result<MemberList, Arc<LedgerError>>>,
+        lists: &Lists,
         base: Base,
     ) -> Result<(), LedgerError> {
         let record = record_of(&base);
@@ -188,7 +161,7 @@ impl Committer {
         let account = match (base, known) {
             (Base::Absent(..), Some(_)) => return Err(LedgerError::Exists),
             // A second creation in the same batch: the first one's account stands already.
-            (Base::Absent(..), None) if working.contains_key(&record) => {
+            (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
             (Base::Absent(_, account), None) => *account,
@@ -214,171 +187,50 @@ impl Committer {
                 Account::clone(&newest.account)
             }
         };
-        working.insert(
-            record,
-            Working {
-                account,
-                events: Vec::new(),
-                answered: Vec::new(),
-                changed: false,
-            },
-        );
+        working.insert(record, Working::new(account));
         Ok(())
     }
 
-    /// Seals, writes one transaction, and returns the new states with whom to tell.
+    /// Numbers, seals, writes one transaction, and returns the digest of each sealed account. An
+    /// account that can not be sealed is answered and taken out; the others are numbered anew.
     async fn write(
         &mut self,
-        mut working: BTreeMap<RecordId, Working>,
-        lists: &mut HashMap<u32, Result<MemberList, Arc<LedgerError>>>,
+        working: &mut BTreeMap<RecordId, Working>,
+        lists: &mut Lists,
         now: Timestamp,
-    ) -> Result<Vec<(Loaded, Vec<usize>)>, Failure> {
-        let mut head = self.head.clone();
-        head.seq += 1;
-        head.time = now;
-        let mut batch = Batch {
-            parent: self.head.seq,
-            head: head
-                .row()
-                .map_err(|_| Failure::internal("encode the head"))?,
-            records: Vec::with_capacity(working.len()),
-            members: Vec::new(),
-            entries: Vec::new(),
-            bodies: Vec::new(),
-        };
-        for (record, entry) in &mut working {
-            entry.account.generation += 1;
-            entry.account.forget_expired(now);
-            for event in std::mem::take(&mut entry.events) {
-                let made = journal::append(&mut entry.account, record, head.size, now, event)?;
-                batch.entries.push((head.size, made.leaf));
-                batch.bodies.push((head.size, made.body));
-                head.size += 1;
-            }
-        }
-        batch.head = head
-            .row()
-            .map_err(|_| Failure::internal("encode the head"))?;
-
-        let sealed = self.seal_all(&working).await?;
-        let mut done = Vec::with_capacity(working.len());
-        let mut touched = Vec::new();
-        for ((record, entry), sealed) in working.into_iter().zip(sealed) {
-            let member = Member {
-                kind: RecordKind::Account,
-                id: record,
-                generation: entry.account.generation,
-                digest: seal::digest(&sealed),
-            };
-            let bucket = record.bucket(BUCKET_BITS);
-            // The list that was verified is the list that is written: reading it again here
-            // would let an administrator slip an old neighbour in between.
-            if let Some(Ok(list)) = lists.get_mut(&bucket) {
-                list.put(member);
-                touched.push(bucket);
-            }
-            batch.records.push((record, member.generation, sealed));
-            done.push((
-                Loaded {
-                    account: Arc::new(entry.account),
-                    record,
-                    digest: member.digest,
-                },
-                entry.answered,
-            ));
-        }
-        touched.sort_unstable();
-        touched.dedup();
-        for bucket in touched {
-            if let Some(Ok(list)) = lists.get(&bucket) {
-                batch.members.push((bucket, list.encode()));
-            }
-        }
-        self.make_durable(&batch).await?;
-        self.head = head;
-        self.clock.committed(now);
-        Ok(done)
-    }
-
-    async fn seal_all(
-        &self,
-        working: &BTreeMap<RecordId, Working>,
-    ) -> Result<Vec<Vec<u8>>, Failure> {
-        let mut plaintexts = Vec::with_capacity(working.len());
-        for (record, entry) in working {
-            let plaintext: Zeroizing<Vec<u8>> = entry
-                .account
-                .encode()
-                .map_err(|_| Failure::internal("encode an envelope"))?;
-            plaintexts.push((
-                *record,
-                entry.account.app.clone(),
-                entry.account.generation,
-                plaintext,
-            ));
-        }
-        let realm = self.reader.realm().clone();
-        self.reader
-            .pool()
-            .call("seal-batch", move |custody| {
-                plaintexts
-                    .iter()
-                    .map(|(record, app, generation, plaintext)| {
-                        let context = Context {
-                            realm: &realm,
-                            app,
-                            kind: RecordKind::Account,
-                            record,
-                            generation: *generation,
-                        };
-                        seal::seal(custody, &context, plaintext)
-                    })
-                    .collect()
-            })
-            .await
-            .map_err(|e| Failure::from(LedgerError::Token(e)))
-    }
-
-    /// Writes the batch until its outcome is known. Where it stays unknown, the daemon stops:
-    /// answering would be a guess.
-    async fn make_durable(&self, batch: &Batch) -> Result<(), Failure> {
-        let mut wait = Duration::from_millis(20);
-        let mut last = CommitError::LostRace;
-        for _ in 0..ATTEMPTS {
-            match self.reader.store().commit(batch).await {
-                Ok(()) => return Ok(()),
-                Err(error @ CommitError::LostRace) if matches!(last, CommitError::Unknown(_)) => {
-                    // The earlier try may have been ours: the head tells.
-                    return match self.stored_head().await {
-                        Some(row) if row == batch.head => Ok(()),
-                        _ => Err(Failure::fatal(&error)),
-                    };
+    ) -> Result<Vec<[u8; 32]>, Failure> {
+        while !working.is_empty() {
+            let mut head = self.head.clone();
+            head.seq += 1;
+            head.time = now;
+            let mut batch = Batch::after(self.head.seq);
+            let mut unfit = Vec::new();
+            for (record, entry) in working.iter_mut() {
+                if let Err(error) = entry.number(record, &mut head.size, now, &mut batch) {
+                    unfit.push((*record, error));
                 }
-                Err(error @ CommitError::LostRace) => return Err(Failure::fatal(&error)),
-                Err(CommitError::Unknown(error)) => {
-                    if self.stored_head().await.as_ref() == Some(&batch.head) {
-                        return Ok(());
-                    }
-                    last = CommitError::Unknown(error);
-                }
-                Err(error @ CommitError::NotWritten(_)) => last = error,
             }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
+            if unfit.is_empty() {
+                unfit = sealing::seal_all(&self.reader, working, &mut batch).await?;
+            }
+            if unfit.is_empty() {
+                let digests = sealing::list_members(&mut batch, lists);
+                batch.head = head
+                    .row_over(&batch)
+                    .map_err(|_| Failure::internal("encode the head"))?;
+                durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
+                self.head = head;
+                self.clock.committed(now);
+                return Ok(digests);
+            }
+            for (record, error) in unfit {
+                tracing::error!(%error, "a change can not be written; its batch goes on without it");
+                if let Some(entry) = working.remove(&record) {
+                    entry.refuse(&Arc::new(error));
+                }
+            }
         }
-        match last {
-            CommitError::NotWritten(error) => Err(Failure::from(LedgerError::Store(error))),
-            unknown => Err(Failure::fatal(&unknown)),
-        }
-    }
-
-    async fn stored_head(&self) -> Option<crate::store::HeadRow> {
-        self.reader
-            .store()
-            .head()
-            .await
-            .ok()
-            .and_then(|row| row.examine())
+        Ok(Vec::new())
     }
 }
 

@@ -45,6 +45,33 @@ pub enum EventKind {
     SecretDeleted,
 }
 
+impl EventKind {
+    /// Whether an account holds more after it, for good. Such a change must leave room for those
+    /// that do not: signing in, being charged, removing something.
+    #[must_use]
+    pub fn keeps_something(self) -> bool {
+        match self {
+            Self::AccountCreated
+            | Self::DeviceBound
+            | Self::PinSet
+            | Self::PasskeyAdded
+            | Self::SecretStored => true,
+            Self::DeviceRemoved
+            | Self::PinRemoved
+            | Self::PinCharged
+            | Self::PinRefused
+            | Self::PasskeyRemoved
+            | Self::PasskeyConfirmed
+            | Self::PasskeyRefused
+            | Self::SessionStarted
+            | Self::SessionEnded
+            | Self::SessionsEnded
+            | Self::SecretReleased
+            | Self::SecretDeleted => false,
+        }
+    }
+}
+
 /// An event as a change declares it; the ledger gives it its number and place.
 #[derive(Clone, Debug)]
 pub struct NewEvent {

@@ -6,6 +6,8 @@
 
 mod cache;
 mod committer;
+#[cfg(test)]
+mod faults;
 mod head;
 mod journal;
 mod members;
@@ -37,7 +39,7 @@ pub enum LedgerError {
     #[error("token: {0}")]
     Token(#[from] custodyd_hsm::Error),
     #[error("store: {0}")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// Stored bytes are not what the daemon wrote. Names the evidence, for the log only.
     #[error("tampered: {0}")]
     Tampered(String),
@@ -45,11 +47,27 @@ pub enum LedgerError {
     Busy,
     #[error("the record exists already")]
     Exists,
+    #[error("the account is full")]
+    TooLarge,
+    #[error("more than {limit} events in one change")]
+    TooManyEvents { limit: usize },
     /// The committer has stopped: nothing is written any more until a restart.
     #[error("the committer has stopped")]
     Stopped,
     #[error("internal: could not {0}")]
     Internal(&'static str),
+}
+
+impl From<StoreError> for LedgerError {
+    /// Damage is not an outage: nobody should wait for it to pass.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Oversized { .. } | StoreError::Malformed { .. } => {
+                Self::Tampered(error.to_string())
+            }
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl LedgerError {
@@ -259,6 +277,8 @@ fn shared(error: Arc<LedgerError>) -> LedgerError {
             LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
             LedgerError::Busy => LedgerError::Busy,
             LedgerError::Exists => LedgerError::Exists,
+            LedgerError::TooLarge => LedgerError::TooLarge,
+            LedgerError::TooManyEvents { limit } => LedgerError::TooManyEvents { limit: *limit },
             LedgerError::Stopped => LedgerError::Stopped,
             LedgerError::Internal(what) => LedgerError::Internal(what),
             LedgerError::Token(error) => LedgerError::Token(error.clone()),

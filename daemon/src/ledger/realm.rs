@@ -55,19 +55,14 @@ pub async fn create(
         generation: 1,
         digest: seal::digest(&sealed),
     });
-    let head = Head::first(realm.clone(), now);
-    let batch = Batch {
-        parent: 0,
-        head: head
-            .row()
-            .map_err(|_| LedgerError::internal("encode the head"))?,
-        records: vec![(id, 1, sealed)],
-        members: vec![(id.bucket(BUCKET_BITS), list.encode())],
-        entries: Vec::new(),
-        bodies: Vec::new(),
-    };
+    let mut batch = Batch::after(0);
+    batch.members = vec![(id.bucket(BUCKET_BITS), list.encode())];
+    batch.records = vec![(id, 1, sealed)];
+    batch.head = Head::first(realm.clone(), now)
+        .row_over(&batch)
+        .map_err(|_| LedgerError::internal("encode the head"))?;
     store.commit(&batch).await.map_err(|error| match error {
-        CommitError::NotWritten(error) | CommitError::Unknown(error) => LedgerError::Store(error),
+        CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
         CommitError::LostRace => LedgerError::Store(StoreError::Refused {
             operation: "create the realm",
             problem: "the database is not empty".into(),
@@ -131,6 +126,9 @@ pub async fn verify(
         Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
             "the realm record does not open with this token's keys".into(),
         )),
+        Err(error @ custodyd_hsm::Error::UnsupportedVersion { .. }) => {
+            Err(LedgerError::Tampered(format!("the realm record: {error}")))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -233,7 +233,11 @@ impl Reader {
             })
             .await;
         let plaintext = match opened {
-            Err(error @ custodyd_hsm::Error::Tampered { .. }) => {
+            // A version that no custodyd has written into this database is damage as well.
+            Err(
+                error @ (custodyd_hsm::Error::Tampered { .. }
+                | custodyd_hsm::Error::UnsupportedVersion { .. }),
+            ) => {
                 return Err(tampered(&record, &error.to_string()));
             }
             opened => opened?,

@@ -74,6 +74,9 @@ pub enum Refused {
     #[error("at most {limit} {what} are kept for an account")]
     TooMany { what: &'static str, limit: usize },
 
+    #[error("the account is full; remove a secret, a device or a passkey first")]
+    AccountFull,
+
     #[error("there is no {0} by this name")]
     NotFound(&'static str),
     #[error("the device that asks can not be removed; sign out or use another device")]
@@ -121,6 +124,10 @@ impl From<LedgerError> for Refused {
                 retry_after: Duration::from_secs(1),
             },
             LedgerError::Exists => Self::AccountExists,
+            LedgerError::TooLarge => Self::AccountFull,
+            LedgerError::TooManyEvents { limit } => Self::Malformed(format!(
+                "a request may leave at most {limit} events; ask for less at once"
+            )),
             LedgerError::Internal(what) => Self::Internal(what),
             error @ (LedgerError::Store(_) | LedgerError::Stopped) => Self::StoreUnavailable(error),
         }

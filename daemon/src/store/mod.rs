@@ -64,6 +64,25 @@ pub struct Batch {
     pub bodies: Vec<(u64, BodyRow)>,
 }
 
+impl Batch {
+    /// An empty batch on top of a head.
+    #[must_use]
+    pub fn after(parent: u64) -> Self {
+        Self {
+            parent,
+            head: HeadRow {
+                seq: parent.saturating_add(1),
+                body: Vec::new(),
+                mac: Vec::new(),
+            },
+            records: Vec::new(),
+            members: Vec::new(),
+            entries: Vec::new(),
+            bodies: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{operation}: the database did not answer: {source}")]
@@ -76,6 +95,12 @@ pub enum StoreError {
     Oversized {
         operation: &'static str,
         limit: usize,
+    },
+    /// The rows are not of the kind that this store writes, or the file is damaged.
+    #[error("{operation}: {problem}")]
+    Malformed {
+        operation: &'static str,
+        problem: String,
     },
     #[error("{operation}: {problem}")]
     Refused {

@@ -1,8 +1,12 @@
 //! The embedded store: one SQLite file, one process.
 //!
-//! Called by the ledger only. The file is the adversary's: its schema is compared to ours at
-//! open (a trigger or a view would be their code in our transaction), lengths and types are
-//! bounded in SQL before a value reaches our memory, and nothing read here is believed.
+//! Called by the ledger only. The file is the adversary's: its schema is compared to ours by
+//! every connection that opens and watched by every commit (a trigger or a view would be their
+//! code in our transaction), lengths and types are bounded in SQL before a value reaches our
+//! memory, and nothing read here is believed.
+
+mod schema;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -18,16 +22,13 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Db};
 use tokio::sync::Mutex;
 
+use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
     MAX_SEALED, RecordRow, SealedRow, Store, StoreError,
 };
 use crate::ledger::Unverified;
 
-const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
-/// "cstd": marks the file as custodyd's (`PRAGMA application_id`).
-const APPLICATION_ID: i64 = 0x6373_7464;
 /// How long a statement waits for another process that holds the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 2;
@@ -45,7 +46,7 @@ impl Exclusive {
     /// # Errors
     /// When another process holds it, or the folder can not be written.
     pub fn take(database: &Path) -> Result<Self, StoreError> {
-        let path = database.with_extension("lock");
+        let path = Self::lock_of(database);
         let refused = |problem: String| StoreError::Refused {
             operation: "lock the database",
             problem,
@@ -68,6 +69,11 @@ impl Exclusive {
         })
     }
 
+    /// The file that stands for the right to open `database`.
+    pub(crate) fn lock_of(database: &Path) -> PathBuf {
+        database.with_extension("lock")
+    }
+
     #[must_use]
     pub fn database(&self) -> &Path {
         &self.database
@@ -78,7 +84,7 @@ impl Exclusive {
 pub struct Sqlite {
     readers: SqlitePool,
     /// The committer is the only writer; the mutex says so to the compiler.
-    writer: Mutex<Option<SqliteConnection>>,
+    writer: Mutex<Option<Writer>>,
     options: SqliteConnectOptions,
     _lock: Exclusive,
 }
@@ -107,16 +113,7 @@ impl Sqlite {
             .begin()
             .await
             .map_err(unavailable("create the tables"))?;
-        sqlx::raw_sql(SCHEMA)
-            .execute(&mut *made)
-            .await
-            .map_err(unavailable("create the tables"))?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-            "PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {APPLICATION_ID}"
-        )))
-        .execute(&mut *made)
-        .await
-        .map_err(unavailable("mark the database"))?;
+        schema::make(&mut made).await?;
         made.commit()
             .await
             .map_err(unavailable("create the tables"))?;
@@ -137,10 +134,7 @@ impl Sqlite {
             });
         }
         let options = options(&path)?;
-        let mut writer = SqliteConnection::connect_with(&options)
-            .await
-            .map_err(unavailable("open the database"))?;
-        check_schema(&mut writer).await?;
+        let writer = Writer::open(&options).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .min_connections(READERS)
@@ -148,6 +142,15 @@ impl Sqlite {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
+            // Whoever waits between two of our opens finds no connection that was not checked.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    let checked = schema::check(connection).await;
+                    checked
+                        .map(drop)
+                        .map_err(|e| sqlx::Error::Configuration(e.into()))
+                })
+            })
             .connect_with(options.clone().pragma("query_only", "ON"))
             .await
             .map_err(unavailable("open the database"))?;
@@ -175,76 +178,22 @@ fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
         .pragma("mmap_size", "0"))
 }
 
-/// The schema is the one thing in the file that SQLite itself obeys, so it is compared word by
-/// word: an added trigger, view, table or index, or an altered table, is refused.
-async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    const OPERATION: &str = "check the schema";
-    let refused = |problem: String| StoreError::Refused {
-        operation: OPERATION,
-        problem,
-    };
-    let (application,): (i64,) = sqlx::query_as("PRAGMA application_id")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(unavailable(OPERATION))?;
-    let (version,): (i64,) = sqlx::query_as("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(unavailable(OPERATION))?;
-    if application != APPLICATION_ID {
-        return Err(refused("the file is not a custodyd database".into()));
-    }
-    if version != SCHEMA_VERSION {
-        return Err(refused(format!(
-            "the database has schema {version}, this custodyd knows schema {SCHEMA_VERSION}"
-        )));
-    }
-    let found: Vec<(String,)> = sqlx::query_as(
-        "SELECT coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_autoindex_%' \
-         AND name NOT LIKE 'sqlite_stat%' ORDER BY rowid",
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(unavailable(OPERATION))?;
-    let mut expected = statements(SCHEMA);
-    for (statement,) in found {
-        let statement = normalized(&statement);
-        match expected.iter().position(|e| *e == statement) {
-            Some(at) => {
-                expected.remove(at);
-            }
-            None => {
-                return Err(refused(format!(
-                    "the schema holds something that custodyd did not make: {:.120}",
-                    statement
-                )));
-            }
+/// What SQLite answered, told apart: a file that is not one is damage, which trying again does
+/// not mend; everything else is an outage.
+fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    // SQLITE_CORRUPT and SQLITE_NOTADB; the low byte of an extended code is its primary code.
+    const DAMAGED: [i32; 2] = [11, 26];
+    move |source| {
+        let code = source.as_database_error().and_then(|error| error.code());
+        let code = code.and_then(|code| code.parse::<i32>().ok());
+        match code {
+            Some(code) if DAMAGED.contains(&(code & 0xff)) => StoreError::Malformed {
+                operation,
+                problem: format!("the database file is damaged: {source}"),
+            },
+            _ => StoreError::Unavailable { operation, source },
         }
     }
-    match expected.first() {
-        None => Ok(()),
-        Some(missing) => Err(refused(format!("missing from the schema: {missing:.120}"))),
-    }
-}
-
-fn statements(schema: &str) -> Vec<String> {
-    let code: Vec<&str> = schema
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("--"))
-        .collect();
-    code.join(" ")
-        .split(';')
-        .map(normalized)
-        .filter(|statement| !statement.is_empty())
-        .collect()
-}
-
-fn normalized(sql: &str) -> String {
-    sql.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| StoreError::Unavailable { operation, source }
 }
 
 /// A byte column selected as `CASE WHEN typeof(c)='blob' AND length(c)<=max THEN c END`:
@@ -265,7 +214,7 @@ fn unsigned(row: &SqliteRow, column: &str, operation: &'static str) -> Result<u6
     row.try_get::<i64, _>(column)
         .ok()
         .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| StoreError::Refused {
+        .ok_or_else(|| StoreError::Malformed {
             operation,
             problem: format!("{column} is not a non-negative number"),
         })
@@ -404,19 +353,16 @@ impl Store for Sqlite {
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
         let mut slot = self.writer.lock().await;
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => SqliteConnection::connect_with(&self.options)
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => Writer::open(&self.options)
                 .await
-                .map_err(|e| CommitError::NotWritten(unavailable("reopen the database")(e)))?,
+                .map_err(CommitError::NotWritten)?,
         };
-        let outcome = write(&mut connection, batch).await;
+        let outcome = writer.write(batch).await;
         // After a failure the connection's state is not known: the next commit opens another.
-        if !matches!(
-            outcome,
-            Err(CommitError::NotWritten(_) | CommitError::Unknown(_))
-        ) {
-            *slot = Some(connection);
+        if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
+            *slot = Some(writer);
         }
         outcome
     }
@@ -431,85 +377,9 @@ impl Store for Sqlite {
 
     async fn close(&self) {
         self.readers.close().await;
-        if let Some(connection) = self.writer.lock().await.take() {
+        if let Some(writer) = self.writer.lock().await.take() {
             // The last connection that closes folds the WAL back into the file.
-            let _ = connection.close().await;
+            writer.close().await;
         }
     }
-}
-
-/// After a crash here: before COMMIT returns, either nothing or everything of the batch is in
-/// the file (WAL, synchronous=FULL); after it returned, everything is.
-async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), CommitError> {
-    let failed = |operation| move |e| CommitError::NotWritten(unavailable(operation)(e));
-    let mut transaction = connection
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(failed("begin"))?;
-    let moved = sqlx::query(
-        "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
-         WHERE EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head)) \
-         ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
-    )
-    .bind(signed(batch.head.seq))
-    .bind(&batch.head.body)
-    .bind(&batch.head.mac)
-    .bind(signed(batch.parent))
-    .execute(&mut *transaction)
-    .await
-    .map_err(failed("move the head"))?;
-    if moved.rows_affected() != 1 {
-        return Err(CommitError::LostRace);
-    }
-    rows(batch)
-        .build()
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("write the rows"))?;
-    transaction
-        .commit()
-        .await
-        .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
-}
-
-/// Every row of a batch in one text of several statements: each statement that is sent by
-/// itself costs two thread hops, and a commit has little else to do.
-fn rows(batch: &Batch) -> QueryBuilder<Db> {
-    let mut query = QueryBuilder::new("");
-    if !batch.records.is_empty() {
-        query.push("INSERT INTO records (id, generation, sealed) ");
-        query.push_values(&batch.records, |mut row, (id, generation, sealed)| {
-            row.push_bind(id.as_bytes().as_slice())
-                .push_bind(signed(*generation))
-                .push_bind(sealed.as_slice());
-        });
-        query.push(
-            " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed;",
-        );
-    }
-    if !batch.members.is_empty() {
-        query.push("INSERT INTO bucket_members (bucket, members) ");
-        query.push_values(&batch.members, |mut row, (bucket, members)| {
-            row.push_bind(i64::from(*bucket))
-                .push_bind(members.as_slice());
-        });
-        query.push(" ON CONFLICT (bucket) DO UPDATE SET members = excluded.members;");
-    }
-    if !batch.entries.is_empty() {
-        query.push("INSERT INTO log_entries (idx, leaf) ");
-        query.push_values(&batch.entries, |mut row, (index, leaf)| {
-            row.push_bind(signed(*index)).push_bind(leaf.as_slice());
-        });
-        query.push(";");
-    }
-    if !batch.bodies.is_empty() {
-        query.push("INSERT INTO log_bodies (idx, salt, body) ");
-        query.push_values(&batch.bodies, |mut row, (index, body)| {
-            row.push_bind(signed(*index))
-                .push_bind(body.salt.as_slice())
-                .push_bind(body.body.as_slice());
-        });
-        query.push(";");
-    }
-    query
 }

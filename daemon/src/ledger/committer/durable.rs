@@ -1,0 +1,51 @@
+//! Making a batch durable, until its outcome is known.
+//!
+//! Called by the committer, once for each batch. A commit can fail in two ways that look alike:
+//! nothing was written, or everything was and the answer was lost. Must never call a batch
+//! failed once a try of it may be durable: its guesses may be charged, its answers not given.
+
+use std::time::Duration;
+
+use super::Failure;
+use crate::ledger::LedgerError;
+use crate::store::{Batch, CommitError, Store};
+
+const ATTEMPTS: u32 = 5;
+
+/// Writes the batch. The identical batch is written again after a failure: its head names its
+/// content, so whichever try arrived, it is found to be ours.
+pub(super) async fn write(
+    store: &dyn Store,
+    batch: &Batch,
+    first_wait: Duration,
+) -> Result<(), Failure> {
+    let mut wait = first_wait;
+    // Set by the first try whose outcome is not known, and never taken back: even where the
+    // head shows our parent, what a failed sync left in the file may come back after a crash.
+    let mut unsure = None;
+    let mut refused = None;
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        match store.commit(batch).await {
+            Ok(()) => return Ok(()),
+            Err(CommitError::NotWritten(error)) => refused = Some(error),
+            Err(error) => unsure = Some(error),
+        }
+        let Some(reason) = &unsure else { continue };
+        match store.head().await.map(|row| row.examine()) {
+            Ok(Some(row)) if row == batch.head => return Ok(()),
+            Ok(Some(row)) if row.seq == batch.parent => {}
+            // Another head: somebody else writes, or wrote over ours.
+            Ok(_) => return Err(Failure::fatal(reason)),
+            Err(_) => {}
+        }
+    }
+    match (unsure, refused) {
+        (None, Some(error)) => Err(Failure::from(LedgerError::from(error))),
+        (Some(reason), _) => Err(Failure::fatal(&reason)),
+        (None, None) => Err(Failure::internal("try a commit")),
+    }
+}

@@ -1,0 +1,133 @@
+//! One account in the middle of a batch: the decisions that ran on it, and whom to answer.
+//!
+//! Called by the committer only. What a decision proposes stands here or is refused here, by
+//! itself: nothing that one account does may fail the batch of all.
+
+use std::sync::Arc;
+
+use custodyd_hsm::{RecordId, seal};
+use custodyd_policies::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::account::Account;
+use crate::ledger::journal::{self, NewEvent};
+use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
+use crate::store::Batch;
+
+/// Events of one change.
+pub(crate) const MAX_EVENTS: usize = 64;
+/// What the ledger itself still writes into an envelope: three numbers.
+const NUMBERS: usize = 128;
+/// No account is larger.
+pub(crate) const HARD_LIMIT: usize = seal::MAX_PLAINTEXT - NUMBERS;
+/// No account becomes larger by something that it keeps. The room above is for what passes: an
+/// owner whose account is full can still sign in, be charged for guesses, and remove things.
+pub(crate) const SOFT_LIMIT: usize = seal::MAX_PLAINTEXT - (16 << 10);
+
+pub(super) type Reply = oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>>;
+
+pub(super) struct Working {
+    pub(super) account: Account,
+    /// Generation, events and last log entry of the state that the batch began with.
+    began: (u64, u64, Option<u64>),
+    events: Vec<NewEvent>,
+    /// The changes of the batch that this account's commit answers.
+    replies: Vec<Reply>,
+}
+
+impl Working {
+    pub(super) fn new(account: Account) -> Self {
+        let trail = &account.trail;
+        Self {
+            began: (account.generation, trail.count, trail.last_index),
+            account,
+            events: Vec::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    /// Runs a decision on a copy and keeps the copy if both the decision and the limits say so.
+    pub(super) fn decide(&mut self, decide: Decide, reply: Reply, now: Timestamp) {
+        let mut proposed = self.account.clone();
+        let mut noted = Journal::default();
+        if !decide(&mut proposed, Moment { now }, &mut noted) {
+            let _ = reply.send(Ok(None));
+            return;
+        }
+        proposed.forget_expired(now);
+        match within_limits(&self.account, &proposed, &noted.0) {
+            Ok(()) => {
+                self.account = proposed;
+                self.events.append(&mut noted.0);
+                self.replies.push(reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(Arc::new(error)));
+            }
+        }
+    }
+
+    /// Gives the account its generation, and its events their numbers and their places in the
+    /// log. May be run again for another place: it begins with what the batch began with.
+    pub(super) fn number(
+        &mut self,
+        record: &RecordId,
+        size: &mut u64,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<(), LedgerError> {
+        let (generation, count, last_index) = self.began;
+        self.account.generation = generation + 1;
+        self.account.trail.count = count;
+        self.account.trail.last_index = last_index;
+        for event in &self.events {
+            let made = journal::append(&mut self.account, record, *size, now, event.clone())?;
+            batch.entries.push((*size, made.leaf));
+            batch.bodies.push((*size, made.body));
+            *size += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(self, record: RecordId, digest: [u8; 32]) {
+        let loaded = Loaded {
+            account: Arc::new(self.account),
+            record,
+            digest,
+        };
+        for reply in self.replies {
+            let _ = reply.send(Ok(Some(loaded.clone())));
+        }
+    }
+
+    pub(super) fn refuse(self, error: &Arc<LedgerError>) {
+        for reply in self.replies {
+            let _ = reply.send(Err(Arc::clone(error)));
+        }
+    }
+}
+
+fn within_limits(
+    before: &Account,
+    proposed: &Account,
+    events: &[NewEvent],
+) -> Result<(), LedgerError> {
+    let size = |account: &Account| {
+        let size = account.encoded_len();
+        size.map_err(|_| LedgerError::internal("encode an envelope"))
+    };
+    if events.len() > MAX_EVENTS {
+        return Err(LedgerError::TooManyEvents { limit: MAX_EVENTS });
+    }
+    let keeps = events.iter().any(|event| event.kind.keeps_something());
+    let limit = if keeps { SOFT_LIMIT } else { HARD_LIMIT };
+    let proposed = size(proposed)?;
+    if proposed > limit && proposed > size(before)? {
+        return Err(LedgerError::TooLarge);
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Every failure of the database, twice: lost, and done but its answer lost.
+//!
+//! The real committer, reader and SQLite; between them a store that fails by a script, and a
+//! custody in memory. What must hold: nothing is answered `Ok` that is not durable after a
+//! restart; nothing is refused that is, unless the committer stopped; N charges cost N; events
+//! are numbered without gaps; after a stop, a restart serves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod broken;
+mod limits;
+mod rig;
+
+use proptest::prelude::*;
+
+use self::broken::{Commit, Script};
+use self::rig::Rig;
+use super::LedgerError;
+
+#[tokio::test]
+async fn without_a_fault_n_charges_cost_n() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    assert_eq!(rig.burst(&[a, b, a, a]).await, 4);
+    rig.check().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_may_be_durable_is_never_called_failed() {
+    // Written, its answer lost, the head unreadable; then the disk is full for ever.
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    let commits = [&[Commit::AnswerLost][..], &[Commit::Full; 8]].concat();
+    rig.script(Script::new(&commits, &[false; 5], &[]));
+    let answer = rig.one(a).await;
+    assert!(matches!(answer, Err(LedgerError::Stopped)), "{answer:?}");
+    rig.restart().await;
+    assert_eq!(rig.durable(a).await, 1);
+    rig.check().await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_known_again_even_after_a_full_disk() {
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    let commits = [Commit::AnswerLost, Commit::Full, Commit::Honest];
+    rig.script(Script::new(&commits, &[false, false, true], &[]));
+    assert_eq!(rig.one(a).await.unwrap(), 1);
+    rig.check().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_one_batch_and_the_next_is_served() {
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    rig.script(Script::new(&[Commit::Full; 5], &[], &[]));
+    let answer = rig.one(a).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    assert_eq!(rig.durable(a).await, 0);
+    assert_eq!(rig.one(a).await.unwrap(), 1);
+    rig.check().await;
+}
+
+#[tokio::test]
+async fn anothers_batch_of_the_same_number_size_and_second_is_not_taken_for_ours() {
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    rig.script(Script::new(&[Commit::Overtaken], &[], &[]));
+    let answer = rig.one(a).await;
+    assert!(matches!(answer, Err(LedgerError::Stopped)), "{answer:?}");
+    assert!(rig.has_stopped().await);
+}
+
+#[tokio::test]
+async fn a_lost_race_stops_the_committer() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    rig.one(a).await.unwrap();
+    rig.overtake().await;
+    let answer = rig.one(b).await;
+    assert!(matches!(answer, Err(LedgerError::Stopped)), "{answer:?}");
+    assert!(rig.has_stopped().await);
+}
+
+/// Steps of a run: which accounts are charged at once.
+fn steps() -> impl Strategy<Value = Vec<Vec<usize>>> {
+    prop::collection::vec(prop::collection::vec(0usize..2, 1..4), 1..5)
+}
+
+/// Faults come in runs, longer than the committer's patience at times.
+fn faults() -> impl Strategy<Value = Vec<Commit>> {
+    let one = prop_oneof![
+        Just(Commit::Honest),
+        Just(Commit::Lost),
+        Just(Commit::AnswerLost),
+        Just(Commit::Full),
+    ];
+    prop::collection::vec((one, 1usize..6), 0..6).prop_map(|runs| {
+        let runs = runs.iter().map(|(fault, times)| vec![*fault; *times]);
+        runs.flatten().collect()
+    })
+}
+
+fn reads(success: f64) -> impl Strategy<Value = Vec<bool>> {
+    prop::collection::vec(prop::bool::weighted(success), 0..24)
+}
+
+#[test]
+fn whatever_fails_answers_and_database_agree() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let fresh = runtime.block_on(Rig::new());
+    let mut cases = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(128));
+    let scripts = (faults(), reads(0.3), reads(0.9));
+    cases
+        .run(&(steps(), scripts), |(steps, (commits, heads, reads))| {
+            runtime.block_on(async {
+                let mut rig = fresh.copy().await;
+                rig.script(Script::new(&commits, &heads, &reads));
+                for step in steps {
+                    let accounts: Vec<_> = step.iter().map(|at| rig.accounts[*at]).collect();
+                    rig.burst(&accounts).await;
+                    if rig.has_stopped().await {
+                        rig.restart().await;
+                    }
+                }
+                rig.check().await;
+            });
+            Ok(())
+        })
+        .unwrap();
+}

@@ -1,0 +1,203 @@
+//! A database and a token that fail by a script.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use custodyd_hsm::software::SoftCustody;
+use custodyd_hsm::{
+    Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey, RecordId,
+    Result as TokenResult, Secret, TokenDescription,
+};
+
+use crate::ledger::Unverified;
+use crate::store::{Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError};
+
+/// How a commit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Commit {
+    Honest,
+    /// Nothing is written and nobody knows.
+    Lost,
+    /// Everything is written and nobody knows.
+    AnswerLost,
+    /// Nothing is written, and that is known.
+    Full,
+    /// Another batch of the same number is written instead, and nobody knows.
+    Overtaken,
+}
+
+/// What happens next; once used up, nothing fails.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    pub(super) commits: VecDeque<Commit>,
+    /// Whether each read of the head succeeds.
+    pub(super) heads: VecDeque<bool>,
+    /// Whether each other read does.
+    pub(super) reads: VecDeque<bool>,
+}
+
+impl Script {
+    pub(super) fn new(commits: &[Commit], heads: &[bool], reads: &[bool]) -> Self {
+        Self {
+            commits: commits.to_vec().into(),
+            heads: heads.to_vec().into(),
+            reads: reads.to_vec().into(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Faulty {
+    pub(super) inner: Sqlite,
+    pub(super) script: Mutex<Script>,
+}
+
+fn failed(operation: &'static str) -> StoreError {
+    StoreError::Refused {
+        operation,
+        problem: "by the script".into(),
+    }
+}
+
+impl Faulty {
+    fn read(&self) -> Result<(), StoreError> {
+        answers(self.script.lock().unwrap().reads.pop_front())
+    }
+}
+
+fn answers(next: Option<bool>) -> Result<(), StoreError> {
+    match next {
+        Some(false) => Err(failed("read")),
+        _ => Ok(()),
+    }
+}
+
+/// A batch that only its content tells from `batch`.
+fn other(batch: &Batch) -> Batch {
+    let mut other = Batch::after(batch.parent);
+    let text = String::from_utf8(batch.head.body.clone()).unwrap();
+    let at = text.find("\"content\":\"").unwrap() + 11;
+    let body = format!("{}{}{}", &text[..at], "A".repeat(43), &text[at + 43..]);
+    other.head.body = body.into_bytes();
+    other
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn record(
+        &self,
+        id: &RecordId,
+        bucket: u32,
+    ) -> Result<Unverified<RecordRow>, StoreError> {
+        self.read()?;
+        self.inner.record(id, bucket).await
+    }
+
+    async fn members(
+        &self,
+        buckets: &[u32],
+    ) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        self.read()?;
+        self.inner.members(buckets).await
+    }
+
+    async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        answers(self.script.lock().unwrap().heads.pop_front())?;
+        self.inner.head().await
+    }
+
+    async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError> {
+        self.read()?;
+        self.inner.event(index).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        let next = self.script.lock().unwrap().commits.pop_front();
+        match next.unwrap_or(Commit::Honest) {
+            Commit::Honest => self.inner.commit(batch).await,
+            Commit::Lost => Err(CommitError::Unknown(failed("commit"))),
+            Commit::AnswerLost => {
+                self.inner.commit(batch).await?;
+                Err(CommitError::Unknown(failed("commit")))
+            }
+            Commit::Full => Err(CommitError::NotWritten(failed("write"))),
+            Commit::Overtaken => {
+                self.inner.commit(&other(batch)).await?;
+                Err(CommitError::Unknown(failed("commit")))
+            }
+        }
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// A token in memory; one of its next derivations may be refused.
+struct Token {
+    inner: SoftCustody,
+    refuse: Arc<AtomicUsize>,
+}
+
+impl Custody for Token {
+    fn current(&self, purpose: KeyPurpose) -> TokenResult<KeyId> {
+        self.inner.current(purpose)
+    }
+    fn holds(&self, key: KeyId) -> TokenResult<bool> {
+        self.inner.holds(key)
+    }
+    fn hmac(&mut self, key: KeyId, message: &[u8]) -> TokenResult<Secret<32>> {
+        let wrap = key.purpose == KeyPurpose::Wrap;
+        if wrap && self.refuse.load(Ordering::SeqCst) > 0 {
+            // Counts down to the one that fails.
+            if self.refuse.fetch_sub(1, Ordering::SeqCst) == 1 {
+                return Err(Error::Invalid {
+                    what: "test",
+                    reason: "this record".into(),
+                });
+            }
+        }
+        self.inner.hmac(key, message)
+    }
+    fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> TokenResult<[u8; 64]> {
+        self.inner.sign(key, digest)
+    }
+    fn public_key(&mut self, key: KeyId) -> TokenResult<PublicKey> {
+        self.inner.public_key(key)
+    }
+    fn random(&mut self, out: &mut [u8]) -> TokenResult<()> {
+        self.inner.random(out)
+    }
+    fn inventory(&mut self) -> TokenResult<Vec<KeyReport>> {
+        self.inner.inventory()
+    }
+    fn probe(&mut self) -> TokenResult<()> {
+        self.inner.probe()
+    }
+}
+
+pub(super) struct Tokens(pub(super) Arc<AtomicUsize>);
+
+impl Backend for Tokens {
+    fn open(&self) -> TokenResult<Box<dyn Custody>> {
+        Ok(Box::new(Token {
+            inner: SoftCustody::new(),
+            refuse: Arc::clone(&self.0),
+        }))
+    }
+    fn describe(&self) -> TokenDescription {
+        TokenDescription::default()
+    }
+    fn inspect(&self) -> TokenResult<Vec<KeyReport>> {
+        Ok(Vec::new())
+    }
+    fn provision(&self, _dry_run: bool) -> TokenResult<ProvisionReport> {
+        Ok(ProvisionReport::default())
+    }
+}

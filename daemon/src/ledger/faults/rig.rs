@@ -1,0 +1,305 @@
+//! A ledger over a database and a token that fail, and the book-keeping: what was answered,
+//! against what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use custodyd_hsm::{AccountId, AppId, Pool, PoolOptions, RealmName, SecretBytes};
+use custodyd_policies::Timestamp;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::broken::{Faulty, Script, Tokens};
+use crate::account::Account;
+use crate::clock::Clock;
+use crate::ledger::{
+    Committer, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, QUEUE, Reader, realm,
+};
+use crate::store::{Batch, Exclusive, Sqlite, Store};
+
+/// One life of the ledger.
+struct Serving {
+    ledger: Ledger,
+    store: Arc<Faulty>,
+    committer: JoinHandle<Result<(), LedgerError>>,
+}
+
+/// What is known of one account's charges.
+#[derive(Default, Clone, Debug)]
+struct Book {
+    /// Answered `Ok`: durable, whatever happens.
+    answered: u64,
+    /// Answered that the committer stopped: durable or not.
+    unknown: u64,
+    numbers: BTreeSet<u64>,
+}
+
+pub(super) struct Rig {
+    dir: TempDir,
+    pool: Pool,
+    refuse: Arc<AtomicUsize>,
+    serving: Option<Serving>,
+    books: BTreeMap<AccountId, Book>,
+    pub(super) accounts: [AccountId; 2],
+}
+
+pub(super) fn app() -> AppId {
+    AppId::parse("notes").unwrap()
+}
+
+fn realm_name() -> RealmName {
+    RealmName::parse("realm.example").unwrap()
+}
+
+pub(super) fn account(id: AccountId) -> Account {
+    let key = SecretBytes::from(vec![7; 32]);
+    Account::new(realm_name(), app(), id, Timestamp(1000), key)
+}
+
+/// What a guess costs: it raises a number in the account and is an event.
+pub(super) fn charge(
+    account: &mut Account,
+    _: Moment,
+    journal: &mut Journal,
+) -> Result<u64, LedgerError> {
+    account.session_epoch += 1;
+    journal.note(NewEvent::new(EventKind::PinCharged));
+    Ok(account.session_epoch)
+}
+
+impl Rig {
+    pub(super) async fn new() -> Self {
+        let refuse = Arc::new(AtomicUsize::new(0));
+        let backend = Arc::new(Tokens(Arc::clone(&refuse)));
+        let options = PoolOptions {
+            threads: 1,
+            ..PoolOptions::default()
+        };
+        let mut rig = Self {
+            dir: tempfile::tempdir().unwrap(),
+            pool: Pool::start(backend, options).unwrap(),
+            refuse,
+            serving: None,
+            books: BTreeMap::new(),
+            accounts: [AccountId([1; 16]), AccountId([2; 16])],
+        };
+        let lock = Exclusive::take(&rig.file()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
+        realm::create(&store, &rig.pool, &realm_name(), Timestamp(1000))
+            .await
+            .unwrap();
+        store.close().await;
+        drop(store);
+        rig.serve(Script::default()).await;
+        for id in rig.accounts {
+            rig.ledger()
+                .create(account(id), |_, _, journal| {
+                    journal.note(NewEvent::new(EventKind::AccountCreated));
+                    Ok::<_, LedgerError>(())
+                })
+                .await
+                .unwrap();
+            rig.books.insert(id, Book::default());
+        }
+        rig.stop().await;
+        rig.serve(Script::default()).await;
+        rig
+    }
+
+    /// The same realm as this one is now, elsewhere; this one must rest meanwhile.
+    pub(super) async fn copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for suffix in ["", "-wal"] {
+            let name = format!("a.sqlite{suffix}");
+            if self.dir.path().join(&name).exists() {
+                std::fs::copy(self.dir.path().join(&name), dir.path().join(&name)).unwrap();
+            }
+        }
+        let mut copy = Self {
+            dir,
+            pool: self.pool.clone(),
+            refuse: Arc::clone(&self.refuse),
+            serving: None,
+            books: self.books.clone(),
+            accounts: self.accounts,
+        };
+        copy.serve(Script::default()).await;
+        copy
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("a.sqlite")
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.serving.as_ref().unwrap().ledger
+    }
+
+    pub(super) fn script(&self, script: Script) {
+        *self.serving.as_ref().unwrap().store.script.lock().unwrap() = script;
+    }
+
+    /// The wrap key's `nth` use from now fails, with a fault of that record alone.
+    pub(super) fn refuse_derivation(&self, nth: usize) {
+        self.refuse.store(nth, Ordering::SeqCst);
+    }
+
+    /// As `startup::open`, with a store that begins to fail only afterwards.
+    async fn serve(&mut self, script: Script) {
+        let lock = Exclusive::take(&self.file()).unwrap();
+        let faulty = Arc::new(Faulty {
+            inner: Sqlite::open(lock).await.unwrap(),
+            script: Mutex::default(),
+        });
+        let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+        let head = realm::verify(&store, &self.pool, &realm_name())
+            .await
+            .unwrap();
+        let clock = Arc::new(Clock::default());
+        let reader = Arc::new(Reader::new(store, self.pool.clone(), realm_name()));
+        let (changes, queue) = mpsc::channel(QUEUE);
+        let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
+        committer.wait_at_first(Duration::from_micros(10));
+        *faulty.script.lock().unwrap() = script;
+        self.serving = Some(Serving {
+            ledger: Ledger::new(reader, changes, clock),
+            store: faulty,
+            committer: tokio::spawn(committer.run(queue)),
+        });
+    }
+
+    async fn stop(&mut self) -> Script {
+        let serving = self.serving.take().unwrap();
+        drop(serving.ledger);
+        let _ = serving.committer.await;
+        serving.store.close().await;
+        let script = std::mem::take(&mut *serving.store.script.lock().unwrap());
+        assert_eq!(
+            Arc::strong_count(&serving.store),
+            1,
+            "somebody holds the store"
+        );
+        script
+    }
+
+    /// The daemon ends and starts again; whatever was still to fail, fails then.
+    pub(super) async fn restart(&mut self) {
+        let script = self.stop().await;
+        self.serve(Script::default()).await;
+        for id in self.accounts {
+            let durable = self.durable(id).await;
+            let book = self.books.get_mut(&id).unwrap();
+            let most = book.answered + book.unknown;
+            assert!(
+                (book.answered..=most).contains(&durable),
+                "{durable}: {book:?}"
+            );
+            book.answered = durable;
+            book.unknown = 0;
+        }
+        self.script(script);
+    }
+
+    pub(super) async fn has_stopped(&self) -> bool {
+        // The committer answers before it ends.
+        tokio::task::yield_now().await;
+        self.serving.as_ref().unwrap().committer.is_finished()
+    }
+
+    pub(super) async fn one(&mut self, id: AccountId) -> Result<u64, LedgerError> {
+        let charged = self.charge(id).await;
+        self.book(id, &charged);
+        charged
+    }
+
+    async fn charge(&self, id: AccountId) -> Result<u64, LedgerError> {
+        let loaded = self.ledger().load(&app(), id).await?;
+        let loaded = loaded.unwrap();
+        Ok(self.ledger().commit(loaded, charge).await?.0)
+    }
+
+    /// Charges all at once, so that they share batches; returns how many were answered `Ok`.
+    pub(super) async fn burst(&mut self, accounts: &[AccountId]) -> usize {
+        let charges = accounts.iter().map(|id| self.charge(*id));
+        let answers = futures_util::future::join_all(charges).await;
+        for (id, answer) in accounts.iter().zip(&answers) {
+            self.book(*id, answer);
+        }
+        answers.iter().filter(|answer| answer.is_ok()).count()
+    }
+
+    pub(super) fn book(&mut self, id: AccountId, answer: &Result<u64, LedgerError>) {
+        let book = self.books.get_mut(&id).unwrap();
+        match answer {
+            Ok(number) => {
+                book.answered += 1;
+                assert!(book.numbers.insert(*number), "charge {number} sold twice");
+            }
+            Err(LedgerError::Stopped) => book.unknown += 1,
+            // Refused by a committer that goes on: it must never have happened.
+            Err(LedgerError::Store(_)) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// Another writer moves the head.
+    pub(super) async fn overtake(&self) {
+        let inner = &self.serving.as_ref().unwrap().store.inner;
+        let row = inner.head().await.unwrap().examine().unwrap();
+        let mut batch = Batch::after(row.seq);
+        batch.head.body = row.body;
+        inner.commit(&batch).await.unwrap();
+    }
+
+    pub(super) async fn durable(&self, id: AccountId) -> u64 {
+        let loaded = self.ledger().load(&app(), id).await.unwrap().unwrap();
+        loaded.account.session_epoch
+    }
+
+    /// With every fault behind us: it serves, and a fresh start finds exactly what was answered.
+    pub(super) async fn check(mut self) {
+        self.script(Script::default());
+        if self.has_stopped().await {
+            self.restart().await;
+        }
+        let all: Vec<_> = self.accounts.into();
+        assert_eq!(self.burst(&all).await, all.len(), "it does not serve");
+        self.restart().await;
+        let mut entries = BTreeSet::new();
+        for id in self.accounts {
+            let loaded = self.ledger().load(&app(), id).await.unwrap().unwrap();
+            let account = &loaded.account;
+            assert_eq!(account.session_epoch, self.books[&id].answered);
+            // One event for the account's creation, one for each charge, one generation each
+            // at the most, and every one opens as what its number says.
+            assert_eq!(account.trail.count, 1 + account.session_epoch);
+            assert!(account.generation <= account.trail.count);
+            let page = self
+                .ledger()
+                .events(&loaded, None, usize::MAX)
+                .await
+                .unwrap();
+            let numbers: Vec<u64> = page.events.iter().rev().map(|event| event.number).collect();
+            let expected: Vec<u64> = (1..=account.trail.count).collect();
+            assert_eq!(numbers, expected);
+            entries.extend(page.events.iter().filter_map(|event| event.previous));
+            entries.extend(account.trail.last_index);
+        }
+        // Together the accounts' events are the whole log: no entry is nobody's.
+        let expected: BTreeSet<u64> = (0..entries.len() as u64).collect();
+        assert_eq!(entries, expected);
+        let beyond = self
+            .serving
+            .as_ref()
+            .unwrap()
+            .store
+            .inner
+            .event(entries.len() as u64);
+        assert!(beyond.await.unwrap().examine().is_none());
+        self.stop().await;
+    }
+}

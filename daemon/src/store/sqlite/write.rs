@@ -1,0 +1,270 @@
+//! Writing: one batch, one transaction, on the one connection that writes.
+//!
+//! Called by `Sqlite::commit`. Holds the schema's change counter as of its check and demands it
+//! in every transaction, so that a trigger made while we run never acts in one of ours.
+
+use sqlx::query_builder::Separated;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection as _, QueryBuilder, Sqlite as Db};
+
+use super::super::{Batch, CommitError, StoreError};
+use super::schema::{self, Checked};
+use super::{signed, unavailable};
+
+/// Rows of one INSERT. SQLite takes 32,766 variables in a statement, a row has at most three.
+const ROWS: usize = 1000;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: SqliteConnection,
+    schema: Checked,
+}
+
+impl Writer {
+    /// Opens the file and refuses any schema that is not exactly ours.
+    pub(super) async fn open(options: &SqliteConnectOptions) -> Result<Self, StoreError> {
+        let mut connection = SqliteConnection::connect_with(options)
+            .await
+            .map_err(unavailable("open the database"))?;
+        let schema = schema::check(&mut connection).await?;
+        Ok(Self { connection, schema })
+    }
+
+    /// After a crash here: before COMMIT returns, either nothing or everything of the batch is
+    /// in the file (WAL, synchronous=FULL); after it returned, everything is.
+    pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let failed = |operation| move |e| CommitError::NotWritten(unavailable(operation)(e));
+        let mut transaction = self
+            .connection
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(failed("begin"))?;
+        // The schema's counter stands in the file's header, under this transaction's lock. It is
+        // asked in the statement that moves the head, because each statement costs thread hops.
+        let moved = sqlx::query(
+            "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
+             WHERE (EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head))) \
+             AND (SELECT schema_version FROM pragma_schema_version) = ?5 \
+             ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
+        )
+        .bind(signed(batch.head.seq))
+        .bind(&batch.head.body)
+        .bind(&batch.head.mac)
+        .bind(signed(batch.parent))
+        .bind(self.schema.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("move the head"))?;
+        if moved.rows_affected() != 1 {
+            let found = schema::check(&mut transaction).await;
+            return Err(match found {
+                Err(altered) => CommitError::NotWritten(altered),
+                Ok(found) if found != self.schema => CommitError::NotWritten(StoreError::Refused {
+                    operation: "check the schema",
+                    problem: "the schema was touched while custodyd runs; it is checked again"
+                        .into(),
+                }),
+                Ok(_) => CommitError::LostRace,
+            });
+        }
+        rows(batch)
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write the rows"))?;
+        transaction
+            .commit()
+            .await
+            .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+    }
+
+    /// The last connection that closes folds the WAL back into the file.
+    pub(super) async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+}
+
+/// Every row of a batch in one text of several statements: each statement that is sent by
+/// itself costs two thread hops, and a commit has little else to do. The bound on variables
+/// holds for each statement of the text, so many rows become several statements.
+fn rows(batch: &Batch) -> QueryBuilder<Db> {
+    let mut query = QueryBuilder::new("");
+    insert(
+        &mut query,
+        "INSERT INTO records (id, generation, sealed) ",
+        &batch.records,
+        |row, (id, generation, sealed)| {
+            row.push_bind(id.as_bytes().as_slice())
+                .push_bind(signed(*generation))
+                .push_bind(sealed.as_slice());
+        },
+        " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed;",
+    );
+    insert(
+        &mut query,
+        "INSERT INTO bucket_members (bucket, members) ",
+        &batch.members,
+        |row, (bucket, members)| {
+            row.push_bind(i64::from(*bucket))
+                .push_bind(members.as_slice());
+        },
+        " ON CONFLICT (bucket) DO UPDATE SET members = excluded.members;",
+    );
+    insert(
+        &mut query,
+        "INSERT INTO log_entries (idx, leaf) ",
+        &batch.entries,
+        |row, (index, leaf)| {
+            row.push_bind(signed(*index)).push_bind(leaf.as_slice());
+        },
+        ";",
+    );
+    insert(
+        &mut query,
+        "INSERT INTO log_bodies (idx, salt, body) ",
+        &batch.bodies,
+        |row, (index, body)| {
+            row.push_bind(signed(*index))
+                .push_bind(body.salt.as_slice())
+                .push_bind(body.body.as_slice());
+        },
+        ";",
+    );
+    query
+}
+
+fn insert<T>(
+    query: &mut QueryBuilder<Db>,
+    into: &'static str,
+    rows: &[T],
+    bind: impl Fn(&mut Separated<'_, Db, &'static str>, &T),
+    end: &'static str,
+) {
+    for rows in rows.chunks(ROWS) {
+        query.push(into);
+        query.push_values(rows, |mut row, values| bind(&mut row, values));
+        query.push(end);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use custodyd_hsm::RecordId;
+    use sqlx::{AssertSqlSafe, Row as _};
+
+    use super::super::{Exclusive, Sqlite};
+    use super::*;
+    use crate::store::{BodyRow, HeadRow, Store as _};
+
+    fn batch(parent: u64, rows: u64) -> Batch {
+        let id = |n: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            RecordId(id)
+        };
+        let body = |n: u64| BodyRow {
+            salt: n.to_be_bytes().to_vec(),
+            body: vec![7; 8],
+        };
+        Batch {
+            parent,
+            head: HeadRow {
+                seq: parent + 1,
+                body: vec![1],
+                mac: Vec::new(),
+            },
+            records: (0..rows).map(|n| (id(n), parent + 1, vec![2; 8])).collect(),
+            members: (0..rows as u32).map(|n| (n, vec![3; 8])).collect(),
+            entries: (0..rows)
+                .map(|n| (parent * rows + n, n.to_be_bytes().to_vec()))
+                .collect(),
+            bodies: (0..rows).map(|n| (parent * rows + n, body(n))).collect(),
+        }
+    }
+
+    async fn admin(file: &std::path::Path) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(file);
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+
+    async fn count(admin: &mut SqliteConnection, sql: &str) -> i64 {
+        sqlx::query(AssertSqlSafe(sql))
+            .fetch_one(admin)
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    #[tokio::test]
+    async fn a_batch_with_more_rows_than_a_statement_has_variables_is_written_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.sqlite");
+        let store = Sqlite::create(Exclusive::take(&file).unwrap())
+            .await
+            .unwrap();
+        // 32,766 variables are 10,922 rows of three.
+        let rows = 16_500;
+        store.commit(&batch(0, rows)).await.unwrap();
+        store.commit(&batch(1, rows)).await.unwrap();
+        let mut admin = admin(&file).await;
+        assert_eq!(
+            count(
+                &mut admin,
+                "SELECT count(*) FROM records WHERE generation = 2"
+            )
+            .await,
+            16_500
+        );
+        for table in ["log_entries", "log_bodies"] {
+            let sql = format!("SELECT count(DISTINCT idx) FROM {table}");
+            assert_eq!(count(&mut admin, &sql).await, 33_000, "{table}");
+        }
+        // Each row holds its own values, across the statements' borders.
+        let torn = "SELECT count(*) FROM log_entries e JOIN log_bodies b USING (idx) WHERE e.leaf <> b.salt";
+        assert_eq!(count(&mut admin, torn).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_trigger_made_while_we_run_never_acts_and_a_vacuum_harms_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.sqlite");
+        let store = Sqlite::create(Exclusive::take(&file).unwrap())
+            .await
+            .unwrap();
+        store.commit(&batch(0, 2)).await.unwrap();
+        let mut admin = admin(&file).await;
+        let trigger = "CREATE TRIGGER sqliteXstat AFTER UPDATE ON records \
+                       BEGIN INSERT INTO log_tiles VALUES (1, 1, x'01') ON CONFLICT DO NOTHING; END";
+        sqlx::query(trigger).execute(&mut admin).await.unwrap();
+        for _ in 0..2 {
+            let refused = store.commit(&batch(1, 2)).await;
+            assert!(
+                matches!(
+                    refused,
+                    Err(CommitError::NotWritten(StoreError::Refused { .. }))
+                ),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(count(&mut admin, "SELECT count(*) FROM log_tiles").await, 0);
+        // Control: for anybody who does not look, it acts.
+        sqlx::query("UPDATE records SET generation = 1")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        assert_eq!(count(&mut admin, "SELECT count(*) FROM log_tiles").await, 1);
+        sqlx::query("DROP TRIGGER sqliteXstat")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        sqlx::query("VACUUM").execute(&mut admin).await.unwrap();
+        let _first_may_only_reopen = store.commit(&batch(1, 2)).await;
+        let again = store.commit(&batch(1, 2)).await;
+        assert!(
+            matches!(again, Ok(()) | Err(CommitError::LostRace)),
+            "{again:?}"
+        );
+        assert_eq!(count(&mut admin, "SELECT seq FROM head").await, 2);
+    }
+}
