@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport};
+use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -175,8 +175,10 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let keys = pool
-        .call("load-binding-keys", |custody| BindingKeys::load(custody))
+    let (keys, webhook_keys) = pool
+        .call("load-public-keys", |custody| {
+            Ok((BindingKeys::load(custody)?, webhook::keys(custody)?))
+        })
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let head = ledger::realm::verify(&store, &pool, name).await?;
@@ -192,7 +194,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         keys: EpochKeys::new(pool.clone(), name.clone()),
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
-        bindings: Bindings::new(pool.clone(), name.clone(), keys),
+        bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
     };
     Ok(Realm {
         service: Arc::new(service),
