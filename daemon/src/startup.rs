@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::backend;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::delivery::{self, Courier, Delivering};
 use crate::factors::dpop::Proofs;
 use crate::factors::pin_argon2::PinHasher;
 use crate::factors::token::EpochKeys;
@@ -40,6 +42,8 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
     #[error("token: {0}")]
     Token(#[from] custodyd_hsm::Error),
+    #[error("{0}")]
+    Delivery(#[from] delivery::SetupError),
     #[error("{0}")]
     Ledger(#[from] LedgerError),
     #[error("{0}")]
@@ -161,6 +165,8 @@ pub struct Realm {
     pub service: Arc<Service>,
     pub pool: Pool,
     pub store: Arc<dyn Store>,
+    delivering: Delivering,
+    drain: Duration,
     committer: tokio::task::JoinHandle<Result<(), LedgerError>>,
 }
 
@@ -184,6 +190,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let head = ledger::realm::verify(&store, &pool, name).await?;
 
     let clock = Arc::new(Clock::default());
+    let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let reader = Arc::new(Reader::new(Arc::clone(&store), pool.clone(), name.clone()));
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
     let committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
@@ -195,19 +202,24 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
+        courier,
     };
     Ok(Realm {
         service: Arc::new(service),
         pool,
         store,
+        delivering,
+        drain: config.listen.drain,
         committer: tokio::spawn(committer.run(queue)),
     })
 }
 
 impl Realm {
-    /// Closes everything in order: no more changes, the last batch written, the database and
-    /// the token's sessions closed.
+    /// Closes everything in order: what was accepted is looked up and sent, or cut after the
+    /// drain time; no more changes, the last batch written, the database and the token's
+    /// sessions closed.
     pub async fn close(self) {
+        self.delivering.drain(self.drain).await;
         drop(self.service);
         if let Ok(Err(error)) = self.committer.await {
             tracing::error!(%error, "the committer had stopped");
