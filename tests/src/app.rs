@@ -251,13 +251,14 @@ pub fn said(output: &std::process::Output) -> String {
     )
 }
 
-fn free_port() -> u16 {
+/// A port of loopback that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// An authority, and a certificate for localhost; returns the authority's PEM.
-fn certificates(dir: &Path) -> String {
+pub(crate) fn certificates(dir: &Path) -> String {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     // Two names: with one, openssl takes the server's certificate for a self-signed one.
