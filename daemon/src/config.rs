@@ -10,6 +10,7 @@
 //! value of a key that might be a secret is repeated in a message.
 
 mod check;
+mod delivery;
 mod pin;
 mod policies;
 mod reader;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use custodyd_hsm::RealmName;
 
+pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
 
@@ -34,6 +36,7 @@ pub struct Config {
     pub store: Store,
     pub policies: Policies,
     pub pin: PinCapacity,
+    pub delivery: Delivery,
     pub log: Log,
 }
 
@@ -99,6 +102,8 @@ pub struct Token {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Store {
     pub sqlite: PathBuf,
+    /// MiB of memory for sealed envelopes that were committed last; zero for none.
+    pub cache_mib: usize,
 }
 
 /// `[policies]`: one `*.toml` file for each app.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 #[derive(Debug)]
-pub struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     /// Each generation holds at most this weight.
     capacity: usize,
     weight: usize,
@@ -18,8 +18,7 @@ pub struct Generations<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
     /// `capacity` is the weight of all values together.
-    #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity / 2,
             weight: 0,
@@ -28,13 +27,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         }
     }
 
-    #[must_use]
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.current.get(key).or_else(|| self.previous.get(key))
     }
 
     /// A value heavier than a generation is not kept, and neither is what it replaces.
-    pub fn put(&mut self, key: K, value: V, weight: usize) {
+    pub(crate) fn put(&mut self, key: K, value: V, weight: usize) {
         self.previous.remove(&key);
         if weight > self.capacity {
             self.current.remove(&key);
@@ -49,11 +47,6 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         // same, and no weight has to be remembered.
         self.weight = self.weight.saturating_add(weight);
         self.current.insert(key, value);
-    }
-
-    pub fn remove(&mut self, key: &K) {
-        self.current.remove(key);
-        self.previous.remove(key);
     }
 }
 
@@ -70,9 +63,6 @@ mod tests {
         assert_eq!(memory.get(&"a"), Some(&2));
         memory.put("a", 3, 100);
         assert_eq!(memory.get(&"a"), None, "too heavy, and the old one is gone");
-        memory.put("b", 1, 1);
-        memory.remove(&"b");
-        assert_eq!(memory.get(&"b"), None);
     }
 
     proptest! {

@@ -3,7 +3,9 @@
 //! A request goes down through these modules and its answer comes back up:
 //! `http` (bytes, proofs, shapes) -> `service` (the use cases) -> `ledger` (what may be
 //! believed) -> `store` (untrusted rows), with `factors` and the crates `custodyd_hsm` and
-//! `custodyd_policies` beside `service`. `startup` alone wires them together; `cli` calls
+//! `custodyd_policies` beside `service`. `delivery` takes what `service` has to say to people
+//! and sends it by mail or to a gateway for text messages, later and without an answer.
+//! `startup` alone wires them together; `cli` calls
 //! `startup`. No module calls one above it.
 
 pub mod account;
@@ -13,6 +15,7 @@ pub mod bytes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod factors;
 mod generations;
 pub mod hardening;

@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport};
+use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -16,13 +17,14 @@ use tokio::sync::{mpsc, watch};
 use crate::backend;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::delivery::{self, Courier, Delivering};
 use crate::factors::dpop::Proofs;
 use crate::factors::pin_argon2::PinHasher;
 use crate::factors::token::EpochKeys;
 use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::{operator, router, tls};
-use crate::ledger::{self, Committer, Ledger, LedgerError, Reader};
+use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
 use crate::service::{Apps, Bindings, Service};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::telemetry;
@@ -40,6 +42,8 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
     #[error("token: {0}")]
     Token(#[from] custodyd_hsm::Error),
+    #[error("{0}")]
+    Delivery(#[from] delivery::SetupError),
     #[error("{0}")]
     Ledger(#[from] LedgerError),
     #[error("{0}")]
@@ -182,6 +186,8 @@ pub struct Realm {
     pub service: Arc<Service>,
     pub pool: Pool,
     pub store: Arc<dyn Store>,
+    delivering: Delivering,
+    drain: Duration,
     committer: tokio::task::JoinHandle<Result<(), LedgerError>>,
 }
 
@@ -196,14 +202,22 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let keys = pool
-        .call("load-binding-keys", |custody| BindingKeys::load(custody))
+    let (keys, webhook_keys) = pool
+        .call("load-public-keys", |custody| {
+            Ok((BindingKeys::load(custody)?, webhook::keys(custody)?))
+        })
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let head = ledger::realm::verify(&store, &pool, name).await?;
 
     let clock = Arc::new(Clock::default());
-    let reader = Arc::new(Reader::new(Arc::clone(&store), pool.clone(), name.clone()));
+    let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
+    let reader = Arc::new(Reader::new(
+        Arc::clone(&store),
+        pool.clone(),
+        name.clone(),
+        Cache::new(config.store.cache_mib << 20),
+    ));
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
     let committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
     let service = Service {
@@ -213,20 +227,25 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         keys: EpochKeys::new(pool.clone(), name.clone()),
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
-        bindings: Bindings::new(pool.clone(), name.clone(), keys),
+        bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
+        courier,
     };
     Ok(Realm {
         service: Arc::new(service),
         pool,
         store,
+        delivering,
+        drain: config.listen.drain,
         committer: tokio::spawn(committer.run(queue)),
     })
 }
 
 impl Realm {
-    /// Closes everything in order: no more changes, the last batch written, the database and
-    /// the token's sessions closed.
+    /// Closes everything in order: what was accepted is looked up and sent, or cut after the
+    /// drain time; no more changes, the last batch written, the database and the token's
+    /// sessions closed.
     pub async fn close(self) {
+        self.delivering.drain(self.drain).await;
         drop(self.service);
         if let Ok(Err(error)) = self.committer.await {
             tracing::error!(%error, "the committer had stopped");

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::{
     custody::Custody,
     error::{Error, Result},
-    id::{AccountId, AppId, KeyId, KeyPurpose, RealmName},
+    id::{AccountId, AppId, KeyPurpose, RealmName},
+    jws,
     public_key::PublicKey,
 };
 
@@ -24,6 +24,7 @@ pub const MAX_BINDING: usize = 2048;
 /// The longest device identifier, in bytes.
 pub const MAX_DEVICE_ID: usize = 128;
 const WHAT: &str = "binding";
+const TYP: &str = "custodyd-binding+jwt";
 
 /// What kind of credential is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,21 +75,7 @@ impl Binding {
 pub fn sign(custody: &mut dyn Custody, binding: &Binding) -> Result<String> {
     binding.check()?;
     AppId::parse(binding.app.as_str())?;
-    let key = custody.current(KeyPurpose::Bind)?;
-    let header = header(&custody.public_key(key)?);
-    let claims = serde_json::to_vec(binding)
-        .map_err(|error| Error::invalid("binding claims", error.to_string()))?;
-    let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
-    let signature = custody.sign(key, &crate::seal::sha256(&[input.as_bytes()]))?;
-    Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
-}
-
-/// The one header that a key writes, encoded.
-fn header(key: &PublicKey) -> String {
-    URL_SAFE_NO_PAD.encode(format!(
-        r#"{{"alg":"ES256","typ":"custodyd-binding+jwt","kid":"{}"}}"#,
-        key.thumbprint()
-    ))
+    jws::sign(custody, KeyPurpose::Bind, TYP, binding)
 }
 
 /// The realm's public bind keys, of all versions.
@@ -106,29 +93,26 @@ impl BindingKeys {
     /// # Errors
     /// The token's.
     pub fn load(custody: &mut dyn Custody) -> Result<Self> {
-        let newest = custody.current(KeyPurpose::Bind)?;
-        let mut keys = Vec::new();
-        for version in 1..=newest.version {
-            let key = KeyId::new(KeyPurpose::Bind, version);
-            if custody.holds(key)? {
-                keys.push(custody.public_key(key)?);
-            }
-        }
-        Ok(Self::from_keys(keys))
+        Ok(Self::from_keys(jws::public_keys(
+            custody,
+            KeyPurpose::Bind,
+        )?))
     }
 
     /// The keys given, the newest last.
     #[must_use]
     pub fn from_keys(keys: Vec<PublicKey>) -> Self {
-        let by_header = keys.iter().map(|key| (header(key), *key)).collect();
+        let by_header = keys
+            .iter()
+            .map(|key| (jws::header(TYP, key), *key))
+            .collect();
         Self { by_header, keys }
     }
 
-    /// The keys as a JWK set (RFC 7517, section 5), the newest first.
+    /// The keys, in the order of their versions.
     #[must_use]
-    pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self.keys.iter().rev().map(PublicKey::jwk).collect();
-        json!({ "keys": keys })
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
     }
 
     /// Verifies a binding and gives its claims. Whether they are about the right
@@ -161,7 +145,7 @@ impl BindingKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::software::SoftCustody;
+    use crate::{id::KeyId, public_key::jwk_set, software::SoftCustody};
 
     fn binding() -> Binding {
         Binding {
@@ -183,7 +167,7 @@ mod tests {
         let keys = BindingKeys::load(&mut custody).unwrap();
         assert_eq!(keys.verify(&old).unwrap(), binding());
         assert_eq!(keys.verify(&new).unwrap(), binding());
-        let jwks = keys.jwks();
+        let jwks = jwk_set(keys.keys().iter().rev());
         assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);
         let newest = custody.public_key(KeyId::new(KeyPurpose::Bind, 3)).unwrap();
         assert_eq!(jwks["keys"][0]["kid"], newest.thumbprint());

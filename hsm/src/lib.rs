@@ -5,8 +5,8 @@
 //! neither the daemon nor the policies. `FORMAT.md` beside it fixes every byte.
 //!
 //! The order of the modules is the order of trust:
-//! `id, secret, error -> encoding -> custody -> {mac, seal, binding}` and
-//! `custody -> backend`. A backend never imports `mac`, `seal` or `binding`.
+//! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook}` and
+//! `custody -> backend`. A backend never imports what stands in those braces.
 
 #![cfg_attr(
     test,
@@ -25,12 +25,14 @@ pub mod custody;
 pub mod encoding;
 pub mod error;
 pub mod id;
+mod jws;
 pub mod mac;
 pub mod pool;
 pub mod public_key;
 pub mod report;
 pub mod seal;
 pub mod secret;
+pub mod webhook;
 
 #[cfg(test)]
 mod properties;
@@ -44,6 +46,7 @@ pub use custody::{Backend, Custody};
 pub use error::{Error, Result};
 pub use id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind};
 pub use pool::{Pool, PoolOptions, PoolStatus};
-pub use public_key::PublicKey;
+pub use public_key::{PublicKey, jwk_set};
 pub use report::{KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
 pub use secret::{Secret, SecretBytes};
+pub use webhook::WebhookCall;

@@ -70,6 +70,12 @@ impl PublicKey {
     }
 }
 
+/// Keys as a JWK set (RFC 7517, section 5), in the order given.
+pub fn jwk_set<'k>(keys: impl IntoIterator<Item = &'k PublicKey>) -> Value {
+    let keys: Vec<Value> = keys.into_iter().map(PublicKey::jwk).collect();
+    json!({ "keys": keys })
+}
+
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.thumbprint())

@@ -18,6 +18,7 @@ use crate::{
     seal::{self, Context, LocalKey, Pad},
     secret::Secret,
     software::SoftCustody,
+    webhook::{self, WebhookCall},
 };
 
 /// Hexadecimal bytes in a vector.
@@ -185,6 +186,46 @@ fn bindings() {
             assert_eq!(base64_url(&ours), body, "{name}: the order of the claims");
         }
     }
+}
+
+#[derive(Deserialize)]
+struct WebhookVector {
+    key: Hex,
+    kid: String,
+    body: String,
+    claims: Value,
+    jws: String,
+}
+
+/// Nothing here reads a call back, so its golden file says what a receiver must find.
+#[test]
+fn webhook_calls() {
+    for (name, vector) in folder::<WebhookVector>("webhook", 1) {
+        let key = PublicKey::from_point(&vector.key.0).unwrap();
+        assert_eq!(key.thumbprint(), vector.kid, "{name}");
+        let parts: Vec<&str> = vector.jws.split('.').collect();
+        assert_eq!(parts.len(), 3, "{name}");
+        assert_eq!(webhook::header(&key), parts[0], "{name}");
+        let told: WebhookCall = serde_json::from_value(vector.claims).unwrap();
+        let id = from_base64_url(&told.id).try_into().unwrap();
+        let body = vector.body.as_bytes();
+        let call = WebhookCall::new(told.realm.clone(), &told.url, told.issued, id, body).unwrap();
+        assert_eq!(call, told, "{name}");
+        let ours = serde_json::to_vec(&call).unwrap();
+        assert_eq!(
+            base64_url(&ours),
+            parts[1],
+            "{name}: the order of the claims"
+        );
+        let input = format!("{}.{}", parts[0], parts[1]);
+        let signature = from_base64_url(parts[2]).try_into().unwrap();
+        assert!(key.verifies(input.as_bytes(), &signature), "{name}");
+    }
+}
+
+fn from_base64_url(text: &str) -> Vec<u8> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    URL_SAFE_NO_PAD.decode(text).unwrap()
 }
 
 fn base64_url(bytes: &[u8]) -> String {

@@ -397,6 +397,25 @@ def bindings():
     put("empty", "")
 
 
+def webhooks():
+    label = "custodyd-webhook-v1"
+    scalar = int.from_bytes(root(label), "big")
+    point = multiply(scalar, G)
+    kid = thumbprint(point)
+    header = f'{{"alg":"ES256","typ":"custodyd-webhook+jwt","kid":"{kid}"}}'
+    body = '{"to":"+491700000000","text":"a code"}'
+    fields = {
+        "iss": "demo.example", "aud": "https://sms.example/send?from=demo", "iat": 1800000000,
+        "jti": b64(bytes(range(16))), "body_sha256": b64(sha(body.encode())),
+    }
+    text = f"{b64(header.encode())}.{b64(json.dumps(fields, separators=(',', ':')).encode())}"
+    key = (b"\x04" + be(point[0], 32) + be(point[1], 32)).hex()
+    write("webhook", "good", {
+        "about": "good", "key": key, "kid": kid, "error": None, "body": body, "claims": fields,
+        "jws": f"{text}.{b64(ecdsa(scalar, text.encode()))}",
+    })
+
+
 def statements():
     realm, app = b"demo.example", b"demo"
     record = bytes.fromhex("5a" * 32)
@@ -441,4 +460,5 @@ if __name__ == "__main__":
     records()
     local()
     bindings()
+    webhooks()
     statements()

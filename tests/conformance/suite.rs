@@ -43,6 +43,7 @@ macro_rules! run_over {
             random_bytes_differ,
             records_open_for_their_own_context_only,
             bindings_verify_under_the_published_keys,
+            webhook_calls_verify_under_the_published_keys,
             what_was_sealed_opens_after_a_restart,
             many_threads_get_their_own_answers,
             a_wrong_pin_is_presented_once,

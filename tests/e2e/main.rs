@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod delivery;
 mod http;
 mod operator;
 mod passkey;

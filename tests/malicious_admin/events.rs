@@ -1,8 +1,8 @@
 //! The event trail: hide, edit, swap, cut.
 
-use custodyd_tests::{Admin, Device, TestApp};
+use custodyd_tests::{Admin, Device};
 
-use crate::{served, victim};
+use crate::{served, uncached, victim};
 
 async fn broken(device: &mut Device) {
     let answer = device.call("GET", "/v1/account/events", None).await;
@@ -27,7 +27,7 @@ async fn attack(device: &mut Device, admin: &mut Admin, attack: &str, mend: &str
 
 #[tokio::test]
 async fn an_event_can_not_be_hidden_edited_or_cut() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, _) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     admin
@@ -76,7 +76,7 @@ async fn an_event_can_not_be_hidden_edited_or_cut() {
 
 #[tokio::test]
 async fn an_event_can_not_be_replaced_with_leaf_and_all() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut alice, _) = victim(&app, "notes").await;
     let (_bob, _) = victim(&app, "notes").await;
     let mut admin = app.admin().await;

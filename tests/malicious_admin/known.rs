@@ -1,13 +1,13 @@
 //! Attacks that still succeed: rolling back to an older version of the truth. The ledger ends
 //! them; then each of these tests must be turned around.
 
-use custodyd_tests::{Setup, SoftAuthenticator, TestApp};
+use custodyd_tests::{Setup, SoftAuthenticator};
 
-use crate::victim;
+use crate::{uncached, uncached_with, victim};
 
 #[tokio::test]
 async fn known_until_the_ledger_an_old_envelope_wins_pin_attempts_back() {
-    let app = TestApp::with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
+    let app = uncached_with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     let members = row.members(&mut admin).await;
@@ -30,7 +30,7 @@ async fn known_until_the_ledger_an_old_envelope_wins_pin_attempts_back() {
 
 #[tokio::test]
 async fn known_until_the_ledger_a_whole_old_database_is_believed() {
-    let mut app = TestApp::with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
+    let mut app = uncached_with(Setup::notes("[[pin.rounds]]\nattempts = 2\n")).await;
     let (mut device, _) = victim(&app, "notes").await;
     assert!(app.stop());
     let old = std::fs::read(app.path("custodyd.sqlite")).unwrap();
@@ -49,7 +49,7 @@ async fn known_until_the_ledger_a_whole_old_database_is_believed() {
 
 #[tokio::test]
 async fn known_until_the_ledger_a_consumed_ceremony_comes_back_with_its_old_envelope() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, _) = victim(&app, "notes").await;
     let mut authenticator = SoftAuthenticator::new("notes");
     device.add_passkey(&mut authenticator).await.expect(201);

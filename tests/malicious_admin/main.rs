@@ -35,7 +35,18 @@ mod records;
 mod schema;
 
 use custodyd_tests::admin::literal;
-use custodyd_tests::{Admin, Device, TestApp};
+use custodyd_tests::{Admin, Device, Setup, TestApp};
+
+/// A daemon that keeps nothing in memory, so that each request reads what the administrator has
+/// written. What memory does to an attack is in `records`.
+async fn uncached() -> TestApp {
+    uncached_with(Setup::default()).await
+}
+
+async fn uncached_with(setup: Setup) -> TestApp {
+    let cache_mib = 0;
+    TestApp::with(Setup { cache_mib, ..setup }).await
+}
 
 /// An account with a PIN and a secret, and its row.
 async fn victim(app: &TestApp, name: &str) -> (Device, Row) {

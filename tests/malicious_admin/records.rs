@@ -3,11 +3,11 @@
 use custodyd_tests::TestApp;
 use custodyd_tests::admin::literal;
 
-use crate::{refused, served, victim};
+use crate::{Row, refused, served, uncached, victim};
 
 #[tokio::test]
 async fn swapped_envelopes_open_nothing() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut alice, a) = victim(&app, "notes").await;
     let (mut bob, b) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
@@ -29,7 +29,7 @@ async fn swapped_envelopes_open_nothing() {
 
 #[tokio::test]
 async fn an_envelope_does_not_open_in_another_app() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut here, h) = victim(&app, "notes").await;
     let (mut there, t) = victim(&app, "wallet").await;
     let mut admin = app.admin().await;
@@ -44,7 +44,7 @@ async fn an_envelope_does_not_open_in_another_app() {
 
 #[tokio::test]
 async fn no_byte_of_an_envelope_can_be_changed() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     // Every byte of the header and salt, the tag, and samples of the ciphertext between.
@@ -67,7 +67,7 @@ async fn no_byte_of_an_envelope_can_be_changed() {
 
 #[tokio::test]
 async fn no_byte_of_a_member_list_can_be_changed_unnoticed() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     let members = row.members(&mut admin).await;
@@ -84,7 +84,7 @@ async fn no_byte_of_a_member_list_can_be_changed_unnoticed() {
 
 #[tokio::test]
 async fn a_deleted_cut_extended_or_huge_row_is_refused() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     let members = row.members(&mut admin).await;
@@ -147,7 +147,7 @@ async fn tampered_total(app: &TestApp) -> u64 {
 
 #[tokio::test]
 async fn a_forged_generation_is_refused() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     for forged in [0, row.generation - 1, row.generation + 1, i64::MAX, -1] {
@@ -173,7 +173,7 @@ async fn a_forged_generation_is_refused() {
 
 #[tokio::test]
 async fn a_missing_empty_or_doubled_member_list_is_refused() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     let members = row.members(&mut admin).await;
@@ -202,7 +202,7 @@ async fn a_missing_empty_or_doubled_member_list_is_refused() {
 
 #[tokio::test]
 async fn one_damaged_account_harms_nobody_else() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut alice, a) = victim(&app, "notes").await;
     let (mut bob, _) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
@@ -221,4 +221,40 @@ async fn one_damaged_account_harms_nobody_else() {
     assert!(!app.log().contains(&alice.account));
     // A damaged account is never written over.
     assert_eq!(admin.accounts().await[0].2, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_is_written_beneath_a_cached_account_is_overwritten_or_refused_after_a_restart() {
+    let mut app = TestApp::start().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    let newest = async |admin: &mut custodyd_tests::Admin| {
+        let (id, generation, sealed) = admin.accounts().await.pop().unwrap();
+        Row {
+            id,
+            generation,
+            sealed,
+        }
+    };
+    let damage = async |admin: &mut custodyd_tests::Admin| {
+        let row = newest(admin).await;
+        let mut sealed = row.sealed.clone();
+        *sealed.last_mut().unwrap() ^= 1;
+        row.set_sealed(admin, &sealed).await;
+        row.set_members(admin, b"rubbish").await;
+    };
+    // What the daemon committed itself stands, and its next commit puts it back whole.
+    damage(&mut admin).await;
+    served(&mut device).await;
+    device.back_up("more", b"another secret").await.expect(200);
+    let row = newest(&mut admin).await;
+    app.restart().await;
+    served(&mut device).await;
+    // Without that commit, whoever reads the rows refuses them: the damage is there.
+    device.try_pin("830517", &[]).await.expect(201);
+    damage(&mut admin).await;
+    served(&mut device).await;
+    assert_ne!(newest(&mut admin).await, row);
+    app.restart().await;
+    refused(&mut device).await;
 }

@@ -3,7 +3,7 @@
 use custodyd_tests::app::said;
 use custodyd_tests::{Device, TestApp};
 
-use crate::{served, victim};
+use crate::{served, uncached, victim};
 
 /// The daemon must not start, and must say why; after `mend` it must.
 async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str) {
@@ -18,7 +18,7 @@ async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str
 
 #[tokio::test]
 async fn what_custodyd_did_not_make_is_refused_at_start() {
-    let mut app = TestApp::start().await;
+    let mut app = uncached().await;
     let (mut device, _) = victim(&app, "notes").await;
     for (attack, mend) in [
         (
@@ -55,7 +55,7 @@ const MARK: &str = "AFTER UPDATE ON records BEGIN INSERT INTO log_tiles VALUES (
 
 #[tokio::test]
 async fn a_trigger_does_not_hide_behind_a_name_that_only_looks_like_sqlites_own() {
-    let mut app = TestApp::start().await;
+    let mut app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     // The first two are any administrator's; the others take an editor of the file's bytes,
     // because SQLite lets nobody create them. `X` becomes `_`.
@@ -116,7 +116,7 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     admin.run(&format!("CREATE TRIGGER t {MARK}")).await;
@@ -136,8 +136,8 @@ async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
 
 #[tokio::test]
 async fn another_realms_database_and_other_files_are_refused() {
-    let mut here = TestApp::start().await;
-    let mut there = TestApp::start().await;
+    let mut here = uncached().await;
+    let mut there = uncached().await;
     assert!(here.stop() && there.stop());
     let own = std::fs::read(here.path("custodyd.sqlite")).unwrap();
     // Both realms have one name; the tokens hold copies of the same keys in these tests, so
@@ -167,7 +167,7 @@ async fn another_realms_database_and_other_files_are_refused() {
 
 #[tokio::test]
 async fn no_row_mints_a_session() {
-    let app = TestApp::start().await;
+    let app = uncached().await;
     let (mut device, _) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     // Whatever an administrator inserts, no table is read for a session.

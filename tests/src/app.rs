@@ -22,6 +22,8 @@ pub struct Setup {
     pub policies: Vec<(String, String)>,
     /// Appended to the configuration.
     pub config: String,
+    /// MiB of the daemon's cache of committed accounts.
+    pub cache_mib: usize,
 }
 
 /// A permissive policy, so that tests wait for nothing.
@@ -48,6 +50,7 @@ impl Default for Setup {
                 ("wallet".into(), policy("wallet", "")),
             ],
             config: String::new(),
+            cache_mib: 64,
         }
     }
 }
@@ -113,6 +116,7 @@ label = "{}"
 pin_file = "{}"
 [store]
 sqlite = "custodyd.sqlite"
+cache_mib = {}
 [policies]
 directory = "policies"
 {}
@@ -120,6 +124,7 @@ directory = "policies"
             token::module(),
             token::LABEL,
             token.user_pin_file().display(),
+            setup.cache_mib,
             setup.config
         );
         std::fs::write(dir.path().join("custodyd.toml"), config).unwrap();
@@ -251,13 +256,14 @@ pub fn said(output: &std::process::Output) -> String {
     )
 }
 
-fn free_port() -> u16 {
+/// A port of loopback that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// An authority, and a certificate for localhost; returns the authority's PEM.
-fn certificates(dir: &Path) -> String {
+pub(crate) fn certificates(dir: &Path) -> String {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     // Two names: with one, openssl takes the server's certificate for a self-signed one.

@@ -16,9 +16,13 @@ pub mod admin;
 pub mod app;
 pub mod authenticator;
 pub mod device;
+pub mod mail;
 pub mod token;
+pub mod webhook;
 
 pub use self::admin::Admin;
 pub use self::app::{Setup, TestApp};
 pub use self::authenticator::SoftAuthenticator;
 pub use self::device::{Answer, Device};
+pub use self::mail::{Mail, MailServer};
+pub use self::webhook::Webhook;

@@ -121,6 +121,16 @@ fn inside_the_daemon_nothing_imports_upwards() {
         ],
     );
     never(
+        "daemon/src/delivery",
+        &[
+            "crate::service",
+            "crate::http",
+            "crate::ledger",
+            "crate::store",
+            "sqlx",
+        ],
+    );
+    never(
         "daemon/src/service",
         &[
             "crate::http",

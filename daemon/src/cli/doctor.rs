@@ -41,6 +41,7 @@ pub(super) fn run(path: &Path, hardening: &hardening::Report) -> Vec<Line> {
 fn configured(config: &Config) -> Vec<Line> {
     let mut lines = policies(config);
     lines.push(files::certificate(&config.listen));
+    lines.push(delivery(&config.delivery));
     let daemon = listeners::find_daemon(config.operator.listen);
     lines.extend(listeners::check(config, daemon.is_some()));
     lines.extend(match &daemon {
@@ -71,6 +72,14 @@ fn policies(config: &Config) -> Vec<Line> {
                 Line::red("policies", detail, "correct the file")
             })
             .collect(),
+    }
+}
+
+/// The files behind the channels. No mail server is called: doctor changes nothing anywhere.
+fn delivery(config: &config::Delivery) -> Line {
+    match crate::delivery::check(config) {
+        Ok(detail) => Line::ok("delivery", detail),
+        Err(error) => Line::red_told("delivery", error.to_string()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 use toml::de::DeValue;
 
+use super::delivery;
 use super::reader::{Document, Placed, Table, describe};
 use super::{
     Config, ConfigError, Development, Listen, Log, LogFormat, Operator, PinCapacity, Policies,
@@ -41,6 +42,10 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let store = store(doc, &mut top, base);
     let policies = policies(doc, &mut top, base);
     let pin = pin(doc, &mut top);
+    let development = listen
+        .as_ref()
+        .is_some_and(|listen| listen.development.is_some());
+    let delivery = delivery::delivery(doc, &mut top, base, development);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -51,6 +56,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         store,
         policies,
         pin,
+        delivery,
         log,
     })
 }
@@ -232,8 +238,11 @@ fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store 
         PathBuf::from(DEFAULT_DATABASE),
         |value| path(value, base),
     );
+    let cache_mib = doc.or(&mut table, "cache_mib", 64, |value| {
+        number(value, 0..=1 << 20)
+    });
     doc.finish(table);
-    Store { sqlite }
+    Store { sqlite, cache_mib }
 }
 
 fn policies<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Policies {
@@ -282,15 +291,15 @@ fn log<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Log {
     Log { format, filter }
 }
 
-fn expected(what: &str, found: &DeValue<'_>) -> String {
+pub(super) fn expected(what: &str, found: &DeValue<'_>) -> String {
     format!("expected {what}, found {}", describe(found))
 }
 
-fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| expected("a string", value))
 }
 
-fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Result<usize, String> {
+pub(super) fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Result<usize, String> {
     let DeValue::Integer(integer) = value else {
         return Err(expected("a whole number", value));
     };
@@ -319,7 +328,7 @@ fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Dura
         })
 }
 
-fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+pub(super) fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
     let text = string(value)?;
     if text.is_empty() || text.contains('\0') {
         return Err(expected("a path", value));
@@ -379,7 +388,7 @@ fn localhost_url(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// Splits `host[:port]`; `None` where the port is not a plain decimal 1..=65535.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         // The colons inside "[::1]" belong to the host.
         Some((_, tail)) if tail.ends_with(']') => return Some((authority, None)),
@@ -390,7 +399,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     (number != 0 && number.to_string() == port).then_some((host, Some(number)))
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     if let Some(inner) = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

@@ -61,15 +61,184 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .flat_map(|line| [line, "\n"])
         .collect();
     assert_ne!(shown, EXAMPLE);
-    // Three are examples and not defaults: they depend on the machine or exclude each other.
+    // Some are examples and not defaults: they depend on the machine or exclude each other.
     let shown = shown
         .replace("pin_credential = \"token-pin\"\n", "")
         .replace("threads = 4\n", "")
         .replace(
             "[listen.development]\nlisten = \"127.0.0.1:8080\"\nurl = \"http://localhost:8080\"\n",
             "",
-        );
+        )
+        .replace("outbox = \"outbox.jsonl\"\n", "")
+        .replace(&uncommented(EMAIL), "")
+        .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
+}
+
+const EMAIL: &str = "# [delivery.email]
+# host = \"mail.example.com\"
+# port = 587
+# tls = \"starttls\"
+# from = \"Custody <custody@example.com>\"
+# username = \"custody\"
+# password_file = \"smtp-password\"
+# ca_file = \"tls/mail-authority.pem\"
+";
+
+const SMS: &str = "# [delivery.sms]
+# webhook = \"https://sms.example.com/send\"
+# ca_file = \"tls/sms-authority.pem\"
+";
+
+fn uncommented(part: &str) -> String {
+    part.replace("# ", "")
+}
+
+/// The errors for the example with a section of `[delivery]` put in, changed once.
+fn delivery_errors(part: &str, from: &str, to: &str) -> String {
+    let section = uncommented(part);
+    assert!(section.contains(from), "{from}");
+    errors_with(part, &section.replacen(from, to, 1))
+}
+
+#[test]
+fn the_channels_of_the_example_are_read() {
+    let text = EXAMPLE
+        .replace(EMAIL, &uncommented(EMAIL))
+        .replace(SMS, &uncommented(SMS));
+    let delivery = read(&text).unwrap().delivery;
+    let email = delivery.email.unwrap();
+    assert_eq!((email.host.as_str(), email.port), ("mail.example.com", 587));
+    assert_eq!(email.tls, SmtpTls::Starttls);
+    assert_eq!(email.from.to_string(), "Custody <custody@example.com>");
+    let login = (
+        "custody".to_owned(),
+        Path::new("/base/smtp-password").to_owned(),
+    );
+    assert_eq!(email.login, Some(login));
+    let sms = delivery.sms.unwrap();
+    assert_eq!(sms.webhook, "https://sms.example.com/send");
+    assert_eq!(
+        sms.ca_file.unwrap(),
+        Path::new("/base/tls/sms-authority.pem")
+    );
+    let defaults = read(EXAMPLE).unwrap().delivery;
+    assert_eq!(
+        (defaults.email, defaults.sms, defaults.outbox),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn the_port_of_the_mail_server_follows_its_tls() {
+    for (tls, host, port) in [
+        ("starttls", "mail.example.com", 587),
+        ("implicit", "mail.example.com", 465),
+        ("none", "localhost", 25),
+        ("none", "::1", 25),
+    ] {
+        let section = uncommented(EMAIL)
+            .replace("port = 587\n", "")
+            .replace("starttls", tls)
+            .replace("mail.example.com", host);
+        let text = EXAMPLE.replace(EMAIL, &section);
+        assert_eq!(read(&text).unwrap().delivery.email.unwrap().port, port);
+    }
+}
+
+#[test]
+fn codes_do_not_leave_this_machine_in_clear() {
+    let mail = delivery_errors(EMAIL, "starttls", "none");
+    assert!(mail.contains("delivery.email.tls: without TLS"), "{mail}");
+    for bad in [
+        "http://sms.example.com/send",
+        "https://SMS.example.com",
+        "https://user@sms.example.com",
+        "https://sms.example.com/#x",
+        "https://sms.example.com/a b",
+        "https://sms.example.com/ä",
+        "https://",
+        "ftp://127.0.0.1",
+        "sms.example.com",
+        "http://localhost.example.com/",
+    ] {
+        let sms = delivery_errors(SMS, "https://sms.example.com/send", bad);
+        assert!(
+            sms.contains("delivery.sms.webhook: expected an https URL"),
+            "{bad}: {sms}"
+        );
+    }
+    for good in [
+        "http://127.0.0.1:8025/x",
+        "http://localhost",
+        "http://[::1]:1/a?b=c",
+        "https://sms.example.com:8443/send?from=custody",
+    ] {
+        let section = uncommented(SMS).replace("https://sms.example.com/send", good);
+        let text = EXAMPLE.replace(SMS, &section);
+        assert_eq!(read(&text).unwrap().delivery.sms.unwrap().webhook, good);
+    }
+}
+
+#[test]
+fn the_outbox_is_for_development() {
+    let outbox = ("# outbox = ", "outbox = ");
+    let alone = errors_with(outbox.0, outbox.1);
+    assert!(
+        alone.contains("delivery.outbox: for development only"),
+        "{alone}"
+    );
+    let development = EXAMPLE
+        .replace("# [listen.development]", "[listen.development]")
+        .replace(
+            "# listen = \"127.0.0.1:8080\"",
+            "listen = \"127.0.0.1:8080\"",
+        )
+        .replace("# url = \"http", "url = \"http")
+        .replace(outbox.0, outbox.1);
+    let delivery = read(&development).unwrap().delivery;
+    assert_eq!(delivery.outbox.unwrap(), Path::new("/base/outbox.jsonl"));
+    let both = read(&development.replace(SMS, &uncommented(SMS))).unwrap_err();
+    assert!(both.to_string().contains("either this or"), "{both}");
+}
+
+#[test]
+fn a_login_is_whole_and_its_password_is_never_written() {
+    let without = |line| delivery_errors(EMAIL, line, "");
+    let missing = without("password_file = \"smtp-password\"\n");
+    assert!(
+        missing.contains("delivery.email.password_file is missing"),
+        "{missing}"
+    );
+    let missing = without("username = \"custody\"\n");
+    assert!(
+        missing.contains("delivery.email.username is missing"),
+        "{missing}"
+    );
+    let written = delivery_errors(
+        EMAIL,
+        "password_file = \"smtp-password\"",
+        "password = \"hunter2\"",
+    );
+    assert!(
+        written.contains("never written in the configuration"),
+        "{written}"
+    );
+    assert!(!written.contains("hunter2"), "{written}");
+    for (from, to) in [
+        ("Custody <custody@example.com>", "custody"),
+        (
+            "Custody <custody@example.com>",
+            "a@b.example\\r\\nBcc: eve@example.com",
+        ),
+        ("mail.example.com", "Mail.example.com"),
+        ("587", "0"),
+        ("587", "65536"),
+        ("starttls", "opportunistic"),
+    ] {
+        let message = delivery_errors(EMAIL, from, to);
+        assert!(message.contains("expected"), "{from} {to}: {message}");
+    }
 }
 
 fn is_setting(line: &str) -> bool {
@@ -331,7 +500,7 @@ proptest! {
 
     #[test]
     fn any_value_for_any_key_never_panics(
-        table in "listen|token|realm|log|pin|operator",
+        table in "listen|token|realm|log|pin|operator|delivery|delivery.email|delivery.sms",
         key in "[a-z_]{1,12}",
         value in "[-\"0-9a-z:/.\\[\\]{}=, ]{0,40}",
     ) {

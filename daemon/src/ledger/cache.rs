@@ -1,19 +1,22 @@
-//! Sealed envelopes as this process last committed them, so that a read of a busy account is one
-//! visit to the token and none to the database.
+//! Sealed envelopes and member lists as this process last committed them, so that a read of a
+//! busy account is one visit to the token and none to the database.
 //!
 //! Written by the committer alone, after a batch is durable, so it is never older than the
 //! database and there is no race with a reader that was slow. It is believed for the reason that
 //! the committer's head is: one process has the database to itself, and what it committed last
 //! is what stands. The envelopes stay sealed: what is kept here is worth as much as a row.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use custodyd_hsm::RecordId;
 
-use super::members::Member;
+use super::LedgerError;
+use super::members::{Member, MemberList};
 use crate::generations::Generations;
+use crate::store::Batch;
 
-/// What stands beside each envelope in memory: keys, counts, the allocation.
+/// What stands beside each value in memory: keys, counts, the allocation.
 const OVERHEAD: usize = 256;
 
 #[derive(Debug)]
@@ -23,27 +26,56 @@ pub(super) struct Committed {
 }
 
 #[derive(Debug)]
-pub struct Cache(Mutex<Generations<RecordId, Arc<Committed>>>);
+pub struct Cache {
+    envelopes: Mutex<Generations<RecordId, Arc<Committed>>>,
+    lists: Mutex<Generations<u32, MemberList>>,
+}
 
 impl Cache {
     /// `bytes` is all that it may hold; zero keeps nothing.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(Mutex::new(Generations::new(bytes)))
+        // A list names a record in 73 bytes, an envelope takes some thousands.
+        let lists = bytes / 8;
+        Self {
+            envelopes: Mutex::new(Generations::new(bytes - lists)),
+            lists: Mutex::new(Generations::new(lists)),
+        }
     }
 
-    pub(super) fn get(&self, record: &RecordId) -> Option<Arc<Committed>> {
-        self.lock().get(record).cloned()
+    pub(super) fn envelope(&self, record: &RecordId) -> Option<Arc<Committed>> {
+        locked(&self.envelopes).get(record).cloned()
     }
 
-    pub(super) fn put(&self, committed: Committed) {
-        let weight = committed.sealed.len() + OVERHEAD;
-        let id = committed.member.id;
-        self.lock().put(id, Arc::new(committed), weight);
+    pub(super) fn list(&self, bucket: u32) -> Option<MemberList> {
+        locked(&self.lists).get(&bucket).cloned()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Generations<RecordId, Arc<Committed>>> {
-        // A map of sealed bytes is whole at every moment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes over a batch that is durable. `members` are the entries of its records, in their
+    /// order, and stand in `lists`.
+    pub(super) fn committed(
+        &self,
+        batch: Batch,
+        members: &[Member],
+        lists: &HashMap<u32, Result<MemberList, Arc<LedgerError>>>,
+    ) {
+        let mut kept = locked(&self.lists);
+        for (bucket, encoded) in &batch.members {
+            if let Some(Ok(list)) = lists.get(bucket) {
+                kept.put(*bucket, list.clone(), encoded.len() + OVERHEAD);
+            }
+        }
+        drop(kept);
+        let mut kept = locked(&self.envelopes);
+        for ((id, _, sealed), member) in batch.records.into_iter().zip(members) {
+            let weight = sealed.len() + OVERHEAD;
+            let member = *member;
+            kept.put(id, Arc::new(Committed { member, sealed }), weight);
+        }
     }
+}
+
+/// A map is whole at every moment, whatever panicked elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -96,9 +96,9 @@ impl Committer {
         }
         working.retain(|_, entry| entry.is_changed());
         match self.write(&mut working, &mut lists, now).await {
-            Ok(digests) => {
-                for ((record, entry), digest) in working.into_iter().zip(digests) {
-                    entry.answer(record, digest);
+            Ok(members) => {
+                for (entry, member) in working.into_values().zip(members) {
+                    entry.answer(&member);
                 }
                 Ok(())
             }
@@ -121,10 +121,15 @@ impl Committer {
     async fn member_lists(&self, mut buckets: Vec<u32>) -> Lists {
         buckets.sort_unstable();
         buckets.dedup();
-        let mut lists: Lists = buckets
-            .iter()
-            .map(|bucket| (*bucket, Ok(MemberList::default())))
-            .collect();
+        let mut lists = Lists::with_capacity(buckets.len());
+        // What this process wrote last needs no second look.
+        buckets.retain(|bucket| match self.reader.cache().list(*bucket) {
+            Some(list) => lists.insert(*bucket, Ok(list)).is_some(),
+            None => lists.insert(*bucket, Ok(MemberList::default())).is_none(),
+        });
+        if buckets.is_empty() {
+            return lists;
+        }
         match self.reader.store().members(&buckets).await {
             Ok(rows) => {
                 for (bucket, bytes) in rows.examine() {
@@ -136,8 +141,8 @@ impl Committer {
             }
             Err(error) => {
                 let error = Arc::new(LedgerError::from(error));
-                for list in lists.values_mut() {
-                    *list = Err(Arc::clone(&error));
+                for bucket in buckets {
+                    lists.insert(bucket, Err(Arc::clone(&error)));
                 }
             }
         }
@@ -158,13 +163,13 @@ impl Committer {
             None => return Err(LedgerError::internal("find a member list")),
         };
         let known = list.get(&record);
-        let account = match (base, known) {
+        let (account, size) = match (base, known) {
             (Base::Absent(..), Some(_)) => return Err(LedgerError::Exists),
             // A second creation in the same batch: the first one's account stands already.
             (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
-            (Base::Absent(_, account), None) => *account,
+            (Base::Absent(_, account), None) => (*account, 0),
             (Base::Loaded(_), _) if working.contains_key(&record) => return Ok(()),
             (Base::Loaded(_), None) => {
                 return Err(LedgerError::Tampered(
@@ -172,7 +177,7 @@ impl Committer {
                 ));
             }
             (Base::Loaded(loaded), Some(member)) if is_newest(&loaded, member) => {
-                Account::clone(&loaded.account)
+                (Account::clone(&loaded.account), loaded.size)
             }
             // Somebody else's change came first: decide on what stands now.
             (Base::Loaded(loaded), Some(member)) => {
@@ -184,21 +189,21 @@ impl Committer {
                     .ok_or_else(|| {
                         LedgerError::Tampered("a record changed without the committer".into())
                     })?;
-                Account::clone(&newest.account)
+                (Account::clone(&newest.account), newest.size)
             }
         };
-        working.insert(record, Working::new(account));
+        working.insert(record, Working::new(account, size));
         Ok(())
     }
 
-    /// Numbers, seals, writes one transaction, and returns the digest of each sealed account. An
+    /// Numbers, seals, writes one transaction, and returns the new entry of each account. An
     /// account that can not be sealed is answered and taken out; the others are numbered anew.
     async fn write(
         &mut self,
         working: &mut BTreeMap<RecordId, Working>,
         lists: &mut Lists,
         now: Timestamp,
-    ) -> Result<Vec<[u8; 32]>, Failure> {
+    ) -> Result<Vec<Member>, Failure> {
         while !working.is_empty() {
             let mut head = self.head.clone();
             head.seq += 1;
@@ -214,14 +219,15 @@ impl Committer {
                 unfit = sealing::seal_all(&self.reader, working, &mut batch).await?;
             }
             if unfit.is_empty() {
-                let digests = sealing::list_members(&mut batch, lists);
+                let members = sealing::list_members(&mut batch, lists);
                 batch.head = head
                     .row_over(&batch)
                     .map_err(|_| Failure::internal("encode the head"))?;
                 durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
                 self.head = head;
                 self.clock.committed(now);
-                return Ok(digests);
+                self.reader.cache().committed(batch, &members, lists);
+                return Ok(members);
             }
             for (record, error) in unfit {
                 tracing::error!(%error, "a change can not be written; its batch goes on without it");

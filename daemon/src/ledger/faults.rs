@@ -119,21 +119,27 @@ fn whatever_fails_answers_and_database_agree() {
     let fresh = runtime.block_on(Rig::new());
     let mut cases = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(128));
     let scripts = (faults(), reads(0.3), reads(0.9));
+    let cache = prop_oneof![Just(0), Just(20_000), Just(1 << 20)];
     cases
-        .run(&(steps(), scripts), |(steps, (commits, heads, reads))| {
-            runtime.block_on(async {
-                let mut rig = fresh.copy().await;
-                rig.script(Script::new(&commits, &heads, &reads));
-                for step in steps {
-                    let accounts: Vec<_> = step.iter().map(|at| rig.accounts[*at]).collect();
-                    rig.burst(&accounts).await;
-                    if rig.has_stopped().await {
-                        rig.restart().await;
+        .run(
+            &(steps(), scripts, cache),
+            |(steps, (commits, heads, reads), cache)| {
+                runtime.block_on(async {
+                    let mut rig = fresh.copy().await;
+                    rig.cache = cache;
+                    rig.restart().await;
+                    rig.script(Script::new(&commits, &heads, &reads));
+                    for step in steps {
+                        let accounts: Vec<_> = step.iter().map(|at| rig.accounts[*at]).collect();
+                        rig.burst(&accounts).await;
+                        if rig.has_stopped().await {
+                            rig.restart().await;
+                        }
                     }
-                }
-                rig.check().await;
-            });
-            Ok(())
-        })
+                    rig.check().await;
+                });
+                Ok(())
+            },
+        )
         .unwrap();
 }

@@ -13,8 +13,8 @@ use custodyd_hsm::{
     AccountId, AppId, KeyPurpose, Pool, RealmName, RecordId, RecordKind, SecretBytes, mac,
 };
 
-use super::journal::{self, Event};
 use super::cache::{Cache, Committed};
+use super::journal::{self, Event};
 use super::members::{Member, MemberList};
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub account: Arc<Account>,
     pub(super) record: RecordId,
     pub(super) digest: [u8; 32],
+    /// How long the plaintext is.
+    pub(super) size: usize,
 }
 
 impl Loaded {
@@ -127,7 +129,7 @@ impl Reader {
             .call("load-account", move |custody| {
                 let natural = account.as_bytes();
                 let record = mac::record_id(custody, &realm, &of, RecordKind::Account, natural)?;
-                let Some(known) = cache.get(&record) else {
+                let Some(known) = cache.envelope(&record) else {
                     return Ok(Found::NotHere(record));
                 };
                 let context = context(&realm, &of, &record, known.member.generation);
@@ -136,15 +138,7 @@ impl Reader {
             })
             .await?;
         let loaded = match found {
-            Found::Here(known, plaintext) => {
-                let Member { id, generation, .. } = known.member;
-                let account = self.parse(app, &id, generation, &plaintext)?;
-                Some(Loaded {
-                    account: Arc::new(account),
-                    record: id,
-                    digest: known.member.digest,
-                })
-            }
+            Found::Here(known, plaintext) => Some(self.loaded(app, &known.member, &plaintext)?),
             Found::NotHere(record) => self.open(app, record).await?,
         };
         match loaded {
@@ -156,52 +150,57 @@ impl Reader {
         }
     }
 
-    /// Reads, verifies and opens one account record of the database.
+    /// Verifies and opens one account record, from memory or from the database.
     pub(super) async fn open(
         &self,
         app: &AppId,
         record: RecordId,
     ) -> Result<Option<Loaded>, LedgerError> {
+        let known = match self.cache.envelope(&record) {
+            Some(known) => known,
+            None => match self.read(&record).await? {
+                Some(read) => Arc::new(read),
+                None => return Ok(None),
+            },
+        };
+        self.unseal(app, known).await.map(Some)
+    }
+
+    /// The record's row as its bucket's member list has it; not opened yet.
+    async fn read(&self, record: &RecordId) -> Result<Option<Committed>, LedgerError> {
         let bucket = record.bucket(BUCKET_BITS);
-        let row = self.store.record(&record, bucket).await?.examine();
+        let row = self.store.record(record, bucket).await?.examine();
         let members = match &row.members {
             Some(bytes) => MemberList::parse(bytes)
                 .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?,
             None => MemberList::default(),
         };
-        let (member, row) = match (members.get(&record), row.sealed) {
+        let (member, row) = match (members.get(record), row.sealed) {
             (None, None) => return Ok(None),
             (Some(member), Some(row)) => (*member, row),
-            (Some(_), None) => return Err(tampered(&record, "the row is missing")),
+            (Some(_), None) => return Err(tampered(record, "the row is missing")),
             (None, Some(_)) => {
                 return Err(tampered(
-                    &record,
+                    record,
                     "the bucket's member list does not name it",
                 ));
             }
         };
         if member.kind != RecordKind::Account {
-            return Err(tampered(&record, "it is not an account"));
+            return Err(tampered(record, "it is not an account"));
         }
         if member.generation != row.generation {
             return Err(tampered(
-                &record,
+                record,
                 "its generation differs from the member list",
             ));
         }
         if seal::digest(&row.sealed) != member.digest {
-            return Err(tampered(
-                &record,
-                "its content differs from the member list",
-            ));
+            return Err(tampered(record, "its content differs from the member list"));
         }
-        let account = self
-            .unseal(app, record, member.generation, row.sealed)
-            .await?;
-        Ok(Some(Loaded {
-            account: Arc::new(account),
-            record,
-            digest: member.digest,
+        Ok(Some(Committed {
+            member,
+            sealed: row.sealed,
         }))
     }
 
@@ -218,18 +217,15 @@ impl Reader {
         Ok(())
     }
 
-    async fn unseal(
-        &self,
-        app: &AppId,
-        record: RecordId,
-        generation: u64,
-        sealed: Vec<u8>,
-    ) -> Result<Account, LedgerError> {
+    async fn unseal(&self, app: &AppId, known: Arc<Committed>) -> Result<Loaded, LedgerError> {
         let (realm, of) = (self.realm.clone(), app.clone());
+        let Member { id, generation, .. } = known.member;
+        let member = known.member;
         let opened = self
             .pool
             .call("open-account", move |custody| {
-                seal::open(custody, &context(&realm, &of, &record, generation), &sealed)
+                let context = context(&realm, &of, &id, generation);
+                seal::open(custody, &context, &known.sealed)
             })
             .await;
         let plaintext = match opened {
@@ -238,26 +234,34 @@ impl Reader {
                 error @ (custodyd_hsm::Error::Tampered { .. }
                 | custodyd_hsm::Error::UnsupportedVersion { .. }),
             ) => {
-                return Err(tampered(&record, &error.to_string()));
+                return Err(tampered(&id, &error.to_string()));
             }
             opened => opened?,
         };
-        self.parse(app, &record, generation, &plaintext)
+        self.loaded(app, &member, &plaintext)
     }
 
-    fn parse(
+    /// The account in an opened envelope, which must say of itself what its seal says of it.
+    fn loaded(
         &self,
         app: &AppId,
-        record: &RecordId,
-        generation: u64,
+        member: &Member,
         plaintext: &SecretBytes,
-    ) -> Result<Account, LedgerError> {
+    ) -> Result<Loaded, LedgerError> {
         let account =
-            Account::decode(plaintext.expose()).map_err(|what| tampered(record, &what))?;
-        if account.realm != self.realm || account.app != *app || account.generation != generation {
-            return Err(tampered(record, "the envelope contradicts its seal"));
+            Account::decode(plaintext.expose()).map_err(|what| tampered(&member.id, &what))?;
+        let ours = account.realm == self.realm
+            && account.app == *app
+            && account.generation == member.generation;
+        if !ours {
+            return Err(tampered(&member.id, "the envelope contradicts its seal"));
         }
-        Ok(account)
+        Ok(Loaded {
+            account: Arc::new(account),
+            record: member.id,
+            digest: member.digest,
+            size: plaintext.expose().len(),
+        })
     }
 
     pub(super) async fn events(

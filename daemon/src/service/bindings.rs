@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest;
 use custodyd_hsm::binding::{self, Binding, BindingKeys, BindingKind};
-use custodyd_hsm::{AccountId, AppId, Pool, RealmName};
+use custodyd_hsm::{AccountId, AppId, Pool, PublicKey, RealmName, jwk_set};
 use custodyd_policies::Timestamp;
 
 use super::Refused;
@@ -23,24 +23,33 @@ pub struct Bindings {
     pool: Pool,
     realm: RealmName,
     keys: BindingKeys,
+    webhook_keys: Vec<PublicKey>,
     verified: Mutex<Generations<[u8; 32], Arc<Binding>>>,
 }
 
 impl Bindings {
     #[must_use]
-    pub fn new(pool: Pool, realm: RealmName, keys: BindingKeys) -> Self {
+    pub fn new(
+        pool: Pool,
+        realm: RealmName,
+        keys: BindingKeys,
+        webhook_keys: Vec<PublicKey>,
+    ) -> Self {
         Self {
             pool,
             realm,
             keys,
+            webhook_keys,
             verified: Mutex::new(Generations::new(REMEMBERED)),
         }
     }
 
-    /// The realm's public keys (RFC 7517), for everybody who verifies receipts.
+    /// The realm's public keys (RFC 7517), for everybody who verifies receipts or calls to a
+    /// webhook. Each kind has a `typ` of its own, so no key stands for the other's statements.
     #[must_use]
     pub fn jwks(&self) -> serde_json::Value {
-        self.keys.jwks()
+        let newest_first = self.keys.keys().iter().rev();
+        jwk_set(newest_first.chain(self.webhook_keys.iter().rev()))
     }
 
     /// Signs several bindings of one account in one visit to the token.

@@ -28,6 +28,7 @@ pub use self::bindings::Bindings;
 pub use self::error::Refused;
 pub use self::secrets::Precondition;
 use crate::account::{Account, BoundPasskey};
+use crate::delivery::Courier;
 use crate::factors::dpop::{DeviceKey, Proofs};
 use crate::factors::pin_argon2::PinHasher;
 use crate::factors::random;
@@ -46,6 +47,9 @@ pub struct Service {
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
+    /// For the routes that send codes and notices, which come next.
+    #[allow(dead_code)]
+    pub(crate) courier: Courier,
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.

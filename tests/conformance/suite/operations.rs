@@ -6,9 +6,10 @@ use aws_lc_rs::{
     digest,
     signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use custodyd_hsm::{
     AccountId, AppId, Backend, Binding, BindingKeys, BindingKind, Custody, Error, KeyId,
-    KeyPurpose, RealmName, RecordId, RecordKind, encoding, mac,
+    KeyPurpose, RealmName, RecordId, RecordKind, WebhookCall, encoding, mac,
     seal::{self, Context},
 };
 
@@ -185,12 +186,27 @@ pub(crate) fn bindings_verify_under_the_published_keys(rig: &impl Rig) {
     let keys = BindingKeys::load(&mut *custody).unwrap();
     assert_eq!(keys.verify(&jws).unwrap(), binding);
     let kid = custody.public_key(BIND).unwrap().thumbprint();
-    assert_eq!(keys.jwks()["keys"][0]["kid"], kid);
+    assert_eq!(keys.keys().last().unwrap().thumbprint(), kid);
     // Another key of the same token signs no bindings.
     let webhook = custody
         .public_key(KeyId::new(KeyPurpose::Webhook, 1))
         .unwrap();
     assert!(BindingKeys::from_keys(vec![webhook]).verify(&jws).is_err());
+}
+
+pub(crate) fn webhook_calls_verify_under_the_published_keys(rig: &impl Rig) {
+    let mut custody = custody(rig);
+    let call = WebhookCall::new(name("realm"), "https://a.example", 1, [3; 16], b"body").unwrap();
+    let jws = custodyd_hsm::webhook::sign(&mut *custody, &call).unwrap();
+    let (input, signature) = jws.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let signature: [u8; 64] = signature.try_into().unwrap();
+    let keys = custodyd_hsm::webhook::keys(&mut *custody).unwrap();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].verifies(input.as_bytes(), &signature));
+    // Another key of the same token signs no calls.
+    let bind = custody.public_key(BIND).unwrap();
+    assert!(!bind.verifies(input.as_bytes(), &signature));
 }
 
 pub(crate) fn what_was_sealed_opens_after_a_restart(rig: &impl Rig) {

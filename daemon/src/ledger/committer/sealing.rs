@@ -19,14 +19,15 @@ use crate::store::Batch;
 /// is wrong with one account is that account's alone; a token that is away is everybody's.
 pub(super) async fn seal_all(
     reader: &Reader,
-    working: &BTreeMap<RecordId, Working>,
+    working: &mut BTreeMap<RecordId, Working>,
     batch: &mut Batch,
 ) -> Result<Vec<(RecordId, LedgerError)>, Failure> {
     let mut plaintexts = Vec::with_capacity(working.len());
-    for (record, Working { account, .. }) in working {
-        let plaintext = account
+    for (record, entry) in working {
+        let plaintext = entry
             .encode()
             .map_err(|_| Failure::internal("encode an envelope"))?;
+        let account = &entry.account;
         plaintexts.push((*record, account.app.clone(), account.generation, plaintext));
     }
     let realm = reader.realm().clone();
@@ -63,9 +64,9 @@ pub(super) async fn seal_all(
 }
 
 /// Enters the batch's records into their buckets' lists, and the lists into the batch. Returns
-/// the records' digests, in their order.
-pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<[u8; 32]> {
-    let mut digests = Vec::with_capacity(batch.records.len());
+/// the records' entries, in their order.
+pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<Member> {
+    let mut members = Vec::with_capacity(batch.records.len());
     let mut touched = Vec::with_capacity(batch.records.len());
     for (record, generation, sealed) in &batch.records {
         let member = Member {
@@ -74,7 +75,7 @@ pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<[u8; 32]
             generation: *generation,
             digest: seal::digest(sealed),
         };
-        digests.push(member.digest);
+        members.push(member);
         let bucket = record.bucket(BUCKET_BITS);
         // The list that was verified is the list that is written: reading it again here
         // would let an administrator slip an old neighbour in between.
@@ -90,5 +91,5 @@ pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<[u8; 32]
             batch.members.push((bucket, list.encode()));
         }
     }
-    digests
+    members
 }

@@ -8,14 +8,19 @@ use std::sync::Arc;
 use custodyd_hsm::{RecordId, seal};
 use custodyd_policies::Timestamp;
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use crate::account::Account;
 use crate::ledger::journal::{self, NewEvent};
+use crate::ledger::members::Member;
 use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
 use crate::store::Batch;
 
 /// Events of one change.
 pub(crate) const MAX_EVENTS: usize = 64;
+/// No change makes an account grow by more: a body has at most 64 KiB, and what the daemon adds
+/// to it, bindings and numbers, is short.
+const GROWTH: usize = 96 << 10;
 /// What the ledger itself still writes into an envelope: three numbers.
 const NUMBERS: usize = 128;
 /// No account is larger.
@@ -28,6 +33,8 @@ pub(super) type Reply = oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>
 
 pub(super) struct Working {
     pub(super) account: Account,
+    /// How long its plaintext is at most.
+    size: usize,
     /// Generation, events and last log entry of the state that the batch began with.
     began: (u64, u64, Option<u64>),
     events: Vec<NewEvent>,
@@ -36,9 +43,10 @@ pub(super) struct Working {
 }
 
 impl Working {
-    pub(super) fn new(account: Account) -> Self {
+    pub(super) fn new(account: Account, size: usize) -> Self {
         let trail = &account.trail;
         Self {
+            size,
             began: (account.generation, trail.count, trail.last_index),
             account,
             events: Vec::new(),
@@ -59,9 +67,10 @@ impl Working {
             return;
         }
         proposed.forget_expired(now);
-        match within_limits(&self.account, &proposed, &noted.0) {
-            Ok(()) => {
+        match self.within_limits(&proposed, &noted.0) {
+            Ok(size) => {
                 self.account = proposed;
+                self.size = size;
                 self.events.append(&mut noted.0);
                 self.replies.push(reply);
             }
@@ -93,11 +102,19 @@ impl Working {
         Ok(())
     }
 
-    pub(super) fn answer(self, record: RecordId, digest: [u8; 32]) {
+    /// The plaintext to seal.
+    pub(super) fn encode(&mut self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+        let plaintext = self.account.encode()?;
+        self.size = plaintext.len();
+        Ok(plaintext)
+    }
+
+    pub(super) fn answer(self, member: &Member) {
         let loaded = Loaded {
             account: Arc::new(self.account),
-            record,
-            digest,
+            record: member.id,
+            digest: member.digest,
+            size: self.size,
         };
         for reply in self.replies {
             let _ = reply.send(Ok(Some(loaded.clone())));
@@ -109,25 +126,27 @@ impl Working {
             let _ = reply.send(Err(Arc::clone(error)));
         }
     }
-}
 
-fn within_limits(
-    before: &Account,
-    proposed: &Account,
-    events: &[NewEvent],
-) -> Result<(), LedgerError> {
-    let size = |account: &Account| {
-        let size = account.encoded_len();
-        size.map_err(|_| LedgerError::internal("encode an envelope"))
-    };
-    if events.len() > MAX_EVENTS {
-        return Err(LedgerError::TooManyEvents { limit: MAX_EVENTS });
+    /// How long the proposed account is at most, if it may be that long. It is measured only
+    /// where it could matter: most accounts are far from full.
+    fn within_limits(&self, proposed: &Account, events: &[NewEvent]) -> Result<usize, LedgerError> {
+        let size = |account: &Account| {
+            let size = account.encoded_len();
+            size.map_err(|_| LedgerError::internal("encode an envelope"))
+        };
+        if events.len() > MAX_EVENTS {
+            return Err(LedgerError::TooManyEvents { limit: MAX_EVENTS });
+        }
+        let keeps = events.iter().any(|event| event.kind.keeps_something());
+        let limit = if keeps { SOFT_LIMIT } else { HARD_LIMIT };
+        let at_most = self.size.saturating_add(GROWTH);
+        if at_most <= limit {
+            return Ok(at_most);
+        }
+        let exactly = size(proposed)?;
+        if exactly > limit && exactly > size(&self.account)? {
+            return Err(LedgerError::TooLarge);
+        }
+        Ok(exactly)
     }
-    let keeps = events.iter().any(|event| event.kind.keeps_something());
-    let limit = if keeps { SOFT_LIMIT } else { HARD_LIMIT };
-    let proposed = size(proposed)?;
-    if proposed > limit && proposed > size(before)? {
-        return Err(LedgerError::TooLarge);
-    }
-    Ok(())
 }

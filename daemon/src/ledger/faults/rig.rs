@@ -17,7 +17,8 @@ use super::broken::{Faulty, Script, Tokens};
 use crate::account::Account;
 use crate::clock::Clock;
 use crate::ledger::{
-    Committer, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, QUEUE, Reader, realm,
+    Cache, Committer, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, QUEUE, Reader,
+    realm,
 };
 use crate::store::{Batch, Exclusive, Sqlite, Store};
 
@@ -45,6 +46,8 @@ pub(super) struct Rig {
     serving: Option<Serving>,
     books: BTreeMap<AccountId, Book>,
     pub(super) accounts: [AccountId; 2],
+    /// Bytes of the cache in the lives that follow: nothing, unless a test says so.
+    pub(super) cache: usize,
 }
 
 pub(super) fn app() -> AppId {
@@ -86,6 +89,7 @@ impl Rig {
             serving: None,
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
+            cache: 0,
         };
         let lock = Exclusive::take(&rig.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
@@ -126,6 +130,7 @@ impl Rig {
             serving: None,
             books: self.books.clone(),
             accounts: self.accounts,
+            cache: self.cache,
         };
         copy.serve(Script::default()).await;
         copy
@@ -160,7 +165,12 @@ impl Rig {
             .await
             .unwrap();
         let clock = Arc::new(Clock::default());
-        let reader = Arc::new(Reader::new(store, self.pool.clone(), realm_name()));
+        let reader = Arc::new(Reader::new(
+            store,
+            self.pool.clone(),
+            realm_name(),
+            Cache::new(self.cache),
+        ));
         let (changes, queue) = mpsc::channel(QUEUE);
         let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
         committer.wait_at_first(Duration::from_micros(10));

@@ -1,0 +1,223 @@
+//! Messages as signed calls to an HTTPS address: how text messages reach a gateway.
+//!
+//! Called by `Courier`'s queue. The receiver knows the daemon by a signature of the token
+//! (`hsm/FORMAT.md`, section 7), so this host keeps no credential of the gateway; the daemon
+//! knows the receiver by TLS. What the receiver answers counts by its status alone: redirects
+//! are not followed, and of the body no more than a little is read and nothing believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use custodyd_hsm::{Pool, RealmName, WebhookCall, webhook};
+use http_body_util::{BodyExt, Full as FullBody, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::message::Message;
+use super::{DeliveryError, SetupError, Transport, trust};
+use crate::clock::Clock;
+use crate::config::Sms;
+use crate::factors::b64;
+
+/// The request header with the signature: a compact JWS.
+pub const SIGNATURE: &str = "custodyd-signature";
+/// For the whole call.
+const CALL: Duration = Duration::from_secs(10);
+/// Read to its end so that the connection can be used again; past it the connection is closed.
+const MAX_ANSWER: usize = 64 * 1024;
+
+type HttpsClient = Client<HttpsConnector<HttpConnector>, FullBody<Bytes>>;
+
+/// What it takes to sign a call in the token.
+pub(super) struct Signer {
+    pub(super) pool: Pool,
+    pub(super) realm: RealmName,
+    pub(super) clock: Arc<Clock>,
+}
+
+pub(super) struct Webhook {
+    client: HttpsClient,
+    address: String,
+    uri: Uri,
+    signer: Signer,
+}
+
+impl Webhook {
+    pub(super) fn new(config: &Sms, signer: Signer) -> Result<Self, SetupError> {
+        let (client, uri) = client(config)?;
+        Ok(Self {
+            client,
+            address: config.webhook.clone(),
+            uri,
+            signer,
+        })
+    }
+
+    async fn call(&self, message: &Message) -> Result<(), DeliveryError> {
+        let body = body(message);
+        let signature = self.signer.sign(&self.address, message.id, &body).await?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(self.uri.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(
+                header::USER_AGENT,
+                concat!("custodyd/", env!("CARGO_PKG_VERSION")),
+            )
+            .header(SIGNATURE, signature)
+            .body(FullBody::new(body))
+            .map_err(|error| DeliveryError::Misconfigured(format!("the webhook: {error}")))?;
+        let answer = self.client.request(request).await.map_err(|e| judge(&e))?;
+        let status = answer.status();
+        let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        by_status(status)
+    }
+}
+
+#[async_trait]
+impl Transport for Webhook {
+    async fn send(&self, message: &Message) -> Result<(), DeliveryError> {
+        timeout(CALL, self.call(message)).await.unwrap_or_else(|_| {
+            let what = format!("the webhook gave no answer within {} s", CALL.as_secs());
+            Err(DeliveryError::Temporary(what))
+        })
+    }
+}
+
+impl Signer {
+    async fn sign(&self, url: &str, id: [u8; 16], body: &[u8]) -> Result<String, DeliveryError> {
+        let now = self.clock.now().0;
+        let call = WebhookCall::new(self.realm.clone(), url, now, id, body)
+            .map_err(|error| DeliveryError::Misconfigured(error.to_string()))?;
+        self.pool
+            .call("sign-webhook", move |custody| webhook::sign(custody, &call))
+            .await
+            .map_err(|error| {
+                let what = format!("the token: {error}");
+                if error.is_retryable() {
+                    DeliveryError::Temporary(what)
+                } else {
+                    DeliveryError::Misconfigured(what)
+                }
+            })
+    }
+}
+
+/// `id` is the `jti` of the signature: a gateway sends a message once, however often it is called.
+fn body(message: &Message) -> Bytes {
+    let text = message.short();
+    let body = json!({
+        "id": b64(&message.id),
+        "channel": message.to().channel().name(),
+        "kind": message.kind(),
+        "to": message.to().expose(),
+        "text": text.as_str(),
+    });
+    Bytes::from(body.to_string())
+}
+
+/// The client and where it calls. No redirects: this client knows none.
+pub(super) fn client(config: &Sms) -> Result<(HttpsClient, Uri), SetupError> {
+    let uri: Uri = config
+        .webhook
+        .parse()
+        .map_err(|_| SetupError::Address("expected a URL".to_owned()))?;
+    let tls = trust::client_config(config.ca_file.as_deref())?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
+    // The configuration lets http through for loopback alone.
+    let connector = match uri.scheme_str() {
+        Some("http") => connector.https_or_http(),
+        _ => connector.https_only(),
+    };
+    let client = Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build(connector.enable_http1().build());
+    Ok((client, uri))
+}
+
+fn by_status(status: StatusCode) -> Result<(), DeliveryError> {
+    let code = status.as_u16();
+    match code {
+        200..300 => Ok(()),
+        408 | 425 | 429 | 500..600 => Err(DeliveryError::Temporary(format!(
+            "the webhook answered {code}"
+        ))),
+        // This message, and not the call as such.
+        400 | 409 | 410 | 413 | 422 => Err(DeliveryError::Permanent(format!(
+            "the webhook answered {code}"
+        ))),
+        300..400 => Err(DeliveryError::Misconfigured(format!(
+            "the webhook answered {code}; redirects are not followed, name the final address"
+        ))),
+        _ => Err(DeliveryError::Misconfigured(format!(
+            "the webhook answered {code}"
+        ))),
+    }
+}
+
+fn judge(error: &hyper_util::client::legacy::Error) -> DeliveryError {
+    match trust::tls_error(error) {
+        Some(tls) => DeliveryError::Misconfigured(format!("TLS with the webhook: {tls}")),
+        None => DeliveryError::Temporary(format!("the webhook: {}", chain(error))),
+    }
+}
+
+/// The error with its causes: hyper's own text is no more than "client error".
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::super::{Address, Notice};
+    use super::*;
+
+    #[test]
+    fn a_status_says_whether_to_try_again() {
+        let of = |code| by_status(StatusCode::from_u16(code).unwrap());
+        for code in [200, 202, 204] {
+            assert_eq!(of(code), Ok(()));
+        }
+        for code in [408, 429, 500, 503] {
+            assert!(
+                matches!(of(code), Err(DeliveryError::Temporary(_))),
+                "{code}"
+            );
+        }
+        for code in [400, 413, 422] {
+            assert!(
+                matches!(of(code), Err(DeliveryError::Permanent(_))),
+                "{code}"
+            );
+        }
+        for code in [301, 307, 401, 403, 404, 405] {
+            assert!(
+                matches!(of(code), Err(DeliveryError::Misconfigured(_))),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_body_is_json_with_one_line_of_text() {
+        let to = Address::phone("+491701234567").unwrap();
+        let message = Message::notice("No\r\n\"tes", to, Notice::PinReplaced).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body(&message)).unwrap();
+        let text = |name| body.get(name).unwrap().as_str().unwrap();
+        assert_eq!(text("to"), "+491701234567");
+        assert_eq!(text("id"), b64(&message.id));
+        assert!(text("text").starts_with("The PIN of your No  \"tes account was replaced."));
+        assert!(!text("text").contains(['\r', '\n']));
+    }
+}
