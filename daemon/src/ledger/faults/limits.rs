@@ -50,6 +50,13 @@ async fn an_account_at_its_limit_is_refused_alone_and_can_still_sign_in_and_shri
     let mut rig = Rig::new().await;
     let [a, b] = rig.accounts;
     let stored = |to| noting(EventKind::SecretStored, move |account| grow(account, to));
+    // No request makes an account grow by more than a body holds.
+    for to in (1..4).map(|step| step * (60 << 10)) {
+        rig.ledger()
+            .commit(load(&rig, a).await, stored(to))
+            .await
+            .unwrap();
+    }
     // In one batch: too much for one account, the neighbour's charge.
     let (first, second) = (load(&rig, a).await, load(&rig, b).await);
     let (refused, served) = tokio::join!(
