@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use custodyd_policies::{AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
+use custodyd_policies::{
+    AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp, rounds_after_code,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Device, Refused, Service, sessions};
@@ -25,28 +27,47 @@ const EVALUATION: Duration = Duration::from_secs(60);
 pub enum Guess {
     /// The PIN, by a bound device.
     Pin,
+    /// The PIN, by any other, where the policy lets strangers try.
+    StrangerPin,
+    /// A code of the authenticator app, by a bound device.
+    Totp,
+    /// The first code of an authenticator app, by the session that enrolled it.
+    TotpConfirmation,
+    /// A recovery code, by a bound device. Those of strangers are not charged: see
+    /// `recovery_codes`.
+    RecoveryCode,
 }
 
 impl Guess {
+    const ALL: [Self; 5] = [
+        Self::Pin,
+        Self::StrangerPin,
+        Self::Totp,
+        Self::TotpConfirmation,
+        Self::RecoveryCode,
+    ];
+
     #[must_use]
     pub fn factor(self) -> Factor {
         match self {
-            Self::Pin => Factor::Pin,
+            Self::Pin | Self::StrangerPin => Factor::Pin,
+            Self::Totp | Self::TotpConfirmation => Factor::Totp,
+            Self::RecoveryCode => Factor::RecoveryCode,
         }
     }
 
     /// Whether the guess is a stranger's: then every refusal is the decoy's, and nothing of
     /// the count is told.
     fn by_stranger(self) -> bool {
-        match self {
-            Self::Pin => false,
-        }
+        self == Self::StrangerPin
     }
 
     /// Whether only a bound device may make it.
     fn by_bound_device(self) -> bool {
         match self {
-            Self::Pin => true,
+            Self::Pin | Self::Totp | Self::RecoveryCode => true,
+            // Anybody; and whoever has the session that enrolled the app.
+            Self::StrangerPin | Self::TotpConfirmation => false,
         }
     }
 
@@ -54,12 +75,20 @@ impl Guess {
     pub(super) fn rounds(self, policy: &AppPolicy) -> Rounds {
         match self {
             Self::Pin => policy.pin.rounds.clone(),
+            Self::StrangerPin => rounds_after_code(policy),
+            Self::Totp | Self::TotpConfirmation => policy.totp.rounds.clone(),
+            Self::RecoveryCode => policy.recovery_codes.rounds.clone(),
         }
     }
 
     fn events(self) -> (EventKind, EventKind) {
         match self {
-            Self::Pin => (EventKind::PinCharged, EventKind::PinRefused),
+            Self::Pin | Self::StrangerPin => (EventKind::PinCharged, EventKind::PinRefused),
+            Self::Totp | Self::TotpConfirmation => (EventKind::TotpCharged, EventKind::TotpRefused),
+            Self::RecoveryCode => (
+                EventKind::RecoveryCodeCharged,
+                EventKind::RecoveryCodeRefused,
+            ),
         }
     }
 
@@ -70,6 +99,29 @@ impl Guess {
                 .pin
                 .as_mut()
                 .map(|pin| (pin.device_id.as_str(), &mut pin.budget)),
+            Self::StrangerPin => account
+                .pin
+                .as_mut()
+                .map(|pin| (pin.device_id.as_str(), &mut pin.strangers)),
+            Self::Totp => account
+                .totp
+                .as_mut()
+                .map(|totp| (totp.device_id.as_str(), &mut totp.budget)),
+            Self::TotpConfirmation => account
+                .pending_totp
+                .as_mut()
+                .map(|pending| (pending.device_id.as_str(), &mut pending.budget)),
+            Self::RecoveryCode => account
+                .recovery_codes
+                .as_mut()
+                .map(|set| (set.device_id.as_str(), &mut set.budget)),
+        }
+    }
+
+    /// Clears what is resolved in its budget: the owner has shown who they are.
+    pub(super) fn reset(self, account: &mut Account, now: Timestamp) {
+        if let Some((_, budget)) = self.target(account) {
+            budget.reset(now);
         }
     }
 
@@ -77,7 +129,9 @@ impl Guess {
     #[must_use]
     pub fn what(self) -> &'static str {
         match self {
-            Self::Pin => "PIN",
+            Self::Pin | Self::StrangerPin => "PIN",
+            Self::Totp | Self::TotpConfirmation => "TOTP code",
+            Self::RecoveryCode => "recovery code",
         }
     }
 
@@ -92,7 +146,22 @@ impl Guess {
             not_set,
         };
         match self {
-            Self::Pin => codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set"),
+            Self::Pin | Self::StrangerPin => {
+                codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
+            }
+            Self::Totp => codes("totp-wrong", "totp-wait", "totp-exhausted", "totp-not-set"),
+            Self::TotpConfirmation => codes(
+                "totp-wrong",
+                "totp-wait",
+                "totp-exhausted",
+                "totp-not-pending",
+            ),
+            Self::RecoveryCode => codes(
+                "recovery-code-wrong",
+                "recovery-code-wait",
+                "recovery-code-exhausted",
+                "recovery-code-not-set",
+            ),
         }
     }
 
@@ -226,19 +295,20 @@ impl Charged {
     }
 }
 
-/// `by` has just shown who the owner is: whatever is no stronger may be tried again.
+/// `by` has just shown who the owner is: whatever is no stronger may be tried again. To be
+/// asked before the device is bound.
 ///
 /// A weaker one resets nothing: else a thief of the device, on which the mail and the
-/// authenticator app are at hand too, would never run out of PINs.
-pub(super) fn vouch(account: &mut Account, by: Factor, now: Timestamp) {
-    const ALL: [Guess; 1] = [Guess::Pin];
-    for guess in ALL {
+/// authenticator app are at hand too, would never run out of PINs. Strangers get their tries
+/// back only when the owner comes in from a device that is not bound, where they matter: else
+/// each ordinary sign-in would buy everybody more guesses.
+pub(super) fn vouch(account: &mut Account, device: &Device, by: Factor, now: Timestamp) {
+    let bound = account.device(&device.key.thumbprint).is_some();
+    for guess in Guess::ALL {
         let factor = guess.factor();
-        if factor != by
-            && factor.strength() <= by.strength()
-            && let Some((_, budget)) = guess.target(account)
-        {
-            budget.reset(now);
+        let weaker = factor != by && factor.strength() <= by.strength();
+        if weaker && !(bound && guess.by_stranger()) {
+            guess.reset(account, now);
         }
     }
 }
@@ -254,7 +324,7 @@ impl Service {
         guess: Guess,
         device: &Device,
         loaded: Loaded,
-        pick: impl FnOnce(&Account) -> Option<C> + Send + 'static,
+        pick: impl FnOnce(&Account) -> Result<C, Refused> + Send + 'static,
     ) -> Result<(Charged, C, Loaded), Refused> {
         let device = device.clone();
         let ((charged, picked), loaded) = self
@@ -262,8 +332,7 @@ impl Service {
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 let expires = moment.now.plus(EVALUATION);
                 let charged = Charged::new(guess, &device, account, moment.now, expires, journal)?;
-                let picked = pick(account).ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
-                Ok((charged, picked))
+                Ok((charged, pick(account)?))
             })
             .await?;
         Ok((charged, picked, loaded))
