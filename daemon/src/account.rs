@@ -20,6 +20,10 @@ use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::pin_argon2::PinRecord;
 
+mod codes;
+
+pub use self::codes::{BoundRecoveryCodes, BoundTotp, PendingRecovery, PendingTotp};
+
 /// The version of the envelope's plaintext.
 const FORMAT: u8 = 1;
 /// Holds most envelopes, so that encoding one seldom has to move it.
@@ -54,6 +58,11 @@ pub struct Account {
     pub secrets: BTreeMap<String, StoredSecret>,
     /// The version that the next stored secret gets. Never reused, so an ETag names one content.
     pub next_version: u64,
+    pub totp: Option<BoundTotp>,
+    pub pending_totp: Option<PendingTotp>,
+    pub recovery_codes: Option<BoundRecoveryCodes>,
+    /// Changes by the exception to step-up that wait until they are due.
+    pub recoveries: Vec<PendingRecovery>,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -114,7 +123,10 @@ pub struct Pin {
     pub device_id: String,
     pub binding: String,
     pub set: Timestamp,
+    /// Of the bound devices.
     pub budget: Budget,
+    /// Of all others together, where the policy lets them try.
+    pub strangers: Budget,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -192,6 +204,10 @@ impl Account {
             passkeys: Vec::new(),
             secrets: BTreeMap::new(),
             next_version: 1,
+            totp: None,
+            pending_totp: None,
+            recovery_codes: None,
+            recoveries: Vec::new(),
         }
     }
 
@@ -224,6 +240,8 @@ impl Account {
         self.ended_sessions.retain(|spent| spent.expires >= now);
         self.removed_devices
             .retain(|removed| removed.expires >= now);
+        self.pending_totp.take_if(|pending| pending.expires <= now);
+        self.recoveries.retain(|waits| waits.expires() > now);
     }
 
     /// How long the plaintext is.

@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+mod codes;
+
+pub use self::codes::{
+    ConfirmTotp, EnrolTotp, RecoveryCodeSession, RecoveryCodesView, SecretText, SetRecoveryCodes,
+    TotpEnrolment, TotpSession, TotpView, WaitingChange,
+};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
@@ -269,6 +275,13 @@ pub struct AccountView {
     pub secrets: Vec<SecretEntry>,
     /// No factor can be used from an unknown device: losing this one loses the account.
     pub recovery_incomplete: bool,
+    /// The authenticator app in use.
+    pub totp: Option<TotpView>,
+    /// An authenticator app waits to be confirmed.
+    pub totp_pending: bool,
+    pub recovery_codes: Option<RecoveryCodesView>,
+    /// Changes that wait because a weaker factor asked for them.
+    pub waiting: Vec<WaitingChange>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -34,6 +34,9 @@ pub enum BindingKind {
     DeviceKey,
     Passkey,
     Pin,
+    Totp,
+    RecoveryCodes,
+    DeliveredCode,
 }
 
 /// The claims of a binding, in the order in which they are written.

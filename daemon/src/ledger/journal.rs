@@ -43,6 +43,22 @@ pub enum EventKind {
     SecretStored,
     SecretReleased,
     SecretDeleted,
+    /// A secret for an authenticator app was shown; it is not in use yet.
+    TotpEnrolled,
+    TotpAdded,
+    TotpRemoved,
+    TotpCharged,
+    TotpRefused,
+    RecoveryCodesSet,
+    RecoveryCodesRemoved,
+    RecoveryCodeCharged,
+    RecoveryCodeRefused,
+    RecoveryCodeSpent,
+    /// A factor that is too weak by itself asked for a change, which waits.
+    RecoverRequested,
+    RecoverCancelled,
+    /// It made the change, which is the next event.
+    RecoverUsed,
 }
 
 impl EventKind {
@@ -55,7 +71,10 @@ impl EventKind {
             | Self::DeviceBound
             | Self::PinSet
             | Self::PasskeyAdded
-            | Self::SecretStored => true,
+            | Self::SecretStored
+            | Self::TotpEnrolled
+            | Self::TotpAdded
+            | Self::RecoveryCodesSet => true,
             Self::DeviceRemoved
             | Self::PinRemoved
             | Self::PinCharged
@@ -67,7 +86,17 @@ impl EventKind {
             | Self::SessionEnded
             | Self::SessionsEnded
             | Self::SecretReleased
-            | Self::SecretDeleted => false,
+            | Self::SecretDeleted
+            | Self::TotpRemoved
+            | Self::TotpCharged
+            | Self::TotpRefused
+            | Self::RecoveryCodesRemoved
+            | Self::RecoveryCodeCharged
+            | Self::RecoveryCodeRefused
+            | Self::RecoveryCodeSpent
+            | Self::RecoverRequested
+            | Self::RecoverCancelled
+            | Self::RecoverUsed => false,
         }
     }
 }

@@ -3,45 +3,41 @@
 //! What the adversary controls: every byte of the request, and every row of the database. A
 //! guess is charged durably before it is evaluated, so cutting the power, the database or the
 //! connection between the two can not give it back. Strangers (an unknown account, or a device
-//! that is not bound to it) all get `AuthenticationFailed` after the same token work, and
+//! that is not bound to it, unless the policy has a budget for its PIN) all get `AuthenticationFailed` after the same token work, and
 //! nothing is written for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, SecretBytes};
-use custodyd_policies::{ChargeId, Factor};
+use custodyd_policies::{Factor, UnknownDevice, unknown_device};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
+use super::guess::{self, Guess};
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, devices, passkeys, secrets};
-use crate::account::{Account, Pin};
+use crate::account::Account;
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
     SessionStarted,
 };
 use crate::factors::ceremony::{self, Ceremony, Purpose};
 use crate::factors::passkey::identify;
-use crate::factors::pin_argon2::PinRecord;
 use crate::factors::session::Session;
 use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
-
-/// A charge whose outcome was never recorded counts as failed from then on.
-const EVALUATION: Duration = Duration::from_secs(60);
 
 /// The state of a passkey login, as it travels in the ceremony token.
 pub type PasskeyLogin = Ceremony<DiscoverableAuthentication>;
 
 /// What a login's commit hands back: the session and the secrets it releases.
-type Opened = (Session, BTreeMap<String, Secret>);
+pub(super) type Opened = (Session, BTreeMap<String, Secret>);
 
 impl Service {
     /// # Errors
-    /// `AuthenticationFailed` for strangers; a bound device learns `PinWrong`, `PinWait`,
-    /// `PinExhausted`, `PinNotSet`; `Busy` before anything is charged.
+    /// `AuthenticationFailed` for strangers; a bound device learns `Wrong`, `Wait`,
+    /// `Exhausted`, `NotSet`; `Busy` before anything is charged.
     pub async fn sign_in_with_pin(
         &self,
         device: Device,
@@ -50,11 +46,15 @@ impl Service {
         if !device.app.policy.pin.allowed {
             return Err(Refused::NotAllowed("PIN"));
         }
-        let loaded = self.bound(&device, request.account).await?;
+        let (guess, loaded) = self.may_try_pin(&device, request.account).await?;
         // Capacity before the charge: a charged guess must be evaluated, whatever else
-        // arrives. After the check above, so that strangers can not take any.
+        // arrives. After the check above, so that those who may not try can not take any.
         let capacity = self.hasher.reserve()?;
-        let pin = loaded.account.pin.as_ref().ok_or(Refused::PinNotSet)?;
+        let pin = loaded
+            .account
+            .pin
+            .as_ref()
+            .ok_or(Refused::NotSet(Guess::Pin))?;
         self.bindings.check(
             &loaded.account,
             BindingKind::Pin,
@@ -62,96 +62,58 @@ impl Service {
             &pin.binding,
         )?;
         let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
-        releases.exist_in(&loaded.account)?;
+        if guess == Guess::Pin {
+            releases.exist_in(&loaded.account)?;
+        }
         let pepper = self.pepper(&loaded).await?;
 
-        let (charged, loaded) = self.charge_pin(&device, loaded).await?;
-        let guess = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
-        let right = self
-            .hasher
-            .evaluate(capacity, guess, pepper, &charged.record)
+        let (charged, record, loaded) = self
+            .charge(guess, &device, loaded, |account| {
+                let record = account.pin.as_ref().map(|pin| Arc::clone(&pin.record));
+                record.ok_or(Refused::NotSet(Guess::Pin))
+            })
             .await?;
+        let pin = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
+        let right = self.hasher.evaluate(capacity, pin, pepper, &record).await?;
         if !right {
-            return Err(self.record_wrong_pin(&device, loaded, charged).await);
+            return Err(self.record_wrong(&device, loaded, charged).await);
         }
 
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
-                // A charge that expired meanwhile has become a failure and opens nothing.
-                charged
-                    .pin_in(account)?
-                    .budget
-                    .succeed(charged.charge, moment.now)
-                    .map_err(|_| Refused::AuthenticationFailed)?;
-                let proven = Proven::with(Factor::Pin, charged.device_id);
-                open_session(&device, account, proven, &releases, moment, journal)
+                charged.succeed(account, moment.now)?;
+                guess::vouch(account, &asks, Factor::Pin, moment.now);
+                open_session(&asks, account, charged.proven(), &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
-    /// Durable before the guess is looked at.
-    async fn charge_pin(
+    /// Whose budget a PIN from this device costs: that of the bound devices, or where the policy
+    /// has one, that of all others. Everybody else is a stranger, and so is, without being told
+    /// why, a stranger whose try would not be charged.
+    async fn may_try_pin(
         &self,
         device: &Device,
-        loaded: Loaded,
-    ) -> Result<(Charged, Loaded), Refused> {
-        let rounds = device.app.policy.pin.rounds.clone();
-        let thumbprint = device.key.thumbprint.clone();
-        self.ledger
-            .commit::<Charged, Refused>(loaded, move |account, moment, journal| {
-                if account.device(&thumbprint).is_none() {
-                    return Err(Refused::AuthenticationFailed);
+        account: AccountId,
+    ) -> Result<(Guess, Loaded), Refused> {
+        let loaded = self.known(device, account).await?;
+        if self.is_bound(device, &loaded)? {
+            return Ok((Guess::Pin, loaded));
+        }
+        match unknown_device(&device.app.policy, Factor::Pin) {
+            UnknownDevice::Full => {
+                let pin = loaded.account.pin.as_ref();
+                let pin = pin.ok_or(Refused::AuthenticationFailed)?;
+                let rounds = Guess::StrangerPin.rounds(&device.app.policy);
+                match pin.strangers.standing(&rounds, self.now()).left {
+                    0 => Err(Refused::AuthenticationFailed),
+                    _ => Ok((Guess::StrangerPin, loaded)),
                 }
-                let pin = account.pin.as_mut().ok_or(Refused::PinNotSet)?;
-                let charge = pin
-                    .budget
-                    .charge(&rounds, moment.now, moment.now.plus(EVALUATION))?;
-                let charged = Charged {
-                    charge,
-                    record: Arc::clone(&pin.record),
-                    device_id: pin.device_id.clone(),
-                    thumbprint: thumbprint.clone(),
-                };
-                journal.note(
-                    NewEvent::new(EventKind::PinCharged)
-                        .by(Factor::Pin)
-                        .on(&thumbprint),
-                );
-                Ok(charged)
-            })
-            .await
-    }
-
-    async fn record_wrong_pin(&self, device: &Device, loaded: Loaded, charged: Charged) -> Refused {
-        metrics::counter!("custodyd_pin_wrong_total", "app" => device.app.id.to_string())
-            .increment(1);
-        let rounds = device.app.policy.pin.rounds.clone();
-        let recorded = self
-            .ledger
-            .commit::<_, Refused>(loaded, move |account, moment, journal| {
-                let pin = charged.pin_in(account)?;
-                // A charge that expired meanwhile counts as this failure already.
-                let _ = pin.budget.fail(charged.charge, moment.now);
-                journal.note(
-                    NewEvent::new(EventKind::PinRefused)
-                        .by(Factor::Pin)
-                        .on(&charged.thumbprint),
-                );
-                Ok(pin.budget.standing(&rounds, moment.now))
-            })
-            .await;
-        match recorded {
-            Ok((standing, _)) => Refused::PinWrong {
-                left: standing.left,
-                wait_until: standing.wait_until,
-                exhausted: standing.exhausted,
-            },
-            // The charge stands in any case: an unrecorded outcome counts as a failure.
-            Err(refused) => refused,
+            }
+            UnknownDevice::ThenPin | UnknownDevice::Refused => Err(Refused::AuthenticationFailed),
         }
     }
 
@@ -256,21 +218,17 @@ impl Service {
             id: ceremony.id,
             expires: ceremony.expires,
         };
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
                 consumed.once(account, moment.now)?;
-                let proven = verified.record(account, &device.app, moment.now)?;
+                let proven = verified.record(account, &asks.app, moment.now)?;
+                guess::vouch(account, &asks, Factor::Passkey, moment.now);
                 if let (Some(wanted), Some(binding)) = (bind, binding) {
-                    devices::bind(account, &device, wanted, binding, moment.now, journal)?;
+                    devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
                 }
-                // The stronger factor makes an exhausted PIN usable again.
-                if let Some(pin) = account.pin.as_mut() {
-                    pin.budget.reset(moment.now);
-                }
-                open_session(&device, account, proven, &releases, moment, journal)
+                open_session(&asks, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
@@ -288,39 +246,54 @@ impl Service {
         let loaded = self.bound(&device, request.account).await?;
         let releases = secrets::Releases::new(&device.app, Factor::Device, true, request.release)?;
         releases.exist_in(&loaded.account)?;
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
-                if account.device(&device.key.thumbprint).is_none() {
+                if account.device(&asks.key.thumbprint).is_none() {
                     return Err(Refused::AuthenticationFailed);
                 }
                 let proven = Proven::by_device(Factor::Device);
-                open_session(&device, account, proven, &releases, moment, journal)
+                open_session(&asks, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
     /// The account, for a device that is bound to it; everybody else is a stranger.
-    async fn bound(&self, device: &Device, account: AccountId) -> Result<Loaded, Refused> {
+    pub(super) async fn bound(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<Loaded, Refused> {
         let loaded = self.known(device, account).await?;
-        let bound = loaded
-            .account
-            .device(&device.key.thumbprint)
-            .ok_or(Refused::AuthenticationFailed)?;
+        if self.is_bound(device, &loaded)? {
+            Ok(loaded)
+        } else {
+            Err(Refused::AuthenticationFailed)
+        }
+    }
+
+    /// Whether the device is bound to the account, by a binding that is whole.
+    pub(super) fn is_bound(&self, device: &Device, loaded: &Loaded) -> Result<bool, Refused> {
+        let Some(bound) = loaded.account.device(&device.key.thumbprint) else {
+            return Ok(false);
+        };
         self.bindings.check(
             &loaded.account,
             BindingKind::DeviceKey,
             &bound.key.thumbprint,
             &bound.key.binding,
         )?;
-        Ok(loaded)
+        Ok(true)
     }
 
     /// The account, if it exists. An unknown one costs the same visit to the token.
-    async fn known(&self, device: &Device, account: AccountId) -> Result<Loaded, Refused> {
+    pub(super) async fn known(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<Loaded, Refused> {
         match self.ledger.load(&device.app.id, account).await? {
             Some(loaded) => Ok(loaded),
             None => {
@@ -346,33 +319,9 @@ impl Service {
     }
 }
 
-/// A PIN attempt that has been paid for.
-#[derive(Debug)]
-struct Charged {
-    charge: ChargeId,
-    record: Arc<PinRecord>,
-    device_id: String,
-    thumbprint: String,
-}
-
-impl Charged {
-    /// The PIN that was charged, if it is still the account's and the device still bound: a
-    /// guess at a PIN that was replaced meanwhile opens nothing.
-    fn pin_in<'a>(&self, account: &'a mut Account) -> Result<&'a mut Pin, Refused> {
-        if account.device(&self.thumbprint).is_none() {
-            return Err(Refused::AuthenticationFailed);
-        }
-        account
-            .pin
-            .as_mut()
-            .filter(|pin| pin.device_id == self.device_id)
-            .ok_or(Refused::AuthenticationFailed)
-    }
-}
-
 /// The end of every successful sign-in: the session, the secrets asked for, and the events,
 /// all in the commit that consumed what was proven.
-fn open_session(
+pub(super) fn open_session(
     device: &Device,
     account: &mut Account,
     proven: Proven,

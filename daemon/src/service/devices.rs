@@ -5,7 +5,7 @@
 
 use custodyd_hsm::AccountId;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, Timestamp};
+use custodyd_policies::{Factor, Recovery, Timestamp};
 
 use super::{Caller, Device, Refused, Service, name, sessions};
 use crate::account::{Account, BoundKey, Device as BoundDevice};
@@ -73,16 +73,16 @@ impl Service {
     /// Binds the device that asks; its session goes on as one of a bound device.
     ///
     /// # Errors
-    /// `StepUp`, `TooMany`.
+    /// `StepUp`, `RecoveryWaits`, `TooMany`.
     pub async fn bind_device(
         &self,
         caller: Caller,
         request: BindDevice,
     ) -> Result<(Bound, SessionToken), Refused> {
         let now = self.now();
-        // Binding a device is worth what the PIN is: it may try the PIN from then on.
-        caller.step_up(caller.account(), Factor::Pin, now)?;
         let wanted = wanted(request)?;
+        // Binding a device is worth what the PIN is: it may try the PIN from then on.
+        self.ready_to_recover(&caller, Recovery::BindDevice).await?;
         let device = Device {
             app: caller.app.clone(),
             key: caller.key.clone(),
@@ -90,11 +90,12 @@ impl Service {
         let binding = self.sign_device(&device, caller.account().id, now).await?;
         let app = caller.app.clone();
         let loaded = caller.loaded.clone();
-        let ((bound, session), _) = self
+        let ((bound, session, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                caller.step_up(account, Factor::Pin, moment.now)?;
+                let now = moment.now;
+                let granted = caller.recovers(account, Recovery::BindDevice, now, journal)?;
                 let mut session = caller.session.clone();
                 bind(account, &device, wanted, binding, moment.now, journal)?;
                 let bound = account
@@ -107,9 +108,10 @@ impl Service {
                 let epoch = bound.session_epoch;
                 // The token that asked, and others of this key, ended by the binding.
                 session.device_epoch = Some(epoch);
-                Ok((answer, session))
+                Ok((answer, session, granted))
             })
             .await?;
+        self.recovered(&loaded.account, granted);
         let token = self.session_token(&app, &session, now).await?;
         Ok((bound, token))
     }
@@ -134,6 +136,7 @@ impl Service {
                 if account.devices.len() == before {
                     return Err(Refused::NotFound("device"));
                 }
+                account.recoveries.retain(|waits| waits.device != device_id);
                 sessions::end_removed(&device_id, account, moment.now);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
                 Ok(())

@@ -11,11 +11,15 @@ mod bindings;
 mod devices;
 mod enrol;
 mod error;
+mod guess;
 mod overview;
 mod passkeys;
 mod pin;
+mod recover;
+mod recovery_codes;
 mod secrets;
 mod sessions;
+mod totp;
 
 use std::sync::Arc;
 
@@ -26,6 +30,7 @@ pub use self::apps::{App, Apps};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
+pub use self::guess::Guess;
 pub use self::secrets::Precondition;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
@@ -53,14 +58,14 @@ pub struct Service {
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Device {
     pub app: Arc<App>,
     pub key: DeviceKey,
 }
 
 /// Who calls with a session: everything about it has been checked against the account.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     pub app: Arc<App>,
     pub key: DeviceKey,
@@ -96,6 +101,25 @@ impl Caller {
         )
     }
 
+    /// The device that calls.
+    fn device(&self) -> Device {
+        Device {
+            app: self.app.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// The factors that the account can use, as this session counts them: one that began with
+    /// the last recovery code goes on as such.
+    fn held(&self, account: &Account, now: Timestamp) -> Vec<Factor> {
+        let mut held = held(account, &self.app, now);
+        let by = Factor::RecoveryCode;
+        if self.session.factor == by && self.app.policy.allows(by) && !held.contains(&by) {
+            held.push(by);
+        }
+        held
+    }
+
     /// May this session write at all?
     fn writes(&self) -> Result<(), Refused> {
         match self.session.scope {
@@ -110,7 +134,7 @@ impl Caller {
         self.writes()?;
         release::step_up(
             concerned,
-            &held(account, &self.app, now),
+            &self.held(account, now),
             self.session.factor,
             self.fresh(now),
         )?;
@@ -139,6 +163,13 @@ fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
     };
     if app.policy.passkeys.allowed && account.passkeys.iter().any(live) {
         held.push(Factor::Passkey);
+    }
+    if account.totp.is_some() && app.policy.totp.allowed {
+        held.push(Factor::Totp);
+    }
+    let codes = account.recovery_codes.as_ref();
+    if app.policy.recovery_codes.allowed && codes.is_some_and(|set| set.codes.left() > 0) {
+        held.push(Factor::RecoveryCode);
     }
     held
 }

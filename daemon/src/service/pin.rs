@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, pin};
+use custodyd_policies::{Factor, Recovery, pin};
 
+use super::guess::Guess;
 use super::{Caller, Refused, Service, secrets};
 use crate::account::Pin;
 use crate::api::{Bound, SessionToken, SetPin};
@@ -20,7 +21,7 @@ impl Service {
     /// with the token in the answer.
     ///
     /// # Errors
-    /// `StepUp`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
+    /// `StepUp`, `RecoveryWaits`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
     pub async fn set_pin(
         &self,
         caller: Caller,
@@ -31,10 +32,10 @@ impl Service {
         if !policy.allowed {
             return Err(Refused::NotAllowed("PIN"));
         }
-        caller.step_up(caller.account(), Factor::Pin, now)?;
         pin::acceptable(policy, request.pin.expose())
             .map_err(|weakness| Refused::PinWeak(weakness.to_string()))?;
         let writes = secrets::Writes::new(&caller.app, request.secrets)?;
+        self.ready_to_recover(&caller, Recovery::ReplacePin).await?;
         let capacity = self.hasher.reserve()?;
         let pepper = self.pepper(&caller.loaded).await?;
         let secret = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
@@ -54,11 +55,12 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
-        let (session, _) = self
+        let ((session, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                caller.step_up(account, Factor::Pin, moment.now)?;
+                let now = moment.now;
+                let granted = caller.recovers(account, Recovery::ReplacePin, now, journal)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::Pin {
                     session.factor_id = Some(device_id.clone());
@@ -66,32 +68,36 @@ impl Service {
                 journal.note(NewEvent::new(EventKind::PinSet).on(&device_id));
                 // Guesses that are being evaluated were made at the old PIN: they keep
                 // counting and can not settle anything any more.
-                let mut budget = account.pin.take().map(|old| old.budget).unwrap_or_default();
+                let old = account.pin.take().map(|old| (old.budget, old.strangers));
+                let (mut budget, mut strangers) = old.unwrap_or_default();
                 budget.secret_replaced(moment.now);
+                strangers.secret_replaced(moment.now);
                 account.pin = Some(Pin {
                     record: Arc::new(record),
                     device_id,
                     binding,
                     set: moment.now,
                     budget,
+                    strangers,
                 });
                 writes.apply(account, moment.now, journal)?;
-                Ok(session)
+                Ok((session, granted))
             })
             .await?;
+        self.recovered(&loaded.account, granted);
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }
 
     /// # Errors
-    /// `StepUp`, `PinNotSet`.
+    /// `StepUp`, `NotSet`.
     pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
         self.ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
-                let pin = account.pin.take().ok_or(Refused::PinNotSet)?;
+                let pin = account.pin.take().ok_or(Refused::NotSet(Guess::Pin))?;
                 journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
                 Ok(())
             })
