@@ -17,7 +17,7 @@ use custodyd_policies::{ChargeId, Factor};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::sessions::{self, Proven};
-use super::{Device, Refused, Service, devices, passkeys, secrets};
+use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
 use crate::account::{Account, Pin};
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
@@ -177,7 +177,10 @@ impl Service {
                 Err(Refused::AuthenticationFailed) => None,
                 Err(refused) => return Err(refused),
             },
-            None => None,
+            None => {
+                standing::names_nobody();
+                None
+            }
         };
         let allow = bound
             .as_ref()
@@ -319,15 +322,20 @@ impl Service {
         Ok(loaded)
     }
 
-    /// The account, if it exists. An unknown one costs the same visit to the token.
+    /// The account, if it exists. An unknown one costs the same visit to the token; what else
+    /// differs is hidden by the deadline, to which all but bound devices are held.
     async fn known(&self, device: &Device, account: AccountId) -> Result<Loaded, Refused> {
-        match self.ledger.load(&device.app.id, account).await? {
-            Some(loaded) => Ok(loaded),
-            None => {
-                self.ledger.decoy().await?;
-                Err(Refused::AuthenticationFailed)
-            }
+        let loaded = self.ledger.load(&device.app.id, account).await?;
+        if loaded.is_none() {
+            self.ledger.decoy().await?;
         }
+        let bound = |loaded: &Loaded| loaded.account.device(&device.key.thumbprint).is_some();
+        if loaded.as_ref().is_some_and(bound) {
+            standing::bound();
+        } else {
+            self.strangers.meet()?;
+        }
+        loaded.ok_or(Refused::AuthenticationFailed)
     }
 
     pub(super) async fn pepper(

@@ -98,6 +98,8 @@ pub enum Refused {
     #[error("this Idempotency-Key has made an account already")]
     AccountExists,
 
+    #[error("too many requests from here, or to this app; try again later")]
+    RateLimited { retry_after: Duration },
     #[error("too much work is waiting; try again later")]
     Busy { retry_after: Duration },
     #[error("the token is not available; try again later")]

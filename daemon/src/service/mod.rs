@@ -14,8 +14,11 @@ mod error;
 mod overview;
 mod passkeys;
 mod pin;
+mod rates;
 mod secrets;
 mod sessions;
+pub mod standing;
+mod strangers;
 
 use std::sync::Arc;
 
@@ -27,6 +30,8 @@ pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
 pub use self::secrets::Precondition;
+pub use self::standing::{Asking, Standing};
+pub use self::strangers::Strangers;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
 use crate::factors::dpop::{DeviceKey, Proofs};
@@ -47,6 +52,7 @@ pub struct Service {
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
+    pub(crate) strangers: Strangers,
     /// For the routes that send codes and notices, which come next.
     #[allow(dead_code)]
     pub(crate) courier: Courier,
