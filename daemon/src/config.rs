@@ -11,6 +11,7 @@
 
 mod check;
 mod delivery;
+mod limits;
 mod pin;
 mod policies;
 mod reader;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
+pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
 
@@ -37,6 +39,7 @@ pub struct Config {
     pub policies: Policies,
     pub pin: PinCapacity,
     pub delivery: Delivery,
+    pub limits: Limits,
     pub log: Log,
 }
 

@@ -25,7 +25,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::{operator, router, tls};
 use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
-use crate::service::{Apps, Bindings, Service};
+use crate::service::{Apps, Bindings, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::telemetry;
 
@@ -229,6 +229,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
         courier,
+        strangers: Strangers::new(&config.limits),
     };
     Ok(Realm {
         service: Arc::new(service),

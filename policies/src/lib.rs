@@ -15,6 +15,7 @@
 //! | [`release`] | which factor takes which secret out, and which one may change the account |
 //! | [`recover`] | which weaker factor may replace a forgotten PIN or bind a device all the same |
 //! | [`devices`] | what a device gets that is not bound to the account |
+//! | [`strangers`] | when a stranger's answer leaves, and when wrong guesses are too many |
 //! | [`otp`], [`pacing`] | which codes may be accepted, and when the next one may be sent |
 //! | [`retention`] | when an account or an event has been kept for long enough |
 //! | [`pin`] | which PINs may be set |
@@ -35,6 +36,7 @@ pub mod recover;
 pub mod release;
 pub mod retention;
 pub mod rounds;
+pub mod strangers;
 pub mod time;
 
 #[cfg(test)]
@@ -57,4 +59,5 @@ pub use recover::{RecoverGrant, Recovery, due, may_recover};
 pub use release::{CONTACT_WORTH, DEVICE_WORTH, StepUp, is_secret_name, may_release, step_up};
 pub use retention::{event_ends, is_inactive};
 pub use rounds::{Round, Rounds, RoundsError};
+pub use strangers::{SlowMode, Turn, leaves_after};
 pub use time::Timestamp;

@@ -11,6 +11,7 @@
 mod accounts;
 mod delivery;
 mod http;
+mod limits;
 mod operator;
 mod passkey;
 mod pin;

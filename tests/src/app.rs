@@ -24,6 +24,8 @@ pub struct Setup {
     pub config: String,
     /// MiB of the daemon's cache of committed accounts.
     pub cache_mib: usize,
+    /// The section `[limits]`: rates out of the way and short deadlines, but for tests of these.
+    pub limits: String,
 }
 
 /// A permissive policy, so that tests wait for nothing.
@@ -51,6 +53,7 @@ impl Default for Setup {
             ],
             config: String::new(),
             cache_mib: 64,
+            limits: LIMITS.into(),
         }
     }
 }
@@ -80,6 +83,15 @@ pub struct TestApp {
 }
 
 pub const REALM: &str = "test.example";
+
+/// All tests come from one address, and more often than people do.
+pub const LIMITS: &str = r#"stranger_deadline = "20ms"
+address_per_second = 1000000
+address_burst = 1000000
+app_per_second = 1000000
+app_burst = 1000000
+slow_failures_per_minute = 1000000
+"#;
 
 impl TestApp {
     pub async fn start() -> Self {
@@ -119,12 +131,15 @@ sqlite = "custodyd.sqlite"
 cache_mib = {}
 [policies]
 directory = "policies"
+[limits]
+{}
 {}
 "#,
             token::module(),
             token::LABEL,
             token.user_pin_file().display(),
             setup.cache_mib,
+            setup.limits,
             setup.config
         );
         std::fs::write(dir.path().join("custodyd.toml"), config).unwrap();

@@ -13,6 +13,7 @@ use custodyd_hsm::RealmName;
 use toml::de::DeValue;
 
 use super::delivery;
+use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::{
     Config, ConfigError, Development, Listen, Log, LogFormat, Operator, PinCapacity, Policies,
@@ -46,6 +47,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         .as_ref()
         .is_some_and(|listen| listen.development.is_some());
     let delivery = delivery::delivery(doc, &mut top, base, development);
+    let limits = limits(doc, &mut top);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -57,6 +59,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         policies,
         pin,
         delivery,
+        limits,
         log,
     })
 }
@@ -314,7 +317,10 @@ pub(super) fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Resul
         })
 }
 
-fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn duration(
+    value: &DeValue<'_>,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, String> {
     humantime::parse_duration(string(value)?)
         .ok()
         .filter(|duration| range.contains(duration))

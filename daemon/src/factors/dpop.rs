@@ -32,7 +32,8 @@ use super::{RandomFailed, jws, sha256_fields};
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 /// How far the clock of a device may be off, on top of the nonce's lifetime.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-/// Proofs remembered at most; past it requests are refused with `busy`.
+/// Proofs remembered at most, for each class of callers; past it requests of that class are
+/// refused with `busy`.
 pub const REPLAY_CAPACITY: usize = 1_000_000;
 
 const PROOF_TYP: &str = "dpop+jwt";
@@ -50,6 +51,20 @@ pub struct Expected<'a> {
     pub session_token: Option<&'a str>,
     /// The body of a write, possibly empty. `Some` demands `body_sha256`.
     pub body: Option<&'a [u8]>,
+}
+
+/// Whose memory a proof is kept in. Each class has all of its own, so that strangers, who make
+/// keys and proofs as they like, can not fill the one that sessions need.
+///
+/// A proof is only ever good for one of the two: it names the session token it was made for, or
+/// none, and a token opens always or never.
+#[derive(Debug, Clone, Copy)]
+pub enum Class<'a> {
+    /// Comes without a session.
+    Stranger,
+    /// Comes with a session that was made here, for the key with this thumbprint. Signed by
+    /// another key, a proof counts as a stranger's.
+    Session { thumbprint: &'a str },
 }
 
 /// The key that signed a proof which was accepted.
@@ -123,7 +138,8 @@ impl ProofError {
 /// Nonces and memory of accepted proofs, one per process.
 pub struct Proofs {
     nonces: Nonces,
-    accepted: Mutex<ReplayCache>,
+    strangers: Mutex<ReplayCache>,
+    sessions: Mutex<ReplayCache>,
     latest: AtomicU64,
 }
 
@@ -142,7 +158,8 @@ impl Proofs {
     fn with_capacity(capacity: usize) -> Result<Self, RandomFailed> {
         Ok(Proofs {
             nonces: Nonces::new()?,
-            accepted: Mutex::new(ReplayCache::new(capacity)),
+            strangers: Mutex::new(ReplayCache::new(capacity)),
+            sessions: Mutex::new(ReplayCache::new(capacity)),
             latest: AtomicU64::new(0),
         })
     }
@@ -152,12 +169,23 @@ impl Proofs {
         self.nonces.make(self.monotonic(now))
     }
 
-    /// Check a DPoP proof against the request it came with, and remember it.
+    /// Check a stranger's DPoP proof, and remember it. See [`Proofs::verify_as`].
+    pub fn verify(
+        &self,
+        now: Timestamp,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<DeviceKey, ProofError> {
+        self.verify_as(Class::Stranger, now, expected, proof)
+    }
+
+    /// Check a DPoP proof against the request it came with, and remember it among its class.
     ///
     /// The claims are compared first, because that is cheap and tells the
     /// developer most; the signature is checked before anything is remembered.
-    pub fn verify(
+    pub fn verify_as(
         &self,
+        class: Class<'_>,
         now: Timestamp,
         expected: &Expected<'_>,
         proof: &str,
@@ -167,7 +195,11 @@ impl Proofs {
         self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
         let thumbprint = jwk.thumbprint();
-        self.remember(now, &thumbprint, &claims.jti)?;
+        let accepted = match class {
+            Class::Session { thumbprint: own } if own == thumbprint => &self.sessions,
+            Class::Session { .. } | Class::Stranger => &self.strangers,
+        };
+        self.remember(accepted, now, &thumbprint, &claims.jti)?;
         Ok(DeviceKey { jwk, thumbprint })
     }
 
@@ -206,7 +238,13 @@ impl Proofs {
         }
     }
 
-    fn remember(&self, now: Timestamp, thumbprint: &str, jti: &str) -> Result<(), ProofError> {
+    fn remember(
+        &self,
+        accepted: &Mutex<ReplayCache>,
+        now: Timestamp,
+        thumbprint: &str,
+        jti: &str,
+    ) -> Result<(), ProofError> {
         let now = self.monotonic(now);
         let hash = sha256_fields(
             "custodyd/dpop-replay/v1",
@@ -220,7 +258,7 @@ impl Proofs {
         }
         // A poisoned lock means a panic inside a set insertion; the set is
         // still a set, and forgetting it would let proofs be replayed.
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
         match accepted.insert(now, short) {
             Seen::New => Ok(()),
             Seen::Before => Err(ProofError::Replayed),

@@ -2,7 +2,8 @@
 //!
 //! `server`, `connection` and `tls` carry connections; `router` is the route table and what
 //! every request passes through; `request` proves who asks; `routes` has a file for each kind
-//! of resource; `problem` gives refusals their form; `operator` is the listener for operators.
+//! of resource; `problem` gives refusals their form; `strangers` is what callers without a session
+//! pass through; `operator` is the listener for operators.
 
 pub mod certificate;
 pub mod connection;
@@ -13,4 +14,5 @@ pub mod router;
 mod routes;
 pub mod server;
 pub mod state;
+mod strangers;
 pub mod tls;

@@ -138,6 +138,10 @@ impl From<Refused> for Problem {
             Refused::Busy { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs().max(1)))
             }
+            // A started second counts in full: who comes back then is served.
+            Refused::RateLimited { retry_after } => {
+                problem.with("retry_after", json!(retry_after.as_secs() + 1))
+            }
             Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => {
                 problem.with("retry_after", json!(5))
             }
@@ -197,6 +201,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::ReleaseForbidden { .. } => (S::FORBIDDEN, "release-forbidden"),
         Refused::AccountExists => (S::CONFLICT, "account-exists"),
         Refused::AliasTaken => (S::CONFLICT, "alias-taken"),
+        Refused::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate-limited"),
         Refused::Busy { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::state::Context;
-use crate::factors::dpop::{DeviceKey, Expected};
-use crate::service::{Caller, Device, Precondition, Refused};
+use crate::factors::dpop::{Class, DeviceKey, Expected};
+use crate::service::{Caller, Device, Precondition, Refused, standing};
 
 /// Bodies above this are refused before they are read.
 pub const MAX_BODY: usize = 64 << 10;
@@ -44,6 +44,7 @@ impl FromRequest<Arc<Context>> for Signed {
                 format!("a body may have at most {MAX_BODY} bytes"),
             )
         })?;
+        standing::arrived();
         Ok(Self {
             context: Arc::clone(context),
             method: parts.method,
@@ -76,7 +77,8 @@ impl Signed {
     pub fn device(&self, app: &str) -> Result<Device, Problem> {
         let app = self.context.service.apps().get(app)?;
         app.admits(self.text(&header::ORIGIN)?)?;
-        let key = self.proof(None)?;
+        let key = self.proof(None, Class::Stranger)?;
+        standing::proven();
         Ok(Device { app, key })
     }
 
@@ -91,8 +93,14 @@ impl Signed {
         if !scheme.eq_ignore_ascii_case("dpop") {
             return Err(Refused::SessionMissing.into());
         }
-        let key = self.proof(Some(token))?;
-        let caller = self.context.service.authorize(token, key).await?;
+        // First, because it costs least: a text that is no session of ours reaches neither a
+        // signature nor the memory of proofs that sessions have for themselves.
+        let session = self.context.service.open_session(token).await?;
+        let class = Class::Session {
+            thumbprint: &session.device_thumbprint,
+        };
+        let key = self.proof(Some(token), class)?;
+        let caller = self.context.service.authorize(session, key).await?;
         caller.app.admits(self.text(&header::ORIGIN)?)?;
         Ok(caller)
     }
@@ -148,7 +156,7 @@ impl Signed {
         }
     }
 
-    fn proof(&self, session_token: Option<&str>) -> Result<DeviceKey, Problem> {
+    fn proof(&self, session_token: Option<&str>, class: Class<'_>) -> Result<DeviceKey, Problem> {
         let service = &self.context.service;
         let proof = self
             .text(&DPOP)?
@@ -163,7 +171,7 @@ impl Signed {
         };
         service
             .proofs
-            .verify(service.now(), &expected, proof)
+            .verify_as(class, service.now(), &expected, proof)
             .map_err(|error| Refused::Proof(error).into())
     }
 

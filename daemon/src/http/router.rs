@@ -1,7 +1,7 @@
 //! The public REST surface: the route table, and what every request passes through.
 //!
 //! From outside in: request id, log and metrics, panic barrier, time limit, CORS, security
-//! headers, then the route. Nothing here decides anything about an account.
+//! headers, the limits and deadlines of strangers, then the route. Nothing here decides anything about an account.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use super::problem::{Code, Problem};
 use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
 use super::routes::{recover, recovery_codes, totp};
 use super::state::Context;
+use super::strangers;
 
 /// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -110,6 +111,14 @@ pub fn router(context: Arc<Context>) -> Router {
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&context),
+            strangers::hold,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&context),
+            strangers::admit,
+        ))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&context),
             headers,

@@ -5,6 +5,10 @@
 //! database and there is no race with a reader that was slow. It is believed for the reason that
 //! the committer's head is: one process has the database to itself, and what it committed last
 //! is what stands. The envelopes stay sealed: what is kept here is worth as much as a row.
+//!
+//! An account that was used lately is read faster than one that was not, and faster than one
+//! that is proven absent. Strangers do not see that: their answers leave at a fixed deadline
+//! (`http::strangers`). A bound device sees its own account's, whose use it knows anyway.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

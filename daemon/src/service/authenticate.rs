@@ -17,7 +17,7 @@ use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::guess::{self, Guess};
 use super::sessions::{self, Proven};
-use super::{Device, Refused, Service, devices, passkeys, secrets};
+use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
 use crate::account::Account;
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
@@ -139,7 +139,10 @@ impl Service {
                 Err(Refused::AuthenticationFailed) => None,
                 Err(refused) => return Err(refused),
             },
-            None => None,
+            None => {
+                standing::names_nobody();
+                None
+            }
         };
         let allow = bound
             .as_ref()
@@ -288,17 +291,21 @@ impl Service {
         Ok(true)
     }
 
-    /// The account, if it exists. An unknown or erased one costs the same visits to
-    /// the token.
+    /// The account, if it exists. An unknown or erased one costs the same visits to the token;
+    /// what else differs is hidden by the deadline, to which all but bound devices are held.
     pub(super) async fn known(
         &self,
         device: &Device,
         account: AccountId,
     ) -> Result<Loaded, Refused> {
-        self.ledger
-            .look_up(&device.app.id, account)
-            .await?
-            .ok_or(Refused::AuthenticationFailed)
+        let loaded = self.ledger.look_up(&device.app.id, account).await?;
+        let bound = |loaded: &Loaded| loaded.account.device(&device.key.thumbprint).is_some();
+        if loaded.as_ref().is_some_and(bound) {
+            standing::bound();
+        } else {
+            self.strangers.meet()?;
+        }
+        loaded.ok_or(Refused::AuthenticationFailed)
     }
 
     pub(super) async fn pepper(

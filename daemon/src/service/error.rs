@@ -108,6 +108,8 @@ pub enum Refused {
     #[error("another account has this alias")]
     AliasTaken,
 
+    #[error("too many requests from here, or to this app; try again later")]
+    RateLimited { retry_after: Duration },
     #[error("too much work is waiting; try again later")]
     Busy { retry_after: Duration },
     #[error("the token is not available; try again later")]

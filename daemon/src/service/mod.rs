@@ -15,10 +15,13 @@ mod guess;
 mod overview;
 mod passkeys;
 mod pin;
+mod rates;
 mod recover;
 mod recovery_codes;
 mod secrets;
 mod sessions;
+pub mod standing;
+mod strangers;
 mod totp;
 
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub use self::bindings::Bindings;
 pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::secrets::Precondition;
+pub use self::standing::{Asking, Standing};
+pub use self::strangers::Strangers;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
 use crate::factors::dpop::{DeviceKey, Proofs};
@@ -52,6 +57,7 @@ pub struct Service {
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
+    pub(crate) strangers: Strangers,
     /// For the routes that send codes and notices, which come next.
     #[allow(dead_code)]
     pub(crate) courier: Courier,

@@ -166,18 +166,25 @@ pub(super) fn end_one(session: &Session, account: &mut Account) {
 }
 
 impl Service {
-    /// Opens a session token and checks everything about it: ours, this device key's, live,
-    /// standing in the account's newest state, the device's binding whole.
+    /// Opens a session token. Says that it was made here and nothing more: whether its holder
+    /// has its key, and whether it still stands, is `authorize`'s to find out.
+    ///
+    /// # Errors
+    /// `SessionInvalid`.
+    pub async fn open_session(&self, token: &str) -> Result<Session, Refused> {
+        self.keys
+            .open(EpochUse::Session, self.now(), token)
+            .await
+            .map_err(Refused::session)
+    }
+
+    /// Checks everything about a session: ours, this device key's, live, standing in the
+    /// account's newest state, the device's binding whole.
     ///
     /// # Errors
     /// `SessionInvalid`, `SessionExpired`, `SessionEnded`.
-    pub async fn authorize(&self, token: &str, key: DeviceKey) -> Result<Caller, Refused> {
+    pub async fn authorize(&self, session: Session, key: DeviceKey) -> Result<Caller, Refused> {
         let now = self.now();
-        let session: Session = self
-            .keys
-            .open(EpochUse::Session, now, token)
-            .await
-            .map_err(Refused::session)?;
         let ours = session.realm == *self.realm()
             && session.log_epoch == LOG_EPOCH
             && session.device_thumbprint == key.thumbprint;

@@ -297,3 +297,34 @@ fn one_of_many_threads_wins_with_one_proof() {
     });
     assert_eq!(accepted, 1);
 }
+
+/// What the flood of one class fills is that class's memory, and nobody else's.
+#[test]
+fn strangers_cannot_fill_the_memory_of_sessions() {
+    let proofs = Proofs::with_capacity(2).unwrap();
+    let (stranger, owner) = (Client::new(), Client::new());
+    let thumbprint = jws::parse::<Claims>(&owner.proof(&proofs, |_, _| {}), PROOF_TYP)
+        .unwrap()
+        .verify()
+        .unwrap()
+        .1
+        .thumbprint();
+    let session = Class::Session {
+        thumbprint: &thumbprint,
+    };
+    let numbered = |client: &Client, jti: &str| {
+        let jti = json!(jti);
+        client.proof(&proofs, |_, claims| claims["jti"] = jti)
+    };
+    let verify = |class, proof: &str| proofs.verify_as(class, NOW, &EXPECTED, proof).map(drop);
+    for jti in ["a", "b"] {
+        verify(Class::Stranger, &numbered(&stranger, jti)).unwrap();
+    }
+    let full = Err(ProofError::Busy);
+    assert_eq!(verify(Class::Stranger, &numbered(&stranger, "c")), full);
+    // Somebody else's session opens no way into the other memory.
+    assert_eq!(verify(session, &numbered(&stranger, "d")), full);
+    let own = numbered(&owner, "e");
+    assert_eq!(verify(session, &own), Ok(()));
+    assert_eq!(verify(session, &own), Err(ProofError::Replayed));
+}

@@ -1,0 +1,116 @@
+//! Two layers around every route: who may come in at all, and when a stranger's answer leaves.
+//!
+//! Called by the router. `admit` refuses before anything of a request is believed, by address and
+//! by app; the address is that of the connection, and no header of the request can change it.
+//! `hold` keeps the answer to a stranger until a fixed time after the request, so that a clock
+//! tells nothing about accounts. While it waits it holds its own request's place and nothing
+//! else: no lock, no token session, no evaluation.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use super::server::PeerAddress;
+use super::state::Context;
+use crate::service::{Asking, Standing};
+
+/// What a path of a route without a session is about.
+struct Open<'a> {
+    app: Option<&'a str>,
+    /// Whether an account or an alias may be named: all but making an account.
+    names_accounts: bool,
+}
+
+/// `None` for the routes with a session: their token says who asks, and it is opened before
+/// anything that costs more.
+fn open(path: &str) -> Option<Open<'_>> {
+    let below = match path.strip_prefix("/v1/") {
+        None => {
+            return Some(Open {
+                app: None,
+                names_accounts: false,
+            });
+        }
+        Some(below) => below.strip_prefix("apps/")?,
+    };
+    let (app, rest) = below.split_once('/').unwrap_or((below, ""));
+    Some(Open {
+        app: Some(app),
+        names_accounts: rest != "accounts",
+    })
+}
+
+fn address(request: &Request) -> Option<IpAddr> {
+    request
+        .extensions()
+        .get::<PeerAddress>()
+        .map(|peer| peer.0.ip())
+}
+
+/// By address and by app, for what comes without a session.
+pub(super) async fn admit(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(open) = open(request.uri().path()) {
+        let service = &context.service;
+        let app = open.app.and_then(|name| service.apps().get(name).ok());
+        let admitted = service
+            .strangers
+            .admit(address(&request), app.as_ref().map(|app| &app.id));
+        if let Err(refused) = admitted {
+            return Problem::from(refused).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// A stranger's answer, good or bad, leaves at a multiple of the deadline.
+pub(super) async fn hold(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !open(request.uri().path()).is_some_and(|open| open.names_accounts) {
+        return next.run(request).await;
+    }
+    let asking = Asking::from(address(&request));
+    let response = asking.during(next.run(request)).await;
+    let service = &context.service;
+    if asking.standing() != Standing::Nobody && response.status() == StatusCode::UNAUTHORIZED {
+        service.strangers.failed(service.now());
+    }
+    if let (Standing::Stranger, Some(arrived)) = (asking.standing(), asking.arrived()) {
+        let leaves = service.strangers.leaves_after(arrived.elapsed());
+        tokio::time::sleep_until(arrived + leaves).await;
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_without_a_session_are_told_from_those_with_one() {
+        let seen = |path| open(path).map(|open| (open.app, open.names_accounts));
+        assert_eq!(
+            seen("/v1/apps/notes/sessions/pin"),
+            Some((Some("notes"), true))
+        );
+        assert_eq!(seen("/v1/apps/notes/otp"), Some((Some("notes"), true)));
+        assert_eq!(
+            seen("/v1/apps/notes/accounts"),
+            Some((Some("notes"), false))
+        );
+        assert_eq!(seen("/v1/account/pin"), None);
+        assert_eq!(seen("/.well-known/jwks.json"), Some((None, false)));
+        assert_eq!(seen("/nothing"), Some((None, false)));
+    }
+}

@@ -1,0 +1,129 @@
+//! Who asks, as far as one request has shown it: nobody, a stranger, or a bound device.
+//!
+//! Begun by `http::strangers` around a request and asked by it afterwards; moved on by
+//! `http::request`, when a proof has verified, and by this module's siblings, when the device
+//! turns out to be bound to the account that was named. It travels beside the request's task
+//! rather than through every signature, so that a new route is a stranger's until it says
+//! otherwise: forgetting is slow, and never tells. Nothing may be *allowed* because of it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static ASKING: Arc<Asking>;
+}
+
+/// What a request has shown so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// No proof has verified, or no account was named: there is nothing to learn.
+    Nobody,
+    /// Somebody who is not known to be bound to the account they name.
+    Stranger,
+    /// A device that is bound to the account.
+    Bound,
+}
+
+const NOBODY: u8 = 0;
+const STRANGER: u8 = 1;
+const BOUND: u8 = 2;
+
+#[derive(Debug)]
+pub struct Asking {
+    address: Option<IpAddr>,
+    standing: AtomicU8,
+    arrived: OnceLock<Instant>,
+}
+
+impl Asking {
+    #[must_use]
+    pub fn from(address: Option<IpAddr>) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            standing: AtomicU8::new(NOBODY),
+            arrived: OnceLock::new(),
+        })
+    }
+
+    /// Runs the request's work with this beside it.
+    pub async fn during<T>(self: &Arc<Self>, work: impl Future<Output = T>) -> T {
+        ASKING.scope(Arc::clone(self), work).await
+    }
+
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            STRANGER => Standing::Stranger,
+            BOUND => Standing::Bound,
+            _ => Standing::Nobody,
+        }
+    }
+
+    /// When the last byte of the request was here.
+    #[must_use]
+    pub fn arrived(&self) -> Option<Instant> {
+        self.arrived.get().copied()
+    }
+}
+
+fn tell(standing: u8) {
+    let _ = ASKING.try_with(|asking| asking.standing.store(standing, Ordering::Release));
+}
+
+/// The request is whole. Time is measured from here and not from its first byte: whoever sends
+/// the rest of a body slowly would otherwise choose how far from the deadline the work begins.
+pub fn arrived() {
+    let _ = ASKING.try_with(|asking| asking.arrived.get_or_init(Instant::now).to_owned());
+}
+
+/// A proof has verified: from here on an answer may tell something.
+pub fn proven() {
+    tell(STRANGER);
+}
+
+/// The device is bound to the account that it named.
+pub(super) fn bound() {
+    tell(BOUND);
+}
+
+/// No account was named, so that the answer tells nothing about one.
+pub(super) fn names_nobody() {
+    tell(NOBODY);
+}
+
+/// The address that the request came from.
+pub(super) fn address() -> Option<IpAddr> {
+    ASKING.try_with(|asking| asking.address).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_a_strangers_from_its_proof_until_its_device_is_known() {
+        let asking = Asking::from(None);
+        let seen = Arc::clone(&asking);
+        asking
+            .during(async move {
+                assert_eq!(seen.standing(), Standing::Nobody);
+                arrived();
+                proven();
+                assert_eq!(seen.standing(), Standing::Stranger);
+                bound();
+            })
+            .await;
+        assert_eq!(asking.standing(), Standing::Bound);
+        assert!(asking.arrived().is_some());
+    }
+
+    #[test]
+    fn outside_a_request_it_is_nothing() {
+        proven();
+        arrived();
+        assert_eq!(address(), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! What strangers may do at once and how long they wait: rates, deadline, slow mode.
+//!
+//! Called by `http::strangers` for every request without a session, and by `authenticate` when a
+//! caller turns out not to be bound to the account they name. The adversary controls the
+//! request, as many addresses as they can pay for, and their own clock. It knows no account and
+//! must never concern a bound device, except for the rates at the door: those are asked before
+//! anything of a request is believed, so they can not tell who it is.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use custodyd_hsm::AppId;
+use custodyd_policies::{SlowMode, Timestamp, Turn, leaves_after};
+
+use super::rates::{AddressRate, AppRate, Quota};
+use super::{Refused, standing};
+use crate::config::Limits;
+
+#[derive(Debug)]
+pub struct Strangers {
+    deadline: Duration,
+    slow_factor: u32,
+    slow: Mutex<SlowMode>,
+    addresses: AddressRate,
+    apps: AppRate,
+    /// Asked in slow mode only.
+    slowed: AddressRate,
+}
+
+impl Strangers {
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let address = Quota::new(limits.address_per_second, limits.address_burst);
+        metrics::gauge!("custodyd_slow_mode").set(0.0);
+        Self {
+            deadline: limits.stranger_deadline,
+            slow_factor: limits.slow_factor.get(),
+            slow: Mutex::new(SlowMode::new(limits.slow_failures_per_minute.get())),
+            addresses: AddressRate::new(address),
+            apps: AppRate::new(Quota::new(limits.app_per_second, limits.app_burst)),
+            slowed: AddressRate::new(address.divided_by(limits.slow_factor)),
+        }
+    }
+
+    /// At the door, before a proof is verified. The address comes first: what its own flood is
+    /// refused takes nothing from the app.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn admit(&self, address: Option<IpAddr>, app: Option<&AppId>) -> Result<(), Refused> {
+        let admitted = address
+            .map_or(Ok(()), |address| self.addresses.take(address))
+            .map_err(|wait| ("address", wait))
+            .and_then(|()| match app {
+                Some(app) => self.apps.take(app).map_err(|wait| ("app", wait)),
+                None => Ok(()),
+            });
+        admitted.map_err(|(by, wait)| limited(by, wait))
+    }
+
+    /// Somebody who is not bound to the account they name, whether it exists or not.
+    ///
+    /// # Errors
+    /// `RateLimited`, in slow mode.
+    pub(super) fn meet(&self) -> Result<(), Refused> {
+        match standing::address() {
+            Some(address) if self.is_slow() => self
+                .slowed
+                .take(address)
+                .map_err(|wait| limited("slow-mode", wait)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long after its request a stranger's answer leaves that took `worked` until now.
+    #[must_use]
+    pub fn leaves_after(&self, worked: Duration) -> Duration {
+        let factor = if self.is_slow() { self.slow_factor } else { 1 };
+        leaves_after(worked, self.deadline.saturating_mul(factor))
+    }
+
+    /// Counts a guess that failed, whoever made it.
+    pub fn failed(&self, now: Timestamp) {
+        self.turn(|slow| slow.failed(now));
+    }
+
+    /// Ends the slow mode where it is over; called every second or so.
+    pub fn look(&self, now: Timestamp) {
+        self.turn(|slow| slow.look(now));
+    }
+
+    fn is_slow(&self) -> bool {
+        self.locked().is_on()
+    }
+
+    fn turn(&self, change: impl FnOnce(&mut SlowMode) -> Option<Turn>) {
+        let turned = change(&mut self.locked());
+        match turned {
+            Some(Turn::Begins) => {
+                metrics::gauge!("custodyd_slow_mode").set(1.0);
+                metrics::counter!("custodyd_slow_mode_begun_total").increment(1);
+                tracing::warn!("too many wrong guesses within a minute: strangers are slowed down");
+            }
+            Some(Turn::Ends) => {
+                metrics::gauge!("custodyd_slow_mode").set(0.0);
+                tracing::warn!("wrong guesses have become fewer: strangers are served as usual");
+            }
+            None => {}
+        }
+    }
+
+    /// Counts are whole at every moment, whatever panicked elsewhere.
+    fn locked(&self) -> std::sync::MutexGuard<'_, SlowMode> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn limited(by: &'static str, retry_after: Duration) -> Refused {
+    metrics::counter!("custodyd_rate_limited_total", "by" => by).increment(1);
+    Refused::RateLimited { retry_after }
+}
