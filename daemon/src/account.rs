@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
 use custodyd_policies::{Budget, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,8 @@ pub struct Account {
     pub secrets: BTreeMap<String, StoredSecret>,
     /// The version that the next stored secret gets. Never reused, so an ETag names one content.
     pub next_version: u64,
+    /// Bindings that do not hold any more, oldest first, for whoever asks about one later.
+    pub revoked: Vec<RevokedBinding>,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -104,6 +107,16 @@ pub struct RemovedDevice {
     pub epoch: u64,
     /// No session from before the removal lasts beyond this.
     pub expires: Timestamp,
+}
+
+/// The mark of a binding that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedBinding {
+    pub kind: BindingKind,
+    pub device_id: String,
+    pub issued: Timestamp,
+    pub revoked: Timestamp,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -192,6 +205,7 @@ impl Account {
             passkeys: Vec::new(),
             secrets: BTreeMap::new(),
             next_version: 1,
+            revoked: Vec::new(),
         }
     }
 

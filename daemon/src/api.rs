@@ -3,6 +3,8 @@
 //! Requests refuse unknown fields, so a misspelt one is told instead of ignored. Times are
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
+pub mod app_keys;
+
 use std::collections::BTreeMap;
 
 use custodyd_hsm::AccountId;

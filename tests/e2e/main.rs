@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod app_keys;
 mod delivery;
 mod http;
 mod operator;

@@ -75,8 +75,9 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, value);
         }
         if status == StatusCode::UNAUTHORIZED {
-            // RFC 9449 section 7.1 and 9.
+            // RFC 9449 section 7.1 and 9; for an app's backend RFC 6750 section 3.
             let challenge = match code {
+                "credential-invalid" => "Bearer",
                 "use-dpop-nonce" => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
                 "dpop-missing" | "session-missing" => r#"DPoP algs="ES256""#,
                 code if code.starts_with("dpop") => {
@@ -190,6 +191,9 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::ServerSlotForbidden => (S::UNPROCESSABLE_ENTITY, "server-slot-forbidden"),
         Refused::PrfOnlySlot => (S::UNPROCESSABLE_ENTITY, "prf-only-slot"),
         Refused::ReleaseForbidden { .. } => (S::FORBIDDEN, "release-forbidden"),
+        Refused::LastAppKey => (S::CONFLICT, "last-app-key"),
+        Refused::AppKeyRevoked => (S::CONFLICT, "app-key-revoked"),
+        Refused::CredentialInvalid => (S::UNAUTHORIZED, "credential-invalid"),
         Refused::AccountExists => (S::CONFLICT, "account-exists"),
         Refused::Busy { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),

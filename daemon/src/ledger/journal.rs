@@ -43,6 +43,8 @@ pub enum EventKind {
     SecretStored,
     SecretReleased,
     SecretDeleted,
+    AppKeyAdded,
+    AppKeyRemoved,
 }
 
 impl EventKind {
@@ -55,7 +57,8 @@ impl EventKind {
             | Self::DeviceBound
             | Self::PinSet
             | Self::PasskeyAdded
-            | Self::SecretStored => true,
+            | Self::SecretStored
+            | Self::AppKeyAdded => true,
             Self::DeviceRemoved
             | Self::PinRemoved
             | Self::PinCharged
@@ -67,7 +70,8 @@ impl EventKind {
             | Self::SessionEnded
             | Self::SessionsEnded
             | Self::SecretReleased
-            | Self::SecretDeleted => false,
+            | Self::SecretDeleted
+            | Self::AppKeyRemoved => false,
         }
     }
 }

@@ -95,6 +95,14 @@ pub enum Refused {
     PrfOnlySlot,
     #[error("a {by} session may not have the secret {name:?}: the policy's release rules say so")]
     ReleaseForbidden { name: String, by: &'static str },
+    #[error("an account must keep an app key; add the next one before this one is removed")]
+    LastAppKey,
+    #[error("this app key was revoked, and a revoked key is never bound again; make a new one")]
+    AppKeyRevoked,
+    #[error(
+        "send a credential of this app's backend as `Authorization: Bearer <credential>`; the policy lists its SHA-256"
+    )]
+    CredentialInvalid,
     #[error("this Idempotency-Key has made an account already")]
     AccountExists,
 

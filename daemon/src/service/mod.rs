@@ -5,6 +5,7 @@
 //! these functions and nothing below them. A decision runs inside a commit, on the newest
 //! state; whatever was read before it is checked again there.
 
+mod app_keys;
 mod apps;
 mod authenticate;
 mod bindings;

@@ -1,10 +1,10 @@
 //! `POST /v1/apps/{app}/accounts`
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 
 use crate::api::{AccountCreated, CreateAccount};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;
