@@ -132,7 +132,7 @@ impl From<Refused> for Problem {
             Refused::PreconditionFailed { current } => {
                 problem.with("current_version", json!(current))
             }
-            Refused::Busy { retry_after } => {
+            Refused::Busy { retry_after } | Refused::EnrolmentQuota { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs().max(1)))
             }
             Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => {
@@ -153,6 +153,8 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::UnknownApp(_) => (S::NOT_FOUND, "app-unknown"),
         Refused::OriginNotAllowed(_) => (S::FORBIDDEN, "origin-not-allowed"),
         Refused::EnrolmentClosed => (S::FORBIDDEN, "enrolment-closed"),
+        Refused::EnrolmentQuota { .. } => (S::TOO_MANY_REQUESTS, "enrolment-quota"),
+        Refused::Ticket(error) => (S::FORBIDDEN, error.code()),
         Refused::Malformed(_) => (S::BAD_REQUEST, "malformed-request"),
         Refused::Proof(error) => match error.code() {
             "busy" => (S::SERVICE_UNAVAILABLE, "busy"),

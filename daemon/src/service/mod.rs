@@ -15,6 +15,7 @@ mod error;
 mod overview;
 mod passkeys;
 mod pin;
+mod quota;
 mod secrets;
 mod sessions;
 
@@ -27,6 +28,7 @@ pub use self::apps::{App, Apps};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
+pub use self::quota::EnrolmentQuota;
 pub use self::secrets::Precondition;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
@@ -48,6 +50,7 @@ pub struct Service {
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
+    pub(crate) enrolments: EnrolmentQuota,
     /// For the routes that send codes and notices, which come next.
     #[allow(dead_code)]
     pub(crate) courier: Courier,
