@@ -11,10 +11,12 @@
 mod accounts;
 mod app_keys;
 mod delivery;
+mod enrolment;
 mod http;
 mod operator;
 mod passkey;
 mod pin;
+mod related_origins;
 mod secrets;
 mod sessions;
 mod walk;

@@ -96,6 +96,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(app_keys::remove))
         .routes(routes!(bindings::look_up))
         .routes(routes!(discovery::jwks))
+        .routes(routes!(discovery::webauthn))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.
