@@ -12,6 +12,7 @@ mod alias;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
 use custodyd_policies::{Budget, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ pub struct Account {
     pub recoveries: Vec<PendingRecovery>,
     /// Other names of the account. The committer keeps their records in step with this list.
     pub aliases: Vec<Alias>,
+    /// Bindings that do not hold any more, oldest first, for whoever asks about one later.
+    pub revoked: Vec<RevokedBinding>,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -118,6 +121,16 @@ pub struct RemovedDevice {
     pub epoch: u64,
     /// No session from before the removal lasts beyond this.
     pub expires: Timestamp,
+}
+
+/// The mark of a binding that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedBinding {
+    pub kind: BindingKind,
+    pub device_id: String,
+    pub issued: Timestamp,
+    pub revoked: Timestamp,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -214,6 +227,7 @@ impl Account {
             recovery_codes: None,
             recoveries: Vec::new(),
             aliases: Vec::new(),
+            revoked: Vec::new(),
         }
     }
 

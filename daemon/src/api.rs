@@ -3,6 +3,8 @@
 //! Requests refuse unknown fields, so a misspelt one is told instead of ignored. Times are
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
+pub mod app_keys;
+
 use std::collections::BTreeMap;
 
 use custodyd_hsm::AccountId;
@@ -35,6 +37,13 @@ pub struct CreateAccount {
     /// What the owner calls this device; at most 64 characters.
     #[serde(default)]
     pub device_name: Option<String>,
+    /// Permission of the app's backend, where the app's policy asks for one or limits enrolment
+    /// without: a JWT, header `typ` `custodyd-ticket+jwt`, `alg` `ES256`, `kid` (a key that the
+    /// policy lists); claims `iss` (the app), `aud` (`<realm>/<app>`), `exp` (at most 24 hours
+    /// ahead), `jti` (1 to 128 bytes, never used before), and, if it is for one device only,
+    /// `jkt` (RFC 7638 thumbprint of its device key). It makes one account.
+    #[serde(default)]
+    pub ticket: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -25,7 +25,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::{operator, router, tls};
 use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
-use crate::service::{Apps, Bindings, Service, Strangers};
+use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::telemetry;
 
@@ -228,6 +228,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
+        enrolments: EnrolmentQuota::default(),
         courier,
         strangers: Strangers::new(&config.limits),
     };

@@ -105,6 +105,16 @@ pub fn idempotent_account_id(realm: &RealmName, app: &AppId, jkt: &str, key: &st
         .finish()
 }
 
+/// The account identifier that an enrolment ticket of an app stands for.
+#[must_use]
+pub fn ticket_account_id(realm: &RealmName, app: &AppId, jti: &str) -> Vec<u8> {
+    Fields::new(b"custodyd/ticket-account/v1")
+        .text(realm.as_str())
+        .text(app.as_str())
+        .text(jti)
+        .finish()
+}
+
 /// The natural name of the one record of the realm itself.
 pub const REALM_RECORD: &[u8] = b"realm";
 

@@ -113,8 +113,28 @@ pub fn account_id_from_idempotency_key(
     jkt: &str,
     key: &str,
 ) -> Result<AccountId> {
-    let statement = encoding::idempotent_account_id(realm, app, jkt, key);
-    let tag = custody.mac(ROOT_MAC, &statement)?;
+    account_id(
+        custody,
+        &encoding::idempotent_account_id(realm, app, jkt, key),
+    )
+}
+
+/// The account identifier for an enrolment ticket: whoever brings the ticket again finds the
+/// account that it made, so no table of used tickets is needed. UUID as above.
+///
+/// # Errors
+/// [`Error::Invalid`] when the name is too long; else the token's.
+pub fn account_id_from_ticket(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    jti: &str,
+) -> Result<AccountId> {
+    account_id(custody, &encoding::ticket_account_id(realm, app, jti))
+}
+
+fn account_id(custody: &mut dyn Custody, statement: &[u8]) -> Result<AccountId> {
+    let tag = custody.mac(ROOT_MAC, statement)?;
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(tag.expose()) {
         *to = *from;

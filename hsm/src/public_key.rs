@@ -125,4 +125,22 @@ mod tests {
         assert!(PublicKey::from_point(&point[..64]).is_err());
         assert!(PublicKey::from_point(&[]).is_err());
     }
+
+    #[test]
+    fn wycheproof_ecdsa() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/vectors/wycheproof_ecdsa_secp256r1_sha256_p1363.json"
+        );
+        let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let vectors = file["vectors"].as_array().unwrap();
+        assert!(vectors.len() > 200);
+        for vector in vectors {
+            let bytes = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
+            let key = PublicKey::from_point(&bytes("key")).unwrap();
+            let signature: std::result::Result<[u8; 64], _> = bytes("sig").try_into();
+            let verified = signature.is_ok_and(|sig| key.verifies(&bytes("msg"), &sig));
+            assert_eq!(verified, vector["valid"].as_bool().unwrap(), "{vector}");
+        }
+    }
 }

@@ -266,6 +266,10 @@ fn mac_statements() {
             "idempotent-account",
             encoding::idempotent_account_id(&realm, &app, "jkt", "key"),
         ),
+        (
+            "ticket-account",
+            encoding::ticket_account_id(&realm, &app, "jti"),
+        ),
         ("known-answer", encoding::known_answer()),
     ] {
         assert_eq!(hex::encode(&statement), text(name, "statement"), "{name}");
@@ -301,6 +305,8 @@ fn mac_functions() {
         hex::encode(account.0),
         text("idempotent-account", "account")
     );
+    let account = mac::account_id_from_ticket(&mut custody, &realm, &app, "jti").unwrap();
+    assert_eq!(hex::encode(account.0), text("ticket-account", "account"));
     let context: [u8; 32] = hex::decode(text("derive", "context_hash"))
         .unwrap()
         .try_into()

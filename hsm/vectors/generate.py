@@ -432,14 +432,16 @@ def statements():
         "session-epoch-key": lp(b"custodyd/session-epoch/v1", realm, be(3, 8)),
         "ceremony-epoch-key": lp(b"custodyd/ceremony-epoch/v1", realm, be(3, 8)),
         "idempotent-account": lp(b"custodyd/idempotent-account/v1", realm, app, b"jkt", b"key"),
+        "ticket-account": lp(b"custodyd/ticket-account/v1", realm, app, b"jti"),
         "known-answer": lp(b"custodyd/known-answer/v1"),
     }
     tag = lambda message: hmac.new(root(key), message, hashlib.sha256).digest()
     vectors = {n: {"statement": m.hex(), "tag": tag(m).hex()} for n, m in listed.items()}
-    account = bytearray(tag(listed["idempotent-account"])[:16])
-    account[6] = account[6] & 0x0F | 0x80
-    account[8] = account[8] & 0x3F | 0x80
-    vectors["idempotent-account"]["account"] = bytes(account).hex()
+    for name in ("idempotent-account", "ticket-account"):
+        account = bytearray(tag(listed[name])[:16])
+        account[6] = account[6] & 0x0F | 0x80
+        account[8] = account[8] & 0x3F | 0x80
+        vectors[name]["account"] = bytes(account).hex()
     context = bytes(range(32))
     derived = hmac.new(root("custodyd-wrap-v1"),
                        be(1, 4) + b"custodyd/record/v1\x00" + context + be(256, 4),

@@ -9,13 +9,16 @@
 )]
 
 mod accounts;
+mod app_keys;
 mod delivery;
+mod enrolment;
 mod http;
 mod limits;
 mod operator;
 mod passkey;
 mod pin;
 mod recovery_codes;
+mod related_origins;
 mod secrets;
 mod sessions;
 mod totp;

@@ -1,13 +1,16 @@
 //! The policy files of a folder, one for each app.
 //!
 //! Called by start-up, by a reload and by `doctor`. It finds and reads the files; what a
-//! policy means is decided in the crate `custodyd-policies`, which does no I/O.
+//! policy means is decided in the crate `custodyd-policies`, which does no I/O. One thing is left
+//! to check here, because it needs cryptography: that the keys of tickets are points of P-256.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use custodyd_hsm::AppId;
 use custodyd_policies::{AppPolicy, PolicyError};
+
+use crate::factors::ticket;
 
 /// A policy is a page of text; anything larger is another file put there by mistake.
 const MAX_FILE: u64 = 256 * 1024;
@@ -75,7 +78,21 @@ fn read(file: &Path) -> Result<(AppId, AppPolicy), Vec<PolicyError>> {
     // Both crates state the same rule for names; this is where they meet.
     let app =
         AppId::parse(&policy.app).map_err(|cause| vec![error(file, format!("app: {cause}"))])?;
-    Ok((app, policy))
+    let errors: Vec<PolicyError> = policy
+        .enrolment
+        .tickets
+        .iter()
+        .filter_map(|listed| {
+            let cause = ticket::key(listed).err()?;
+            let message = format!("enrolment.tickets: the key {:?}: {cause}", listed.kid);
+            Some(error(file, message))
+        })
+        .collect();
+    if errors.is_empty() {
+        Ok((app, policy))
+    } else {
+        Err(errors)
+    }
 }
 
 fn error(path: &Path, message: String) -> PolicyError {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::{b64, quoted, sha256, unb64_array};
@@ -89,6 +89,14 @@ impl PublicJwk {
         x.copy_from_slice(&self.x);
         y.copy_from_slice(&self.y);
         point
+    }
+
+    /// Whether this key signed `message`: ECDSA with SHA-256, the signature as r || s (RFC 7518
+    /// section 3.4).
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.uncompressed_point())
+            .verify(message, signature)
+            .is_ok()
     }
 
     /// RFC 7638 thumbprint with SHA-256, 43 characters of base64url. It is the
@@ -207,5 +215,49 @@ mod tests {
         );
         assert!(refusal(|k| k["y"] = k["x"].clone()).contains("point"));
         assert!(refusal(|k| k["x"] = Value::Null).contains("string"));
+    }
+
+    /// The EC key of RFC 7517 appendix A.1. Its thumbprint is printed nowhere: it was computed
+    /// with another implementation (Python's hashlib over the members of RFC 7638 section 3.2).
+    /// The example of RFC 7638 itself is an RSA key, which is no key here.
+    #[test]
+    fn the_ec_key_of_rfc7517_and_the_rsa_key_of_rfc7638() {
+        let key: PublicJwk = serde_json::from_value(json!({
+            "kty": "EC", "crv": "P-256", "use": "enc", "kid": "1",
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+        }))
+        .unwrap();
+        assert_eq!(
+            key.thumbprint(),
+            "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"
+        );
+        let rsa =
+            json!({"kty": "RSA", "e": "AQAB", "alg": "RS256", "kid": "2011-04-29", "n": "0vx7"});
+        assert!(serde_json::from_value::<PublicJwk>(rsa).is_err());
+    }
+
+    /// ECDSA with r || s: what verifies DPoP proofs, app-key proofs and enrolment tickets.
+    #[test]
+    fn wycheproof_ecdsa_with_fixed_length_signatures() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/vectors/wycheproof_ecdsa_secp256r1_sha256_p1363.json"
+        );
+        let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let vectors = file["vectors"].as_array().unwrap();
+        assert!(vectors.len() > 200);
+        for vector in vectors {
+            let bytes = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
+            let point = bytes("key");
+            let (x, y) = (
+                point[1..33].try_into().unwrap(),
+                point[33..].try_into().unwrap(),
+            );
+            let key = PublicJwk::from_coordinates(x, y).unwrap();
+            let signature: Result<[u8; 64], _> = bytes("sig").try_into();
+            let verified = signature.is_ok_and(|sig| key.verifies(&bytes("msg"), &sig));
+            assert_eq!(verified, vector["valid"].as_bool().unwrap(), "{vector}");
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Compact JWS (RFC 7515) with ES256 and the signer's key in the header: the
-//! form of DPoP proofs and of app-key proofs.
+//! Compact JWS (RFC 7515) with ES256. The signer's key stands in the header of
+//! DPoP proofs and of app-key proofs; in that of enrolment tickets stands its name.
 //!
-//! Called by `dpop` only. Parsing and verifying are two steps with two types:
+//! Called by `dpop` and `ticket` only. Parsing and verifying are two steps with two types:
 //! what [`parse`] returns is attacker's text in order, and only
 //! [`Unverified::verify`] gives the key out. It must never look at `alg` to
 //! choose an algorithm: there is one, and the header has to agree.
@@ -10,7 +10,6 @@
 //! header without dropping its private members, and it ignores `crit`. The
 //! tests make their proofs with it, so that two implementations must agree.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -35,6 +34,7 @@ struct Header {
     typ: Option<String>,
     alg: Option<String>,
     jwk: Option<serde_json::Value>,
+    kid: Option<String>,
     // RFC 7515 section 4.1.11: an extension that is not understood must be
     // refused, and none is understood here. Other members may be ignored.
     crit: Option<serde::de::IgnoredAny>,
@@ -48,6 +48,34 @@ pub(crate) fn parse<'a, C: DeserializeOwned>(
     text: &'a str,
     typ: &'static str,
 ) -> Result<Unverified<'a, C>, String> {
+    take_apart(text, typ, |header| {
+        let jwk = header
+            .jwk
+            .ok_or("header: jwk is missing; put the public key there")?;
+        serde_json::from_value(jwk).map_err(|error| format!("header: {error}"))
+    })
+}
+
+/// The same for a signer whom the header names by `kid`. `key_of` finds the key among those
+/// that are trusted; one that the header brings along is not looked at.
+pub(crate) fn parse_by_kid<'a, C: DeserializeOwned>(
+    text: &'a str,
+    typ: &'static str,
+    key_of: impl FnOnce(&str) -> Result<PublicJwk, String>,
+) -> Result<Unverified<'a, C>, String> {
+    take_apart(text, typ, |header| {
+        let kid = header
+            .kid
+            .ok_or("header: kid is missing; it names the key that signed")?;
+        key_of(&kid)
+    })
+}
+
+fn take_apart<'a, C: DeserializeOwned>(
+    text: &'a str,
+    typ: &'static str,
+    key_of: impl FnOnce(Header) -> Result<PublicJwk, String>,
+) -> Result<Unverified<'a, C>, String> {
     if text.len() > MAX_JWS {
         return Err(format!(
             "it is {} bytes long, at most {MAX_JWS} are accepted",
@@ -59,7 +87,7 @@ pub(crate) fn parse<'a, C: DeserializeOwned>(
     if claims.contains('.') {
         return Err(NOT_COMPACT.into());
     }
-    let key = parse_header(&json_part("header", header)?, typ)?;
+    let key = key_of(parse_header(&json_part("header", header)?, typ)?)?;
     let claims = serde_json::from_slice(&json_part("claims", claims)?)
         .map_err(|error| format!("claims: {error}"))?;
     let signature = unb64_array(signature)
@@ -78,26 +106,23 @@ fn json_part(name: &str, part: &str) -> Result<Vec<u8>, String> {
     unb64(part).ok_or_else(|| format!("{name}: not unpadded base64url"))
 }
 
-fn parse_header(json: &[u8], typ: &'static str) -> Result<PublicJwk, String> {
+fn parse_header(json: &[u8], typ: &'static str) -> Result<Header, String> {
     let header: Header =
         serde_json::from_slice(json).map_err(|error| format!("header: {error}"))?;
-    demand("typ", typ, header.typ)?;
-    demand("alg", "ES256", header.alg)?;
+    demand("typ", typ, header.typ.as_deref())?;
+    demand("alg", "ES256", header.alg.as_deref())?;
     if header.crit.is_some() {
         return Err("header: crit: no critical extension is understood; leave it out".into());
     }
-    let jwk = header
-        .jwk
-        .ok_or("header: jwk is missing; put the public key there")?;
-    serde_json::from_value(jwk).map_err(|error| format!("header: {error}"))
+    Ok(header)
 }
 
-fn demand(member: &str, expected: &str, found: Option<String>) -> Result<(), String> {
+fn demand(member: &str, expected: &str, found: Option<&str>) -> Result<(), String> {
     match found {
         Some(found) if found == expected => Ok(()),
         Some(found) => Err(format!(
             "header: {member}: expected {expected:?}, found {}",
-            quoted(&found)
+            quoted(found)
         )),
         None => Err(format!(
             "header: {member} is missing, expected {expected:?}"
@@ -108,9 +133,9 @@ fn demand(member: &str, expected: &str, found: Option<String>) -> Result<(), Str
 impl<C> Unverified<'_, C> {
     /// Check the signature, and give out the claims and the key that signed them.
     pub(crate) fn verify(self) -> Result<(C, PublicJwk), String> {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.uncompressed_point())
-            .verify(self.signed.as_bytes(), &self.signature)
-            .map_err(|_| "signature: it does not verify under header.jwk")?;
+        if !self.key.verifies(self.signed.as_bytes(), &self.signature) {
+            return Err("signature: it does not verify under the key that the header gives".into());
+        }
         Ok((self.claims, self.key))
     }
 }

@@ -16,6 +16,7 @@
 //! | [`totp`] | an authenticator app shares the secret, in this time step (RFC 6238) | take a step at or before the last one; show the secret after enrolment |
 //! | [`delivered_code`] | who asked can read what was sent to a contact | keep a code: it is computed anew; give a stranger a short one; redeem one twice or for another device |
 //! | [`recovery_code`] | one of ten codes that were written down at enrolment | see a code or its slot part; accept one twice |
+//! | [`ticket`] | the app's backend wants somebody enrolled (RFC 7519) | say who that is; be good twice |
 //! | [`jwk`], [`jws`] | a P-256 public key; a compact signature by it | accept another algorithm or a private key |
 //! | `crockford` | nothing: the letters of codes that people type | read one text as two codes |
 //!
@@ -32,6 +33,7 @@ pub mod passkey;
 pub mod pin_argon2;
 pub mod recovery_code;
 pub mod session;
+pub mod ticket;
 pub mod token;
 pub mod totp;
 

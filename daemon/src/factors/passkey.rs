@@ -64,28 +64,40 @@ pub fn counter(passkey: &Passkey) -> u32 {
 impl RelyingParty {
     /// From the app's policy. Fails with a sentence for the operator where the
     /// policy's origins are not as browsers write them, or do not belong to the
-    /// relying party's id.
+    /// relying party's id and are not listed as related to it.
     pub fn new(policy: &AppPolicy, prf_salt: [u8; 32]) -> Result<Self, PasskeyError> {
         let urls = policy
             .origins
             .iter()
             .map(|text| origin(text))
             .collect::<Result<Vec<_>, _>>()?;
-        let (first, rest) = urls
-            .split_first()
-            .ok_or_else(|| PasskeyError::Misconfigured("it has no origin".into()))?;
+        if urls.is_empty() {
+            return Err(PasskeyError::Misconfigured("it has no origin".into()));
+        }
         let id = &policy.relying_party.id;
-        for url in &urls {
+        let related = &policy.relying_party.related_origins;
+        let mut own = None;
+        for (text, url) in policy.origins.iter().zip(&urls) {
+            if related.contains(text) {
+                continue;
+            }
             // The library checks the first origin only.
             WebauthnBuilder::new(id, url).map_err(|_| misfit(id, url))?;
+            own = own.or(Some(url.clone()));
         }
-        let mut builder = WebauthnBuilder::new(id, first)
-            .map_err(|_| misfit(id, first))?
+        // An app whose origins are all related ones still has an identifier, and the library
+        // wants an origin within it. No page gains by that: the policy's list decides first.
+        let first = match own {
+            Some(url) => url,
+            None => origin(&format!("https://{id}"))?,
+        };
+        let mut builder = WebauthnBuilder::new(id, &first)
+            .map_err(|_| misfit(id, &first))?
             .rp_name(&policy.relying_party.name)
             .timeout(policy.passkeys.ceremony)
             .allow_subdomains(false)
             .allow_any_port(false);
-        for url in rest {
+        for url in urls.iter().filter(|url| **url != first) {
             builder = builder.append_allowed_origin(url);
         }
         Ok(RelyingParty {

@@ -75,8 +75,9 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, value);
         }
         if status == StatusCode::UNAUTHORIZED {
-            // RFC 9449 section 7.1 and 9.
+            // RFC 9449 section 7.1 and 9; for an app's backend RFC 6750 section 3.
             let challenge = match code {
+                "credential-invalid" => "Bearer",
                 "use-dpop-nonce" => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
                 "dpop-missing" | "session-missing" => r#"DPoP algs="ES256""#,
                 code if code.starts_with("dpop") => {
@@ -135,7 +136,7 @@ impl From<Refused> for Problem {
             Refused::PreconditionFailed { current } => {
                 problem.with("current_version", json!(current))
             }
-            Refused::Busy { retry_after } => {
+            Refused::Busy { retry_after } | Refused::EnrolmentQuota { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs().max(1)))
             }
             // A started second counts in full: who comes back then is served.
@@ -160,6 +161,8 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::UnknownApp(_) => (S::NOT_FOUND, "app-unknown"),
         Refused::OriginNotAllowed(_) => (S::FORBIDDEN, "origin-not-allowed"),
         Refused::EnrolmentClosed => (S::FORBIDDEN, "enrolment-closed"),
+        Refused::EnrolmentQuota { .. } => (S::TOO_MANY_REQUESTS, "enrolment-quota"),
+        Refused::Ticket(error) => (S::FORBIDDEN, error.code()),
         Refused::Malformed(_) => (S::BAD_REQUEST, "malformed-request"),
         Refused::Proof(error) => match error.code() {
             "busy" => (S::SERVICE_UNAVAILABLE, "busy"),
@@ -199,6 +202,9 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::ServerSlotForbidden => (S::UNPROCESSABLE_ENTITY, "server-slot-forbidden"),
         Refused::PrfOnlySlot => (S::UNPROCESSABLE_ENTITY, "prf-only-slot"),
         Refused::ReleaseForbidden { .. } => (S::FORBIDDEN, "release-forbidden"),
+        Refused::LastAppKey => (S::CONFLICT, "last-app-key"),
+        Refused::AppKeyRevoked => (S::CONFLICT, "app-key-revoked"),
+        Refused::CredentialInvalid => (S::UNAUTHORIZED, "credential-invalid"),
         Refused::AccountExists => (S::CONFLICT, "account-exists"),
         Refused::AliasTaken => (S::CONFLICT, "alias-taken"),
         Refused::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate-limited"),

@@ -175,20 +175,34 @@ impl Signed {
             .map_err(|error| Refused::Proof(error).into())
     }
 
-    /// A header that may stand once at most, as text.
     fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
-        let mut values = self.headers.get_all(name).iter();
-        let Some(value) = values.next() else {
-            return Ok(None);
-        };
-        if values.next().is_some() {
-            return Err(Problem::malformed(format!(
-                "the header {name} stands twice"
-            )));
-        }
-        value
-            .to_str()
-            .map(Some)
-            .map_err(|_| Problem::malformed(format!("the header {name} is not plain ASCII")))
+        text(&self.headers, name)
     }
+}
+
+/// The credential of an app's backend (RFC 6750 section 2.1). `None` where there is none, or
+/// another scheme.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let value = text(headers, &header::AUTHORIZATION)?;
+    Ok(value
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, credential)| credential))
+}
+
+/// A header that may stand once at most, as text.
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Problem::malformed(format!(
+            "the header {name} stands twice"
+        )));
+    }
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| Problem::malformed(format!("the header {name} is not plain ASCII")))
 }

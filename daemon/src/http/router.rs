@@ -16,14 +16,16 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
-use super::routes::{recover, recovery_codes, totp};
+use super::routes::{
+    account, accounts, app_keys, bindings, devices, discovery, passkeys, pin, recover,
+    recovery_codes, secrets, sessions, totp,
+};
 use super::state::Context;
 use super::strangers;
 
@@ -61,6 +63,13 @@ impl Modify for SessionScheme {
         api.components
             .get_or_insert_default()
             .add_security_scheme("session", SecurityScheme::ApiKey(scheme));
+        let mut backend = Http::new(HttpAuthScheme::Bearer);
+        backend.description = Some(
+            "A credential of the app's backend; the app's policy lists its SHA-256".to_owned(),
+        );
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("backend", SecurityScheme::Http(backend));
     }
 }
 
@@ -85,6 +94,9 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(devices::remove))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::store, secrets::release, secrets::delete))
+        .routes(routes!(app_keys::add))
+        .routes(routes!(app_keys::remove))
+        .routes(routes!(bindings::look_up))
         .routes(routes!(discovery::jwks))
         .routes(routes!(totp::enrol, totp::remove))
         .routes(routes!(totp::confirm))
@@ -92,6 +104,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(recovery_codes::set, recovery_codes::remove))
         .routes(routes!(recovery_codes::sign_in))
         .routes(routes!(recover::cancel))
+        .routes(routes!(discovery::webauthn))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

@@ -63,6 +63,8 @@ pub enum EventKind {
     RecoverUsed,
     /// Everything held about the owner was handed out in one document.
     AccountExported,
+    AppKeyAdded,
+    AppKeyRemoved,
 }
 
 impl EventKind {
@@ -78,7 +80,8 @@ impl EventKind {
             | Self::SecretStored
             | Self::TotpEnrolled
             | Self::TotpAdded
-            | Self::RecoveryCodesSet => true,
+            | Self::RecoveryCodesSet
+            | Self::AppKeyAdded => true,
             Self::DeviceRemoved
             | Self::PinRemoved
             | Self::PinCharged
@@ -101,7 +104,8 @@ impl EventKind {
             | Self::RecoverRequested
             | Self::RecoverCancelled
             | Self::RecoverUsed
-            | Self::AccountExported => false,
+            | Self::AccountExported
+            | Self::AppKeyRemoved => false,
         }
     }
 }

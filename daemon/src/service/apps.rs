@@ -51,6 +51,22 @@ impl Apps {
             .ok_or_else(|| Refused::UnknownApp(name.chars().take(40).collect()))
     }
 
+    /// Every origin that may use passkeys of the relying party `id` (WebAuthn Level 3, section
+    /// 5.11.1). Empty where no app here has that identifier; several apps may share one.
+    #[must_use]
+    pub fn origins_of(&self, id: &str) -> Vec<&str> {
+        let apps = self.0.values();
+        let mut origins: Vec<&str> = Vec::new();
+        for app in apps.filter(|app| app.policy.relying_party.id == id) {
+            for origin in &app.policy.origins {
+                if !origins.contains(&origin.as_str()) {
+                    origins.push(origin);
+                }
+            }
+        }
+        origins
+    }
+
     /// Whether any app here lists this origin.
     #[must_use]
     pub fn any_lists(&self, origin: &str) -> bool {

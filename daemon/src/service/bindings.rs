@@ -91,6 +91,17 @@ impl Bindings {
         device_id: &str,
         jws: &str,
     ) -> Result<(), Refused> {
+        self.read(account, kind, device_id, jws).map(drop)
+    }
+
+    /// As `check`, and gives the statement out.
+    pub(super) fn read(
+        &self,
+        account: &Account,
+        kind: BindingKind,
+        device_id: &str,
+        jws: &str,
+    ) -> Result<Arc<Binding>, Refused> {
         let statement = self.verify(jws)?;
         let right = statement.realm == self.realm
             && statement.app == account.app
@@ -98,7 +109,7 @@ impl Bindings {
             && statement.kind == kind
             && statement.device_id == device_id;
         if right {
-            Ok(())
+            Ok(statement)
         } else {
             Err(Refused::Tampered(
                 "a binding is about another credential".into(),

@@ -129,14 +129,16 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
-                let before = account.devices.len();
+                let issued = account
+                    .device(&device_id)
+                    .ok_or(Refused::NotFound("device"))?
+                    .key
+                    .added;
                 account
                     .devices
                     .retain(|device| device.key.thumbprint != device_id);
-                if account.devices.len() == before {
-                    return Err(Refused::NotFound("device"));
-                }
                 account.recoveries.retain(|waits| waits.device != device_id);
+                account.revoke(BindingKind::DeviceKey, &device_id, issued, moment.now);
                 sessions::end_removed(&device_id, account, moment.now);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
                 Ok(())

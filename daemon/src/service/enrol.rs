@@ -1,9 +1,11 @@
 //! Creating an account: binds the app's public key and the device's DPoP key to it.
 //!
 //! The caller proves both keys: the device key by the request's DPoP proof, the app key by a
-//! JWS over the device key's thumbprint. Anybody may create an account; nobody can create one
-//! for somebody else's keys. An account is found again by its identifier only, so there is
-//! nothing here that tells whether a person has one.
+//! JWS over the device key's thumbprint. Nobody can create an account for somebody else's keys.
+//! Who may create one at all, the policy says: whoever brings a ticket of the app's backend, or
+//! anybody, up to an hourly quota. An account is found again by its identifier only, so there
+//! is nothing here that tells whether a person has one. A ticket and an Idempotency-Key both
+//! fix that identifier beforehand: that is why neither makes a second account.
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, SecretBytes, mac};
@@ -16,14 +18,25 @@ use crate::api::{AccountCreated, CreateAccount, CreatedBindings};
 use crate::factors::dpop::{AppKey, AppKeyExpected};
 use crate::factors::random;
 use crate::factors::session;
+use crate::factors::ticket::{self, Ticket, TicketExpected};
 use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
 
 const MAX_IDEMPOTENCY_KEY: usize = 128;
 
+/// Where the new account's identifier comes from.
+#[derive(Debug)]
+enum Origin {
+    /// Random: nothing finds this account again but its identifier.
+    Fresh,
+    IdempotencyKey(String),
+    Ticket(Ticket),
+}
+
 impl Service {
     /// # Errors
-    /// `Proof` for either key, `EnrolmentClosed`, `AccountExists` when the Idempotency-Key has
-    /// made an account that is not this request's any more.
+    /// `Proof` for either key, `EnrolmentClosed`, `EnrolmentQuota`, `Ticket`, `AccountExists`
+    /// when the ticket or the Idempotency-Key has made an account that is not this request's
+    /// any more.
     pub async fn create_account(
         &self,
         device: &Device,
@@ -31,7 +44,8 @@ impl Service {
         idempotency_key: Option<&str>,
     ) -> Result<AccountCreated, Refused> {
         let now = self.now();
-        if !device.app.policy.enrolment.open {
+        let enrolment = &device.app.policy.enrolment;
+        if request.ticket.is_none() && !enrolment.open {
             return Err(Refused::EnrolmentClosed);
         }
         let device_name = name(request.device_name)?;
@@ -44,12 +58,15 @@ impl Service {
                 device_thumbprint: &device.key.thumbprint,
             },
         )?;
-        let id = self.choose_id(device, idempotency_key).await?;
-        if let Some(existing) = self
-            .repeated(device, id, &app_key, idempotency_key, now)
-            .await?
-        {
+        let origin = self.origin(device, request.ticket.as_deref(), idempotency_key, now)?;
+        let id = self.choose_id(device, &origin).await?;
+        if let Some(existing) = self.repeated(device, id, &app_key, &origin, now).await? {
             return self.created(device, &existing, now).await;
+        }
+        if !matches!(origin, Origin::Ticket(_)) {
+            self.enrolments
+                .take(&device.app.id, enrolment.quota_per_hour, now)
+                .map_err(|retry_after| Refused::EnrolmentQuota { retry_after })?;
         }
         let account = self
             .draft(device, id, app_key.clone(), device_name, now)
@@ -66,9 +83,9 @@ impl Service {
             .await;
         let loaded = match made {
             Ok(((), loaded)) => loaded,
-            // Two requests with one Idempotency-Key at once: the other one made it.
+            // Two requests with one Idempotency-Key or ticket at once: the other one made it.
             Err(Refused::AccountExists) => self
-                .repeated(device, id, &app_key, idempotency_key, now)
+                .repeated(device, id, &app_key, &origin, now)
                 .await?
                 .ok_or(Refused::AccountExists)?,
             Err(refused) => return Err(refused),
@@ -76,30 +93,66 @@ impl Service {
         self.created(device, &loaded, now).await
     }
 
-    /// With an Idempotency-Key the identifier is derived in the token from the device key and
-    /// the key given, so a repeated request finds its first result without any other table.
-    async fn choose_id(
+    /// What the request brings that fixes the account's identifier. A ticket comes first: it is
+    /// good for one account, whatever else is said.
+    fn origin(
         &self,
         device: &Device,
+        ticket: Option<&str>,
         idempotency_key: Option<&str>,
-    ) -> Result<AccountId, Refused> {
-        let Some(key) = idempotency_key else {
-            return random_account();
-        };
-        if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
+        now: Timestamp,
+    ) -> Result<Origin, Refused> {
+        if idempotency_key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY) {
             return Err(Refused::Malformed(format!(
                 "Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters"
             )));
         }
+        if let Some(text) = ticket {
+            let expected = TicketExpected {
+                realm: self.realm().as_str(),
+                app: device.app.id.as_str(),
+                device_thumbprint: &device.key.thumbprint,
+            };
+            let keys = &device.app.policy.enrolment.tickets;
+            return Ok(Origin::Ticket(ticket::verify(now, text, keys, &expected)?));
+        }
+        Ok(match idempotency_key {
+            Some(key) => Origin::IdempotencyKey(key.to_owned()),
+            None => Origin::Fresh,
+        })
+    }
+
+    /// With a ticket or an Idempotency-Key the identifier is derived in the token, from the name
+    /// of the ticket or from the device key and the key given, so a repeated request finds its
+    /// first result without any other table.
+    async fn choose_id(&self, device: &Device, origin: &Origin) -> Result<AccountId, Refused> {
         let (realm, app) = (self.realm().clone(), device.app.id.clone());
-        let (thumbprint, key) = (device.key.thumbprint.clone(), key.to_owned());
-        Ok(self
-            .ledger
-            .pool()
-            .call("idempotent-id", move |custody| {
-                mac::account_id_from_idempotency_key(custody, &realm, &app, &thumbprint, &key)
-            })
-            .await?)
+        let pool = self.ledger.pool();
+        match origin {
+            Origin::Fresh => random_account(),
+            Origin::Ticket(ticket) => {
+                let jti = ticket.jti.clone();
+                Ok(pool
+                    .call("ticket-id", move |custody| {
+                        mac::account_id_from_ticket(custody, &realm, &app, &jti)
+                    })
+                    .await?)
+            }
+            Origin::IdempotencyKey(key) => {
+                let (thumbprint, key) = (device.key.thumbprint.clone(), key.clone());
+                Ok(pool
+                    .call("idempotent-id", move |custody| {
+                        mac::account_id_from_idempotency_key(
+                            custody,
+                            &realm,
+                            &app,
+                            &thumbprint,
+                            &key,
+                        )
+                    })
+                    .await?)
+            }
+        }
     }
 
     /// The account that an earlier request with the same keys has made.
@@ -108,10 +161,10 @@ impl Service {
         device: &Device,
         id: AccountId,
         app_key: &AppKey,
-        idempotency_key: Option<&str>,
+        origin: &Origin,
         now: Timestamp,
     ) -> Result<Option<Loaded>, Refused> {
-        if idempotency_key.is_none() {
+        if matches!(origin, Origin::Fresh) {
             return Ok(None);
         }
         let Some(loaded) = self.ledger.load(&device.app.id, id).await? else {

@@ -13,6 +13,7 @@ use crate::factors::ceremony::CeremonyError;
 use crate::factors::dpop::ProofError;
 use crate::factors::passkey::PasskeyError;
 use crate::factors::pin_argon2::{Busy, PinError};
+use crate::factors::ticket::TicketError;
 use crate::factors::token::TokenError;
 use crate::ledger::LedgerError;
 
@@ -22,8 +23,16 @@ pub enum Refused {
     UnknownApp(String),
     #[error("the origin {0:?} is not one of this app's; the policy file lists them")]
     OriginNotAllowed(String),
-    #[error("this app takes no new accounts: its policy says enrolment.open = false")]
+    #[error(
+        "this app takes no new accounts without a ticket: its policy says enrolment.open = false"
+    )]
     EnrolmentClosed,
+    #[error(
+        "this app's hourly quota of new accounts is used up here; try again later, or bring a ticket"
+    )]
+    EnrolmentQuota { retry_after: Duration },
+    #[error("{0}")]
+    Ticket(#[from] TicketError),
     #[error("{0}")]
     Malformed(String),
     #[error("{0}")]
@@ -102,7 +111,15 @@ pub enum Refused {
     PrfOnlySlot,
     #[error("a {by} session may not have the secret {name:?}: the policy's release rules say so")]
     ReleaseForbidden { name: String, by: &'static str },
-    #[error("this Idempotency-Key has made an account already")]
+    #[error("an account must keep an app key; add the next one before this one is removed")]
+    LastAppKey,
+    #[error("this app key was revoked, and a revoked key is never bound again; make a new one")]
+    AppKeyRevoked,
+    #[error(
+        "send a credential of this app's backend as `Authorization: Bearer <credential>`; the policy lists its SHA-256"
+    )]
+    CredentialInvalid,
+    #[error("this Idempotency-Key or ticket has made an account already")]
     AccountExists,
 
     #[error("another account has this alias")]

@@ -5,6 +5,7 @@
 //! these functions and nothing below them. A decision runs inside a commit, on the newest
 //! state; whatever was read before it is checked again there.
 
+mod app_keys;
 mod apps;
 mod authenticate;
 mod bindings;
@@ -15,6 +16,7 @@ mod guess;
 mod overview;
 mod passkeys;
 mod pin;
+mod quota;
 mod rates;
 mod recover;
 mod recovery_codes;
@@ -34,6 +36,7 @@ pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
 pub use self::guess::Guess;
+pub use self::quota::EnrolmentQuota;
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
@@ -58,6 +61,7 @@ pub struct Service {
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
     pub(crate) strangers: Strangers,
+    pub(crate) enrolments: EnrolmentQuota,
     /// For the routes that send codes and notices, which come next.
     #[allow(dead_code)]
     pub(crate) courier: Courier,

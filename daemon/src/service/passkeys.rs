@@ -381,13 +381,14 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
-                let before = account.passkeys.len();
+                let issued = account
+                    .passkey(&device_id)
+                    .ok_or(Refused::NotFound("passkey"))?
+                    .added;
                 account
                     .passkeys
                     .retain(|bound| bound.device_id != device_id);
-                if account.passkeys.len() == before {
-                    return Err(Refused::NotFound("passkey"));
-                }
+                account.revoke(BindingKind::Passkey, &device_id, issued, moment.now);
                 journal.note(NewEvent::new(EventKind::PasskeyRemoved).on(&device_id));
                 Ok(())
             })

@@ -11,7 +11,9 @@ use super::super::sha256;
 use super::*;
 
 mod mutation;
+mod published;
 mod registration;
+mod related;
 
 const ORIGIN: &str = "https://app.example";
 const OTHER_ORIGIN: &str = "https://login.app.example:8443";

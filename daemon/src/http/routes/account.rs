@@ -1,11 +1,11 @@
 //! The owner's view: `GET /v1/account` and `GET /v1/account/events`.
 
 use axum::Json;
-use axum::extract::Query;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::api::{AccountView, EventPage};
+use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

@@ -1,10 +1,10 @@
 //! `POST /v1/apps/{app}/accounts`
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 
 use crate::api::{AccountCreated, CreateAccount};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;
@@ -17,6 +17,10 @@ use crate::http::state::Shared;
 /// device key's thumbprint). The session in the answer counts as fresh for ten minutes: add a
 /// PIN or a passkey within it. An `Idempotency-Key` makes a repeated request return the same
 /// account, within those ten minutes and from the same keys.
+///
+/// A `ticket` of the app's backend enrols whatever the policy says of open enrolment, and is not
+/// counted in its hourly quota. It makes one account: brought again, by the same keys within ten
+/// minutes, it returns that account; else `account-exists`.
 #[utoipa::path(
     post, path = "/v1/apps/{app}/accounts", tag = "accounts",
     params(
@@ -29,9 +33,10 @@ use crate::http::state::Shared;
         (status = 201, body = AccountCreated),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "dpop-missing, dpop-invalid, use-dpop-nonce, dpop-replayed"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "enrolment-closed, origin-not-allowed"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "enrolment-closed, ticket-invalid, ticket-expired, origin-not-allowed"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "app-unknown"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "account-exists"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "enrolment-quota"),
     ),
 )]
 pub(in crate::http) async fn create(

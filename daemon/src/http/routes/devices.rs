@@ -1,12 +1,12 @@
 //! `/v1/account/devices`: bind the device that asks, remove another.
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{BindDevice, Bound, SessionToken};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

@@ -3,6 +3,8 @@
 
 pub(super) mod account;
 pub(super) mod accounts;
+pub(super) mod app_keys;
+pub(super) mod bindings;
 pub(super) mod devices;
 pub(super) mod discovery;
 pub(super) mod passkeys;

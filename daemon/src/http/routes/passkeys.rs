@@ -1,10 +1,10 @@
 //! `/v1/account/passkeys`: register, confirm, remove.
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 
 use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

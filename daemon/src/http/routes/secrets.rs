@@ -1,11 +1,11 @@
 //! `/v1/account/secrets`: backup, recovery, list, delete.
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 
 use crate::api::{Secret, SecretContent, SecretList, SecretWritten};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

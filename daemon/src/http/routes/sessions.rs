@@ -1,13 +1,13 @@
 //! Signing in, refreshing and signing out.
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, SessionStarted,
     SessionToken,
 };
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;
