@@ -11,6 +11,7 @@
 mod accounts;
 mod app_keys;
 mod delivery;
+mod flows;
 mod enrolment;
 mod http;
 mod limits;
