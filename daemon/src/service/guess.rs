@@ -7,188 +7,22 @@
 //! was replaced meanwhile opens nothing. Must never evaluate anything itself, nor tell a
 //! stranger how many attempts are left.
 
+mod kind;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use custodyd_policies::{
-    AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp, rounds_after_code,
-};
+use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::kind::Guess;
 use super::{Device, Refused, Service, sessions};
 use crate::account::Account;
-use crate::ledger::{EventKind, Journal, Loaded, NewEvent};
+use crate::ledger::{Journal, Loaded, NewEvent};
 
 /// A charge whose outcome was never recorded counts as failed from then on.
 const EVALUATION: Duration = Duration::from_secs(60);
-
-/// Whose guess it is, at what: each has a budget of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Guess {
-    /// The PIN, by a bound device.
-    Pin,
-    /// The PIN, by any other, where the policy lets strangers try.
-    StrangerPin,
-    /// A code of the authenticator app, by a bound device.
-    Totp,
-    /// The first code of an authenticator app, by the session that enrolled it.
-    TotpConfirmation,
-    /// A recovery code, by a bound device. Those of strangers are not charged: see
-    /// `recovery_codes`.
-    RecoveryCode,
-}
-
-impl Guess {
-    const ALL: [Self; 5] = [
-        Self::Pin,
-        Self::StrangerPin,
-        Self::Totp,
-        Self::TotpConfirmation,
-        Self::RecoveryCode,
-    ];
-
-    #[must_use]
-    pub fn factor(self) -> Factor {
-        match self {
-            Self::Pin | Self::StrangerPin => Factor::Pin,
-            Self::Totp | Self::TotpConfirmation => Factor::Totp,
-            Self::RecoveryCode => Factor::RecoveryCode,
-        }
-    }
-
-    /// Whether the guess is a stranger's: then every refusal is the decoy's, and nothing of
-    /// the count is told.
-    fn by_stranger(self) -> bool {
-        self == Self::StrangerPin
-    }
-
-    /// Whether only a bound device may make it.
-    fn by_bound_device(self) -> bool {
-        match self {
-            Self::Pin | Self::Totp | Self::RecoveryCode => true,
-            // Anybody; and whoever has the session that enrolled the app.
-            Self::StrangerPin | Self::TotpConfirmation => false,
-        }
-    }
-
-    /// The rounds that the policy grants it.
-    pub(super) fn rounds(self, policy: &AppPolicy) -> Rounds {
-        match self {
-            Self::Pin => policy.pin.rounds.clone(),
-            Self::StrangerPin => rounds_after_code(policy),
-            Self::Totp | Self::TotpConfirmation => policy.totp.rounds.clone(),
-            Self::RecoveryCode => policy.recovery_codes.rounds.clone(),
-        }
-    }
-
-    fn events(self) -> (EventKind, EventKind) {
-        match self {
-            Self::Pin | Self::StrangerPin => (EventKind::PinCharged, EventKind::PinRefused),
-            Self::Totp | Self::TotpConfirmation => (EventKind::TotpCharged, EventKind::TotpRefused),
-            Self::RecoveryCode => (
-                EventKind::RecoveryCodeCharged,
-                EventKind::RecoveryCodeRefused,
-            ),
-        }
-    }
-
-    /// The credential that is guessed at, by its device identifier, and the budget it costs.
-    fn target(self, account: &mut Account) -> Option<(&str, &mut Budget)> {
-        match self {
-            Self::Pin => account
-                .pin
-                .as_mut()
-                .map(|pin| (pin.device_id.as_str(), &mut pin.budget)),
-            Self::StrangerPin => account
-                .pin
-                .as_mut()
-                .map(|pin| (pin.device_id.as_str(), &mut pin.strangers)),
-            Self::Totp => account
-                .totp
-                .as_mut()
-                .map(|totp| (totp.device_id.as_str(), &mut totp.budget)),
-            Self::TotpConfirmation => account
-                .pending_totp
-                .as_mut()
-                .map(|pending| (pending.device_id.as_str(), &mut pending.budget)),
-            Self::RecoveryCode => account
-                .recovery_codes
-                .as_mut()
-                .map(|set| (set.device_id.as_str(), &mut set.budget)),
-        }
-    }
-
-    /// Clears what is resolved in its budget: the owner has shown who they are.
-    pub(super) fn reset(self, account: &mut Account, now: Timestamp) {
-        if let Some((_, budget)) = self.target(account) {
-            budget.reset(now);
-        }
-    }
-
-    /// What the factor is called in a sentence.
-    #[must_use]
-    pub fn what(self) -> &'static str {
-        match self {
-            Self::Pin | Self::StrangerPin => "PIN",
-            Self::Totp | Self::TotpConfirmation => "TOTP code",
-            Self::RecoveryCode => "recovery code",
-        }
-    }
-
-    /// The stable codes of a guess that was wrong, has to wait, or is out of attempts, and of a
-    /// factor that the account does not have.
-    #[must_use]
-    pub fn codes(self) -> Codes {
-        let codes = |wrong, wait, exhausted, not_set| Codes {
-            wrong,
-            wait,
-            exhausted,
-            not_set,
-        };
-        match self {
-            Self::Pin | Self::StrangerPin => {
-                codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
-            }
-            Self::Totp => codes("totp-wrong", "totp-wait", "totp-exhausted", "totp-not-set"),
-            Self::TotpConfirmation => codes(
-                "totp-wrong",
-                "totp-wait",
-                "totp-exhausted",
-                "totp-not-pending",
-            ),
-            Self::RecoveryCode => codes(
-                "recovery-code-wrong",
-                "recovery-code-wait",
-                "recovery-code-exhausted",
-                "recovery-code-not-set",
-            ),
-        }
-    }
-
-    /// A refusal as the one who guessed may see it.
-    fn told(self, refused: Refused) -> Refused {
-        match refused {
-            Refused::Wrong { .. }
-            | Refused::Wait { .. }
-            | Refused::Exhausted(_)
-            | Refused::NotSet(_)
-                if self.by_stranger() =>
-            {
-                Refused::AuthenticationFailed
-            }
-            refused => refused,
-        }
-    }
-}
-
-/// See [`Guess::codes`].
-#[derive(Clone, Copy, Debug)]
-pub struct Codes {
-    pub wrong: &'static str,
-    pub wait: &'static str,
-    pub exhausted: &'static str,
-    pub not_set: &'static str,
-}
 
 /// A guess that has been paid for. A login in several messages may keep it meanwhile, where
 /// nobody else can change it: in the envelope or in a sealed token.
