@@ -136,14 +136,18 @@ async fn totp_after_a_forgotten_pin_on_the_bound_device() {
             .await
             .refused("401 pin-wrong");
     }
-    let code = authenticator.next();
+    let code = authenticator.show();
     let started = phone.device.try_totp(&code, &[]).await.expect(201);
     assert_eq!(started.body["session"]["factor"], "totp");
     // Weaker than a PIN, and all the same: the exception is for just this.
     phone.device.set_pin("294061").await.expect(200);
     assert!(phone.device.events().await.contains(&"recover-used".into()));
     brought_back(&phone.device.try_pin("294061", &BOTH).await.expect(201));
-    phone.device.try_pin(PIN, &[]).await.refused("401 pin-wrong");
+    phone
+        .device
+        .try_pin(PIN, &[])
+        .await
+        .refused("401 pin-wrong");
 }
 
 #[tokio::test]
@@ -205,10 +209,16 @@ async fn somebody_else_tries_all_of_it() {
         .await
         .expect(201);
     assert_eq!(started.body["account"], own.account);
-    thief.recover("device-secret").await.refused("404 not-found");
+    thief
+        .recover("device-secret")
+        .await
+        .refused("404 not-found");
     // With the owner's session token in hand, but not the device key.
     thief.token.clone_from(&phone.device.token);
-    thief.recover("device-secret").await.refused("401 session-invalid");
+    thief
+        .recover("device-secret")
+        .await
+        .refused("401 session-invalid");
 
     // The owner has lost no attempt by all this.
     let view = phone.device.view().await;

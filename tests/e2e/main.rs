@@ -11,8 +11,8 @@
 mod accounts;
 mod app_keys;
 mod delivery;
-mod flows;
 mod enrolment;
+mod flows;
 mod http;
 mod limits;
 mod operator;
