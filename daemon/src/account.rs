@@ -7,6 +7,8 @@
 //! The plaintext is JSON with every unknown field refused, so that a later format is refused
 //! by an older daemon instead of being half understood. Byte strings are base64url.
 
+mod contacts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Passkey;
 use zeroize::Zeroizing;
 
+pub use self::contacts::{Contact, Contacts, Stranger, Usage};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::pin_argon2::PinRecord;
@@ -54,6 +57,7 @@ pub struct Account {
     pub secrets: BTreeMap<String, StoredSecret>,
     /// The version that the next stored secret gets. Never reused, so an ETag names one content.
     pub next_version: u64,
+    pub contacts: Contacts,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -192,6 +196,7 @@ impl Account {
             passkeys: Vec::new(),
             secrets: BTreeMap::new(),
             next_version: 1,
+            contacts: Contacts::default(),
         }
     }
 
@@ -224,6 +229,7 @@ impl Account {
         self.ended_sessions.retain(|spent| spent.expires >= now);
         self.removed_devices
             .retain(|removed| removed.expires >= now);
+        self.contacts.forget_expired(now);
     }
 
     /// How long the plaintext is.

@@ -3,6 +3,8 @@
 //! Requests refuse unknown fields, so a misspelt one is told instead of ignored. Times are
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
+mod contacts;
+
 use std::collections::BTreeMap;
 
 use custodyd_hsm::AccountId;
@@ -11,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use self::contacts::{
+    AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
+    PinAfterCode, RemoveAddress, RequestCode, SetAddress,
+};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
@@ -267,6 +273,10 @@ pub struct AccountView {
     pub pin: Option<PinView>,
     pub passkeys: Vec<PasskeyView>,
     pub secrets: Vec<SecretEntry>,
+    /// Where codes and notices go.
+    pub contacts: Vec<AddressView>,
+    /// Addresses by which the account is found, beside the contacts.
+    pub aliases: Vec<AddressView>,
     /// No factor can be used from an unknown device: losing this one loses the account.
     pub recovery_incomplete: bool,
 }

@@ -43,6 +43,18 @@ pub enum EventKind {
     SecretStored,
     SecretReleased,
     SecretDeleted,
+    /// An address was named; it is worth nothing before a code to it has come back.
+    ContactClaimed,
+    ContactConfirmed,
+    ContactRemoved,
+    AliasClaimed,
+    AliasConfirmed,
+    AliasRemoved,
+    /// A bound device asked for a code.
+    CodeSent,
+    /// An attempt at a delivered code was charged; its outcome is the next event about it.
+    CodeCharged,
+    CodeRefused,
 }
 
 impl EventKind {
@@ -55,7 +67,11 @@ impl EventKind {
             | Self::DeviceBound
             | Self::PinSet
             | Self::PasskeyAdded
-            | Self::SecretStored => true,
+            | Self::SecretStored
+            | Self::ContactClaimed
+            | Self::ContactConfirmed
+            | Self::AliasClaimed
+            | Self::AliasConfirmed => true,
             Self::DeviceRemoved
             | Self::PinRemoved
             | Self::PinCharged
@@ -67,7 +83,12 @@ impl EventKind {
             | Self::SessionEnded
             | Self::SessionsEnded
             | Self::SecretReleased
-            | Self::SecretDeleted => false,
+            | Self::SecretDeleted
+            | Self::ContactRemoved
+            | Self::AliasRemoved
+            | Self::CodeSent
+            | Self::CodeCharged
+            | Self::CodeRefused => false,
         }
     }
 }
