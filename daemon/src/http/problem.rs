@@ -109,10 +109,11 @@ impl From<Refused> for Problem {
         }
         let problem = Self::new(status, code, refused.to_string());
         match refused {
-            Refused::PinWrong {
+            Refused::Wrong {
                 left,
                 wait_until,
                 exhausted,
+                ..
             } => {
                 let problem = problem
                     .with("attempts_left", json!(left))
@@ -122,7 +123,7 @@ impl From<Refused> for Problem {
                     None => problem,
                 }
             }
-            Refused::PinWait { until } => problem
+            Refused::Wait { until, .. } => problem
                 .with("wait_until", json!(until))
                 .with("retry_after", json!(seconds_until(until))),
             Refused::StepUp(step_up) => problem
@@ -164,10 +165,10 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::ReadOnly => (S::FORBIDDEN, "read-only-session"),
         Refused::StepUp(_) => (S::FORBIDDEN, "step-up-required"),
         Refused::AuthenticationFailed => (S::UNAUTHORIZED, "authentication-failed"),
-        Refused::PinWrong { .. } => (S::UNAUTHORIZED, "pin-wrong"),
-        Refused::PinWait { .. } => (S::TOO_MANY_REQUESTS, "pin-wait"),
-        Refused::PinExhausted => (S::FORBIDDEN, "pin-exhausted"),
-        Refused::PinNotSet => (S::CONFLICT, "pin-not-set"),
+        Refused::Wrong { guess, .. } => (S::UNAUTHORIZED, guess.codes().wrong),
+        Refused::Wait { guess, .. } => (S::TOO_MANY_REQUESTS, guess.codes().wait),
+        Refused::Exhausted(guess) => (S::FORBIDDEN, guess.codes().exhausted),
+        Refused::NotSet(guess) => (S::CONFLICT, guess.codes().not_set),
         Refused::PinWeak(_) => (S::UNPROCESSABLE_ENTITY, "pin-weak"),
         Refused::NotAllowed(_) => (S::FORBIDDEN, "not-allowed-by-policy"),
         Refused::Passkey(error) => match error.code() {

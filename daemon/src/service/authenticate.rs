@@ -8,40 +8,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, SecretBytes};
-use custodyd_policies::{ChargeId, Factor};
+use custodyd_policies::Factor;
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
+use super::guess::{self, Guess};
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, devices, passkeys, secrets};
-use crate::account::{Account, Pin};
+use crate::account::Account;
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
     SessionStarted,
 };
 use crate::factors::ceremony::{self, Ceremony, Purpose};
 use crate::factors::passkey::identify;
-use crate::factors::pin_argon2::PinRecord;
 use crate::factors::session::Session;
 use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
-
-/// A charge whose outcome was never recorded counts as failed from then on.
-const EVALUATION: Duration = Duration::from_secs(60);
 
 /// The state of a passkey login, as it travels in the ceremony token.
 pub type PasskeyLogin = Ceremony<DiscoverableAuthentication>;
 
 /// What a login's commit hands back: the session and the secrets it releases.
-type Opened = (Session, BTreeMap<String, Secret>);
+pub(super) type Opened = (Session, BTreeMap<String, Secret>);
 
 impl Service {
     /// # Errors
-    /// `AuthenticationFailed` for strangers; a bound device learns `PinWrong`, `PinWait`,
-    /// `PinExhausted`, `PinNotSet`; `Busy` before anything is charged.
+    /// `AuthenticationFailed` for strangers; a bound device learns `Wrong`, `Wait`,
+    /// `Exhausted`, `NotSet`; `Busy` before anything is charged.
     pub async fn sign_in_with_pin(
         &self,
         device: Device,
@@ -54,7 +50,11 @@ impl Service {
         // Capacity before the charge: a charged guess must be evaluated, whatever else
         // arrives. After the check above, so that strangers can not take any.
         let capacity = self.hasher.reserve()?;
-        let pin = loaded.account.pin.as_ref().ok_or(Refused::PinNotSet)?;
+        let pin = loaded
+            .account
+            .pin
+            .as_ref()
+            .ok_or(Refused::NotSet(Guess::Pin))?;
         self.bindings.check(
             &loaded.account,
             BindingKind::Pin,
@@ -65,94 +65,30 @@ impl Service {
         releases.exist_in(&loaded.account)?;
         let pepper = self.pepper(&loaded).await?;
 
-        let (charged, loaded) = self.charge_pin(&device, loaded).await?;
+        let (charged, record, loaded) = self
+            .charge(Guess::Pin, &device, loaded, |account| {
+                account.pin.as_ref().map(|pin| Arc::clone(&pin.record))
+            })
+            .await?;
         let guess = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
         let right = self
             .hasher
-            .evaluate(capacity, guess, pepper, &charged.record)
+            .evaluate(capacity, guess, pepper, &record)
             .await?;
         if !right {
-            return Err(self.record_wrong_pin(&device, loaded, charged).await);
+            return Err(self.record_wrong(&device, loaded, charged).await);
         }
 
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
-                // A charge that expired meanwhile has become a failure and opens nothing.
-                charged
-                    .pin_in(account)?
-                    .budget
-                    .succeed(charged.charge, moment.now)
-                    .map_err(|_| Refused::AuthenticationFailed)?;
-                let proven = Proven::with(Factor::Pin, charged.device_id);
-                open_session(&device, account, proven, &releases, moment, journal)
+                charged.succeed(account, moment.now)?;
+                guess::vouch(account, Factor::Pin, moment.now);
+                open_session(&asks, account, charged.proven(), &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
-    }
-
-    /// Durable before the guess is looked at.
-    async fn charge_pin(
-        &self,
-        device: &Device,
-        loaded: Loaded,
-    ) -> Result<(Charged, Loaded), Refused> {
-        let rounds = device.app.policy.pin.rounds.clone();
-        let thumbprint = device.key.thumbprint.clone();
-        self.ledger
-            .commit::<Charged, Refused>(loaded, move |account, moment, journal| {
-                if account.device(&thumbprint).is_none() {
-                    return Err(Refused::AuthenticationFailed);
-                }
-                let pin = account.pin.as_mut().ok_or(Refused::PinNotSet)?;
-                let charge = pin
-                    .budget
-                    .charge(&rounds, moment.now, moment.now.plus(EVALUATION))?;
-                let charged = Charged {
-                    charge,
-                    record: Arc::clone(&pin.record),
-                    device_id: pin.device_id.clone(),
-                    thumbprint: thumbprint.clone(),
-                };
-                journal.note(
-                    NewEvent::new(EventKind::PinCharged)
-                        .by(Factor::Pin)
-                        .on(&thumbprint),
-                );
-                Ok(charged)
-            })
-            .await
-    }
-
-    async fn record_wrong_pin(&self, device: &Device, loaded: Loaded, charged: Charged) -> Refused {
-        metrics::counter!("custodyd_pin_wrong_total", "app" => device.app.id.to_string())
-            .increment(1);
-        let rounds = device.app.policy.pin.rounds.clone();
-        let recorded = self
-            .ledger
-            .commit::<_, Refused>(loaded, move |account, moment, journal| {
-                let pin = charged.pin_in(account)?;
-                // A charge that expired meanwhile counts as this failure already.
-                let _ = pin.budget.fail(charged.charge, moment.now);
-                journal.note(
-                    NewEvent::new(EventKind::PinRefused)
-                        .by(Factor::Pin)
-                        .on(&charged.thumbprint),
-                );
-                Ok(pin.budget.standing(&rounds, moment.now))
-            })
-            .await;
-        match recorded {
-            Ok((standing, _)) => Refused::PinWrong {
-                left: standing.left,
-                wait_until: standing.wait_until,
-                exhausted: standing.exhausted,
-            },
-            // The charge stands in any case: an unrecorded outcome counts as a failure.
-            Err(refused) => refused,
-        }
     }
 
     /// Options for signing in with a passkey. Writes nothing; the ceremony travels in a token.
@@ -256,21 +192,17 @@ impl Service {
             id: ceremony.id,
             expires: ceremony.expires,
         };
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
                 consumed.once(account, moment.now)?;
-                let proven = verified.record(account, &device.app, moment.now)?;
+                let proven = verified.record(account, &asks.app, moment.now)?;
                 if let (Some(wanted), Some(binding)) = (bind, binding) {
-                    devices::bind(account, &device, wanted, binding, moment.now, journal)?;
+                    devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
                 }
-                // The stronger factor makes an exhausted PIN usable again.
-                if let Some(pin) = account.pin.as_mut() {
-                    pin.budget.reset(moment.now);
-                }
-                open_session(&device, account, proven, &releases, moment, journal)
+                guess::vouch(account, Factor::Passkey, moment.now);
+                open_session(&asks, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
@@ -288,23 +220,26 @@ impl Service {
         let loaded = self.bound(&device, request.account).await?;
         let releases = secrets::Releases::new(&device.app, Factor::Device, true, request.release)?;
         releases.exist_in(&loaded.account)?;
-        let (app, key) = (device.app.clone(), device.key.clone());
+        let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                let device = Device { app, key };
-                if account.device(&device.key.thumbprint).is_none() {
+                if account.device(&asks.key.thumbprint).is_none() {
                     return Err(Refused::AuthenticationFailed);
                 }
                 let proven = Proven::by_device(Factor::Device);
-                open_session(&device, account, proven, &releases, moment, journal)
+                open_session(&asks, account, proven, &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
     /// The account, for a device that is bound to it; everybody else is a stranger.
-    async fn bound(&self, device: &Device, account: AccountId) -> Result<Loaded, Refused> {
+    pub(super) async fn bound(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<Loaded, Refused> {
         let loaded = self.known(device, account).await?;
         let bound = loaded
             .account
@@ -320,7 +255,11 @@ impl Service {
     }
 
     /// The account, if it exists. An unknown one costs the same visit to the token.
-    async fn known(&self, device: &Device, account: AccountId) -> Result<Loaded, Refused> {
+    pub(super) async fn known(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<Loaded, Refused> {
         match self.ledger.load(&device.app.id, account).await? {
             Some(loaded) => Ok(loaded),
             None => {
@@ -346,33 +285,9 @@ impl Service {
     }
 }
 
-/// A PIN attempt that has been paid for.
-#[derive(Debug)]
-struct Charged {
-    charge: ChargeId,
-    record: Arc<PinRecord>,
-    device_id: String,
-    thumbprint: String,
-}
-
-impl Charged {
-    /// The PIN that was charged, if it is still the account's and the device still bound: a
-    /// guess at a PIN that was replaced meanwhile opens nothing.
-    fn pin_in<'a>(&self, account: &'a mut Account) -> Result<&'a mut Pin, Refused> {
-        if account.device(&self.thumbprint).is_none() {
-            return Err(Refused::AuthenticationFailed);
-        }
-        account
-            .pin
-            .as_mut()
-            .filter(|pin| pin.device_id == self.device_id)
-            .ok_or(Refused::AuthenticationFailed)
-    }
-}
-
 /// The end of every successful sign-in: the session, the secrets asked for, and the events,
 /// all in the commit that consumed what was proven.
-fn open_session(
+pub(super) fn open_session(
     device: &Device,
     account: &mut Account,
     proven: Proven,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use custodyd_policies::{Refused as BudgetRefused, StepUp, Timestamp};
 
+use super::guess::Guess;
 use crate::factors::RandomFailed;
 use crate::factors::ceremony::CeremonyError;
 use crate::factors::dpop::ProofError;
@@ -43,18 +44,22 @@ pub enum Refused {
 
     #[error("the account, the device or the credential is not right")]
     AuthenticationFailed,
-    #[error("the PIN is wrong")]
-    PinWrong {
+    #[error("the {} is wrong", guess.what())]
+    Wrong {
+        guess: Guess,
         left: u32,
         wait_until: Option<Timestamp>,
         exhausted: bool,
     },
-    #[error("the next PIN attempt may be made later")]
-    PinWait { until: Timestamp },
-    #[error("no PIN attempt is left; use another factor, which makes the PIN usable again")]
-    PinExhausted,
-    #[error("this account has no PIN")]
-    PinNotSet,
+    #[error("the next {} attempt may be made later", guess.what())]
+    Wait { guess: Guess, until: Timestamp },
+    #[error(
+        "no {what} attempt is left; use another factor, which makes the {what} usable again",
+        what = .0.what()
+    )]
+    Exhausted(Guess),
+    #[error("this account has no {}", .0.what())]
+    NotSet(Guess),
     #[error("{0}")]
     PinWeak(String),
     #[error("this app's policy does not allow a {0}")]
@@ -166,15 +171,6 @@ impl From<PinError> for Refused {
     }
 }
 
-impl From<BudgetRefused> for Refused {
-    fn from(refused: BudgetRefused) -> Self {
-        match refused {
-            BudgetRefused::Wait { until } => Self::PinWait { until },
-            BudgetRefused::Exhausted => Self::PinExhausted,
-        }
-    }
-}
-
 impl From<StepUp> for Refused {
     fn from(step_up: StepUp) -> Self {
         Self::StepUp(step_up)
@@ -182,6 +178,14 @@ impl From<StepUp> for Refused {
 }
 
 impl Refused {
+    /// A guess that was not charged.
+    pub(super) fn budget(guess: Guess, refused: BudgetRefused) -> Self {
+        match refused {
+            BudgetRefused::Wait { until } => Self::Wait { guess, until },
+            BudgetRefused::Exhausted => Self::Exhausted(guess),
+        }
+    }
+
     /// A session token that does not open.
     pub(super) fn session(error: TokenError) -> Self {
         match error {

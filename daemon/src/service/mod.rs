@@ -11,6 +11,7 @@ mod bindings;
 mod devices;
 mod enrol;
 mod error;
+mod guess;
 mod overview;
 mod passkeys;
 mod pin;
@@ -26,6 +27,7 @@ pub use self::apps::{App, Apps};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
+pub use self::guess::Guess;
 pub use self::secrets::Precondition;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
@@ -53,7 +55,7 @@ pub struct Service {
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Device {
     pub app: Arc<App>,
     pub key: DeviceKey,

@@ -10,6 +10,7 @@ use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{Factor, pin};
 
+use super::guess::Guess;
 use super::{Caller, Refused, Service, secrets};
 use crate::account::Pin;
 use crate::api::{Bound, SessionToken, SetPin};
@@ -84,14 +85,14 @@ impl Service {
     }
 
     /// # Errors
-    /// `StepUp`, `PinNotSet`.
+    /// `StepUp`, `NotSet`.
     pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
         self.ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
-                let pin = account.pin.take().ok_or(Refused::PinNotSet)?;
+                let pin = account.pin.take().ok_or(Refused::NotSet(Guess::Pin))?;
                 journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
                 Ok(())
             })

@@ -1,0 +1,300 @@
+//! What can be guessed: reserved for, charged, evaluated, recorded, for every such factor alike.
+//!
+//! Called by the sign-ins, between loading the account and opening a session. The adversary
+//! chooses guesses, their order and how many run at once, and may cut the power, the database
+//! or the connection at any point. So a guess is charged durably before it is looked at, its
+//! outcome goes into the same commit as the session it opens, and a guess at a credential that
+//! was replaced meanwhile opens nothing. Must never evaluate anything itself, nor tell a
+//! stranger how many attempts are left.
+
+use std::time::Duration;
+
+use custodyd_policies::{AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Device, Refused, Service, sessions};
+use crate::account::Account;
+use crate::ledger::{EventKind, Journal, Loaded, NewEvent};
+
+/// A charge whose outcome was never recorded counts as failed from then on.
+const EVALUATION: Duration = Duration::from_secs(60);
+
+/// Whose guess it is, at what: each has a budget of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guess {
+    /// The PIN, by a bound device.
+    Pin,
+}
+
+impl Guess {
+    #[must_use]
+    pub fn factor(self) -> Factor {
+        match self {
+            Self::Pin => Factor::Pin,
+        }
+    }
+
+    /// Whether the guess is a stranger's: then every refusal is the decoy's, and nothing of
+    /// the count is told.
+    fn by_stranger(self) -> bool {
+        match self {
+            Self::Pin => false,
+        }
+    }
+
+    /// Whether only a bound device may make it.
+    fn by_bound_device(self) -> bool {
+        match self {
+            Self::Pin => true,
+        }
+    }
+
+    /// The rounds that the policy grants it.
+    pub(super) fn rounds(self, policy: &AppPolicy) -> Rounds {
+        match self {
+            Self::Pin => policy.pin.rounds.clone(),
+        }
+    }
+
+    fn events(self) -> (EventKind, EventKind) {
+        match self {
+            Self::Pin => (EventKind::PinCharged, EventKind::PinRefused),
+        }
+    }
+
+    /// The credential that is guessed at, by its device identifier, and the budget it costs.
+    fn target(self, account: &mut Account) -> Option<(&str, &mut Budget)> {
+        match self {
+            Self::Pin => account
+                .pin
+                .as_mut()
+                .map(|pin| (pin.device_id.as_str(), &mut pin.budget)),
+        }
+    }
+
+    /// What the factor is called in a sentence.
+    #[must_use]
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Pin => "PIN",
+        }
+    }
+
+    /// The stable codes of a guess that was wrong, has to wait, or is out of attempts, and of a
+    /// factor that the account does not have.
+    #[must_use]
+    pub fn codes(self) -> Codes {
+        let codes = |wrong, wait, exhausted, not_set| Codes {
+            wrong,
+            wait,
+            exhausted,
+            not_set,
+        };
+        match self {
+            Self::Pin => codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set"),
+        }
+    }
+
+    /// A refusal as the one who guessed may see it.
+    fn told(self, refused: Refused) -> Refused {
+        match refused {
+            Refused::Wrong { .. }
+            | Refused::Wait { .. }
+            | Refused::Exhausted(_)
+            | Refused::NotSet(_)
+                if self.by_stranger() =>
+            {
+                Refused::AuthenticationFailed
+            }
+            refused => refused,
+        }
+    }
+}
+
+/// See [`Guess::codes`].
+#[derive(Clone, Copy, Debug)]
+pub struct Codes {
+    pub wrong: &'static str,
+    pub wait: &'static str,
+    pub exhausted: &'static str,
+    pub not_set: &'static str,
+}
+
+/// A guess that has been paid for. A login in several messages may keep it meanwhile, where
+/// nobody else can change it: in the envelope or in a sealed token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Charged {
+    guess: Guess,
+    charge: ChargeId,
+    /// Device identifier of the credential that is guessed at.
+    pub(super) credential: String,
+    /// Thumbprint of the device that guesses.
+    thumbprint: String,
+}
+
+impl Charged {
+    /// Charges one guess in the account's state. To be committed before it is evaluated, which
+    /// has to be done before `expires`.
+    pub(super) fn new(
+        guess: Guess,
+        device: &Device,
+        account: &mut Account,
+        now: Timestamp,
+        expires: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<Self, Refused> {
+        let thumbprint = &device.key.thumbprint;
+        if guess.by_bound_device() && account.device(thumbprint).is_none() {
+            return Err(Refused::AuthenticationFailed);
+        }
+        let rounds = guess.rounds(&device.app.policy);
+        let (credential, budget) = guess
+            .target(account)
+            .ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
+        let charge = budget
+            .charge(&rounds, now, expires)
+            .map_err(|refused| guess.told(Refused::budget(guess, refused)))?;
+        let charged = Self {
+            guess,
+            charge,
+            credential: credential.to_owned(),
+            thumbprint: thumbprint.clone(),
+        };
+        let (kind, _) = guess.events();
+        journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
+        Ok(charged)
+    }
+
+    /// Records that the guess was right: only a charge that is still pending, at a credential
+    /// that is still the account's, by a device that is still what it was.
+    pub(super) fn succeed(&self, account: &mut Account, now: Timestamp) -> Result<(), Refused> {
+        // A charge that expired meanwhile has become a failure and opens nothing.
+        self.budget(account)?
+            .succeed(self.charge, now)
+            .map_err(|_| Refused::AuthenticationFailed)
+    }
+
+    /// Records that the guess was wrong, and how the budget stands then.
+    pub(super) fn fail(
+        &self,
+        rounds: &Rounds,
+        account: &mut Account,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<Standing, Refused> {
+        let budget = self.budget(account)?;
+        // A charge that expired meanwhile counts as this failure already.
+        let _ = budget.fail(self.charge, now);
+        let standing = budget.standing(rounds, now);
+        let (_, kind) = self.guess.events();
+        journal.note(
+            NewEvent::new(kind)
+                .by(self.guess.factor())
+                .on(&self.thumbprint),
+        );
+        Ok(standing)
+    }
+
+    /// The refusal for a wrong guess, as the one who guessed may see it.
+    pub(super) fn wrong(&self, standing: &Standing) -> Refused {
+        self.guess.told(Refused::Wrong {
+            guess: self.guess,
+            left: standing.left,
+            wait_until: standing.wait_until,
+            exhausted: standing.exhausted,
+        })
+    }
+
+    /// What the session names as its factor.
+    pub(super) fn proven(&self) -> sessions::Proven {
+        sessions::Proven::with(self.guess.factor(), self.credential.clone())
+    }
+
+    /// The budget of the credential that was charged, if that is still the account's and the
+    /// device still bound.
+    fn budget<'a>(&self, account: &'a mut Account) -> Result<&'a mut Budget, Refused> {
+        if self.guess.by_bound_device() && account.device(&self.thumbprint).is_none() {
+            return Err(Refused::AuthenticationFailed);
+        }
+        self.guess
+            .target(account)
+            .filter(|(credential, _)| *credential == self.credential)
+            .map(|(_, budget)| budget)
+            .ok_or(Refused::AuthenticationFailed)
+    }
+}
+
+/// `by` has just shown who the owner is: whatever is no stronger may be tried again.
+///
+/// A weaker one resets nothing: else a thief of the device, on which the mail and the
+/// authenticator app are at hand too, would never run out of PINs.
+pub(super) fn vouch(account: &mut Account, by: Factor, now: Timestamp) {
+    const ALL: [Guess; 1] = [Guess::Pin];
+    for guess in ALL {
+        let factor = guess.factor();
+        if factor != by
+            && factor.strength() <= by.strength()
+            && let Some((_, budget)) = guess.target(account)
+        {
+            budget.reset(now);
+        }
+    }
+}
+
+impl Service {
+    /// Charges a guess, durable before it is looked at, and hands out what it is evaluated
+    /// against: `pick` takes that from the very state that was charged.
+    ///
+    /// # Errors
+    /// As [`Charged::new`], and those of a commit.
+    pub(super) async fn charge<C: Send + 'static>(
+        &self,
+        guess: Guess,
+        device: &Device,
+        loaded: Loaded,
+        pick: impl FnOnce(&Account) -> Option<C> + Send + 'static,
+    ) -> Result<(Charged, C, Loaded), Refused> {
+        let device = device.clone();
+        let ((charged, picked), loaded) = self
+            .ledger
+            .commit::<_, Refused>(loaded, move |account, moment, journal| {
+                let expires = moment.now.plus(EVALUATION);
+                let charged = Charged::new(guess, &device, account, moment.now, expires, journal)?;
+                let picked = pick(account).ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
+                Ok((charged, picked))
+            })
+            .await?;
+        Ok((charged, picked, loaded))
+    }
+
+    /// Records a wrong guess, and returns the refusal that it gets.
+    pub(super) async fn record_wrong(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+        charged: Charged,
+    ) -> Refused {
+        count_wrong(device, charged.guess);
+        let rounds = charged.guess.rounds(&device.app.policy);
+        let recorded = self
+            .ledger
+            .commit::<_, Refused>(loaded, move |account, moment, journal| {
+                let standing = charged.fail(&rounds, account, moment.now, journal)?;
+                Ok(charged.wrong(&standing))
+            })
+            .await;
+        match recorded {
+            Ok((refused, _)) => refused,
+            // The charge stands in any case: an unrecorded outcome counts as a failure.
+            Err(refused) => refused,
+        }
+    }
+}
+
+pub(super) fn count_wrong(device: &Device, guess: Guess) {
+    metrics::counter!("custodyd_guess_wrong_total", "app" => device.app.id.to_string(),
+        "factor" => guess.factor().name())
+    .increment(1);
+}
