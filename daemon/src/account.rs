@@ -119,6 +119,8 @@ pub struct Pin {
     pub binding: String,
     pub set: Timestamp,
     pub budget: Budget,
+    /// Of devices that are not bound and came in with a delivered code.
+    pub after_code: Budget,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

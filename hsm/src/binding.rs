@@ -34,6 +34,7 @@ pub enum BindingKind {
     DeviceKey,
     Passkey,
     Pin,
+    DeliveredCode,
 }
 
 /// The claims of a binding, in the order in which they are written.

@@ -9,7 +9,6 @@
 use custodyd_policies::{Budget, Timestamp, pacing};
 use serde::{Deserialize, Serialize};
 
-use super::Account;
 use crate::delivery::{Address, Channel};
 use crate::factors::delivered_code::{MAX_PENDING, OtpSecret, PendingCodes};
 
@@ -145,6 +144,13 @@ impl Contacts {
         }
     }
 
+    /// The open claim of that usage: its device identifier, and the budget of its code.
+    pub fn claim_guesses(&mut self, usage: Usage) -> Option<(&str, &mut Budget)> {
+        let open = |contact: &&mut Contact| contact.usage == usage && contact.confirmed.is_none();
+        let claim = self.list.iter_mut().find(open)?;
+        Some((claim.device_id.as_str(), &mut claim.guesses))
+    }
+
     /// The budget of a device that is not bound.
     pub fn stranger(&mut self, thumbprint: &str) -> Option<&mut Budget> {
         let known = |stranger: &Stranger| stranger.thumbprint == thumbprint;
@@ -189,14 +195,6 @@ impl Contacts {
         for contact in &mut self.list {
             contact.codes.forget_requester(thumbprint);
         }
-    }
-}
-
-impl Account {
-    /// The contact by which a session came in, while it still is one.
-    #[must_use]
-    pub fn has_contact(&self, device_id: &str) -> bool {
-        self.contacts.by_device_id(device_id).is_some()
     }
 }
 

@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
+use super::routes::{account, accounts, contacts, devices, discovery, otp, passkeys, pin, secrets, sessions};
 use super::state::Context;
 
 /// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
@@ -83,6 +83,16 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(devices::remove))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::store, secrets::release, secrets::delete))
+        .routes(routes!(
+            contacts::claim_contact,
+            contacts::remove_contact
+        ))
+        .routes(routes!(contacts::confirm_contact))
+        .routes(routes!(contacts::claim_alias, contacts::remove_alias))
+        .routes(routes!(contacts::confirm_alias))
+        .routes(routes!(otp::request))
+        .routes(routes!(otp::sign_in))
+        .routes(routes!(otp::pin))
         .routes(routes!(discovery::jwks))
 }
 

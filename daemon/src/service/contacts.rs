@@ -10,16 +10,15 @@
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
-use super::guess::Guess;
-use super::{App, Caller, Device, Refused, Service};
+use super::guess::{Charged, Guess};
+use super::{App, Caller, Refused, Service};
 use crate::account::{Account, Contact, Usage};
-use crate::api::{AddressClaimed, ConfirmAddress, RemoveAddress, SetAddress};
+use crate::api::{AddressClaimed, AddressView, ConfirmAddress, RemoveAddress, SetAddress};
 use crate::delivery::{self, Address, Channel, Message, Notice, Purpose};
-use crate::factors::delivered_code::{
-    self, Code, Form, IssueError, OtpSecret, Pending, PendingCodes, Requester,
-};
+use crate::factors::delivered_code::{Code, Form, OtpSecret, Pending, PendingCodes, Requester};
+use crate::factors::session::Scope;
 use crate::factors::{b64, random};
-use crate::ledger::{EventKind, NewEvent};
+use crate::ledger::{EventKind, Loaded, NewEvent};
 
 /// What is said and noted about a contact, and about an alias.
 struct Kind {
@@ -44,6 +43,13 @@ impl Usage {
                 confirmed: EventKind::AliasConfirmed,
                 removed: EventKind::AliasRemoved,
             },
+        }
+    }
+
+    fn guess(self) -> Guess {
+        match self {
+            Self::Contact => Guess::ContactCode,
+            Self::Alias => Guess::AliasCode,
         }
     }
 
@@ -89,7 +95,7 @@ impl Claim {
         };
         let pending = codes
             .issue(requester, Form::Long, policy.expiry, now)
-            .map_err(not_issued)?;
+            .map_err(|_| Refused::Internal("issue a code"))?;
         account.contacts.confirmations.push(now);
         Ok((
             Contact {
@@ -139,12 +145,6 @@ impl Claim {
             })
         }
     }
-}
-
-/// What is left when a code can not be issued. The caller has made room before.
-pub(super) fn not_issued(error: IssueError) -> Refused {
-    tracing::error!(%error, "a code was not issued");
-    Refused::Internal("issue a code")
 }
 
 impl Service {
@@ -249,6 +249,74 @@ impl Service {
         })
     }
 
+    /// Proves a claimed address with the code that was sent there.
+    ///
+    /// # Errors
+    /// `NotFound`, `Wrong`, `Wait`, `Exhausted`.
+    pub async fn confirm_address(
+        &self,
+        caller: Caller,
+        usage: Usage,
+        request: ConfirmAddress,
+    ) -> Result<(), Refused> {
+        caller.writes()?;
+        let code = Code::parse(request.code.expose())
+            .map_err(|error| Refused::Malformed(error.to_string()))?;
+        let account = caller.account();
+        let claim = open_claim(account, usage, &request.id)
+            .ok_or(Refused::NotFound(usage.kind().what))?;
+        self.bindings.check(
+            account,
+            BindingKind::DeliveredCode,
+            &claim.otp.device_id(),
+            &claim.binding,
+        )?;
+        let device = caller.device();
+        let id = request.id.clone();
+        let (charged, (otp, codes), loaded) = self
+            .charge(usage.guess(), &device, caller.loaded.clone(), move |account| {
+                let claim = open_claim(account, usage, &id)?;
+                Some((claim.otp.clone(), claim.codes.clone()))
+            })
+            .await?;
+        let thumbprint = &device.key.thumbprint;
+        let Some(counter) = codes.find(&otp, thumbprint, &code, self.now()) else {
+            return Err(self.record_wrong(&device, loaded, charged).await);
+        };
+        let proof = Proof {
+            usage,
+            id: request.id,
+            counter,
+            charged,
+        };
+        let (replaced, loaded) = self.take_address(caller, proof, loaded).await?;
+        if let Some(replaced) = replaced {
+            self.tell_removed(&loaded.account, &replaced);
+        }
+        Ok(())
+    }
+
+    async fn take_address(
+        &self,
+        caller: Caller,
+        proof: Proof,
+        loaded: Loaded,
+    ) -> Result<(Option<Contact>, Loaded), Refused> {
+        self.ledger
+            .commit::<_, Refused>(loaded, move |account, moment, journal| {
+                caller.still_stands(account)?;
+                proof.charged.succeed(account, moment.now)?;
+                let (confirmed, replaced) = proof.apply(account, &caller, moment.now)?;
+                let kind = proof.usage.kind();
+                journal.note(NewEvent::new(kind.confirmed).on(&confirmed));
+                if let Some(replaced) = &replaced {
+                    journal.note(NewEvent::new(kind.removed).on(&replaced.device_id));
+                }
+                Ok(replaced)
+            })
+            .await
+    }
+
     /// Removes an address; it is told so, and so are the contacts that stay.
     ///
     /// # Errors
@@ -280,6 +348,66 @@ impl Service {
             self.tell(account, Notice::FactorRemoved);
         }
     }
+}
+
+/// A code that came back, still to be recorded in the newest state.
+struct Proof {
+    usage: Usage,
+    id: String,
+    counter: u64,
+    charged: Charged,
+}
+
+impl Proof {
+    /// Makes the claim an address of the account, and takes the one away that it replaces.
+    fn apply(
+        &self,
+        account: &mut Account,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(String, Option<Contact>), Refused> {
+        let thumbprint = &caller.key.thumbprint;
+        let claim = account
+            .contacts
+            .get_mut(&self.id)
+            .filter(|claim| claim.usage == self.usage && claim.confirmed.is_none())
+            .ok_or(Refused::AuthenticationFailed)?;
+        claim
+            .codes
+            .redeem(self.counter, thumbprint, now)
+            .ok_or(Refused::AuthenticationFailed)?;
+        // A code to confirm is none to sign in with.
+        claim.codes.void();
+        claim.confirmed = Some(now);
+        claim.guesses = custodyd_policies::Budget::default();
+        let (device_id, replaces) = (claim.device_id.clone(), claim.replaces.take());
+        let replaced = replaces.and_then(|id| take(account, self.usage, &id).ok());
+        Ok((device_id, replaced))
+    }
+}
+
+fn open_claim<'a>(account: &'a Account, usage: Usage, id: &str) -> Option<&'a Contact> {
+    account
+        .contacts
+        .get(id)
+        .filter(|claim| claim.usage == usage && claim.confirmed.is_none())
+}
+
+/// The addresses of one usage as the caller may see them.
+pub(super) fn views(caller: &Caller, usage: Usage) -> Vec<AddressView> {
+    let list = caller.account().contacts.list.iter();
+    let shown = caller.session.scope == Scope::Full;
+    list.filter(|contact| contact.usage == usage)
+        .map(|contact| AddressView {
+            id: contact.id.clone(),
+            channel: contact.channel(),
+            address: shown.then(|| contact.address.expose().to_owned()),
+            device_id: contact.device_id.clone(),
+            binding: contact.binding.clone(),
+            added: contact.added,
+            confirmed: contact.confirmed,
+        })
+        .collect()
 }
 
 fn take(account: &mut Account, usage: Usage, id: &str) -> Result<Contact, Refused> {

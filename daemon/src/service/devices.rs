@@ -10,6 +10,7 @@ use custodyd_policies::{Factor, Timestamp};
 use super::{Caller, Device, Refused, Service, name, sessions};
 use crate::account::{Account, BoundKey, Device as BoundDevice};
 use crate::api::{BindDevice, Bound, SessionToken};
+use crate::delivery::Notice;
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 /// A device that asked to be bound, its name checked.
@@ -90,13 +91,15 @@ impl Service {
         let binding = self.sign_device(&device, caller.account().id, now).await?;
         let app = caller.app.clone();
         let loaded = caller.loaded.clone();
-        let ((bound, session), _) = self
+        let ((bound, session, added), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
                 let mut session = caller.session.clone();
+                let before = account.devices.len();
                 bind(account, &device, wanted, binding, moment.now, journal)?;
+                let added = account.devices.len() > before;
                 let bound = account
                     .device(&device.key.thumbprint)
                     .ok_or(Refused::Internal("find the bound device"))?;
@@ -107,9 +110,12 @@ impl Service {
                 let epoch = bound.session_epoch;
                 // The token that asked, and others of this key, ended by the binding.
                 session.device_epoch = Some(epoch);
-                Ok((answer, session))
+                Ok((answer, session, added))
             })
             .await?;
+        if added {
+            self.tell(&loaded.account, Notice::DeviceAdded);
+        }
         let token = self.session_token(&app, &session, now).await?;
         Ok((bound, token))
     }
@@ -135,6 +141,7 @@ impl Service {
                     return Err(Refused::NotFound("device"));
                 }
                 sessions::end_removed(&device_id, account, moment.now);
+                account.contacts.forget_device(&device_id);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
                 Ok(())
             })

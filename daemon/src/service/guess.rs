@@ -9,11 +9,13 @@
 
 use std::time::Duration;
 
-use custodyd_policies::{AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
+use custodyd_policies::{
+    AppPolicy, Budget, ChargeId, Factor, Rounds, Standing, Timestamp, rounds_after_code,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Device, Refused, Service, sessions};
-use crate::account::Account;
+use crate::account::{Account, Usage};
 use crate::ledger::{EventKind, Journal, Loaded, NewEvent};
 
 /// A charge whose outcome was never recorded counts as failed from then on.
@@ -25,13 +27,26 @@ const EVALUATION: Duration = Duration::from_secs(60);
 pub enum Guess {
     /// The PIN, by a bound device.
     Pin,
+    /// The PIN, by a device that came in with a delivered code.
+    PinAfterCode,
+    /// A delivered code, by a bound device.
+    Code,
+    /// A delivered code, by a device that asked for it and is not bound.
+    StrangersCode,
+    /// The code that confirms a contact, by whoever claims it.
+    ContactCode,
+    /// The code that confirms an alias, by whoever claims it.
+    AliasCode,
 }
 
 impl Guess {
     #[must_use]
     pub fn factor(self) -> Factor {
         match self {
-            Self::Pin => Factor::Pin,
+            Self::Pin | Self::PinAfterCode => Factor::Pin,
+            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+                Factor::DeliveredCode
+            }
         }
     }
 
@@ -39,27 +54,41 @@ impl Guess {
     /// the count is told.
     fn by_stranger(self) -> bool {
         match self {
-            Self::Pin => false,
+            Self::Pin | Self::Code | Self::ContactCode | Self::AliasCode => false,
+            Self::PinAfterCode | Self::StrangersCode => true,
         }
     }
 
     /// Whether only a bound device may make it.
     fn by_bound_device(self) -> bool {
         match self {
-            Self::Pin => true,
+            Self::Pin | Self::Code => true,
+            Self::PinAfterCode | Self::StrangersCode | Self::ContactCode | Self::AliasCode => false,
         }
+    }
+
+    /// A stranger's wrong guess leaves no event: anybody could make the log grow.
+    fn leaves_events(self) -> bool {
+        self != Self::StrangersCode
     }
 
     /// The rounds that the policy grants it.
     pub(super) fn rounds(self, policy: &AppPolicy) -> Rounds {
         match self {
             Self::Pin => policy.pin.rounds.clone(),
+            Self::PinAfterCode => rounds_after_code(policy),
+            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+                policy.delivered_codes.rounds.clone()
+            }
         }
     }
 
     fn events(self) -> (EventKind, EventKind) {
         match self {
-            Self::Pin => (EventKind::PinCharged, EventKind::PinRefused),
+            Self::Pin | Self::PinAfterCode => (EventKind::PinCharged, EventKind::PinRefused),
+            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+                (EventKind::CodeCharged, EventKind::CodeRefused)
+            }
         }
     }
 
@@ -70,6 +99,31 @@ impl Guess {
                 .pin
                 .as_mut()
                 .map(|pin| (pin.device_id.as_str(), &mut pin.budget)),
+            Self::PinAfterCode => account
+                .pin
+                .as_mut()
+                .map(|pin| (pin.device_id.as_str(), &mut pin.after_code)),
+            // Which contact's code it is shows when it is evaluated; the budget is of them all.
+            Self::Code => Some(("", &mut account.contacts.guesses)),
+            // Found by the device that guesses: see `cost`.
+            Self::StrangersCode => None,
+            Self::ContactCode => account.contacts.claim_guesses(Usage::Contact),
+            Self::AliasCode => account.contacts.claim_guesses(Usage::Alias),
+        }
+    }
+
+    /// [`Guess::target`], where it may depend on who guesses.
+    fn cost<'a>(
+        self,
+        account: &'a mut Account,
+        thumbprint: &str,
+    ) -> Option<(&'a str, &'a mut Budget)> {
+        match self {
+            Self::StrangersCode => {
+                let budget = account.contacts.stranger(thumbprint)?;
+                Some(("", budget))
+            }
+            other => other.target(account),
         }
     }
 
@@ -77,7 +131,8 @@ impl Guess {
     #[must_use]
     pub fn what(self) -> &'static str {
         match self {
-            Self::Pin => "PIN",
+            Self::Pin | Self::PinAfterCode => "PIN",
+            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => "code",
         }
     }
 
@@ -92,7 +147,12 @@ impl Guess {
             not_set,
         };
         match self {
-            Self::Pin => codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set"),
+            Self::Pin | Self::PinAfterCode => {
+                codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
+            }
+            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+                codes("code-wrong", "code-wait", "code-exhausted", "not-found")
+            }
         }
     }
 
@@ -151,7 +211,7 @@ impl Charged {
         }
         let rounds = guess.rounds(&device.app.policy);
         let (credential, budget) = guess
-            .target(account)
+            .cost(account, thumbprint)
             .ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
         let charge = budget
             .charge(&rounds, now, expires)
@@ -163,7 +223,9 @@ impl Charged {
             thumbprint: thumbprint.clone(),
         };
         let (kind, _) = guess.events();
-        journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
+        if guess.leaves_events() {
+            journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
+        }
         Ok(charged)
     }
 
@@ -189,11 +251,10 @@ impl Charged {
         let _ = budget.fail(self.charge, now);
         let standing = budget.standing(rounds, now);
         let (_, kind) = self.guess.events();
-        journal.note(
-            NewEvent::new(kind)
-                .by(self.guess.factor())
-                .on(&self.thumbprint),
-        );
+        if self.guess.leaves_events() {
+            let event = NewEvent::new(kind).by(self.guess.factor());
+            journal.note(event.on(&self.thumbprint));
+        }
         Ok(standing)
     }
 
@@ -219,7 +280,7 @@ impl Charged {
             return Err(Refused::AuthenticationFailed);
         }
         self.guess
-            .target(account)
+            .cost(account, &self.thumbprint)
             .filter(|(credential, _)| *credential == self.credential)
             .map(|(_, budget)| budget)
             .ok_or(Refused::AuthenticationFailed)
@@ -231,7 +292,13 @@ impl Charged {
 /// A weaker one resets nothing: else a thief of the device, on which the mail and the
 /// authenticator app are at hand too, would never run out of PINs.
 pub(super) fn vouch(account: &mut Account, by: Factor, now: Timestamp) {
-    const ALL: [Guess; 1] = [Guess::Pin];
+    const ALL: [Guess; 5] = [
+        Guess::Pin,
+        Guess::PinAfterCode,
+        Guess::Code,
+        Guess::ContactCode,
+        Guess::AliasCode,
+    ];
     for guess in ALL {
         let factor = guess.factor();
         if factor != by

@@ -1,10 +1,10 @@
 //! What an owner sees of the account: its factors, devices and secrets, and its trail.
 
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry};
+use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
-use super::{Caller, Refused, Service, held, secrets};
-use crate::account::{BoundKey, BoundPasskey, Pin};
+use super::{Caller, Refused, Service, contacts, held, secrets};
+use crate::account::{BoundKey, BoundPasskey, Pin, Usage};
 use crate::api::{AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView};
 use crate::ledger::Place;
 
@@ -52,7 +52,13 @@ impl Service {
                 .map(|bound| passkey_view(caller, bound, now))
                 .collect(),
             secrets: secrets::entries(account),
-            recovery_incomplete: !held(account, &caller.app, now).contains(&Factor::Passkey),
+            contacts: contacts::views(caller, Usage::Contact),
+            aliases: contacts::views(caller, Usage::Alias),
+            recovery_incomplete: recovery_incomplete(
+                &caller.app.policy,
+                &held(account, &caller.app, now),
+                account.contacts.reachable().next().is_some(),
+            ),
         })
     }
 

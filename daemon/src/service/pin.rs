@@ -14,6 +14,7 @@ use super::guess::Guess;
 use super::{Caller, Refused, Service, secrets};
 use crate::account::Pin;
 use crate::api::{Bound, SessionToken, SetPin};
+use crate::delivery::Notice;
 use crate::ledger::{EventKind, NewEvent};
 
 impl Service {
@@ -55,7 +56,7 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
-        let (session, _) = self
+        let ((session, replaced), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
@@ -65,21 +66,34 @@ impl Service {
                     session.factor_id = Some(device_id.clone());
                 }
                 journal.note(NewEvent::new(EventKind::PinSet).on(&device_id));
+                let replaced = account.pin.is_some();
                 // Guesses that are being evaluated were made at the old PIN: they keep
                 // counting and can not settle anything any more.
-                let mut budget = account.pin.take().map(|old| old.budget).unwrap_or_default();
+                let (mut budget, mut after_code) = account
+                    .pin
+                    .take()
+                    .map(|old| (old.budget, old.after_code))
+                    .unwrap_or_default();
                 budget.secret_replaced(moment.now);
+                after_code.secret_replaced(moment.now);
                 account.pin = Some(Pin {
                     record: Arc::new(record),
                     device_id,
                     binding,
                     set: moment.now,
                     budget,
+                    after_code,
                 });
                 writes.apply(account, moment.now, journal)?;
-                Ok(session)
+                Ok((session, replaced))
             })
             .await?;
+        let notice = if replaced {
+            Notice::PinReplaced
+        } else {
+            Notice::FactorAdded
+        };
+        self.tell(&loaded.account, notice);
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }
@@ -88,7 +102,8 @@ impl Service {
     /// `StepUp`, `NotSet`.
     pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
@@ -97,6 +112,7 @@ impl Service {
                 Ok(())
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorRemoved);
         Ok(())
     }
 }

@@ -3,8 +3,10 @@
 
 pub(super) mod account;
 pub(super) mod accounts;
+pub(super) mod contacts;
 pub(super) mod devices;
 pub(super) mod discovery;
+pub(super) mod otp;
 pub(super) mod passkeys;
 pub(super) mod pin;
 pub(super) mod secrets;
