@@ -18,10 +18,14 @@ use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Passkey;
 use zeroize::Zeroizing;
 
-pub use self::contacts::{Contact, Contacts, Stranger, Usage};
+pub use self::contacts::{Contact, Contacts, Usage};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::pin_argon2::PinRecord;
+
+mod codes;
+
+pub use self::codes::{BoundRecoveryCodes, BoundTotp, PendingRecovery, PendingTotp};
 
 /// The version of the envelope's plaintext.
 const FORMAT: u8 = 1;
@@ -58,6 +62,11 @@ pub struct Account {
     /// The version that the next stored secret gets. Never reused, so an ETag names one content.
     pub next_version: u64,
     pub contacts: Contacts,
+    pub totp: Option<BoundTotp>,
+    pub pending_totp: Option<PendingTotp>,
+    pub recovery_codes: Option<BoundRecoveryCodes>,
+    /// Changes by the exception to step-up that wait until they are due.
+    pub recoveries: Vec<PendingRecovery>,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -118,7 +127,10 @@ pub struct Pin {
     pub device_id: String,
     pub binding: String,
     pub set: Timestamp,
+    /// Of the bound devices.
     pub budget: Budget,
+    /// Of all others together, where the policy lets them try.
+    pub strangers: Budget,
     /// Of devices that are not bound and came in with a delivered code.
     pub after_code: Budget,
 }
@@ -199,6 +211,10 @@ impl Account {
             secrets: BTreeMap::new(),
             next_version: 1,
             contacts: Contacts::default(),
+            totp: None,
+            pending_totp: None,
+            recovery_codes: None,
+            recoveries: Vec::new(),
         }
     }
 
@@ -232,6 +248,8 @@ impl Account {
         self.removed_devices
             .retain(|removed| removed.expires >= now);
         self.contacts.forget_expired(now);
+        self.pending_totp.take_if(|pending| pending.expires <= now);
+        self.recoveries.retain(|waits| waits.expires() > now);
     }
 
     /// How long the plaintext is.

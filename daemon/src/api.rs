@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields, so a misspelt one is told instead of ignored. Times are
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
+mod codes;
 mod contacts;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use self::codes::{
+    ConfirmTotp, EnrolTotp, RecoveryCodeSession, RecoveryCodesView, SecretText, SetRecoveryCodes,
+    TotpEnrolment, TotpSession, TotpView, WaitingChange,
+};
 pub use self::contacts::{
     AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
@@ -279,6 +284,13 @@ pub struct AccountView {
     pub aliases: Vec<AddressView>,
     /// No factor can be used from an unknown device: losing this one loses the account.
     pub recovery_incomplete: bool,
+    /// The authenticator app in use.
+    pub totp: Option<TotpView>,
+    /// An authenticator app waits to be confirmed.
+    pub totp_pending: bool,
+    pub recovery_codes: Option<RecoveryCodesView>,
+    /// Changes that wait because a weaker factor asked for them.
+    pub waiting: Vec<WaitingChange>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -34,6 +34,8 @@ pub enum BindingKind {
     DeviceKey,
     Passkey,
     Pin,
+    Totp,
+    RecoveryCodes,
     DeliveredCode,
 }
 

@@ -346,15 +346,19 @@ def bindings():
         text = f"{b64(head.encode())}.{b64(body.encode())}"
         return f"{text}.{b64(ecdsa(scalar, text.encode()))}"
 
-    def put(name, jws, error="tampered"):
+    def put(name, jws, error="tampered", said=fields):
         vector = {"about": name.replace("-", " "), "key": key, "kid": kid, "error": error}
         if error is None:
-            vector["claims"] = fields
+            vector["claims"] = said
         write("binding", name, {**vector, "jws": jws})
 
     good = signed()
     head, body, signature = good.split(".")
     put("good", good, None)
+    for kind in ["app-key", "passkey", "pin", "totp", "recovery-codes", "delivered-code"]:
+        said = {**fields, "kind": kind}
+        text = json.dumps(said, separators=(",", ":"))
+        put(f"good-{kind}", signed(body=text), None, said)
     # Signed by the right key, and still not a binding.
     put("alg-none", signed(header.replace("ES256", "none")))
     put("alg-hs256", signed(header.replace("ES256", "HS256")))

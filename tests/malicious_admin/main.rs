@@ -19,6 +19,7 @@
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
 //! | trigger made while we run | schema | its change counter, in every commit | the same |
 //! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
+//! | **known until the ledger**: used TOTP step, spent recovery code | record and member list | none yet | they work again |
 //! | **known until the ledger**: old version of everything | the file | none yet | the same |
 
 #![allow(
@@ -29,6 +30,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod codes;
 mod events;
 mod known;
 mod records;

@@ -12,10 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::delivery::{Address, Channel};
 use crate::factors::delivered_code::{MAX_PENDING, OtpSecret, PendingCodes};
 
-/// Budgets of unbound devices that are remembered; the longest unused goes first. Their codes
-/// have 80 bits, so a forgotten one gives nothing worth having.
-const MAX_STRANGERS: usize = 16;
-
 /// All addresses of one account, and what is counted about them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,9 +24,6 @@ pub struct Contacts {
     pub confirmations: Vec<Timestamp>,
     /// Guesses from bound devices.
     pub guesses: Budget,
-    /// Guesses from devices that are not bound, one budget for each, so that nobody can use up
-    /// somebody else's.
-    pub strangers: Vec<Stranger>,
 }
 
 /// An address, and the secret that its codes are made from.
@@ -63,14 +56,6 @@ pub enum Usage {
     Contact,
     /// The account is found by it, and nothing is ever sent there once it is confirmed.
     Alias,
-}
-
-/// The guesses of one device that is not bound.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stranger {
-    pub thumbprint: String,
-    pub guesses: Budget,
 }
 
 impl Contact {
@@ -151,33 +136,6 @@ impl Contacts {
         Some((claim.device_id.as_str(), &mut claim.guesses))
     }
 
-    /// The budget of a device that is not bound.
-    pub fn stranger(&mut self, thumbprint: &str) -> Option<&mut Budget> {
-        let known = |stranger: &Stranger| stranger.thumbprint == thumbprint;
-        let guesses = match self.strangers.iter().position(known) {
-            Some(place) => self.strangers.remove(place).guesses,
-            None => Budget::default(),
-        };
-        if self.strangers.len() >= MAX_STRANGERS {
-            self.strangers.remove(0);
-        }
-        self.strangers.push(Stranger {
-            thumbprint: thumbprint.to_owned(),
-            guesses,
-        });
-        self.strangers.last_mut().map(|latest| &mut latest.guesses)
-    }
-
-    /// Whether a code is under way that this device may redeem.
-    #[must_use]
-    pub fn awaits(&self, thumbprint: &str, now: Timestamp) -> bool {
-        let open = |contact: &Contact| {
-            let mut codes = contact.codes.codes().iter();
-            codes.any(|code| code.open_to(thumbprint, now))
-        };
-        self.reachable().any(open)
-    }
-
     /// Forgets what can not matter any more.
     pub fn forget_expired(&mut self, now: Timestamp) {
         for contact in &mut self.list {
@@ -185,9 +143,6 @@ impl Contacts {
         }
         self.sent.retain(|sent| pacing::kept(*sent, now));
         self.confirmations.retain(|sent| pacing::kept(*sent, now));
-        let known = std::mem::take(&mut self.strangers);
-        let awaits = |stranger: &Stranger| self.awaits(&stranger.thumbprint, now);
-        self.strangers = known.into_iter().filter(awaits).collect();
     }
 
     /// Takes every code from a device that stops being bound: a short one is for bound devices.
@@ -291,31 +246,5 @@ mod tests {
             .map(|contact| contact.codes.codes().len())
             .collect();
         assert_eq!(counts, [4, 4]);
-    }
-
-    #[test]
-    fn strangers_have_budgets_of_their_own_and_few_are_kept() {
-        let mut contacts = Contacts::default();
-        let rounds = custodyd_policies::Rounds::default();
-        let later = NOW.plus(Duration::from_secs(60));
-        for _ in 0..5 {
-            let budget = contacts.stranger("flooder").unwrap();
-            budget.charge(&rounds, NOW, later).unwrap();
-        }
-        assert!(
-            contacts
-                .stranger("flooder")
-                .unwrap()
-                .charge(&rounds, NOW, later)
-                .is_err()
-        );
-        let owner = contacts.stranger("the owner's new phone").unwrap();
-        assert!(owner.charge(&rounds, NOW, later).is_ok());
-        for round in 0..100 {
-            let _ = contacts.stranger(&format!("{round}"));
-        }
-        assert_eq!(contacts.strangers.len(), MAX_STRANGERS);
-        contacts.forget_expired(NOW);
-        assert!(contacts.strangers.is_empty(), "nobody awaits a code");
     }
 }

@@ -129,6 +129,9 @@ impl From<Refused> for Problem {
             Refused::DeliveryWait { until } => problem
                 .with("wait_until", json!(until))
                 .with("retry_after", json!(seconds_until(until))),
+            Refused::RecoveryWaits { due } => problem
+                .with("due", json!(due))
+                .with("retry_after", json!(seconds_until(due))),
             Refused::StepUp(step_up) => problem
                 .with("need_at_least", json!(step_up.need_at_least))
                 .with("need_fresh", json!(step_up.need_fresh)),
@@ -177,6 +180,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::Wait { guess, .. } => (S::TOO_MANY_REQUESTS, guess.codes().wait),
         Refused::Exhausted(guess) => (S::FORBIDDEN, guess.codes().exhausted),
         Refused::NotSet(guess) => (S::CONFLICT, guess.codes().not_set),
+        Refused::RecoveryWaits { .. } => (S::CONFLICT, "recovery-waits"),
         Refused::PinWeak(_) => (S::UNPROCESSABLE_ENTITY, "pin-weak"),
         Refused::NotAllowed(_) => (S::FORBIDDEN, "not-allowed-by-policy"),
         Refused::Passkey(error) => match error.code() {

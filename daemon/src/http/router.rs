@@ -22,7 +22,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::routes::{account, accounts, contacts, devices, discovery, otp, passkeys, pin, secrets, sessions};
+use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
+use super::routes::{contacts, otp, recover, recovery_codes, totp};
 use super::state::Context;
 
 /// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
@@ -94,6 +95,12 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(otp::sign_in))
         .routes(routes!(otp::pin))
         .routes(routes!(discovery::jwks))
+        .routes(routes!(totp::enrol, totp::remove))
+        .routes(routes!(totp::confirm))
+        .routes(routes!(totp::sign_in))
+        .routes(routes!(recovery_codes::set, recovery_codes::remove))
+        .routes(routes!(recovery_codes::sign_in))
+        .routes(routes!(recover::cancel))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

@@ -55,6 +55,22 @@ pub enum EventKind {
     /// An attempt at a delivered code was charged; its outcome is the next event about it.
     CodeCharged,
     CodeRefused,
+    /// A secret for an authenticator app was shown; it is not in use yet.
+    TotpEnrolled,
+    TotpAdded,
+    TotpRemoved,
+    TotpCharged,
+    TotpRefused,
+    RecoveryCodesSet,
+    RecoveryCodesRemoved,
+    RecoveryCodeCharged,
+    RecoveryCodeRefused,
+    RecoveryCodeSpent,
+    /// A factor that is too weak by itself asked for a change, which waits.
+    RecoverRequested,
+    RecoverCancelled,
+    /// It made the change, which is the next event.
+    RecoverUsed,
 }
 
 impl EventKind {
@@ -71,7 +87,10 @@ impl EventKind {
             | Self::ContactClaimed
             | Self::ContactConfirmed
             | Self::AliasClaimed
-            | Self::AliasConfirmed => true,
+            | Self::AliasConfirmed
+            | Self::TotpEnrolled
+            | Self::TotpAdded
+            | Self::RecoveryCodesSet => true,
             Self::DeviceRemoved
             | Self::PinRemoved
             | Self::PinCharged
@@ -88,7 +107,17 @@ impl EventKind {
             | Self::AliasRemoved
             | Self::CodeSent
             | Self::CodeCharged
-            | Self::CodeRefused => false,
+            | Self::CodeRefused
+            | Self::TotpRemoved
+            | Self::TotpCharged
+            | Self::TotpRefused
+            | Self::RecoveryCodesRemoved
+            | Self::RecoveryCodeCharged
+            | Self::RecoveryCodeRefused
+            | Self::RecoveryCodeSpent
+            | Self::RecoverRequested
+            | Self::RecoverCancelled
+            | Self::RecoverUsed => false,
         }
     }
 }

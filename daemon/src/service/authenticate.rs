@@ -3,7 +3,7 @@
 //! What the adversary controls: every byte of the request, and every row of the database. A
 //! guess is charged durably before it is evaluated, so cutting the power, the database or the
 //! connection between the two can not give it back. Strangers (an unknown account, or a device
-//! that is not bound to it) all get `AuthenticationFailed` after the same token work, and
+//! that is not bound to it, unless the policy has a budget for its PIN) all get `AuthenticationFailed` after the same token work, and
 //! nothing is written for them.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, SecretBytes};
-use custodyd_policies::Factor;
+use custodyd_policies::{Factor, UnknownDevice, unknown_device};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::guess::{self, Guess};
@@ -47,9 +47,9 @@ impl Service {
         if !device.app.policy.pin.allowed {
             return Err(Refused::NotAllowed("PIN"));
         }
-        let loaded = self.bound(&device, request.account).await?;
+        let (guess, loaded) = self.may_try_pin(&device, request.account).await?;
         // Capacity before the charge: a charged guess must be evaluated, whatever else
-        // arrives. After the check above, so that strangers can not take any.
+        // arrives. After the check above, so that those who may not try can not take any.
         let capacity = self.hasher.reserve()?;
         let pin = loaded
             .account
@@ -63,19 +63,19 @@ impl Service {
             &pin.binding,
         )?;
         let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
-        releases.exist_in(&loaded.account)?;
+        if guess == Guess::Pin {
+            releases.exist_in(&loaded.account)?;
+        }
         let pepper = self.pepper(&loaded).await?;
 
         let (charged, record, loaded) = self
-            .charge(Guess::Pin, &device, loaded, |account| {
-                account.pin.as_ref().map(|pin| Arc::clone(&pin.record))
+            .charge(guess, &device, loaded, |account| {
+                let record = account.pin.as_ref().map(|pin| Arc::clone(&pin.record));
+                record.ok_or(Refused::NotSet(Guess::Pin))
             })
             .await?;
-        let guess = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
-        let right = self
-            .hasher
-            .evaluate(capacity, guess, pepper, &record)
-            .await?;
+        let pin = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
+        let right = self.hasher.evaluate(capacity, pin, pepper, &record).await?;
         if !right {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
@@ -85,11 +85,37 @@ impl Service {
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
                 charged.succeed(account, moment.now)?;
-                guess::vouch(account, Factor::Pin, moment.now);
+                guess::vouch(account, &asks, Factor::Pin, moment.now);
                 open_session(&asks, account, charged.proven(), &releases, moment, journal)
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
+    }
+
+    /// Whose budget a PIN from this device costs: that of the bound devices, or where the policy
+    /// has one, that of all others. Everybody else is a stranger, and so is, without being told
+    /// why, a stranger whose try would not be charged.
+    async fn may_try_pin(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<(Guess, Loaded), Refused> {
+        let loaded = self.known(device, account).await?;
+        if self.is_bound(device, &loaded)? {
+            return Ok((Guess::Pin, loaded));
+        }
+        match unknown_device(&device.app.policy, Factor::Pin) {
+            UnknownDevice::Full => {
+                let pin = loaded.account.pin.as_ref();
+                let pin = pin.ok_or(Refused::AuthenticationFailed)?;
+                let rounds = Guess::StrangerPin.rounds(&device.app.policy);
+                match pin.strangers.standing(&rounds, self.now()).left {
+                    0 => Err(Refused::AuthenticationFailed),
+                    _ => Ok((Guess::StrangerPin, loaded)),
+                }
+            }
+            UnknownDevice::ThenPin | UnknownDevice::Refused => Err(Refused::AuthenticationFailed),
+        }
     }
 
     /// Options for signing in with a passkey. Writes nothing; the ceremony travels in a token.
@@ -199,12 +225,12 @@ impl Service {
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 consumed.once(account, moment.now)?;
                 let proven = verified.record(account, &asks.app, moment.now)?;
+                guess::vouch(account, &asks, Factor::Passkey, moment.now);
                 let before = account.devices.len();
                 if let (Some(wanted), Some(binding)) = (bind, binding) {
                     devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
                 }
                 let added = account.devices.len() > before;
-                guess::vouch(account, Factor::Passkey, moment.now);
                 let opened = open_session(&asks, account, proven, &releases, moment, journal)?;
                 Ok((opened, added))
             })
@@ -248,17 +274,25 @@ impl Service {
         account: AccountId,
     ) -> Result<Loaded, Refused> {
         let loaded = self.known(device, account).await?;
-        let bound = loaded
-            .account
-            .device(&device.key.thumbprint)
-            .ok_or(Refused::AuthenticationFailed)?;
+        if self.is_bound(device, &loaded)? {
+            Ok(loaded)
+        } else {
+            Err(Refused::AuthenticationFailed)
+        }
+    }
+
+    /// Whether the device is bound to the account, by a binding that is whole.
+    pub(super) fn is_bound(&self, device: &Device, loaded: &Loaded) -> Result<bool, Refused> {
+        let Some(bound) = loaded.account.device(&device.key.thumbprint) else {
+            return Ok(false);
+        };
         self.bindings.check(
             &loaded.account,
             BindingKind::DeviceKey,
             &bound.key.thumbprint,
             &bound.key.binding,
         )?;
-        Ok(loaded)
+        Ok(true)
     }
 
     /// The account, if it exists. An unknown one costs the same visit to the token.

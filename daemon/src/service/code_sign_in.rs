@@ -1,31 +1,37 @@
 //! Signing in with a delivered code, and the PIN after it.
 //!
 //! The adversary asks for codes and types what they like; who reads the mailbox too has the
-//! code. A bound device's guesses cost a budget that only bound devices can touch. Of anybody
-//! else, only a device that asked for a code of this account is evaluated at all, on a budget of
-//! its own; the rest get the decoy and write nothing. What a right code gives a device that is
-//! not bound is the policy's to say: by default a session that may try the PIN, and little else.
+//! code. A bound device's guess is charged first, on a budget that only bound devices can touch.
+//! Codes of strangers have 80 random bits, live for minutes, and open only to the device that
+//! asked: a count of their tries would protect nothing and let anybody shut out the owner who
+//! comes from a new phone. So theirs are not charged: a wrong one changes nothing, a right one is
+//! used up by the commit that opens its session. What it opens for a device that is not bound is
+//! the policy's to say: by default a session that may try the PIN, and little else.
 
 use std::sync::Arc;
 
 use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, Timestamp, UnknownDevice, unknown_device};
+use custodyd_policies::{
+    Factor, Recovery, Timestamp, UnknownDevice, may_recover, unknown_device,
+};
 
 use super::authenticate::{Opened, open_session};
-use super::guess::{self, Guess};
+use super::guess::{self, Charged, Guess};
 use super::named::Named;
 use super::sessions::Proven;
-use super::{Caller, Device, Refused, Service, devices, secrets};
+use super::{Caller, Device, Refused, Service, devices, held, secrets};
 use crate::account::Account;
 use crate::api::{CodeSession, PinAfterCode, SessionStarted};
 use crate::delivery::Notice;
 use crate::factors::delivered_code::{Code, OtpSecret, PendingCodes};
 use crate::factors::session::Scope;
-use crate::ledger::Loaded;
+use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
 
 /// What a code is compared with: taken from the very state that was charged.
 struct Awaited(Vec<(String, OtpSecret, PendingCodes)>);
+
+const BY: Factor = Factor::DeliveredCode;
 
 /// A code that was right, still to be redeemed in the newest state.
 struct Right {
@@ -76,17 +82,80 @@ impl Right {
             .codes
             .redeem(self.counter, thumbprint, now)
             .ok_or(Refused::AuthenticationFailed)?;
-        Ok(Proven::with(
-            Factor::DeliveredCode,
-            contact.device_id.clone(),
-        ))
+        Ok(Proven::with(BY, contact.device_id.clone()))
+    }
+}
+
+/// All that a right code's commit needs.
+struct Entry {
+    device: Device,
+    charged: Option<Charged>,
+    right: Right,
+    bind: Option<(devices::Wanted, String)>,
+    releases: secrets::Releases,
+}
+
+impl Entry {
+    fn open(
+        self,
+        account: &mut Account,
+        moment: Moment,
+        journal: &mut Journal,
+    ) -> Result<(Opened, bool), Refused> {
+        let (device, now) = (&self.device, moment.now);
+        match &self.charged {
+            Some(charged) => charged.succeed(account, now)?,
+            None => Guess::Code.reset(account, now),
+        }
+        let proven = self.right.redeem(account, &device.key.thumbprint, now)?;
+        guess::vouch(account, device, BY, now);
+        if is_limited(account, device) {
+            // Neither binds nor releases: the PIN comes next.
+            let nothing = secrets::Releases::new(&device.app, BY, true, Vec::new())?;
+            let opened = open_session(device, account, proven, &nothing, moment, journal)?;
+            return Ok((opened, false));
+        }
+        let before = account.devices.len();
+        if let Some((wanted, binding)) = self.bind
+            && may_bind_at_once(account, device, moment, journal)
+        {
+            devices::bind(account, device, wanted, binding, now, journal)?;
+        }
+        let added = account.devices.len() > before;
+        let opened = open_session(device, account, proven, &self.releases, moment, journal)?;
+        Ok((opened, added))
+    }
+}
+
+/// Whether a code binds this device here and now: where it is the account's strongest factor,
+/// or by the policy's exception where that has no delay. A change that waits is asked for by
+/// `POST /v1/account/devices`.
+fn may_bind_at_once(
+    account: &Account,
+    device: &Device,
+    moment: Moment,
+    journal: &mut Journal,
+) -> bool {
+    let held = held(account, &device.app, moment.now);
+    let change = Recovery::BindDevice;
+    match may_recover(&device.app.policy, change, &held, BY, true) {
+        Ok(grant) if grant.delay.is_zero() => {
+            if grant.by_exception && account.device(&device.key.thumbprint).is_none() {
+                let event = NewEvent::new(EventKind::RecoverUsed).by(BY);
+                journal.note(event.on(&device.key.thumbprint).about("bind-device"));
+            }
+            true
+        }
+        _ => false,
     }
 }
 
 impl Service {
+    /// The device is bound in the same commit where the policy lets a code do so at once; the
+    /// answer says whether it is.
+    ///
     /// # Errors
-    /// `AuthenticationFailed` for strangers; a bound device learns `Wrong`, `Wait` and
-    /// `Exhausted`. `StepUp` where the policy does not let a code bind a device.
+    /// `AuthenticationFailed` for strangers; a bound device learns `Wrong`, `Wait`, `Exhausted`.
     pub async fn sign_in_with_code(
         &self,
         device: Device,
@@ -99,45 +168,33 @@ impl Service {
         let code = Code::parse(request.code.expose())
             .map_err(|error| Refused::Malformed(error.to_string()))?;
         let wanted = request.bind_device.map(devices::wanted).transpose()?;
-        let by = Factor::DeliveredCode;
-        let releases = secrets::Releases::new(&device.app, by, true, request.release)?;
+        let releases = secrets::Releases::new(&device.app, BY, true, request.release)?;
         let loaded = self.named(&device, &named).await?;
-        let guess = self.may_try_code(&device, &loaded)?;
-        let thumbprint = device.key.thumbprint.clone();
-        let (charged, awaited, loaded) = self
-            .charge(guess, &device, loaded, |account| Some(Awaited::of(account)))
-            .await?;
-        let Some(right) = awaited.find(&thumbprint, &code, self.now()) else {
-            return Err(self.record_wrong(&device, loaded, charged).await);
+        self.check_contacts(&loaded.account)?;
+        let (charged, right, loaded) = if self.is_bound(&device, &loaded)? {
+            releases.exist_in(&loaded.account)?;
+            let (charged, right, loaded) = self.tried_code(&device, loaded, &code).await?;
+            (Some(charged), right, loaded)
+        } else {
+            let right = self.strangers_code(&device, &loaded.account, &code)?;
+            (None, right, loaded)
         };
+        let account = loaded.account.id;
         let binding = match &wanted {
-            Some(_) => Some(
-                self.sign_device(&device, loaded.account.id, self.now())
-                    .await?,
-            ),
+            Some(_) => Some(self.sign_device(&device, account, self.now()).await?),
             None => None,
         };
-        let asks = device.clone();
+        let entry = Entry {
+            device: device.clone(),
+            charged,
+            right,
+            bind: wanted.zip(binding),
+            releases,
+        };
         let ((opened, added), loaded) = self
             .ledger
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
-                let now = moment.now;
-                charged.succeed(account, now)?;
-                let proven = right.redeem(account, &asks.key.thumbprint, now)?;
-                guess::vouch(account, by, now);
-                if is_limited(account, &asks) {
-                    // Neither binds nor releases: the PIN comes next.
-                    let nothing = secrets::Releases::new(&asks.app, by, true, Vec::new())?;
-                    let opened = open_session(&asks, account, proven, &nothing, moment, journal)?;
-                    return Ok((opened, false));
-                }
-                let before = account.devices.len();
-                if let (Some(wanted), Some(binding)) = (wanted, binding) {
-                    devices::bind(account, &asks, wanted, binding, now, journal)?;
-                }
-                let added = account.devices.len() > before;
-                let opened = open_session(&asks, account, proven, &releases, moment, journal)?;
-                Ok((opened, added))
+                entry.open(account, moment, journal)
             })
             .await?;
         if added {
@@ -146,37 +203,49 @@ impl Service {
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
-    /// Whether this device's code is looked at, and what it costs.
-    fn may_try_code(&self, device: &Device, loaded: &Loaded) -> Result<Guess, Refused> {
-        let account = &loaded.account;
+    fn check_contacts(&self, account: &Account) -> Result<(), Refused> {
         for contact in account.contacts.reachable() {
-            self.bindings.check(
-                account,
-                BindingKind::DeliveredCode,
-                &contact.otp.device_id(),
-                &contact.binding,
-            )?;
+            let device_id = contact.otp.device_id();
+            let kind = BindingKind::DeliveredCode;
+            self.bindings
+                .check(account, kind, &device_id, &contact.binding)?;
         }
-        if let Some(bound) = account.device(&device.key.thumbprint) {
-            let key = &bound.key;
-            self.bindings.check(
-                account,
-                BindingKind::DeviceKey,
-                &key.thumbprint,
-                &key.binding,
-            )?;
-            return Ok(Guess::Code);
+        Ok(())
+    }
+
+    /// A bound device's code: charged, then looked at; a wrong one ends here.
+    async fn tried_code(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+        code: &Code,
+    ) -> Result<(Charged, Right, Loaded), Refused> {
+        let (charged, awaited, loaded) = self
+            .charge(Guess::Code, device, loaded, |account| {
+                Ok(Awaited::of(account))
+            })
+            .await?;
+        match awaited.find(&device.key.thumbprint, code, self.now()) {
+            Some(right) => Ok((charged, right, loaded)),
+            None => Err(self.record_wrong(device, loaded, charged).await),
         }
-        let admitted =
-            unknown_device(&device.app.policy, Factor::DeliveredCode) != UnknownDevice::Refused;
-        let asked = account
-            .contacts
-            .awaits(&device.key.thumbprint, self.now());
-        if admitted && asked {
-            Ok(Guess::StrangersCode)
-        } else {
-            Err(Refused::AuthenticationFailed)
-        }
+    }
+
+    fn strangers_code(
+        &self,
+        device: &Device,
+        account: &Account,
+        code: &Code,
+    ) -> Result<Right, Refused> {
+        let gets = unknown_device(&device.app.policy, BY);
+        // Compared in any case: a policy is public, how long we think should not depend on it.
+        let found = Awaited::of(account).find(&device.key.thumbprint, code, self.now());
+        found
+            .filter(|_| gets != UnknownDevice::Refused)
+            .ok_or_else(|| {
+                guess::count_wrong(device, Guess::Code);
+                Refused::AuthenticationFailed
+            })
     }
 
     /// # Errors
@@ -210,7 +279,11 @@ impl Service {
                 Guess::PinAfterCode,
                 &device,
                 caller.loaded.clone(),
-                |account| account.pin.as_ref().map(|pin| Arc::clone(&pin.record)),
+                |account| {
+                    let pin = account.pin.as_ref();
+                    let pin = pin.ok_or(Refused::AuthenticationFailed)?;
+                    Ok(Arc::clone(&pin.record))
+                },
             )
             .await?;
         let typed = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
@@ -234,7 +307,7 @@ impl Service {
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 charged.succeed(account, moment.now)?;
-                guess::vouch(account, Factor::Pin, moment.now);
+                guess::vouch(account, &asks, Factor::Pin, moment.now);
                 // The limited session has done its work.
                 super::sessions::end_one(&caller.session, account);
                 let before = account.devices.len();
@@ -257,6 +330,6 @@ impl Service {
 /// Whether a code opens no more than the way to the PIN for this device.
 pub(super) fn is_limited(account: &Account, device: &Device) -> bool {
     let stranger = account.device(&device.key.thumbprint).is_none();
-    let gets = unknown_device(&device.app.policy, Factor::DeliveredCode);
+    let gets = unknown_device(&device.app.policy, BY);
     stranger && gets != UnknownDevice::Full
 }

@@ -275,8 +275,9 @@ impl Service {
         let id = request.id.clone();
         let (charged, (otp, codes), loaded) = self
             .charge(usage.guess(), &device, caller.loaded.clone(), move |account| {
-                let claim = open_claim(account, usage, &id)?;
-                Some((claim.otp.clone(), claim.codes.clone()))
+                let claim = open_claim(account, usage, &id);
+                let claim = claim.ok_or(Refused::NotFound(usage.kind().what))?;
+                Ok((claim.otp.clone(), claim.codes.clone()))
             })
             .await?;
         let thumbprint = &device.key.thumbprint;

@@ -5,7 +5,7 @@
 
 use custodyd_hsm::AccountId;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, Timestamp};
+use custodyd_policies::{Factor, Recovery, Timestamp};
 
 use super::{Caller, Device, Refused, Service, name, sessions};
 use crate::account::{Account, BoundKey, Device as BoundDevice};
@@ -74,16 +74,16 @@ impl Service {
     /// Binds the device that asks; its session goes on as one of a bound device.
     ///
     /// # Errors
-    /// `StepUp`, `TooMany`.
+    /// `StepUp`, `RecoveryWaits`, `TooMany`.
     pub async fn bind_device(
         &self,
         caller: Caller,
         request: BindDevice,
     ) -> Result<(Bound, SessionToken), Refused> {
         let now = self.now();
-        // Binding a device is worth what the PIN is: it may try the PIN from then on.
-        caller.step_up(caller.account(), Factor::Pin, now)?;
         let wanted = wanted(request)?;
+        // Binding a device is worth what the PIN is: it may try the PIN from then on.
+        self.ready_to_recover(&caller, Recovery::BindDevice).await?;
         let device = Device {
             app: caller.app.clone(),
             key: caller.key.clone(),
@@ -91,11 +91,12 @@ impl Service {
         let binding = self.sign_device(&device, caller.account().id, now).await?;
         let app = caller.app.clone();
         let loaded = caller.loaded.clone();
-        let ((bound, session, added), loaded) = self
+        let ((bound, session, added, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                caller.step_up(account, Factor::Pin, moment.now)?;
+                let now = moment.now;
+                let granted = caller.recovers(account, Recovery::BindDevice, now, journal)?;
                 let mut session = caller.session.clone();
                 let before = account.devices.len();
                 bind(account, &device, wanted, binding, moment.now, journal)?;
@@ -110,12 +111,11 @@ impl Service {
                 let epoch = bound.session_epoch;
                 // The token that asked, and others of this key, ended by the binding.
                 session.device_epoch = Some(epoch);
-                Ok((answer, session, added))
+                Ok((answer, session, added, granted))
             })
             .await?;
-        if added {
-            self.tell(&loaded.account, Notice::DeviceAdded);
-        }
+        let usual = added.then_some(Notice::DeviceAdded);
+        self.recovered(&loaded.account, granted, usual);
         let token = self.session_token(&app, &session, now).await?;
         Ok((bound, token))
     }
@@ -140,6 +140,7 @@ impl Service {
                 if account.devices.len() == before {
                     return Err(Refused::NotFound("device"));
                 }
+                account.recoveries.retain(|waits| waits.device != device_id);
                 sessions::end_removed(&device_id, account, moment.now);
                 account.contacts.forget_device(&device_id);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));

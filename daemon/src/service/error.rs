@@ -64,6 +64,8 @@ pub enum Refused {
     Exhausted(Guess),
     #[error("this account has no {}", .0.what())]
     NotSet(Guess),
+    #[error("this change waits, in case its owner cancels it; ask again when it is due")]
+    RecoveryWaits { due: Timestamp },
     #[error("{0}")]
     PinWeak(String),
     #[error("this app's policy does not allow a {0}")]

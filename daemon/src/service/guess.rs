@@ -27,68 +27,92 @@ const EVALUATION: Duration = Duration::from_secs(60);
 pub enum Guess {
     /// The PIN, by a bound device.
     Pin,
+    /// The PIN, by any other, where the policy lets strangers try.
+    StrangerPin,
+    /// A code of the authenticator app, by a bound device.
+    Totp,
+    /// The first code of an authenticator app, by the session that enrolled it.
+    TotpConfirmation,
     /// The PIN, by a device that came in with a delivered code.
     PinAfterCode,
-    /// A delivered code, by a bound device.
+    /// A delivered code, by a bound device. Those of strangers are not charged: see
+    /// `code_sign_in`.
     Code,
-    /// A delivered code, by a device that asked for it and is not bound.
-    StrangersCode,
     /// The code that confirms a contact, by whoever claims it.
     ContactCode,
     /// The code that confirms an alias, by whoever claims it.
     AliasCode,
+    /// A recovery code, by a bound device. Those of strangers are not charged: see
+    /// `recovery_codes`.
+    RecoveryCode,
 }
 
 impl Guess {
+    const ALL: [Self; 9] = [
+        Self::Pin,
+        Self::StrangerPin,
+        Self::Totp,
+        Self::TotpConfirmation,
+        Self::RecoveryCode,
+        Self::PinAfterCode,
+        Self::Code,
+        Self::ContactCode,
+        Self::AliasCode,
+    ];
+
     #[must_use]
     pub fn factor(self) -> Factor {
         match self {
-            Self::Pin | Self::PinAfterCode => Factor::Pin,
-            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
-                Factor::DeliveredCode
-            }
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => Factor::Pin,
+            Self::Code | Self::ContactCode | Self::AliasCode => Factor::DeliveredCode,
+            Self::Totp | Self::TotpConfirmation => Factor::Totp,
+            Self::RecoveryCode => Factor::RecoveryCode,
         }
     }
 
     /// Whether the guess is a stranger's: then every refusal is the decoy's, and nothing of
     /// the count is told.
     fn by_stranger(self) -> bool {
-        match self {
-            Self::Pin | Self::Code | Self::ContactCode | Self::AliasCode => false,
-            Self::PinAfterCode | Self::StrangersCode => true,
-        }
+        matches!(self, Self::StrangerPin | Self::PinAfterCode)
     }
 
     /// Whether only a bound device may make it.
     fn by_bound_device(self) -> bool {
         match self {
-            Self::Pin | Self::Code => true,
-            Self::PinAfterCode | Self::StrangersCode | Self::ContactCode | Self::AliasCode => false,
+            Self::Pin | Self::Totp | Self::RecoveryCode | Self::Code => true,
+            // Anybody; and whoever has the session that enrolled the app.
+            Self::StrangerPin | Self::TotpConfirmation => false,
+            // Whoever has the limited session; and whoever has one that names an address.
+            Self::PinAfterCode | Self::ContactCode | Self::AliasCode => false,
         }
-    }
-
-    /// A stranger's wrong guess leaves no event: anybody could make the log grow.
-    fn leaves_events(self) -> bool {
-        self != Self::StrangersCode
     }
 
     /// The rounds that the policy grants it.
     pub(super) fn rounds(self, policy: &AppPolicy) -> Rounds {
         match self {
             Self::Pin => policy.pin.rounds.clone(),
-            Self::PinAfterCode => rounds_after_code(policy),
-            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+            Self::StrangerPin | Self::PinAfterCode => rounds_after_code(policy),
+            Self::Code | Self::ContactCode | Self::AliasCode => {
                 policy.delivered_codes.rounds.clone()
             }
+            Self::Totp | Self::TotpConfirmation => policy.totp.rounds.clone(),
+            Self::RecoveryCode => policy.recovery_codes.rounds.clone(),
         }
     }
 
     fn events(self) -> (EventKind, EventKind) {
         match self {
-            Self::Pin | Self::PinAfterCode => (EventKind::PinCharged, EventKind::PinRefused),
-            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => {
+                (EventKind::PinCharged, EventKind::PinRefused)
+            }
+            Self::Code | Self::ContactCode | Self::AliasCode => {
                 (EventKind::CodeCharged, EventKind::CodeRefused)
             }
+            Self::Totp | Self::TotpConfirmation => (EventKind::TotpCharged, EventKind::TotpRefused),
+            Self::RecoveryCode => (
+                EventKind::RecoveryCodeCharged,
+                EventKind::RecoveryCodeRefused,
+            ),
         }
     }
 
@@ -99,31 +123,37 @@ impl Guess {
                 .pin
                 .as_mut()
                 .map(|pin| (pin.device_id.as_str(), &mut pin.budget)),
+            Self::StrangerPin => account
+                .pin
+                .as_mut()
+                .map(|pin| (pin.device_id.as_str(), &mut pin.strangers)),
             Self::PinAfterCode => account
                 .pin
                 .as_mut()
                 .map(|pin| (pin.device_id.as_str(), &mut pin.after_code)),
-            // Which contact's code it is shows when it is evaluated; the budget is of them all.
+            // Which contact's code it is shows when it is evaluated; one budget is of them all.
             Self::Code => Some(("", &mut account.contacts.guesses)),
-            // Found by the device that guesses: see `cost`.
-            Self::StrangersCode => None,
             Self::ContactCode => account.contacts.claim_guesses(Usage::Contact),
             Self::AliasCode => account.contacts.claim_guesses(Usage::Alias),
+            Self::Totp => account
+                .totp
+                .as_mut()
+                .map(|totp| (totp.device_id.as_str(), &mut totp.budget)),
+            Self::TotpConfirmation => account
+                .pending_totp
+                .as_mut()
+                .map(|pending| (pending.device_id.as_str(), &mut pending.budget)),
+            Self::RecoveryCode => account
+                .recovery_codes
+                .as_mut()
+                .map(|set| (set.device_id.as_str(), &mut set.budget)),
         }
     }
 
-    /// [`Guess::target`], where it may depend on who guesses.
-    fn cost<'a>(
-        self,
-        account: &'a mut Account,
-        thumbprint: &str,
-    ) -> Option<(&'a str, &'a mut Budget)> {
-        match self {
-            Self::StrangersCode => {
-                let budget = account.contacts.stranger(thumbprint)?;
-                Some(("", budget))
-            }
-            other => other.target(account),
+    /// Clears what is resolved in its budget: the owner has shown who they are.
+    pub(super) fn reset(self, account: &mut Account, now: Timestamp) {
+        if let Some((_, budget)) = self.target(account) {
+            budget.reset(now);
         }
     }
 
@@ -131,8 +161,10 @@ impl Guess {
     #[must_use]
     pub fn what(self) -> &'static str {
         match self {
-            Self::Pin | Self::PinAfterCode => "PIN",
-            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => "code",
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => "PIN",
+            Self::Code | Self::ContactCode | Self::AliasCode => "code",
+            Self::Totp | Self::TotpConfirmation => "TOTP code",
+            Self::RecoveryCode => "recovery code",
         }
     }
 
@@ -147,12 +179,25 @@ impl Guess {
             not_set,
         };
         match self {
-            Self::Pin | Self::PinAfterCode => {
-                codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
-            }
-            Self::Code | Self::StrangersCode | Self::ContactCode | Self::AliasCode => {
+            Self::Code | Self::ContactCode | Self::AliasCode => {
                 codes("code-wrong", "code-wait", "code-exhausted", "not-found")
             }
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => {
+                codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
+            }
+            Self::Totp => codes("totp-wrong", "totp-wait", "totp-exhausted", "totp-not-set"),
+            Self::TotpConfirmation => codes(
+                "totp-wrong",
+                "totp-wait",
+                "totp-exhausted",
+                "totp-not-pending",
+            ),
+            Self::RecoveryCode => codes(
+                "recovery-code-wrong",
+                "recovery-code-wait",
+                "recovery-code-exhausted",
+                "recovery-code-not-set",
+            ),
         }
     }
 
@@ -211,7 +256,7 @@ impl Charged {
         }
         let rounds = guess.rounds(&device.app.policy);
         let (credential, budget) = guess
-            .cost(account, thumbprint)
+            .target(account)
             .ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
         let charge = budget
             .charge(&rounds, now, expires)
@@ -223,9 +268,7 @@ impl Charged {
             thumbprint: thumbprint.clone(),
         };
         let (kind, _) = guess.events();
-        if guess.leaves_events() {
-            journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
-        }
+        journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
         Ok(charged)
     }
 
@@ -251,10 +294,11 @@ impl Charged {
         let _ = budget.fail(self.charge, now);
         let standing = budget.standing(rounds, now);
         let (_, kind) = self.guess.events();
-        if self.guess.leaves_events() {
-            let event = NewEvent::new(kind).by(self.guess.factor());
-            journal.note(event.on(&self.thumbprint));
-        }
+        journal.note(
+            NewEvent::new(kind)
+                .by(self.guess.factor())
+                .on(&self.thumbprint),
+        );
         Ok(standing)
     }
 
@@ -280,32 +324,27 @@ impl Charged {
             return Err(Refused::AuthenticationFailed);
         }
         self.guess
-            .cost(account, &self.thumbprint)
+            .target(account)
             .filter(|(credential, _)| *credential == self.credential)
             .map(|(_, budget)| budget)
             .ok_or(Refused::AuthenticationFailed)
     }
 }
 
-/// `by` has just shown who the owner is: whatever is no stronger may be tried again.
+/// `by` has just shown who the owner is: whatever is no stronger may be tried again. To be
+/// asked before the device is bound.
 ///
 /// A weaker one resets nothing: else a thief of the device, on which the mail and the
-/// authenticator app are at hand too, would never run out of PINs.
-pub(super) fn vouch(account: &mut Account, by: Factor, now: Timestamp) {
-    const ALL: [Guess; 5] = [
-        Guess::Pin,
-        Guess::PinAfterCode,
-        Guess::Code,
-        Guess::ContactCode,
-        Guess::AliasCode,
-    ];
-    for guess in ALL {
+/// authenticator app are at hand too, would never run out of PINs. Strangers get their tries
+/// back only when the owner comes in from a device that is not bound, where they matter: else
+/// each ordinary sign-in would buy everybody more guesses.
+pub(super) fn vouch(account: &mut Account, device: &Device, by: Factor, now: Timestamp) {
+    let bound = account.device(&device.key.thumbprint).is_some();
+    for guess in Guess::ALL {
         let factor = guess.factor();
-        if factor != by
-            && factor.strength() <= by.strength()
-            && let Some((_, budget)) = guess.target(account)
-        {
-            budget.reset(now);
+        let weaker = factor != by && factor.strength() <= by.strength();
+        if weaker && !(bound && guess.by_stranger()) {
+            guess.reset(account, now);
         }
     }
 }
@@ -321,7 +360,7 @@ impl Service {
         guess: Guess,
         device: &Device,
         loaded: Loaded,
-        pick: impl FnOnce(&Account) -> Option<C> + Send + 'static,
+        pick: impl FnOnce(&Account) -> Result<C, Refused> + Send + 'static,
     ) -> Result<(Charged, C, Loaded), Refused> {
         let device = device.clone();
         let ((charged, picked), loaded) = self
@@ -329,8 +368,7 @@ impl Service {
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 let expires = moment.now.plus(EVALUATION);
                 let charged = Charged::new(guess, &device, account, moment.now, expires, journal)?;
-                let picked = pick(account).ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
-                Ok((charged, picked))
+                Ok((charged, pick(account)?))
             })
             .await?;
         Ok((charged, picked, loaded))

@@ -20,8 +20,11 @@ mod notices;
 mod overview;
 mod passkeys;
 mod pin;
+mod recover;
+mod recovery_codes;
 mod secrets;
 mod sessions;
+mod totp;
 
 use std::sync::Arc;
 
@@ -65,7 +68,7 @@ pub struct Device {
 }
 
 /// Who calls with a session: everything about it has been checked against the account.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     pub app: Arc<App>,
     pub key: DeviceKey,
@@ -121,6 +124,17 @@ impl Caller {
         )
     }
 
+    /// The factors that the account can use, as this session counts them: one that began with
+    /// the last recovery code goes on as such.
+    fn held(&self, account: &Account, now: Timestamp) -> Vec<Factor> {
+        let mut held = held(account, &self.app, now);
+        let by = Factor::RecoveryCode;
+        if self.session.factor == by && self.app.policy.allows(by) && !held.contains(&by) {
+            held.push(by);
+        }
+        held
+    }
+
     /// May this session write at all?
     fn writes(&self) -> Result<(), Refused> {
         match self.session.scope {
@@ -136,7 +150,7 @@ impl Caller {
         self.writes()?;
         release::step_up(
             concerned,
-            &held(account, &self.app, now),
+            &self.held(account, now),
             self.session.factor,
             self.fresh(now),
         )?;
@@ -168,6 +182,13 @@ fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
     }
     if app.policy.delivered_codes.allowed && account.contacts.reachable().next().is_some() {
         held.push(Factor::DeliveredCode);
+    }
+    if account.totp.is_some() && app.policy.totp.allowed {
+        held.push(Factor::Totp);
+    }
+    let codes = account.recovery_codes.as_ref();
+    if app.policy.recovery_codes.allowed && codes.is_some_and(|set| set.codes.left() > 0) {
+        held.push(Factor::RecoveryCode);
     }
     held
 }

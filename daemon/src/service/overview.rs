@@ -3,9 +3,11 @@
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
-use super::{Caller, Refused, Service, contacts, held, secrets};
-use crate::account::{BoundKey, BoundPasskey, Pin, Usage};
-use crate::api::{AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView};
+use super::{Caller, Refused, Service, contacts, held, recover, secrets};
+use crate::account::{Account, BoundKey, BoundPasskey, Pin, Usage};
+use crate::api::{
+    AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, RecoveryCodesView, TotpView,
+};
 use crate::ledger::Place;
 
 const PAGE: usize = 50;
@@ -59,6 +61,10 @@ impl Service {
                 &held(account, &caller.app, now),
                 account.contacts.reachable().next().is_some(),
             ),
+            totp: self.totp_view(caller, now)?,
+            totp_pending: account.pending_totp.is_some(),
+            recovery_codes: self.recovery_codes_view(account)?,
+            waiting: recover::views(account, now),
         })
     }
 
@@ -143,5 +149,42 @@ fn passkey_view(caller: &Caller, bound: &BoundPasskey, now: Timestamp) -> Passke
         last_used: bound.last_used,
         expires,
         expired,
+    }
+}
+
+impl Service {
+    fn totp_view(&self, caller: &Caller, now: Timestamp) -> Result<Option<TotpView>, Refused> {
+        let account = caller.account();
+        let Some(totp) = &account.totp else {
+            return Ok(None);
+        };
+        let (id, jws) = (&totp.device_id, &totp.binding);
+        self.bindings.check(account, BindingKind::Totp, id, jws)?;
+        let standing = account
+            .device(&caller.key.thumbprint)
+            .map(|_| totp.budget.standing(&caller.app.policy.totp.rounds, now));
+        Ok(Some(TotpView {
+            device_id: totp.device_id.clone(),
+            binding: totp.binding.clone(),
+            added: totp.added,
+            attempts_left: standing.as_ref().map(|standing| standing.left),
+            wait_until: standing.as_ref().and_then(|standing| standing.wait_until),
+            exhausted: standing.as_ref().map(|standing| standing.exhausted),
+        }))
+    }
+
+    fn recovery_codes_view(&self, account: &Account) -> Result<Option<RecoveryCodesView>, Refused> {
+        let Some(set) = &account.recovery_codes else {
+            return Ok(None);
+        };
+        let (id, jws) = (&set.device_id, &set.binding);
+        self.bindings
+            .check(account, BindingKind::RecoveryCodes, id, jws)?;
+        Ok(Some(RecoveryCodesView {
+            device_id: set.device_id.clone(),
+            binding: set.binding.clone(),
+            added: set.added,
+            left: set.codes.left(),
+        }))
     }
 }

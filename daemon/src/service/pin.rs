@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, pin};
+use custodyd_policies::{Factor, Recovery, pin};
 
 use super::guess::Guess;
 use super::{Caller, Refused, Service, secrets};
@@ -22,7 +22,7 @@ impl Service {
     /// with the token in the answer.
     ///
     /// # Errors
-    /// `StepUp`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
+    /// `StepUp`, `RecoveryWaits`, `PinWeak`, `NotAllowed`, `Busy`, those of rewrapped secrets.
     pub async fn set_pin(
         &self,
         caller: Caller,
@@ -33,10 +33,10 @@ impl Service {
         if !policy.allowed {
             return Err(Refused::NotAllowed("PIN"));
         }
-        caller.step_up(caller.account(), Factor::Pin, now)?;
         pin::acceptable(policy, request.pin.expose())
             .map_err(|weakness| Refused::PinWeak(weakness.to_string()))?;
         let writes = secrets::Writes::new(&caller.app, request.secrets)?;
+        self.ready_to_recover(&caller, Recovery::ReplacePin).await?;
         let capacity = self.hasher.reserve()?;
         let pepper = self.pepper(&caller.loaded).await?;
         let secret = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
@@ -56,11 +56,12 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
-        let ((session, replaced), loaded) = self
+        let ((session, replaced, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                caller.step_up(account, Factor::Pin, moment.now)?;
+                let now = moment.now;
+                let granted = caller.recovers(account, Recovery::ReplacePin, now, journal)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::Pin {
                     session.factor_id = Some(device_id.clone());
@@ -69,12 +70,11 @@ impl Service {
                 let replaced = account.pin.is_some();
                 // Guesses that are being evaluated were made at the old PIN: they keep
                 // counting and can not settle anything any more.
-                let (mut budget, mut after_code) = account
-                    .pin
-                    .take()
-                    .map(|old| (old.budget, old.after_code))
-                    .unwrap_or_default();
+                let old = account.pin.take();
+                let old = old.map(|old| (old.budget, old.strangers, old.after_code));
+                let (mut budget, mut strangers, mut after_code) = old.unwrap_or_default();
                 budget.secret_replaced(moment.now);
+                strangers.secret_replaced(moment.now);
                 after_code.secret_replaced(moment.now);
                 account.pin = Some(Pin {
                     record: Arc::new(record),
@@ -82,18 +82,19 @@ impl Service {
                     binding,
                     set: moment.now,
                     budget,
+                    strangers,
                     after_code,
                 });
                 writes.apply(account, moment.now, journal)?;
-                Ok((session, replaced))
+                Ok((session, replaced, granted))
             })
             .await?;
-        let notice = if replaced {
+        let usual = if replaced {
             Notice::PinReplaced
         } else {
             Notice::FactorAdded
         };
-        self.tell(&loaded.account, notice);
+        self.recovered(&loaded.account, granted, Some(usual));
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }

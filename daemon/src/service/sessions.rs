@@ -105,6 +105,12 @@ pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused
         (Factor::Passkey, Some(id)) => account.passkey(id).is_some(),
         (Factor::Pin, Some(id)) => account.pin.as_ref().is_some_and(|pin| pin.device_id == id),
         (Factor::DeliveredCode, Some(id)) => account.contacts.by_device_id(id).is_some(),
+        (Factor::Totp, Some(id)) => account.totp.as_ref().is_some_and(|t| t.device_id == id),
+        // Also when its last code has been spent: the set is what the session stands on.
+        (Factor::RecoveryCode, Some(id)) => {
+            let set = account.recovery_codes.as_ref();
+            set.is_some_and(|set| set.device_id == id)
+        }
         (Factor::Creation | Factor::Device, None) => true,
         // A credential without a name, or a name without a credential: not made here.
         _ => false,

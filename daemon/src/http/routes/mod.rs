@@ -9,5 +9,8 @@ pub(super) mod discovery;
 pub(super) mod otp;
 pub(super) mod passkeys;
 pub(super) mod pin;
+pub(super) mod recover;
+pub(super) mod recovery_codes;
 pub(super) mod secrets;
 pub(super) mod sessions;
+pub(super) mod totp;

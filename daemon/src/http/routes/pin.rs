@@ -29,6 +29,7 @@ pub(in crate::http) struct PinBound {
     responses(
         (status = 200, body = PinBound),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-waits (due, Retry-After): asked for by a weaker factor"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "pin-weak"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "busy"),
@@ -38,7 +39,8 @@ pub(in crate::http) async fn set(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<Json<PinBound>, Problem> {
-    let caller = signed.caller().await?;
+    // Half a sign-in too: for those who forgot the PIN that comes next.
+    let caller = signed.limited_caller().await?;
     let (pin, session) = context
         .service
         .set_pin(caller, signed.json::<SetPin>()?)
