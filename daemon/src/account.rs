@@ -7,6 +7,7 @@
 //! The plaintext is JSON with every unknown field refused, so that a later format is refused
 //! by an older daemon instead of being half understood. Byte strings are base64url.
 
+mod alias;
 mod contacts;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Passkey;
 use zeroize::Zeroizing;
 
+pub use self::alias::{Alias, AliasError, AliasName, MAX_ALIASES};
 pub use self::contacts::{Contact, Contacts, Usage};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
@@ -67,6 +69,8 @@ pub struct Account {
     pub recovery_codes: Option<BoundRecoveryCodes>,
     /// Changes by the exception to step-up that wait until they are due.
     pub recoveries: Vec<PendingRecovery>,
+    /// Other names of the account. The committer keeps their records in step with this list.
+    pub aliases: Vec<Alias>,
 }
 
 /// Where the account's events stand in the log, and the key that their bodies are sealed under.
@@ -215,6 +219,7 @@ impl Account {
             pending_totp: None,
             recovery_codes: None,
             recoveries: Vec::new(),
+            aliases: Vec::new(),
         }
     }
 
@@ -232,6 +237,26 @@ impl Account {
     #[must_use]
     pub fn passkey(&self, device_id: &str) -> Option<&BoundPasskey> {
         self.passkeys.iter().find(|p| p.device_id == device_id)
+    }
+
+    /// The alias of this name, if the account lists it.
+    #[must_use]
+    pub fn alias(&self, name: &AliasName) -> Option<&Alias> {
+        self.aliases.iter().find(|alias| alias.name == *name)
+    }
+
+    /// Lists an alias, once. A commit with it fails where another account has the name.
+    pub fn add_alias(&mut self, alias: Alias) {
+        if self.alias(&alias.name).is_none() {
+            self.aliases.push(alias);
+        }
+    }
+
+    /// Gives a name up; returns whether the account had it.
+    pub fn drop_alias(&mut self, name: &AliasName) -> bool {
+        let before = self.aliases.len();
+        self.aliases.retain(|alias| alias.name != *name);
+        self.aliases.len() < before
     }
 
     /// An epoch that no device of this account has had before.

@@ -31,6 +31,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         self.current.get(key).or_else(|| self.previous.get(key))
     }
 
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.previous.remove(key);
+        self.current.remove(key);
+    }
+
     /// A value heavier than a generation is not kept, and neither is what it replaces.
     pub(crate) fn put(&mut self, key: K, value: V, weight: usize) {
         self.previous.remove(&key);
@@ -67,14 +72,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_forgets_and_never_remembers_wrongly(puts in proptest::collection::vec((0u8..8, any::<u32>(), 0usize..6), 1..200)) {
+        fn it_forgets_and_never_remembers_wrongly(puts in proptest::collection::vec((0u8..8, any::<Option<u32>>(), 0usize..6), 1..200)) {
             let mut memory = Generations::new(20);
             let mut newest = HashMap::new();
             for (key, value, weight) in puts {
-                memory.put(key, value, weight);
+                match value {
+                    Some(value) => memory.put(key, value, weight),
+                    None => memory.remove(&key),
+                }
                 newest.insert(key, value);
                 for (key, value) in &newest {
-                    prop_assert!(memory.get(key).is_none_or(|had| had == value));
+                    prop_assert!(memory.get(key).is_none_or(|had| Some(*had) == *value));
                 }
                 prop_assert!(memory.current.len() + memory.previous.len() <= newest.len());
             }

@@ -244,7 +244,7 @@ async fn a_set_is_ten_different_codes_of_the_right_length() {
     owner.enrol().await;
     let good = recovery_codes();
     let mut repeated = good.clone();
-    repeated[9].clone_from(&repeated[0]);
+    repeated[9] = repeated[0].clone();
     let mut short = good.clone();
     short[4] = "AAAA".to_owned();
     let mut many = good.clone();

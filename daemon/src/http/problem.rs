@@ -204,6 +204,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::PrfOnlySlot => (S::UNPROCESSABLE_ENTITY, "prf-only-slot"),
         Refused::ReleaseForbidden { .. } => (S::FORBIDDEN, "release-forbidden"),
         Refused::AccountExists => (S::CONFLICT, "account-exists"),
+        Refused::AliasTaken => (S::CONFLICT, "alias-taken"),
         Refused::Busy { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),

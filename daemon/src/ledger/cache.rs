@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use custodyd_hsm::RecordId;
+use custodyd_hsm::{RecordId, RecordKind};
 
 use super::LedgerError;
+use super::committer::Members;
 use super::members::{Member, MemberList};
 use crate::generations::Generations;
 use crate::store::Batch;
@@ -51,12 +52,12 @@ impl Cache {
         locked(&self.lists).get(&bucket).cloned()
     }
 
-    /// Takes over a batch that is durable. `members` are the entries of its records, in their
-    /// order, and stand in `lists`.
+    /// Takes over a batch that is durable. `members` are the entries of its records, and stand in
+    /// `lists`. Accounts are kept; what stays of an erased one is read too seldom.
     pub(super) fn committed(
         &self,
         batch: Batch,
-        members: &[Member],
+        members: &Members,
         lists: &HashMap<u32, Result<MemberList, Arc<LedgerError>>>,
     ) {
         let mut kept = locked(&self.lists);
@@ -67,10 +68,18 @@ impl Cache {
         }
         drop(kept);
         let mut kept = locked(&self.envelopes);
-        for ((id, _, sealed), member) in batch.records.into_iter().zip(members) {
-            let weight = sealed.len() + OVERHEAD;
-            let member = *member;
-            kept.put(id, Arc::new(Committed { member, sealed }), weight);
+        for (id, _, sealed) in batch.records {
+            match members.get(&id) {
+                Some(member) if member.kind == RecordKind::Account => {
+                    let weight = sealed.len() + OVERHEAD;
+                    let member = *member;
+                    kept.put(id, Arc::new(Committed { member, sealed }), weight);
+                }
+                _ => kept.remove(&id),
+            }
+        }
+        for id in &batch.removed {
+            kept.remove(id);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! nobody was told otherwise; after it, all have, and at worst nobody was told.
 
 mod durable;
+mod names;
 mod sealing;
 mod working;
 
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::RecordId;
+use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 
@@ -38,6 +39,8 @@ pub const QUEUE: usize = 2048;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
 type Lists = HashMap<u32, Result<MemberList, Arc<LedgerError>>>;
+/// The new entries of a batch's records.
+pub(super) type Members = HashMap<RecordId, Member>;
 
 #[derive(Debug)]
 pub struct Committer {
@@ -87,18 +90,38 @@ impl Committer {
         let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
         for change in changes {
-            let record = record_of(&change.base);
-            if let Err(error) = self.take_up(&mut working, &lists, change.base).await {
-                let _ = change.reply.send(Err(Arc::new(error)));
-            } else if let Some(entry) = working.get_mut(&record) {
-                entry.decide(change.decide, change.reply, now);
+            let Change {
+                base,
+                decide,
+                reply,
+            } = change;
+            let record = record_of(&base);
+            if let Err(error) = self.take_up(&mut working, &lists, base).await {
+                let _ = reply.send(Err(Arc::new(error)));
+                continue;
+            }
+            let decided = match working.get(&record).map(|entry| entry.decide(decide, now)) {
+                Some(Ok(Some(proposal))) => self
+                    .check_names(&working, &mut lists, &record, &proposal)
+                    .await
+                    .map(|()| Some(proposal)),
+                Some(refused) => refused,
+                None => Err(LedgerError::internal("find an account on the bench")),
+            };
+            match (decided, working.get_mut(&record)) {
+                (Ok(Some(proposal)), Some(entry)) => entry.accept(proposal, reply),
+                (Err(error), _) => drop(reply.send(Err(Arc::new(error)))),
+                (Ok(_), _) => drop(reply.send(Ok(None))),
             }
         }
         working.retain(|_, entry| entry.is_changed());
         match self.write(&mut working, &mut lists, now).await {
             Ok(members) => {
-                for (entry, member) in working.into_values().zip(members) {
-                    entry.answer(&member);
+                for (record, entry) in working {
+                    match members.get(&record) {
+                        Some(member) => entry.answer(member),
+                        None => entry.refuse(&Arc::new(LedgerError::internal("list a record"))),
+                    }
                 }
                 Ok(())
             }
@@ -117,7 +140,7 @@ impl Committer {
         }
     }
 
-    /// The member lists of every bucket that the batch may touch, each parsed or refused.
+    /// The member lists of these buckets, each parsed or refused.
     async fn member_lists(&self, mut buckets: Vec<u32>) -> Lists {
         buckets.sort_unstable();
         buckets.dedup();
@@ -157,12 +180,7 @@ impl Committer {
         base: Base,
     ) -> Result<(), LedgerError> {
         let record = record_of(&base);
-        let list = match lists.get(&record.bucket(BUCKET_BITS)) {
-            Some(Ok(list)) => list,
-            Some(Err(error)) => return Err(super::shared(Arc::clone(error))),
-            None => return Err(LedgerError::internal("find a member list")),
-        };
-        let known = list.get(&record);
+        let known = list_of(lists, &record)?.get(&record);
         let (account, size) = match (base, known) {
             (Base::Absent(..), Some(_)) => return Err(LedgerError::Exists),
             // A second creation in the same batch: the first one's account stands already.
@@ -170,6 +188,12 @@ impl Committer {
                 return Err(LedgerError::Exists);
             }
             (Base::Absent(_, account), None) => (*account, 0),
+            (Base::Loaded(_), Some(member)) if member.kind == RecordKind::Tombstone => {
+                return Err(LedgerError::Erased);
+            }
+            (Base::Loaded(_), _) if working.get(&record).is_some_and(Working::is_erased) => {
+                return Err(LedgerError::Erased);
+            }
             (Base::Loaded(_), _) if working.contains_key(&record) => return Ok(()),
             (Base::Loaded(_), None) => {
                 return Err(LedgerError::Tampered(
@@ -185,6 +209,7 @@ impl Committer {
                     .reader
                     .open(&loaded.account.app, record)
                     .await?
+                    .account()
                     .filter(|newest| is_newest(newest, member))
                     .ok_or_else(|| {
                         LedgerError::Tampered("a record changed without the committer".into())
@@ -196,14 +221,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Numbers, seals, writes one transaction, and returns the new entry of each account. An
+    /// Numbers, seals, writes one transaction, and returns the new entry of each record. An
     /// account that can not be sealed is answered and taken out; the others are numbered anew.
     async fn write(
         &mut self,
         working: &mut BTreeMap<RecordId, Working>,
         lists: &mut Lists,
         now: Timestamp,
-    ) -> Result<Vec<Member>, Failure> {
+    ) -> Result<Members, Failure> {
         while !working.is_empty() {
             let mut head = self.head.clone();
             head.seq += 1;
@@ -215,11 +240,13 @@ impl Committer {
                     unfit.push((*record, error));
                 }
             }
+            let mut members = Members::new();
             if unfit.is_empty() {
-                unfit = sealing::seal_all(&self.reader, working, &mut batch).await?;
+                let rows = sealing::rows(working, head.seq, now)?;
+                (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
             }
             if unfit.is_empty() {
-                let members = sealing::list_members(&mut batch, lists);
+                sealing::list_members(working, &members, &mut batch, lists);
                 batch.head = head
                     .row_over(&batch)
                     .map_err(|_| Failure::internal("encode the head"))?;
@@ -236,7 +263,7 @@ impl Committer {
                 }
             }
         }
-        Ok(Vec::new())
+        Ok(Members::new())
     }
 }
 
@@ -273,6 +300,15 @@ fn record_of(base: &Base) -> RecordId {
     match base {
         Base::Absent(record, _) => *record,
         Base::Loaded(loaded) => loaded.record,
+    }
+}
+
+/// The verified list that a record stands in.
+fn list_of<'a>(lists: &'a Lists, record: &RecordId) -> Result<&'a MemberList, LedgerError> {
+    match lists.get(&record.bucket(BUCKET_BITS)) {
+        Some(Ok(list)) => Ok(list),
+        Some(Err(error)) => Err(super::shared(Arc::clone(error))),
+        None => Err(LedgerError::internal("find a member list")),
     }
 }
 

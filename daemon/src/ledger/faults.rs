@@ -12,8 +12,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin;
 mod broken;
+mod erasing;
 mod limits;
+mod names;
 mod rig;
 
 use proptest::prelude::*;

@@ -15,7 +15,9 @@ use super::LedgerError;
 use crate::account::{Account, Trail};
 use crate::store::{BodyRow, EventRow};
 
-const LEAF_EVENT: u8 = 0x01;
+pub(super) const LEAF_EVENT: u8 = 0x01;
+/// Its body names entries whose bodies are gone for good.
+pub(super) const LEAF_ERASURE: u8 = 0x03;
 const COMMITMENT: &[u8] = b"custodyd/event/v1";
 const BODY_DOMAIN: &str = "custodyd/event-body/v1";
 /// Bodies are padded, so that their sizes do not tell kinds apart.
@@ -71,6 +73,8 @@ pub enum EventKind {
     RecoverCancelled,
     /// It made the change, which is the next event.
     RecoverUsed,
+    /// Everything held about the owner was handed out in one document.
+    AccountExported,
 }
 
 impl EventKind {
@@ -117,7 +121,8 @@ impl EventKind {
             | Self::RecoveryCodeSpent
             | Self::RecoverRequested
             | Self::RecoverCancelled
-            | Self::RecoverUsed => false,
+            | Self::RecoverUsed
+            | Self::AccountExported => false,
         }
     }
 }
@@ -218,17 +223,25 @@ pub(super) fn append(
         Pad::Multiple(BODY_SIZE),
         &plaintext,
     )?;
-    let mut salt = [0; 32];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| LedgerError::internal("draw a salt"))?;
+    let entry = Entry::new(LEAF_EVENT, COMMITMENT, body)?;
     account.trail.count = event.number;
     account.trail.last_index = Some(index);
-    Ok(Entry {
-        leaf: leaf(&salt, &body),
-        body: BodyRow {
-            salt: salt.to_vec(),
-            body,
-        },
-    })
+    Ok(entry)
+}
+
+impl Entry {
+    /// Commits to a body with a fresh salt.
+    pub(super) fn new(kind: u8, domain: &[u8], body: Vec<u8>) -> Result<Self, LedgerError> {
+        let mut salt = [0; 32];
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| LedgerError::internal("draw a salt"))?;
+        Ok(Self {
+            leaf: leaf(kind, domain, &salt, &body),
+            body: BodyRow {
+                salt: salt.to_vec(),
+                body,
+            },
+        })
+    }
 }
 
 /// Verifies and opens the event that the trail says is number `number`.
@@ -242,7 +255,7 @@ pub(super) fn open(
     let tampered = |what: &str| LedgerError::Tampered(format!("log entry {index}: {what}"));
     let row = row.ok_or_else(|| tampered("is missing"))?;
     let body = row.body.ok_or_else(|| tampered("has no body"))?;
-    if row.leaf != leaf(&body.salt, &body.body) {
+    if row.leaf != leaf(LEAF_EVENT, COMMITMENT, &body.salt, &body.body) {
         return Err(tampered("its body does not match its commitment"));
     }
     let plaintext = open_local(
@@ -273,14 +286,14 @@ fn body_key(trail: &Trail) -> Result<LocalKey, LedgerError> {
     Ok(LocalKey::new(key, BODY_DOMAIN))
 }
 
-fn leaf(salt: &[u8], body: &[u8]) -> Vec<u8> {
+pub(super) fn leaf(kind: u8, domain: &[u8], salt: &[u8], body: &[u8]) -> Vec<u8> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    for field in [COMMITMENT, salt, body] {
+    for field in [domain, salt, body] {
         let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
         hash.update(&length.to_be_bytes());
         hash.update(field);
     }
-    let mut leaf = vec![LEAF_EVENT];
+    let mut leaf = vec![kind];
     leaf.extend_from_slice(hash.finish().as_ref());
     leaf
 }

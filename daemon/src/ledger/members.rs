@@ -79,6 +79,12 @@ impl MemberList {
             Err(at) => self.0.insert(at, member),
         }
     }
+
+    pub(crate) fn remove(&mut self, id: &RecordId) {
+        if let Ok(at) = self.0.binary_search_by_key(id, |m| m.id) {
+            self.0.remove(at);
+        }
+    }
 }
 
 fn parse_entry(entry: &[u8; ENTRY]) -> Option<Member> {
@@ -122,6 +128,10 @@ mod tests {
         assert_eq!(list.0.len(), 3);
         assert_eq!(MemberList::parse(&list.encode()).unwrap(), list);
         assert_eq!(list.get(&RecordId([9; 32])).unwrap().generation, 9);
+        list.remove(&RecordId([9; 32]));
+        list.remove(&RecordId([9; 32]));
+        assert_eq!(list.get(&RecordId([9; 32])), None);
+        assert_eq!(MemberList::parse(&list.encode()).unwrap(), list);
     }
 
     #[test]

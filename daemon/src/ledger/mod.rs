@@ -4,8 +4,10 @@
 //! second path. Reading is in `record`, writing in `committer`, one file for each thing that
 //! stands in a row. Nothing below this module speaks HTTP or knows what a PIN is.
 
+mod aliases;
 mod cache;
 mod committer;
+mod erasure;
 #[cfg(test)]
 mod faults;
 mod head;
@@ -23,14 +25,18 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::cache::Cache;
 pub use self::committer::{Committer, QUEUE};
+use self::erasure::Listed;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
+use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 pub use self::unverified::Unverified;
-use crate::account::Account;
+use crate::account::{Account, Alias, AliasName};
 use crate::clock::Clock;
 use crate::store::{Store, StoreError};
 
+/// Tries of an erasure, each begun because something happened to the account meanwhile.
+const ERASURE_TRIES: usize = 16;
 /// Buckets are the top bits of a record identifier: 2^16 serve to about 10^6 accounts.
 pub const BUCKET_BITS: u8 = 16;
 
@@ -47,6 +53,15 @@ pub enum LedgerError {
     Busy,
     #[error("the record exists already")]
     Exists,
+    /// The account was erased, maybe while the change was on its way.
+    #[error("the account is erased")]
+    Erased,
+    /// Another account has the alias.
+    #[error("the alias is taken")]
+    AliasTaken,
+    /// What the change was made from is not the newest any more.
+    #[error("the record has changed meanwhile")]
+    Stale,
     #[error("the account is full")]
     TooLarge,
     #[error("more than {limit} events in one change")]
@@ -84,11 +99,14 @@ pub struct Moment {
 
 /// Where a decision writes down what happened.
 #[derive(Debug, Default)]
-pub struct Journal(Vec<NewEvent>);
+pub struct Journal {
+    events: Vec<NewEvent>,
+    erasure: Option<Listed>,
+}
 
 impl Journal {
     pub fn note(&mut self, event: NewEvent) {
-        self.0.push(event);
+        self.events.push(event);
     }
 }
 
@@ -160,15 +178,48 @@ impl Ledger {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
-        self.reader.load(app, account).await
+        Ok(self.reader.load(app, account).await?.account())
     }
 
-    /// Does for an account that does not exist what reading one costs in the token.
+    /// As `load`, for somebody who must not learn whether there is such an account: one that does
+    /// not exist, and one that was erased, cost the token what a living one does.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub async fn look_up(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<Option<Loaded>, LedgerError> {
+        match self.reader.load(app, account).await? {
+            Standing::Account(loaded) => Ok(Some(loaded)),
+            Standing::Erased => Ok(None),
+            Standing::Absent => self.reader.decoy().await.map(|()| None),
+        }
+    }
+
+    /// The account that has this alias, for somebody who must not learn whether one has: a name
+    /// that nobody has costs the token what a known one does.
+    ///
+    /// # Errors
+    /// As `load`; `Tampered` where the account does not list the alias that leads to it.
+    pub async fn find_alias(
+        &self,
+        app: &AppId,
+        name: &AliasName,
+    ) -> Result<Option<Loaded>, LedgerError> {
+        self.reader.by_alias(app, name).await
+    }
+
+    /// An alias, to be listed by a commit: `account.add_alias(alias)`. Until then it is nobody's;
+    /// the commit fails with `AliasTaken` where another account has it. Giving one up is
+    /// `account.drop_alias(&name)`.
     ///
     /// # Errors
     /// Token unavailable.
-    pub async fn decoy(&self) -> Result<(), LedgerError> {
-        self.reader.decoy().await
+    pub async fn alias(&self, app: &AppId, name: AliasName) -> Result<Alias, LedgerError> {
+        let record = self.reader.alias_id(app, &name).await?;
+        Ok(Alias::new(name, record, self.now()))
     }
 
     /// Runs `decide` on the newest state of the account and makes its change durable.
@@ -188,10 +239,56 @@ impl Ledger {
         T: Send + 'static,
         E: From<LedgerError> + Send + 'static,
     {
-        self.submit(Base::Loaded(loaded), decide).await
+        self.submit(Base::Loaded(loaded), decide).await?
     }
 
-    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier.
+    /// Erases the account for good, if `decide` agrees: its envelope becomes a tombstone, its
+    /// aliases are free, the bodies of its events go. Returns the account as it was last, for
+    /// whoever has to be told. `decide` may run several times, on a newer state each.
+    ///
+    /// # Errors
+    /// As `commit`; `Tampered` where the trail is broken, for it says what has to go.
+    pub async fn erase<E>(
+        &self,
+        mut loaded: Loaded,
+        decide: impl Fn(&Account, Moment) -> Result<(), E> + Clone + Send + 'static,
+    ) -> Result<Loaded, E>
+    where
+        E: From<LedgerError> + Send + 'static,
+    {
+        let mut entries: Vec<u64> = Vec::new();
+        for _ in 0..ERASURE_TRIES {
+            let walked = self.reader.trail(&loaded, entries.first().copied()).await;
+            let mut newer = self.unless_erased(&loaded, walked).await?;
+            newer.append(&mut entries);
+            entries = newer;
+            let listed = Listed {
+                count: loaded.account.trail.count,
+                entries: entries.clone(),
+            };
+            let (app, record) = (loaded.account.app.clone(), loaded.record);
+            let decide = decide.clone();
+            let submitted = self
+                .submit(Base::Loaded(loaded), move |account, moment, journal| {
+                    decide(account, moment)?;
+                    journal.erasure = Some(listed);
+                    Ok(())
+                })
+                .await;
+            match submitted {
+                Ok(erased) => return erased.map(|((), last)| last),
+                // Something happened to the account meanwhile, and that has to go as well.
+                Err(LedgerError::Stale) => {
+                    let newest = self.reader.open(&app, record).await?.account();
+                    loaded = newest.ok_or(LedgerError::Erased)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(LedgerError::Busy.into())
+    }
+
+    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
     ///
     /// # Errors
     /// As `commit`.
@@ -206,17 +303,18 @@ impl Ledger {
     {
         let id = self.reader.record_id(&account.app, account.id).await?;
         self.submit(Base::Absent(id, Box::new(account)), decide)
-            .await
+            .await?
     }
 
+    /// The outer error is the ledger's, the inner one the decision's.
     async fn submit<T, E>(
         &self,
         base: Base,
         decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Loaded), E>
+    ) -> Result<Result<(T, Loaded), E>, LedgerError>
     where
         T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
+        E: Send + 'static,
     {
         let verdict = Arc::new(Mutex::new(None));
         let (reply, answer) = oneshot::channel();
@@ -249,9 +347,9 @@ impl Ledger {
             .and_then(|mut slot| slot.take())
             .ok_or(LedgerError::internal("take the decision back"))?;
         match (decided, committed) {
-            (Ok(value), Some(loaded)) => Ok((value, loaded)),
-            (Err(refusal), _) => Err(refusal),
-            (Ok(_), None) => Err(LedgerError::internal("commit a decision").into()),
+            (Ok(value), Some(loaded)) => Ok(Ok((value, loaded))),
+            (Err(refusal), _) => Ok(Err(refusal)),
+            (Ok(_), None) => Err(LedgerError::internal("commit a decision")),
         }
     }
 
@@ -265,7 +363,23 @@ impl Ledger {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Page, LedgerError> {
-        self.reader.events(loaded, from, limit).await
+        let page = self.reader.events(loaded, from, limit).await;
+        self.unless_erased(loaded, page).await
+    }
+
+    /// The bodies of an account that was erased meanwhile are rightly gone.
+    async fn unless_erased<T>(
+        &self,
+        loaded: &Loaded,
+        read: Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let Err(LedgerError::Tampered(_)) = &read else {
+            return read;
+        };
+        match self.reader.open(&loaded.account.app, loaded.record).await? {
+            Standing::Erased => Err(LedgerError::Erased),
+            Standing::Absent | Standing::Account(_) => read,
+        }
     }
 }
 
@@ -277,6 +391,9 @@ fn shared(error: Arc<LedgerError>) -> LedgerError {
             LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
             LedgerError::Busy => LedgerError::Busy,
             LedgerError::Exists => LedgerError::Exists,
+            LedgerError::Erased => LedgerError::Erased,
+            LedgerError::AliasTaken => LedgerError::AliasTaken,
+            LedgerError::Stale => LedgerError::Stale,
             LedgerError::TooLarge => LedgerError::TooLarge,
             LedgerError::TooManyEvents { limit } => LedgerError::TooManyEvents { limit: *limit },
             LedgerError::Stopped => LedgerError::Stopped,

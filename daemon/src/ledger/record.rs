@@ -14,6 +14,7 @@ use custodyd_hsm::{
 };
 
 use super::cache::{Cache, Committed};
+use super::erasure;
 use super::journal::{self, Event};
 use super::members::{Member, MemberList};
 use super::{BUCKET_BITS, LedgerError};
@@ -28,6 +29,23 @@ pub struct Loaded {
     pub(super) digest: [u8; 32],
     /// How long the plaintext is.
     pub(super) size: usize,
+}
+
+/// What stands under an account's identifier.
+pub(super) enum Standing {
+    Absent,
+    /// There was one, and there will be none again.
+    Erased,
+    Account(Loaded),
+}
+
+impl Standing {
+    pub(super) fn account(self) -> Option<Loaded> {
+        match self {
+            Self::Account(loaded) => Some(loaded),
+            Self::Absent | Self::Erased => None,
+        }
+    }
 }
 
 impl Loaded {
@@ -121,7 +139,7 @@ impl Reader {
         &self,
         app: &AppId,
         account: AccountId,
-    ) -> Result<Option<Loaded>, LedgerError> {
+    ) -> Result<Standing, LedgerError> {
         let (realm, of, cache) = (self.realm.clone(), app.clone(), Arc::clone(&self.cache));
         // One visit where the envelope is at hand: the token makes the identifier, and the key.
         let found = self
@@ -132,42 +150,58 @@ impl Reader {
                 let Some(known) = cache.envelope(&record) else {
                     return Ok(Found::NotHere(record));
                 };
-                let context = context(&realm, &of, &record, known.member.generation);
+                let context = context(&realm, &of, &known.member);
                 let plaintext = seal::open(custody, &context, &known.sealed)?;
                 Ok(Found::Here(known, plaintext))
             })
             .await?;
-        let loaded = match found {
-            Found::Here(known, plaintext) => Some(self.loaded(app, &known.member, &plaintext)?),
+        let standing = match found {
+            Found::Here(known, plaintext) => {
+                Standing::Account(self.loaded(app, &known.member, &plaintext)?)
+            }
             Found::NotHere(record) => self.open(app, record).await?,
         };
-        match loaded {
-            Some(loaded) if loaded.account.id != account => Err(tampered(
+        match standing {
+            Standing::Account(loaded) if loaded.account.id != account => Err(tampered(
                 &loaded.record,
                 "the envelope names another account",
             )),
-            loaded => Ok(loaded),
+            standing => Ok(standing),
         }
     }
 
-    /// Verifies and opens one account record, from memory or from the database.
+    /// Verifies and opens what stands under an account's identifier, from memory or from the
+    /// database. An erased account costs the token what a living one does.
     pub(super) async fn open(
         &self,
         app: &AppId,
         record: RecordId,
-    ) -> Result<Option<Loaded>, LedgerError> {
+    ) -> Result<Standing, LedgerError> {
         let known = match self.cache.envelope(&record) {
             Some(known) => known,
             None => match self.read(&record).await? {
                 Some(read) => Arc::new(read),
-                None => return Ok(None),
+                None => return Ok(Standing::Absent),
             },
         };
-        self.unseal(app, known).await.map(Some)
+        let member = known.member;
+        match member.kind {
+            RecordKind::Account => {
+                let plaintext = self.unseal(app, known).await?;
+                let loaded = self.loaded(app, &member, &plaintext)?;
+                Ok(Standing::Account(loaded))
+            }
+            RecordKind::Tombstone => {
+                let plaintext = self.unseal(app, known).await?;
+                erasure::check(plaintext.expose()).map_err(|what| tampered(&record, what))?;
+                Ok(Standing::Erased)
+            }
+            RecordKind::Realm | RecordKind::Alias => Err(tampered(&record, "it is not an account")),
+        }
     }
 
     /// The record's row as its bucket's member list has it; not opened yet.
-    async fn read(&self, record: &RecordId) -> Result<Option<Committed>, LedgerError> {
+    pub(super) async fn read(&self, record: &RecordId) -> Result<Option<Committed>, LedgerError> {
         let bucket = record.bucket(BUCKET_BITS);
         let row = self.store.record(record, bucket).await?.examine();
         let members = match &row.members {
@@ -186,9 +220,6 @@ impl Reader {
                 ));
             }
         };
-        if member.kind != RecordKind::Account {
-            return Err(tampered(record, "it is not an account"));
-        }
         if member.generation != row.generation {
             return Err(tampered(
                 record,
@@ -217,28 +248,27 @@ impl Reader {
         Ok(())
     }
 
-    async fn unseal(&self, app: &AppId, known: Arc<Committed>) -> Result<Loaded, LedgerError> {
-        let (realm, of) = (self.realm.clone(), app.clone());
-        let Member { id, generation, .. } = known.member;
-        let member = known.member;
+    /// Opens a record as what its bucket's member list says it is.
+    pub(super) async fn unseal(
+        &self,
+        app: &AppId,
+        known: Arc<Committed>,
+    ) -> Result<SecretBytes, LedgerError> {
+        let (realm, of, member) = (self.realm.clone(), app.clone(), known.member);
         let opened = self
             .pool
-            .call("open-account", move |custody| {
-                let context = context(&realm, &of, &id, generation);
-                seal::open(custody, &context, &known.sealed)
+            .call("open-record", move |custody| {
+                seal::open(custody, &context(&realm, &of, &member), &known.sealed)
             })
             .await;
-        let plaintext = match opened {
+        match opened {
             // A version that no custodyd has written into this database is damage as well.
             Err(
                 error @ (custodyd_hsm::Error::Tampered { .. }
                 | custodyd_hsm::Error::UnsupportedVersion { .. }),
-            ) => {
-                return Err(tampered(&id, &error.to_string()));
-            }
-            opened => opened?,
-        };
-        self.loaded(app, &member, &plaintext)
+            ) => Err(tampered(&member.id, &error.to_string())),
+            opened => Ok(opened?),
+        }
     }
 
     /// The account in an opened envelope, which must say of itself what its seal says of it.
@@ -270,52 +300,77 @@ impl Reader {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Page, LedgerError> {
-        let trail = &loaded.account.trail;
-        let newest = trail.last_index.map(|index| Place {
-            number: trail.count,
-            index,
-        });
-        let mut next = from.or(newest);
+        let mut next = from.or_else(|| newest(loaded));
         let mut events = Vec::new();
         while let Some(place) = next.filter(|_| events.len() < limit) {
-            let row = self.store.event(place.index).await?.examine();
-            let event = journal::open(trail, &loaded.record, place.index, place.number, row)?;
-            next = match (event.previous, place.number) {
-                (None, 1) => None,
-                (Some(index), number) if number > 1 && index < place.index => Some(Place {
-                    number: number - 1,
-                    index,
-                }),
-                _ => {
-                    return Err(LedgerError::Tampered(format!(
-                        "log entry {}: it does not continue its account's trail",
-                        place.index
-                    )));
-                }
-            };
+            let (event, before) = self.event(loaded, place).await?;
             events.push(event);
+            next = before;
         }
         Ok(Page { events, next })
     }
+
+    /// The log entries of the account's events, newest first, down to one that is known already.
+    pub(super) async fn trail(
+        &self,
+        loaded: &Loaded,
+        known: Option<u64>,
+    ) -> Result<Vec<u64>, LedgerError> {
+        let mut next = newest(loaded);
+        let mut entries = Vec::new();
+        while let Some(place) = next.filter(|place| Some(place.index) != known) {
+            entries.push(place.index);
+            (_, next) = self.event(loaded, place).await?;
+        }
+        Ok(entries)
+    }
+
+    /// The event at a place, and the place of the one before it.
+    async fn event(
+        &self,
+        loaded: &Loaded,
+        place: Place,
+    ) -> Result<(Event, Option<Place>), LedgerError> {
+        let row = self.store.event(place.index).await?.examine();
+        let trail = &loaded.account.trail;
+        let event = journal::open(trail, &loaded.record, place.index, place.number, row)?;
+        let before = match (event.previous, place.number) {
+            (None, 1) => None,
+            (Some(index), number) if number > 1 && index < place.index => Some(Place {
+                number: number - 1,
+                index,
+            }),
+            _ => {
+                return Err(LedgerError::Tampered(format!(
+                    "log entry {}: it does not continue its account's trail",
+                    place.index
+                )));
+            }
+        };
+        Ok((event, before))
+    }
 }
 
-fn context<'a>(
-    realm: &'a RealmName,
-    app: &'a AppId,
-    record: &'a RecordId,
-    generation: u64,
-) -> Context<'a> {
+fn newest(loaded: &Loaded) -> Option<Place> {
+    let trail = &loaded.account.trail;
+    trail.last_index.map(|index| Place {
+        number: trail.count,
+        index,
+    })
+}
+
+fn context<'a>(realm: &'a RealmName, app: &'a AppId, member: &'a Member) -> Context<'a> {
     Context {
         realm,
         app,
-        kind: RecordKind::Account,
-        record,
-        generation,
+        kind: member.kind,
+        record: &member.id,
+        generation: member.generation,
     }
 }
 
 /// Names the record by the start of its identifier, which tells nobody whose it is.
-fn tampered(record: &RecordId, what: &str) -> LedgerError {
+pub(super) fn tampered(record: &RecordId, what: &str) -> LedgerError {
     let prefix: String = hex::encode(record.as_bytes()).chars().take(16).collect();
     LedgerError::Tampered(format!("record {prefix}: {what}"))
 }

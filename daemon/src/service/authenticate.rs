@@ -295,19 +295,17 @@ impl Service {
         Ok(true)
     }
 
-    /// The account, if it exists. An unknown one costs the same visit to the token.
+    /// The account, if it exists. An unknown or erased one costs the same visits to
+    /// the token.
     pub(super) async fn known(
         &self,
         device: &Device,
         account: AccountId,
     ) -> Result<Loaded, Refused> {
-        match self.ledger.load(&device.app.id, account).await? {
-            Some(loaded) => Ok(loaded),
-            None => {
-                self.ledger.decoy().await?;
-                Err(Refused::AuthenticationFailed)
-            }
-        }
+        self.ledger
+            .look_up(&device.app.id, account)
+            .await?
+            .ok_or(Refused::AuthenticationFailed)
     }
 
     pub(super) async fn pepper(

@@ -12,7 +12,7 @@ use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
 use super::guess::{Charged, Guess};
 use super::{App, Caller, Refused, Service};
-use crate::account::{Account, Contact, Usage};
+use crate::account::{Account, Alias, AliasName, Contact, Usage};
 use crate::api::{AddressClaimed, AddressView, ConfirmAddress, RemoveAddress, SetAddress};
 use crate::delivery::{self, Address, Channel, Message, Notice, Purpose};
 use crate::factors::delivered_code::{Code, Form, OtpSecret, Pending, PendingCodes, Requester};
@@ -271,6 +271,7 @@ impl Service {
             &claim.otp.device_id(),
             &claim.binding,
         )?;
+        let address = claim.address.clone();
         let device = caller.device();
         let id = request.id.clone();
         let (charged, (otp, codes), loaded) = self
@@ -290,17 +291,46 @@ impl Service {
             counter,
             charged,
         };
-        let (replaced, loaded) = self.take_address(caller, proof, loaded).await?;
+        let alias = self.look_up_name(&caller, usage, &address).await?;
+        let by_name = alias.is_some();
+        let before = loaded.clone();
+        let mut taken = self
+            .take_address(caller.clone(), proof.clone(), alias, loaded)
+            .await;
+        if by_name && matches!(taken, Err(Refused::AliasTaken)) {
+            // Another account is found by this address. A contact does without; an alias is
+            // nothing else, and its claimant learns no more than from a wrong code.
+            taken = match usage {
+                Usage::Contact => self.take_address(caller, proof, None, before).await,
+                Usage::Alias => Err(self.record_wrong(&device, before, proof.charged).await),
+            };
+        }
+        let (replaced, loaded) = taken?;
         if let Some(replaced) = replaced {
             self.tell_removed(&loaded.account, &replaced);
         }
         Ok(())
     }
 
+    /// The name by which the account will be found, where the address is to be one.
+    async fn look_up_name(
+        &self,
+        caller: &Caller,
+        usage: Usage,
+        address: &Address,
+    ) -> Result<Option<Alias>, Refused> {
+        if usage == Usage::Contact && !caller.app.policy.contacts.alias {
+            return Ok(None);
+        }
+        let name = AliasName::of(address);
+        Ok(Some(self.ledger.alias(&caller.app.id, name).await?))
+    }
+
     async fn take_address(
         &self,
         caller: Caller,
         proof: Proof,
+        alias: Option<Alias>,
         loaded: Loaded,
     ) -> Result<(Option<Contact>, Loaded), Refused> {
         self.ledger
@@ -308,6 +338,9 @@ impl Service {
                 caller.still_stands(account)?;
                 proof.charged.succeed(account, moment.now)?;
                 let (confirmed, replaced) = proof.apply(account, &caller, moment.now)?;
+                if let Some(alias) = alias {
+                    account.add_alias(alias);
+                }
                 let kind = proof.usage.kind();
                 journal.note(NewEvent::new(kind.confirmed).on(&confirmed));
                 if let Some(replaced) = &replaced {
@@ -352,6 +385,7 @@ impl Service {
 }
 
 /// A code that came back, still to be recorded in the newest state.
+#[derive(Clone)]
 struct Proof {
     usage: Usage,
     id: String,
@@ -416,7 +450,15 @@ fn take(account: &mut Account, usage: Usage, id: &str) -> Result<Contact, Refuse
     let list = &mut account.contacts.list;
     let place = list.iter().position(wanted);
     match place {
-        Some(place) => Ok(list.remove(place)),
+        Some(place) => {
+            let taken = list.remove(place);
+            // The account is no longer found by it, unless it is here in the other usage too.
+            let stays = |has: &Contact| has.confirmed.is_some() && has.is_at(&taken.address);
+            if taken.confirmed.is_some() && !list.iter().any(stays) {
+                account.drop_alias(&AliasName::of(&taken.address));
+            }
+            Ok(taken)
+        }
         None => Err(Refused::NotFound(usage.kind().what)),
     }
 }

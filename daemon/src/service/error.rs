@@ -116,6 +116,9 @@ pub enum Refused {
     #[error("this Idempotency-Key has made an account already")]
     AccountExists,
 
+    #[error("another account has this alias")]
+    AliasTaken,
+
     #[error("too much work is waiting; try again later")]
     Busy { retry_after: Duration },
     #[error("the token is not available; try again later")]
@@ -143,6 +146,12 @@ impl From<LedgerError> for Refused {
             },
             LedgerError::Exists => Self::AccountExists,
             LedgerError::TooLarge => Self::AccountFull,
+            // Whoever is told had proven who they are while the account was there.
+            LedgerError::Erased => Self::SessionEnded,
+            LedgerError::AliasTaken => Self::AliasTaken,
+            LedgerError::Stale => Self::Busy {
+                retry_after: Duration::from_secs(1),
+            },
             LedgerError::TooManyEvents { limit } => Self::Malformed(format!(
                 "a request may leave at most {limit} events; ask for less at once"
             )),

@@ -7,6 +7,7 @@
 use custodyd_hsm::AccountId;
 
 use super::{App, Device, Refused, Service};
+use crate::account::AliasName;
 use crate::delivery::Address;
 use crate::ledger::{LedgerError, Loaded};
 
@@ -53,19 +54,18 @@ impl Service {
         named: &Named,
     ) -> Result<Option<Loaded>, LedgerError> {
         match named {
-            Named::Account(account) => self.ledger.load(&app.id, *account).await,
-            Named::Alias(_) => Ok(None),
+            Named::Account(account) => self.ledger.look_up(&app.id, *account).await,
+            Named::Alias(address) => {
+                let name = AliasName::of(address);
+                self.ledger.find_alias(&app.id, &name).await
+            }
         }
     }
 
     /// The account; for an unknown one the refusal that every stranger gets, at the same cost.
     pub(super) async fn named(&self, device: &Device, named: &Named) -> Result<Loaded, Refused> {
-        match self.find(&device.app, named).await? {
-            Some(loaded) => Ok(loaded),
-            None => {
-                self.ledger.decoy().await?;
-                Err(Refused::AuthenticationFailed)
-            }
-        }
+        self.find(&device.app, named)
+            .await?
+            .ok_or(Refused::AuthenticationFailed)
     }
 }

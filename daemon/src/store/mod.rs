@@ -62,6 +62,10 @@ pub struct Batch {
     pub members: Vec<(u32, Vec<u8>)>,
     pub entries: Vec<(u64, Vec<u8>)>,
     pub bodies: Vec<(u64, BodyRow)>,
+    /// Records whose rows go.
+    pub removed: Vec<RecordId>,
+    /// Log entries whose bodies go.
+    pub erased: Vec<u64>,
 }
 
 impl Batch {
@@ -79,6 +83,8 @@ impl Batch {
             members: Vec::new(),
             entries: Vec::new(),
             bodies: Vec::new(),
+            removed: Vec::new(),
+            erased: Vec::new(),
         }
     }
 }

@@ -6,81 +6,139 @@
 use std::collections::BTreeMap;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{Error, RecordId, RecordKind};
+use custodyd_hsm::{AppId, Error, RecordId, RecordKind};
+use custodyd_policies::Timestamp;
+use zeroize::Zeroizing;
 
 use super::working::Working;
-use super::{Failure, Lists};
+use super::{Failure, Lists, Members};
+use crate::ledger::aliases;
 use crate::ledger::members::Member;
 use crate::ledger::record::Reader;
 use crate::ledger::{BUCKET_BITS, LedgerError};
 use crate::store::Batch;
 
-/// Seals every account of the batch in one job and gives back those that can not be sealed. What
-/// is wrong with one account is that account's alone; a token that is away is everybody's.
-pub(super) async fn seal_all(
-    reader: &Reader,
+/// A record before it is sealed.
+pub(super) struct Row {
+    /// The account whose change writes it.
+    owner: RecordId,
+    app: AppId,
+    kind: RecordKind,
+    id: RecordId,
+    generation: u64,
+    plaintext: Zeroizing<Vec<u8>>,
+}
+
+/// Everything that a batch seals: each account, or what stays of it, and its new aliases. An
+/// alias may come, go and come again, so its generation is the batch's number, used but once.
+pub(super) fn rows(
     working: &mut BTreeMap<RecordId, Working>,
-    batch: &mut Batch,
-) -> Result<Vec<(RecordId, LedgerError)>, Failure> {
-    let mut plaintexts = Vec::with_capacity(working.len());
+    seq: u64,
+    now: Timestamp,
+) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::with_capacity(working.len());
     for (record, entry) in working {
-        let plaintext = entry
-            .encode()
+        let (kind, plaintext) = entry
+            .encode(now)
             .map_err(|_| Failure::internal("encode an envelope"))?;
         let account = &entry.account;
-        plaintexts.push((*record, account.app.clone(), account.generation, plaintext));
+        let row = |kind, id, generation, plaintext| Row {
+            owner: *record,
+            app: account.app.clone(),
+            kind,
+            id,
+            generation,
+            plaintext,
+        };
+        rows.push(row(kind, *record, account.generation, plaintext));
+        for alias in entry.claims(account) {
+            let plaintext = aliases::body(alias, account.id)
+                .map_err(|_| Failure::internal("encode an alias"))?;
+            let plaintext = Zeroizing::new(plaintext);
+            rows.push(row(RecordKind::Alias, *alias.record(), seq, plaintext));
+        }
     }
+    Ok(rows)
+}
+
+/// Seals every record of the batch in one job, and gives back the new entries of all and the
+/// accounts that can not be sealed. What is wrong with one account is that account's alone; a
+/// token that is away is everybody's.
+pub(super) async fn seal_all(
+    reader: &Reader,
+    rows: Vec<Row>,
+    batch: &mut Batch,
+) -> Result<(Members, Vec<(RecordId, LedgerError)>), Failure> {
     let realm = reader.realm().clone();
     let sealed = reader
         .pool()
         .call("seal-batch", move |custody| {
-            let mut all = Vec::with_capacity(plaintexts.len());
-            for (record, app, generation, plaintext) in &plaintexts {
+            let mut all = Vec::with_capacity(rows.len());
+            for row in rows {
                 let context = Context {
                     realm: &realm,
-                    app,
-                    kind: RecordKind::Account,
-                    record,
-                    generation: *generation,
+                    app: &row.app,
+                    kind: row.kind,
+                    record: &row.id,
+                    generation: row.generation,
                 };
-                let sealed = match seal::seal(custody, &context, plaintext) {
+                let sealed = match seal::seal(custody, &context, &row.plaintext) {
                     Err(error @ Error::Invalid { .. }) => Err(error),
                     sealed => Ok(sealed?),
                 };
-                all.push((*record, *generation, sealed));
+                all.push((row.owner, row.kind, row.id, row.generation, sealed));
             }
             Ok(all)
         })
         .await
         .map_err(|e| Failure::from(LedgerError::Token(e)))?;
+    let mut members = Members::with_capacity(sealed.len());
     let mut unfit = Vec::new();
-    for (record, generation, sealed) in sealed {
+    for (owner, kind, id, generation, sealed) in sealed {
         match sealed {
-            Ok(sealed) => batch.records.push((record, generation, sealed)),
-            Err(error) => unfit.push((record, LedgerError::Token(error))),
+            Ok(sealed) => {
+                let digest = seal::digest(&sealed);
+                let member = Member {
+                    kind,
+                    id,
+                    generation,
+                    digest,
+                };
+                members.insert(id, member);
+                batch.records.push((id, generation, sealed));
+            }
+            Err(error) => unfit.push((owner, LedgerError::Token(error))),
         }
     }
-    Ok(unfit)
+    Ok((members, unfit))
 }
 
-/// Enters the batch's records into their buckets' lists, and the lists into the batch. Returns
-/// the records' entries, in their order.
-pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<Member> {
-    let mut members = Vec::with_capacity(batch.records.len());
-    let mut touched = Vec::with_capacity(batch.records.len());
-    for (record, generation, sealed) in &batch.records {
-        let member = Member {
-            kind: RecordKind::Account,
-            id: *record,
-            generation: *generation,
-            digest: seal::digest(sealed),
-        };
-        members.push(member);
-        let bucket = record.bucket(BUCKET_BITS);
-        // The list that was verified is the list that is written: reading it again here
-        // would let an administrator slip an old neighbour in between.
+/// Enters the batch's records into their buckets' lists, takes out the aliases that were given
+/// up, and enters the lists into the batch.
+pub(super) fn list_members(
+    working: &BTreeMap<RecordId, Working>,
+    members: &Members,
+    batch: &mut Batch,
+    lists: &mut Lists,
+) {
+    let released = working
+        .values()
+        .flat_map(|entry| entry.releases(&entry.account));
+    batch.removed = released.map(|alias| *alias.record()).collect();
+    let mut touched = Vec::with_capacity(members.len());
+    // The list that was verified is the list that is written: reading it again here would let an
+    // administrator slip an old neighbour in between.
+    for member in members.values() {
+        let bucket = member.id.bucket(BUCKET_BITS);
         if let Some(Ok(list)) = lists.get_mut(&bucket) {
-            list.put(member);
+            list.put(*member);
+            touched.push(bucket);
+        }
+    }
+    for id in &batch.removed {
+        let bucket = id.bucket(BUCKET_BITS);
+        if let Some(Ok(list)) = lists.get_mut(&bucket) {
+            list.remove(id);
             touched.push(bucket);
         }
     }
@@ -91,5 +149,4 @@ pub(super) fn list_members(batch: &mut Batch, lists: &mut Lists) -> Vec<Member> 
             batch.members.push((bucket, list.encode()));
         }
     }
-    members
 }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{RecordId, seal};
+use custodyd_hsm::{RecordId, RecordKind, seal};
 use custodyd_policies::Timestamp;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::account::Account;
+use crate::account::{Account, Alias};
+use crate::ledger::erasure;
 use crate::ledger::journal::{self, NewEvent};
 use crate::ledger::members::Member;
 use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
@@ -38,18 +39,40 @@ pub(super) struct Working {
     /// Generation, events and last log entry of the state that the batch began with.
     began: (u64, u64, Option<u64>),
     events: Vec<NewEvent>,
+    /// Its aliases of then: their records are there.
+    names: Vec<Alias>,
+    /// The entries whose bodies go, where the account does.
+    erased: Option<Vec<u64>>,
+    /// The log entries that say so.
+    leaves: Vec<u64>,
     /// The changes of the batch that this account's commit answers.
     replies: Vec<Reply>,
+}
+
+/// A decision that the limits allow, before it stands.
+pub(super) struct Proposal {
+    pub(super) account: Account,
+    size: usize,
+    events: Vec<NewEvent>,
+    erased: Option<Vec<u64>>,
 }
 
 impl Working {
     pub(super) fn new(account: Account, size: usize) -> Self {
         let trail = &account.trail;
+        // What a new account lists has no records yet.
+        let names = match account.generation {
+            0 => Vec::new(),
+            _ => account.aliases.clone(),
+        };
         Self {
             size,
             began: (account.generation, trail.count, trail.last_index),
+            names,
             account,
             events: Vec::new(),
+            erased: None,
+            leaves: Vec::new(),
             replies: Vec::new(),
         }
     }
@@ -58,26 +81,69 @@ impl Working {
         !self.replies.is_empty()
     }
 
-    /// Runs a decision on a copy and keeps the copy if both the decision and the limits say so.
-    pub(super) fn decide(&mut self, decide: Decide, reply: Reply, now: Timestamp) {
-        let mut proposed = self.account.clone();
+    pub(super) fn is_erased(&self) -> bool {
+        self.erased.is_some()
+    }
+
+    /// Runs a decision on a copy, and proposes the copy if both the decision and the limits say
+    /// so. `None` is the decision's own refusal, which its author gets.
+    pub(super) fn decide(
+        &self,
+        decide: Decide,
+        now: Timestamp,
+    ) -> Result<Option<Proposal>, LedgerError> {
+        let mut account = self.account.clone();
         let mut noted = Journal::default();
-        if !decide(&mut proposed, Moment { now }, &mut noted) {
-            let _ = reply.send(Ok(None));
-            return;
+        if !decide(&mut account, Moment { now }, &mut noted) {
+            return Ok(None);
         }
-        proposed.forget_expired(now);
-        match self.within_limits(&proposed, &noted.0) {
-            Ok(size) => {
-                self.account = proposed;
-                self.size = size;
-                self.events.append(&mut noted.0);
-                self.replies.push(reply);
+        let erased = match noted.erasure {
+            // An event that is not in the list would keep its body.
+            Some(listed) if listed.count != self.began.1 || !self.events.is_empty() => {
+                return Err(LedgerError::Stale);
             }
-            Err(error) => {
-                let _ = reply.send(Err(Arc::new(error)));
-            }
+            Some(listed) => Some(listed.entries),
+            None => None,
+        };
+        if erased.is_some() {
+            account.aliases.clear();
+            noted.events.clear();
         }
+        account.forget_expired(now);
+        let size = self.within_limits(&account, &noted.events)?;
+        Ok(Some(Proposal {
+            account,
+            size,
+            events: noted.events,
+            erased,
+        }))
+    }
+
+    pub(super) fn accept(&mut self, mut proposal: Proposal, reply: Reply) {
+        self.account = proposal.account;
+        self.size = proposal.size;
+        self.events.append(&mut proposal.events);
+        self.erased = proposal.erased;
+        self.replies.push(reply);
+    }
+
+    /// The aliases that `account` has and the state that the batch began with has not.
+    pub(super) fn claims<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = &'a Alias> {
+        let had = |alias: &Alias| {
+            self.names
+                .iter()
+                .any(|name| name.record() == alias.record())
+        };
+        account.aliases.iter().filter(move |alias| !had(alias))
+    }
+
+    /// The aliases that the state that the batch began with has, and `account` has not.
+    pub(super) fn releases<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = &'a Alias> {
+        let kept = |name: &Alias| {
+            let mut aliases = account.aliases.iter();
+            aliases.any(|alias| alias.record() == name.record())
+        };
+        self.names.iter().filter(move |name| !kept(name))
     }
 
     /// Gives the account its generation, and its events their numbers and their places in the
@@ -99,14 +165,31 @@ impl Working {
             batch.bodies.push((*size, made.body));
             *size += 1;
         }
+        self.leaves.clear();
+        if let Some(entries) = &self.erased {
+            for made in erasure::leaves(entries)? {
+                batch.entries.push((*size, made.leaf));
+                batch.bodies.push((*size, made.body));
+                self.leaves.push(*size);
+                *size += 1;
+            }
+            batch.erased.extend_from_slice(entries);
+        }
         Ok(())
     }
 
-    /// The plaintext to seal.
-    pub(super) fn encode(&mut self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    /// What takes the account's place: its kind and the plaintext to seal.
+    pub(super) fn encode(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<(RecordKind, Zeroizing<Vec<u8>>), serde_json::Error> {
+        if self.is_erased() {
+            let plaintext = erasure::tombstone(now, &self.leaves)?;
+            return Ok((RecordKind::Tombstone, Zeroizing::new(plaintext)));
+        }
         let plaintext = self.account.encode()?;
         self.size = plaintext.len();
-        Ok(plaintext)
+        Ok((RecordKind::Account, plaintext))
     }
 
     pub(super) fn answer(self, member: &Member) {

@@ -143,6 +143,7 @@ impl Store for Faulty {
 struct Token {
     inner: SoftCustody,
     refuse: Arc<AtomicUsize>,
+    work: Arc<AtomicUsize>,
 }
 
 impl Custody for Token {
@@ -153,6 +154,7 @@ impl Custody for Token {
         self.inner.holds(key)
     }
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> TokenResult<Secret<32>> {
+        self.work.fetch_add(1, Ordering::SeqCst);
         let wrap = key.purpose == KeyPurpose::Wrap;
         if wrap && self.refuse.load(Ordering::SeqCst) > 0 {
             // Counts down to the one that fails.
@@ -182,13 +184,18 @@ impl Custody for Token {
     }
 }
 
-pub(super) struct Tokens(pub(super) Arc<AtomicUsize>);
+pub(super) struct Tokens {
+    pub(super) refuse: Arc<AtomicUsize>,
+    /// Counts HMACs: identifiers and keys of records.
+    pub(super) work: Arc<AtomicUsize>,
+}
 
 impl Backend for Tokens {
     fn open(&self) -> TokenResult<Box<dyn Custody>> {
         Ok(Box::new(Token {
             inner: SoftCustody::new(),
-            refuse: Arc::clone(&self.0),
+            refuse: Arc::clone(&self.refuse),
+            work: Arc::clone(&self.work),
         }))
     }
     fn describe(&self) -> TokenDescription {

@@ -43,6 +43,7 @@ pub(super) struct Rig {
     dir: TempDir,
     pool: Pool,
     refuse: Arc<AtomicUsize>,
+    work: Arc<AtomicUsize>,
     serving: Option<Serving>,
     books: BTreeMap<AccountId, Book>,
     pub(super) accounts: [AccountId; 2],
@@ -77,7 +78,11 @@ pub(super) fn charge(
 impl Rig {
     pub(super) async fn new() -> Self {
         let refuse = Arc::new(AtomicUsize::new(0));
-        let backend = Arc::new(Tokens(Arc::clone(&refuse)));
+        let work = Arc::new(AtomicUsize::new(0));
+        let backend = Arc::new(Tokens {
+            refuse: Arc::clone(&refuse),
+            work: Arc::clone(&work),
+        });
         let options = PoolOptions {
             threads: 1,
             ..PoolOptions::default()
@@ -86,6 +91,7 @@ impl Rig {
             dir: tempfile::tempdir().unwrap(),
             pool: Pool::start(backend, options).unwrap(),
             refuse,
+            work,
             serving: None,
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
@@ -127,6 +133,7 @@ impl Rig {
             dir,
             pool: self.pool.clone(),
             refuse: Arc::clone(&self.refuse),
+            work: Arc::clone(&self.work),
             serving: None,
             books: self.books.clone(),
             accounts: self.accounts,
@@ -136,12 +143,21 @@ impl Rig {
         copy
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.dir.path().join("a.sqlite")
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.serving.as_ref().unwrap().ledger
+    }
+
+    pub(super) fn store(&self) -> &Sqlite {
+        &self.serving.as_ref().unwrap().store.inner
+    }
+
+    /// How often the token has been asked for something that tells records apart.
+    pub(super) fn token_work(&self) -> usize {
+        self.work.load(Ordering::SeqCst)
     }
 
     pub(super) fn script(&self, script: Script) {
@@ -194,6 +210,13 @@ impl Rig {
             "somebody holds the store"
         );
         script
+    }
+
+    /// As `restart`, where this account may be erased and is counted no longer.
+    pub(super) async fn restart_without(&mut self, id: AccountId) {
+        let script = self.stop().await;
+        self.serve(script).await;
+        self.books.remove(&id);
     }
 
     /// The daemon ends and starts again; whatever was still to fail, fails then.

@@ -89,6 +89,22 @@ impl Writer {
 /// holds for each statement of the text, so many rows become several statements.
 fn rows(batch: &Batch) -> QueryBuilder<Db> {
     let mut query = QueryBuilder::new("");
+    delete(
+        &mut query,
+        "DELETE FROM records WHERE id IN (",
+        &batch.removed,
+        |list, id| {
+            list.push_bind(id.as_bytes().as_slice());
+        },
+    );
+    delete(
+        &mut query,
+        "DELETE FROM log_bodies WHERE idx IN (",
+        &batch.erased,
+        |list, index| {
+            list.push_bind(signed(*index));
+        },
+    );
     insert(
         &mut query,
         "INSERT INTO records (id, generation, sealed) ",
@@ -147,6 +163,22 @@ fn insert<T>(
     }
 }
 
+fn delete<'a, T>(
+    query: &mut QueryBuilder<Db>,
+    from: &'static str,
+    keys: &'a [T],
+    bind: impl Fn(&mut Separated<'_, Db, &'static str>, &'a T),
+) {
+    for keys in keys.chunks(ROWS) {
+        query.push(from);
+        let mut list = query.separated(", ");
+        for key in keys {
+            bind(&mut list, key);
+        }
+        query.push(");");
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -180,6 +212,8 @@ mod tests {
                 .map(|n| (parent * rows + n, n.to_be_bytes().to_vec()))
                 .collect(),
             bodies: (0..rows).map(|n| (parent * rows + n, body(n))).collect(),
+            removed: Vec::new(),
+            erased: Vec::new(),
         }
     }
 
@@ -223,6 +257,20 @@ mod tests {
         // Each row holds its own values, across the statements' borders.
         let torn = "SELECT count(*) FROM log_entries e JOIN log_bodies b USING (idx) WHERE e.leaf <> b.salt";
         assert_eq!(count(&mut admin, torn).await, 0);
+        // As many deletions as rows, beside an insertion; what is not named stays.
+        let mut last = batch(2, 1);
+        last.entries = vec![(33_000, vec![1])];
+        last.bodies = Vec::new();
+        last.removed = batch(0, rows).records[1..]
+            .iter()
+            .map(|(id, ..)| *id)
+            .collect();
+        last.erased = (1..33_000).collect();
+        store.commit(&last).await.unwrap();
+        for (table, left) in [("records", 1), ("log_bodies", 1), ("log_entries", 33_001)] {
+            let sql = format!("SELECT count(*) FROM {table}");
+            assert_eq!(count(&mut admin, &sql).await, left, "{table}");
+        }
     }
 
     #[tokio::test]

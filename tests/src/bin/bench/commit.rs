@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use custodyd::store::{Batch, BodyRow, Exclusive, HeadRow, Sqlite, Store as _};
+use custodyd::store::{Batch, BodyRow, Exclusive, Sqlite, Store as _};
 use custodyd_hsm::RecordId;
 use custodyd_tests::TestApp;
 use tempfile::TempDir;
@@ -145,18 +145,8 @@ impl Writer {
     fn batch(&mut self, shape: &Shape) -> Batch {
         let (seen, parent) = (&shape.seen, self.seq);
         self.seq += 1;
-        let mut batch = Batch {
-            parent,
-            head: HeadRow {
-                seq: self.seq,
-                body: vec![b'h'; seen.head],
-                mac: Vec::new(),
-            },
-            records: Vec::new(),
-            members: Vec::new(),
-            entries: Vec::new(),
-            bodies: Vec::new(),
-        };
+        let mut batch = Batch::after(parent);
+        batch.head.body = vec![b'h'; seen.head];
         for change in 0..shape.records {
             let turn = parent as usize * shape.records + change;
             let id = self.ids[turn % self.ids.len()];

@@ -1,0 +1,116 @@
+//! Finding an account by an alias, checked both ways.
+//!
+//! The alias's record names an account, and that account's envelope must list the record: an old
+//! record that is put back, or moved to another name, leads nowhere. Called by `service` with
+//! names that strangers write, so an unknown name costs the token what a known one does.
+
+use std::sync::Arc;
+
+use custodyd_hsm::{AccountId, AppId, RecordId, RecordKind, mac};
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use super::record::{Loaded, Reader, Standing, tampered};
+use crate::account::{Alias, AliasName};
+
+const FORMAT: u8 = 1;
+
+/// The sealed body of an alias's record.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    format: u8,
+    name: AliasName,
+    account: AccountId,
+}
+
+/// The plaintext of an alias's record.
+pub(super) fn body(alias: &Alias, account: AccountId) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Body {
+        format: FORMAT,
+        name: alias.name.clone(),
+        account,
+    })
+}
+
+impl Reader {
+    /// The identifier of the record that an alias of this name has.
+    pub(super) async fn alias_id(
+        &self,
+        app: &AppId,
+        name: &AliasName,
+    ) -> Result<RecordId, LedgerError> {
+        let (realm, app, name) = (self.realm().clone(), app.clone(), name.clone());
+        let id = self.pool().call("record-id", move |custody| {
+            let natural = name.expose().as_bytes();
+            mac::record_id(custody, &realm, &app, RecordKind::Alias, natural)
+        });
+        Ok(id.await?)
+    }
+
+    /// The account that has this alias; `None` if nobody is proven to have it.
+    pub(super) async fn by_alias(
+        &self,
+        app: &AppId,
+        name: &AliasName,
+    ) -> Result<Option<Loaded>, LedgerError> {
+        // Twice, because a commit may come between reading the alias and reading its account.
+        for _ in 0..2 {
+            match self.follow(app, name).await? {
+                Followed::Owner(owner) => return Ok(Some(owner)),
+                Followed::Nobody => return Ok(None),
+                Followed::Astray => {}
+            }
+        }
+        let record = self.alias_id(app, name).await?;
+        Err(tampered(
+            &record,
+            "the account that the alias names does not list it",
+        ))
+    }
+
+    async fn follow(&self, app: &AppId, name: &AliasName) -> Result<Followed, LedgerError> {
+        let record = self.alias_id(app, name).await?;
+        let Some(read) = self.read(&record).await? else {
+            // What opening the record, and the account it names, would have cost.
+            self.decoy().await?;
+            if let Standing::Absent = self.load(app, nobody()?).await? {
+                self.decoy().await?;
+            }
+            return Ok(Followed::Nobody);
+        };
+        if read.member.kind != RecordKind::Alias {
+            return Err(tampered(&record, "it is not an alias"));
+        }
+        let plaintext = self.unseal(app, Arc::new(read)).await?;
+        let body: Body = serde_json::from_slice(plaintext.expose())
+            .map_err(|_| tampered(&record, "the alias does not parse"))?;
+        if body.format != FORMAT || body.name != *name {
+            return Err(tampered(&record, "the alias contradicts its identifier"));
+        }
+        Ok(match self.load(app, body.account).await? {
+            Standing::Account(owner) if lists(&owner, name, &record) => Followed::Owner(owner),
+            _ => Followed::Astray,
+        })
+    }
+}
+
+/// Where an alias led.
+enum Followed {
+    Nobody,
+    Owner(Loaded),
+    /// To an account that does not list it.
+    Astray,
+}
+
+fn lists(owner: &Loaded, name: &AliasName, record: &RecordId) -> bool {
+    let listed = owner.account.alias(name);
+    listed.is_some_and(|alias| alias.record() == record)
+}
+
+/// An identifier that no account has.
+fn nobody() -> Result<AccountId, LedgerError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| LedgerError::internal("draw an identifier"))?;
+    Ok(AccountId(bytes))
+}

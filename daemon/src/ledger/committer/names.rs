@@ -1,0 +1,75 @@
+//! Aliases in a batch: who may list which.
+//!
+//! Called by the committer for each decision that changes its account's list of aliases. The
+//! verified member lists say which aliases are there, not what a handler has read before; and the
+//! other accounts of the same batch count, too: of two that claim one name, one gets it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use custodyd_hsm::{RecordId, RecordKind};
+
+use super::working::{Proposal, Working};
+use super::{BUCKET_BITS, Committer, LedgerError, Lists, list_of};
+use crate::account::MAX_ALIASES;
+
+impl Committer {
+    /// Whether the records of the proposed account's aliases can follow its list.
+    ///
+    /// A name that another account gives up in this very batch is still taken: whatever becomes
+    /// of that account's change, the others of the batch do not depend on it.
+    pub(super) async fn check_names(
+        &self,
+        working: &BTreeMap<RecordId, Working>,
+        lists: &mut Lists,
+        record: &RecordId,
+        proposal: &Proposal,
+    ) -> Result<(), LedgerError> {
+        let Some(entry) = working.get(record) else {
+            return Err(LedgerError::internal("find an account on the bench"));
+        };
+        let account = &proposal.account;
+        let ids = |aliases: Vec<&crate::account::Alias>| -> Vec<RecordId> {
+            aliases.into_iter().map(|alias| *alias.record()).collect()
+        };
+        let claims = ids(entry.claims(account).collect());
+        let releases = ids(entry.releases(account).collect());
+        if claims.is_empty() && releases.is_empty() {
+            return Ok(());
+        }
+        if account.aliases.len() > MAX_ALIASES {
+            return Err(LedgerError::TooLarge);
+        }
+        let mut distinct = HashSet::new();
+        if !account
+            .aliases
+            .iter()
+            .all(|alias| distinct.insert(*alias.record()))
+        {
+            return Err(LedgerError::internal("list an alias twice"));
+        }
+        let buckets = claims.iter().chain(&releases);
+        let unknown = buckets
+            .map(|id| id.bucket(BUCKET_BITS))
+            .filter(|bucket| !lists.contains_key(bucket))
+            .collect();
+        lists.extend(self.member_lists(unknown).await);
+        for id in &claims {
+            let claimed = working
+                .iter()
+                .filter(|(other, _)| *other != record)
+                .any(|(_, other)| other.account.aliases.iter().any(|a| a.record() == id));
+            if claimed || list_of(lists, id)?.get(id).is_some() {
+                return Err(LedgerError::AliasTaken);
+            }
+        }
+        for id in &releases {
+            let listed = list_of(lists, id)?.get(id);
+            if listed.is_none_or(|member| member.kind != RecordKind::Alias) {
+                return Err(LedgerError::Tampered(
+                    "an alias that its account lists is gone".into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
