@@ -9,6 +9,8 @@
 )]
 
 mod accounts;
+mod contacts;
+mod delivered_codes;
 mod delivery;
 mod http;
 mod operator;

@@ -234,7 +234,10 @@ mod tests {
     fn an_account_keeps_eight_codes_and_no_contact_is_starved_of_them() {
         let mut contacts = contacts(&[("a", "a@example.com", true), ("b", "b@example.com", true)]);
         for round in 0..MAX_PENDING {
-            issue(contacts.list.first_mut().unwrap(), &format!("device {round}"));
+            issue(
+                contacts.list.first_mut().unwrap(),
+                &format!("device {round}"),
+            );
         }
         for round in 0..MAX_PENDING {
             issue(contacts.list.last_mut().unwrap(), &format!("other {round}"));

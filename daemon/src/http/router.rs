@@ -84,10 +84,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(devices::remove))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::store, secrets::release, secrets::delete))
-        .routes(routes!(
-            contacts::claim_contact,
-            contacts::remove_contact
-        ))
+        .routes(routes!(contacts::claim_contact, contacts::remove_contact))
         .routes(routes!(contacts::confirm_contact))
         .routes(routes!(contacts::claim_alias, contacts::remove_alias))
         .routes(routes!(contacts::confirm_alias))

@@ -12,9 +12,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{
-    Factor, Recovery, Timestamp, UnknownDevice, may_recover, unknown_device,
-};
+use custodyd_policies::{Factor, Recovery, Timestamp, UnknownDevice, may_recover, unknown_device};
 
 use super::authenticate::{Opened, open_session};
 use super::guess::{self, Charged, Guess};

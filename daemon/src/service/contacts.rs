@@ -263,8 +263,8 @@ impl Service {
         let code = Code::parse(request.code.expose())
             .map_err(|error| Refused::Malformed(error.to_string()))?;
         let account = caller.account();
-        let claim = open_claim(account, usage, &request.id)
-            .ok_or(Refused::NotFound(usage.kind().what))?;
+        let claim =
+            open_claim(account, usage, &request.id).ok_or(Refused::NotFound(usage.kind().what))?;
         self.bindings.check(
             account,
             BindingKind::DeliveredCode,
@@ -275,11 +275,16 @@ impl Service {
         let device = caller.device();
         let id = request.id.clone();
         let (charged, (otp, codes), loaded) = self
-            .charge(usage.guess(), &device, caller.loaded.clone(), move |account| {
-                let claim = open_claim(account, usage, &id);
-                let claim = claim.ok_or(Refused::NotFound(usage.kind().what))?;
-                Ok((claim.otp.clone(), claim.codes.clone()))
-            })
+            .charge(
+                usage.guess(),
+                &device,
+                caller.loaded.clone(),
+                move |account| {
+                    let claim = open_claim(account, usage, &id);
+                    let claim = claim.ok_or(Refused::NotFound(usage.kind().what))?;
+                    Ok((claim.otp.clone(), claim.codes.clone()))
+                },
+            )
             .await?;
         let thumbprint = &device.key.thumbprint;
         let Some(counter) = codes.find(&otp, thumbprint, &code, self.now()) else {
