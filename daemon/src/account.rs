@@ -8,6 +8,7 @@
 //! by an older daemon instead of being half understood. Byte strings are base64url.
 
 mod alias;
+mod contacts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use webauthn_rs::prelude::Passkey;
 use zeroize::Zeroizing;
 
 pub use self::alias::{Alias, AliasError, AliasName, MAX_ALIASES};
+pub use self::contacts::{Contact, Contacts, Usage};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::pin_argon2::PinRecord;
@@ -62,6 +64,7 @@ pub struct Account {
     pub secrets: BTreeMap<String, StoredSecret>,
     /// The version that the next stored secret gets. Never reused, so an ETag names one content.
     pub next_version: u64,
+    pub contacts: Contacts,
     pub totp: Option<BoundTotp>,
     pub pending_totp: Option<PendingTotp>,
     pub recovery_codes: Option<BoundRecoveryCodes>,
@@ -145,6 +148,8 @@ pub struct Pin {
     pub budget: Budget,
     /// Of all others together, where the policy lets them try.
     pub strangers: Budget,
+    /// Of devices that are not bound and came in with a delivered code.
+    pub after_code: Budget,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -222,6 +227,7 @@ impl Account {
             passkeys: Vec::new(),
             secrets: BTreeMap::new(),
             next_version: 1,
+            contacts: Contacts::default(),
             totp: None,
             pending_totp: None,
             recovery_codes: None,
@@ -280,6 +286,7 @@ impl Account {
         self.ended_sessions.retain(|spent| spent.expires >= now);
         self.removed_devices
             .retain(|removed| removed.expires >= now);
+        self.contacts.forget_expired(now);
         self.pending_totp.take_if(|pending| pending.expires <= now);
         self.recoveries.retain(|waits| waits.expires() > now);
     }

@@ -4,6 +4,8 @@
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
 pub mod app_keys;
+mod codes;
+mod contacts;
 
 use std::collections::BTreeMap;
 
@@ -13,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-mod codes;
-
 pub use self::codes::{
     ConfirmTotp, EnrolTotp, RecoveryCodeSession, RecoveryCodesView, SecretText, SetRecoveryCodes,
     TotpEnrolment, TotpSession, TotpView, WaitingChange,
+};
+pub use self::contacts::{
+    AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
+    PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
@@ -282,6 +286,10 @@ pub struct AccountView {
     pub pin: Option<PinView>,
     pub passkeys: Vec<PasskeyView>,
     pub secrets: Vec<SecretEntry>,
+    /// Where codes and notices go.
+    pub contacts: Vec<AddressView>,
+    /// Addresses by which the account is found, beside the contacts.
+    pub aliases: Vec<AddressView>,
     /// No factor can be used from an unknown device: losing this one loses the account.
     pub recovery_incomplete: bool,
     /// The authenticator app in use.

@@ -10,6 +10,8 @@
 
 mod accounts;
 mod app_keys;
+mod contacts;
+mod delivered_codes;
 mod delivery;
 mod enrolment;
 mod flows;

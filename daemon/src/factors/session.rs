@@ -23,6 +23,9 @@ pub enum Scope {
     Read,
     /// Everything that the factor allows.
     Full,
+    /// Trying the PIN next, coming back without it where the policy says so, and signing out:
+    /// what a delivered code gives a device that is not bound.
+    PinOnly,
 }
 
 /// The content of a session token. Sealed, so that its holder neither reads nor
@@ -103,6 +106,8 @@ pub fn limits(scope: Scope, policy: &Sessions, started: Timestamp, now: Timestam
     let (idle, absolute) = match scope {
         Scope::Read => (policy.read_only_idle, policy.read_only_absolute),
         Scope::Full => (policy.idle, policy.absolute),
+        // As long as it takes to type a PIN; it can not be renewed.
+        Scope::PinOnly => (policy.fresh, policy.fresh),
     };
     let absolute_until = started.plus(absolute);
     let idle_until = now.plus(idle.min(LONGEST_IDLE)).min(absolute_until);

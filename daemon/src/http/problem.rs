@@ -127,6 +127,9 @@ impl From<Refused> for Problem {
             Refused::Wait { until, .. } => problem
                 .with("wait_until", json!(until))
                 .with("retry_after", json!(seconds_until(until))),
+            Refused::DeliveryWait { until } => problem
+                .with("wait_until", json!(until))
+                .with("retry_after", json!(seconds_until(until))),
             Refused::RecoveryWaits { due } => problem
                 .with("due", json!(due))
                 .with("retry_after", json!(seconds_until(due))),
@@ -173,6 +176,11 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::SessionExpired => (S::UNAUTHORIZED, "session-expired"),
         Refused::SessionEnded => (S::UNAUTHORIZED, "session-ended"),
         Refused::ReadOnly => (S::FORBIDDEN, "read-only-session"),
+        Refused::PinNext => (S::FORBIDDEN, "pin-only-session"),
+        Refused::SessionComplete => (S::CONFLICT, "session-complete"),
+        Refused::AddressKnown(_) => (S::CONFLICT, "address-known"),
+        Refused::Unreachable(_) => (S::UNPROCESSABLE_ENTITY, "channel-unreachable"),
+        Refused::DeliveryWait { .. } => (S::TOO_MANY_REQUESTS, "delivery-wait"),
         Refused::StepUp(_) => (S::FORBIDDEN, "step-up-required"),
         Refused::AuthenticationFailed => (S::UNAUTHORIZED, "authentication-failed"),
         Refused::Wrong { guess, .. } => (S::UNAUTHORIZED, guess.codes().wrong),

@@ -82,8 +82,15 @@ impl Signed {
         Ok(Device { app, key })
     }
 
-    /// The holder of a device key and of a session that stands.
+    /// The holder of a device key and of a session that stands and is more than half a sign-in.
     pub async fn caller(&self) -> Result<Caller, Problem> {
+        let caller = self.limited_caller().await?;
+        caller.is_signed_in()?;
+        Ok(caller)
+    }
+
+    /// As `caller`, where the second half of a sign-in is asked for.
+    pub async fn limited_caller(&self) -> Result<Caller, Problem> {
         let authorization = self
             .text(&header::AUTHORIZATION)?
             .ok_or(Refused::SessionMissing)?;

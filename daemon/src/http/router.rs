@@ -23,8 +23,8 @@ use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
 use super::routes::{
-    account, accounts, app_keys, bindings, devices, discovery, passkeys, pin, recover,
-    recovery_codes, secrets, sessions, totp,
+    account, accounts, app_keys, bindings, contacts, devices, discovery, otp, passkeys, pin,
+    recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
 use super::strangers;
@@ -97,6 +97,13 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(app_keys::add))
         .routes(routes!(app_keys::remove))
         .routes(routes!(bindings::look_up))
+        .routes(routes!(contacts::claim_contact, contacts::remove_contact))
+        .routes(routes!(contacts::confirm_contact))
+        .routes(routes!(contacts::claim_alias, contacts::remove_alias))
+        .routes(routes!(contacts::confirm_alias))
+        .routes(routes!(otp::request))
+        .routes(routes!(otp::sign_in))
+        .routes(routes!(otp::pin))
         .routes(routes!(discovery::jwks))
         .routes(routes!(totp::enrol, totp::remove))
         .routes(routes!(totp::confirm))

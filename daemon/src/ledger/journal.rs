@@ -45,6 +45,18 @@ pub enum EventKind {
     SecretStored,
     SecretReleased,
     SecretDeleted,
+    /// An address was named; it is worth nothing before a code to it has come back.
+    ContactClaimed,
+    ContactConfirmed,
+    ContactRemoved,
+    AliasClaimed,
+    AliasConfirmed,
+    AliasRemoved,
+    /// A bound device asked for a code.
+    CodeSent,
+    /// An attempt at a delivered code was charged; its outcome is the next event about it.
+    CodeCharged,
+    CodeRefused,
     /// A secret for an authenticator app was shown; it is not in use yet.
     TotpEnrolled,
     TotpAdded,
@@ -78,6 +90,10 @@ impl EventKind {
             | Self::PinSet
             | Self::PasskeyAdded
             | Self::SecretStored
+            | Self::ContactClaimed
+            | Self::ContactConfirmed
+            | Self::AliasClaimed
+            | Self::AliasConfirmed
             | Self::TotpEnrolled
             | Self::TotpAdded
             | Self::RecoveryCodesSet
@@ -94,6 +110,11 @@ impl EventKind {
             | Self::SessionsEnded
             | Self::SecretReleased
             | Self::SecretDeleted
+            | Self::ContactRemoved
+            | Self::AliasRemoved
+            | Self::CodeSent
+            | Self::CodeCharged
+            | Self::CodeRefused
             | Self::TotpRemoved
             | Self::TotpCharged
             | Self::TotpRefused

@@ -23,6 +23,7 @@ use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
     SessionStarted,
 };
+use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, Purpose};
 use crate::factors::passkey::identify;
 use crate::factors::session::Session;
@@ -222,18 +223,24 @@ impl Service {
             expires: ceremony.expires,
         };
         let asks = device.clone();
-        let (opened, loaded) = self
+        let ((opened, added), loaded) = self
             .ledger
-            .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
+            .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 consumed.once(account, moment.now)?;
                 let proven = verified.record(account, &asks.app, moment.now)?;
                 guess::vouch(account, &asks, Factor::Passkey, moment.now);
+                let before = account.devices.len();
                 if let (Some(wanted), Some(binding)) = (bind, binding) {
                     devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
                 }
-                open_session(&asks, account, proven, &releases, moment, journal)
+                let added = account.devices.len() > before;
+                let opened = open_session(&asks, account, proven, &releases, moment, journal)?;
+                Ok((opened, added))
             })
             .await?;
+        if added {
+            self.tell(&loaded.account, Notice::DeviceAdded);
+        }
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 

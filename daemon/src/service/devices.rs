@@ -10,6 +10,7 @@ use custodyd_policies::{Factor, Recovery, Timestamp};
 use super::{Caller, Device, Refused, Service, name, sessions};
 use crate::account::{Account, BoundKey, Device as BoundDevice};
 use crate::api::{BindDevice, Bound, SessionToken};
+use crate::delivery::Notice;
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 /// A device that asked to be bound, its name checked.
@@ -90,14 +91,16 @@ impl Service {
         let binding = self.sign_device(&device, caller.account().id, now).await?;
         let app = caller.app.clone();
         let loaded = caller.loaded.clone();
-        let ((bound, session, granted), loaded) = self
+        let ((bound, session, added, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 let now = moment.now;
                 let granted = caller.recovers(account, Recovery::BindDevice, now, journal)?;
                 let mut session = caller.session.clone();
+                let before = account.devices.len();
                 bind(account, &device, wanted, binding, moment.now, journal)?;
+                let added = account.devices.len() > before;
                 let bound = account
                     .device(&device.key.thumbprint)
                     .ok_or(Refused::Internal("find the bound device"))?;
@@ -108,10 +111,11 @@ impl Service {
                 let epoch = bound.session_epoch;
                 // The token that asked, and others of this key, ended by the binding.
                 session.device_epoch = Some(epoch);
-                Ok((answer, session, granted))
+                Ok((answer, session, added, granted))
             })
             .await?;
-        self.recovered(&loaded.account, granted);
+        let usual = added.then_some(Notice::DeviceAdded);
+        self.recovered(&loaded.account, granted, usual);
         let token = self.session_token(&app, &session, now).await?;
         Ok((bound, token))
     }
@@ -140,6 +144,7 @@ impl Service {
                 account.recoveries.retain(|waits| waits.device != device_id);
                 account.revoke(BindingKind::DeviceKey, &device_id, issued, moment.now);
                 sessions::end_removed(&device_id, account, moment.now);
+                account.contacts.forget_device(&device_id);
                 journal.note(NewEvent::new(EventKind::DeviceRemoved).on(&device_id));
                 Ok(())
             })

@@ -48,6 +48,10 @@ pub enum Refused {
     SessionEnded,
     #[error("this session may only read; start one with a PIN or a passkey")]
     ReadOnly,
+    #[error("this session may only go on with the PIN; POST /v1/session/pin makes it a full one")]
+    PinNext,
+    #[error("this session is a full one already")]
+    SessionComplete,
     #[error("this needs a stronger or fresher session")]
     StepUp(StepUp),
 
@@ -89,6 +93,13 @@ pub enum Refused {
     CeremonyConsumed,
     #[error("at most {limit} {what} are kept for an account")]
     TooMany { what: &'static str, limit: usize },
+
+    #[error("the account has this {0} already")]
+    AddressKnown(&'static str),
+    #[error("this daemon can not send anything by {0}; its operator has to set up [delivery]")]
+    Unreachable(&'static str),
+    #[error("another code can be sent later")]
+    DeliveryWait { until: Timestamp },
 
     #[error("the account is full; remove a secret, a device or a passkey first")]
     AccountFull,

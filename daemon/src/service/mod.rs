@@ -9,10 +9,15 @@ mod app_keys;
 mod apps;
 mod authenticate;
 mod bindings;
+mod code_sign_in;
+mod contacts;
+mod delivered_codes;
 mod devices;
 mod enrol;
 mod error;
 mod guess;
+mod named;
+mod notices;
 mod overview;
 mod passkeys;
 mod pin;
@@ -62,8 +67,6 @@ pub struct Service {
     pub(crate) bindings: Bindings,
     pub(crate) strangers: Strangers,
     pub(crate) enrolments: EnrolmentQuota,
-    /// For the routes that send codes and notices, which come next.
-    #[allow(dead_code)]
     pub(crate) courier: Courier,
 }
 
@@ -101,6 +104,26 @@ impl Caller {
         &self.loaded.account
     }
 
+    /// Whether the sign-in is complete. Half of one may do what the route that asks says, and
+    /// nothing else: every route but those few asks here first.
+    ///
+    /// # Errors
+    /// `PinNext`.
+    pub fn is_signed_in(&self) -> Result<(), Refused> {
+        match self.session.scope {
+            Scope::PinOnly => Err(Refused::PinNext),
+            Scope::Read | Scope::Full => Ok(()),
+        }
+    }
+
+    /// The device that calls, without its session.
+    fn device(&self) -> Device {
+        Device {
+            app: Arc::clone(&self.app),
+            key: self.key.clone(),
+        }
+    }
+
     /// Whether the session still counts as fresh at `now`.
     fn fresh(&self, now: Timestamp) -> bool {
         expiry::is_fresh(
@@ -109,14 +132,6 @@ impl Caller {
             self.session.authenticated,
             self.session.factor,
         )
-    }
-
-    /// The device that calls.
-    fn device(&self) -> Device {
-        Device {
-            app: self.app.clone(),
-            key: self.key.clone(),
-        }
     }
 
     /// The factors that the account can use, as this session counts them: one that began with
@@ -135,6 +150,7 @@ impl Caller {
         match self.session.scope {
             Scope::Full => Ok(()),
             Scope::Read => Err(Refused::ReadOnly),
+            Scope::PinOnly => Err(Refused::PinNext),
         }
     }
 
@@ -173,6 +189,9 @@ fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
     };
     if app.policy.passkeys.allowed && account.passkeys.iter().any(live) {
         held.push(Factor::Passkey);
+    }
+    if app.policy.delivered_codes.allowed && account.contacts.reachable().next().is_some() {
+        held.push(Factor::DeliveredCode);
     }
     if account.totp.is_some() && app.policy.totp.allowed {
         held.push(Factor::Totp);

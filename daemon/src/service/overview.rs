@@ -3,8 +3,8 @@
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
-use super::{Caller, Refused, Service, held, recover, secrets};
-use crate::account::{Account, BoundKey, BoundPasskey, Pin};
+use super::{Caller, Refused, Service, contacts, held, recover, secrets};
+use crate::account::{Account, BoundKey, BoundPasskey, Pin, Usage};
 use crate::api::{
     AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, RecoveryCodesView, TotpView,
 };
@@ -54,11 +54,12 @@ impl Service {
                 .map(|bound| passkey_view(caller, bound, now))
                 .collect(),
             secrets: secrets::entries(account),
-            // No account has an alias or a contact yet by which another device would find it.
+            contacts: contacts::views(caller, Usage::Contact),
+            aliases: contacts::views(caller, Usage::Alias),
             recovery_incomplete: recovery_incomplete(
                 &caller.app.policy,
                 &held(account, &caller.app, now),
-                false,
+                account.contacts.reachable().next().is_some(),
             ),
             totp: self.totp_view(caller, now)?,
             totp_pending: account.pending_totp.is_some(),

@@ -17,6 +17,7 @@ use super::{App, Caller, Device, Refused, Service, name, secrets};
 use crate::account::{Account, BoundPasskey, Spent};
 use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
 use crate::bytes::Bytes;
+use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
 use crate::factors::passkey::{Asserted, counter, device_id, identify};
 use crate::ledger::{EventKind, NewEvent};
@@ -291,7 +292,8 @@ impl Service {
             binding: binding.clone(),
         };
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
@@ -317,6 +319,7 @@ impl Service {
                 writes.apply(account, moment.now, journal)
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorAdded);
         Ok(answer)
     }
 
@@ -377,7 +380,8 @@ impl Service {
     /// `StepUp`, `NotFound`.
     pub async fn remove_passkey(&self, caller: Caller, device_id: String) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
@@ -393,6 +397,7 @@ impl Service {
                 Ok(())
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorRemoved);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::guess::Guess;
 use super::{Caller, Refused, Service, secrets};
 use crate::account::Pin;
 use crate::api::{Bound, SessionToken, SetPin};
+use crate::delivery::Notice;
 use crate::ledger::{EventKind, NewEvent};
 
 impl Service {
@@ -55,7 +56,7 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
-        let ((session, granted), loaded) = self
+        let ((session, replaced, granted), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
@@ -66,12 +67,15 @@ impl Service {
                     session.factor_id = Some(device_id.clone());
                 }
                 journal.note(NewEvent::new(EventKind::PinSet).on(&device_id));
+                let replaced = account.pin.is_some();
                 // Guesses that are being evaluated were made at the old PIN: they keep
                 // counting and can not settle anything any more.
-                let old = account.pin.take().map(|old| (old.budget, old.strangers));
-                let (mut budget, mut strangers) = old.unwrap_or_default();
+                let old = account.pin.take();
+                let old = old.map(|old| (old.budget, old.strangers, old.after_code));
+                let (mut budget, mut strangers, mut after_code) = old.unwrap_or_default();
                 budget.secret_replaced(moment.now);
                 strangers.secret_replaced(moment.now);
+                after_code.secret_replaced(moment.now);
                 account.pin = Some(Pin {
                     record: Arc::new(record),
                     device_id,
@@ -79,12 +83,18 @@ impl Service {
                     set: moment.now,
                     budget,
                     strangers,
+                    after_code,
                 });
                 writes.apply(account, moment.now, journal)?;
-                Ok((session, granted))
+                Ok((session, replaced, granted))
             })
             .await?;
-        self.recovered(&loaded.account, granted);
+        let usual = if replaced {
+            Notice::PinReplaced
+        } else {
+            Notice::FactorAdded
+        };
+        self.recovered(&loaded.account, granted, Some(usual));
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }
@@ -93,7 +103,8 @@ impl Service {
     /// `StepUp`, `NotSet`.
     pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
@@ -102,6 +113,7 @@ impl Service {
                 Ok(())
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorRemoved);
         Ok(())
     }
 }

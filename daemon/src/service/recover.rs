@@ -14,6 +14,7 @@ use super::{Caller, Refused, Service};
 use crate::account::{Account, PendingRecovery};
 use crate::api::WaitingChange;
 use crate::delivery::Notice;
+use crate::factors::session::Scope;
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 /// Most changes that wait for one account; the owner cancels them all at once.
@@ -43,7 +44,10 @@ impl Caller {
         change: Recovery,
         now: Timestamp,
     ) -> Result<Standing, Refused> {
-        self.writes()?;
+        // Half a sign-in may do this too: it is for those who forgot the PIN that comes next.
+        if self.session.scope == Scope::Read {
+            return Err(Refused::ReadOnly);
+        }
         let held = self.held(account, now);
         let (by, fresh) = (self.session.factor, self.fresh(now));
         let grant = may_recover(&self.app.policy, change, &held, by, fresh)?;
@@ -145,24 +149,16 @@ impl Service {
             .await?;
         let seconds = due.0.saturating_sub(self.now().0);
         let hours = u32::try_from(seconds.div_ceil(3600)).unwrap_or(u32::MAX);
-        self.notify(&loaded.account, Notice::ChangeWaiting { hours });
+        self.tell(&loaded.account, Notice::ChangeWaiting { hours });
         Err(Refused::RecoveryWaits { due })
     }
 
-    /// After the commit of a change that was granted.
-    pub(super) fn recovered(&self, account: &Account, granted: Granted) {
-        if let Some(notice) = granted.0 {
-            self.notify(account, notice);
+    /// After the commit of a change that was granted; `usual` is told where no exception was
+    /// needed.
+    pub(super) fn recovered(&self, account: &Account, granted: Granted, usual: Option<Notice>) {
+        if let Some(notice) = granted.0.or(usual) {
+            self.tell(account, notice);
         }
-    }
-
-    /// Every notice to an owner passes here, once what it tells of is durable. `account` is the
-    /// state that the commit left: the confirmed contacts are in it.
-    pub(super) fn notify(&self, account: &Account, notice: Notice) {
-        // Accounts have no contacts yet, so there is nobody to send it to but the trail, in
-        // which the event stands already.
-        tracing::info!(app = %account.app, ?notice, "notice");
-        metrics::counter!("custodyd_notices_total", "app" => account.app.to_string()).increment(1);
     }
 
     /// Cancels every change that waits. Any session may: what it undoes is not yet done.

@@ -10,7 +10,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::EpochUse;
 use custodyd_policies::{Factor, Timestamp, expiry};
 
-use super::{App, Apps, Caller, Device, Refused, Service};
+use super::{App, Apps, Caller, Device, Refused, Service, code_sign_in};
 use crate::account::{Account, RemovedDevice, Spent};
 use crate::api::{SessionStarted, SessionToken};
 use crate::bytes::Bytes;
@@ -60,6 +60,7 @@ pub(super) fn start(
 ) -> Result<Session, Refused> {
     let scope = match proven.factor {
         Factor::Device => Scope::Read,
+        Factor::DeliveredCode if code_sign_in::is_limited(account, device) => Scope::PinOnly,
         _ => Scope::Full,
     };
     let ends = session::limits(scope, &device.app.policy.sessions, now, now);
@@ -103,6 +104,7 @@ pub(super) fn stands(session: &Session, account: &Account) -> Result<(), Refused
     let factor = match (session.factor, session.factor_id.as_deref()) {
         (Factor::Passkey, Some(id)) => account.passkey(id).is_some(),
         (Factor::Pin, Some(id)) => account.pin.as_ref().is_some_and(|pin| pin.device_id == id),
+        (Factor::DeliveredCode, Some(id)) => account.contacts.by_device_id(id).is_some(),
         (Factor::Totp, Some(id)) => account.totp.as_ref().is_some_and(|t| t.device_id == id),
         // Also when its last code has been spent: the set is what the session stands on.
         (Factor::RecoveryCode, Some(id)) => {

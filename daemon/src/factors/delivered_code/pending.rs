@@ -194,6 +194,21 @@ impl PendingCodes {
         self.codes.retain(|code| now < code.expires);
     }
 
+    /// Forget the code that was asked for first: another contact of the account needs room.
+    pub fn forget_oldest(&mut self) {
+        if !self.codes.is_empty() {
+            self.codes.remove(0);
+        }
+    }
+
+    /// Let `thumbprint` redeem nothing any more: its device is not what it was when it asked.
+    pub fn forget_requester(&mut self, thumbprint: &str) {
+        for code in &mut self.codes {
+            code.requesters.retain(|known| known != thumbprint);
+        }
+        self.codes.retain(|code| !code.requesters.is_empty());
+    }
+
     /// Make every code worthless, as a restore has to. Numbers go on.
     pub fn void(&mut self) {
         self.codes.clear();

@@ -35,7 +35,8 @@ pub(in crate::http) async fn bind(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<(StatusCode, Json<DeviceBound>), Problem> {
-    let caller = signed.caller().await?;
+    // Half a sign-in too: for those who forgot the PIN that comes next.
+    let caller = signed.limited_caller().await?;
     let (device, session) = context
         .service
         .bind_device(caller, signed.json_or_default::<BindDevice>()?)

@@ -39,7 +39,8 @@ pub(in crate::http) async fn set(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<Json<PinBound>, Problem> {
-    let caller = signed.caller().await?;
+    // Half a sign-in too: for those who forgot the PIN that comes next.
+    let caller = signed.limited_caller().await?;
     let (pin, session) = context
         .service
         .set_pin(caller, signed.json::<SetPin>()?)

@@ -174,7 +174,7 @@ pub(in crate::http) async fn end(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
-    let caller = signed.caller().await?;
+    let caller = signed.limited_caller().await?;
     context.service.end_session(caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,7 +7,7 @@
 use custodyd_policies::{AppPolicy, Budget, Factor, Rounds, Timestamp, rounds_after_code};
 use serde::{Deserialize, Serialize};
 
-use crate::account::Account;
+use crate::account::{Account, Usage};
 use crate::ledger::EventKind;
 use crate::service::Refused;
 
@@ -23,24 +23,38 @@ pub enum Guess {
     Totp,
     /// The first code of an authenticator app, by the session that enrolled it.
     TotpConfirmation,
+    /// The PIN, by a device that came in with a delivered code.
+    PinAfterCode,
+    /// A delivered code, by a bound device. Those of strangers are not charged: see
+    /// `code_sign_in`.
+    Code,
+    /// The code that confirms a contact, by whoever claims it.
+    ContactCode,
+    /// The code that confirms an alias, by whoever claims it.
+    AliasCode,
     /// A recovery code, by a bound device. Those of strangers are not charged: see
     /// `recovery_codes`.
     RecoveryCode,
 }
 
 impl Guess {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Pin,
         Self::StrangerPin,
         Self::Totp,
         Self::TotpConfirmation,
         Self::RecoveryCode,
+        Self::PinAfterCode,
+        Self::Code,
+        Self::ContactCode,
+        Self::AliasCode,
     ];
 
     #[must_use]
     pub fn factor(self) -> Factor {
         match self {
-            Self::Pin | Self::StrangerPin => Factor::Pin,
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => Factor::Pin,
+            Self::Code | Self::ContactCode | Self::AliasCode => Factor::DeliveredCode,
             Self::Totp | Self::TotpConfirmation => Factor::Totp,
             Self::RecoveryCode => Factor::RecoveryCode,
         }
@@ -49,15 +63,17 @@ impl Guess {
     /// Whether the guess is a stranger's: then every refusal is the decoy's, and nothing of
     /// the count is told.
     pub(super) fn by_stranger(self) -> bool {
-        self == Self::StrangerPin
+        matches!(self, Self::StrangerPin | Self::PinAfterCode)
     }
 
     /// Whether only a bound device may make it.
     pub(super) fn by_bound_device(self) -> bool {
         match self {
-            Self::Pin | Self::Totp | Self::RecoveryCode => true,
+            Self::Pin | Self::Totp | Self::RecoveryCode | Self::Code => true,
             // Anybody; and whoever has the session that enrolled the app.
             Self::StrangerPin | Self::TotpConfirmation => false,
+            // Whoever has the limited session; and whoever has one that names an address.
+            Self::PinAfterCode | Self::ContactCode | Self::AliasCode => false,
         }
     }
 
@@ -65,7 +81,10 @@ impl Guess {
     pub(in crate::service) fn rounds(self, policy: &AppPolicy) -> Rounds {
         match self {
             Self::Pin => policy.pin.rounds.clone(),
-            Self::StrangerPin => rounds_after_code(policy),
+            Self::StrangerPin | Self::PinAfterCode => rounds_after_code(policy),
+            Self::Code | Self::ContactCode | Self::AliasCode => {
+                policy.delivered_codes.rounds.clone()
+            }
             Self::Totp | Self::TotpConfirmation => policy.totp.rounds.clone(),
             Self::RecoveryCode => policy.recovery_codes.rounds.clone(),
         }
@@ -73,7 +92,12 @@ impl Guess {
 
     pub(super) fn events(self) -> (EventKind, EventKind) {
         match self {
-            Self::Pin | Self::StrangerPin => (EventKind::PinCharged, EventKind::PinRefused),
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => {
+                (EventKind::PinCharged, EventKind::PinRefused)
+            }
+            Self::Code | Self::ContactCode | Self::AliasCode => {
+                (EventKind::CodeCharged, EventKind::CodeRefused)
+            }
             Self::Totp | Self::TotpConfirmation => (EventKind::TotpCharged, EventKind::TotpRefused),
             Self::RecoveryCode => (
                 EventKind::RecoveryCodeCharged,
@@ -93,6 +117,14 @@ impl Guess {
                 .pin
                 .as_mut()
                 .map(|pin| (pin.device_id.as_str(), &mut pin.strangers)),
+            Self::PinAfterCode => account
+                .pin
+                .as_mut()
+                .map(|pin| (pin.device_id.as_str(), &mut pin.after_code)),
+            // Which contact's code it is shows when it is evaluated; one budget is of them all.
+            Self::Code => Some(("", &mut account.contacts.guesses)),
+            Self::ContactCode => account.contacts.claim_guesses(Usage::Contact),
+            Self::AliasCode => account.contacts.claim_guesses(Usage::Alias),
             Self::Totp => account
                 .totp
                 .as_mut()
@@ -119,7 +151,8 @@ impl Guess {
     #[must_use]
     pub fn what(self) -> &'static str {
         match self {
-            Self::Pin | Self::StrangerPin => "PIN",
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => "PIN",
+            Self::Code | Self::ContactCode | Self::AliasCode => "code",
             Self::Totp | Self::TotpConfirmation => "TOTP code",
             Self::RecoveryCode => "recovery code",
         }
@@ -136,7 +169,10 @@ impl Guess {
             not_set,
         };
         match self {
-            Self::Pin | Self::StrangerPin => {
+            Self::Code | Self::ContactCode | Self::AliasCode => {
+                codes("code-wrong", "code-wait", "code-exhausted", "not-found")
+            }
+            Self::Pin | Self::StrangerPin | Self::PinAfterCode => {
                 codes("pin-wrong", "pin-wait", "pin-exhausted", "pin-not-set")
             }
             Self::Totp => codes("totp-wrong", "totp-wait", "totp-exhausted", "totp-not-set"),
