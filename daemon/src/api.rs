@@ -3,6 +3,8 @@
 //! Requests refuse unknown fields, so a misspelt one is told instead of ignored. Times are
 //! seconds since the Unix epoch, byte strings unpadded base64url, durations seconds.
 
+mod privacy;
+
 use std::collections::BTreeMap;
 
 use custodyd_hsm::AccountId;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use self::privacy::{AliasView, EraseAccount, Export, RemovedDeviceView};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;

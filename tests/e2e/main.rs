@@ -14,6 +14,7 @@ mod http;
 mod operator;
 mod passkey;
 mod pin;
+mod privacy;
 mod secrets;
 mod sessions;
 mod walk;

@@ -22,7 +22,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
+use super::routes::{
+    account, accounts, devices, discovery, passkeys, pin, privacy, secrets, sessions,
+};
 use super::state::Context;
 
 /// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
@@ -84,6 +86,8 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::store, secrets::release, secrets::delete))
         .routes(routes!(discovery::jwks))
+        .routes(routes!(privacy::export))
+        .routes(routes!(privacy::erase))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

@@ -14,6 +14,7 @@ mod error;
 mod overview;
 mod passkeys;
 mod pin;
+mod privacy;
 mod secrets;
 mod sessions;
 

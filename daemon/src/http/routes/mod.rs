@@ -7,5 +7,6 @@ pub(super) mod devices;
 pub(super) mod discovery;
 pub(super) mod passkeys;
 pub(super) mod pin;
+pub(super) mod privacy;
 pub(super) mod secrets;
 pub(super) mod sessions;
