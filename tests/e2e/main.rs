@@ -20,6 +20,7 @@ mod limits;
 mod operator;
 mod passkey;
 mod pin;
+mod privacy;
 mod recovery_codes;
 mod related_origins;
 mod secrets;

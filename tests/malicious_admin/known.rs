@@ -70,3 +70,29 @@ async fn known_until_the_ledger_a_consumed_ceremony_comes_back_with_its_old_enve
     row.set_members(&mut admin, &members).await;
     device.finish_passkey(login).await.expect(201);
 }
+
+#[tokio::test]
+async fn known_until_the_ledger_an_erased_account_comes_back_with_its_old_list() {
+    let app = uncached().await;
+    let (mut device, row) = victim(&app, "notes").await;
+    let mut admin = app.admin().await;
+    let members = row.members(&mut admin).await;
+    let confirm = serde_json::json!({"confirm": device.account});
+    device
+        .call("DELETE", "/v1/account", Some(confirm))
+        .await
+        .expect(204);
+    // The row alone is not enough: the member list names a tombstone.
+    row.restore(&mut admin).await;
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("500 record-tampered");
+    row.set_members(&mut admin, &members).await;
+    device.try_pin("830517", &[]).await.expect(201);
+    // What was erased beside it stays erased, and is missed.
+    device
+        .call("GET", "/v1/account/events", None)
+        .await
+        .refused("500 record-tampered");
+}

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use super::problem::{Code, Problem};
 use super::routes::{
     account, accounts, app_keys, bindings, contacts, devices, discovery, otp, passkeys, pin,
-    recover, recovery_codes, secrets, sessions, totp,
+    privacy, recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
 use super::strangers;
@@ -112,6 +112,8 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(recovery_codes::sign_in))
         .routes(routes!(recover::cancel))
         .routes(routes!(discovery::webauthn))
+        .routes(routes!(privacy::export))
+        .routes(routes!(privacy::erase))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

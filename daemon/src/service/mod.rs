@@ -21,6 +21,7 @@ mod notices;
 mod overview;
 mod passkeys;
 mod pin;
+mod privacy;
 mod quota;
 mod rates;
 mod recover;
