@@ -13,6 +13,7 @@ mod app_keys;
 mod delivery;
 mod enrolment;
 mod http;
+mod openapi;
 mod operator;
 mod passkey;
 mod pin;
