@@ -17,6 +17,7 @@ mod enrolment;
 mod flows;
 mod http;
 mod limits;
+mod openapi;
 mod operator;
 mod passkey;
 mod pin;

@@ -206,9 +206,11 @@ impl Device {
             request = request.header("Authorization", format!("DPoP {token}"));
         }
         if let Some(body) = &call.body {
-            request = request
-                .header("Content-Type", "application/json")
-                .body(body.clone());
+            let typed = call.headers.iter().any(|(name, _)| name == "Content-Type");
+            if !typed {
+                request = request.header("Content-Type", "application/json");
+            }
+            request = request.body(body.clone());
         }
         for (name, value) in &call.headers {
             request = request.header(name, value);

@@ -16,6 +16,7 @@ pub mod admin;
 pub mod app;
 pub mod authenticator;
 pub mod codes;
+pub mod description;
 pub mod device;
 pub mod mail;
 pub mod token;

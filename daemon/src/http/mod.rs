@@ -7,6 +7,7 @@
 
 pub mod certificate;
 pub mod connection;
+mod describe;
 pub(crate) mod extract;
 pub mod operator;
 pub mod problem;

@@ -123,6 +123,13 @@ impl Signed {
                 "send the body as Content-Type: application/json",
             ));
         }
+        // Every body is an object. The parser would also take a list of the fields' values.
+        let first = self.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|byte| *byte != b'{') {
+            return Err(Problem::malformed(
+                "the body does not fit: expected a JSON object",
+            ));
+        }
         serde_json::from_slice(&self.body).map_err(|error| {
             Problem::malformed(format!("the body does not fit: {}", unquoted(&error)))
         })

@@ -21,6 +21,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::describe;
 use super::problem::{Code, Problem};
 use super::routes::{
     account, accounts, app_keys, bindings, contacts, devices, discovery, otp, passkeys, pin,
@@ -119,12 +120,18 @@ fn table() -> OpenApiRouter<Arc<Context>> {
 /// The OpenAPI 3.1 description, generated from the code.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    table().split_for_parts().1
+    described().1
+}
+
+fn described() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
+    let (router, mut api) = table().split_for_parts();
+    describe::complete(&mut api);
+    (router, api)
 }
 
 /// The router for one listener.
 pub fn router(context: Arc<Context>) -> Router {
-    let (router, api) = table().split_for_parts();
+    let (router, api) = described();
     let description = serde_json::to_string(&api).unwrap_or_default();
     router
         .route(

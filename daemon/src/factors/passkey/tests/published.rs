@@ -183,8 +183,8 @@ fn wycheproof_ecdsa_in_der() {
             type_: COSEAlgorithm::ES256,
             key: COSEKeyType::EC_EC2(COSEEC2Key {
                 curve: ECDSACurve::SECP256R1,
-                x: point[1..33].to_vec().into(),
-                y: point[33..].to_vec().into(),
+                x: point[1..33].to_vec(),
+                y: point[33..].to_vec(),
             }),
         };
         let message = hex::decode(&vector.msg).unwrap();
