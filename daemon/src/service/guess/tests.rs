@@ -1,3 +1,5 @@
+//! Charges by hand: what a guess costs, and when it settles or opens nothing.
+
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
