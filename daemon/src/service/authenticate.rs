@@ -17,7 +17,7 @@ use custodyd_policies::{ChargeId, Factor};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::sessions::{self, Proven};
-use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
+use super::{Device, Refused, Service, counted, devices, passkeys, secrets, standing};
 use crate::account::{Account, Pin};
 use crate::api::{
     CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
@@ -74,6 +74,7 @@ impl Service {
         if !right {
             return Err(self.record_wrong_pin(&device, loaded, charged).await);
         }
+        counted::right(Factor::Pin);
 
         let (app, key) = (device.app.clone(), device.key.clone());
         let (opened, loaded) = self
@@ -127,8 +128,6 @@ impl Service {
     }
 
     async fn record_wrong_pin(&self, device: &Device, loaded: Loaded, charged: Charged) -> Refused {
-        metrics::counter!("custodyd_pin_wrong_total", "app" => device.app.id.to_string())
-            .increment(1);
         let rounds = device.app.policy.pin.rounds.clone();
         let recorded = self
             .ledger
@@ -145,11 +144,14 @@ impl Service {
             })
             .await;
         match recorded {
-            Ok((standing, _)) => Refused::PinWrong {
-                left: standing.left,
-                wait_until: standing.wait_until,
-                exhausted: standing.exhausted,
-            },
+            Ok((standing, _)) => {
+                counted::wrong(Factor::Pin, &standing);
+                Refused::PinWrong {
+                    left: standing.left,
+                    wait_until: standing.wait_until,
+                    exhausted: standing.exhausted,
+                }
+            }
             // The charge stands in any case: an unrecorded outcome counts as a failure.
             Err(refused) => refused,
         }

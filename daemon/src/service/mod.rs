@@ -8,9 +8,11 @@
 mod apps;
 mod authenticate;
 mod bindings;
+mod counted;
 mod devices;
 mod enrol;
 mod error;
+mod operators;
 mod overview;
 mod passkeys;
 mod pin;
@@ -25,10 +27,11 @@ use std::sync::Arc;
 use custodyd_hsm::{AccountId, RealmName};
 use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry, release};
 
-pub use self::apps::{App, Apps};
+pub use self::apps::{App, Apps, Changes, Served};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::error::Refused;
+pub use self::operators::{TrailEvent, TrailPage};
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
