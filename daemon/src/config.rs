@@ -83,6 +83,8 @@ pub struct Development {
 pub struct Operator {
     /// Always a loopback address: this listener asks for no credential.
     pub listen: SocketAddr,
+    /// A Unix socket for what an operator does to a daemon that runs.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[token]`: the PKCS#11 token that holds the realm's keys.

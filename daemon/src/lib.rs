@@ -5,8 +5,9 @@
 //! believed) -> `store` (untrusted rows), with `factors` and the crates `custodyd_hsm` and
 //! `custodyd_policies` beside `service`. `delivery` takes what `service` has to say to people
 //! and sends it by mail or to a gateway for text messages, later and without an answer.
-//! `startup` alone wires them together; `cli` calls
-//! `startup`. No module calls one above it.
+//! `startup` alone wires them together, with `reload`
+//! and `watch` for what goes on while it serves; `cli` calls `startup`, or the socket of a daemon
+//! that runs. No module calls one above it.
 
 pub mod account;
 pub mod api;
@@ -22,7 +23,9 @@ pub mod hardening;
 pub mod http;
 pub mod ledger;
 pub mod private_file;
+mod reload;
 pub mod service;
 pub mod startup;
 pub mod store;
 pub mod telemetry;
+mod watch;

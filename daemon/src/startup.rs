@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch as watch_for_stop};
 
 use crate::backend;
 use crate::clock::Clock;
@@ -23,11 +24,13 @@ use crate::factors::pin_argon2::PinHasher;
 use crate::factors::token::EpochKeys;
 use crate::http::server::{self, Limits};
 use crate::http::state::Context;
-use crate::http::{operator, router, tls};
+use crate::http::tls::Tls;
+use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
+use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
-use crate::telemetry;
+use crate::{telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -258,17 +261,23 @@ impl Realm {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads.
 ///
 /// # Errors
 /// Every reason not to start, and a committer that stopped.
 pub async fn serve(config: &Config) -> Result<(), StartError> {
     let metrics = telemetry::install_metrics()?;
     let upkeep = tokio::spawn(telemetry::upkeep(metrics.clone()));
-    let tls = tls::server_config(&config.listen.certificate, &config.listen.private_key)?;
+    let tls = Tls::new(tls::server_config(
+        &config.listen.certificate,
+        &config.listen.private_key,
+    )?);
     let mut realm = open(config).await?;
+    watch::measure_token(&realm.pool);
+    let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
+    let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch_for_stop::channel(false);
     let limits = Limits::new(config.listen.max_connections, config.listen.drain);
     let mut serving = tokio::task::JoinSet::new();
     let listen = |address: std::net::SocketAddr, tls, router| {
@@ -305,8 +314,17 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         .await?,
     );
     tracing::info!(address = %config.operator.listen, "serving operators");
+    if let Some(path) = &config.operator.socket {
+        let socket =
+            operator_socket::bind(path).map_err(system(format!("listen on {}", path.display())))?;
+        let actions = operator_socket::router(operator_socket::Actions {
+            service: Arc::clone(&realm.service),
+            reload: reload_action(&reloader),
+        });
+        serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
+    }
 
-    let outcome = until_told_to_stop(&mut realm.committer).await;
+    let outcome = until_told_to_stop(&mut realm.committer, &reloader).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     while let Some(drained) = serving.join_next().await {
@@ -316,11 +334,30 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
             tracing::warn!(connections = drained.cut, "cut after the drain time");
         }
     }
+    if let Some(path) = &config.operator.socket {
+        let _ = std::fs::remove_file(path);
+    }
     upkeep.abort();
+    // The committer ends when the last handle to the service is gone; these hold one each.
+    watching.abort();
+    let _ = watching.await;
+    drop(reloader);
     if outcome.is_ok() {
         realm.close().await;
     }
     outcome
+}
+
+fn reload_action(reloader: &Arc<Reloader>) -> Arc<operator_socket::Reload> {
+    let reloader = Arc::clone(reloader);
+    Arc::new(move || {
+        let reloader = Arc::clone(&reloader);
+        async move {
+            let done = reloader.reload().await.map_err(|error| error.to_string())?;
+            serde_json::to_value(done).map_err(|error| error.to_string())
+        }
+        .boxed()
+    })
 }
 
 fn store_check(store: Arc<dyn Store>) -> operator::Check {
@@ -332,14 +369,20 @@ fn store_check(store: Arc<dyn Store>) -> operator::Check {
 
 async fn until_told_to_stop(
     committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
+    reloader: &Arc<Reloader>,
 ) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        // It ends only when the database's state is not known any more, or by a defect.
-        _ = committer => Err(StartError::CommitterStopped),
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            // It ends only when the database's state is not known any more, or by a defect.
+            _ = &mut *committer => return Err(StartError::CommitterStopped),
+            // It has told the log how that went.
+            _ = hangup.recv() => drop(reloader.reload().await),
+        }
     }
 }
 

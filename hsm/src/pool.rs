@@ -11,7 +11,7 @@ mod worker;
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -84,7 +84,11 @@ struct Shared {
     last_error: Mutex<Option<String>>,
     workers: Vec<Worker>,
     abandoned: AtomicU64,
+    observer: OnceLock<Observer>,
 }
+
+/// Told the name of each call that ran and how long it had the token.
+type Observer = Box<dyn Fn(&'static str, Duration) + Send + Sync>;
 
 impl Pool {
     /// Opens the token once per thread and starts the threads.
@@ -105,6 +109,7 @@ impl Pool {
             last_error: Mutex::new(None),
             workers: custodies.iter().map(|_| Worker::default()).collect(),
             abandoned: AtomicU64::new(0),
+            observer: OnceLock::new(),
         });
         let pool = Self(Arc::new(Inner {
             shared: Arc::clone(&shared),
@@ -187,6 +192,12 @@ impl Pool {
         let error = Error::Deadline { operation };
         *locked(&self.0.shared.last_error) = Some(error.to_string());
         Err(error)
+    }
+
+    /// Has every call measured from now on. Only the first observer is kept; it runs on the
+    /// worker between two calls, so it must be quick.
+    pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
+        let _ = self.0.shared.observer.set(Box::new(observer));
     }
 
     /// The state for readiness checks and metrics.

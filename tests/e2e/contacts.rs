@@ -52,7 +52,12 @@ pub(crate) async fn confirm(
 }
 
 /// Names an address and proves it, and returns its identifier.
-pub(crate) async fn add(device: &mut Device, mail: &MailServer, what: &str, address: &str) -> String {
+pub(crate) async fn add(
+    device: &mut Device,
+    mail: &MailServer,
+    what: &str,
+    address: &str,
+) -> String {
     let before = mail.received().iter().filter(|m| m.to == address).count();
     let id = claim(device, what, address).await;
     let mails = mails(mail, address, before + 1).await;

@@ -122,6 +122,7 @@ private_key = "private-key.pem"
 drain = "1s"
 [operator]
 listen = "127.0.0.1:{operator}"
+socket = "operator.sock"
 [token]
 module = "{}"
 label = "{}"
@@ -227,6 +228,17 @@ directory = "policies"
         child.wait().unwrap().success()
     }
 
+    /// Sends the daemon a signal and goes on.
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// The daemon's certificate, key and policies are read again; returns what was said.
+    pub fn reload(&self) -> std::process::Output {
+        self.command("reload").output().unwrap()
+    }
+
     pub async fn restart(&mut self) {
         assert!(self.stop(), "{}", self.log());
         self.launch().await;
@@ -278,7 +290,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// An authority, and a certificate for localhost; returns the authority's PEM.
-pub(crate) fn certificates(dir: &Path) -> String {
+pub fn certificates(dir: &Path) -> String {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     // Two names: with one, openssl takes the server's certificate for a self-signed one.

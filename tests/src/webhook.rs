@@ -67,7 +67,13 @@ impl Webhook {
         };
         let router = Router::new().route("/send", axum::routing::post(take));
         let limits = Limits::new(16, Duration::ZERO);
-        tokio::spawn(server::serve(listener, Some(tls), router, limits, stopping));
+        tokio::spawn(server::serve(
+            listener,
+            Some(tls::Tls::new(tls)),
+            router,
+            limits,
+            stopping,
+        ));
         Self {
             dir,
             url,

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod metrics;
+
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {

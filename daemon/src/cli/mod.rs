@@ -7,7 +7,9 @@
 //! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
 
 mod doctor;
+mod live;
 pub mod output;
+mod socket;
 mod token;
 
 use std::error::Error;
@@ -47,6 +49,11 @@ enum Command {
     /// Look at the token
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Have the running daemon read certificate, key and policies again
+    Reload,
+    /// Look at an account of the running daemon
+    #[command(subcommand)]
+    Account(live::AccountCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
 }
@@ -66,7 +73,7 @@ pub fn run() -> ExitCode {
     // Whatever this process creates is for its own user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let output = Output::new(arguments.json);
-    match arguments.command {
+    match &arguments.command {
         Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
         Command::Token(TokenCommand::Check) => {
             with_config(&output, "token check", &arguments, |config| {
@@ -76,6 +83,12 @@ pub fn run() -> ExitCode {
         Command::Init => with_config(&output, "init", &arguments, |config| {
             let done = log_quietly(&config).and_then(|()| block_on(startup::init(&config)));
             report(&output, "init", done)
+        }),
+        Command::Reload => with_config(&output, "reload", &arguments, |config| {
+            live::reload(&output, &config)
+        }),
+        Command::Account(command) => with_config(&output, "account", &arguments, |config| {
+            live::account(&output, &config, command)
         }),
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)

@@ -140,6 +140,18 @@ impl Output {
         }
     }
 
+    /// Prints what a command found or did: the lines for people, the value for machines.
+    pub fn done(&self, command: &str, value: &Value, lines: &[String]) -> ExitCode {
+        if self.json {
+            print(&json!({ "command": command, "ok": true, "result": value }).to_string());
+        } else {
+            for line in lines {
+                print(&visible(line));
+            }
+        }
+        ExitCode::SUCCESS
+    }
+
     /// Prints why a command did not do its work.
     pub fn failure(&self, command: &str, message: &str) -> ExitCode {
         if self.json {

@@ -38,7 +38,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let mut top = doc.top()?;
     let realm = realm(doc, &mut top);
     let listen = listen(doc, &mut top, base);
-    let operator = operator(doc, &mut top, listen.as_ref());
+    let operator = operator(doc, &mut top, listen.as_ref(), base);
     let token = token(doc, &mut top, base);
     let store = store(doc, &mut top, base);
     let policies = policies(doc, &mut top, base);
@@ -149,7 +149,12 @@ fn development<'i>(doc: &mut Document<'i>, mut table: Table<'i>) -> Option<Devel
     })
 }
 
-fn operator<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, listen: Option<&Listen>) -> Operator {
+fn operator<'i>(
+    doc: &mut Document<'i>,
+    top: &mut Table<'i>,
+    listen: Option<&Listen>,
+    base: &Path,
+) -> Operator {
     let mut table = doc.table(top, "operator");
     let at = table.at();
     let address = doc
@@ -158,6 +163,7 @@ fn operator<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, listen: Option<&Lis
             value: DEFAULT_OPERATOR,
             at,
         });
+    let socket = doc.optional(&mut table, "socket", |value| socket_path(value, base));
     doc.finish(table);
     let development = listen.and_then(|listen| listen.development.as_ref());
     // Port 0 asks the kernel for a free one, so two of them never collide.
@@ -175,6 +181,7 @@ fn operator<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, listen: Option<&Lis
     }
     Operator {
         listen: address.value,
+        socket: socket.map(|placed| placed.value),
     }
 }
 
@@ -340,6 +347,18 @@ pub(super) fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> 
         return Err(expected("a path", value));
     }
     Ok(base.join(text))
+}
+
+/// The kernel has 108 bytes for the path of a socket, the last one a zero.
+fn socket_path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+    let path = path(value, base)?;
+    if path.as_os_str().len() > 107 {
+        return Err(expected(
+            "a path of at most 107 bytes, the folder of this file counted",
+            value,
+        ));
+    }
+    Ok(path)
 }
 
 fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {

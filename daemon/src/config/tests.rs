@@ -70,6 +70,7 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
             "",
         )
         .replace("outbox = \"outbox.jsonl\"\n", "")
+        .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
         .replace(&uncommented(EMAIL), "")
         .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());

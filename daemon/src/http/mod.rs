@@ -3,13 +3,15 @@
 //! `server`, `connection` and `tls` carry connections; `router` is the route table and what
 //! every request passes through; `request` proves who asks; `routes` has a file for each kind
 //! of resource; `problem` gives refusals their form; `strangers` is what callers without a session
-//! pass through; `operator` is the listener for operators.
+//! pass through; `operator` is the listener for
+//! operators' monitoring, `operator_socket` the one for their actions.
 
 pub mod certificate;
 pub mod connection;
 mod describe;
 pub(crate) mod extract;
 pub mod operator;
+pub mod operator_socket;
 pub mod problem;
 pub mod request;
 pub mod router;

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, ConnectionLimits};
+use super::tls::Tls;
 
 /// After an accept failed for want of a resource. Long enough not to spin, short enough
 /// that nobody notices once descriptors are free again.
@@ -68,12 +68,11 @@ pub struct Drained {
 /// listener is on a loopback address.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Tls>>,
     router: Router,
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
 ) -> Drained {
-    let tls = tls.map(TlsAcceptor::from);
     let permits = Arc::new(Semaphore::new(
         limits.max_connections.min(Semaphore::MAX_PERMITS),
     ));
@@ -91,7 +90,7 @@ pub async fn serve(
         let task = Accepted {
             stream,
             peer,
-            tls: tls.clone(),
+            tls: tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())),
             router: router.clone(),
             limits,
             shutdown: shutdown.clone(),
@@ -141,7 +140,7 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn drain(mut tasks: JoinSet<()>, bound: Duration) -> Drained {
+pub(super) async fn drain(mut tasks: JoinSet<()>, bound: Duration) -> Drained {
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(bound, all).await.is_ok() {
         return Drained { cut: 0 };

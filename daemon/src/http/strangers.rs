@@ -22,8 +22,11 @@ use crate::service::{Asking, Standing};
 /// What a path of a route without a session is about.
 struct Open<'a> {
     app: Option<&'a str>,
-    /// Whether an account or an alias may be named: all but making an account.
+    /// Whether an account or an alias may be named: all but making an account, and what an
+    /// app's backend asks with its own credential.
     names_accounts: bool,
+    /// Whether people ask here, each from an address of their own; a backend has one for all.
+    by_people: bool,
 }
 
 /// `None` for the routes with a session: their token says who asks, and it is opened before
@@ -34,6 +37,7 @@ fn open(path: &str) -> Option<Open<'_>> {
             return Some(Open {
                 app: None,
                 names_accounts: false,
+                by_people: true,
             });
         }
         Some(below) => below.strip_prefix("apps/")?,
@@ -41,7 +45,8 @@ fn open(path: &str) -> Option<Open<'_>> {
     let (app, rest) = below.split_once('/').unwrap_or((below, ""));
     Some(Open {
         app: Some(app),
-        names_accounts: rest != "accounts",
+        names_accounts: rest != "accounts" && !rest.starts_with("bindings/"),
+        by_people: !rest.starts_with("bindings/"),
     })
 }
 
@@ -61,9 +66,10 @@ pub(super) async fn admit(
     if let Some(open) = open(request.uri().path()) {
         let service = &context.service;
         let app = open.app.and_then(|name| service.apps().get(name).ok());
+        let address = address(&request).filter(|_| open.by_people);
         let admitted = service
             .strangers
-            .admit(address(&request), app.as_ref().map(|app| &app.id));
+            .admit(address, app.as_ref().map(|app| &app.id));
         if let Err(refused) = admitted {
             return Problem::from(refused).into_response();
         }
@@ -109,6 +115,11 @@ mod tests {
             seen("/v1/apps/notes/accounts"),
             Some((Some("notes"), false))
         );
+        assert_eq!(
+            seen("/v1/apps/notes/bindings/x"),
+            Some((Some("notes"), false))
+        );
+        assert!(open("/v1/apps/notes/bindings/x").is_some_and(|open| !open.by_people));
         assert_eq!(seen("/v1/account/pin"), None);
         assert_eq!(seen("/.well-known/jwks.json"), Some((None, false)));
         assert_eq!(seen("/nothing"), Some((None, false)));

@@ -1,13 +1,13 @@
 //! The TLS configuration of the public listener (RFC 8446, and the hybrid key exchange of
 //! draft-ietf-tls-ecdhe-mlkem).
 //!
-//! Called by start-up and by `doctor`. TLS 1.3 only: every client that can make a DPoP
+//! Called by start-up, by a reload and by `doctor`. TLS 1.3 only: every client that can make a DPoP
 //! proof with WebCrypto has it, and nothing older needs to be defended. Early data stays
 //! off, because it could be replayed. The private key is read under the same rules as the
 //! token PIN and never appears in an error.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -39,6 +39,27 @@ pub enum TlsError {
     Mismatch { key: PathBuf, certificate: PathBuf },
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
+}
+
+/// The configuration that the next connection gets. A connection that stands keeps its own.
+#[derive(Debug)]
+pub struct Tls(RwLock<Arc<ServerConfig>>);
+
+impl Tls {
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(config)))
+    }
+
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// No ticket of the replaced certificate is resumed: a new configuration has keys of its own.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
 }
 
 /// Everything the listener needs, checked: the files are readable and belong together.

@@ -154,6 +154,12 @@ impl Ledger {
         self.clock.now()
     }
 
+    /// Changes that wait for the committer, for metrics.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.changes.max_capacity() - self.changes.capacity()
+    }
+
     #[must_use]
     pub fn realm(&self) -> &RealmName {
         self.reader.realm()

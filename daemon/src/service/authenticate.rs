@@ -16,6 +16,7 @@ use custodyd_policies::{Factor, UnknownDevice, unknown_device};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::guess::{self, Guess};
+use super::named::Named;
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
 use crate::account::Account;
@@ -298,21 +299,13 @@ impl Service {
         Ok(true)
     }
 
-    /// The account, if it exists. An unknown or erased one costs the same visits to the token;
-    /// what else differs is hidden by the deadline, to which all but bound devices are held.
+    /// The account by its identifier, for a caller who may be anybody.
     pub(super) async fn known(
         &self,
         device: &Device,
         account: AccountId,
     ) -> Result<Loaded, Refused> {
-        let loaded = self.ledger.look_up(&device.app.id, account).await?;
-        let bound = |loaded: &Loaded| loaded.account.device(&device.key.thumbprint).is_some();
-        if loaded.as_ref().is_some_and(bound) {
-            standing::bound();
-        } else {
-            self.strangers.meet()?;
-        }
-        loaded.ok_or(Refused::AuthenticationFailed)
+        self.named(device, &Named::Account(account)).await
     }
 
     pub(super) async fn pepper(

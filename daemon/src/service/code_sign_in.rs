@@ -18,7 +18,7 @@ use super::authenticate::{Opened, open_session};
 use super::guess::{self, Charged, Guess};
 use super::named::Named;
 use super::sessions::Proven;
-use super::{Caller, Device, Refused, Service, devices, held, secrets};
+use super::{Caller, Device, Refused, Service, counted, devices, held, secrets};
 use crate::account::Account;
 use crate::api::{CodeSession, PinAfterCode, SessionStarted};
 use crate::delivery::Notice;
@@ -241,7 +241,7 @@ impl Service {
         found
             .filter(|_| gets != UnknownDevice::Refused)
             .ok_or_else(|| {
-                guess::count_wrong(device, Guess::Code);
+                counted::wrong(Factor::DeliveredCode);
                 Refused::AuthenticationFailed
             })
     }

@@ -17,7 +17,7 @@ use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::Guess;
-use super::{Device, Refused, Service, sessions};
+use super::{Device, Refused, Service, counted, sessions};
 use crate::account::Account;
 use crate::ledger::{Journal, Loaded, NewEvent};
 
@@ -179,25 +179,22 @@ impl Service {
         loaded: Loaded,
         charged: Charged,
     ) -> Refused {
-        count_wrong(device, charged.guess);
+        counted::wrong(charged.guess.factor());
         let rounds = charged.guess.rounds(&device.app.policy);
         let recorded = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 let standing = charged.fail(&rounds, account, moment.now, journal)?;
-                Ok(charged.wrong(&standing))
+                Ok((charged.guess.factor(), standing, charged.wrong(&standing)))
             })
             .await;
         match recorded {
-            Ok((refused, _)) => refused,
+            Ok(((factor, standing, refused), _)) => {
+                counted::stands(factor, &standing);
+                refused
+            }
             // The charge stands in any case: an unrecorded outcome counts as a failure.
             Err(refused) => refused,
         }
     }
-}
-
-pub(super) fn count_wrong(device: &Device, guess: Guess) {
-    metrics::counter!("custodyd_guess_wrong_total", "app" => device.app.id.to_string(),
-        "factor" => guess.factor().name())
-    .increment(1);
 }

@@ -6,7 +6,7 @@
 
 use custodyd_hsm::AccountId;
 
-use super::{App, Device, Refused, Service};
+use super::{App, Device, Refused, Service, standing};
 use crate::account::AliasName;
 use crate::delivery::Address;
 use crate::ledger::{LedgerError, Loaded};
@@ -62,10 +62,17 @@ impl Service {
         }
     }
 
-    /// The account; for an unknown one the refusal that every stranger gets, at the same cost.
+    /// The account; for an unknown or erased one the refusal that every stranger gets. That costs
+    /// the same visits to the token; what else differs is hidden by the deadline, to which all
+    /// but bound devices are held from here on.
     pub(super) async fn named(&self, device: &Device, named: &Named) -> Result<Loaded, Refused> {
-        self.find(&device.app, named)
-            .await?
-            .ok_or(Refused::AuthenticationFailed)
+        let found = self.find(&device.app, named).await?;
+        let bound = |loaded: &Loaded| loaded.account.device(&device.key.thumbprint).is_some();
+        if found.as_ref().is_some_and(bound) {
+            standing::bound();
+        } else {
+            self.strangers.meet()?;
+        }
+        found.ok_or(Refused::AuthenticationFailed)
     }
 }

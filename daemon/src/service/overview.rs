@@ -94,7 +94,7 @@ pub(super) fn cursor(place: Place) -> String {
     format!("{}.{}", place.number, place.index)
 }
 
-fn parse_place(text: &str) -> Result<Place, Refused> {
+pub(super) fn parse_place(text: &str) -> Result<Place, Refused> {
     let (number, index) = text.split_once('.').ok_or_else(bad_cursor)?;
     Ok(Place {
         number: number.parse().map_err(|_| bad_cursor())?,
@@ -102,7 +102,7 @@ fn parse_place(text: &str) -> Result<Place, Refused> {
     })
 }
 
-fn bad_cursor() -> Refused {
+pub(super) fn bad_cursor() -> Refused {
     Refused::Malformed(
         "`from` is not a cursor of this account; use `next` of the page before".into(),
     )

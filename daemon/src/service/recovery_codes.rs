@@ -15,7 +15,7 @@ use custodyd_policies::Factor;
 
 use super::authenticate::{Opened, open_session};
 use super::guess::{self, Charged, Guess};
-use super::{Caller, Device, Refused, Service, devices, secrets, sessions};
+use super::{Caller, Device, Refused, Service, counted, devices, secrets, sessions};
 use crate::account::{Account, BoundRecoveryCodes};
 use crate::api::{Bound, RecoveryCodeSession, SessionStarted, SessionToken, SetRecoveryCodes};
 use crate::bytes::SharedSecret;
@@ -138,7 +138,7 @@ impl Service {
         } else if set.codes.find(request.code.expose()).is_some() {
             (None, loaded)
         } else {
-            guess::count_wrong(&device, Guess::RecoveryCode);
+            counted::wrong(Factor::RecoveryCode);
             return Err(Refused::AuthenticationFailed);
         };
 

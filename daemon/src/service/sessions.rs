@@ -10,7 +10,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::EpochUse;
 use custodyd_policies::{Factor, Timestamp, expiry};
 
-use super::{App, Apps, Caller, Device, Refused, Service, code_sign_in};
+use super::{App, Apps, Caller, Device, Refused, Service, code_sign_in, counted};
 use crate::account::{Account, RemovedDevice, Spent};
 use crate::api::{SessionStarted, SessionToken};
 use crate::bytes::Bytes;
@@ -303,6 +303,7 @@ impl Service {
         loaded: &Loaded,
         secrets: std::collections::BTreeMap<String, crate::api::Secret>,
     ) -> Result<SessionStarted, Refused> {
+        counted::right(session.factor);
         Ok(SessionStarted {
             account: session.account,
             device_id: device.key.thumbprint.clone(),

@@ -57,7 +57,12 @@ fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job) -> Option
         inner: custody.as_mut(),
         counters: &shared.counters,
     };
-    match job.run(Ok(&mut counted)) {
+    let began = Instant::now();
+    let ran = job.run(Ok(&mut counted));
+    if let Some(observer) = shared.observer.get() {
+        observer(operation, began.elapsed());
+    }
+    match ran {
         Ran::Well => *locked(&shared.last_error) = None,
         Ran::Refused => {}
         Ran::Sick(reason) => *locked(&shared.last_error) = Some(reason),

@@ -55,13 +55,7 @@ pub(in crate::http) async fn webauthn(
         Some(authority.split(':').next().unwrap_or(authority))
     });
     let id = host.unwrap_or_default().to_ascii_lowercase();
-    let origins: Vec<String> = context
-        .service
-        .apps()
-        .origins_of(&id)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let origins = context.service.apps().origins_of(&id);
     if origins.is_empty() {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,

@@ -6,7 +6,7 @@ use axum::routing::get;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -37,7 +37,7 @@ async fn start(tls: Option<Arc<ServerConfig>>, router: Router, limits: Limits) -
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, shutdown) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, tls, router, limits, shutdown));
+    let task = tokio::spawn(serve(listener, tls.map(Tls::new), router, limits, shutdown));
     Server {
         address,
         stop,

@@ -1,0 +1,104 @@
+//! Commands for a daemon that runs: reload, and looking at an account's trail.
+//!
+//! Called by the command line's table. Everything is done by the daemon, over its operator's
+//! socket; this puts the answers into sentences.
+
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use custodyd_hsm::{AccountId, AppId};
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::socket::ask;
+use crate::config::Config;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountCommand {
+    /// Show what happened to an account and when, newest first; never names, details or addresses
+    Trail(Which),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The app of the account
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| AppId::parse(text).map_err(|error| error.to_string()))]
+    app: AppId,
+    /// The account's identifier, as its owner sees it
+    #[arg(long, value_name = "ID", value_parser = |text: &str| AccountId::parse(text).map_err(|error| error.to_string()))]
+    account: AccountId,
+}
+
+/// Reads certificate, key and policies again.
+pub(super) fn reload(output: &Output, config: &Config) -> ExitCode {
+    let answer = match ask(config, "POST", "/reload") {
+        Ok(answer) => answer,
+        Err(error) => return output.failure("reload", &error),
+    };
+    let mut lines = vec!["the certificate and the policies were read again".to_owned()];
+    for change in ["added", "changed", "retired"] {
+        let apps = answer.pointer(&format!("/apps/{change}"));
+        for app in apps.and_then(Value::as_array).into_iter().flatten() {
+            lines.push(format!("{change} app {}", app.as_str().unwrap_or("?")));
+        }
+    }
+    output.done("reload", &answer, &lines)
+}
+
+pub(super) fn account(output: &Output, config: &Config, command: &AccountCommand) -> ExitCode {
+    match command {
+        AccountCommand::Trail(which) => trail(output, config, which),
+    }
+}
+
+fn trail(output: &Output, config: &Config, which: &Which) -> ExitCode {
+    let base = format!("/accounts/{}/{}/trail", which.app, which.account);
+    let mut events = Vec::new();
+    let mut from: Option<String> = None;
+    loop {
+        let path = match &from {
+            Some(from) => format!("{base}?from={from}"),
+            None => base.clone(),
+        };
+        let mut page = match ask(config, "GET", &path) {
+            Ok(page) => page,
+            Err(error) => return output.failure("account trail", &error),
+        };
+        if let Some(found) = page.get_mut("events").and_then(Value::as_array_mut) {
+            events.append(found);
+        }
+        from = page
+            .get("next")
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        if from.is_none() {
+            break;
+        }
+    }
+    let lines: Vec<String> = events.iter().map(line).collect();
+    output.done("account trail", &json!({ "events": events }), &lines)
+}
+
+fn line(event: &Value) -> String {
+    let number = event.get("number").and_then(Value::as_u64).unwrap_or(0);
+    let at = event.get("at").and_then(Value::as_u64).unwrap_or(0);
+    let at = UNIX_EPOCH
+        .checked_add(Duration::from_secs(at))
+        .map_or_else(String::new, |at| {
+            humantime::format_rfc3339_seconds(at).to_string()
+        });
+    let kind = event.get("kind").and_then(Value::as_str).unwrap_or("?");
+    format!("{number:>6}  {at}  {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_line() {
+        let event = json!({"number": 3, "at": 1_700_000_000, "kind": "pin-set"});
+        assert_eq!(line(&event), "     3  2023-11-14T22:13:20Z  pin-set");
+    }
+}
