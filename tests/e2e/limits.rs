@@ -226,11 +226,12 @@ async fn in_slow_mode_one_address_may_try_less() {
     owner.try_pin("830517", &[]).await.expect(201);
 }
 
-/// Nobody leaves a row without an account of their own. 20,000 here, in less than a minute of
-/// the gate; the bound is the same for any number, since no path of a stranger commits.
+/// Nobody leaves a row without an account of their own. 5,000 here, because a debug build on a
+/// busy machine takes two minutes for 20,000; it holds for any number, since no path of a
+/// stranger commits.
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_requests_of_strangers_leave_no_row() {
-    const REQUESTS: usize = 20_000;
+async fn thousands_of_requests_of_strangers_leave_no_row() {
+    const REQUESTS: usize = 5_000;
     const AT_ONCE: usize = 64;
     let app = TestApp::with(limits(&["stranger_deadline = \"0s\""])).await;
     let owner = with_pin(&app).await;
