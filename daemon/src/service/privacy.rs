@@ -13,6 +13,7 @@ use custodyd_policies::{DEVICE_WORTH, Factor, Timestamp, release};
 use super::{App, Caller, Refused, Service, held, secrets, sessions};
 use crate::account::Account;
 use crate::api::{AliasView, Export, RemovedDeviceView};
+use crate::delivery::Notice;
 use crate::ledger::{EventKind, Loaded, NewEvent};
 
 /// The version of the document's shape.
@@ -85,7 +86,7 @@ impl Service {
                 caller.step_up(account, strongest, moment.now)
             })
             .await?;
-        after_erasure(&last);
+        self.after_erasure(&last);
         Ok(())
     }
 
@@ -98,15 +99,16 @@ impl Service {
         let loaded = self.ledger.load(app, account).await?;
         let loaded = loaded.ok_or(Refused::NotFound("account"))?;
         let last = self.ledger.erase::<Refused>(loaded, |_, _| Ok(())).await?;
-        after_erasure(&last);
+        self.after_erasure(&last);
         Ok(())
     }
-}
 
-/// The account as it was last: a notice to its contacts is to be sent from here.
-fn after_erasure(last: &Loaded) {
-    let app = last.account.app.to_string();
-    metrics::counter!("custodyd_accounts_erased_total", "app" => app).increment(1);
+    /// `last` is the account as it was last: its contacts are nowhere else any more.
+    fn after_erasure(&self, last: &Loaded) {
+        let app = last.account.app.to_string();
+        metrics::counter!("custodyd_accounts_erased_total", "app" => app).increment(1);
+        self.tell(&last.account, Notice::AccountErased);
+    }
 }
 
 /// The strongest factor that the account can use now; without any, it is worth a device.
