@@ -5,7 +5,7 @@ use custodyd_tests::{Device, MailServer, Setup, TestApp};
 use serde_json::{Value, json};
 
 /// A daemon that sends its mail to a server of this test's own.
-pub async fn with_mail(policy: &str) -> (TestApp, MailServer) {
+pub(crate) async fn with_mail(policy: &str) -> (TestApp, MailServer) {
     let mail = MailServer::start();
     let setup = Setup {
         config: mail.config(),
@@ -15,7 +15,7 @@ pub async fn with_mail(policy: &str) -> (TestApp, MailServer) {
 }
 
 /// The mails to an address, once there are `count` of them.
-pub async fn mails(mail: &MailServer, to: &str, count: usize) -> Vec<Mail> {
+pub(crate) async fn mails(mail: &MailServer, to: &str, count: usize) -> Vec<Mail> {
     let mut all = 0;
     loop {
         let received = mail.wait_for(all).await;
@@ -28,18 +28,18 @@ pub async fn mails(mail: &MailServer, to: &str, count: usize) -> Vec<Mail> {
 }
 
 /// The code in a mail: its first line.
-pub fn code_in(mail: &Mail) -> String {
+pub(crate) fn code_in(mail: &Mail) -> String {
     mail.body.lines().next().unwrap().trim().to_owned()
 }
 
-pub async fn claim(device: &mut Device, what: &str, address: &str) -> String {
+pub(crate) async fn claim(device: &mut Device, what: &str, address: &str) -> String {
     let path = format!("/v1/account/{what}");
     let body = json!({"email": address});
     let answer = device.call("PUT", &path, Some(body)).await.expect(202);
     answer.body["id"].as_str().unwrap().to_owned()
 }
 
-pub async fn confirm(
+pub(crate) async fn confirm(
     device: &mut Device,
     what: &str,
     id: &str,
@@ -52,7 +52,12 @@ pub async fn confirm(
 }
 
 /// Names an address and proves it, and returns its identifier.
-pub async fn add(device: &mut Device, mail: &MailServer, what: &str, address: &str) -> String {
+pub(crate) async fn add(
+    device: &mut Device,
+    mail: &MailServer,
+    what: &str,
+    address: &str,
+) -> String {
     let before = mail.received().iter().filter(|m| m.to == address).count();
     let id = claim(device, what, address).await;
     let mails = mails(mail, address, before + 1).await;
