@@ -244,7 +244,7 @@ async fn a_set_is_ten_different_codes_of_the_right_length() {
     owner.enrol().await;
     let good = recovery_codes();
     let mut repeated = good.clone();
-    repeated[9] = repeated[0].clone();
+    repeated[9].clone_from(&good[0]);
     let mut short = good.clone();
     short[4] = "AAAA".to_owned();
     let mut many = good.clone();
@@ -282,7 +282,7 @@ async fn the_receipt_names_the_set_and_spending_a_code_does_not_change_it() {
 
 #[tokio::test]
 async fn a_policy_may_forbid_them() {
-    let app = app("[recovery_codes]\nallowed = false\n[recover]\nby = [\"pin\"]").await;
+    let app = TestApp::with(Setup::notes("[recovery_codes]\nallowed = false\n")).await;
     let mut owner = app.device("notes");
     owner.enrol().await;
     let body = json!({"codes": recovery_codes()});

@@ -171,13 +171,13 @@ async fn a_forgotten_pin_is_replaced_by_a_weaker_factor_where_the_policy_says_so
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
     owner.try_pin("830518", &[]).await.refused("401 pin-wrong");
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     owner.set_pin("294061").await.expect(200);
     owner.try_pin("294061", &[]).await.expect(201);
     let events = owner.events().await;
     assert!(events.contains(&"recover-used".to_owned()), "{events:?}");
     // And nothing else: the PIN is not removed by it.
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     let answer = owner.call("DELETE", "/v1/account/pin", None).await;
     answer.refused("403 step-up-required");
 }
@@ -187,7 +187,7 @@ async fn a_factor_that_the_policy_does_not_list_replaces_nothing() {
     let app = app("[recover]\nby = [\"passkey\"]").await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     owner
         .set_pin("294061")
         .await
@@ -202,7 +202,7 @@ async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
     let mut app = app("[recover]\nby = [\"totp\"]\ndelay = \"3s\"").await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     let asked = owner.set_pin("294061").await;
     asked.refused("409 recovery-waits");
     assert!(asked.header("retry-after").parse::<u64>().unwrap() <= 3);
@@ -226,7 +226,7 @@ async fn any_session_cancels_what_waits() {
     let app = app("[recover]\nby = [\"totp\"]\ndelay = \"2s\"").await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     let thief = owner.token.clone();
     owner.set_pin("294061").await.refused("409 recovery-waits");
     owner.try_device(&[]).await.expect(201);
@@ -246,7 +246,7 @@ async fn whoever_knows_the_pin_does_not_wait_and_ends_what_waits() {
     let app = app("[recover]\nby = [\"totp\"]\ndelay = \"30d\"").await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     owner.set_pin("294061").await.refused("409 recovery-waits");
     owner.try_pin("830517", &[]).await.expect(201);
     owner.set_pin("294061").await.expect(200);
@@ -263,12 +263,12 @@ async fn a_change_waits_for_the_device_that_asked_and_goes_with_it() {
     let bind = json!({"bind_device": {}});
     second.try_passkey(&mut passkey, bind).await.expect(201);
     let mut authenticator = owner.add_totp().await;
-    owner.try_totp(&authenticator.next(), &[]).await.expect(201);
+    owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     owner.set_pin("294061").await.refused("409 recovery-waits");
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Due for the one that asked, not for another.
     second
-        .try_totp(&authenticator.next(), &[])
+        .try_totp(&authenticator.show(), &[])
         .await
         .expect(201);
     second.set_pin("294061").await.refused("409 recovery-waits");

@@ -38,7 +38,7 @@ async fn known_until_the_ledger_a_used_totp_step_comes_back_with_its_old_envelop
     let mut device = owner(&app).await;
     let mut authenticator = device.add_totp().await;
     let (row, members) = row(&app).await;
-    let code = authenticator.next();
+    let code = authenticator.show();
     device.try_totp(&code, &[]).await.expect(201);
     // Without the administrator's help it is used.
     device.try_totp(&code, &[]).await.refused("401 totp-wrong");
@@ -67,7 +67,7 @@ async fn known_until_the_ledger_totp_attempts_come_back_with_their_old_envelope(
         .try_totp(&authenticator.wrong(), &[])
         .await
         .refused("401 totp-wrong");
-    let code = authenticator.next();
+    let code = authenticator.show();
     device
         .try_totp(&code, &[])
         .await

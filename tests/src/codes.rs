@@ -30,7 +30,6 @@ window = 2
 pub struct Authenticator {
     secret: Vec<u8>,
     digits: u32,
-    period: u64,
     /// The step that was shown last.
     step: u64,
 }
@@ -46,18 +45,17 @@ impl Authenticator {
             found.map_or(default.to_owned(), |(_, value)| value.into_owned())
         };
         assert_eq!(parameter("algorithm", "SHA1"), "SHA1");
-        let period = parameter("period", "30").parse().unwrap();
+        let period: u64 = parameter("period", "30").parse().unwrap();
         Self {
             secret: base32(&parameter("secret", "")),
             digits: parameter("digits", "6").parse().unwrap(),
-            period,
             // One behind, as a slow hand is: so the first code is still good, and three more.
             step: now() / period - 2,
         }
     }
 
     /// The next code, which was not shown before.
-    pub fn next(&mut self) -> String {
+    pub fn show(&mut self) -> String {
         self.step += 1;
         self.code(self.step)
     }
@@ -152,7 +150,7 @@ impl Device {
     /// Enrols an authenticator app and confirms it.
     pub async fn add_totp(&mut self) -> Authenticator {
         let mut authenticator = self.enrol_totp().await;
-        let code = authenticator.next();
+        let code = authenticator.show();
         self.confirm_totp(&code).await.expect(200);
         authenticator
     }

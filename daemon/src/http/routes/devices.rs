@@ -28,7 +28,7 @@ pub(in crate::http) struct DeviceBound {
     responses(
         (status = 201, body = DeviceBound),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "too-many"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "too-many; recovery-waits (due, Retry-After): asked for by a weaker factor"),
     ),
 )]
 pub(in crate::http) async fn bind(
