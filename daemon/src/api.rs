@@ -5,6 +5,7 @@
 
 mod codes;
 mod contacts;
+mod privacy;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use self::contacts::{
     AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
+pub use self::privacy::{AliasView, EraseAccount, Export, RemovedDeviceView};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;

@@ -16,6 +16,7 @@ mod http;
 mod operator;
 mod passkey;
 mod pin;
+mod privacy;
 mod recovery_codes;
 mod secrets;
 mod sessions;

@@ -14,12 +14,15 @@
 //! | forge a generation | `records.generation` | member list, seal | the same |
 //! | delete, empty, disorder a member list | `bucket_members` | strict parsing, presence of the row | the same |
 //! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
+//! | remove, replace or pretend a tombstone | `records`, member entries too | seal bound to kind and generation | the same |
+//! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap | the same |
 //! | insert a session | any table | none is read for one | nothing |
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
 //! | trigger made while we run | schema | its change counter, in every commit | the same |
 //! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
 //! | **known until the ledger**: used TOTP step, spent recovery code | record and member list | none yet | they work again |
+//! | **known until the ledger**: the envelope of an erased account | record and member list | none yet | the account is back |
 //! | **known until the ledger**: old version of everything | the file | none yet | the same |
 
 #![allow(
@@ -31,6 +34,7 @@
 )]
 
 mod codes;
+mod erased;
 mod events;
 mod known;
 mod records;

@@ -22,7 +22,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::routes::{account, accounts, devices, discovery, passkeys, pin, secrets, sessions};
+use super::routes::{
+    account, accounts, devices, discovery, passkeys, pin, privacy, secrets, sessions,
+};
 use super::routes::{contacts, otp, recover, recovery_codes, totp};
 use super::state::Context;
 
@@ -98,6 +100,8 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(recovery_codes::set, recovery_codes::remove))
         .routes(routes!(recovery_codes::sign_in))
         .routes(routes!(recover::cancel))
+        .routes(routes!(privacy::export))
+        .routes(routes!(privacy::erase))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

@@ -20,6 +20,7 @@ mod notices;
 mod overview;
 mod passkeys;
 mod pin;
+mod privacy;
 mod recover;
 mod recovery_codes;
 mod secrets;

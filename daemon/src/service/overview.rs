@@ -84,11 +84,14 @@ impl Service {
         };
         Ok(EventPage {
             events: page.events,
-            next: page
-                .next
-                .map(|place| format!("{}.{}", place.number, place.index)),
+            next: page.next.map(cursor),
         })
     }
+}
+
+/// A place as its owner carries it to the next page.
+pub(super) fn cursor(place: Place) -> String {
+    format!("{}.{}", place.number, place.index)
 }
 
 fn parse_place(text: &str) -> Result<Place, Refused> {

@@ -4,7 +4,7 @@
 //! returns everything it read as `Unverified`, which only the ledger can look into. Whoever
 //! administers the database controls every byte that comes out of here.
 
-mod sqlite;
+pub(crate) mod sqlite;
 
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;

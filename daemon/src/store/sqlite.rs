@@ -5,6 +5,9 @@
 //! code in our transaction), lengths and types are bounded in SQL before a value reaches our
 //! memory, and nothing read here is believed.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod admin;
 mod schema;
 mod write;
 

@@ -9,6 +9,7 @@ pub(super) mod discovery;
 pub(super) mod otp;
 pub(super) mod passkeys;
 pub(super) mod pin;
+pub(super) mod privacy;
 pub(super) mod recover;
 pub(super) mod recovery_codes;
 pub(super) mod secrets;

@@ -1,61 +1,50 @@
 //! An administrator at the rig's database: keeps rows, puts them back, and vouches for them.
 
 use custodyd_hsm::{RecordId, RecordKind, seal};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::rig::Rig;
 use crate::ledger::BUCKET_BITS;
 use crate::ledger::members::{Member, MemberList};
+use crate::store::sqlite::admin::{Admin, Value};
 
 /// A record's row and its entry in the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
-    pub(super) generation: i64,
+    generation: i64,
     pub(super) sealed: Vec<u8>,
     pub(super) member: Member,
 }
 
+fn bucket(id: &RecordId) -> Value<'static> {
+    Value::Number(id.bucket(BUCKET_BITS).into())
+}
+
 impl Rig {
-    async fn connection(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.file());
-        SqliteConnection::connect_with(&options).await.unwrap()
+    async fn admin(&self) -> Admin {
+        Admin::open(&self.file()).await
     }
 
     /// Runs a statement about one record; it must change something.
     pub(super) async fn sql(&self, sql: &str, id: &RecordId) {
-        let done = sqlx::query(AssertSqlSafe(sql))
-            .bind(id.as_bytes().as_slice())
-            .execute(&mut self.connection().await)
-            .await
-            .unwrap();
-        assert_eq!(done.rows_affected(), 1, "{sql}");
+        let values = [Value::Bytes(id.as_bytes())];
+        assert_eq!(self.admin().await.run(sql, &values).await, 1, "{sql}");
     }
 
     pub(super) async fn number(&self, sql: &str) -> i64 {
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap();
-        row.get(0)
+        self.admin().await.number(sql).await
     }
 
     pub(super) async fn list(&self, id: &RecordId) -> MemberList {
-        let row = sqlx::query("SELECT members FROM bucket_members WHERE bucket = ?")
-            .bind(id.bucket(BUCKET_BITS))
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap();
-        MemberList::parse(&row.get::<Vec<u8>, _>(0)).unwrap()
+        let sql = "SELECT bucket, members FROM bucket_members WHERE bucket = ?";
+        let (_, members) = self.admin().await.row(sql, &[bucket(id)]).await;
+        MemberList::parse(&members).unwrap()
     }
 
     pub(super) async fn put_list(&self, id: &RecordId, list: &MemberList) {
-        sqlx::query("UPDATE bucket_members SET members = ? WHERE bucket = ?")
-            .bind(list.encode())
-            .bind(id.bucket(BUCKET_BITS))
-            .execute(&mut self.connection().await)
-            .await
-            .unwrap();
+        let members = list.encode();
+        let sql = "UPDATE bucket_members SET members = ? WHERE bucket = ?";
+        let values = [Value::Bytes(&members), bucket(id)];
+        assert_eq!(self.admin().await.run(sql, &values).await, 1);
     }
 
     /// Takes the record out of its list, and returns the list as it was.
@@ -68,26 +57,25 @@ impl Rig {
     }
 
     pub(super) async fn row(&self, id: &RecordId) -> Kept {
-        let row = sqlx::query("SELECT generation, sealed FROM records WHERE id = ?")
-            .bind(id.as_bytes().as_slice())
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap();
+        let sql = "SELECT generation, sealed FROM records WHERE id = ?";
+        let values = [Value::Bytes(id.as_bytes())];
+        let (generation, sealed) = self.admin().await.row(sql, &values).await;
         Kept {
-            generation: row.get(0),
-            sealed: row.get(1),
+            generation,
+            sealed,
             member: *self.list(id).await.get(id).unwrap(),
         }
     }
 
     pub(super) async fn put_row(&self, id: &RecordId, kept: &Kept) {
-        sqlx::query("INSERT OR REPLACE INTO records (id, generation, sealed) VALUES (?, ?, ?)")
-            .bind(id.as_bytes().as_slice())
-            .bind(kept.generation)
-            .bind(&kept.sealed)
-            .execute(&mut self.connection().await)
-            .await
-            .unwrap();
+        let sql = "INSERT OR REPLACE INTO records (id, generation, sealed) VALUES (?, ?, ?)";
+        let sealed = Value::Bytes(&kept.sealed);
+        let values = [
+            Value::Bytes(id.as_bytes()),
+            Value::Number(kept.generation),
+            sealed,
+        ];
+        self.admin().await.run(sql, &values).await;
     }
 
     /// A member list that says that this record has this content.

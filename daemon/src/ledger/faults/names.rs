@@ -40,8 +40,8 @@ fn claiming(
 pub(super) async fn claim(rig: &Rig, id: AccountId, text: &str) -> Result<(), LedgerError> {
     let loaded = rig.ledger().load(&app(), id).await?.unwrap();
     let alias = rig.ledger().alias(&app(), name(text)).await?;
-    let made = rig.ledger().commit(loaded, claiming(vec![alias])).await?;
-    Ok(made.0)
+    let made = rig.ledger().commit(loaded, claiming(vec![alias])).await;
+    made.map(drop)
 }
 
 async fn release(rig: &Rig, id: AccountId, text: &str) -> Result<bool, LedgerError> {

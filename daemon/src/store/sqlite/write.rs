@@ -261,8 +261,10 @@ mod tests {
         let mut last = batch(2, 1);
         last.entries = vec![(33_000, vec![1])];
         last.bodies = Vec::new();
-        last.removed = batch(0, rows).records[1..]
+        last.removed = batch(0, rows)
+            .records
             .iter()
+            .skip(1)
             .map(|(id, ..)| *id)
             .collect();
         last.erased = (1..33_000).collect();

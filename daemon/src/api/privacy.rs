@@ -1,0 +1,57 @@
+//! The messages by which an owner takes everything out, or has it erased.
+
+use std::collections::BTreeMap;
+
+use custodyd_hsm::AccountId;
+use custodyd_policies::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{AccountView, Secret};
+use crate::ledger::Event;
+
+/// Everything that is held about the owner, in one document.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Export {
+    /// The version of this document's shape.
+    pub format: u8,
+    #[schema(value_type = u64)]
+    pub exported: Timestamp,
+    pub account: AccountView,
+    pub aliases: Vec<AliasView>,
+    /// Devices that were removed: their mark stays until no session of theirs can last any more.
+    pub removed_devices: Vec<RemovedDeviceView>,
+    /// The secrets that the policy releases to this session's factor, with their contents.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Those that it does not: sign in with another factor to export them.
+    pub secrets_withheld: Vec<String>,
+    /// Newest first.
+    pub events: Vec<Event>,
+    /// Where the account has more events: `GET /v1/account/events?from=` continues with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_next: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AliasView {
+    /// Its kind, a colon, and the name in its normal form.
+    pub name: String,
+    #[schema(value_type = u64)]
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RemovedDeviceView {
+    pub device_id: String,
+    /// When the mark goes.
+    #[schema(value_type = u64)]
+    pub expires: Timestamp,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EraseAccount {
+    /// The account's identifier once more: nobody erases by a slip.
+    #[schema(value_type = String, format = "uuid")]
+    pub confirm: AccountId,
+}

@@ -1,0 +1,138 @@
+//! What is held about an owner: all of it in one document, and all of it gone.
+//!
+//! Called by the routes for sessions of the owner. An export hands secrets out by the rules of
+//! every release, with an event for each. An erasure is final, so it asks for a fresh session by
+//! the strongest factor that the account has: a thief of a device, or of a PIN beside a passkey,
+//! must not get that far.
+
+use std::sync::Arc;
+
+use custodyd_hsm::{AccountId, AppId};
+use custodyd_policies::{DEVICE_WORTH, Factor, Timestamp, release};
+
+use super::{App, Caller, Refused, Service, held, secrets, sessions};
+use crate::account::Account;
+use crate::api::{AliasView, Export, RemovedDeviceView};
+use crate::delivery::Notice;
+use crate::ledger::{EventKind, Loaded, NewEvent};
+
+/// The version of the document's shape.
+const FORMAT: u8 = 1;
+/// Events in the document itself; the rest is read page by page.
+const EVENTS: usize = 1000;
+
+impl Service {
+    /// Everything that the envelope and the log hold about the owner. What is left out proves
+    /// factors and says nothing of a person: verifiers, counters, epochs.
+    ///
+    /// # Errors
+    /// `ReadOnly`, and those of a commit.
+    pub async fn export(&self, caller: Caller) -> Result<Export, Refused> {
+        caller.writes()?;
+        let exported = self.now();
+        let fresh = caller.fresh(exported);
+        let (app, session) = (Arc::clone(&caller.app), caller.session.clone());
+        let by = session.factor;
+        let ((secrets, withheld), loaded) = self
+            .ledger
+            .commit::<_, Refused>(caller.loaded.clone(), move |account, _, journal| {
+                sessions::stands(&session, account)?;
+                let names = account.secrets.keys().cloned();
+                let (released, withheld): (Vec<_>, Vec<_>) =
+                    names.partition(|name| release::may_release(&app.policy, name, by, fresh));
+                let releases = secrets::Releases::new(&app, by, fresh, released)?;
+                let device = &session.device_thumbprint;
+                let released = releases.take_from(account, device, journal)?;
+                journal.note(NewEvent::new(EventKind::AccountExported).by(by).on(device));
+                Ok((released, withheld))
+            })
+            .await?;
+        let caller = Caller { loaded, ..caller };
+        let page = self.ledger.events(&caller.loaded, None, EVENTS).await?;
+        let account = caller.account();
+        Ok(Export {
+            format: FORMAT,
+            exported,
+            account: self.account_view(&caller)?,
+            aliases: aliases(account),
+            removed_devices: removed_devices(account),
+            secrets,
+            secrets_withheld: withheld,
+            events: page.events,
+            events_next: page.next.map(super::overview::cursor),
+        })
+    }
+
+    /// Erases the account for good: envelope, aliases and the bodies of its events, in one
+    /// commit. Its sessions end, its identifier is never given again, and to everybody it is as
+    /// if it had never been.
+    ///
+    /// # Errors
+    /// `Malformed` where the confirmation names another account, `StepUp`.
+    pub async fn erase_account(&self, caller: Caller, confirm: AccountId) -> Result<(), Refused> {
+        if confirm != caller.account().id {
+            return Err(Refused::Malformed(
+                "`confirm` is not the identifier of this session's account; nothing was erased"
+                    .into(),
+            ));
+        }
+        let loaded = caller.loaded.clone();
+        let caller = Arc::new(caller);
+        let last = self
+            .ledger
+            .erase::<Refused>(loaded, move |account, moment| {
+                caller.still_stands(account)?;
+                let strongest = strongest(account, &caller.app, moment.now);
+                caller.step_up(account, strongest, moment.now)
+            })
+            .await?;
+        self.after_erasure(&last);
+        Ok(())
+    }
+
+    /// The same for an operator who has made sure who asks: an owner without a usable factor can
+    /// not prove anything here.
+    ///
+    /// # Errors
+    /// `NotFound` for an account that is not there, or not any more.
+    pub async fn erase_as_operator(&self, app: &AppId, account: AccountId) -> Result<(), Refused> {
+        let loaded = self.ledger.load(app, account).await?;
+        let loaded = loaded.ok_or(Refused::NotFound("account"))?;
+        let last = self.ledger.erase::<Refused>(loaded, |_, _| Ok(())).await?;
+        self.after_erasure(&last);
+        Ok(())
+    }
+
+    /// `last` is the account as it was: its contacts are told, once, and forgotten.
+    fn after_erasure(&self, last: &Loaded) {
+        let app = last.account.app.to_string();
+        metrics::counter!("custodyd_accounts_erased_total", "app" => app).increment(1);
+        self.tell(&last.account, Notice::AccountErased);
+    }
+}
+
+/// The strongest factor that the account can use now; without any, it is worth a device.
+fn strongest(account: &Account, app: &App, now: Timestamp) -> Factor {
+    let held = held(account, app, now).into_iter();
+    held.max_by_key(|factor| factor.strength())
+        .unwrap_or(DEVICE_WORTH)
+}
+
+fn aliases(account: &Account) -> Vec<AliasView> {
+    let views = account.aliases.iter().map(|alias| AliasView {
+        name: alias.name.expose().to_owned(),
+        since: alias.since,
+    });
+    views.collect()
+}
+
+fn removed_devices(account: &Account) -> Vec<RemovedDeviceView> {
+    let views = account
+        .removed_devices
+        .iter()
+        .map(|mark| RemovedDeviceView {
+            device_id: mark.thumbprint.clone(),
+            expires: mark.expires,
+        });
+    views.collect()
+}

@@ -1,0 +1,55 @@
+//! For tests: whoever administers the file, beside the store that believes none of it.
+
+use std::path::Path;
+
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite as Db};
+
+/// A value that a statement of an administrator takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'a> {
+    Number(i64),
+    Bytes(&'a [u8]),
+}
+
+#[derive(Debug)]
+pub(crate) struct Admin(SqliteConnection);
+
+impl Admin {
+    pub(crate) async fn open(file: &Path) -> Self {
+        let options = SqliteConnectOptions::new().filename(file);
+        Self(SqliteConnection::connect_with(&options).await.unwrap())
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub(crate) async fn run(&mut self, sql: &str, values: &[Value<'_>]) -> u64 {
+        let done = query(sql, values).execute(&mut self.0).await.unwrap();
+        done.rows_affected()
+    }
+
+    /// The first two columns of a row: a number and bytes.
+    pub(crate) async fn row(&mut self, sql: &str, values: &[Value<'_>]) -> (i64, Vec<u8>) {
+        let row = self.fetch(sql, values).await;
+        (row.get(0), row.get(1))
+    }
+
+    pub(crate) async fn number(&mut self, sql: &str) -> i64 {
+        self.fetch(sql, &[]).await.get(0)
+    }
+
+    async fn fetch(&mut self, sql: &str, values: &[Value<'_>]) -> SqliteRow {
+        query(sql, values).fetch_one(&mut self.0).await.unwrap()
+    }
+}
+
+fn query<'q>(sql: &'q str, values: &[Value<'q>]) -> Query<'q, Db, SqliteArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for value in values {
+        query = match value {
+            Value::Number(number) => query.bind(*number),
+            Value::Bytes(bytes) => query.bind(bytes.to_vec()),
+        };
+    }
+    query
+}
