@@ -352,3 +352,18 @@ async fn no_log_holds_an_address_or_a_code() {
     let log = app.log();
     assert!(!log.is_empty() && !log.contains("ann@") && !log.contains(&code));
 }
+
+#[tokio::test]
+async fn an_erased_account_says_so_once_and_leaves_its_alias_free() {
+    let (app, mail) = with_mail("").await;
+    let mut ann = owner(&app).await;
+    add(&mut ann, &mail, "contact", "ann@example.com").await;
+    let confirm = json!({"confirm": ann.account});
+    ann.call("DELETE", "/v1/account", Some(confirm))
+        .await
+        .expect(204);
+    let told = mails(&mail, "ann@example.com", 2).await;
+    assert!(told[1].body.contains("was erased"), "{}", told[1].body);
+    let mut again = owner(&app).await;
+    add(&mut again, &mail, "alias", "ann@example.com").await;
+}

@@ -396,6 +396,7 @@ async fn a_passkey_opens_the_after_code_budget_again() {
     let mut owner = owner(&app, &mail).await;
     let mut authenticator = SoftAuthenticator::new("notes");
     owner.add_passkey(&mut authenticator).await.expect(201);
+    mails(&mail, ANN, 3).await;
     let mut phone = new_phone(&app);
     phone.account.clone_from(&owner.account);
     let code = fetch(&mut phone, &mail, by_alias()).await;

@@ -1,7 +1,8 @@
 //! Attacks that still succeed: rolling back to an older version of the truth. The ledger ends
 //! them; then each of these tests must be turned around.
 
-use custodyd_tests::{Setup, SoftAuthenticator};
+use custodyd_tests::{MailServer, Setup, SoftAuthenticator};
+use serde_json::json;
 
 use crate::{uncached, uncached_with, victim};
 
@@ -95,4 +96,60 @@ async fn known_until_the_ledger_an_erased_account_comes_back_with_its_old_list()
         .call("GET", "/v1/account/events", None)
         .await
         .refused("500 record-tampered");
+}
+
+#[tokio::test]
+async fn known_until_the_ledger_a_used_code_comes_back_with_its_old_envelope() {
+    let mail = MailServer::start();
+    let app = uncached_with(Setup {
+        config: mail.config(),
+        ..Setup::default()
+    })
+    .await;
+    let code = |mail: &custodyd_tests::mail::Mail| mail.body.lines().next().unwrap().to_owned();
+    let mut device = app.device("notes");
+    device.enrol().await;
+    let contact = json!({"email": "ann@example.com"});
+    let claim = device
+        .call("PUT", "/v1/account/contact", Some(contact))
+        .await
+        .expect(202);
+    let first = code(&mail.wait_for(1).await[0]);
+    let body = json!({"id": claim.body["id"], "code": first});
+    device
+        .call("POST", "/v1/account/contact/confirm", Some(body))
+        .await
+        .expect(204);
+    device.token = None;
+    let whom = json!({"account": device.account});
+    device
+        .call("POST", "/v1/apps/{app}/otp", Some(whom))
+        .await
+        .expect(202);
+    let second = code(&mail.wait_for(2).await[1]);
+    let login = json!({"account": device.account, "code": second});
+    let path = "/v1/apps/{app}/sessions/otp";
+    let mut admin = app.admin().await;
+    // The alias has a row of its own: the account's is the longest.
+    let accounts = admin.accounts().await;
+    let longest = accounts.into_iter().max_by_key(|(.., sealed)| sealed.len());
+    let (id, generation, sealed) = longest.unwrap();
+    let row = crate::Row {
+        id,
+        generation,
+        sealed,
+    };
+    let members = row.members(&mut admin).await;
+    device
+        .call("POST", path, Some(login.clone()))
+        .await
+        .expect(201);
+    // Control: without the administrator's help it is used up.
+    device
+        .call("POST", path, Some(login.clone()))
+        .await
+        .refused("401 code-wrong");
+    row.restore(&mut admin).await;
+    row.set_members(&mut admin, &members).await;
+    device.call("POST", path, Some(login)).await.expect(201);
 }

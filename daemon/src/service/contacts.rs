@@ -419,6 +419,8 @@ impl Proof {
         // A code to confirm is none to sign in with.
         claim.codes.void();
         claim.confirmed = Some(now);
+        // The wait is for mail that nobody wants; this one has come back.
+        claim.last_sent = None;
         claim.guesses = custodyd_policies::Budget::default();
         let (device_id, replaces) = (claim.device_id.clone(), claim.replaces.take());
         let replaced = replaces.and_then(|id| take(account, self.usage, &id).ok());

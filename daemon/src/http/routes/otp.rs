@@ -1,10 +1,11 @@
 //! Delivered codes: ask for one, sign in with it, and go on with the PIN.
 
 use axum::Json;
-use axum::extract::Path;
+
 use axum::http::StatusCode;
 
 use crate::api::{CodeRequested, CodeSession, PinAfterCode, RequestCode, SessionStarted};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

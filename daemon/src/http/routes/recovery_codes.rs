@@ -1,12 +1,13 @@
 //! `/v1/account/recovery-codes`, and signing in with one of them.
 
 use axum::Json;
-use axum::extract::Path;
+
 use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{Bound, RecoveryCodeSession, SessionStarted, SessionToken, SetRecoveryCodes};
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

@@ -1,7 +1,7 @@
 //! `/v1/account/totp`, its confirmation, and signing in with a code of it.
 
 use axum::Json;
-use axum::extract::Path;
+
 use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::api::{
     Bound, ConfirmTotp, EnrolTotp, SessionStarted, SessionToken, TotpEnrolment, TotpSession,
 };
+use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;

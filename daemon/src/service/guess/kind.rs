@@ -23,6 +23,9 @@ pub enum Guess {
     Totp,
     /// The first code of an authenticator app, by the session that enrolled it.
     TotpConfirmation,
+    /// A recovery code, by a bound device. Those of strangers are not charged: see
+    /// `recovery_codes`.
+    RecoveryCode,
     /// The PIN, by a device that came in with a delivered code.
     PinAfterCode,
     /// A delivered code, by a bound device. Those of strangers are not charged: see
@@ -32,9 +35,6 @@ pub enum Guess {
     ContactCode,
     /// The code that confirms an alias, by whoever claims it.
     AliasCode,
-    /// A recovery code, by a bound device. Those of strangers are not charged: see
-    /// `recovery_codes`.
-    RecoveryCode,
 }
 
 impl Guess {

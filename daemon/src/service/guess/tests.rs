@@ -129,7 +129,11 @@ fn each_kind_has_codes_and_a_budget_of_its_own() {
             "pin-wrong",
             "totp-wrong",
             "totp-wrong",
-            "recovery-code-wrong"
+            "recovery-code-wrong",
+            "pin-wrong",
+            "code-wrong",
+            "code-wrong",
+            "code-wrong"
         ]
     );
 }
