@@ -6,6 +6,8 @@ use custodyd_tests::device::b64;
 use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
+use crate::contacts::{add, with_mail};
+
 const PIN: &str = "830517";
 const SECRET: &[u8] = b"the device secret, 32 bytes long";
 const APP_KEY: &[u8] = b"the app's private key, wrapped";
@@ -178,6 +180,34 @@ async fn a_crash_after_each_single_step_of_enrolment() {
 async fn crash(app: &mut TestApp) {
     app.kill();
     app.launch().await;
+}
+
+#[tokio::test]
+async fn the_account_erased_and_the_same_alias_enrolled_again() {
+    const ANN: &str = "ann@example.com";
+    let (app, mail) = with_mail("").await;
+    let mut old = app.device("notes");
+    old.enrol().await;
+    add(&mut old, &mail, "contact", ANN).await;
+    old.back_up("device-secret", SECRET).await.expect(200);
+    let body = json!({"confirm": old.account});
+    old.call("DELETE", "/v1/account", Some(body))
+        .await
+        .expect(204);
+    let erased = old.account.clone();
+    old.try_device(&[])
+        .await
+        .refused("401 authentication-failed");
+
+    // The same phone, the same address: another account, in which nothing of the old one is.
+    old.token = None;
+    old.enrol().await;
+    assert_ne!(old.account, erased);
+    add(&mut old, &mail, "contact", ANN).await;
+    old.recover("device-secret").await.refused("404 not-found");
+    let view = old.view().await;
+    assert_eq!(view["contacts"][0]["address"], ANN);
+    assert_eq!(view["secrets"].as_array().unwrap().len(), 0);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use super::{Caller, Device, Refused, Service, counted, devices, secrets, session
 use crate::account::{Account, BoundRecoveryCodes};
 use crate::api::{Bound, RecoveryCodeSession, SessionStarted, SessionToken, SetRecoveryCodes};
 use crate::bytes::SharedSecret;
+use crate::delivery::Notice;
 use crate::factors::recovery_code::{PART_BYTES, RecoveryCodes, RecoveryCodesError};
 use crate::ledger::{EventKind, Journal, Loaded, NewEvent};
 
@@ -55,7 +56,7 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
-        let (session, _) = self
+        let (session, loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
@@ -79,6 +80,7 @@ impl Service {
                 Ok(session)
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorAdded);
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }
@@ -87,7 +89,8 @@ impl Service {
     /// `StepUp`, `NotSet`.
     pub async fn remove_recovery_codes(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::RecoveryCode, moment.now)?;
@@ -97,6 +100,7 @@ impl Service {
                 Ok(())
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorRemoved);
         Ok(())
     }
 
@@ -150,6 +154,7 @@ impl Service {
             None => None,
         };
         let asks = device.clone();
+        let before = loaded.account.devices.len();
         let (outcome, loaded) = self
             .ledger
             .commit::<Result<Opened, Refused>, Refused>(loaded, move |account, moment, journal| {
@@ -173,6 +178,9 @@ impl Service {
             })
             .await?;
         let opened = outcome?;
+        if loaded.account.devices.len() > before {
+            self.tell(&loaded.account, Notice::DeviceAdded);
+        }
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 

@@ -21,6 +21,7 @@ use crate::api::{
     TotpSession,
 };
 use crate::bytes::SharedSecret;
+use crate::delivery::Notice;
 use crate::factors::totp::{MAX_LABEL, QrCode, QrError, TotpError, TotpRecord};
 use crate::ledger::{EventKind, NewEvent};
 
@@ -128,7 +129,7 @@ impl Service {
         let Some(step) = matched(&record, request.code.expose(), policy, self.now())? else {
             return Err(self.record_wrong(&device, loaded, charged).await);
         };
-        let ((answer, session), _) = self
+        let ((answer, session), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
@@ -144,6 +145,7 @@ impl Service {
                 Ok((answer, session))
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorAdded);
         let token = self.session_token(&app, &session, now).await?;
         Ok((answer, token))
     }
@@ -154,7 +156,8 @@ impl Service {
     /// `StepUp`, `NotSet`.
     pub async fn remove_totp(&self, caller: Caller) -> Result<(), Refused> {
         let loaded = caller.loaded.clone();
-        self.ledger
+        let ((), loaded) = self
+            .ledger
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Totp, moment.now)?;
@@ -165,6 +168,7 @@ impl Service {
                 Ok(())
             })
             .await?;
+        self.tell(&loaded.account, Notice::FactorRemoved);
         Ok(())
     }
 
