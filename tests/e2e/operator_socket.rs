@@ -60,6 +60,34 @@ async fn wrong_names_and_unknown_accounts_are_told_apart() {
 }
 
 #[tokio::test]
+async fn an_operator_erases_an_account_and_only_when_they_say_yes() {
+    let app = TestApp::start().await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    let command = format!("account erase --app notes --account {}", device.account);
+    for careful in [command.clone(), format!("{command} --dry-run")] {
+        let output = app.command(&careful).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("with 3 events"), "{}", said(&output));
+        device.call("GET", "/v1/account", None).await.expect(200);
+    }
+    let yes = format!("{command} --yes");
+    let output = app.command(&yes).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    device
+        .call("GET", "/v1/account", None)
+        .await
+        .refused("401 session-ended");
+    device
+        .try_pin("830517", &[])
+        .await
+        .refused("401 authentication-failed");
+    let output = app.command(&yes).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+#[tokio::test]
 async fn the_socket_is_its_owners_alone_and_gone_with_the_daemon() {
     let mut app = TestApp::start().await;
     let socket = app.path("operator.sock");

@@ -225,7 +225,11 @@ directory = "policies"
         };
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         let _ = kill_process(pid, signal);
-        child.wait().unwrap().success()
+        let status = child.wait().unwrap();
+        if signal == Signal::TERM && !status.success() {
+            eprintln!("the daemon was told to stop and ended with {status}");
+        }
+        status.success()
     }
 
     /// Sends the daemon a signal and goes on.

@@ -18,6 +18,20 @@ use crate::config::Config;
 pub(super) enum AccountCommand {
     /// Show what happened to an account and when, newest first; never names, details or addresses
     Trail(Which),
+    /// Erase an account for good: envelope, aliases and events; a tombstone stays
+    Erase(Erase),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Erase {
+    #[command(flatten)]
+    which: Which,
+    /// Do it: nothing brings the account back
+    #[arg(long)]
+    yes: bool,
+    /// Only show that the account is there, and how much is known of it
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +63,32 @@ pub(super) fn reload(output: &Output, config: &Config) -> ExitCode {
 pub(super) fn account(output: &Output, config: &Config, command: &AccountCommand) -> ExitCode {
     match command {
         AccountCommand::Trail(which) => trail(output, config, which),
+        AccountCommand::Erase(erase) => erased(output, config, erase),
+    }
+}
+
+fn erased(output: &Output, config: &Config, erase: &Erase) -> ExitCode {
+    let Which { app, account } = &erase.which;
+    let base = format!("/accounts/{app}/{account}");
+    if !erase.yes {
+        // Asked in any case, so that a wrong identifier is told before anybody says yes.
+        let page = match ask(config, "GET", &format!("{base}/trail")) {
+            Ok(page) => page,
+            Err(error) => return output.failure("account erase", &error),
+        };
+        let newest = page.pointer("/events/0/number").and_then(Value::as_u64);
+        let events = newest.unwrap_or(0);
+        let line = format!("account {account} of app {app} is there, with {events} events");
+        let hint = "nothing was erased; --yes erases it for good".to_owned();
+        let answer = json!({ "account": account, "events": events, "erased": false });
+        return output.done("account erase", &answer, &[line, hint]);
+    }
+    match ask(config, "DELETE", &base) {
+        Ok(answer) => {
+            let line = format!("account {account} of app {app} is erased; its tombstone stays");
+            output.done("account erase", &answer, &[line])
+        }
+        Err(error) => output.failure("account erase", &error),
     }
 }
 

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use axum::extract::{Path as Segments, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -42,6 +42,7 @@ pub(crate) fn router(actions: Actions) -> Router {
     Router::new()
         .route("/reload", post(reload))
         .route("/accounts/{app}/{account}/trail", get(trail))
+        .route("/accounts/{app}/{account}", delete(erase))
         .with_state(Arc::new(actions))
 }
 
@@ -71,6 +72,15 @@ async fn trail(
         .trail(&app, &account, query.from.as_deref())
         .await?;
     Ok(Json(page).into_response())
+}
+
+async fn erase(
+    State(actions): State<Arc<Actions>>,
+    Segments((app, account)): Segments<(String, String)>,
+) -> Result<Response, Problem> {
+    tracing::warn!("an operator erases an account");
+    actions.service.erase_named(&app, &account).await?;
+    Ok(Json(json!({ "erased": account })).into_response())
 }
 
 /// Takes the place of a socket that an earlier daemon left: the caller holds the realm's lock,

@@ -41,7 +41,24 @@ pub struct TrailPage {
     pub next: Option<String>,
 }
 
+/// The account that an operator names.
+fn named(app: &str, account: &str) -> Result<(AppId, AccountId), Refused> {
+    let app = AppId::parse(app).map_err(|error| Refused::Malformed(error.to_string()))?;
+    let account =
+        AccountId::parse(account).map_err(|error| Refused::Malformed(error.to_string()))?;
+    Ok((app, account))
+}
+
 impl Service {
+    /// Erases an account for an operator who has made sure who asks.
+    ///
+    /// # Errors
+    /// `Malformed` for names that can not be; `NotFound`; those of an erasure.
+    pub async fn erase_named(&self, app: &str, account: &str) -> Result<(), Refused> {
+        let (app, account) = named(app, account)?;
+        self.erase_as_operator(&app, account).await
+    }
+
     /// # Errors
     /// `Malformed` for names that can not be; `NotFound`; `Tampered` where the trail is broken.
     pub async fn trail(
@@ -50,9 +67,7 @@ impl Service {
         account: &str,
         from: Option<&str>,
     ) -> Result<TrailPage, Refused> {
-        let app = AppId::parse(app).map_err(|error| Refused::Malformed(error.to_string()))?;
-        let account =
-            AccountId::parse(account).map_err(|error| Refused::Malformed(error.to_string()))?;
+        let (app, account) = named(app, account)?;
         let from = from.map(parse_place).transpose()?;
         let loaded = self
             .ledger
