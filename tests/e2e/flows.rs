@@ -200,7 +200,7 @@ async fn the_account_erased_and_the_same_alias_enrolled_again() {
         .refused("401 authentication-failed");
 
     // The same phone, the same address: another account, in which nothing of the old one is.
-    old.token = None;
+    (old.token, old.nonce) = (None, String::new());
     old.enrol().await;
     assert_ne!(old.account, erased);
     add(&mut old, &mail, "contact", ANN).await;
