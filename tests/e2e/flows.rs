@@ -6,7 +6,7 @@ use custodyd_tests::device::b64;
 use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
-use crate::contacts::{add, with_mail};
+use crate::contacts::{add, mails, with_mail};
 
 const PIN: &str = "830517";
 const SECRET: &[u8] = b"the device secret, 32 bytes long";
@@ -194,6 +194,8 @@ async fn the_account_erased_and_the_same_alias_enrolled_again() {
     old.call("DELETE", "/v1/account", Some(body))
         .await
         .expect(204);
+    let told = mails(&mail, ANN, 2).await;
+    assert!(told[1].body.contains("erased"), "{:?}", told[1]);
     let erased = old.account.clone();
     old.try_device(&[])
         .await
