@@ -297,6 +297,25 @@ async fn a_flood_of_requests_and_guesses_never_keeps_the_owner_out() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_keys_never_keeps_the_owner_from_the_code() {
+    let (app, mail) = with_mail(SUFFICES).await;
+    let _owner = owner(&app, &mail).await;
+    let mut phone = new_phone(&app);
+    let code = fetch(&mut phone, &mail, by_alias()).await;
+    // More keys than are remembered ask after the owner, before the code is typed.
+    for _ in 0..18 {
+        let mut thief = new_phone(&app);
+        ask(&mut thief, by_alias()).await.expect(202);
+        enter(&mut thief, by_alias(), "AAAA-AAAA-AAAA-AAAA", json!({}))
+            .await
+            .refused("401 authentication-failed");
+    }
+    enter(&mut phone, by_alias(), &code, json!({}))
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
 async fn a_forgotten_pin_is_replaced_by_mail_on_a_new_phone() {
     let (app, mail) = with_mail("").await;
     let mut owner = owner(&app, &mail).await;

@@ -17,9 +17,11 @@ use super::{Code, Form, OtpSecret};
 
 /// Most codes that may be redeemed at the same time.
 pub const MAX_PENDING: usize = 8;
-/// Most devices that may redeem one code. One more takes the place of the one
-/// that asked longest ago: it can ask again, while a list that is full and
-/// closed would keep everybody out until the code expires.
+/// Most devices that are remembered for one code. One more opens it to any
+/// device: to turn somebody away, or to forget who asked before, would let
+/// anybody with enough keys keep the owner out. It costs little, since whoever
+/// asks while a code is under way may redeem it anyhow; what protects it is
+/// its length, and that it lies in the owner's mailbox.
 pub const MAX_REQUESTERS: usize = 16;
 
 /// Who asked for a code.
@@ -47,12 +49,16 @@ pub struct Pending {
     pub expires: Timestamp,
     /// Thumbprints of the devices that may redeem it, the latest one last.
     pub requesters: VecDeque<String>,
+    /// More asked than are remembered. Only of a long code: short ones are for
+    /// bound devices, of which the account remembers all.
+    pub crowded: bool,
 }
 
 impl Pending {
     /// Whether `thumbprint` may redeem it now.
     pub fn open_to(&self, thumbprint: &str, now: Timestamp) -> bool {
-        now < self.expires && self.requesters.iter().any(|known| known == thumbprint)
+        let asked = || self.requesters.iter().any(|known| known == thumbprint);
+        now < self.expires && (self.crowded || asked())
     }
 
     /// Short codes are for bound devices only.
@@ -128,6 +134,7 @@ impl PendingCodes {
             issued: now,
             expires: now.plus(valid_for),
             requesters: VecDeque::from([requester.thumbprint.to_owned()]),
+            crowded: false,
         };
         self.next = next;
         self.codes.push(pending.clone());
@@ -156,10 +163,14 @@ impl PendingCodes {
         let pending = latest_first.find(|pending| pending.suits(requester))?;
         let known = &mut pending.requesters;
         known.retain(|thumbprint| thumbprint != requester.thumbprint);
-        if known.len() >= MAX_REQUESTERS {
+        if known.len() < MAX_REQUESTERS {
+            known.push_back(requester.thumbprint.to_owned());
+        } else if pending.form == Form::Long {
+            pending.crowded = true;
+        } else {
             known.pop_front();
+            known.push_back(requester.thumbprint.to_owned());
         }
-        known.push_back(requester.thumbprint.to_owned());
         Some(pending.clone())
     }
 
@@ -206,7 +217,8 @@ impl PendingCodes {
         for code in &mut self.codes {
             code.requesters.retain(|known| known != thumbprint);
         }
-        self.codes.retain(|code| !code.requesters.is_empty());
+        self.codes
+            .retain(|code| !code.requesters.is_empty() && !code.crowded);
     }
 
     /// Make every code worthless, as a restore has to. Numbers go on.

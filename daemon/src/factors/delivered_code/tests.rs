@@ -44,6 +44,7 @@ fn pending(step: u64, counter: u64, form: Form) -> Pending {
         issued: Timestamp(0),
         expires: Timestamp(1),
         requesters: ["phone".to_owned()].into(),
+        crowded: false,
     }
 }
 
@@ -209,7 +210,7 @@ fn a_full_list_refuses_but_a_long_code_displaces_a_short_one() {
 }
 
 #[test]
-fn the_requester_that_asked_longest_ago_gives_way() {
+fn a_crowd_of_requesters_keeps_nobody_from_a_long_code() {
     let mut codes = PendingCodes::default();
     let now = Timestamp(0);
     codes
@@ -224,8 +225,15 @@ fn the_requester_that_asked_longest_ago_gives_way() {
     assert_eq!(full.requesters.len(), MAX_REQUESTERS);
     let over = codes.attach(stranger("one more"), now).unwrap();
     assert_eq!(over.requesters.len(), MAX_REQUESTERS);
-    assert!(!over.open_to("2", now));
-    assert!(over.open_to("first", now) && over.open_to("3", now));
+    assert!(over.crowded && !full.crowded);
+    for name in ["first", "2", "one more", "whoever reads the mail"] {
+        assert!(over.open_to(name, now), "{name}");
+    }
+    assert!(!full.open_to("whoever reads the mail", now));
+    assert!(!over.open_to("first", over.expires));
+    // A device that was removed may be among the crowd, so nobody is.
+    codes.forget_requester("2");
+    assert!(codes.codes().is_empty());
 }
 
 #[test]
