@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -57,6 +58,18 @@ fn address(request: &Request) -> Option<IpAddr> {
         .map(|peer| peer.0.ip())
 }
 
+/// Whether the request carries a credential that the app's policy lists.
+fn is_backend(context: &Context, app: Option<&str>, request: &Request) -> bool {
+    let sent = request.headers().get(AUTHORIZATION);
+    let credential = sent
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.strip_prefix("Bearer "));
+    match (app, credential) {
+        (Some(app), Some(_)) => context.service.backend(app, credential).is_ok(),
+        _ => false,
+    }
+}
+
 /// By address and by app, for what comes without a session.
 pub(super) async fn admit(
     State(context): State<Arc<Context>>,
@@ -66,7 +79,9 @@ pub(super) async fn admit(
     if let Some(open) = open(request.uri().path()) {
         let service = &context.service;
         let app = open.app.and_then(|name| service.apps().get(name).ok());
-        let address = address(&request).filter(|_| open.by_people);
+        // A backend asks for all its people from one address; who only claims to be one does not.
+        let backend = !open.by_people && is_backend(&context, open.app, &request);
+        let address = address(&request).filter(|_| !backend);
         let admitted = service
             .strangers
             .admit(address, app.as_ref().map(|app| &app.id));
