@@ -52,6 +52,9 @@ impl Caller {
         let (by, fresh) = (self.session.factor, self.fresh(now));
         let grant = may_recover(&self.app.policy, change, &held, by, fresh)?;
         if !grant.by_exception {
+            // Not by half a sign-in: where the account holds nothing stronger, that would set a
+            // first PIN and pass the step that asks for it.
+            self.writes()?;
             return Ok(Standing::Strong);
         }
         Ok(match self.waiting(account, change, now) {
