@@ -2,8 +2,9 @@
 //!
 //! The adversary asks for codes and types what they like; who reads the mailbox too has the
 //! code. A bound device's guess is charged first, on a budget that only bound devices can touch.
-//! Codes of strangers have 80 random bits, live for minutes, and open only to the device that
-//! asked: a count of their tries would protect nothing and let anybody shut out the owner who
+//! Codes of strangers have 80 random bits, live for minutes, and open only to the devices that
+//! asked, or to any once more asked than are remembered (`factors::delivered_code`): what keeps
+//! them is their length. A count of tries would protect nothing and let anybody shut out the owner who
 //! comes from a new phone. So theirs are not charged: a wrong one changes nothing, a right one is
 //! used up by the commit that opens its session. What it opens for a device that is not bound is
 //! the policy's to say: by default a session that may try the PIN, and little else.
