@@ -10,7 +10,8 @@ use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use super::journal::{Entry, LEAF_ERASURE};
+use super::journal::Entry;
+use super::log::LEAF_ERASURE;
 
 const FORMAT: u8 = 1;
 const COMMITMENT: &[u8] = b"custodyd/erasure/v1";

@@ -12,12 +12,10 @@ use custodyd_policies::{Factor, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
+use super::log::LEAF_EVENT;
 use crate::account::{Account, Trail};
 use crate::store::{BodyRow, EventRow};
 
-pub(super) const LEAF_EVENT: u8 = 0x01;
-/// Its body names entries whose bodies are gone for good.
-pub(super) const LEAF_ERASURE: u8 = 0x03;
 const COMMITMENT: &[u8] = b"custodyd/event/v1";
 const BODY_DOMAIN: &str = "custodyd/event-body/v1";
 /// Bodies are padded, so that their sizes do not tell kinds apart.

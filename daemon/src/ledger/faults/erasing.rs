@@ -7,7 +7,7 @@ use super::names::{claim, name};
 use super::rig::{Rig, account, app};
 use crate::account::Account;
 use crate::ledger::erasure::covered;
-use crate::ledger::journal::LEAF_ERASURE;
+use crate::ledger::log::LEAF_ERASURE;
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
 use crate::store::Store as _;
 
