@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use custodyd_hsm::software::SoftCustody;
 use custodyd_hsm::{
-    Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey, RecordId,
-    Result as TokenResult, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport,
+    PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
 
 use crate::ledger::Unverified;
@@ -181,6 +181,15 @@ impl Custody for Token {
     }
     fn probe(&mut self) -> TokenResult<()> {
         self.inner.probe()
+    }
+    fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
+        self.inner.anchors()
+    }
+    fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
+        self.inner.create_anchor(content)
+    }
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> TokenResult<()> {
+        self.inner.destroy_anchor(object)
     }
 }
 
