@@ -2,6 +2,7 @@
 //! and on one that fails or is shared at every step.
 
 mod steps;
+mod vectors;
 
 use super::{advance::sealed, *};
 use crate::software::{SoftAnchors, SoftCustody};
