@@ -58,7 +58,9 @@ impl Anchored {
         let expected = if state.seq == anchor.seq {
             hash(&found.head)?
         } else if anchor.clean {
-            return Err(refused("nothing was written after the clean stop that the token remembers"));
+            return Err(refused(
+                "nothing was written after the clean stop that the token remembers",
+            ));
         } else {
             successor(store, found, anchor.seq).await?
         };

@@ -10,7 +10,6 @@ use aws_lc_rs::digest;
 use custodyd_hsm::{Pool, RealmName, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 
 use super::LedgerError;
 use super::tree::Digest;
@@ -122,18 +121,22 @@ impl Head {
             LedgerError::Refused("the database holds no realm; run `custodyd init`".into())
         })?;
         let head = Self::parse(&row, realm).map_err(LedgerError::Refused)?;
-        let (of, body) = (realm.clone(), row.body);
-        let expected = pool
-            .call("check-head", move |custody| mac::head(custody, &of, &body))
-            .await?;
-        if expected.ct_eq(row.mac.as_slice()).into() {
-            Ok(head)
-        } else {
-            Err(LedgerError::Tampered(
+        let of = realm.clone();
+        // A tag of another length fits nothing.
+        let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
+        let checked = pool
+            .call("check-head", move |custody| {
+                mac::check_head(custody, &of, &row.body, &tag)
+            })
+            .await;
+        match checked {
+            Ok(()) => Ok(head),
+            Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
                 "the head was not made by this token; is the database another realm's, or the \
                  token another one?"
                     .into(),
-            ))
+            )),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -21,6 +21,9 @@ pub(crate) struct Member {
 pub(crate) struct MemberList(Vec<Member>);
 
 impl MemberList {
+    /// The encoding of a list of nothing, which stands for a bucket that was never written, too.
+    pub(crate) const EMPTY: &[u8] = b"CDM\x01\0\0\0\0";
+
     /// # Errors
     /// What is wrong with the list, for the log.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
@@ -132,6 +135,11 @@ mod tests {
         list.remove(&RecordId([9; 32]));
         assert_eq!(list.get(&RecordId([9; 32])), None);
         assert_eq!(MemberList::parse(&list.encode()).unwrap(), list);
+    }
+
+    #[test]
+    fn the_empty_list_is_what_it_is_said_to_be() {
+        assert_eq!(MemberList::default().encode(), MemberList::EMPTY);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) struct Memory {
 impl Believed {
     /// What is believed of a realm before its first batch.
     pub(crate) fn nothing(realm: &RealmName, now: Timestamp) -> Self {
-        let tree = StateTree::fold(realm, &BTreeMap::new());
+        let tree = StateTree::fold(&BTreeMap::new());
         let end = LogEnd::default();
         let state = State {
             realm: realm.clone(),
@@ -139,7 +139,10 @@ impl Memory {
 
     /// Takes over a batch that is durable.
     pub(crate) fn install(&self, next: Next) {
-        let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
+        let mut believed = self
+            .believed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         believed.head = next.head;
         believed.tree.apply(next.update);
         believed.end = next.end;
@@ -155,14 +158,7 @@ impl Memory {
         bucket: u32,
         list: Option<&[u8]>,
     ) -> Result<Option<MemberList>, LedgerError> {
-        let nothing;
-        let list = match list {
-            Some(list) => list,
-            None => {
-                nothing = MemberList::default().encode();
-                &nothing
-            }
-        };
+        let list = list.unwrap_or(MemberList::EMPTY);
         if self.read().tree.bucket(bucket) != bucket_digest(realm, bucket, list) {
             return Ok(None);
         }

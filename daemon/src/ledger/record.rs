@@ -263,7 +263,10 @@ impl Reader {
                 tokio::time::sleep(BETWEEN_READS).await;
             }
             let row = self.store.record(record, bucket).await?.examine();
-            if let Some(list) = self.memory.verified(&self.realm, bucket, row.members.as_deref())? {
+            if let Some(list) = self
+                .memory
+                .verified(&self.realm, bucket, row.members.as_deref())?
+            {
                 return Ok((list, row));
             }
         }

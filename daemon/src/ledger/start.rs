@@ -13,13 +13,13 @@ use custodyd_hsm::{Pool, RealmName, anchor};
 use tlog_tiles::{Hash, record_hash};
 
 use super::anchoring::{Anchored, Anchoring};
-use super::memory::Memory;
-use super::{Cache, Committer, LedgerError, Reader, realm};
 use super::head::Head;
 use super::log::{LogEnd, StateLeaf, TILE, TileRow};
 use super::members::MemberList;
 use super::memory::Believed;
+use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
+use super::{Cache, Committer, LedgerError, Reader, realm};
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -128,7 +128,10 @@ pub(crate) async fn find(
     let anchored = Anchored::new(anchor);
     anchored.precedes(store, &believed).await?;
     for what in &repairs.what {
-        tracing::error!(what, "a cache contradicted what it was made from; it is built anew");
+        tracing::error!(
+            what,
+            "a cache contradicted what it was made from; it is built anew"
+        );
         metrics::counter!("custodyd_tampered_total").increment(1);
     }
     Ok(Found {
@@ -260,7 +263,7 @@ async fn state(
         .into_iter()
         .filter_map(|(bucket, digest)| Some((bucket, digest.try_into().ok()?)))
         .collect();
-    let tree = StateTree::fold(realm, &cached);
+    let tree = StateTree::fold(&cached);
     if tree.root() == head.state.state_root {
         return Ok(tree);
     }
@@ -275,15 +278,12 @@ async fn state(
             digests.insert(bucket, bucket_digest(realm, bucket, &list));
         }
     }
-    let tree = StateTree::fold(realm, &digests);
+    let tree = StateTree::fold(&digests);
     if tree.root() == head.state.state_root {
         repairs.what.push("digests of buckets".into());
         // A digest of a bucket that has no list any more: an empty list's, as for all of these.
-        let empty = MemberList::default().encode();
         for bucket in cached.keys().filter(|bucket| !digests.contains_key(bucket)) {
-            repairs
-                .digests
-                .insert(*bucket, bucket_digest(realm, *bucket, &empty));
+            repairs.digests.insert(*bucket, [0; 32]);
         }
         repairs.digests.extend(digests);
         return Ok(tree);

@@ -19,9 +19,12 @@ pub(crate) const BUCKETS: u32 = 1 << BUCKET_BITS;
 const BUCKET: &[u8] = b"custodyd/bucket/v1";
 const NODE: &[u8] = &[0x01];
 
-/// The digest of one bucket: of its realm, its place and its member list. A bucket that was never
-/// written is an empty list.
+/// The digest of one bucket: of its realm, its place and its member list. One that holds nothing
+/// has all zeros, which no list hashes to, so that a realm costs what is in it.
 pub(crate) fn bucket_digest(realm: &RealmName, bucket: u32, list: &[u8]) -> Digest {
+    if list == MemberList::EMPTY {
+        return [0; 32];
+    }
     let name = realm.as_str().as_bytes();
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
     hash(&[
@@ -63,20 +66,23 @@ impl Update {
 }
 
 impl StateTree {
-    /// The tree of a realm whose buckets are all empty but for these.
-    pub(crate) fn fold(realm: &RealmName, buckets: &BTreeMap<u32, Digest>) -> Self {
+    /// The tree whose buckets are all empty but for these.
+    pub(crate) fn fold(buckets: &BTreeMap<u32, Digest>) -> Self {
         let size = BUCKETS as usize;
-        let nothing = MemberList::default().encode();
-        let mut nodes = vec![[0; 32]; size];
-        nodes.extend((0..BUCKETS).map(|bucket| match buckets.get(&bucket) {
-            Some(digest) => *digest,
-            None => bucket_digest(realm, bucket, &nothing),
-        }));
-        let mut tree = Self { nodes };
-        for node in (1..size).rev() {
-            let digest = tree.above(node, &BTreeMap::new());
-            tree.set(node, digest);
+        let mut tree = Self {
+            nodes: vec![[0; 32]; 2 * size],
+        };
+        // All nodes of a level are alike as long as nothing is in any bucket.
+        let mut first = size / 2;
+        while first > 0 {
+            let digest = tree.above(first, &BTreeMap::new());
+            if let Some(level) = tree.nodes.get_mut(first..2 * first) {
+                level.fill(digest);
+            }
+            first /= 2;
         }
+        let update = tree.with(buckets);
+        tree.apply(update);
         tree
     }
 
@@ -117,7 +123,12 @@ impl StateTree {
 
     /// The digest of a node, from its children here or among those that change.
     fn above(&self, node: usize, changed: &BTreeMap<usize, Digest>) -> Digest {
-        let child = |child: usize| changed.get(&child).copied().unwrap_or_else(|| self.at(child));
+        let child = |child: usize| {
+            changed
+                .get(&child)
+                .copied()
+                .unwrap_or_else(|| self.at(child))
+        };
         hash(&[NODE, &child(2 * node), &child(2 * node + 1)])
     }
 
@@ -156,6 +167,7 @@ mod tests {
     #[test]
     fn every_input_of_a_bucket_digest_counts() {
         let other = RealmName::parse("realm.exampl").unwrap();
+        assert_eq!(bucket_digest(&realm(), 1, MemberList::EMPTY), [0; 32]);
         let digests = [
             bucket_digest(&realm(), 1, b"list"),
             bucket_digest(&realm(), 2, b"list"),
@@ -168,14 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_without_records_has_a_root_of_its_own() {
-        let other = RealmName::parse("other.example").unwrap();
-        let (a, b) = (
-            StateTree::fold(&realm(), &BTreeMap::new()),
-            StateTree::fold(&other, &BTreeMap::new()),
-        );
-        assert_ne!(a.root(), b.root());
-        assert_eq!(a.with(&BTreeMap::new()).root(), a.root());
+    fn the_place_of_a_bucket_counts() {
+        let one = StateTree::fold(&BTreeMap::from([(1, [9; 32])]));
+        let two = StateTree::fold(&BTreeMap::from([(2, [9; 32])]));
+        let nothing = StateTree::fold(&BTreeMap::new());
+        assert_ne!(one.root(), two.root());
+        assert_ne!(one.root(), nothing.root());
+        assert_eq!(nothing.with(&BTreeMap::new()).root(), nothing.root());
     }
 
     proptest! {
@@ -187,7 +198,7 @@ mod tests {
             steps in proptest::collection::vec(proptest::collection::btree_map(
                 prop_oneof![0..BUCKETS, 0..4u32, Just(BUCKETS - 1)], any::<Digest>(), 0..6), 1..4)
         ) {
-            let mut tree = StateTree::fold(&realm(), &BTreeMap::new());
+            let mut tree = StateTree::fold(&BTreeMap::new());
             let mut all = BTreeMap::new();
             for step in steps {
                 let update = tree.with(&step);
@@ -196,7 +207,7 @@ mod tests {
                 prop_assert_eq!(tree.root(), root);
                 all.extend(step);
             }
-            prop_assert_eq!(&tree, &StateTree::fold(&realm(), &all));
+            prop_assert_eq!(&tree, &StateTree::fold(&all));
             for (bucket, digest) in all {
                 prop_assert_eq!(tree.bucket(bucket), digest);
             }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 
 pub use self::sqlite::{Exclusive, Sqlite};
-use crate::ledger::Unverified;
 pub use crate::ledger::TileRow;
+use crate::ledger::Unverified;
 
 /// Bounds that hold in SQL already, so that a hostile row can not fill our memory.
 pub const MAX_SEALED: usize = custodyd_hsm::seal::MAX_SEALED;

@@ -27,8 +27,8 @@ use tokio::sync::Mutex;
 
 use self::write::Writer;
 use super::{
-    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS, MAX_TILE, TileRow,
-    MAX_SEALED, RecordRow, SealedRow, Store, StoreError,
+    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, TileRow,
 };
 use crate::ledger::Unverified;
 

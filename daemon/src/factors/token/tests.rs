@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use custodyd_hsm::{
-    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport, PublicKey,
-    Result, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport,
+    PublicKey, Result, Secret, TokenDescription,
 };
 use proptest::prelude::*;
 

@@ -3,7 +3,6 @@
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
 //! same: it is believed, nobody is answered, and the next batch's anchor covers it.
 
-
 use custodyd_policies::Timestamp;
 
 use super::{Committer, Failure, Lists, Members, durable};
@@ -50,11 +49,7 @@ impl Committer {
     }
 
     /// Writes the batch with the head over it, and believes it.
-    async fn commit(
-        &mut self,
-        mut batch: Batch,
-        now: Timestamp,
-    ) -> Result<Batch, Failure> {
+    async fn commit(&mut self, mut batch: Batch, now: Timestamp) -> Result<Batch, Failure> {
         let memory = self.reader.memory();
         let mut head = memory.head();
         head.state.time = now;

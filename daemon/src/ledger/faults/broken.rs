@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use custodyd_hsm::software::{SoftAnchors, SoftCustody};
 use custodyd_hsm::{
-    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey, RecordId,
-    Result as TokenResult, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport,
+    PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
 
 use crate::ledger::Unverified;
-use crate::store::{Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, TileRow};
+use crate::store::{
+    Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, TileRow,
+};
 
 /// How a commit goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

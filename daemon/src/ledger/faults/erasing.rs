@@ -7,7 +7,7 @@ use super::names::{claim, name};
 use super::rig::{Rig, account, app};
 use crate::account::Account;
 use crate::ledger::erasure::covered;
-use crate::ledger::log::LEAF_ERASURE;
+use crate::ledger::log::{LEAF_ERASURE, LEAF_EVENT};
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
 use crate::store::Store as _;
 
@@ -32,7 +32,7 @@ async fn gone_and_covered(rig: &Rig) -> (Vec<u64>, Vec<u64>) {
         let Some(row) = rig.store().event(index).await.unwrap().examine() else {
             break;
         };
-        if row.body.is_none() {
+        if row.body.is_none() && row.leaf[0] == LEAF_EVENT {
             gone.push(index);
         } else if row.leaf[0] == LEAF_ERASURE {
             named.append(&mut covered(&row).unwrap());

@@ -196,7 +196,7 @@ mod tests {
         let mut end = LogEnd::default();
         let mut leaves = Vec::new();
         assert_eq!(end.root(), root_of(&leaves).0);
-        for n in 0u32..700 {
+        for n in 0u32..300 {
             end.append(&n.to_be_bytes());
             leaves.push(record_hash(&n.to_be_bytes()));
             assert_eq!(end.root(), root_of(&leaves).0, "{n}");
@@ -208,13 +208,13 @@ mod tests {
         let mut end = LogEnd::default();
         let mut kept: BTreeMap<(u8, u64), Vec<u8>> = BTreeMap::new();
         let mut leaves: Vec<Hash> = Vec::new();
-        for n in 0u32..140_000 {
+        for n in 0u32..66_500 {
             end.append(&n.to_be_bytes());
             leaves.push(record_hash(&n.to_be_bytes()));
             for row in end.take_rows() {
                 kept.insert((row.level, row.index), row.data);
             }
-            if n % 9_973 != 0 && n % 65_536 > 2 && n != 139_999 {
+            if n % 9_973 != 0 && n % 65_536 > 2 && n % 256 != 7 {
                 continue;
             }
             let size = end.size();

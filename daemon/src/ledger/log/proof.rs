@@ -40,9 +40,8 @@ impl Prover<'_> {
     ) -> Result<Vec<Digest>, LedgerError> {
         let (size, root) = (self.end.size(), Hash(self.end.root()));
         let proof = self.run(|hashes| prove_record(size, index, hashes)).await;
-        let proof = proof.filter(|proof| {
-            check_record(proof, size, root, index, record_hash(leaf)).is_ok()
-        });
+        let proof =
+            proof.filter(|proof| check_record(proof, size, root, index, record_hash(leaf)).is_ok());
         proof.map(plain).ok_or_else(|| {
             LedgerError::Tampered(format!(
                 "log entry {index}: it is not the one that the log's root names"
@@ -64,7 +63,9 @@ impl Prover<'_> {
         let proof =
             proof.filter(|proof| check_tree(proof, new, new_root, size, Hash(root)).is_ok());
         proof.map(plain).ok_or_else(|| {
-            LedgerError::Tampered(format!("the log does not continue its first {size} entries"))
+            LedgerError::Tampered(format!(
+                "the log does not continue its first {size} entries"
+            ))
         })
     }
 
