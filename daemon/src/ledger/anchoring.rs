@@ -128,7 +128,7 @@ impl Anchoring {
     /// As `advance`; the token's refusal where it holds an anchor of the realm.
     pub(crate) async fn first(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
         let of = head.state.realm.clone();
-        let first = anchor_of(head, None, true)?;
+        let first = anchor_of(head, None)?;
         let advanced = pool
             .call("anchor", move |custody| {
                 anchor::advance(custody, &of, None, &first)
@@ -146,16 +146,16 @@ impl Anchoring {
     /// # Errors
     /// `Token` where it does not answer: nothing of the batch may be released. `Stopped` where
     /// somebody else has moved the anchor: this process is not the one that writes.
-    pub(crate) async fn advance(&mut self, head: &Head, clean: bool) -> Result<(), LedgerError> {
+    pub(crate) async fn advance(&mut self, head: &Head) -> Result<(), LedgerError> {
         let started = std::time::Instant::now();
-        let mut to = anchor_of(head, Some(&self.last), clean)?;
+        let mut to = anchor_of(head, Some(&self.last))?;
         let mut advanced = self.step(&to).await?;
         if let Advanced::Raced(other) = &advanced
             && self.unsure.as_ref() == Some(other)
         {
             // A try of ours whose answer was lost: it is there, and this head comes after it.
             self.last = other.clone();
-            to = anchor_of(head, Some(&self.last), clean)?;
+            to = anchor_of(head, Some(&self.last))?;
             advanced = self.step(&to).await?;
         }
         metrics::histogram!("custodyd_anchor_seconds").record(started.elapsed().as_secs_f64());
@@ -187,14 +187,14 @@ impl Anchoring {
     }
 }
 
-fn anchor_of(head: &Head, last: Option<&Anchor>, clean: bool) -> Result<Anchor, LedgerError> {
+fn anchor_of(head: &Head, last: Option<&Anchor>) -> Result<Anchor, LedgerError> {
     Ok(Anchor {
         serial: Anchor::serial_after(last),
         log_epoch: head.state.log_epoch,
         seq: head.state.seq,
         head: hash(head)?,
         boot_epoch: head.state.boot_epoch,
-        clean,
+        clean: false,
         dirty: false,
     })
 }

@@ -1,7 +1,7 @@
 //! Sealed envelopes and member lists as this process last committed them, so that a read of a
 //! busy account is one visit to the token and none to the database.
 //!
-//! Written by the committer alone, after a batch is durable, so it is never older than the
+//! Written by the committer alone, after a batch is durable and anchored, so it is never older than the
 //! database and there is no race with a reader that was slow. It is believed for the reason that
 //! the committer's head is: one process has the database to itself, and what it committed last
 //! is what stands. The envelopes stay sealed: what is kept here is worth as much as a row.
@@ -56,7 +56,21 @@ impl Cache {
         locked(&self.lists).get(&bucket).cloned()
     }
 
-    /// Takes over a batch that is durable. `members` are the entries of its records, and stand in
+    /// Forgets what a batch replaces.
+    pub(super) fn forget(&self, batch: &Batch) {
+        let mut kept = locked(&self.lists);
+        for (bucket, _) in &batch.members {
+            kept.remove(bucket);
+        }
+        drop(kept);
+        let mut kept = locked(&self.envelopes);
+        let changed = batch.records.iter().map(|(id, ..)| id);
+        for id in changed.chain(&batch.removed) {
+            kept.remove(id);
+        }
+    }
+
+    /// Takes over a batch that is durable and anchored. `members` are the entries of its records, and stand in
     /// `lists`. Accounts are kept; what stays of an erased one is read too seldom.
     pub(super) fn committed(
         &self,

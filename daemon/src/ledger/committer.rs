@@ -30,6 +30,7 @@ use self::working::Working;
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
 use super::anchoring::Anchoring;
 use super::members::{Member, MemberList};
+use super::memory::Shown;
 use super::record::{Loaded, Reader};
 use super::{BUCKET_BITS, Base, Change, LedgerError};
 use crate::account::Account;
@@ -85,6 +86,9 @@ impl Committer {
     }
 
     async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        if let Err(error) = self.anchor_pending().await {
+            return refuse_all(changes, error);
+        }
         let now = self.clock.now();
         let touched = changes
             .iter()
@@ -147,13 +151,12 @@ impl Committer {
     /// altered; and what was altered is never written upon.
     fn newest_list(&self, bucket: u32, shown: Option<&[u8]>) -> Result<MemberList, LedgerError> {
         let memory = self.reader.memory();
-        memory
-            .verified(self.reader.realm(), bucket, shown)?
-            .ok_or_else(|| {
-                LedgerError::Tampered(format!(
-                    "bucket {bucket}: its member list is not the newest one"
-                ))
-            })
+        match memory.judge(self.reader.realm(), bucket, shown)? {
+            Shown::Newest(list) => Ok(list),
+            Shown::Pending | Shown::Odd => Err(LedgerError::Tampered(format!(
+                "bucket {bucket}: its member list is not the newest one"
+            ))),
+        }
     }
 
     /// The member lists of these buckets, each verified or refused.
@@ -270,6 +273,21 @@ impl Committer {
             }
         }
         Ok(Members::new())
+    }
+}
+
+/// Nothing is written upon a batch that is not anchored.
+fn refuse_all(changes: Vec<Change>, error: LedgerError) -> Result<(), LedgerError> {
+    tracing::error!(%error, "the last batch is not anchored yet, so nothing is written");
+    let fatal = matches!(error, LedgerError::Stopped);
+    let error = Arc::new(error);
+    for change in changes {
+        let _ = change.reply.send(Err(Arc::clone(&error)));
+    }
+    if fatal {
+        Err(LedgerError::Stopped)
+    } else {
+        Ok(())
     }
 }
 

@@ -1,14 +1,15 @@
 //! What this node believes: the newest head, and the state and the log that it stands for.
 //!
 //! One for each open realm, shared by the readers and the committer. It begins as what `start`
-//! has verified against the token's anchor, and moves only by `transition`, after the batch is
-//! durable. A database that shows anything else shows something wrong.
+//! has verified against the token's anchor, and moves only by batches that are durable and anchored.
+//! A database that shows anything else shows something wrong.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use custodyd_hsm::RealmName;
 use custodyd_policies::Timestamp;
+use tokio::sync::watch;
 
 use super::LedgerError;
 use super::head::{Head, SCHEMA, State};
@@ -29,13 +30,30 @@ pub(crate) struct Believed {
 #[derive(Debug)]
 pub(crate) struct Next {
     pub(crate) head: Head,
+    /// Of the member lists that it changes.
+    digests: BTreeMap<u32, Digest>,
     update: Update,
     end: LogEnd,
+}
+
+/// What a member list that the database shows is.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    Newest(MemberList),
+    /// Of the batch that is durable and not anchored yet: to be read again once it is.
+    Pending,
+    /// Neither.
+    Odd,
 }
 
 #[derive(Debug)]
 pub(super) struct Memory {
     believed: RwLock<Believed>,
+    /// The batch that is durable and not anchored yet. Nothing of it is told to anybody, not even
+    /// to who only reads: an administrator could still take it back.
+    pending: RwLock<Option<Next>>,
+    /// Counts the batches that were anchored.
+    settled: watch::Sender<u64>,
     /// Digest of the policies that decisions are made under now. The head may still name others.
     configuration: Mutex<Digest>,
 }
@@ -101,7 +119,12 @@ impl Believed {
         batch.tiles.extend(end.take_rows());
         head.size = end.size();
         head.log_root = end.root();
-        Ok(Next { head, update, end })
+        Ok(Next {
+            head,
+            digests,
+            update,
+            end,
+        })
     }
 }
 
@@ -110,6 +133,8 @@ impl Memory {
         Self {
             configuration: Mutex::new(believed.head.state.configuration),
             believed: RwLock::new(believed),
+            pending: RwLock::new(None),
+            settled: watch::Sender::new(0),
         }
     }
 
@@ -137,33 +162,59 @@ impl Memory {
         self.read().head.clone()
     }
 
-    /// Takes over a batch that is durable.
-    pub(crate) fn install(&self, next: Next) {
-        let mut believed = self
-            .believed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        believed.head = next.head;
-        believed.tree.apply(next.update);
-        believed.end = next.end;
+    /// A batch is durable. What it changed is believed once `settle` says that it is anchored.
+    pub(crate) fn pend(&self, next: Next) {
+        *self.pending.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
     }
 
-    /// The member list that the database shows for a bucket, if it is the newest one.
+    /// The head that waits to be anchored.
+    pub(crate) fn pending(&self) -> Option<Head> {
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        pending.as_ref().map(|next| next.head.clone())
+    }
+
+    /// The pending batch is anchored: from now on it is what is believed.
+    pub(crate) fn settle(&self) {
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = pending.take() {
+            let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
+            believed.head = next.head;
+            believed.tree.apply(next.update);
+            believed.end = next.end;
+        }
+        drop(pending);
+        self.settled.send_modify(|count| *count += 1);
+    }
+
+    /// Tells of each `settle` that follows.
+    pub(crate) fn settled(&self) -> watch::Receiver<u64> {
+        self.settled.subscribe()
+    }
+
+    /// What the member list is that the database shows for a bucket.
     ///
     /// # Errors
     /// `Tampered` where the newest one does not parse: then it was not written by a custodyd.
-    pub(crate) fn verified(
+    pub(crate) fn judge(
         &self,
         realm: &RealmName,
         bucket: u32,
         list: Option<&[u8]>,
-    ) -> Result<Option<MemberList>, LedgerError> {
+    ) -> Result<Shown, LedgerError> {
         let list = list.unwrap_or(MemberList::EMPTY);
-        if self.read().tree.bucket(bucket) != bucket_digest(realm, bucket, list) {
-            return Ok(None);
+        let digest = bucket_digest(realm, bucket, list);
+        // In this order: between the two, a pending batch may become what is believed.
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        if self.read().tree.bucket(bucket) == digest {
+            let list = MemberList::parse(list)
+                .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?;
+            return Ok(Shown::Newest(list));
         }
-        let list = MemberList::parse(list)
-            .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?;
-        Ok(Some(list))
+        let coming = pending.as_ref().and_then(|next| next.digests.get(&bucket));
+        Ok(if coming == Some(&digest) {
+            Shown::Pending
+        } else {
+            Shown::Odd
+        })
     }
 }

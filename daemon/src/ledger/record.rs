@@ -19,15 +19,18 @@ use super::cache::{Cache, Committed};
 use super::erasure;
 use super::journal::{self, Event};
 use super::members::{Member, MemberList};
-use super::memory::Memory;
+use super::memory::{Memory, Shown};
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::store::{RecordRow, Store};
 
-/// How often a row is read whose member list is not the one in memory, and the pause between.
-/// A batch is taken over within a millisecond of its commit; a busy machine may take longer.
+/// How often a row is read whose member list is neither believed nor pending, and the pause after.
+/// Between a commit and its being known as pending lies less than a millisecond; a busy machine
+/// may take longer.
 const READS: u32 = 5;
 const BETWEEN_READS: Duration = Duration::from_millis(20);
+/// How long a reader waits for a batch to be anchored.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A verified account, and exactly which version of it.
 #[derive(Clone, Debug)]
@@ -258,16 +261,22 @@ impl Reader {
         record: &RecordId,
         bucket: u32,
     ) -> Result<(MemberList, RecordRow), LedgerError> {
-        for attempt in 0..READS {
-            if attempt > 0 {
-                tokio::time::sleep(BETWEEN_READS).await;
-            }
+        let mut odd = 0;
+        let mut settled = self.memory.settled();
+        while odd < READS {
+            settled.mark_unchanged();
             let row = self.store.record(record, bucket).await?.examine();
-            if let Some(list) = self
-                .memory
-                .verified(&self.realm, bucket, row.members.as_deref())?
-            {
-                return Ok((list, row));
+            match self.memory.judge(&self.realm, bucket, row.members.as_deref())? {
+                Shown::Newest(list) => return Ok((list, row)),
+                Shown::Pending => {
+                    // The token has until then to anchor it; else nobody may be told of it.
+                    let anchored = tokio::time::timeout(PATIENCE, settled.changed()).await;
+                    anchored.map_err(|_| LedgerError::Busy)?.ok();
+                }
+                Shown::Odd => {
+                    odd += 1;
+                    tokio::time::sleep(BETWEEN_READS).await;
+                }
             }
         }
         Err(LedgerError::Tampered(format!(

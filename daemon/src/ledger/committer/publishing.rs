@@ -1,7 +1,7 @@
 //! From sealed rows to a head that is durable, believed and anchored, in this order.
 //!
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
-//! same: it is believed, nobody is answered, and the next batch's anchor covers it.
+//! same: it stays pending, nobody is told of it, and nothing is written before it is anchored.
 
 use custodyd_policies::Timestamp;
 
@@ -41,11 +41,15 @@ impl Committer {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let batch = self.commit(batch, now).await?;
-        self.reader.cache().committed(batch, members, lists);
-        self.anchor(false).await.map_err(|error| Failure {
+        // Before it is anchored nobody may find it here; what it replaced must not be found
+        // either, or a commit upon it would be taken for stale.
+        self.reader.cache().forget(&batch);
+        self.anchor_pending().await.map_err(|error| Failure {
             fatal: matches!(error, LedgerError::Stopped),
             error,
-        })
+        })?;
+        self.reader.cache().committed(batch, members, lists);
+        Ok(())
     }
 
     /// Writes the batch with the head over it, and believes it.
@@ -57,15 +61,19 @@ impl Committer {
         let next = memory.read().next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.reader.pool()).await?;
         durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
-        // Believed before it is anchored: the database shows nothing else from here on.
-        memory.install(next);
+        memory.pend(next);
         self.clock.committed(now);
         Ok(batch)
     }
 
-    async fn anchor(&mut self, clean: bool) -> Result<(), LedgerError> {
-        let head = self.reader.memory().head();
-        self.anchoring.advance(&head, clean).await
+    /// Anchors the batch that is durable, if there is one that is not anchored yet.
+    pub(super) async fn anchor_pending(&mut self) -> Result<(), LedgerError> {
+        let memory = self.reader.memory();
+        if let Some(head) = memory.pending() {
+            self.anchoring.advance(&head).await?;
+            memory.settle();
+        }
+        Ok(())
     }
 
     /// Logs that this daemon took the realm over, with what it had to mend.
@@ -85,13 +93,13 @@ impl Committer {
         batch.tiles = repairs.tiles;
         let written = self.commit(batch, self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
-        self.anchor(false).await
+        self.anchor_pending().await
     }
 
-    /// The end of a daemon that was told to stop: the token remembers that nothing follows.
+    /// The end of a daemon that was told to stop.
     pub(super) async fn rest(mut self) -> Result<(), LedgerError> {
-        self.anchor(true).await.map_err(|error| {
-            tracing::warn!(%error, "the clean stop was not anchored; the next start does without it");
+        self.anchor_pending().await.map_err(|error| {
+            tracing::warn!(%error, "the last batch is not anchored; the next start anchors it");
             error
         })
     }
