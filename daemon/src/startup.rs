@@ -30,7 +30,7 @@ use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
 use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
-use crate::{telemetry, watch};
+use crate::{retention, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -275,6 +275,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     let mut realm = open(config).await?;
     watch::measure_token(&realm.pool);
     let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
+    let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
     let (stop, stopping) = watch_for_stop::channel(false);
@@ -339,8 +340,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     }
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    watching.abort();
-    let _ = watching.await;
+    for task in [watching, retiring] {
+        task.abort();
+        let _ = task.await;
+    }
     drop(reloader);
     if outcome.is_ok() {
         realm.close().await;

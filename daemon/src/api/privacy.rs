@@ -30,6 +30,8 @@ pub struct Export {
     /// Where the account has more events: `GET /v1/account/events?from=` continues with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_next: Option<String>,
+    /// From this number on the trail is complete; what earlier events said is deleted.
+    pub events_complete_from: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -12,12 +12,11 @@ use custodyd_policies::{Factor, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use crate::account::{Account, Trail};
+use crate::account::{Account, Mark, Trail};
 use crate::store::{BodyRow, EventRow};
 
-pub(super) const LEAF_EVENT: u8 = 0x01;
-/// Its body names entries whose bodies are gone for good.
-pub(super) const LEAF_ERASURE: u8 = 0x03;
+/// Those of other leaves stand where they are made: `deletions`.
+const LEAF_EVENT: u8 = 0x01;
 const COMMITMENT: &[u8] = b"custodyd/event/v1";
 const BODY_DOMAIN: &str = "custodyd/event-body/v1";
 /// Bodies are padded, so that their sizes do not tell kinds apart.
@@ -228,8 +227,11 @@ pub(super) fn append(
         &plaintext,
     )?;
     let entry = Entry::new(LEAF_EVENT, COMMITMENT, body)?;
-    account.trail.count = event.number;
-    account.trail.last_index = Some(index);
+    account.trail.moved_on(Mark {
+        number: event.number,
+        index,
+        at,
+    });
     Ok(entry)
 }
 

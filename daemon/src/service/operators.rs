@@ -39,6 +39,8 @@ pub struct TrailPage {
     pub events: Vec<TrailEvent>,
     /// Where the next page begins, if there is one.
     pub next: Option<String>,
+    /// The number of the oldest event that is kept.
+    pub complete_from: u64,
 }
 
 /// The account that an operator names.
@@ -87,6 +89,7 @@ impl Service {
             next: page
                 .next
                 .map(|place| format!("{}.{}", place.number, place.index)),
+            complete_from: page.complete_from,
         })
     }
 }

@@ -85,6 +85,7 @@ impl Service {
         Ok(EventPage {
             events: page.events,
             next: page.next.map(cursor),
+            complete_from: page.complete_from,
         })
     }
 }

@@ -60,6 +60,7 @@ impl Service {
             secrets_withheld: withheld,
             events: page.events,
             events_next: page.next.map(super::overview::cursor),
+            events_complete_from: page.complete_from,
         })
     }
 
