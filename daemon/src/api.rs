@@ -24,7 +24,9 @@ pub use self::contacts::{
     AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
-pub use self::privacy::{AliasView, EraseAccount, Export, RemovedDeviceView};
+pub use self::privacy::{
+    AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
+};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;

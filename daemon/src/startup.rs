@@ -12,7 +12,7 @@ use std::time::Duration;
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as watch_for_stop};
 
 use crate::backend;
@@ -266,6 +266,8 @@ impl Realm {
 /// # Errors
 /// Every reason not to start, and a committer that stopped.
 pub async fn serve(config: &Config) -> Result<(), StartError> {
+    // First: one that came while nobody listens for it would end the process.
+    let hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
     let metrics = telemetry::install_metrics()?;
     let upkeep = tokio::spawn(telemetry::upkeep(metrics.clone()));
     let tls = Tls::new(tls::server_config(
@@ -325,7 +327,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
     }
 
-    let outcome = until_told_to_stop(&mut realm.committer, &reloader).await;
+    let outcome = until_told_to_stop(hangup, &mut realm.committer, &reloader).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     while let Some(drained) = serving.join_next().await {
@@ -371,12 +373,12 @@ fn store_check(store: Arc<dyn Store>) -> operator::Check {
 }
 
 async fn until_told_to_stop(
+    mut hangup: Signal,
     committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
     reloader: &Arc<Reloader>,
 ) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
