@@ -88,12 +88,12 @@ impl Reloader {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let policies = config::load_policies(&self.policies).map_err(ReloadError::Policies)?;
-        let served = Served::new(self.service.realm(), policies)?;
+        let served = Served::new(self.service.realm(), policies.apps)?;
         let tls = tls::server_config(&self.certificate, &self.private_key)?;
         // From here on nothing can fail.
         self.tls.replace(tls);
-        Ok(Reloaded {
-            apps: self.service.apps().replace(served),
-        })
+        let apps = self.service.apps().replace(served);
+        self.service.ledger.decides_under(policies.digest);
+        Ok(Reloaded { apps })
     }
 }

@@ -26,7 +26,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
-use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
+use crate::ledger::{self, Cache, Ledger, LedgerError, Opened};
 use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
@@ -100,6 +100,15 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     let backend = backend::configured(&config.token)?;
     let keys = backend.provision(false)?;
     let pool = pool(config, backend)?;
+    if ledger::realm::is_anchored(&pool, &config.realm.name).await? {
+        pool.shutdown();
+        return Err(StartError::Ledger(LedgerError::Refused(format!(
+            "the token remembers the realm {}, and there is no database in {}: put the realm's \
+             newest database in place; for a new realm, choose another name or another token",
+            config.realm.name,
+            config.store.sqlite.display()
+        ))));
+    }
     // Written beside its place and moved there whole, so that a crash leaves no half realm.
     let place = config.store.sqlite.clone();
     let draft = draft_of(&place);
@@ -111,8 +120,11 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     }
     publish(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
     remove_draft(&draft)?;
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let anchored = ledger::realm::anchor_first(&store, &pool, &config.realm.name).await;
+    store.close().await;
     pool.shutdown();
-    drop(lock);
+    anchored?;
     Ok(vec![
         made(&keys),
         format!(
@@ -126,10 +138,16 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
 async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, StartError> {
     let pool = pool(config, backend::configured(&config.token)?)?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
-    let verified = ledger::realm::verify(&store, &pool, &config.realm.name).await;
+    let name = &config.realm.name;
+    let finished = match ledger::realm::is_anchored(&pool, name).await {
+        // `init` was stopped between its last two steps.
+        Ok(false) => ledger::realm::anchor_first(&store, &pool, name).await,
+        Ok(true) => ledger::check(&store, &pool, name).await,
+        Err(error) => Err(error),
+    };
     store.close().await;
     pool.shutdown();
-    verified?;
+    finished?;
     Ok(vec![format!(
         "the realm {} is in {} already; nothing was changed",
         config.realm.name,
@@ -202,7 +220,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let name = &config.realm.name;
     let policies =
         config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
-    let apps = Apps::new(name, policies)?;
+    let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
     let (keys, webhook_keys) = pool
@@ -211,18 +229,12 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         })
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
-    let head = ledger::realm::verify(&store, &pool, name).await?;
-
     let clock = Arc::new(Clock::default());
+    let cache = Cache::new(config.store.cache_mib << 20);
+    let Opened { reader, committer } =
+        ledger::open(&store, &pool, name, cache, &clock, policies.digest).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
-    let reader = Arc::new(Reader::new(
-        Arc::clone(&store),
-        pool.clone(),
-        name.clone(),
-        Cache::new(config.store.cache_mib << 20),
-    ));
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
-    let committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
     let service = Service {
         apps,
         ledger: Ledger::new(reader, changes, clock),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    custody::Custody,
+    custody::{AnchorObject, Custody},
     error::Result,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -28,9 +28,12 @@ pub enum Kind {
     Random,
     Inventory,
     Probe,
+    Anchors,
+    CreateAnchor,
+    DestroyAnchor,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "hmac",
     "derive",
     "mac",
@@ -39,6 +42,9 @@ const NAMES: [&str; 8] = [
     "random",
     "inventory",
     "probe",
+    "anchors",
+    "create_anchor",
+    "destroy_anchor",
 ];
 
 #[derive(Debug, Default)]
@@ -132,6 +138,18 @@ impl Custody for Counted<'_> {
     fn probe(&mut self) -> Result<()> {
         self.timed(Kind::Probe, |c| c.probe())
     }
+
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        self.timed(Kind::Anchors, |c| c.anchors())
+    }
+
+    fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
+        self.timed(Kind::CreateAnchor, |c| c.create_anchor(content))
+    }
+
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
+        self.timed(Kind::DestroyAnchor, |c| c.destroy_anchor(object))
+    }
 }
 
 #[cfg(test)]
@@ -159,5 +177,12 @@ mod tests {
         assert_eq!(count("probe"), 1);
         assert_eq!(count("hmac"), 0);
         assert_eq!(NAMES[Kind::Probe as usize], "probe");
+        counted.create_anchor(b"x").unwrap();
+        let object = counted.anchors().unwrap().remove(0);
+        counted.destroy_anchor(&object).unwrap();
+        for kind in [Kind::Anchors, Kind::CreateAnchor, Kind::DestroyAnchor] {
+            assert_eq!(count(NAMES[kind as usize]), 1);
+        }
+        assert_eq!(NAMES[Kind::DestroyAnchor as usize], "destroy_anchor");
     }
 }

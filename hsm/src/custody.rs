@@ -17,6 +17,28 @@ use crate::{
 /// The longest message that is given to a token for one HMAC, in bytes.
 pub const MAX_MESSAGE: usize = 4096;
 
+/// The longest anchor, in bytes. Longer objects are listed without their content.
+pub const MAX_ANCHOR: usize = 512;
+
+/// Names an object of the token's store within one session epoch. Opaque: only
+/// the backend that gave it out can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnchorHandle {
+    pub epoch: u64,
+    pub object: u64,
+}
+
+/// An object that stands where anchors are kept. Nothing in it was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnchorObject {
+    pub handle: AnchorHandle,
+    /// In bytes, as the token tells it; 0 for what a crash left behind,
+    /// `u64::MAX` where the token does not tell.
+    pub size: u64,
+    /// Empty where there are more than [`MAX_ANCHOR`] bytes.
+    pub content: Vec<u8>,
+}
+
 /// One worker's way to the token: a session and what it needs. Not shared
 /// between threads.
 pub trait Custody: Send {
@@ -71,6 +93,27 @@ pub trait Custody: Send {
     /// [`Error::Unavailable`]; [`Error::Misconfigured`] when another token answers.
     fn probe(&mut self) -> Result<()>;
 
+    /// Every object that stands where custodyd's anchors are kept, of any realm
+    /// and of any content, empty leftovers included.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>>;
+
+    /// Adds an object to those that [`Custody::anchors`] lists. It is durable
+    /// when this returns. After an error the outcome is unknown: list again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::Invalid`] for none or above [`MAX_ANCHOR`] bytes.
+    fn create_anchor(&mut self, content: &[u8]) -> Result<()>;
+
+    /// Removes one listed object, if it still is what was listed; one that is
+    /// gone already is no error. After an error the outcome is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()>;
+
     /// SP 800-108r1 KDF in counter mode, PRF HMAC-SHA-256, one block of 256
     /// bits, from a wrap key. `context_hash` is SHA-256 over the context, so
     /// the input is short and of fixed shape whatever the context holds.
@@ -119,6 +162,17 @@ pub(crate) fn check_message(message: &[u8]) -> Result<()> {
         return Err(Error::invalid(
             "message",
             format!("more than {MAX_MESSAGE} bytes for one HMAC"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses an anchor that [`Custody::anchors`] could not give back.
+pub(crate) fn check_anchor(content: &[u8]) -> Result<()> {
+    if content.is_empty() || content.len() > MAX_ANCHOR {
+        return Err(Error::invalid(
+            "anchor",
+            format!("expected 1 to {MAX_ANCHOR} bytes"),
         ));
     }
     Ok(())

@@ -115,6 +115,28 @@ pub fn ticket_account_id(realm: &RealmName, app: &AppId, jti: &str) -> Vec<u8> {
         .finish()
 }
 
+/// The head of a realm's ledger, by SHA-256 over its bytes: a head of any length
+/// has one statement, and the token is never asked for more than this.
+#[must_use]
+pub fn head(realm: &RealmName, hash: &[u8; 32]) -> Vec<u8> {
+    Fields::new(b"custodyd/head/v1")
+        .text(realm.as_str())
+        .bytes(hash)
+        .finish()
+}
+
+/// An anchor: all its bytes before the tag, realm included.
+#[must_use]
+pub fn anchor(body: &[u8]) -> Vec<u8> {
+    Fields::new(b"custodyd/anchor/v1").bytes(body).finish()
+}
+
+/// A warm anchor: all its bytes before the tag, realm and kernel boot id included.
+#[must_use]
+pub fn warm_anchor(body: &[u8]) -> Vec<u8> {
+    Fields::new(b"custodyd/warm-anchor/v1").bytes(body).finish()
+}
+
 /// The natural name of the one record of the realm itself.
 pub const REALM_RECORD: &[u8] = b"realm";
 

@@ -33,6 +33,10 @@ pub enum Error {
     /// Stored or received bytes are not what a token key protected.
     #[error("{what} does not verify: it was altered, moved, or made with another key")]
     Tampered { what: &'static str },
+    /// The anchors in the token are not what custodyd left there. Nothing may be
+    /// served on them; the detail names the objects.
+    #[error("the anchors in the token are not as they were left: {detail}")]
+    Anchors { fault: AnchorFault, detail: String },
     /// Bytes of a format version that this program does not know.
     #[error("{what} has format version {found}, which this program does not know")]
     UnsupportedVersion { what: &'static str, found: u8 },
@@ -42,6 +46,23 @@ pub enum Error {
     /// A defect of this program: a job on the token panicked. The worker lives on.
     #[error("{operation}: a defect of this program was caught (a panic in a token job)")]
     Bug { operation: &'static str },
+}
+
+/// What is wrong with the anchors of a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnchorFault {
+    /// An object that custodyd's key did not make, or that was altered.
+    Forged,
+    /// Anchors that exclude each other: a fork.
+    Ambiguous,
+    /// None, where one was written.
+    Missing,
+    /// The newest is older than, or other than, what was written before.
+    Behind,
+    /// An anchor where the realm should be new.
+    Exists,
+    /// The token said that it made an object, and it is not there.
+    NotKept,
 }
 
 impl Error {
@@ -85,6 +106,11 @@ mod tests {
         assert!(!refused.is_retryable());
         assert!(!Error::Tampered { what: "record" }.is_retryable());
         assert!(!Error::Misconfigured("x".into()).is_retryable());
+        let gone = Error::Anchors {
+            fault: AnchorFault::Missing,
+            detail: "x".into(),
+        };
+        assert!(!gone.is_retryable());
         assert!(!Error::Bug { operation: "sign" }.is_retryable());
     }
 }

@@ -5,7 +5,7 @@
 //! neither the daemon nor the policies. `FORMAT.md` beside it fixes every byte.
 //!
 //! The order of the modules is the order of trust:
-//! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook}` and
+//! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook, anchor, checkpoint}` and
 //! `custody -> backend`. A backend never imports what stands in those braces.
 
 #![cfg_attr(
@@ -18,8 +18,10 @@
     )
 )]
 
+pub mod anchor;
 pub mod backend;
 pub mod binding;
+pub mod checkpoint;
 pub mod counters;
 pub mod custody;
 pub mod encoding;
@@ -41,9 +43,10 @@ pub mod software;
 #[cfg(test)]
 mod vectors;
 
+pub use anchor::{Advanced, Anchor};
 pub use binding::{Binding, BindingKeys, BindingKind};
-pub use custody::{Backend, Custody};
-pub use error::{Error, Result};
+pub use custody::{AnchorHandle, AnchorObject, Backend, Custody};
+pub use error::{AnchorFault, Error, Result};
 pub use id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind};
 pub use pool::{Pool, PoolOptions, PoolStatus};
 pub use public_key::{PublicKey, jwk_set};

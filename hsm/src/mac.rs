@@ -3,11 +3,14 @@
 //! Called by the daemon inside a token job. Each function pairs one statement
 //! of `encoding` with the one key version that may make it.
 
+use subtle::ConstantTimeEq as _;
+
 use crate::{
     custody::Custody,
     encoding,
     error::{Error, Result},
     id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind},
+    seal,
     secret::Secret,
 };
 
@@ -133,6 +136,40 @@ pub fn account_id_from_ticket(
     account_id(custody, &encoding::ticket_account_id(realm, app, jti))
 }
 
+/// The tag of a head of the realm's ledger; `head` is its encoding without the
+/// tag, of any length. The tag is no secret.
+///
+/// # Errors
+/// The token's.
+pub fn head(custody: &mut dyn Custody, realm: &RealmName, head: &[u8]) -> Result<[u8; 32]> {
+    let statement = encoding::head(realm, &seal::sha256(&[head]));
+    Ok(*custody.mac(ROOT_MAC, &statement)?.expose())
+}
+
+/// Refuses a head that this realm's token did not make.
+///
+/// # Errors
+/// [`Error::Tampered`]; else the token's.
+pub fn check_head(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    head: &[u8],
+    tag: &[u8; 32],
+) -> Result<()> {
+    tag_fits(custody, &encoding::head(realm, &seal::sha256(&[head])), tag)
+        .and_then(|fits| fits.then_some(()).ok_or(Error::Tampered { what: "head" }))
+}
+
+/// Whether a tag is that of a statement, compared in constant time.
+pub(crate) fn tag_fits(
+    custody: &mut dyn Custody,
+    statement: &[u8],
+    tag: &[u8; 32],
+) -> Result<bool> {
+    let ours = custody.mac(ROOT_MAC, statement)?;
+    Ok(ours.expose().ct_eq(tag).into())
+}
+
 fn account_id(custody: &mut dyn Custody, statement: &[u8]) -> Result<AccountId> {
     let tag = custody.mac(ROOT_MAC, statement)?;
     let mut bytes = [0; 16];
@@ -220,6 +257,29 @@ mod tests {
         assert_ne!(id, make("jktk", "ey"));
         assert_eq!(id.to_string().chars().nth(14), Some('8'));
         assert!(matches!(id.0[8] >> 6, 0b10));
+    }
+
+    #[test]
+    fn a_head_of_any_length_has_one_tag_in_one_realm() {
+        let mut custody = SoftCustody::new();
+        let (realm, other) = (
+            RealmName::parse("r").unwrap(),
+            RealmName::parse("r2").unwrap(),
+        );
+        for length in [0, 1, 4096, 100_000] {
+            let bytes = vec![7; length];
+            let tag = head(&mut custody, &realm, &bytes).unwrap();
+            assert_eq!(check_head(&mut custody, &realm, &bytes, &tag), Ok(()));
+            let refused = Err(Error::Tampered { what: "head" });
+            assert_eq!(check_head(&mut custody, &other, &bytes, &tag), refused);
+            let longer = vec![7; length + 1];
+            assert_eq!(check_head(&mut custody, &realm, &longer, &tag), refused);
+            for at in 0..32 {
+                let mut wrong = tag;
+                wrong[at] ^= 1;
+                assert_eq!(check_head(&mut custody, &realm, &bytes, &wrong), refused);
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,13 @@
     reason = "a test may stop at once; no other build has this file"
 )]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use aws_lc_rs::{
     digest::{self, Digest},
@@ -16,7 +22,7 @@ use aws_lc_rs::{
 };
 
 use crate::{
-    custody::Custody,
+    custody::{AnchorHandle, AnchorObject, Custody, MAX_ANCHOR, check_anchor},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -30,12 +36,60 @@ pub(crate) fn root(key: KeyId) -> [u8; 32] {
     hash.as_ref().try_into().unwrap()
 }
 
+/// The object store of a token in memory; clones share it. Whoever holds one
+/// can do to it what an attacker of a token's object store could.
+#[derive(Debug, Clone, Default)]
+pub struct SoftAnchors(Arc<Store>);
+
+#[derive(Debug, Default)]
+struct Store {
+    next: AtomicU64,
+    objects: Mutex<Vec<(u64, Vec<u8>)>>,
+}
+
+impl SoftAnchors {
+    fn locked(&self) -> MutexGuard<'_, Vec<(u64, Vec<u8>)>> {
+        let objects = self.0.objects.lock();
+        objects.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there, in the order in which it came.
+    #[must_use]
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        self.locked()
+            .iter()
+            .map(|(_, bytes)| bytes.clone())
+            .collect()
+    }
+
+    /// Adds an object of any content and size.
+    pub fn add(&self, content: &[u8]) {
+        let number = self.0.next.fetch_add(1, Ordering::SeqCst);
+        self.locked().push((number, content.to_vec()));
+    }
+
+    /// Removes every object of this content; says how many there were.
+    pub fn remove(&self, content: &[u8]) -> usize {
+        let mut objects = self.locked();
+        let before = objects.len();
+        objects.retain(|(_, bytes)| bytes != content);
+        before - objects.len()
+    }
+
+    /// Puts the whole store back to what [`SoftAnchors::contents`] said once.
+    pub fn put_back(&self, contents: &[Vec<u8>]) {
+        self.locked().clear();
+        contents.iter().for_each(|content| self.add(content));
+    }
+}
+
 #[derive(Debug)]
 pub struct SoftCustody {
     keys: BTreeMap<KeyPurpose, Vec<u16>>,
     pairs: BTreeMap<KeyId, EcdsaKeyPair>,
     /// HMAC operations so far.
     pub(crate) hmacs: usize,
+    anchors: SoftAnchors,
 }
 
 impl SoftCustody {
@@ -49,11 +103,24 @@ impl SoftCustody {
             keys: BTreeMap::new(),
             pairs: BTreeMap::new(),
             hmacs: 0,
+            anchors: SoftAnchors::default(),
         };
         for purpose in KeyPurpose::ALL {
             custody.add_version(purpose, 1);
         }
         custody
+    }
+
+    /// The same with the object store of others.
+    ///
+    /// # Panics
+    /// When the host has no randomness.
+    #[must_use]
+    pub fn with_anchors(anchors: SoftAnchors) -> Self {
+        Self {
+            anchors,
+            ..Self::new()
+        }
     }
 
     pub(crate) fn add_version(&mut self, purpose: KeyPurpose, version: u16) {
@@ -121,6 +188,36 @@ impl Custody for SoftCustody {
     }
 
     fn probe(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        let objects = self.anchors.locked();
+        let listed = objects.iter().map(|(number, bytes)| AnchorObject {
+            handle: AnchorHandle {
+                epoch: 0,
+                object: *number,
+            },
+            size: bytes.len() as u64,
+            content: match bytes.len() {
+                0..=MAX_ANCHOR => bytes.clone(),
+                _ => Vec::new(),
+            },
+        });
+        Ok(listed.collect())
+    }
+
+    fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
+        check_anchor(content)?;
+        self.anchors.add(content);
+        Ok(())
+    }
+
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
+        let same = |(number, bytes): &(u64, Vec<u8>)| {
+            *number == object.handle.object && *bytes == object.content
+        };
+        self.anchors.locked().retain(|found| !same(found));
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 /// Hexadecimal bytes in a vector.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct Hex(Vec<u8>);
+pub(crate) struct Hex(pub(crate) Vec<u8>);
 
 impl TryFrom<String> for Hex {
     type Error = hex::FromHexError;
@@ -35,14 +35,17 @@ impl TryFrom<String> for Hex {
 }
 
 impl Hex {
-    fn array<const N: usize>(&self) -> [u8; N] {
+    pub(crate) fn array<const N: usize>(&self) -> [u8; N] {
         self.0.as_slice().try_into().unwrap()
     }
 }
 
 /// Every vector of a folder, by name. `least` guards against a folder that
 /// quietly became empty.
-fn folder<T: for<'de> Deserialize<'de>>(name: &str, least: usize) -> BTreeMap<String, T> {
+pub(crate) fn folder<T: for<'de> Deserialize<'de>>(
+    name: &str,
+    least: usize,
+) -> BTreeMap<String, T> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("vectors")
         .join(name);
@@ -58,7 +61,7 @@ fn folder<T: for<'de> Deserialize<'de>>(name: &str, least: usize) -> BTreeMap<St
 }
 
 /// The name of an error in a vector.
-fn name_of<T>(outcome: &Result<T>) -> Option<&'static str> {
+pub(crate) fn name_of<T>(outcome: &Result<T>) -> Option<&'static str> {
     match outcome {
         Ok(_) => None,
         Err(Error::Tampered { .. }) => Some("tampered"),
@@ -270,6 +273,7 @@ fn mac_statements() {
             "ticket-account",
             encoding::ticket_account_id(&realm, &app, "jti"),
         ),
+        ("head", encoding::head(&realm, &seal::sha256(&[b"a head"]))),
         ("known-answer", encoding::known_answer()),
     ] {
         assert_eq!(hex::encode(&statement), text(name, "statement"), "{name}");
@@ -299,6 +303,8 @@ fn mac_functions() {
         let key = mac::epoch_key(&mut custody, &realm, usage, 3).unwrap();
         assert_eq!(hex::encode(key.expose()), text(name, "tag"));
     }
+    let head = mac::head(&mut custody, &realm, b"a head").unwrap();
+    assert_eq!(hex::encode(head), text("head", "tag"));
     let account =
         mac::account_id_from_idempotency_key(&mut custody, &realm, &app, "jkt", "key").unwrap();
     assert_eq!(

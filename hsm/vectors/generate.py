@@ -420,6 +420,75 @@ def webhooks():
     })
 
 
+ANCHOR = {"realm": "demo.example", "serial": 7, "log_epoch": 2, "seq": 41, "head": "a5" * 32,
+          "boot_epoch": 3, "clean": False, "dirty": True}
+BOOT = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+def anchor_body(fields, boot=None, flags=None):
+    magic = b"CDA" if boot is None else b"CDW"
+    if flags is None:
+        flags = fields["clean"] | fields["dirty"] << 1
+    numbers = b"".join(be(fields[name], 8) for name in ("serial", "log_epoch", "seq"))
+    body = (magic + b"\x01" + lp(fields["realm"].encode()) + numbers
+            + bytes.fromhex(fields["head"]) + be(fields["boot_epoch"], 8) + bytes([flags]))
+    return body if boot is None else body + lp(boot.encode())
+
+
+def tagged(body, domain):
+    return body + hmac.new(root("custodyd-mac-v1"), lp(domain, body), hashlib.sha256).digest()
+
+
+def anchors():
+    """One file per defect: what is changed and still tagged rightly must be refused as a
+    form, what is changed behind the tag's back must be refused by the tag."""
+    places = {"realm-length": 7, "realm": 8, "serial": 27, "log-epoch": 35, "seq": 43,
+              "head": 44, "boot-epoch": 83, "flags": 84}
+    for folder, domain, boot in [("anchor", b"custodyd/anchor/v1", None),
+                                 ("warm", b"custodyd/warm-anchor/v1", BOOT)]:
+        good = tagged(anchor_body(ANCHOR, boot), domain)
+
+        def put(name, bytes_, error="tampered", fields=ANCHOR):
+            vector = {"about": name.replace("-", " "), "realm": "demo.example", "boot_id": BOOT,
+                      "error": error}
+            if error is None:
+                vector["anchor"] = {k: v for k, v in fields.items() if k != "realm"}
+            write(folder, name, {**vector, "bytes": bytes_.hex()})
+
+        def made(boot=boot, flags=None, **changes):
+            return tagged(anchor_body({**ANCHOR, **changes}, boot, flags), domain)
+
+        put("good", good, None)
+        for name, flags in [("good-clean", (True, False)), ("good-neither", (False, False))]:
+            fields = {**ANCHOR, "clean": flags[0], "dirty": flags[1]}
+            put(name, tagged(anchor_body(fields, boot), domain), None, fields)
+        # Changed after the tag was made: one file for each field.
+        for name, at in places.items():
+            put(f"changed-{name}", flip(good, at))
+        put("changed-tag", flip(good, len(good) - 1))
+        put("magic", patch(good, 0, b"CDS"))
+        put("format-version", patch(good, 3, b"\x02"), "unsupported-version")
+        # Tagged as they are, and still no anchor.
+        put("serial-zero", made(serial=0))
+        put("clean-and-dirty", made(clean=True))
+        put("flags-unknown", made(flags=4))
+        put("realm-not-a-name", made(realm="Demo.Example"))
+        put("realm-empty", made(realm=""))
+        put("another-realm", made(realm="demo.exampld"))
+        put("one-byte-too-many", tagged(anchor_body(ANCHOR, boot) + b"\x00", domain))
+        put("one-byte-missing", good[:-1])
+        put("tag-only", good[-32:])
+        put("empty", b"")
+        put("domain-of-the-other", tagged(
+            anchor_body(ANCHOR, boot), b"custodyd/anchor/v1" if boot else b"custodyd/warm-anchor/v1"))
+        put("form-of-the-other", made(boot=None if boot else BOOT))
+        if boot:
+            put("changed-boot-id", flip(good, 89))
+            put("boot-id-empty", made(boot=""))
+            put("boot-id-too-long", made(boot="a" * 65))
+            put("boot-id-with-space", made(boot="a b"))
+
+
 def statements():
     realm, app = b"demo.example", b"demo"
     record = bytes.fromhex("5a" * 32)
@@ -433,6 +502,7 @@ def statements():
         "ceremony-epoch-key": lp(b"custodyd/ceremony-epoch/v1", realm, be(3, 8)),
         "idempotent-account": lp(b"custodyd/idempotent-account/v1", realm, app, b"jkt", b"key"),
         "ticket-account": lp(b"custodyd/ticket-account/v1", realm, app, b"jti"),
+        "head": lp(b"custodyd/head/v1", realm, sha(b"a head")),
         "known-answer": lp(b"custodyd/known-answer/v1"),
     }
     tag = lambda message: hmac.new(root(key), message, hashlib.sha256).digest()
@@ -467,4 +537,5 @@ if __name__ == "__main__":
     local()
     bindings()
     webhooks()
+    anchors()
     statements()

@@ -10,8 +10,8 @@ use std::{
 };
 
 use custodyd_hsm::{
-    Backend, Custody, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey, Result, Secret,
-    TokenDescription,
+    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey,
+    Result, Secret, TokenDescription,
 };
 
 pub(crate) struct Hanging {
@@ -86,5 +86,17 @@ impl Custody for HangingCustody {
 
     fn probe(&mut self) -> Result<()> {
         self.inside().probe()
+    }
+
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        self.inside().anchors()
+    }
+
+    fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
+        self.inside().create_anchor(content)
+    }
+
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
+        self.inside().destroy_anchor(object)
     }
 }

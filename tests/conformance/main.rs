@@ -1,5 +1,6 @@
 //! One suite for every kind of token. A further backend adds a folder with its
-//! [`rig::Rig`] and one line below; the suite itself never changes for it.
+//! [`rig::Rig`] (and [`rig::Store`]) and two lines below; the suite itself never
+//! changes for it.
 //!
 //! Each case runs in a process of its own, started by the test of the same
 //! name: PKCS#11 is initialized once per process, and SoftHSM2 takes its
@@ -17,6 +18,9 @@ mod hanging;
 mod own_process;
 mod rig;
 mod softhsm;
+mod software;
 mod suite;
 
 suite::run_over!(on_softhsm, crate::softhsm::SoftHsm);
+suite::run_anchors_over!(anchors_on_softhsm, crate::softhsm::SoftHsm);
+suite::run_anchors_over!(anchors_in_memory, crate::software::Software);

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::rig::Rig;
+use crate::rig::Store;
 
 const CHILD: &str = "CUSTODYD_CONFORMANCE_CASE";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// `path` is the module path of the test with its name.
-pub(crate) fn run<R: Rig>(path: &str, case: fn(&R)) {
+pub(crate) fn run<R: Store>(path: &str, case: fn(&R)) {
     let (_, name) = path.split_once("::").expect("a path below the crate");
     if env::var(CHILD).is_ok_and(|wanted| wanted == name) {
         return case(&R::attach());

@@ -16,7 +16,8 @@ pub(crate) struct Prepared {
 /// A backend that counts how often it presents a PIN.
 pub(crate) type Counted = (Arc<dyn Backend>, Box<dyn Fn() -> u64>);
 
-pub(crate) trait Rig: Sized {
+/// A kind of token that keeps anchors, and what may be done behind its back.
+pub(crate) trait Store: Sized {
     /// In the parent: a fresh token with all keys.
     fn prepare() -> Prepared;
     /// In the child: that token.
@@ -24,6 +25,17 @@ pub(crate) trait Rig: Sized {
 
     /// A backend on the token with the right PIN.
     fn backend(&self) -> Arc<dyn Backend>;
+
+    /// Adds an object where anchors are kept, as another program would.
+    fn plant(&self, content: &[u8]);
+    /// Removes every object that stands there.
+    fn clear(&self);
+    /// Adds an object that is almost in that place: other class, label or application.
+    fn plant_beside(&self, content: &[u8]);
+}
+
+/// A kind of token that is reached from outside, with the accidents of that.
+pub(crate) trait Rig: Store {
     /// A backend on the token with a wrong PIN.
     fn backend_with_wrong_pin(&self) -> Counted;
     /// A backend whose token does not exist.

@@ -2,6 +2,7 @@
 //! how it must behave when it goes away.
 
 mod accidents;
+mod anchors;
 mod keys;
 mod operations;
 mod pooling;
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use custodyd_hsm::{Backend, KeyId, KeyPurpose, Pool, PoolOptions};
 
-pub(crate) use self::{accidents::*, keys::*, operations::*, pooling::*};
+pub(crate) use self::{accidents::*, anchors::*, keys::*, operations::*, pooling::*};
 
 pub(crate) const WRAP: KeyId = KeyId {
     purpose: KeyPurpose::Wrap,
@@ -59,6 +60,26 @@ macro_rules! run_over {
     };
 }
 
+/// The cases about anchors alone: for every token that keeps some.
+macro_rules! run_anchors_over {
+    ($backend:ident, $store:ty) => {
+        $crate::suite::cases! { $backend, $store,
+            anchors_are_made_listed_and_destroyed,
+            only_objects_of_our_label_are_listed,
+            a_handle_destroys_only_what_was_listed,
+            an_anchor_survives_a_restart,
+            an_anchor_advances_step_by_step,
+            a_crash_between_create_and_destroy_is_mended,
+            two_newest_anchors_are_refused,
+            a_forged_anchor_is_refused,
+            an_anchor_that_is_gone_is_missed,
+            realms_of_one_token_leave_each_other_alone,
+            of_two_advances_at_once_one_wins,
+            checkpoints_verify_under_the_published_key,
+        }
+    };
+}
+
 macro_rules! cases {
     ($tests:ident, $rig:ty, $($case:ident,)+) => {
         mod $tests {
@@ -70,7 +91,7 @@ macro_rules! cases {
         }
     };
 }
-pub(crate) use {cases, run_over};
+pub(crate) use {cases, run_anchors_over, run_over};
 
 /// A pool of two threads with a short deadline.
 fn pool(backend: &Arc<dyn Backend>) -> Pool {

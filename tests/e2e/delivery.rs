@@ -14,8 +14,8 @@ use custodyd::clock::Clock;
 use custodyd::config::{self, Config};
 use custodyd::delivery::{Address, Code, Courier, Delivering, Message, Notice, Purpose};
 use custodyd_hsm::{
-    Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, Pool, PoolOptions, ProvisionReport,
-    PublicKey, Result, Secret, TokenDescription, jwk_set,
+    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, Pool, PoolOptions,
+    ProvisionReport, PublicKey, Result, Secret, TokenDescription, jwk_set,
 };
 use custodyd_tests::app::said;
 use custodyd_tests::mail::Mode;
@@ -74,6 +74,15 @@ impl Custody for Signs {
     }
     fn probe(&mut self) -> Result<()> {
         Ok(())
+    }
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        Err(other())
+    }
+    fn create_anchor(&mut self, _: &[u8]) -> Result<()> {
+        Err(other())
+    }
+    fn destroy_anchor(&mut self, _: &AnchorObject) -> Result<()> {
+        Err(other())
     }
 }
 

@@ -91,6 +91,8 @@ fn a_backend_never_sees_what_is_built_on_it() {
             "crate::seal",
             "crate::mac",
             "crate::binding",
+            "crate::anchor",
+            "crate::checkpoint",
             "seal::",
             "binding::",
         ],

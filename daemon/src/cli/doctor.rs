@@ -57,8 +57,8 @@ fn configured(config: &Config) -> Vec<Line> {
 fn policies(config: &Config) -> Vec<Line> {
     let directory = &config.policies.directory;
     match config::load_policies(directory) {
-        Ok(apps) => {
-            let names: Vec<&str> = apps.keys().map(|app| app.as_str()).collect();
+        Ok(policies) => {
+            let names: Vec<&str> = policies.apps.keys().map(|app| app.as_str()).collect();
             let detail = format!("{}: {}", directory.display(), names.join(", "));
             vec![Line::ok("policies", detail)]
         }

@@ -455,7 +455,7 @@ fn policies_are_read_from_a_folder() {
     std::fs::write(dir.path().join("notes.txt"), "not a policy").unwrap();
     let policy = demo_policy();
     std::fs::write(dir.path().join("a.toml"), &policy).unwrap();
-    assert_eq!(load_policies(dir.path()).unwrap().len(), 1);
+    assert_eq!(load_policies(dir.path()).unwrap().apps.len(), 1);
 
     std::fs::write(dir.path().join("b.toml"), &policy).unwrap();
     std::fs::write(dir.path().join("c.toml"), "app = ").unwrap();

@@ -4,13 +4,16 @@
 //! Batching comes from load, there is no timer. For each batch: take the newest verified
 //! state of each account concerned, let the waiting decisions run on it one after another,
 //! seal the results, write ONE transaction, and only then answer. Two decisions about one
-//! account in one batch see each other, so N parallel guesses cost exactly N.
+//! account in one batch see each other, so N parallel guesses cost exactly N. What is written is
+//! anchored in the token before anybody is answered.
 //!
 //! After a crash: before the commit is durable, no decision of the batch has happened and
-//! nobody was told otherwise; after it, all have, and at worst nobody was told.
+//! nobody was told otherwise; after it, all have, and at worst nobody was told. Between commit and
+//! anchor an administrator can still take the batch back, and nobody has seen anything of it.
 
 mod durable;
 mod names;
+mod publishing;
 mod sealing;
 mod working;
 
@@ -25,12 +28,13 @@ use tokio::sync::mpsc;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
+use super::anchoring::Anchoring;
 use super::members::{Member, MemberList};
 use super::record::{Loaded, Reader};
-use super::{BUCKET_BITS, Base, Change, Head, LedgerError};
+use super::{BUCKET_BITS, Base, Change, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{Batch, CommitError};
+use crate::store::CommitError;
 
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
@@ -46,17 +50,16 @@ pub(super) type Members = HashMap<RecordId, Member>;
 pub struct Committer {
     reader: Arc<Reader>,
     clock: Arc<Clock>,
-    head: Head,
+    anchoring: Anchoring,
     first_wait: Duration,
 }
 
 impl Committer {
-    #[must_use]
-    pub fn new(reader: Arc<Reader>, clock: Arc<Clock>, head: Head) -> Self {
+    pub(super) fn new(reader: Arc<Reader>, clock: Arc<Clock>, anchoring: Anchoring) -> Self {
         Self {
             reader,
             clock,
-            head,
+            anchoring,
             first_wait: FIRST_WAIT,
         }
     }
@@ -78,7 +81,7 @@ impl Committer {
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
             self.batch(std::mem::take(&mut waiting)).await?;
         }
-        Ok(())
+        self.rest().await
     }
 
     async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
@@ -140,7 +143,20 @@ impl Committer {
         }
     }
 
-    /// The member lists of these buckets, each parsed or refused.
+    /// A bucket's list, if it is the one in memory. Nothing else writes, so it is that one or was
+    /// altered; and what was altered is never written upon.
+    fn newest_list(&self, bucket: u32, shown: Option<&[u8]>) -> Result<MemberList, LedgerError> {
+        let memory = self.reader.memory();
+        memory
+            .verified(self.reader.realm(), bucket, shown)?
+            .ok_or_else(|| {
+                LedgerError::Tampered(format!(
+                    "bucket {bucket}: its member list is not the newest one"
+                ))
+            })
+    }
+
+    /// The member lists of these buckets, each verified or refused.
     async fn member_lists(&self, mut buckets: Vec<u32>) -> Lists {
         buckets.sort_unstable();
         buckets.dedup();
@@ -148,18 +164,17 @@ impl Committer {
         // What this process wrote last needs no second look.
         buckets.retain(|bucket| match self.reader.cache().list(*bucket) {
             Some(list) => lists.insert(*bucket, Ok(list)).is_some(),
-            None => lists.insert(*bucket, Ok(MemberList::default())).is_none(),
+            None => true,
         });
         if buckets.is_empty() {
             return lists;
         }
         match self.reader.store().members(&buckets).await {
             Ok(rows) => {
-                for (bucket, bytes) in rows.examine() {
-                    let list = MemberList::parse(&bytes).map_err(|what| {
-                        Arc::new(LedgerError::Tampered(format!("bucket {bucket}: {what}")))
-                    });
-                    lists.insert(bucket, list);
+                let rows: HashMap<u32, Vec<u8>> = rows.examine().into_iter().collect();
+                for bucket in buckets {
+                    let list = self.newest_list(bucket, rows.get(&bucket).map(Vec::as_slice));
+                    lists.insert(bucket, list.map_err(Arc::new));
                 }
             }
             Err(error) => {
@@ -230,30 +245,21 @@ impl Committer {
         now: Timestamp,
     ) -> Result<Members, Failure> {
         while !working.is_empty() {
-            let mut head = self.head.clone();
-            head.seq += 1;
-            head.time = now;
-            let mut batch = Batch::after(self.head.seq);
+            let (mut batch, mut size, seq) = self.begin()?;
             let mut unfit = Vec::new();
             for (record, entry) in working.iter_mut() {
-                if let Err(error) = entry.number(record, &mut head.size, now, &mut batch) {
+                if let Err(error) = entry.number(record, &mut size, now, &mut batch) {
                     unfit.push((*record, error));
                 }
             }
             let mut members = Members::new();
             if unfit.is_empty() {
-                let rows = sealing::rows(working, head.seq, now)?;
+                let rows = sealing::rows(working, seq, now)?;
                 (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
             }
             if unfit.is_empty() {
                 sealing::list_members(working, &members, &mut batch, lists);
-                batch.head = head
-                    .row_over(&batch)
-                    .map_err(|_| Failure::internal("encode the head"))?;
-                durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
-                self.head = head;
-                self.clock.committed(now);
-                self.reader.cache().committed(batch, &members, lists);
+                self.publish(batch, &members, lists, now).await?;
                 return Ok(members);
             }
             for (record, error) in unfit {

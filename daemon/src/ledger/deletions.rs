@@ -6,6 +6,7 @@
 
 use super::LedgerError;
 use super::journal::Entry;
+use super::log::{LEAF_ERASURE, LEAF_RETENTION};
 
 /// Entries that one leaf names: its body stays well within what a store reads back.
 pub(super) const PER_LEAF: usize = 4096;
@@ -22,8 +23,8 @@ impl Why {
     /// The leaf's type, the domain of its commitment, and how its body begins.
     fn format(self) -> (u8, &'static [u8], &'static [u8; 4]) {
         match self {
-            Self::Erasure => (0x03, b"custodyd/erasure/v1", b"CDE\x01"),
-            Self::Retention => (0x04, b"custodyd/retention/v1", b"CDR\x01"),
+            Self::Erasure => (LEAF_ERASURE, b"custodyd/erasure/v1", b"CDE\x01"),
+            Self::Retention => (LEAF_RETENTION, b"custodyd/retention/v1", b"CDR\x01"),
         }
     }
 

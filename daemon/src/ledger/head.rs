@@ -1,60 +1,80 @@
-//! The head: the newest state of the whole realm, one row.
+//! The head: the newest state of the whole realm, one row, authenticated by the token.
 //!
-//! Until the log is authenticated the head only orders batches (compare-and-set on `seq`) and
-//! says where the log ends. It carries no MAC yet, so nothing that is *believed* comes from
-//! it: no time, no budget, no credential.
+//! It names the log by size and root and the state by its root, so whoever believes a head
+//! believes exactly one content of every table. That it is one of ours says its MAC; that it is
+//! the newest says the anchor in the token, never the database. The next one is made in `memory`.
+
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use custodyd_hsm::RealmName;
+use custodyd_hsm::{Pool, RealmName, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
-use crate::bytes::Bytes;
-use crate::store::{Batch, HeadRow};
+use super::LedgerError;
+use super::tree::Digest;
+use crate::store::{HeadRow, Store};
+
+const DOMAIN: &[u8] = b"custodyd/head/v1";
+/// The version of the tables. A database says in its head which it has.
+pub(crate) const SCHEMA: u32 = 2;
+
+/// What a head and the state leaf of its batch both say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) realm: RealmName,
+    /// Raised by every restore.
+    pub(crate) log_epoch: u64,
+    /// Counts the batches of the realm.
+    pub(crate) seq: u64,
+    #[serde(with = "hex::serde")]
+    pub(crate) state_root: Digest,
+    /// Hash of the head before.
+    #[serde(with = "hex::serde")]
+    pub(crate) previous: Digest,
+    pub(crate) time: Timestamp,
+    /// Raised by a start after which guesses may have been forgotten.
+    pub(crate) boot_epoch: u64,
+    pub(crate) schema: u32,
+    /// Digest of the policies that the batch was decided under.
+    #[serde(with = "hex::serde")]
+    pub(crate) configuration: Digest,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    pub realm: RealmName,
-    /// Raised by every restore.
-    pub log_epoch: u64,
-    pub seq: u64,
+    pub(crate) state: State,
     /// Number of log entries.
-    pub size: u64,
-    pub time: Timestamp,
-    pub schema: u32,
-    /// Digest of what was written with this head: by it a writer knows its own batch again.
-    pub content: Bytes,
+    pub(crate) size: u64,
+    #[serde(with = "hex::serde")]
+    pub(crate) log_root: Digest,
 }
 
-const CONTENT: &[u8] = b"custodyd/batch/v1";
-
 impl Head {
-    #[must_use]
-    pub fn first(realm: RealmName, time: Timestamp) -> Self {
-        Self {
-            realm,
-            log_epoch: 1,
-            seq: 1,
-            size: 0,
-            time,
-            schema: 1,
-            content: Bytes(Vec::new()),
-        }
-    }
-
     /// # Errors
-    /// What is wrong with the row, for the log.
-    pub fn parse(row: &HeadRow, realm: &RealmName) -> Result<Self, String> {
-        let head: Self = serde_json::from_slice(&row.body)
-            .map_err(|_| "the head row does not parse".to_owned())?;
-        if head.realm != *realm {
+    /// What is wrong with the row, for the operator.
+    pub(crate) fn parse(row: &HeadRow, realm: &RealmName) -> Result<Self, String> {
+        let head: Self = serde_json::from_slice(&row.body).map_err(|_| {
+            "the head row does not parse: it is damaged, or of a version that this custodyd can \
+             not read (there is no upgrade from a database older than the ledger; make a new realm)"
+                .to_owned()
+        })?;
+        if head.state.realm != *realm {
             return Err(format!(
                 "the database belongs to realm {}, this daemon is configured for {realm}",
-                head.realm
+                head.state.realm
             ));
         }
-        if head.seq != row.seq || head.schema != 1 {
+        if head.state.schema != SCHEMA {
+            return Err(format!(
+                "the database has schema {}, this custodyd reads {SCHEMA}",
+                head.state.schema
+            ));
+        }
+        if head.state.seq != row.seq {
             return Err("the head row contradicts itself".to_owned());
         }
         Ok(head)
@@ -62,37 +82,70 @@ impl Head {
 
     /// # Errors
     /// Never for the fields above; the signature is serde's.
-    pub fn row_over(&mut self, batch: &Batch) -> Result<HeadRow, serde_json::Error> {
-        self.content = content(batch);
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// The row, with the MAC that only the token makes. Called once for each number: two heads
+    /// of one number would be two histories.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(crate) async fn authenticate(&self, pool: &Pool) -> Result<HeadRow, LedgerError> {
+        let body = self
+            .encode()
+            .map_err(|_| LedgerError::internal("encode a head"))?;
+        let (realm, covered) = (self.state.realm.clone(), body.clone());
+        let mac = pool
+            .call("authenticate-head", move |custody| {
+                mac::head(custody, &realm, &covered)
+            })
+            .await?;
         Ok(HeadRow {
-            seq: self.seq,
-            body: serde_json::to_vec(self)?,
-            mac: Vec::new(),
+            seq: self.state.seq,
+            body,
+            mac: mac.to_vec(),
         })
     }
-}
 
-/// Member lists name every record by its digest, leaves commit to every body: so these two
-/// and their places are the whole content.
-fn content(batch: &Batch) -> Bytes {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(CONTENT);
-    hash.update(&batch.parent.to_be_bytes());
-    let members = batch
-        .members
-        .iter()
-        .map(|(at, list)| (u64::from(*at), list));
-    let entries = batch.entries.iter().map(|(at, leaf)| (*at, leaf));
-    let counts = [batch.members.len(), batch.entries.len()];
-    for number in counts.map(|count| count as u64) {
-        hash.update(&number.to_be_bytes());
+    /// The head that the database shows, if this token has made it. Whether it is the newest
+    /// says nothing here.
+    ///
+    /// # Errors
+    /// `Refused` where there is none, or it is another realm's; `Tampered` where its MAC is wrong.
+    pub(crate) async fn read(
+        store: &Arc<dyn Store>,
+        pool: &Pool,
+        realm: &RealmName,
+    ) -> Result<Self, LedgerError> {
+        let row = store.head().await?.examine().ok_or_else(|| {
+            LedgerError::Refused("the database holds no realm; run `custodyd init`".into())
+        })?;
+        let head = Self::parse(&row, realm).map_err(LedgerError::Refused)?;
+        let (of, body) = (realm.clone(), row.body);
+        let expected = pool
+            .call("check-head", move |custody| mac::head(custody, &of, &body))
+            .await?;
+        if expected.ct_eq(row.mac.as_slice()).into() {
+            Ok(head)
+        } else {
+            Err(LedgerError::Tampered(
+                "the head was not made by this token; is the database another realm's, or the \
+                 token another one?"
+                    .into(),
+            ))
+        }
     }
-    for (at, bytes) in members.chain(entries) {
-        hash.update(&at.to_be_bytes());
-        hash.update(&(bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
+
+    /// What an anchor names, and the next head as its `previous`.
+    pub(crate) fn hash(&self) -> Result<Digest, serde_json::Error> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(DOMAIN);
+        context.update(&self.encode()?);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        Ok(hash)
     }
-    Bytes(hash.finish().as_ref().to_vec())
 }
 
 #[cfg(test)]
@@ -100,32 +153,61 @@ fn content(batch: &Batch) -> Bytes {
 mod tests {
     use super::*;
 
-    #[test]
-    fn two_batches_of_one_number_size_and_second_have_different_heads() {
-        let realm = RealmName::parse("realm.example").unwrap();
-        let with = |members: &[(u32, &[u8])], entries: &[(u64, &[u8])]| {
-            let mut batch = Batch::after(1);
-            batch.members = members.iter().map(|(at, m)| (*at, m.to_vec())).collect();
-            batch.entries = entries.iter().map(|(at, e)| (*at, e.to_vec())).collect();
-            batch
-        };
-        let batches = [
-            with(&[], &[]),
-            with(&[(1, &[1])], &[]),
-            with(&[(2, &[1])], &[]),
-            with(&[], &[(1, &[1])]),
-            with(&[(1, &[1, 1])], &[]),
-            with(&[(1, &[1])], &[(1, &[1])]),
-            with(&[(1, &[1]), (1, &[1])], &[]),
-        ];
-        let mut heads = std::collections::BTreeSet::new();
-        for batch in &batches {
-            let mut head = Head::first(realm.clone(), Timestamp(7));
-            let row = head.row_over(batch).unwrap();
-            assert_eq!(Head::parse(&row, &realm).unwrap(), head);
-            assert_eq!(head.row_over(batch).unwrap(), row);
-            heads.insert(row.body);
+    fn head() -> Head {
+        Head {
+            state: State {
+                realm: RealmName::parse("realm.example").unwrap(),
+                log_epoch: 1,
+                seq: 3,
+                state_root: [1; 32],
+                previous: [2; 32],
+                time: Timestamp(7),
+                boot_epoch: 0,
+                schema: SCHEMA,
+                configuration: [4; 32],
+            },
+            size: 9,
+            log_root: [3; 32],
         }
-        assert_eq!(heads.len(), batches.len());
+    }
+
+    fn row(head: &Head) -> HeadRow {
+        HeadRow {
+            seq: 3,
+            body: head.encode().unwrap(),
+            mac: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_head_is_read_back_as_it_was_written() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let again = Head::parse(&row(&head()), &realm).unwrap();
+        assert_eq!(again, head());
+        assert_eq!(again.encode().unwrap(), head().encode().unwrap());
+        assert_eq!(again.hash().unwrap(), head().hash().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_head_is_said() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let refused = |change: &dyn Fn(&mut Head), what: &str| {
+            let mut head = head();
+            change(&mut head);
+            let said = Head::parse(&row(&head), &realm).unwrap_err();
+            assert!(said.contains(what), "{said}");
+        };
+        refused(&|head| head.state.schema += 1, "schema 3");
+        refused(&|head| head.state.seq += 1, "contradicts");
+        refused(
+            &|head| head.state.realm = RealmName::parse("other.example").unwrap(),
+            "other.example",
+        );
+        let rubbish = HeadRow {
+            seq: 3,
+            body: b"{}".to_vec(),
+            mac: Vec::new(),
+        };
+        assert!(Head::parse(&rubbish, &realm).unwrap_err().contains("parse"));
     }
 }

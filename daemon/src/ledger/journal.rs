@@ -12,11 +12,10 @@ use custodyd_policies::{Factor, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
+use super::log::LEAF_EVENT;
 use crate::account::{Account, Mark, Trail};
 use crate::store::{BodyRow, EventRow};
 
-/// Those of other leaves stand where they are made: `deletions`.
-const LEAF_EVENT: u8 = 0x01;
 const COMMITMENT: &[u8] = b"custodyd/event/v1";
 const BODY_DOMAIN: &str = "custodyd/event-body/v1";
 /// Bodies are padded, so that their sizes do not tell kinds apart.

@@ -5,6 +5,7 @@
 //! stands in a row. Nothing below this module speaks HTTP or knows what a PIN is.
 
 mod aliases;
+mod anchoring;
 mod cache;
 mod committer;
 mod deletions;
@@ -13,10 +14,14 @@ mod erasure;
 mod faults;
 mod head;
 mod journal;
+mod log;
 mod members;
+mod memory;
 pub mod realm;
 mod record;
 mod retention;
+mod start;
+mod tree;
 mod unverified;
 
 use std::sync::{Arc, Mutex};
@@ -30,10 +35,12 @@ pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
+pub use self::log::TileRow;
 use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 pub use self::retention::Pass;
 use self::retention::Step;
+pub use self::start::{Opened, check, open};
 pub use self::unverified::Unverified;
 use crate::account::{Account, Alias, AliasName};
 use crate::clock::Clock;
@@ -53,6 +60,9 @@ pub enum LedgerError {
     /// Stored bytes are not what the daemon wrote. Names the evidence, for the log only.
     #[error("tampered: {0}")]
     Tampered(String),
+    /// Nothing was altered, and yet it can not be served: says what an operator has to do.
+    #[error("{0}")]
+    Refused(String),
     #[error("the commit queue is full")]
     Busy,
     #[error("the record exists already")]
@@ -178,6 +188,12 @@ impl Ledger {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         self.reader.store()
+    }
+
+    /// From now on decisions are made under other policies: the next batch's head names their
+    /// digest, and an entry of the log both.
+    pub fn decides_under(&self, configuration: [u8; 32]) {
+        self.reader.memory().decides_under(configuration);
     }
 
     /// The account, opened and verified; `None` if it is proven absent.
@@ -424,6 +440,7 @@ fn shared(error: Arc<LedgerError>) -> LedgerError {
         Ok(error) => error,
         Err(error) => match &*error {
             LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
+            LedgerError::Refused(what) => LedgerError::Refused(what.clone()),
             LedgerError::Busy => LedgerError::Busy,
             LedgerError::Exists => LedgerError::Exists,
             LedgerError::Erased => LedgerError::Erased,

@@ -7,13 +7,16 @@
 use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AppId, Pool, RealmName, RecordId, RecordKind, mac};
+use custodyd_hsm::{AppId, Pool, RealmName, RecordId, RecordKind, anchor, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::anchoring::Anchoring;
 use super::members::{Member, MemberList};
+use super::memory::Believed;
+use super::record::Reader;
 use super::{BUCKET_BITS, Head, LedgerError};
-use crate::store::{Batch, CommitError, Store, StoreError};
+use crate::store::{Batch, CommitError, Store};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +26,8 @@ struct RealmRecord {
     created: Timestamp,
 }
 
-/// Writes the first batch of an empty database: the head and the realm's record.
+/// Writes the first batch of an empty database: the realm's record, and the head over it. The
+/// realm is whole once `anchor_first` has made the token remember it.
 ///
 /// # Errors
 /// When the database is not empty, or token or store fail.
@@ -55,81 +59,77 @@ pub async fn create(
         generation: 1,
         digest: seal::digest(&sealed),
     });
-    let mut batch = Batch::after(0);
+    let nothing = Believed::nothing(realm, now);
+    let mut batch = Batch::after(nothing.head.state.seq);
     batch.members = vec![(id.bucket(BUCKET_BITS), list.encode())];
     batch.records = vec![(id, 1, sealed)];
-    batch.head = Head::first(realm.clone(), now)
-        .row_over(&batch)
-        .map_err(|_| LedgerError::internal("encode the head"))?;
+    let next = nothing.next(nothing.head.clone(), &mut batch)?;
+    batch.head = next.head.authenticate(pool).await?;
     store.commit(&batch).await.map_err(|error| match error {
         CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
-        CommitError::LostRace => LedgerError::Store(StoreError::Refused {
-            operation: "create the realm",
-            problem: "the database is not empty".into(),
-        }),
+        CommitError::LostRace => LedgerError::Refused("the database is not empty".into()),
     })
 }
 
-/// Reads the head and opens the realm's record.
+/// Whether the token remembers a realm of this name already: then an empty database is not a new
+/// realm but a lost one.
 ///
 /// # Errors
-/// `Tampered`, or a refusal that names which of token, database and configuration is another
-/// realm's.
-pub async fn verify(
+/// The token's.
+pub async fn is_anchored(pool: &Pool, realm: &RealmName) -> Result<bool, LedgerError> {
+    let of = realm.clone();
+    let newest = pool
+        .call("read-anchor", move |custody| anchor::newest(custody, &of))
+        .await?;
+    Ok(newest.is_some())
+}
+
+/// Makes the token remember the first head of a realm that it does not know yet. Refused for any
+/// other head: a token that has forgotten is no reason to believe a database.
+///
+/// # Errors
+/// As `Head::read`; `Refused` as above.
+pub async fn anchor_first(
     store: &Arc<dyn Store>,
     pool: &Pool,
     realm: &RealmName,
-) -> Result<Head, LedgerError> {
-    let refused = |problem: String| {
-        LedgerError::Store(StoreError::Refused {
-            operation: "open the realm",
-            problem,
-        })
-    };
-    let row = store
-        .head()
-        .await?
-        .examine()
-        .ok_or_else(|| refused("the database holds no realm; run `custodyd init`".into()))?;
-    let head = Head::parse(&row, realm).map_err(refused)?;
-    let of = realm.clone();
-    let id = pool
+) -> Result<(), LedgerError> {
+    let head = Head::read(store, pool, realm).await?;
+    if head.state.seq != 1 {
+        return Err(LedgerError::Refused(
+            "the database is in use, and the token remembers nothing of it".into(),
+        ));
+    }
+    Anchoring::first(pool, &head).await
+}
+
+/// Opens the realm's record, as proof that the wrap key is the one that the accounts are under.
+///
+/// # Errors
+/// `Tampered` where it does not open, or is another realm's.
+pub(super) async fn check(reader: &Reader) -> Result<(), LedgerError> {
+    let realm = reader.realm().clone();
+    let id = reader
+        .pool()
         .call("realm-id", move |custody| {
-            mac::realm_record_id(custody, &of)
+            mac::realm_record_id(custody, &realm)
         })
         .await?;
-    let row = store.record(&id, id.bucket(BUCKET_BITS)).await?.examine();
-    let sealed = row
-        .sealed
-        .ok_or_else(|| {
-            refused("the database has no realm record of this token: is it another realm's, or another token?".into())
-        })?
-        .sealed;
-    let of = realm.clone();
-    let opened = pool
-        .call("open-realm", move |custody| {
-            seal::open(custody, &context(&of, &id), &sealed)
-        })
-        .await;
-    match opened {
-        Ok(plaintext) => {
-            let record: RealmRecord = serde_json::from_slice(plaintext.expose())
-                .map_err(|_| LedgerError::Tampered("the realm record does not parse".into()))?;
-            if record.realm == *realm {
-                Ok(head)
-            } else {
-                Err(LedgerError::Tampered(
-                    "the realm record names another realm".into(),
-                ))
-            }
-        }
-        Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
-            "the realm record does not open with this token's keys".into(),
-        )),
-        Err(error @ custodyd_hsm::Error::UnsupportedVersion { .. }) => {
-            Err(LedgerError::Tampered(format!("the realm record: {error}")))
-        }
-        Err(error) => Err(error.into()),
+    let found = reader.read(&id).await?;
+    let Some(found) = found.filter(|found| found.member.kind == RecordKind::Realm) else {
+        return Err(LedgerError::Tampered(
+            "the database has no realm record of this token".into(),
+        ));
+    };
+    let plaintext = reader.unseal(&AppId::REALM, Arc::new(found)).await?;
+    let record: RealmRecord = serde_json::from_slice(plaintext.expose())
+        .map_err(|_| LedgerError::Tampered("the realm record does not parse".into()))?;
+    if record.realm == *reader.realm() {
+        Ok(())
+    } else {
+        Err(LedgerError::Tampered(
+            "the realm record names another realm".into(),
+        ))
     }
 }
 

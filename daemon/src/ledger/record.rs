@@ -2,11 +2,13 @@
 //! last, to a state that is believed.
 //!
 //! The adversary answers every query. So: the identifier is computed in the token; the member
-//! list is parsed strictly and says which content the record must have; the sealed bytes must
+//! list must be the newest one by the state tree in memory, is parsed strictly, and says which
+//! content the record must have; the sealed bytes must
 //! have that digest, and open under exactly this realm, app, account and generation; the
 //! envelope inside must say the same once more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{
@@ -17,9 +19,15 @@ use super::cache::{Cache, Committed};
 use super::erasure;
 use super::journal::{self, Event};
 use super::members::{Member, MemberList};
+use super::memory::Memory;
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
-use crate::store::Store;
+use crate::store::{RecordRow, Store};
+
+/// How often a row is read whose member list is not the one in memory, and the pause between.
+/// A batch is taken over within a millisecond of its commit; a busy machine may take longer.
+const READS: u32 = 5;
+const BETWEEN_READS: Duration = Duration::from_millis(20);
 
 /// A verified account, and exactly which version of it.
 #[derive(Clone, Debug)]
@@ -77,6 +85,7 @@ pub struct Reader {
     pool: Pool,
     realm: RealmName,
     cache: Arc<Cache>,
+    memory: Memory,
 }
 
 /// What the first visit to the token found.
@@ -89,13 +98,25 @@ enum Found {
 
 impl Reader {
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, pool: Pool, realm: RealmName, cache: Cache) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        pool: Pool,
+        realm: RealmName,
+        cache: Cache,
+        memory: Memory,
+    ) -> Self {
         Self {
             store,
             pool,
             realm,
             cache: Arc::new(cache),
+            memory,
         }
+    }
+
+    /// What is believed.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(super) fn cache(&self) -> &Cache {
@@ -205,12 +226,7 @@ impl Reader {
     /// The record's row as its bucket's member list has it; not opened yet.
     pub(super) async fn read(&self, record: &RecordId) -> Result<Option<Committed>, LedgerError> {
         let bucket = record.bucket(BUCKET_BITS);
-        let row = self.store.record(record, bucket).await?.examine();
-        let members = match &row.members {
-            Some(bytes) => MemberList::parse(bytes)
-                .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?,
-            None => MemberList::default(),
-        };
+        let (members, row) = self.newest_row(record, bucket).await?;
         let (member, row) = match (members.get(record), row.sealed) {
             (None, None) => return Ok(None),
             (Some(member), Some(row)) => (*member, row),
@@ -235,6 +251,30 @@ impl Reader {
             member,
             sealed: row.sealed,
         }))
+    }
+
+    /// The record's row, of one moment with a member list that is the one in memory. A row that
+    /// was read while a batch became durable may be one batch apart: it is read again.
+    async fn newest_row(
+        &self,
+        record: &RecordId,
+        bucket: u32,
+    ) -> Result<(MemberList, RecordRow), LedgerError> {
+        for attempt in 0..READS {
+            if attempt > 0 {
+                tokio::time::sleep(BETWEEN_READS).await;
+            }
+            let row = self.store.record(record, bucket).await?.examine();
+            if let Some(list) = self
+                .memory
+                .verified(&self.realm, bucket, row.members.as_deref())?
+            {
+                return Ok((list, row));
+            }
+        }
+        Err(LedgerError::Tampered(format!(
+            "bucket {bucket}: its member list is not the newest one"
+        )))
     }
 
     /// The token operation that opening an account costs, for an account that is not there:

@@ -175,7 +175,9 @@ impl From<LedgerError> for Refused {
                 "a request may leave at most {limit} events; ask for less at once"
             )),
             LedgerError::Internal(what) => Self::Internal(what),
-            error @ (LedgerError::Store(_) | LedgerError::Stopped) => Self::StoreUnavailable(error),
+            error @ (LedgerError::Store(_) | LedgerError::Refused(_) | LedgerError::Stopped) => {
+                Self::StoreUnavailable(error)
+            }
         }
     }
 }

@@ -6,10 +6,13 @@
 
 pub(crate) mod sqlite;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 
 pub use self::sqlite::{Exclusive, Sqlite};
+pub use crate::ledger::TileRow;
 use crate::ledger::Unverified;
 
 /// Bounds that hold in SQL already, so that a hostile row can not fill our memory.
@@ -18,6 +21,7 @@ pub const MAX_MEMBERS: usize = 4 << 20;
 pub const MAX_BODY: usize = 64 << 10;
 pub const MAX_LEAF: usize = 4 << 10;
 pub const MAX_HEAD: usize = 16 << 10;
+pub const MAX_TILE: usize = 256 * 32;
 
 /// What one snapshot says about one record.
 #[derive(Debug, Default)]
@@ -37,7 +41,7 @@ pub struct SealedRow {
 pub struct HeadRow {
     pub seq: u64,
     pub body: Vec<u8>,
-    /// Made in the token; empty until the log is authenticated.
+    /// Made in the token over `body`.
     pub mac: Vec<u8>,
 }
 
@@ -62,6 +66,9 @@ pub struct Batch {
     pub members: Vec<(u32, Vec<u8>)>,
     pub entries: Vec<(u64, Vec<u8>)>,
     pub bodies: Vec<(u64, BodyRow)>,
+    /// The member lists' digests, and tiles of the log: caches.
+    pub digests: BTreeMap<u32, [u8; 32]>,
+    pub tiles: Vec<TileRow>,
     /// Records whose rows go.
     pub removed: Vec<RecordId>,
     /// Log entries whose bodies go.
@@ -83,6 +90,8 @@ impl Batch {
             members: Vec::new(),
             entries: Vec::new(),
             bodies: Vec::new(),
+            digests: BTreeMap::new(),
+            tiles: Vec::new(),
             removed: Vec::new(),
             erased: Vec::new(),
         }
@@ -142,6 +151,19 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError>;
 
     async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError>;
+
+    /// The entries of the log from `from` on, `count` at the most, in order of their places.
+    async fn leaves(
+        &self,
+        from: u64,
+        count: u64,
+    ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError>;
+
+    /// Tiles of the log by level and place; those that are not there are left out.
+    async fn tiles(&self, tiles: &[(u8, u64)]) -> Result<Unverified<Vec<TileRow>>, StoreError>;
+
+    /// The cached digest of every bucket that has one.
+    async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
 
     /// One transaction: durable when this returns `Ok`.
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;

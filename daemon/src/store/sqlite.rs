@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, RecordRow, SealedRow, Store, StoreError,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, TileRow,
 };
 use crate::ledger::Unverified;
 
@@ -354,6 +354,84 @@ impl Store for Sqlite {
             leaf: bounded(&row, "leaf", MAX_LEAF, OPERATION)?,
             body,
         })))
+    }
+
+    async fn leaves(
+        &self,
+        from: u64,
+        count: u64,
+    ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read the log";
+        let rows = sqlx::query(
+            "SELECT idx, CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf \
+             FROM log_entries WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
+        )
+        .bind(signed(from))
+        .bind(signed(from.saturating_add(count)))
+        .bind(limit(MAX_LEAF))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let leaf = |row: &SqliteRow| {
+            Ok((
+                unsigned(row, "idx", OPERATION)?,
+                bounded(row, "leaf", MAX_LEAF, OPERATION)?,
+            ))
+        };
+        let leaves: Result<Vec<_>, StoreError> = rows.iter().map(leaf).collect();
+        Ok(Unverified::new(leaves?))
+    }
+
+    async fn tiles(&self, tiles: &[(u8, u64)]) -> Result<Unverified<Vec<TileRow>>, StoreError> {
+        const OPERATION: &str = "read tiles of the log";
+        if tiles.is_empty() {
+            return Ok(Unverified::new(Vec::new()));
+        }
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT level, idx, CASE WHEN typeof(data) = 'blob' AND length(data) <= ",
+        );
+        query.push_bind(limit(MAX_TILE));
+        query.push(" THEN data END AS data FROM log_tiles WHERE (level, idx) IN (VALUES ");
+        let mut list = query.separated(", ");
+        for (level, index) in tiles {
+            list.push("(")
+                .push_bind_unseparated(i64::from(*level))
+                .push_unseparated(", ")
+                .push_bind_unseparated(signed(*index))
+                .push_unseparated(")");
+        }
+        list.push_unseparated(")");
+        let rows = query
+            .build()
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable(OPERATION))?;
+        // A row that is not what a tile looks like is left out: the cache is built anew then.
+        let tile = |row: &SqliteRow| {
+            Some(TileRow {
+                level: u8::try_from(unsigned(row, "level", OPERATION).ok()?).ok()?,
+                index: unsigned(row, "idx", OPERATION).ok()?,
+                data: bounded(row, "data", MAX_TILE, OPERATION).ok()?,
+            })
+        };
+        Ok(Unverified::new(rows.iter().filter_map(tile).collect()))
+    }
+
+    async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read digests";
+        let rows = sqlx::query(
+            "SELECT bucket, CASE WHEN typeof(digest) = 'blob' AND length(digest) = 32 THEN digest END AS digest \
+             FROM bucket_digests WHERE bucket BETWEEN 0 AND ?1 LIMIT ?1 + 1",
+        )
+        .bind(i64::from(u32::from(u16::MAX)))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let digest = |row: &SqliteRow| {
+            let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
+            Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
+        };
+        Ok(Unverified::new(rows.iter().filter_map(digest).collect()))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {

@@ -10,8 +10,9 @@ use custodyd_hsm::{
 };
 use custodyd_tests::token::{LABEL, SoftToken, copy_tokens, module};
 
-use crate::rig::{Counted, Prepared, Rig};
+use crate::rig::{Counted, Prepared, Rig, Store};
 
+const ANCHOR: &str = "custodyd-anchor-v1";
 const DIR: &str = "CUSTODYD_CONFORMANCE_TOKEN";
 
 pub(crate) struct SoftHsm(SoftToken);
@@ -26,7 +27,7 @@ impl SoftHsm {
     }
 
     /// Runs pkcs11-tool, logged in. The PIN goes through the environment.
-    fn tool(&self, arguments: &[&str]) {
+    fn tool(&self, arguments: &[&str]) -> String {
         let output = Command::new("pkcs11-tool")
             .arg("--module")
             .arg(module())
@@ -39,6 +40,30 @@ impl SoftHsm {
             .output()
             .expect("pkcs11-tool is missing: apt install opensc");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn lists(&self, which: &[&str]) -> bool {
+        let listed = self.tool(&[&["--list-objects"], which].concat());
+        listed.contains("Data object")
+    }
+
+    /// pkcs11-tool reads the value from a file.
+    fn write_data(&self, content: &[u8], application: &str, label: &str) {
+        let file = self.0.dir().join("planted");
+        fs::write(&file, content).unwrap();
+        let file = file.to_str().unwrap();
+        self.tool(&[
+            "--write-object",
+            file,
+            "--type",
+            "data",
+            "--private",
+            "--application-label",
+            application,
+            "--label",
+            label,
+        ]);
     }
 
     fn delete_object(&self, key: KeyId, kind: &str) {
@@ -63,7 +88,7 @@ impl SoftHsm {
     }
 }
 
-impl Rig for SoftHsm {
+impl Store for SoftHsm {
     fn prepare() -> Prepared {
         let token = SoftToken::fresh();
         let environment = vec![token.environment(), (DIR, token.dir().to_owned())];
@@ -81,6 +106,24 @@ impl Rig for SoftHsm {
         Self::backend_with(self.0.options())
     }
 
+    fn plant(&self, content: &[u8]) {
+        self.write_data(content, "custodyd", ANCHOR);
+    }
+
+    fn clear(&self) {
+        let label = ["--type", "data", "--label", ANCHOR];
+        while self.lists(&label) {
+            self.tool(&[&["--delete-object"], &label[..]].concat());
+        }
+    }
+
+    fn plant_beside(&self, content: &[u8]) {
+        self.write_data(content, "custodyd", "custodyd-anchor-v2");
+        self.write_data(content, "another", ANCHOR);
+    }
+}
+
+impl Rig for SoftHsm {
     fn backend_with_wrong_pin(&self) -> Counted {
         let wrong = Options {
             pin: SecretBytes::from(b"not-the-pin".to_vec()),

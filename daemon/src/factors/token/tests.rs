@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use custodyd_hsm::{
-    Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport, PublicKey,
-    Result, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport,
+    PublicKey, Result, Secret, TokenDescription,
 };
 use proptest::prelude::*;
 
@@ -76,6 +76,15 @@ impl Custody for Fake {
     }
     fn probe(&mut self) -> Result<()> {
         Ok(())
+    }
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        not_used()
+    }
+    fn create_anchor(&mut self, _: &[u8]) -> Result<()> {
+        not_used()
+    }
+    fn destroy_anchor(&mut self, _: &AnchorObject) -> Result<()> {
+        not_used()
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use custodyd_hsm::software::SoftCustody;
+use custodyd_hsm::software::{SoftAnchors, SoftCustody};
 use custodyd_hsm::{
-    Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport, PublicKey, RecordId,
-    Result as TokenResult, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport,
+    PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
 
 use crate::ledger::Unverified;
-use crate::store::{Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError};
+use crate::store::{
+    Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, TileRow,
+};
 
 /// How a commit goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,14 @@ pub(super) enum Commit {
     Full,
     /// Another batch of the same number is written instead, and nobody knows.
     Overtaken,
+}
+
+/// How the making of an anchor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Honest,
+    Lost,
+    AnswerLost,
 }
 
 /// What happens next; once used up, nothing fails.
@@ -78,8 +88,8 @@ fn answers(next: Option<bool>) -> Result<(), StoreError> {
 fn other(batch: &Batch) -> Batch {
     let mut other = Batch::after(batch.parent);
     let text = String::from_utf8(batch.head.body.clone()).unwrap();
-    let at = text.find("\"content\":\"").unwrap() + 11;
-    let body = format!("{}{}{}", &text[..at], "A".repeat(43), &text[at + 43..]);
+    let at = text.find("\"log_root\":\"").unwrap() + 12;
+    let body = format!("{}{}{}", &text[..at], "a".repeat(64), &text[at + 64..]);
     other.head.body = body.into_bytes();
     other
 }
@@ -113,6 +123,25 @@ impl Store for Faulty {
         self.inner.event(index).await
     }
 
+    async fn leaves(
+        &self,
+        from: u64,
+        count: u64,
+    ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError> {
+        self.read()?;
+        self.inner.leaves(from, count).await
+    }
+
+    async fn tiles(&self, tiles: &[(u8, u64)]) -> Result<Unverified<Vec<TileRow>>, StoreError> {
+        self.read()?;
+        self.inner.tiles(tiles).await
+    }
+
+    async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        self.read()?;
+        self.inner.digests().await
+    }
+
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
         let next = self.script.lock().unwrap().commits.pop_front();
         match next.unwrap_or(Commit::Honest) {
@@ -144,6 +173,7 @@ struct Token {
     inner: SoftCustody,
     refuse: Arc<AtomicUsize>,
     work: Arc<AtomicUsize>,
+    anchoring: Arc<Mutex<VecDeque<Anchor>>>,
 }
 
 impl Custody for Token {
@@ -182,18 +212,45 @@ impl Custody for Token {
     fn probe(&mut self) -> TokenResult<()> {
         self.inner.probe()
     }
+    fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
+        self.inner.anchors()
+    }
+    fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
+        match self.anchoring.lock().unwrap().pop_front() {
+            Some(Anchor::Lost) => Err(away()),
+            Some(Anchor::AnswerLost) => {
+                self.inner.create_anchor(content)?;
+                Err(away())
+            }
+            Some(Anchor::Honest) | None => self.inner.create_anchor(content),
+        }
+    }
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> TokenResult<()> {
+        self.inner.destroy_anchor(object)
+    }
+}
+
+fn away() -> Error {
+    Error::Invalid {
+        what: "test",
+        reason: "the token is away".into(),
+    }
 }
 
 pub(super) struct Tokens {
     pub(super) refuse: Arc<AtomicUsize>,
     /// Counts HMACs: identifiers and keys of records.
     pub(super) work: Arc<AtomicUsize>,
+    /// The token's object store: it outlives every login.
+    pub(super) anchors: SoftAnchors,
+    pub(super) anchoring: Arc<Mutex<VecDeque<Anchor>>>,
 }
 
 impl Backend for Tokens {
     fn open(&self) -> TokenResult<Box<dyn Custody>> {
         Ok(Box::new(Token {
-            inner: SoftCustody::new(),
+            inner: SoftCustody::with_anchors(self.anchors.clone()),
+            anchoring: Arc::clone(&self.anchoring),
             refuse: Arc::clone(&self.refuse),
             work: Arc::clone(&self.work),
         }))

@@ -7,6 +7,7 @@ use super::names::{claim, name};
 use super::rig::{Rig, account, app};
 use crate::account::Account;
 use crate::ledger::deletions::Why;
+use crate::ledger::log::{LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION};
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
 use crate::store::Store as _;
 
@@ -31,11 +32,11 @@ pub(super) async fn gone_and_covered(rig: &Rig) -> (Vec<u64>, Vec<u64>) {
         let Some(row) = rig.store().event(index).await.unwrap().examine() else {
             break;
         };
-        if row.body.is_none() {
-            gone.push(index);
-        } else if row.leaf[0] != 1 {
-            let erased = Why::Erasure.covered(&row);
-            named.append(&mut erased.or_else(|| Why::Retention.covered(&row)).unwrap());
+        match row.leaf[0] {
+            LEAF_EVENT if row.body.is_none() => gone.push(index),
+            LEAF_ERASURE => named.append(&mut Why::Erasure.covered(&row).unwrap()),
+            LEAF_RETENTION => named.append(&mut Why::Retention.covered(&row).unwrap()),
+            _ => {}
         }
     }
     named.sort_unstable();

@@ -57,7 +57,8 @@ async fn what_has_ended_goes_of_every_account_and_nothing_else() {
             ..Pass::default()
         };
         assert_eq!(pass(&rig).await.unwrap(), quiet);
-        let before = rig.number("SELECT count(*) FROM log_entries").await;
+        // The batches' own leaves do not count.
+        let entries = "SELECT count(*) FROM log_entries WHERE hex(substr(leaf, 1, 1)) = '04'";
         rig.later(2 * DAY);
         let early = load(&rig, a).await.unwrap();
         // The dormant one loses all, the other three of five.
@@ -68,10 +69,9 @@ async fn what_has_ended_goes_of_every_account_and_nothing_else() {
         let (gone, named) = gone_and_covered(&rig).await;
         assert_eq!((gone.len(), &gone), (4, &named));
         // Each has one leaf, and the next pass finds nothing to do.
-        let entries = "SELECT count(*) FROM log_entries";
-        assert_eq!(rig.number(entries).await, before + 2);
+        assert_eq!(rig.number(entries).await, 2);
         assert_eq!(pass(&rig).await.unwrap(), quiet);
-        assert_eq!(rig.number(entries).await, before + 2);
+        assert_eq!(rig.number(entries).await, 2);
         // Who read the account before sees what is there now; old cursors lead to the end.
         let page = all(&rig, &early).await.unwrap();
         assert_eq!((page.events.len(), page.complete_from), (2, 4));

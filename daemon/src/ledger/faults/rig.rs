@@ -1,24 +1,25 @@
 //! A ledger over a database and a token that fail, and the book-keeping: what was answered,
 //! against what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use custodyd_hsm::software::SoftAnchors;
 use custodyd_hsm::{AccountId, AppId, Pool, PoolOptions, RealmName, SecretBytes};
 use custodyd_policies::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::broken::{Faulty, Script, Tokens};
+use super::broken::{Anchor, Faulty, Script, Tokens};
 use crate::account::Account;
 use crate::clock::Clock;
+use crate::ledger::log::LEAF_EVENT;
 use crate::ledger::{
-    Cache, Committer, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, QUEUE, Reader,
-    realm,
+    Cache, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, Opened, QUEUE, open, realm,
 };
 use crate::store::{Batch, Exclusive, Sqlite, Store};
 
@@ -45,6 +46,8 @@ pub(super) struct Rig {
     pool: Pool,
     refuse: Arc<AtomicUsize>,
     work: Arc<AtomicUsize>,
+    pub(super) anchors: SoftAnchors,
+    anchoring: Arc<Mutex<VecDeque<Anchor>>>,
     serving: Option<Serving>,
     books: BTreeMap<AccountId, Book>,
     pub(super) accounts: [AccountId; 2],
@@ -77,30 +80,44 @@ pub(super) fn charge(
 }
 
 impl Rig {
-    pub(super) async fn new() -> Self {
+    /// A token with nothing in its object store, and a place for a database.
+    fn nothing() -> Self {
         let refuse = Arc::new(AtomicUsize::new(0));
         let work = Arc::new(AtomicUsize::new(0));
+        let anchors = SoftAnchors::default();
+        let anchoring = Arc::default();
         let backend = Arc::new(Tokens {
             refuse: Arc::clone(&refuse),
             work: Arc::clone(&work),
+            anchors: anchors.clone(),
+            anchoring: Arc::clone(&anchoring),
         });
         let options = PoolOptions {
             threads: 1,
             ..PoolOptions::default()
         };
-        let mut rig = Self {
+        Self {
             dir: tempfile::tempdir().unwrap(),
             pool: Pool::start(backend, options).unwrap(),
             refuse,
             work,
+            anchors,
+            anchoring,
             serving: None,
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
             cache: 0,
-        };
+        }
+    }
+
+    pub(super) async fn new() -> Self {
+        let mut rig = Self::nothing();
         let lock = Exclusive::take(&rig.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
         realm::create(&store, &rig.pool, &realm_name(), Timestamp(1000))
+            .await
+            .unwrap();
+        realm::anchor_first(&store, &rig.pool, &realm_name())
             .await
             .unwrap();
         store.close().await;
@@ -123,23 +140,16 @@ impl Rig {
 
     /// The same realm as this one is now, elsewhere; this one must rest meanwhile.
     pub(super) async fn copy(&self) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let mut copy = Self::nothing();
         for suffix in ["", "-wal"] {
             let name = format!("a.sqlite{suffix}");
             if self.dir.path().join(&name).exists() {
-                std::fs::copy(self.dir.path().join(&name), dir.path().join(&name)).unwrap();
+                std::fs::copy(self.dir.path().join(&name), copy.dir.path().join(&name)).unwrap();
             }
         }
-        let mut copy = Self {
-            dir,
-            pool: self.pool.clone(),
-            refuse: Arc::clone(&self.refuse),
-            work: Arc::clone(&self.work),
-            serving: None,
-            books: self.books.clone(),
-            accounts: self.accounts,
-            cache: self.cache,
-        };
+        copy.anchors.put_back(&self.anchors.contents());
+        copy.books = self.books.clone();
+        copy.cache = self.cache;
         copy.serve(Script::default()).await;
         copy
     }
@@ -177,26 +187,32 @@ impl Rig {
         self.refuse.store(nth, Ordering::SeqCst);
     }
 
-    /// As `startup::open`, with a store that begins to fail only afterwards.
     async fn serve(&mut self, script: Script) {
+        self.try_serve(script).await.unwrap();
+    }
+
+    /// As `startup::open`, with a store that begins to fail only afterwards.
+    pub(super) async fn try_serve(&mut self, script: Script) -> Result<(), LedgerError> {
         let lock = Exclusive::take(&self.file()).unwrap();
         let faulty = Arc::new(Faulty {
             inner: Sqlite::open(lock).await.unwrap(),
             script: Mutex::default(),
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
-        let head = realm::verify(&store, &self.pool, &realm_name())
-            .await
-            .unwrap();
         let clock = Arc::new(Clock::default());
-        let reader = Arc::new(Reader::new(
-            store,
-            self.pool.clone(),
-            realm_name(),
-            Cache::new(self.cache),
-        ));
+        let cache = Cache::new(self.cache);
+        let opened = open(&store, &self.pool, &realm_name(), cache, &clock, [7; 32]).await;
+        let Opened {
+            reader,
+            mut committer,
+        } = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
         let (changes, queue) = mpsc::channel(QUEUE);
-        let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(&clock), head);
         committer.wait_at_first(Duration::from_micros(10));
         *faulty.script.lock().unwrap() = script;
         self.serving = Some(Serving {
@@ -205,9 +221,10 @@ impl Rig {
             store: faulty,
             committer: tokio::spawn(committer.run(queue)),
         });
+        Ok(())
     }
 
-    async fn stop(&mut self) -> Script {
+    pub(super) async fn stop(&mut self) -> Script {
         let serving = self.serving.take().unwrap();
         drop(serving.ledger);
         let _ = serving.committer.await;
@@ -331,17 +348,12 @@ impl Rig {
             entries.extend(page.events.iter().filter_map(|event| event.previous));
             entries.extend(account.trail.last_index);
         }
-        // Together the accounts' events are the whole log: no entry is nobody's.
-        let expected: BTreeSet<u64> = (0..entries.len() as u64).collect();
-        assert_eq!(entries, expected);
-        let beyond = self
-            .serving
-            .as_ref()
-            .unwrap()
-            .store
-            .inner
-            .event(entries.len() as u64);
-        assert!(beyond.await.unwrap().examine().is_none());
+        // The accounts' events are all events of the log: no entry is nobody's.
+        let log = self.store().leaves(0, u64::MAX).await.unwrap().examine();
+        let places: Vec<u64> = log.iter().map(|(index, _)| *index).collect();
+        assert_eq!(places, (0..places.len() as u64).collect::<Vec<_>>());
+        let events = log.iter().filter(|(_, leaf)| leaf[0] == LEAF_EVENT);
+        assert_eq!(entries, events.map(|(index, _)| *index).collect());
         self.stop().await;
     }
 }

@@ -146,7 +146,36 @@ fn rows(batch: &Batch) -> QueryBuilder<Db> {
         },
         ";",
     );
+    caches(&mut query, batch);
     query
+}
+
+/// What can be built anew from the other tables.
+fn caches(query: &mut QueryBuilder<Db>, batch: &Batch) {
+    let seq = batch.head.seq;
+    let digests: Vec<_> = batch.digests.iter().collect();
+    insert(
+        query,
+        "INSERT INTO bucket_digests (bucket, digest, seq) ",
+        &digests,
+        |row, (bucket, digest)| {
+            row.push_bind(i64::from(**bucket))
+                .push_bind(digest.to_vec())
+                .push_bind(signed(seq));
+        },
+        " ON CONFLICT (bucket) DO UPDATE SET digest = excluded.digest, seq = excluded.seq;",
+    );
+    insert(
+        query,
+        "INSERT INTO log_tiles (level, idx, data) ",
+        &batch.tiles,
+        |row, tile| {
+            row.push_bind(i64::from(tile.level))
+                .push_bind(signed(tile.index))
+                .push_bind(tile.data.as_slice());
+        },
+        " ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data;",
+    );
 }
 
 fn insert<T>(
@@ -187,7 +216,7 @@ mod tests {
 
     use super::super::{Exclusive, Sqlite};
     use super::*;
-    use crate::store::{BodyRow, HeadRow, Store as _};
+    use crate::store::{BodyRow, HeadRow, Store as _, TileRow};
 
     fn batch(parent: u64, rows: u64) -> Batch {
         let id = |n: u64| {
@@ -212,6 +241,14 @@ mod tests {
                 .map(|n| (parent * rows + n, n.to_be_bytes().to_vec()))
                 .collect(),
             bodies: (0..rows).map(|n| (parent * rows + n, body(n))).collect(),
+            digests: (0..rows as u32).map(|n| (n, [4; 32])).collect(),
+            tiles: (0..rows)
+                .map(|n| TileRow {
+                    level: 0,
+                    index: n,
+                    data: vec![5; 32],
+                })
+                .collect(),
             removed: Vec::new(),
             erased: Vec::new(),
         }

@@ -1,7 +1,8 @@
 //! The PKCS#11 backend: any token behind a module, SoftHSM2 included.
 //!
 //! What it relies on is the small set that modules agree on: CKM_SHA256_HMAC
-//! with a 32-byte secret, raw CKM_ECDSA over a host digest, C_GenerateRandom.
+//! with a 32-byte secret, raw CKM_ECDSA over a host digest, C_GenerateRandom, and
+//! data objects that can be made and destroyed.
 //! What it does not rely on are return codes: they differ between modules, so
 //! health is decided by known answers alone.
 //!
@@ -12,6 +13,7 @@
 //!
 //! PKCS#11 state belongs to the process: use one backend per module and process.
 
+mod anchor;
 mod attributes;
 mod epoch;
 mod keys;

@@ -2,20 +2,22 @@
 //!
 //! Opened by the pool, one per thread. An operation that a session left active
 //! would make its next one fail, so a session that ever failed is never used
-//! again. The operations here change nothing in the token, so each may be
-//! repeated once on a fresh session.
+//! again. Operations that change nothing in the token are repeated once on a
+//! fresh session; those on anchors that do are not, because nobody knows whether
+//! the first one was done.
 
 use std::sync::Arc;
 
 use cryptoki::session::Session;
 
 use super::{
+    anchor,
     epoch::{Epoch, Shared},
     keys::Scan,
     mechanism::{self, Attempt, Trouble},
 };
 use crate::{
-    custody::{Custody, check_message},
+    custody::{AnchorObject, Custody, check_anchor, check_message},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -45,10 +47,35 @@ impl Pkcs11Custody {
         operation: &'static str,
         mut call: impl FnMut(&Session, &Epoch) -> Attempt<T>,
     ) -> Result<T> {
+        self.settle(operation, |custody, epoch| custody.twice(epoch, &mut call))
+    }
+
+    /// Runs an operation that must not be done twice. After a failure the known
+    /// answer decides whether the token is sick or only refused this.
+    fn run_once<T>(
+        &mut self,
+        operation: &'static str,
+        mut call: impl FnMut(&Session, &Epoch) -> Attempt<T>,
+    ) -> Result<T> {
+        self.settle(operation, |custody, epoch| {
+            let outcome = custody.once(epoch, &mut call);
+            let Err(Trouble::Sick(reason)) = outcome else {
+                return outcome;
+            };
+            custody.once(epoch, &mut |session, epoch| epoch.probe(session))?;
+            Err(Trouble::Final(Error::Unavailable { operation, reason }))
+        })
+    }
+
+    /// Does the work within the epoch; where the token is sick, recovery begins.
+    fn settle<T>(
+        &mut self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Self, &Epoch) -> Attempt<T>,
+    ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
         let (epoch, reason) = match shared.with_epoch(operation, |epoch| {
-            self.twice(epoch, &mut call)
-                .map_err(|trouble| (epoch.number, trouble))
+            work(self, epoch).map_err(|trouble| (epoch.number, trouble))
         }) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err((_, Trouble::Final(error)))) => return Err(error),
@@ -144,6 +171,30 @@ impl Custody for Pkcs11Custody {
 
     fn probe(&mut self) -> Result<()> {
         self.run("probe", |session, epoch| epoch.probe(session))
+    }
+
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        self.run("list anchors", |session, epoch| {
+            anchor::list(session, epoch.number)
+        })
+    }
+
+    fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
+        check_anchor(content)?;
+        self.run_once("create an anchor", |session, _| {
+            anchor::create(session, content)
+        })
+    }
+
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
+        const OPERATION: &str = "destroy an anchor";
+        self.run_once(OPERATION, |session, epoch| {
+            if object.handle.epoch != epoch.number {
+                let reason = "it was listed before the token was recovered";
+                return Err(Trouble::Final(Error::unavailable(OPERATION, reason)));
+            }
+            anchor::destroy(session, object)
+        })
     }
 }
 

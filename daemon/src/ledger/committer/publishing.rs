@@ -1,0 +1,115 @@
+//! From sealed rows to a head that is durable, believed and anchored, in this order.
+//!
+//! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
+//! same: it is believed, nobody is answered, and the next batch's anchor covers it.
+
+use custodyd_policies::Timestamp;
+
+use super::{Committer, Failure, Lists, Members, durable};
+use crate::ledger::LedgerError;
+use crate::ledger::head::Head;
+use crate::ledger::log::BootLeaf;
+use crate::ledger::start::Repairs;
+use crate::ledger::tree::Digest;
+use crate::store::Batch;
+
+impl Committer {
+    /// A batch upon what is believed, the place of its next log entry, and its number. It is
+    /// empty, but for the entry that says that the policies are others than before.
+    pub(super) fn begin(&self) -> Result<(Batch, u64, u64), LedgerError> {
+        let memory = self.reader.memory();
+        let (head, mut size) = {
+            let believed = memory.read();
+            (believed.head.clone(), believed.end.size())
+        };
+        let mut batch = Batch::after(head.state.seq);
+        if memory.configuration() != head.state.configuration {
+            batch
+                .entries
+                .push((size, boot_leaf(&head, memory.configuration(), Vec::new())?));
+            size += 1;
+        }
+        Ok((batch, size, head.state.seq + 1))
+    }
+
+    /// Makes a batch of sealed rows the newest state of the realm.
+    pub(super) async fn publish(
+        &mut self,
+        batch: Batch,
+        members: &Members,
+        lists: &Lists,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let batch = self.commit(batch, now).await?;
+        self.reader.cache().committed(batch, members, lists);
+        self.anchor(false).await.map_err(|error| Failure {
+            fatal: matches!(error, LedgerError::Stopped),
+            error,
+        })
+    }
+
+    /// Writes the batch with the head over it, and believes it.
+    async fn commit(&mut self, mut batch: Batch, now: Timestamp) -> Result<Batch, Failure> {
+        let memory = self.reader.memory();
+        let mut head = memory.head();
+        head.state.time = now;
+        head.state.configuration = memory.configuration();
+        let next = memory.read().next(head, &mut batch)?;
+        batch.head = next.head.authenticate(self.reader.pool()).await?;
+        durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
+        // Believed before it is anchored: the database shows nothing else from here on.
+        memory.install(next);
+        self.clock.committed(now);
+        Ok(batch)
+    }
+
+    async fn anchor(&mut self, clean: bool) -> Result<(), LedgerError> {
+        let head = self.reader.memory().head();
+        self.anchoring.advance(&head, clean).await
+    }
+
+    /// Logs that this daemon took the realm over, with what it had to mend.
+    ///
+    /// # Errors
+    /// `Store` and `Token` where the entry can not be written or anchored: then nothing is served.
+    pub(in crate::ledger) async fn boot(&mut self, repairs: Repairs) -> Result<(), LedgerError> {
+        let memory = self.reader.memory();
+        let (head, size) = {
+            let believed = memory.read();
+            (believed.head.clone(), believed.end.size())
+        };
+        let mut batch = Batch::after(head.state.seq);
+        let leaf = boot_leaf(&head, memory.configuration(), repairs.what)?;
+        batch.entries.push((size, leaf));
+        batch.digests = repairs.digests;
+        batch.tiles = repairs.tiles;
+        let written = self.commit(batch, self.clock.now()).await;
+        written.map_err(|failure| failure.error)?;
+        self.anchor(false).await
+    }
+
+    /// The end of a daemon that was told to stop: the token remembers that nothing follows.
+    pub(super) async fn rest(mut self) -> Result<(), LedgerError> {
+        self.anchor(true).await.map_err(|error| {
+            tracing::warn!(%error, "the clean stop was not anchored; the next start does without it");
+            error
+        })
+    }
+}
+
+/// The entry of a daemon that goes on from this head, under its policies.
+fn boot_leaf(
+    head: &Head,
+    configuration: Digest,
+    repaired: Vec<String>,
+) -> Result<Vec<u8>, LedgerError> {
+    let encoding = |_| LedgerError::internal("encode a log entry");
+    let leaf = BootLeaf {
+        version: env!("CARGO_PKG_VERSION").into(),
+        adopted: head.hash().map_err(encoding)?,
+        configuration_before: head.state.configuration,
+        configuration,
+        repaired,
+    };
+    leaf.encode().map_err(encoding)
+}

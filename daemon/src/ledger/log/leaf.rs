@@ -1,0 +1,81 @@
+//! What stands in an entry of the log: a type byte, then a commitment or a statement.
+//!
+//! Entries are seen by every auditor and stay for ever, so none holds anything about a person:
+//! an event is a salted commitment to a body that can be erased (`journal`). The last entry of
+//! each batch is its *state* leaf, by which the log itself says what the state was.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::head::State;
+use crate::ledger::tree::Digest;
+
+/// A commitment to something that happened to an account.
+pub(crate) const LEAF_EVENT: u8 = 0x01;
+/// The state after a batch; the last entry of each.
+pub(crate) const LEAF_STATE: u8 = 0x02;
+/// Its body names entries whose bodies are gone for good.
+pub(crate) const LEAF_ERASURE: u8 = 0x03;
+/// The same, where they were kept for as long as the policy says.
+pub(crate) const LEAF_RETENTION: u8 = 0x04;
+/// A daemon began to write.
+pub(crate) const LEAF_BOOT: u8 = 0x05;
+
+/// The head's own statement, and the log as it was before this entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StateLeaf {
+    pub(crate) state: State,
+    /// Entries before this one.
+    pub(crate) size: u64,
+    /// The log's root before this entry.
+    #[serde(with = "hex::serde")]
+    pub(crate) log_root: Digest,
+}
+
+/// A daemon took over the realm from this head, or goes on from it under other policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BootLeaf {
+    /// The version of custodyd.
+    pub(crate) version: String,
+    /// The head that was found and believed.
+    #[serde(with = "hex::serde")]
+    pub(crate) adopted: Digest,
+    /// Digest of the configuration that the head before was written under.
+    #[serde(with = "hex::serde")]
+    pub(crate) configuration_before: Digest,
+    /// Digest of the one that it is written under from here on.
+    #[serde(with = "hex::serde")]
+    pub(crate) configuration: Digest,
+    /// Caches of the database that did not agree with it and were written anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) repaired: Vec<String>,
+}
+
+impl StateLeaf {
+    /// # Errors
+    /// Never for these fields; the signature is serde's.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        statement(LEAF_STATE, self)
+    }
+
+    /// `None` where the entry is not a state leaf, or not one that this daemon wrote.
+    pub(crate) fn parse(leaf: &[u8]) -> Option<Self> {
+        let body = leaf.strip_prefix(&[LEAF_STATE])?;
+        serde_json::from_slice(body).ok()
+    }
+}
+
+impl BootLeaf {
+    /// # Errors
+    /// Never for these fields; the signature is serde's.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        statement(LEAF_BOOT, self)
+    }
+}
+
+fn statement(kind: u8, of: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut leaf = vec![kind];
+    serde_json::to_writer(&mut leaf, of)?;
+    Ok(leaf)
+}

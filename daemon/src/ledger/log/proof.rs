@@ -1,0 +1,126 @@
+//! Proofs that an entry is in the log, and that one log continues another (RFC 6962, section 2.1).
+//!
+//! Hashes come from the open tiles in memory and from full tiles in the database. The latter are
+//! a cache that anybody may have altered, so no proof leaves here before it was checked against
+//! the root that is believed: an altered tile makes an error, never a wrong proof.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tlog_tiles::{
+    Error, Hash, HashReader, Tile, check_record, check_tree, prove_record, prove_tree, record_hash,
+};
+
+use super::{LogEnd, TILE};
+use crate::ledger::LedgerError;
+use crate::ledger::tree::Digest;
+use crate::store::Store;
+
+/// Two to the eighth hashes make a tile.
+const HEIGHT: u8 = 8;
+/// Tiles that are read in one statement.
+const AT_ONCE: usize = 512;
+
+/// Proves against one edge of the log, as it was when somebody believed it.
+pub(crate) struct Prover<'a> {
+    pub(crate) store: &'a Arc<dyn Store>,
+    pub(crate) end: &'a LogEnd,
+}
+
+impl Prover<'_> {
+    /// The audit path of an entry.
+    ///
+    /// # Errors
+    /// `Tampered` where the log does not hold this leaf at this place, or a tile was altered.
+    pub(crate) async fn inclusion(
+        &self,
+        index: u64,
+        leaf: &[u8],
+    ) -> Result<Vec<Digest>, LedgerError> {
+        let (size, root) = (self.end.size(), Hash(self.end.root()));
+        let proof = self.run(|hashes| prove_record(size, index, hashes)).await;
+        let proof =
+            proof.filter(|proof| check_record(proof, size, root, index, record_hash(leaf)).is_ok());
+        proof.map(plain).ok_or_else(|| {
+            LedgerError::Tampered(format!(
+                "log entry {index}: it is not the one that the log's root names"
+            ))
+        })
+    }
+
+    /// That this log continues the one of `size` entries and `root`.
+    ///
+    /// # Errors
+    /// `Tampered` where it does not, or a tile was altered.
+    pub(crate) async fn consistency(
+        &self,
+        size: u64,
+        root: Digest,
+    ) -> Result<Vec<Digest>, LedgerError> {
+        let (new, new_root) = (self.end.size(), Hash(self.end.root()));
+        let proof = self.run(|hashes| prove_tree(new, size, hashes)).await;
+        let proof =
+            proof.filter(|proof| check_tree(proof, new, new_root, size, Hash(root)).is_ok());
+        proof.map(plain).ok_or_else(|| {
+            LedgerError::Tampered(format!(
+                "the log does not continue its first {size} entries"
+            ))
+        })
+    }
+
+    /// Runs a computation twice: once to learn which hashes it takes, once with them. `None` where
+    /// it can not be done with what the database shows.
+    async fn run<T>(&self, compute: impl Fn(&Hashes) -> Result<T, Error>) -> Option<T> {
+        let mut hashes = Hashes::default();
+        compute(&hashes).ok()?;
+        let wanted: BTreeSet<(u8, u64)> = std::mem::take(&mut *hashes.wanted.borrow_mut());
+        let mut missing = Vec::new();
+        for (level, index) in wanted {
+            match self.end.open_tile(level, index) {
+                Some(data) => drop(hashes.tiles.insert((level, index), data)),
+                None => missing.push((level, index)),
+            }
+        }
+        for tiles in missing.chunks(AT_ONCE) {
+            let rows = self.store.tiles(tiles).await.ok()?.examine();
+            let full = rows.into_iter().filter(|row| row.data.len() == 32 * TILE);
+            hashes
+                .tiles
+                .extend(full.map(|row| ((row.level, row.index), row.data)));
+        }
+        hashes.known = true;
+        compute(&hashes).ok()
+    }
+}
+
+fn plain(proof: Vec<Hash>) -> Vec<Digest> {
+    proof.into_iter().map(|hash| hash.0).collect()
+}
+
+/// The hashes of a computation, first asked for, then known.
+#[derive(Default)]
+struct Hashes {
+    known: bool,
+    wanted: RefCell<BTreeSet<(u8, u64)>>,
+    tiles: HashMap<(u8, u64), Vec<u8>>,
+}
+
+impl HashReader for Hashes {
+    /// As many hashes as indexes, always: the crate takes anything else for a fault of its own.
+    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
+        indexes
+            .iter()
+            .map(|index| {
+                let tile = Tile::from_index(HEIGHT, *index);
+                let at = (tile.level(), tile.level_index());
+                if !self.known {
+                    self.wanted.borrow_mut().insert(at);
+                    return Ok(Hash::default());
+                }
+                let data = self.tiles.get(&at).ok_or(Error::IndexesNotInTree)?;
+                tile.hash_at_index(data, *index)
+            })
+            .collect()
+    }
+}

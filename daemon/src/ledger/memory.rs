@@ -1,0 +1,176 @@
+//! What this node believes: the newest head, and the state and the log that it stands for.
+//!
+//! One for each open realm, shared by the readers and the committer. It begins as what `start`
+//! has verified against the token's anchor, and moves only by `transition`, after the batch is
+//! durable. A database that shows anything else shows something wrong.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use custodyd_hsm::RealmName;
+use custodyd_policies::Timestamp;
+
+use super::LedgerError;
+use super::head::{Head, SCHEMA, State};
+use super::log::{LogEnd, StateLeaf};
+use super::members::MemberList;
+use super::tree::{Digest, StateTree, Update, bucket_digest};
+use crate::store::Batch;
+
+/// A head, and all that it names.
+#[derive(Debug)]
+pub(crate) struct Believed {
+    pub(crate) head: Head,
+    pub(crate) tree: StateTree,
+    pub(crate) end: LogEnd,
+}
+
+/// The head that follows, and what it changes.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) head: Head,
+    update: Update,
+    end: LogEnd,
+}
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    believed: RwLock<Believed>,
+    /// Digest of the policies that decisions are made under now. The head may still name others.
+    configuration: Mutex<Digest>,
+}
+
+impl Believed {
+    /// What is believed of a realm before its first batch.
+    pub(crate) fn nothing(realm: &RealmName, now: Timestamp) -> Self {
+        let tree = StateTree::fold(realm, &BTreeMap::new());
+        let end = LogEnd::default();
+        let state = State {
+            realm: realm.clone(),
+            log_epoch: 1,
+            seq: 0,
+            state_root: tree.root(),
+            previous: [0; 32],
+            time: now,
+            boot_epoch: 0,
+            schema: SCHEMA,
+            configuration: [0; 32],
+        };
+        let head = Head {
+            state,
+            size: 0,
+            log_root: end.root(),
+        };
+        Self { head, tree, end }
+    }
+
+    /// Completes a batch: its member lists' digests, its state leaf, the tiles that it fills, and
+    /// the head over all of that. `head` says what else is new: the
+    /// time, the configuration; what follows from the batch is filled in.
+    ///
+    /// # Errors
+    /// Never for a batch whose entries follow the log; the signature is serde's.
+    pub(crate) fn next(&self, mut head: Head, batch: &mut Batch) -> Result<Next, LedgerError> {
+        let encoding = |_| LedgerError::internal("encode a head");
+        let realm = &self.head.state.realm;
+        let digests: BTreeMap<u32, Digest> = batch
+            .members
+            .iter()
+            .map(|(bucket, list)| (*bucket, bucket_digest(realm, *bucket, list)))
+            .collect();
+        batch.digests.extend(&digests);
+        let update = self.tree.with(&digests);
+        head.state.seq = self.head.state.seq + 1;
+        head.state.previous = self.head.hash().map_err(encoding)?;
+        head.state.state_root = update.root();
+        let mut end = self.end.clone();
+        for (index, leaf) in &batch.entries {
+            if *index != end.size() {
+                return Err(LedgerError::internal("append to the log"));
+            }
+            end.append(leaf);
+        }
+        let leaf = StateLeaf {
+            state: head.state.clone(),
+            size: end.size(),
+            log_root: end.root(),
+        };
+        let leaf = leaf.encode().map_err(encoding)?;
+        end.append(&leaf);
+        batch.entries.push((end.size() - 1, leaf));
+        batch.tiles.extend(end.take_rows());
+        head.size = end.size();
+        head.log_root = end.root();
+        Ok(Next { head, update, end })
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(believed: Believed) -> Self {
+        Self {
+            configuration: Mutex::new(believed.head.state.configuration),
+            believed: RwLock::new(believed),
+        }
+    }
+
+    pub(crate) fn decides_under(&self, configuration: Digest) {
+        *self
+            .configuration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = configuration;
+    }
+
+    pub(crate) fn configuration(&self) -> Digest {
+        *self
+            .configuration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is believed is whole at every moment, whatever panicked elsewhere: it changes by
+    /// assignments.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Believed> {
+        self.believed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        self.read().head.clone()
+    }
+
+    /// Takes over a batch that is durable.
+    pub(crate) fn install(&self, next: Next) {
+        let mut believed = self
+            .believed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        believed.head = next.head;
+        believed.tree.apply(next.update);
+        believed.end = next.end;
+    }
+
+    /// The member list that the database shows for a bucket, if it is the newest one.
+    ///
+    /// # Errors
+    /// `Tampered` where the newest one does not parse: then it was not written by a custodyd.
+    pub(crate) fn verified(
+        &self,
+        realm: &RealmName,
+        bucket: u32,
+        list: Option<&[u8]>,
+    ) -> Result<Option<MemberList>, LedgerError> {
+        let nothing;
+        let list = match list {
+            Some(list) => list,
+            None => {
+                nothing = MemberList::default().encode();
+                &nothing
+            }
+        };
+        if self.read().tree.bucket(bucket) != bucket_digest(realm, bucket, list) {
+            return Ok(None);
+        }
+        let list = MemberList::parse(list)
+            .map_err(|what| LedgerError::Tampered(format!("bucket {bucket}: {what}")))?;
+        Ok(Some(list))
+    }
+}

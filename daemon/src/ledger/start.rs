@@ -1,0 +1,312 @@
+//! Starting: from what the database shows to what is believed.
+//!
+//! Called once, by `startup`, before anything is served. The token says which head was the
+//! newest when something was last released; the head that the database shows must be that one or
+//! descend from it, and everything else must hash to what the head says. Caches that do not are
+//! built anew from the tables that do, and the log says so. Nothing is written here: what has to
+//! be mended is returned, and the boot batch writes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use custodyd_hsm::{Pool, RealmName, anchor};
+use tlog_tiles::{Hash, record_hash};
+
+use super::anchoring::{Anchored, Anchoring};
+use super::head::Head;
+use super::log::{LogEnd, StateLeaf, TILE, TileRow};
+use super::members::MemberList;
+use super::memory::Believed;
+use super::memory::Memory;
+use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
+use super::{Cache, Committer, LedgerError, Reader, realm};
+use crate::clock::Clock;
+use crate::store::Store;
+
+/// Entries, or buckets, that are read at a time where much is read.
+const CHUNK: u64 = 4096;
+
+/// A database that was found to be what the token says it must be.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) believed: Believed,
+    pub(crate) anchored: Anchored,
+    /// Caches that contradicted the tables they were made from, and what they must hold.
+    pub(crate) repairs: Repairs,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Repairs {
+    pub(crate) what: Vec<String>,
+    pub(crate) digests: BTreeMap<u32, Digest>,
+    pub(crate) tiles: Vec<TileRow>,
+}
+
+/// A realm that was believed, and has logged that it serves.
+#[derive(Debug)]
+pub struct Opened {
+    pub reader: Arc<Reader>,
+    pub committer: Committer,
+}
+
+/// Believes the database, or says why not; then logs that this daemon took over, and anchors that.
+///
+/// # Errors
+/// As `find`; `Store` and `Token` where the boot batch can not be written or anchored.
+pub async fn open(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+    cache: Cache,
+    clock: &Arc<Clock>,
+    configuration: Digest,
+) -> Result<Opened, LedgerError> {
+    let found = find(store, pool, name).await?;
+    clock.committed(found.believed.head.state.time);
+    let anchoring = Anchoring::new(pool.clone(), name.clone(), found.anchored);
+    let memory = Memory::new(found.believed);
+    memory.decides_under(configuration);
+    let reader = Arc::new(Reader::new(
+        Arc::clone(store),
+        pool.clone(),
+        name.clone(),
+        cache,
+        memory,
+    ));
+    realm::check(&reader).await?;
+    let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
+    committer.boot(found.repairs).await?;
+    Ok(Opened { reader, committer })
+}
+
+/// Verifies the database against the token, and changes nothing.
+///
+/// # Errors
+/// As `find`.
+pub async fn check(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+) -> Result<(), LedgerError> {
+    let found = find(store, pool, name).await?;
+    let memory = Memory::new(found.believed);
+    let reader = Reader::new(
+        Arc::clone(store),
+        pool.clone(),
+        name.clone(),
+        Cache::new(0),
+        memory,
+    );
+    realm::check(&reader).await
+}
+
+/// Verifies the database against the token.
+///
+/// # Errors
+/// `Tampered` names what contradicts what; `Store` and `Token` where they do not answer.
+pub(crate) async fn find(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    realm: &RealmName,
+) -> Result<Found, LedgerError> {
+    let head = Head::read(store, pool, realm).await?;
+    let of = realm.clone();
+    let anchor = pool
+        .call("read-anchor", move |custody| anchor::newest(custody, &of))
+        .await?;
+    let Some(anchor) = anchor else {
+        return Err(LedgerError::Refused(
+            "the token holds no anchor of this realm, so nobody can say whether the database is the \
+             newest; is it the right token? After the loss of a token, run `custodyd ledger accept-restore`"
+                .into(),
+        ));
+    };
+    let mut repairs = Repairs::default();
+    let end = log(store, &head, &mut repairs).await?;
+    let tree = state(store, &head, &mut repairs).await?;
+    let believed = Believed { head, tree, end };
+    let anchored = Anchored::new(anchor);
+    anchored.precedes(store, &believed).await?;
+    for what in &repairs.what {
+        tracing::error!(
+            what,
+            "a cache contradicted what it was made from; it is built anew"
+        );
+        metrics::counter!("custodyd_tampered_total").increment(1);
+    }
+    Ok(Found {
+        believed,
+        anchored,
+        repairs,
+    })
+}
+
+/// The edge of the log that the head names, from its tiles or else from all of its entries.
+async fn log(
+    store: &Arc<dyn Store>,
+    head: &Head,
+    repairs: &mut Repairs,
+) -> Result<LogEnd, LedgerError> {
+    let end = match edge(store, head.size).await? {
+        Some(end) if end.root() == head.log_root => end,
+        _ => {
+            let mut end = LogEnd::default();
+            while end.size() < head.size {
+                let leaves = leaves(store, end.size(), CHUNK.min(head.size - end.size())).await?;
+                for leaf in leaves {
+                    end.append(&leaf);
+                }
+            }
+            if end.root() != head.log_root {
+                return Err(LedgerError::Tampered(format!(
+                    "the log's {} entries are not those that the head names",
+                    head.size
+                )));
+            }
+            repairs.what.push("tiles of the log".into());
+            repairs.tiles = end.take_rows();
+            end
+        }
+    };
+    last_leaf(store, head).await?;
+    Ok(end)
+}
+
+/// The last entry must say of the state what the head says.
+async fn last_leaf(store: &Arc<dyn Store>, head: &Head) -> Result<(), LedgerError> {
+    let Some(at) = head.size.checked_sub(1) else {
+        return Err(LedgerError::Tampered("the head names an empty log".into()));
+    };
+    let leaf = leaves(store, at, 1).await?;
+    match leaf.first().and_then(|leaf| StateLeaf::parse(leaf)) {
+        Some(leaf) if leaf.state == head.state && leaf.size == at => Ok(()),
+        _ => Err(LedgerError::Tampered(format!(
+            "log entry {at}: it is not the state that the head names"
+        ))),
+    }
+}
+
+/// Entries of the log, none missing. Not verified yet.
+pub(super) async fn leaves(
+    store: &Arc<dyn Store>,
+    from: u64,
+    count: u64,
+) -> Result<Vec<Vec<u8>>, LedgerError> {
+    let rows = store.leaves(from, count).await?.examine();
+    let mut leaves = Vec::with_capacity(rows.len());
+    for (expected, (index, leaf)) in (from..).zip(rows) {
+        if index != expected {
+            break;
+        }
+        leaves.push(leaf);
+    }
+    if leaves.len() as u64 == count {
+        Ok(leaves)
+    } else {
+        let missing = from.saturating_add(leaves.len() as u64);
+        Err(LedgerError::Tampered(format!(
+            "log entry {missing}: is missing"
+        )))
+    }
+}
+
+/// The log's edge as the cached tiles have it; `None` where they can not be right.
+async fn edge(store: &Arc<dyn Store>, size: u64) -> Result<Option<LogEnd>, LedgerError> {
+    let tile = TILE as u64;
+    let newest = size % tile;
+    let mut open: Vec<Vec<Hash>> = vec![
+        leaves(store, size - newest, newest)
+            .await?
+            .iter()
+            .map(|leaf| record_hash(leaf))
+            .collect(),
+    ];
+    let mut wanted = Vec::new();
+    for level in 1u8.. {
+        let count = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
+        if count == 0 {
+            break;
+        }
+        wanted.push((level, count / tile, count % tile));
+    }
+    let rows: Vec<(u8, u64)> = wanted
+        .iter()
+        .filter(|(.., width)| *width > 0)
+        .map(|(level, index, _)| (*level, *index))
+        .collect();
+    let rows = store.tiles(&rows).await?.examine();
+    for (level, index, width) in wanted {
+        let row = rows
+            .iter()
+            .find(|row| row.level == level && row.index == index);
+        let hashes = row.map_or(&[][..], |row| row.data.as_chunks::<32>().0);
+        let hashes: Vec<Hash> = hashes.iter().map(|hash| Hash(*hash)).collect();
+        if width > 0 && hashes.len() as u64 != width {
+            return Ok(None);
+        }
+        open.push(if width > 0 { hashes } else { Vec::new() });
+    }
+    Ok(LogEnd::from_open_tiles(size, open))
+}
+
+/// The state tree that the head names, from the cached digests or else from every member list.
+async fn state(
+    store: &Arc<dyn Store>,
+    head: &Head,
+    repairs: &mut Repairs,
+) -> Result<StateTree, LedgerError> {
+    let realm = &head.state.realm;
+    let cached: BTreeMap<u32, Digest> = store
+        .digests()
+        .await?
+        .examine()
+        .into_iter()
+        .filter_map(|(bucket, digest)| Some((bucket, digest.try_into().ok()?)))
+        .collect();
+    let tree = StateTree::fold(realm, &cached);
+    if tree.root() == head.state.state_root {
+        return Ok(tree);
+    }
+    let mut digests = BTreeMap::new();
+    let mut first_odd = None;
+    let buckets: Vec<u32> = (0..BUCKETS).collect();
+    for chunk in buckets.chunks(CHUNK as usize) {
+        for (bucket, list) in store.members(chunk).await?.examine() {
+            if MemberList::parse(&list).is_err() {
+                first_odd.get_or_insert(bucket);
+            }
+            digests.insert(bucket, bucket_digest(realm, bucket, &list));
+        }
+    }
+    let tree = StateTree::fold(realm, &digests);
+    if tree.root() == head.state.state_root {
+        repairs.what.push("digests of buckets".into());
+        // A digest of a bucket that has no list any more: an empty list's, as for all of these.
+        let empty = MemberList::default().encode();
+        for bucket in cached.keys().filter(|bucket| !digests.contains_key(bucket)) {
+            repairs
+                .digests
+                .insert(*bucket, bucket_digest(realm, *bucket, &empty));
+        }
+        repairs.digests.extend(digests);
+        return Ok(tree);
+    }
+    let evidence = match first_odd {
+        Some(bucket) => format!("bucket {bucket} does not parse, and "),
+        None => odd_bucket(&cached, &digests),
+    };
+    Err(LedgerError::Tampered(format!(
+        "{evidence}the member lists are not those that the head names; the tables are not of one \
+         moment, or were altered"
+    )))
+}
+
+/// Where the cache still says what the list was, it says which list was altered.
+fn odd_bucket(cached: &BTreeMap<u32, Digest>, found: &BTreeMap<u32, Digest>) -> String {
+    let odd = cached
+        .iter()
+        .find(|(bucket, digest)| found.get(bucket) != Some(digest));
+    odd.map_or(String::new(), |(bucket, _)| {
+        format!("bucket {bucket} differs from its cached digest, and ")
+    })
+}

@@ -1,0 +1,188 @@
+//! Anchors: what the token itself remembers of the newest head, so that a
+//! database put back to an older state no longer matches.
+//!
+//! Called by the ledger inside a token job. The backends only keep the bytes;
+//! here it is decided which object counts and which may go. Nothing here ever
+//! destroys an object that it did not verify, and a missing anchor is never
+//! taken for an empty realm. The argument stands in the ledger's rules: create
+//! the new one, list again, and only then destroy the older ones.
+
+mod advance;
+mod format;
+#[cfg(test)]
+mod tests;
+mod warm;
+
+pub use self::{
+    advance::{Advanced, advance},
+    warm::{open_warm, seal_warm},
+};
+
+use self::format::Parsed;
+use crate::{
+    custody::{AnchorObject, Custody},
+    encoding,
+    error::{AnchorFault, Error, Result},
+    id::RealmName,
+    mac, seal,
+};
+
+/// One anchor of a realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Counts the anchors of the realm, from 1 and without gaps. Two writers
+    /// that build on the same anchor therefore always collide in it.
+    pub serial: u64,
+    pub log_epoch: u64,
+    pub seq: u64,
+    /// The hash of the head.
+    pub head: [u8; 32],
+    pub boot_epoch: u64,
+    /// Nothing was released after this anchor: the realm was shut down.
+    pub clean: bool,
+    /// Charges may have been released after this anchor without another.
+    pub dirty: bool,
+}
+
+impl Anchor {
+    /// The serial of the anchor after `from`. At the end of all numbers it
+    /// repeats itself, and [`advance`] refuses it.
+    #[must_use]
+    pub fn serial_after(from: Option<&Self>) -> u64 {
+        from.map_or(1, |from| from.serial.saturating_add(1))
+    }
+
+    /// Says why this anchor cannot come later than `earlier`, if it cannot.
+    fn conflict_with(&self, earlier: &Self) -> Option<&'static str> {
+        let (now, before) = ((self.log_epoch, self.seq), (earlier.log_epoch, earlier.seq));
+        if self.serial <= earlier.serial {
+            Some("the serial does not rise")
+        } else if now < before {
+            Some("log epoch and sequence fall")
+        } else if now == before && self.head != earlier.head {
+            Some("log epoch and sequence stay, and the head is another")
+        } else if self.boot_epoch < earlier.boot_epoch {
+            Some("the boot epoch falls")
+        } else {
+            None
+        }
+    }
+}
+
+/// A verified anchor and the object that it is in.
+struct Found {
+    object: AnchorObject,
+    anchor: Anchor,
+}
+
+/// What the token holds for a realm.
+struct Survey {
+    /// Verified, by rising serial.
+    own: Vec<Found>,
+    /// Of size zero, of whatever realm: what a crash leaves behind.
+    empty: Vec<AnchorObject>,
+}
+
+/// The newest anchor of a realm, or none. Older ones beside it are what a crash
+/// between creating and destroying leaves; the next [`advance`] removes them.
+///
+/// # Errors
+/// [`Error::Anchors`] for an object that is no anchor of ours
+/// ([`AnchorFault::Forged`]) and for anchors that exclude each other
+/// ([`AnchorFault::Ambiguous`]); else the token's.
+pub fn newest(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<Anchor>> {
+    let survey = Survey::of(custody, realm)?;
+    let newest = survey.newest()?.cloned();
+    let older = survey.own.len().saturating_sub(1);
+    if older > 0 || !survey.empty.is_empty() {
+        let empty = survey.empty.len();
+        tracing::warn!(%realm, older, empty, "anchors were left behind; the next one removes them");
+    }
+    Ok(newest)
+}
+
+impl Survey {
+    fn of(custody: &mut dyn Custody, realm: &RealmName) -> Result<Self> {
+        let mut survey = Self {
+            own: Vec::new(),
+            empty: Vec::new(),
+        };
+        for object in custody.anchors()? {
+            if object.size == 0 {
+                survey.empty.push(object);
+            } else if let Some(anchor) = verify(custody, realm, &object)? {
+                survey.own.push(Found { object, anchor });
+            }
+        }
+        survey.own.sort_by_key(|found| found.anchor.serial);
+        Ok(survey)
+    }
+
+    /// The newest, if all of them can be one history. Equal ones count as one.
+    fn newest(&self) -> Result<Option<&Anchor>> {
+        let mut newest: Option<&Anchor> = None;
+        for found in &self.own {
+            let next = &found.anchor;
+            if let Some(before) = newest.filter(|before| *before != next)
+                && let Some(why) = next.conflict_with(before)
+            {
+                let detail = format!("{before} and {next} exclude each other: {why}");
+                return Err(fault(AnchorFault::Ambiguous, detail));
+            }
+            newest = Some(next);
+        }
+        Ok(newest)
+    }
+}
+
+/// The anchor in an object; none where it is another realm's.
+fn verify(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    object: &AnchorObject,
+) -> Result<Option<Anchor>> {
+    let parsed = Parsed::anchor(&object.content).map_err(|error| forged(object, &error))?;
+    if parsed.realm != *realm {
+        return Ok(None);
+    }
+    if mac::tag_fits(custody, &encoding::anchor(parsed.body), parsed.tag)? {
+        return Ok(Some(parsed.anchor));
+    }
+    Err(forged(object, &Error::Tampered { what: "its tag" }))
+}
+
+fn fault(fault: AnchorFault, detail: String) -> Error {
+    Error::Anchors { fault, detail }
+}
+
+/// Names an object by what an operator's tool shows of it.
+fn forged(object: &AnchorObject, error: &Error) -> Error {
+    let hash = seal::sha256(&[&object.content]);
+    let name: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let detail = format!(
+        "the data object of {} bytes with SHA-256 {name}... is no anchor: {error}",
+        object.size
+    );
+    fault(AnchorFault::Forged, detail)
+}
+
+impl std::fmt::Display for Anchor {
+    /// Short, for sentences in errors and logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            serial,
+            log_epoch,
+            seq,
+            ..
+        } = self;
+        write!(
+            f,
+            "anchor {serial} (log epoch {log_epoch}, seq {seq}, head "
+        )?;
+        self.head
+            .iter()
+            .take(4)
+            .try_for_each(|b| write!(f, "{b:02x}"))?;
+        write!(f, "...)")
+    }
+}

@@ -1,0 +1,106 @@
+//! Anchors as data objects (CKO_DATA) of the token.
+//!
+//! Called by `session`. This file lists, adds and removes bytes under one
+//! label; what they mean, which of them counts and which may go is decided
+//! above. It never touches an object of another class or label.
+
+use cryptoki::{
+    object::{Attribute, AttributeInfo, AttributeType, ObjectClass, ObjectHandle},
+    session::Session,
+};
+
+use super::mechanism::{Attempt, Trouble};
+use crate::custody::{AnchorHandle, AnchorObject, MAX_ANCHOR};
+
+const APPLICATION: &[u8] = b"custodyd";
+/// One label for all realms of a token: the realm stands in the content.
+const LABEL: &[u8] = b"custodyd-anchor-v1";
+/// How often a list is made anew when an object vanished beneath it.
+const TRIES: usize = 4;
+
+/// What tells our objects from all others. The class comes first: modules
+/// compare in this order, and it is the cheapest to compare.
+fn template() -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::DATA),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Application(APPLICATION.to_vec()),
+        Attribute::Label(LABEL.to_vec()),
+    ]
+}
+
+/// Lists the objects. Another process may remove one between the search and
+/// the reading; the codes for that are not portable, so the list is made again.
+pub(super) fn list(session: &Session, epoch: u64) -> Attempt<Vec<AnchorObject>> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let listed: Attempt<Vec<_>> = session
+            .find_objects(&template())?
+            .into_iter()
+            .map(|handle| read(session, handle, epoch))
+            .collect();
+        if tries == 0 || listed.is_ok() {
+            return listed;
+        }
+    }
+}
+
+fn read(session: &Session, object: ObjectHandle, epoch: u64) -> Attempt<AnchorObject> {
+    let size = size(session, object)?;
+    let content = match usize::try_from(size) {
+        Ok(1..=MAX_ANCHOR) => content(session, object)?,
+        _ => Vec::new(),
+    };
+    let handle = AnchorHandle {
+        epoch,
+        object: object.handle(),
+    };
+    Ok(AnchorObject {
+        handle,
+        size,
+        content,
+    })
+}
+
+/// The size before the content, so that no object makes us allocate at will.
+fn size(session: &Session, object: ObjectHandle) -> Attempt<u64> {
+    let told = session.get_attribute_info(object, &[AttributeType::Value])?;
+    Ok(match told.first() {
+        Some(AttributeInfo::Available(size)) => u64::try_from(*size).unwrap_or(u64::MAX),
+        _ => u64::MAX,
+    })
+}
+
+fn content(session: &Session, object: ObjectHandle) -> Attempt<Vec<u8>> {
+    let found = session.get_attributes(object, &[AttributeType::Value])?;
+    let value = found.into_iter().find_map(|attribute| match attribute {
+        Attribute::Value(bytes) if bytes.len() <= MAX_ANCHOR => Some(bytes),
+        _ => None,
+    });
+    value.ok_or_else(|| Trouble::Sick("a data object without its value".to_owned()))
+}
+
+pub(super) fn create(session: &Session, content: &[u8]) -> Attempt<()> {
+    let mut object = template();
+    object.push(Attribute::Value(content.to_vec()));
+    session.create_object(&object)?;
+    Ok(())
+}
+
+/// Removes the object if its handle still leads to what was listed: a handle
+/// may have been given to another object meanwhile, and that could be a key.
+pub(super) fn destroy(session: &Session, object: &AnchorObject) -> Attempt<()> {
+    let found = session.find_objects(&template())?;
+    let wanted = found
+        .into_iter()
+        .find(|handle| handle.handle() == object.handle.object);
+    let Some(handle) = wanted else {
+        return Ok(());
+    };
+    if read(session, handle, object.handle.epoch)? == *object {
+        session.destroy_object(handle)?;
+    }
+    Ok(())
+}
