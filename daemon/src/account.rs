@@ -9,6 +9,7 @@
 
 mod alias;
 mod contacts;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::alias::{Alias, AliasError, AliasName, MAX_ALIASES};
 pub use self::contacts::{Contact, Contacts, Usage};
+pub use self::trail::{Mark, Trail};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::pin_argon2::PinRecord;
@@ -74,17 +76,6 @@ pub struct Account {
     pub aliases: Vec<Alias>,
     /// Bindings that do not hold any more, oldest first, for whoever asks about one later.
     pub revoked: Vec<RevokedBinding>,
-}
-
-/// Where the account's events stand in the log, and the key that their bodies are sealed under.
-///
-/// The key lives only in the envelope: erasing the envelope makes every event body unreadable.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Trail {
-    pub count: u64,
-    pub last_index: Option<u64>,
-    pub key: SharedSecret,
 }
 
 /// Something that may be used once, remembered until it could not be used any more.
@@ -211,11 +202,7 @@ impl Account {
             id,
             generation: 0,
             created: now,
-            trail: Trail {
-                count: 0,
-                last_index: None,
-                key: SharedSecret::new(key),
-            },
+            trail: Trail::new(SharedSecret::new(key)),
             session_epoch: 0,
             ended_sessions: Vec::new(),
             removed_devices: Vec::new(),

@@ -24,7 +24,9 @@ pub use self::contacts::{
     AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
-pub use self::privacy::{AliasView, EraseAccount, Export, RemovedDeviceView};
+pub use self::privacy::{
+    AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
+};
 use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
@@ -364,6 +366,10 @@ pub struct EventPage {
     /// Give it as `?from=` for the page after this one; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// From this number on the trail is complete: what earlier events said was kept for as long as
+    /// the app's policy says, and is deleted. 1 where nothing is; one more than the number of the
+    /// newest event where everything is.
+    pub complete_from: u64,
 }
 
 /// A PIN on its way to the hasher: wiped when dropped, never printed.

@@ -24,6 +24,7 @@ pub mod http;
 pub mod ledger;
 pub mod private_file;
 mod reload;
+mod retention;
 pub mod service;
 pub mod startup;
 pub mod store;

@@ -1,6 +1,6 @@
-//! Reading a file that holds a secret: the token PIN and the TLS private key.
+//! Reading a file that holds a secret (the token PIN, the TLS private key), and making one.
 //!
-//! Called by `config::read_token_pin`, `http::tls` and `doctor`. It refuses a file that
+//! Called by `config::read_token_pin`, `http::tls`, `doctor` and `account export`. It refuses a file that
 //! anybody but the daemon and root could have read or written: an adversary with another
 //! account on this host controls what such a file holds, or knows it already. It never
 //! logs and never puts content into an error.
@@ -18,6 +18,8 @@ use zeroize::Zeroizing;
 pub enum PrivateFileError {
     #[error("{}: cannot be read ({source})", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: cannot be made ({source})", path.display())]
+    NotMade { path: PathBuf, source: io::Error },
     #[error("{}: expected a regular file", path.display())]
     NotAFile { path: PathBuf },
     #[error(
@@ -51,6 +53,19 @@ pub enum Access {
     /// the service read it, and the group bits of the mode then show the mask of that
     /// ACL (`stat` says 0440). Its folder is closed to everybody else.
     SystemdCredential,
+}
+
+/// Makes a file that only its owner reads. One that is there already is left alone.
+pub fn create(path: &Path) -> Result<File, PrivateFileError> {
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    file.map_err(|source| PrivateFileError::NotMade {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads a whole file of at most `limit` bytes, after its owner and mode are found safe.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as watch_for_stop};
 
 use crate::backend;
@@ -30,7 +30,7 @@ use crate::ledger::{self, Cache, Ledger, LedgerError, Opened};
 use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
-use crate::{telemetry, watch};
+use crate::{retention, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -278,6 +278,8 @@ impl Realm {
 /// # Errors
 /// Every reason not to start, and a committer that stopped.
 pub async fn serve(config: &Config) -> Result<(), StartError> {
+    // First: one that came while nobody listens for it would end the process.
+    let hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
     let metrics = telemetry::install_metrics()?;
     let upkeep = tokio::spawn(telemetry::upkeep(metrics.clone()));
     let tls = Tls::new(tls::server_config(
@@ -287,6 +289,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     let mut realm = open(config).await?;
     watch::measure_token(&realm.pool);
     let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
+    let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
     let (stop, stopping) = watch_for_stop::channel(false);
@@ -336,7 +339,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
     }
 
-    let outcome = until_told_to_stop(&mut realm.committer, &reloader).await;
+    let outcome = until_told_to_stop(hangup, &mut realm.committer, &reloader).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     while let Some(drained) = serving.join_next().await {
@@ -351,8 +354,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     }
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    watching.abort();
-    let _ = watching.await;
+    for task in [watching, retiring] {
+        task.abort();
+        let _ = task.await;
+    }
     drop(reloader);
     if outcome.is_ok() {
         realm.close().await;
@@ -380,12 +385,12 @@ fn store_check(store: Arc<dyn Store>) -> operator::Check {
 }
 
 async fn until_told_to_stop(
+    mut hangup: Signal,
     committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
     reloader: &Arc<Reloader>,
 ) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

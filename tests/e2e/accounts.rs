@@ -224,6 +224,7 @@ async fn events_come_in_pages_and_a_made_up_cursor_is_refused() {
     assert_eq!(first.body["events"].as_array().unwrap().len(), 50);
     assert_eq!(second.body["events"].as_array().unwrap().len(), 12);
     assert_eq!(second.body["next"], Value::Null);
+    assert_eq!(second.body["complete_from"], 1);
     for cursor in ["x", "1.", "9.1", "99999.99999", "1.18446744073709551615"] {
         let answer = device
             .call("GET", &format!("/v1/account/events?from={cursor}"), None)

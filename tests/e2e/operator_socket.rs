@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use custodyd_tests::TestApp;
 use custodyd_tests::app::said;
+use custodyd_tests::device::b64;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -85,6 +86,85 @@ async fn an_operator_erases_an_account_and_only_when_they_say_yes() {
         .refused("401 authentication-failed");
     let output = app.command(&yes).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn an_operator_exports_what_is_held_and_never_a_secret() {
+    let app = TestApp::start().await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    let content = b"the device secret";
+    device.back_up("device-secret", content).await.expect(200);
+    let own = device
+        .call("GET", "/v1/account/export", None)
+        .await
+        .expect(200)
+        .body;
+    let file = app.path("export.json");
+    let command = format!(
+        "account export --app notes --account {} --output {}",
+        device.account,
+        file.display()
+    );
+    let output = app.command(&command).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!said(&output).contains("test device"), "{}", said(&output));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let export: Value = serde_json::from_str(&text).unwrap();
+
+    // What the owner gets, without what is the caller's: attempts left, which device asks.
+    let (theirs, mine) = (&export["account"], &own["account"]);
+    for same in [
+        "account", "app", "created", "app_keys", "secrets", "contacts",
+    ] {
+        assert_eq!(theirs[same], mine[same], "{same}");
+    }
+    assert_eq!(theirs["devices"][0]["name"], mine["devices"][0]["name"]);
+    assert_eq!(theirs["devices"][0]["current"], json!(false));
+    assert_eq!(theirs["pin"]["device_id"], mine["pin"]["device_id"]);
+    assert_eq!(export["secrets"], json!({}));
+    assert_eq!(export["secrets_withheld"], json!(["device-secret"]));
+    let held = &export["secrets_held"][0];
+    assert_eq!(held["name"], "device-secret");
+    assert_eq!(held["server_slot_bytes"], json!(content.len()));
+    assert_eq!(own["secrets"]["device-secret"]["server_slot"], b64(content));
+    assert!(!text.contains(&b64(content)), "{text}");
+    assert!(!text.contains("argon2"), "{text}");
+
+    // The owner sees it, and that it was not they.
+    let page = device.call("GET", "/v1/account/events", None).await;
+    let newest = &page.expect(200).body["events"][0];
+    assert_eq!(newest["kind"], "account-exported");
+    assert_eq!(newest["detail"], "by an operator");
+    assert_eq!(export["events"][0], *newest);
+    assert_eq!(export["events_complete_from"], json!(1));
+    let events = export["events"].as_array().unwrap().len();
+    assert_eq!(events, device.events().await.len());
+
+    // A file that is there is left alone, and then nothing was exported.
+    let again = app.command(&command).output().unwrap();
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(device.events().await.len(), events);
+    // To standard output, for people and for machines.
+    let base = format!("account export --app notes --account {}", device.account);
+    for (arguments, at) in [(base.clone(), ""), (format!("{base} --json"), "/result")] {
+        let output = app.command(&arguments).output().unwrap();
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(shown.pointer(at).unwrap()["secrets_held"][0], *held);
+    }
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    let missing = app.path("missing.json");
+    let unknown = format!(
+        "account export --app notes --account {nobody} --output {}",
+        missing.display()
+    );
+    let output = app.command(&unknown).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!missing.exists());
 }
 
 #[tokio::test]

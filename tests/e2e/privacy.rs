@@ -68,6 +68,7 @@ async fn an_export_holds_everything_and_secrets_by_the_policys_rules() {
         ["secret-released", "account-exported"]
     );
     assert_eq!(export["events_next"], Value::Null);
+    assert_eq!(export["events_complete_from"], json!(1));
     let api = device.call("GET", "/openapi.json", None).await.expect(200);
     for (path, method) in [("/v1/account", "get"), ("/v1/account", "delete")] {
         assert!(

@@ -15,7 +15,7 @@
 //! | delete, empty, disorder a member list | `bucket_members` | strict parsing, presence of the row | the same |
 //! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
 //! | remove, replace or pretend a tombstone | `records`, member entries too | seal bound to kind and generation | the same |
-//! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap | the same |
+//! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap above its mark (retention's side: `ledger/faults/retiring.rs`) | the same |
 //! | insert a session | any table | none is read for one | nothing |
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |

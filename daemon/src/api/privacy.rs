@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AccountView, Secret};
+use crate::account::SlotType;
 use crate::ledger::Event;
 
 /// Everything that is held about the owner, in one document.
@@ -30,6 +31,37 @@ pub struct Export {
     /// Where the account has more events: `GET /v1/account/events?from=` continues with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_next: Option<String>,
+    /// From this number on the trail is complete; what earlier events said is deleted.
+    pub events_complete_from: u64,
+}
+
+/// The same for an operator: with no secret's content, but with what is held of each.
+#[derive(Debug, Serialize)]
+pub struct OperatorExport {
+    #[serde(flatten)]
+    pub document: Export,
+    pub secrets_held: Vec<HeldSecret>,
+}
+
+/// That a secret is there, and how large it is.
+#[derive(Debug, Serialize)]
+pub struct HeldSecret {
+    pub name: String,
+    pub version: u64,
+    pub updated: Timestamp,
+    pub slots: Vec<HeldSlot>,
+    /// The length of the slot that the server can open, where there is one. It has no digest:
+    /// that would let whoever holds the document try guesses at a short secret.
+    pub server_slot_bytes: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct HeldSlot {
+    pub r#type: SlotType,
+    pub credential: String,
+    pub bytes: usize,
+    /// SHA-256 of the ciphertext, in hexadecimal digits.
+    pub sha256: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

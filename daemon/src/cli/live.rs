@@ -1,8 +1,10 @@
-//! Commands for a daemon that runs: reload, and looking at an account's trail.
+//! Commands for a daemon that runs: reload, and what an operator does about one account.
 //!
 //! Called by the command line's table. Everything is done by the daemon, over its operator's
 //! socket; this puts the answers into sentences.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,11 +15,14 @@ use serde_json::{Value, json};
 use super::output::Output;
 use super::socket::ask;
 use crate::config::Config;
+use crate::private_file;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AccountCommand {
     /// Show what happened to an account and when, newest first; never names, details or addresses
     Trail(Which),
+    /// Write down everything held about an owner who can not sign in, without secrets' contents
+    Export(Export),
     /// Erase an account for good: envelope, aliases and events; a tombstone stays
     Erase(Erase),
 }
@@ -32,6 +37,15 @@ pub(super) struct Erase {
     /// Only show that the account is there, and how much is known of it
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// Into a new file that only its owner reads, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -63,7 +77,48 @@ pub(super) fn reload(output: &Output, config: &Config) -> ExitCode {
 pub(super) fn account(output: &Output, config: &Config, command: &AccountCommand) -> ExitCode {
     match command {
         AccountCommand::Trail(which) => trail(output, config, which),
+        AccountCommand::Export(export) => exported(output, config, export),
         AccountCommand::Erase(erase) => erased(output, config, erase),
+    }
+}
+
+fn exported(output: &Output, config: &Config, export: &Export) -> ExitCode {
+    const COMMAND: &str = "account export";
+    let Which { app, account } = &export.which;
+    // Before anything is asked: an export is an event that the owner sees.
+    let file = match export.output.as_deref().map(private_file::create) {
+        None => None,
+        Some(Ok(file)) => Some(file),
+        Some(Err(error)) => return output.failure(COMMAND, &error.to_string()),
+    };
+    let written = ask(config, "POST", &format!("/accounts/{app}/{account}/export"))
+        .and_then(|document| {
+            let text = serde_json::to_string_pretty(&document).map_err(|e| e.to_string())?;
+            Ok((document, text))
+        })
+        .and_then(|(document, text)| match file {
+            None => Ok((document, text)),
+            Some(mut file) => writeln!(file, "{text}")
+                .and_then(|()| file.sync_all())
+                .map(|()| (document, text))
+                .map_err(|error| error.to_string()),
+        });
+    match (written, &export.output) {
+        (Ok((document, text)), None) => {
+            let lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+            output.done(COMMAND, &document, &lines)
+        }
+        (Ok(_), Some(path)) => {
+            let line = format!("account {account} of app {app} is in {}", path.display());
+            let answer = json!({ "account": account, "file": path });
+            output.done(COMMAND, &answer, &[line])
+        }
+        (Err(error), path) => {
+            if let Some(path) = path {
+                let _ = std::fs::remove_file(path);
+            }
+            output.failure(COMMAND, &error)
+        }
     }
 }
 

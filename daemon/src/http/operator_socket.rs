@@ -2,8 +2,8 @@
 //!
 //! Called by start-up; spoken to by the command line. It is a Unix socket of mode 0600, and the
 //! kernel says who is at the other end: the daemon's own user and root are answered, everybody
-//! else is not. It offers actions and the numbers of a trail, and never a secret, a name or an
-//! address. Each action leaves a line in the log.
+//! else is not. It offers actions and the numbers of a trail, and never a secret; names and
+//! addresses in an export alone, which its owner sees. Each action leaves a line in the log.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -42,6 +42,7 @@ pub(crate) fn router(actions: Actions) -> Router {
     Router::new()
         .route("/reload", post(reload))
         .route("/accounts/{app}/{account}/trail", get(trail))
+        .route("/accounts/{app}/{account}/export", post(export))
         .route("/accounts/{app}/{account}", delete(erase))
         .with_state(Arc::new(actions))
 }
@@ -72,6 +73,15 @@ async fn trail(
         .trail(&app, &account, query.from.as_deref())
         .await?;
     Ok(Json(page).into_response())
+}
+
+async fn export(
+    State(actions): State<Arc<Actions>>,
+    Segments((app, account)): Segments<(String, String)>,
+) -> Result<Response, Problem> {
+    tracing::warn!("an operator exports an account");
+    let document = actions.service.export_named(&app, &account).await?;
+    Ok(Json(document).into_response())
 }
 
 async fn erase(

@@ -17,6 +17,7 @@ mod broken;
 mod erasing;
 mod limits;
 mod names;
+mod retiring;
 mod rig;
 
 use proptest::prelude::*;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::log::LEAF_EVENT;
-use crate::account::{Account, Trail};
+use crate::account::{Account, Mark, Trail};
 use crate::store::{BodyRow, EventRow};
 
 const COMMITMENT: &[u8] = b"custodyd/event/v1";
@@ -226,8 +226,11 @@ pub(super) fn append(
         &plaintext,
     )?;
     let entry = Entry::new(LEAF_EVENT, COMMITMENT, body)?;
-    account.trail.count = event.number;
-    account.trail.last_index = Some(index);
+    account.trail.moved_on(Mark {
+        number: event.number,
+        index,
+        at,
+    });
     Ok(entry)
 }
 

@@ -72,6 +72,12 @@ impl MemberList {
         self.0.get(at)
     }
 
+    /// The records of one kind, in order.
+    pub(crate) fn ids_of(&self, kind: RecordKind) -> impl Iterator<Item = RecordId> {
+        let of_kind = self.0.iter().filter(move |member| member.kind == kind);
+        of_kind.map(|member| member.id)
+    }
+
     pub(crate) fn put(&mut self, member: Member) {
         match self.0.binary_search_by_key(&member.id, |m| m.id) {
             Ok(at) => {

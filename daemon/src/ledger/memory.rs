@@ -177,7 +177,10 @@ impl Memory {
     pub(crate) fn settle(&self) {
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = pending.take() {
-            let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
+            let mut believed = self
+                .believed
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             believed.head = next.head;
             believed.tree.apply(next.update);
             believed.end = next.end;

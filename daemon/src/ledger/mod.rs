@@ -8,6 +8,7 @@ mod aliases;
 mod anchoring;
 mod cache;
 mod committer;
+mod deletions;
 mod erasure;
 #[cfg(test)]
 mod faults;
@@ -18,6 +19,7 @@ mod members;
 mod memory;
 pub mod realm;
 mod record;
+mod retention;
 mod start;
 mod tree;
 mod unverified;
@@ -36,6 +38,8 @@ pub use self::journal::{Event, EventKind, NewEvent};
 pub use self::log::TileRow;
 use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
+pub use self::retention::Pass;
+use self::retention::Step;
 pub use self::start::{Opened, check, open};
 pub use self::unverified::Unverified;
 use crate::account::{Account, Alias, AliasName};
@@ -112,6 +116,7 @@ pub struct Moment {
 pub struct Journal {
     events: Vec<NewEvent>,
     erasure: Option<Listed>,
+    retirement: Option<Step>,
 }
 
 impl Journal {
@@ -280,12 +285,21 @@ impl Ledger {
     {
         let mut entries: Vec<u64> = Vec::new();
         for _ in 0..ERASURE_TRIES {
+            let trail = &loaded.account.trail;
+            entries.retain(|index| trail.keeps_entry(*index));
             let walked = self.reader.trail(&loaded, entries.first().copied()).await;
-            let mut newer = self.unless_erased(&loaded, walked).await?;
+            let mut newer = match self.meanwhile(&loaded, walked).await? {
+                Meanwhile::Nothing(newer) => newer,
+                Meanwhile::Retired(newest) => {
+                    loaded = newest;
+                    continue;
+                }
+            };
             newer.append(&mut entries);
             entries = newer;
             let listed = Listed {
-                count: loaded.account.trail.count,
+                count: trail.count,
+                oldest: trail.oldest,
                 entries: entries.clone(),
             };
             let (app, record) = (loaded.account.app.clone(), loaded.record);
@@ -386,23 +400,38 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page, LedgerError> {
         let page = self.reader.events(loaded, from, limit).await;
-        self.unless_erased(loaded, page).await
+        match self.meanwhile(loaded, page).await? {
+            Meanwhile::Nothing(page) => Ok(page),
+            Meanwhile::Retired(newest) => self.reader.events(&newest, from, limit).await,
+        }
     }
 
-    /// The bodies of an account that was erased meanwhile are rightly gone.
-    async fn unless_erased<T>(
+    /// The bodies of an account that was erased meanwhile are rightly gone, and so are those
+    /// that retention has taken.
+    async fn meanwhile<T>(
         &self,
         loaded: &Loaded,
         read: Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<Meanwhile<T>, LedgerError> {
         let Err(LedgerError::Tampered(_)) = &read else {
-            return read;
+            return read.map(Meanwhile::Nothing);
         };
+        let oldest = loaded.account.trail.oldest;
         match self.reader.open(&loaded.account.app, loaded.record).await? {
             Standing::Erased => Err(LedgerError::Erased),
-            Standing::Absent | Standing::Account(_) => read,
+            Standing::Account(newest) if newest.account.trail.oldest != oldest => {
+                Ok(Meanwhile::Retired(newest))
+            }
+            Standing::Absent | Standing::Account(_) => read.map(Meanwhile::Nothing),
         }
     }
+}
+
+/// What happened to an account while its trail was read.
+enum Meanwhile<T> {
+    Nothing(T),
+    /// Retention moved on; this is how the account stands now.
+    Retired(Loaded),
 }
 
 /// One failure of a batch is told to every change in it.

@@ -78,6 +78,8 @@ pub struct Place {
 pub struct Page {
     pub events: Vec<Event>,
     pub next: Option<Place>,
+    /// The number of the oldest event that is kept: after it, the last page ends.
+    pub complete_from: u64,
 }
 
 #[derive(Debug)]
@@ -266,7 +268,10 @@ impl Reader {
         while odd < READS {
             settled.mark_unchanged();
             let row = self.store.record(record, bucket).await?.examine();
-            match self.memory.judge(&self.realm, bucket, row.members.as_deref())? {
+            match self
+                .memory
+                .judge(&self.realm, bucket, row.members.as_deref())?
+            {
                 Shown::Newest(list) => return Ok((list, row)),
                 Shown::Pending => {
                     // The token has until then to anchor it; else nobody may be told of it.
@@ -321,7 +326,7 @@ impl Reader {
     }
 
     /// The account in an opened envelope, which must say of itself what its seal says of it.
-    fn loaded(
+    pub(super) fn loaded(
         &self,
         app: &AppId,
         member: &Member,
@@ -349,14 +354,22 @@ impl Reader {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Page, LedgerError> {
-        let mut next = from.or_else(|| newest(loaded));
+        let trail = &loaded.account.trail;
+        // A cursor from before retention moved on leads to the end.
+        let mut next = from
+            .or_else(|| newest(loaded))
+            .filter(|place| trail.keeps(place.number));
         let mut events = Vec::new();
         while let Some(place) = next.filter(|_| events.len() < limit) {
             let (event, before) = self.event(loaded, place).await?;
             events.push(event);
             next = before;
         }
-        Ok(Page { events, next })
+        Ok(Page {
+            events,
+            next,
+            complete_from: trail.complete_from(),
+        })
     }
 
     /// The log entries of the account's events, newest first, down to one that is known already.
@@ -374,8 +387,8 @@ impl Reader {
         Ok(entries)
     }
 
-    /// The event at a place, and the place of the one before it.
-    async fn event(
+    /// The event at a place, and the place of the one before it, if that one is kept.
+    pub(super) async fn event(
         &self,
         loaded: &Loaded,
         place: Place,
@@ -385,10 +398,10 @@ impl Reader {
         let event = journal::open(trail, &loaded.record, place.index, place.number, row)?;
         let before = match (event.previous, place.number) {
             (None, 1) => None,
-            (Some(index), number) if number > 1 && index < place.index => Some(Place {
-                number: number - 1,
-                index,
-            }),
+            (Some(index), number) if number > 1 && index < place.index => {
+                let number = number - 1;
+                trail.keeps(number).then_some(Place { number, index })
+            }
             _ => {
                 return Err(LedgerError::Tampered(format!(
                     "log entry {}: it does not continue its account's trail",
@@ -400,9 +413,11 @@ impl Reader {
     }
 }
 
-fn newest(loaded: &Loaded) -> Option<Place> {
+/// The newest event, if it is kept.
+pub(super) fn newest(loaded: &Loaded) -> Option<Place> {
     let trail = &loaded.account.trail;
-    trail.last_index.map(|index| Place {
+    let kept = trail.last_index.filter(|_| trail.keeps(trail.count));
+    kept.map(|index| Place {
         number: trail.count,
         index,
     })

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use custodyd_hsm::{AppId, RealmName};
-use custodyd_policies::AppPolicy;
+use custodyd_policies::{AppPolicy, Retention};
 use serde::Serialize;
 
 use super::Refused;
@@ -128,6 +128,15 @@ impl Apps {
     #[must_use]
     pub fn any_lists(&self, origin: &str) -> bool {
         self.current().0.values().any(|app| app.lists(origin))
+    }
+
+    /// How long each app keeps what.
+    #[must_use]
+    pub fn retention(&self) -> Vec<(AppId, Retention)> {
+        let served = self.current();
+        let apps = served.0.iter();
+        apps.map(|(id, app)| (id.clone(), app.policy.retention.clone()))
+            .collect()
     }
 
     #[must_use]

@@ -11,12 +11,12 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
 use super::guess::{Charged, Guess};
+use super::overview::Seen;
 use super::{App, Caller, Refused, Service};
 use crate::account::{Account, Alias, AliasName, Contact, Usage};
 use crate::api::{AddressClaimed, AddressView, ConfirmAddress, RemoveAddress, SetAddress};
 use crate::delivery::{self, Address, Channel, Message, Notice, Purpose};
 use crate::factors::delivered_code::{Code, Form, OtpSecret, Pending, PendingCodes, Requester};
-use crate::factors::session::Scope;
 use crate::factors::{b64, random};
 use crate::ledger::{EventKind, Loaded, NewEvent};
 
@@ -436,9 +436,9 @@ fn open_claim<'a>(account: &'a Account, usage: Usage, id: &str) -> Option<&'a Co
 }
 
 /// The addresses of one usage as the caller may see them.
-pub(super) fn views(caller: &Caller, usage: Usage) -> Vec<AddressView> {
-    let list = caller.account().contacts.list.iter();
-    let shown = caller.session.scope == Scope::Full;
+pub(super) fn views(seen: &Seen<'_>, usage: Usage) -> Vec<AddressView> {
+    let list = seen.account.contacts.list.iter();
+    let shown = seen.addresses;
     list.filter(|contact| contact.usage == usage)
         .map(|contact| AddressView {
             id: contact.id.clone(),

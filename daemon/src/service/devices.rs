@@ -34,6 +34,16 @@ pub(super) fn bind(
     if account.device(thumbprint).is_some() {
         return Ok(());
     }
+    // As at the account's creation and for a further app key: a key has one role.
+    if account
+        .app_keys
+        .iter()
+        .any(|key| key.thumbprint == *thumbprint)
+    {
+        return Err(Refused::Malformed(
+            "the device key is an app key of this account; make two keys".into(),
+        ));
+    }
     let limit = device.app.policy.devices.max_per_account;
     if account.devices.len() >= limit {
         return Err(Refused::TooMany {
@@ -152,3 +162,6 @@ impl Service {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! Called by the operator's socket. Whoever runs the daemon is asked for help with an account
 //! whose number its owner names; that takes no name of a device, no address, no secret's name,
 //! so none is shown. The app need not be served any more: a retired one still has accounts.
+//! More is shown only where an owner wants to know what is held about them (`privacy`), and then
+//! it is an event in their trail.
 
 use custodyd_hsm::{AccountId, AppId};
 use custodyd_policies::Timestamp;
@@ -10,6 +12,7 @@ use serde::Serialize;
 
 use super::overview::{bad_cursor, parse_place};
 use super::{Refused, Service};
+use crate::api::OperatorExport;
 use crate::ledger::{Event, EventKind, LedgerError};
 
 const PAGE: usize = 200;
@@ -39,6 +42,8 @@ pub struct TrailPage {
     pub events: Vec<TrailEvent>,
     /// Where the next page begins, if there is one.
     pub next: Option<String>,
+    /// The number of the oldest event that is kept.
+    pub complete_from: u64,
 }
 
 /// The account that an operator names.
@@ -57,6 +62,16 @@ impl Service {
     pub async fn erase_named(&self, app: &str, account: &str) -> Result<(), Refused> {
         let (app, account) = named(app, account)?;
         self.erase_as_operator(&app, account).await
+    }
+
+    /// Everything held about an owner, without secrets' contents, for an operator who has made
+    /// sure who asks.
+    ///
+    /// # Errors
+    /// `Malformed` for names that can not be; `NotFound`; `UnknownApp`; those of a commit.
+    pub async fn export_named(&self, app: &str, account: &str) -> Result<OperatorExport, Refused> {
+        let (app, account) = named(app, account)?;
+        self.export_as_operator(&app, account).await
     }
 
     /// # Errors
@@ -87,6 +102,7 @@ impl Service {
             next: page
                 .next
                 .map(|place| format!("{}.{}", place.number, place.index)),
+            complete_from: page.complete_from,
         })
     }
 }

@@ -3,21 +3,55 @@
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
-use super::{Caller, Refused, Service, contacts, held, recover, secrets};
+use super::{App, Caller, Refused, Service, contacts, held, recover, secrets};
 use crate::account::{Account, BoundKey, BoundPasskey, Pin, Usage};
 use crate::api::{
     AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, RecoveryCodesView, TotpView,
 };
+use crate::factors::session::Scope;
 use crate::ledger::Place;
 
 const PAGE: usize = 50;
+
+/// An account as somebody is shown it.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) account: &'a Account,
+    pub(super) app: &'a App,
+    /// The thumbprint of the device that looks; attempts left are told to a bound one only.
+    pub(super) device: Option<&'a str>,
+    /// Whether addresses are shown.
+    pub(super) addresses: bool,
+}
+
+impl Caller {
+    pub(super) fn seen(&self) -> Seen<'_> {
+        Seen {
+            account: self.account(),
+            app: &self.app,
+            device: Some(&self.key.thumbprint),
+            addresses: self.session.scope == Scope::Full,
+        }
+    }
+}
+
+impl Seen<'_> {
+    fn is_bound(&self) -> bool {
+        let device = self.device.and_then(|key| self.account.device(key));
+        device.is_some()
+    }
+}
 
 impl Service {
     /// # Errors
     /// `Tampered` where a binding does not verify: the receipts shown here are checked ones.
     pub fn account_view(&self, caller: &Caller) -> Result<AccountView, Refused> {
+        self.view_of(&caller.seen())
+    }
+
+    pub(super) fn view_of(&self, seen: &Seen<'_>) -> Result<AccountView, Refused> {
         let now = self.now();
-        let account = caller.account();
+        let account = seen.account;
         let mut app_keys = Vec::with_capacity(account.app_keys.len());
         for key in &account.app_keys {
             self.bindings
@@ -38,7 +72,7 @@ impl Service {
                 name: device.name.clone(),
                 binding: key.binding.clone(),
                 added: key.added,
-                current: key.thumbprint == caller.key.thumbprint,
+                current: seen.device == Some(key.thumbprint.as_str()),
             });
         }
         Ok(AccountView {
@@ -47,21 +81,21 @@ impl Service {
             created: account.created,
             app_keys,
             devices,
-            pin: account.pin.as_ref().map(|pin| pin_view(caller, pin, now)),
+            pin: account.pin.as_ref().map(|pin| pin_view(seen, pin, now)),
             passkeys: account
                 .passkeys
                 .iter()
-                .map(|bound| passkey_view(caller, bound, now))
+                .map(|bound| passkey_view(seen, bound, now))
                 .collect(),
             secrets: secrets::entries(account),
-            contacts: contacts::views(caller, Usage::Contact),
-            aliases: contacts::views(caller, Usage::Alias),
+            contacts: contacts::views(seen, Usage::Contact),
+            aliases: contacts::views(seen, Usage::Alias),
             recovery_incomplete: recovery_incomplete(
-                &caller.app.policy,
-                &held(account, &caller.app, now),
+                &seen.app.policy,
+                &held(account, seen.app, now),
                 account.contacts.reachable().next().is_some(),
             ),
-            totp: self.totp_view(caller, now)?,
+            totp: self.totp_view(seen, now)?,
             totp_pending: account.pending_totp.is_some(),
             recovery_codes: self.recovery_codes_view(account)?,
             waiting: recover::views(account, now),
@@ -85,6 +119,7 @@ impl Service {
         Ok(EventPage {
             events: page.events,
             next: page.next.map(cursor),
+            complete_from: page.complete_from,
         })
     }
 }
@@ -117,11 +152,9 @@ fn key_view(key: &BoundKey) -> KeyView {
     }
 }
 
-fn pin_view(caller: &Caller, pin: &Pin, now: Timestamp) -> PinView {
-    let standing = caller
-        .account()
-        .device(&caller.key.thumbprint)
-        .map(|_| pin.budget.standing(&caller.app.policy.pin.rounds, now));
+fn pin_view(seen: &Seen<'_>, pin: &Pin, now: Timestamp) -> PinView {
+    let rounds = &seen.app.policy.pin.rounds;
+    let standing = seen.is_bound().then(|| pin.budget.standing(rounds, now));
     PinView {
         device_id: pin.device_id.clone(),
         binding: pin.binding.clone(),
@@ -132,10 +165,10 @@ fn pin_view(caller: &Caller, pin: &Pin, now: Timestamp) -> PinView {
     }
 }
 
-fn passkey_view(caller: &Caller, bound: &BoundPasskey, now: Timestamp) -> PasskeyView {
+fn passkey_view(seen: &Seen<'_>, bound: &BoundPasskey, now: Timestamp) -> PasskeyView {
     let state = expiry::passkey(
         now,
-        &caller.app.policy.passkeys,
+        &seen.app.policy.passkeys,
         bound.confirmed,
         bound.last_used,
     );
@@ -156,16 +189,15 @@ fn passkey_view(caller: &Caller, bound: &BoundPasskey, now: Timestamp) -> Passke
 }
 
 impl Service {
-    fn totp_view(&self, caller: &Caller, now: Timestamp) -> Result<Option<TotpView>, Refused> {
-        let account = caller.account();
+    fn totp_view(&self, seen: &Seen<'_>, now: Timestamp) -> Result<Option<TotpView>, Refused> {
+        let account = seen.account;
         let Some(totp) = &account.totp else {
             return Ok(None);
         };
         let (id, jws) = (&totp.device_id, &totp.binding);
         self.bindings.check(account, BindingKind::Totp, id, jws)?;
-        let standing = account
-            .device(&caller.key.thumbprint)
-            .map(|_| totp.budget.standing(&caller.app.policy.totp.rounds, now));
+        let rounds = &seen.app.policy.totp.rounds;
+        let standing = seen.is_bound().then(|| totp.budget.standing(rounds, now));
         Ok(Some(TotpView {
             device_id: totp.device_id.clone(),
             binding: totp.binding.clone(),

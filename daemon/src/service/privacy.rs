@@ -5,14 +5,16 @@
 //! the strongest factor that the account has: a thief of a device, or of a PIN beside a passkey,
 //! must not get that far.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use custodyd_hsm::{AccountId, AppId};
 use custodyd_policies::{DEVICE_WORTH, Factor, Timestamp, release};
 
+use super::overview::Seen;
 use super::{App, Caller, Refused, Service, held, secrets, sessions};
 use crate::account::Account;
-use crate::api::{AliasView, Export, RemovedDeviceView};
+use crate::api::{AliasView, Export, OperatorExport, RemovedDeviceView};
 use crate::delivery::Notice;
 use crate::ledger::{EventKind, Loaded, NewEvent};
 
@@ -20,6 +22,11 @@ use crate::ledger::{EventKind, Loaded, NewEvent};
 const FORMAT: u8 = 1;
 /// Events in the document itself; the rest is read page by page.
 const EVENTS: usize = 1000;
+/// In an operator's document, which has no next page: more than accounts have, and few enough
+/// for one answer.
+const OPERATORS_EVENTS: usize = 100_000;
+/// What the owner reads in the event of an export that is not their own.
+const BY_OPERATOR: &str = "by an operator";
 
 impl Service {
     /// Everything that the envelope and the log hold about the owner. What is left out proves
@@ -48,18 +55,68 @@ impl Service {
             })
             .await?;
         let caller = Caller { loaded, ..caller };
-        let page = self.ledger.events(&caller.loaded, None, EVENTS).await?;
-        let account = caller.account();
+        let mut document = self
+            .document(&caller.loaded, &caller.seen(), EVENTS)
+            .await?;
+        document.exported = exported;
+        document.secrets = secrets;
+        document.secrets_withheld = withheld;
+        Ok(document)
+    }
+
+    /// The same without any secret's content, for an operator who answers somebody that can not
+    /// sign in any more. It is an event like the owner's own export.
+    ///
+    /// # Errors
+    /// `NotFound`; `UnknownApp` where the app is not served, for its policy is needed.
+    pub(super) async fn export_as_operator(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<OperatorExport, Refused> {
+        let app = self.apps.get(app.as_str())?;
+        let loaded = self.ledger.load(&app.id, account).await?;
+        let loaded = loaded.ok_or(Refused::NotFound("account"))?;
+        let ((), loaded) = self
+            .ledger
+            .commit::<_, Refused>(loaded, |_, _, journal| {
+                journal.note(NewEvent::new(EventKind::AccountExported).about(BY_OPERATOR));
+                Ok(())
+            })
+            .await?;
+        let seen = Seen {
+            account: &loaded.account,
+            app: &app,
+            device: None,
+            addresses: true,
+        };
+        let mut document = self.document(&loaded, &seen, OPERATORS_EVENTS).await?;
+        document.secrets_withheld = loaded.account.secrets.keys().cloned().collect();
+        Ok(OperatorExport {
+            document,
+            secrets_held: secrets::held(&loaded.account),
+        })
+    }
+
+    /// The document without secrets.
+    async fn document(
+        &self,
+        loaded: &Loaded,
+        seen: &Seen<'_>,
+        events: usize,
+    ) -> Result<Export, Refused> {
+        let page = self.ledger.events(loaded, None, events).await?;
         Ok(Export {
             format: FORMAT,
-            exported,
-            account: self.account_view(&caller)?,
-            aliases: aliases(account),
-            removed_devices: removed_devices(account),
-            secrets,
-            secrets_withheld: withheld,
+            exported: self.now(),
+            account: self.view_of(seen)?,
+            aliases: aliases(seen.account),
+            removed_devices: removed_devices(seen.account),
+            secrets: BTreeMap::new(),
+            secrets_withheld: Vec::new(),
             events: page.events,
             events_next: page.next.map(super::overview::cursor),
+            events_complete_from: page.complete_from,
         })
     }
 

@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use custodyd_policies::{Factor, ServerSlot, Timestamp, release};
 
 use super::{App, Caller, Refused, Service, sessions};
 use crate::account::{Account, Slot, SlotType, StoredSecret};
-use crate::api::{Rewrapped, Secret, SecretContent, SecretEntry, SecretList, SecretSlot};
+use crate::api::{
+    HeldSecret, HeldSlot, Rewrapped, Secret, SecretContent, SecretEntry, SecretList, SecretSlot,
+};
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 const MAX_SECRET_NAME: usize = 64;
@@ -360,6 +363,26 @@ pub(super) fn entries(account: &Account) -> Vec<SecretEntry> {
             name: name.clone(),
             version: stored.version,
             updated: stored.updated,
+        })
+        .collect()
+}
+
+/// What is held of each secret, for somebody who may not have its content.
+pub(super) fn held(account: &Account) -> Vec<HeldSecret> {
+    let slot = |slot: &Slot| HeldSlot {
+        r#type: slot.r#type,
+        credential: slot.credential.clone(),
+        bytes: slot.ciphertext.0.len(),
+        sha256: hex::encode(digest(&SHA256, &slot.ciphertext.0)),
+    };
+    let secrets = account.secrets.iter();
+    secrets
+        .map(|(name, stored)| HeldSecret {
+            name: name.clone(),
+            version: stored.version,
+            updated: stored.updated,
+            slots: stored.slots.iter().map(slot).collect(),
+            server_slot_bytes: stored.server_slot.as_ref().map(|slot| slot.len()),
         })
         .collect()
 }

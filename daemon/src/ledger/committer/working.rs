@@ -10,7 +10,8 @@ use custodyd_policies::Timestamp;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::account::{Account, Alias};
+use crate::account::{Account, Alias, Mark};
+use crate::ledger::deletions::Why;
 use crate::ledger::erasure;
 use crate::ledger::journal::{self, NewEvent};
 use crate::ledger::members::Member;
@@ -22,8 +23,8 @@ pub(crate) const MAX_EVENTS: usize = 64;
 /// No change makes an account grow by more: a body has at most 64 KiB, and what the daemon adds
 /// to it, bindings and numbers, is short.
 const GROWTH: usize = 96 << 10;
-/// What the ledger itself still writes into an envelope: three numbers.
-const NUMBERS: usize = 128;
+/// What the ledger itself still writes into an envelope: three numbers, and the trail's marks.
+const NUMBERS: usize = 384;
 /// No account is larger.
 pub(crate) const HARD_LIMIT: usize = seal::MAX_PLAINTEXT - NUMBERS;
 /// No account becomes larger by something that it keeps. The room above is for what passes: an
@@ -38,7 +39,11 @@ pub(super) struct Working {
     size: usize,
     /// Generation, events and last log entry of the state that the batch began with.
     began: (u64, u64, Option<u64>),
+    /// The oldest event that is kept, before the batch's own events.
+    oldest: Option<Mark>,
     events: Vec<NewEvent>,
+    /// The entries whose bodies retention takes.
+    retired: Vec<u64>,
     /// Its aliases of then: their records are there.
     names: Vec<Alias>,
     /// The entries whose bodies go, where the account does.
@@ -54,6 +59,7 @@ pub(super) struct Proposal {
     pub(super) account: Account,
     size: usize,
     events: Vec<NewEvent>,
+    retired: Vec<u64>,
     erased: Option<Vec<u64>>,
 }
 
@@ -68,9 +74,11 @@ impl Working {
         Self {
             size,
             began: (account.generation, trail.count, trail.last_index),
+            oldest: trail.oldest,
             names,
             account,
             events: Vec::new(),
+            retired: Vec::new(),
             erased: None,
             leaves: Vec::new(),
             replies: Vec::new(),
@@ -102,6 +110,8 @@ impl Working {
             Some(listed) if listed.count != self.began.1 || !self.events.is_empty() => {
                 return Err(LedgerError::Stale);
             }
+            // One in the list has lost its body to retention.
+            Some(listed) if listed.oldest != self.oldest => return Err(LedgerError::Stale),
             Some(listed) => Some(listed.entries),
             None => None,
         };
@@ -109,18 +119,25 @@ impl Working {
             account.aliases.clear();
             noted.events.clear();
         }
+        let retired = match noted.retirement {
+            Some(step) => step.take_from(&mut account.trail)?,
+            None => Vec::new(),
+        };
         account.forget_expired(now);
         let size = self.within_limits(&account, &noted.events)?;
         Ok(Some(Proposal {
             account,
             size,
             events: noted.events,
+            retired,
             erased,
         }))
     }
 
     pub(super) fn accept(&mut self, mut proposal: Proposal, reply: Reply) {
         self.account = proposal.account;
+        self.oldest = self.account.trail.oldest;
+        self.retired.append(&mut proposal.retired);
         self.size = proposal.size;
         self.events.append(&mut proposal.events);
         self.erased = proposal.erased;
@@ -159,15 +176,22 @@ impl Working {
         self.account.generation = generation + 1;
         self.account.trail.count = count;
         self.account.trail.last_index = last_index;
+        self.account.trail.oldest = self.oldest;
         for event in &self.events {
             let made = journal::append(&mut self.account, record, *size, now, event.clone())?;
             batch.entries.push((*size, made.leaf));
             batch.bodies.push((*size, made.body));
             *size += 1;
         }
+        for made in Why::Retention.leaves(&self.retired)? {
+            batch.entries.push((*size, made.leaf));
+            batch.bodies.push((*size, made.body));
+            *size += 1;
+        }
+        batch.erased.extend_from_slice(&self.retired);
         self.leaves.clear();
         if let Some(entries) = &self.erased {
-            for made in erasure::leaves(entries)? {
+            for made in Why::Erasure.leaves(entries)? {
                 batch.entries.push((*size, made.leaf));
                 batch.bodies.push((*size, made.body));
                 self.leaves.push(*size);

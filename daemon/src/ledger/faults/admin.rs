@@ -20,7 +20,7 @@ fn bucket(id: &RecordId) -> Value<'static> {
 }
 
 impl Rig {
-    async fn admin(&self) -> Admin {
+    pub(super) async fn admin(&self) -> Admin {
         Admin::open(&self.file()).await
     }
 

@@ -6,38 +6,40 @@ use super::broken::{Commit, Script};
 use super::names::{claim, name};
 use super::rig::{Rig, account, app};
 use crate::account::Account;
-use crate::ledger::erasure::covered;
-use crate::ledger::log::{LEAF_ERASURE, LEAF_EVENT};
+use crate::ledger::deletions::Why;
+use crate::ledger::log::{LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION};
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
 use crate::store::Store as _;
 
-async fn load(rig: &Rig, id: AccountId) -> Option<Loaded> {
+pub(super) async fn load(rig: &Rig, id: AccountId) -> Option<Loaded> {
     rig.ledger().load(&app(), id).await.unwrap()
 }
 
-async fn erase(rig: &Rig, id: AccountId) -> Result<Loaded, LedgerError> {
+pub(super) async fn erase(rig: &Rig, id: AccountId) -> Result<Loaded, LedgerError> {
     let loaded = rig.ledger().load(&app(), id).await?.unwrap();
     rig.ledger().erase(loaded, |_, _| Ok(())).await
 }
 
-fn make(_: &mut Account, _: Moment, journal: &mut Journal) -> Result<(), LedgerError> {
+pub(super) fn make(_: &mut Account, _: Moment, journal: &mut Journal) -> Result<(), LedgerError> {
     journal.note(NewEvent::new(EventKind::AccountCreated));
     Ok(())
 }
 
 /// The entries of the log that have no body, and those that its erasure leaves name.
-async fn gone_and_covered(rig: &Rig) -> (Vec<u64>, Vec<u64>) {
+pub(super) async fn gone_and_covered(rig: &Rig) -> (Vec<u64>, Vec<u64>) {
     let (mut gone, mut named) = (Vec::new(), Vec::new());
     for index in 0.. {
         let Some(row) = rig.store().event(index).await.unwrap().examine() else {
             break;
         };
-        if row.body.is_none() && row.leaf[0] == LEAF_EVENT {
-            gone.push(index);
-        } else if row.leaf[0] == LEAF_ERASURE {
-            named.append(&mut covered(&row).unwrap());
+        match row.leaf[0] {
+            LEAF_EVENT if row.body.is_none() => gone.push(index),
+            LEAF_ERASURE => named.append(&mut Why::Erasure.covered(&row).unwrap()),
+            LEAF_RETENTION => named.append(&mut Why::Retention.covered(&row).unwrap()),
+            _ => {}
         }
     }
+    named.sort_unstable();
     (gone, named)
 }
 

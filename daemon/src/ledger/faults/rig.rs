@@ -26,6 +26,7 @@ use crate::store::{Batch, Exclusive, Sqlite, Store};
 /// One life of the ledger.
 struct Serving {
     ledger: Ledger,
+    clock: Arc<Clock>,
     store: Arc<Faulty>,
     committer: JoinHandle<Result<(), LedgerError>>,
 }
@@ -165,6 +166,13 @@ impl Rig {
         &self.serving.as_ref().unwrap().store.inner
     }
 
+    /// It is later by so many seconds, until this life ends.
+    pub(super) fn later(&self, seconds: u64) {
+        let serving = self.serving.as_ref().unwrap();
+        let then = Timestamp(serving.clock.now().0 + seconds);
+        serving.clock.committed(then);
+    }
+
     /// How often the token has been asked for something that tells records apart.
     pub(super) fn token_work(&self) -> usize {
         self.work.load(Ordering::SeqCst)
@@ -208,7 +216,8 @@ impl Rig {
         committer.wait_at_first(Duration::from_micros(10));
         *faulty.script.lock().unwrap() = script;
         self.serving = Some(Serving {
-            ledger: Ledger::new(reader, changes, clock),
+            ledger: Ledger::new(reader, changes, Arc::clone(&clock)),
+            clock,
             store: faulty,
             committer: tokio::spawn(committer.run(queue)),
         });

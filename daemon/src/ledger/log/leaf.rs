@@ -15,6 +15,8 @@ pub(crate) const LEAF_EVENT: u8 = 0x01;
 pub(crate) const LEAF_STATE: u8 = 0x02;
 /// Its body names entries whose bodies are gone for good.
 pub(crate) const LEAF_ERASURE: u8 = 0x03;
+/// The same, where they were kept for as long as the policy says.
+pub(crate) const LEAF_RETENTION: u8 = 0x04;
 /// A daemon began to write.
 pub(crate) const LEAF_BOOT: u8 = 0x05;
 

@@ -1,0 +1,164 @@
+//! One pass over all accounts, to take what has ended from each.
+//!
+//! Called by the daemon's background task. Records do not say in clear whose they are, so the
+//! pass goes by the buckets' member lists and tries the served apps on each account. It reaches
+//! those, too, that nobody uses any more: retention on the occasion of other changes would leave
+//! a dormant account's traces for ever. Must never trust a list or a row more than a request does.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use custodyd_hsm::{AppId, RecordId, RecordKind};
+use custodyd_policies::{Retention, event_ends};
+
+use super::super::members::MemberList;
+use super::super::record::{Loaded, Reader};
+use super::super::{BUCKET_BITS, Ledger, LedgerError};
+
+/// Buckets whose lists are read at once.
+const SLICE: u32 = 256;
+const SLICES: u32 = (1 << BUCKET_BITS) / SLICE;
+
+/// What a pass has found and done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Accounts that were opened.
+    pub accounts: u64,
+    /// Event bodies that went.
+    pub bodies: u64,
+    /// Accounts that no served app opens: those of a retired app, or damaged ones.
+    pub unopened: u64,
+    /// Lists, rows and trails that do not verify. What they should hold stays as it is.
+    pub damaged: u64,
+}
+
+impl Ledger {
+    /// Goes over all accounts once, one after another, with `pace` between two, and takes the
+    /// event bodies that have ended by the policy of their app. `apps` is asked for each slice of
+    /// the accounts; `first` says with which of them to begin.
+    ///
+    /// # Errors
+    /// Token, store or committer unavailable: the pass ends there.
+    pub async fn retire_all(
+        &self,
+        first: u32,
+        pace: Duration,
+        apps: impl Fn() -> Vec<(AppId, Retention)>,
+    ) -> Result<Pass, LedgerError> {
+        let mut pass = Pass::default();
+        for nth in 0..SLICES {
+            let start = (first.wrapping_add(nth) % SLICES) * SLICE;
+            let records = self.accounts_in(start..start + SLICE, &mut pass).await?;
+            let mut apps = apps();
+            for record in records {
+                tokio::time::sleep(pace).await;
+                let done = self.retire_one(&mut apps, record, &mut pass).await;
+                match done {
+                    Ok(()) => {}
+                    // Something happened to it meanwhile: the next pass comes by again.
+                    Err(LedgerError::Stale | LedgerError::Erased) => {}
+                    Err(LedgerError::Tampered(what)) => {
+                        tracing::error!(what, "retention leaves an account alone");
+                        metrics::counter!("custodyd_tampered_total").increment(1);
+                        pass.damaged += 1;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(pass)
+    }
+
+    async fn retire_one(
+        &self,
+        apps: &mut [(AppId, Retention)],
+        record: RecordId,
+        pass: &mut Pass,
+    ) -> Result<(), LedgerError> {
+        let Some((loaded, at)) = self.reader.open_as(apps, record, pass).await? else {
+            return Ok(());
+        };
+        pass.accounts += 1;
+        // Most accounts belong to one app: it is tried first.
+        apps.swap(0, at);
+        let Some((_, policy)) = apps.first() else {
+            return Ok(());
+        };
+        let now = self.now();
+        let bodies = self
+            .retire(loaded, |at| event_ends(policy, at, now))
+            .await?;
+        pass.bodies += bodies;
+        metrics::counter!("custodyd_event_bodies_deleted_total").increment(bodies);
+        Ok(())
+    }
+
+    /// The accounts of some buckets, as their member lists name them.
+    async fn accounts_in(
+        &self,
+        buckets: Range<u32>,
+        pass: &mut Pass,
+    ) -> Result<Vec<RecordId>, LedgerError> {
+        let buckets: Vec<u32> = buckets.collect();
+        let rows = match self.reader.store().members(&buckets).await {
+            Ok(rows) => rows.examine(),
+            Err(error) => match LedgerError::from(error) {
+                LedgerError::Tampered(what) => {
+                    tracing::error!(what, "retention leaves some buckets alone");
+                    metrics::counter!("custodyd_tampered_total").increment(1);
+                    pass.damaged += 1;
+                    return Ok(Vec::new());
+                }
+                error => return Err(error),
+            },
+        };
+        let mut accounts = Vec::new();
+        for (bucket, bytes) in rows {
+            match MemberList::parse(&bytes) {
+                Ok(list) => accounts.extend(list.ids_of(RecordKind::Account)),
+                Err(what) => {
+                    tracing::error!(bucket, what, "retention leaves a bucket alone");
+                    metrics::counter!("custodyd_tampered_total").increment(1);
+                    pass.damaged += 1;
+                }
+            }
+        }
+        Ok(accounts)
+    }
+}
+
+impl Reader {
+    /// The account of this record, and which of the apps it belongs to. `None` where none of
+    /// them opens it, and where it is not an account's any more.
+    async fn open_as(
+        &self,
+        apps: &[(AppId, Retention)],
+        record: RecordId,
+        pass: &mut Pass,
+    ) -> Result<Option<(Loaded, usize)>, LedgerError> {
+        let known = match self.cache().envelope(&record) {
+            Some(known) => known,
+            None => match self.read(&record).await? {
+                Some(read) => Arc::new(read),
+                None => return Ok(None),
+            },
+        };
+        if known.member.kind != RecordKind::Account {
+            return Ok(None);
+        }
+        for (at, (app, _)) in apps.iter().enumerate() {
+            match self.unseal(app, Arc::clone(&known)).await {
+                Ok(plaintext) => {
+                    let loaded = self.loaded(app, &known.member, &plaintext)?;
+                    return Ok(Some((loaded, at)));
+                }
+                // Another app's. Damage looks alike: the row is the one that the list names.
+                Err(LedgerError::Tampered(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        pass.unopened += 1;
+        Ok(None)
+    }
+}
