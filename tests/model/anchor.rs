@@ -89,18 +89,21 @@ impl Ledger {
         }
         state.descends(anchor.head, wanted.head)
     }
-}
 
-/// What may be destroyed once `wanted` stands: verified ancestors, older log
-/// epochs, and the same head under other flags.
-pub(crate) fn superseded(state: &State, wanted: Anchor) -> Option<Anchor> {
-    let epoch = state.epoch(wanted.head);
-    let old = |a: &&Anchor| {
-        state.epoch(a.head) < epoch
-            || (state.descends(wanted.head, a.head)
-                && !(a.head == wanted.head && same_flags(**a, wanted)))
-    };
-    state.token.iter().find(old).copied()
+    /// What may be destroyed once `wanted` stands: verified ancestors, older log
+    /// epochs, and the same head under other flags (one node). The same anchor
+    /// by another maker stays, or each of two nodes destroys the other's.
+    pub(crate) fn superseded(&self, state: &State, wanted: Anchor) -> Option<Anchor> {
+        let epoch = state.epoch(wanted.head);
+        let same = |a: &Anchor| {
+            a.head == wanted.head && same_flags(*a, wanted) && !self.is(Mutant::DestroyEquals)
+        };
+        let old = |a: &&Anchor| {
+            let ancestor = **a != wanted && state.descends(wanted.head, a.head);
+            state.epoch(a.head) < epoch || (ancestor && !same(a))
+        };
+        state.token.iter().find(old).copied()
+    }
 }
 
 fn same_flags(one: Anchor, other: Anchor) -> bool {

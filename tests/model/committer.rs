@@ -2,7 +2,7 @@
 //! Each function is one step, and the process may die between any two.
 
 use crate::{
-    anchor::{self, Verdict},
+    anchor::Verdict,
     config::{Ledger, Mutant},
     record::{Change, bit},
     state::{Anchor, DOWN, Head, IDLE, Job, Phase, Purpose, Stage, State, mark},
@@ -185,7 +185,7 @@ impl Ledger {
 
     /// Destroys one superseded object.
     pub(crate) fn destroy_one(&self, s: &mut State, n: usize) {
-        if let Some(old) = anchor::superseded(s, self.wanted(s, n)) {
+        if let Some(old) = self.superseded(s, self.wanted(s, n)) {
             s.destroy(old);
         }
         self.finish(s, n);
@@ -194,7 +194,7 @@ impl Ledger {
     fn finish(&self, s: &mut State, n: usize) {
         let wanted = self.wanted(s, n);
         let covered_by_another = !s.token.contains(&wanted);
-        if covered_by_another || anchor::superseded(s, wanted).is_none() {
+        if covered_by_another || self.superseded(s, wanted).is_none() {
             let stopped = s.nodes[n].job.purpose == Purpose::Stop;
             s.nodes[n].job = IDLE;
             if stopped {

@@ -17,6 +17,7 @@ pub(crate) enum Mutant {
     NoSecondList,
     SecondListNewestOnly,
     TrustOthersAnchor,
+    DestroyEquals,
     ExclusiveCatchesUp,
     SignBeforeAnchor,
     NoAnchorAtStart,

@@ -81,6 +81,15 @@ fn another_nodes_anchor_is_trusted() {
 }
 
 #[test]
+fn equal_anchors_of_others_are_destroyed() {
+    let bounds = Bounds {
+        heads: 2,
+        ..CREDENTIAL
+    };
+    killed(two(bounds).honest(), Mutant::DestroyEquals, START);
+}
+
+#[test]
 fn an_exclusive_node_catches_up() {
     let bounds = Bounds {
         heads: 5,
