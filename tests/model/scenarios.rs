@@ -164,7 +164,7 @@ fn strict_with_a_token_that_loses_its_anchors() {
 #[test]
 fn strict_two_nodes_guesses() {
     let small = Bounds {
-        heads: 4,
+        heads: 5,
         guesses: 3,
         crashes: 1,
         ..NOTHING
@@ -197,13 +197,13 @@ fn strict_two_nodes_credentials_and_codes() {
 #[test]
 fn strict_two_nodes_restores() {
     let small = Bounds {
-        heads: 3,
+        heads: 4,
         guesses: 2,
         crashes: 1,
         restores: 1,
         ..NOTHING
     };
-    let large = Bounds { heads: 4, ..small };
+    let large = Bounds { heads: 5, ..small };
     let model = strict(2, bound(small, large)).budget(1);
     holds("strict_two_nodes_restores", model, &[RESTARTED]);
 }
