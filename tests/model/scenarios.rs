@@ -179,6 +179,24 @@ fn strict_two_nodes_guesses() {
 }
 
 #[test]
+fn strict_two_nodes_guesses_one_right() {
+    let small = Bounds {
+        heads: 4,
+        guesses: 3,
+        rights: 1,
+        ..NOTHING
+    };
+    let large = Bounds {
+        heads: 5,
+        crashes: 1,
+        ..small
+    };
+    let model = strict(2, bound(small, large));
+    let reached = [WRONG_ANSWERED, RIGHT_ANSWERED];
+    holds("strict_two_nodes_guesses_one_right", model, &reached);
+}
+
+#[test]
 fn strict_two_nodes_credentials_and_codes() {
     let small = Bounds {
         heads: 3,
