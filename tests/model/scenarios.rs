@@ -77,7 +77,7 @@ fn strict_guesses() {
         ..NOTHING
     };
     let large = Bounds {
-        heads: 8,
+        heads: 7,
         guesses: 4,
         crashes: 2,
         ..small
@@ -97,9 +97,8 @@ fn strict_guesses_that_expire() {
         ..NOTHING
     };
     let large = Bounds {
-        heads: 7,
+        heads: 6,
         guesses: 4,
-        crashes: 1,
         ..small
     };
     let model = strict(1, bound(small, large));
@@ -319,7 +318,7 @@ fn bounded_on_an_honest_database() {
         ..NOTHING
     };
     let large = Bounds {
-        heads: 5,
+        heads: 4,
         crashes: 2,
         ..small
     };
