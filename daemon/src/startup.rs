@@ -28,7 +28,7 @@ use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Opened};
 use crate::reload::Reloader;
-use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
+use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::{retention, telemetry, watch};
 
@@ -246,6 +246,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         enrolments: EnrolmentQuota::default(),
         courier,
         strangers: Strangers::new(&config.limits),
+        callers: Callers::new(&config.limits),
     };
     Ok(Realm {
         service: Arc::new(service),

@@ -5,9 +5,9 @@ use custodyd_tests::app::{Setup, TestApp};
 use custodyd_tests::device::{Answer, Device, Key};
 use serde_json::json;
 
-const CREDENTIAL: &str = "backend-credential-of-the-test";
+pub(crate) const CREDENTIAL: &str = "backend-credential-of-the-test";
 
-fn with_backend() -> Setup {
+pub(crate) fn with_backend() -> Setup {
     use aws_lc_rs::digest::{SHA256, digest};
     let hash = |text: &str| hex::encode(digest(&SHA256, text.as_bytes()));
     Setup::notes(&format!(
@@ -32,7 +32,7 @@ async fn remove_key(device: &mut Device, id: &str) -> Answer {
         .await
 }
 
-async fn look_up(device: &Device, path: &str, credential: Option<&str>) -> Answer {
+pub(crate) async fn look_up(device: &Device, path: &str, credential: Option<&str>) -> Answer {
     let mut request = device.http.get(format!("{}{path}", device.url));
     if let Some(credential) = credential {
         request = request.header("Authorization", credential);

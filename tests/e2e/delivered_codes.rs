@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::contacts::{add, code_in, mails, with_mail};
 
-const ANN: &str = "ann@example.com";
+pub(crate) const ANN: &str = "ann@example.com";
 /// An unknown device comes in by a code alone.
-const SUFFICES: &str = "[devices]\ncode = \"suffices\"\n";
+pub(crate) const SUFFICES: &str = "[devices]\ncode = \"suffices\"\n";
 
-async fn owner(app: &TestApp, mail: &MailServer) -> Device {
+pub(crate) async fn owner(app: &TestApp, mail: &MailServer) -> Device {
     let mut device = app.device("notes");
     device.enrol().await;
     add(&mut device, mail, "contact", ANN).await;
@@ -24,23 +24,23 @@ async fn owner(app: &TestApp, mail: &MailServer) -> Device {
 }
 
 /// Another device of the same person, who remembers the address alone.
-fn new_phone(app: &TestApp) -> Device {
+pub(crate) fn new_phone(app: &TestApp) -> Device {
     app.device("notes")
 }
 
-async fn ask(device: &mut Device, whom: Value) -> Answer {
+pub(crate) async fn ask(device: &mut Device, whom: Value) -> Answer {
     device.token = None;
     device.call("POST", "/v1/apps/{app}/otp", Some(whom)).await
 }
 
 /// Asks for a code and reads it in the mailbox.
-async fn fetch(device: &mut Device, mail: &MailServer, whom: Value) -> String {
+pub(crate) async fn fetch(device: &mut Device, mail: &MailServer, whom: Value) -> String {
     let before = mail.received().iter().filter(|m| m.to == ANN).count();
     ask(device, whom).await.expect(202);
     code_in(mails(mail, ANN, before + 1).await.last().unwrap())
 }
 
-async fn enter(device: &mut Device, whom: Value, code: &str, more: Value) -> Answer {
+pub(crate) async fn enter(device: &mut Device, whom: Value, code: &str, more: Value) -> Answer {
     device.token = None;
     let mut body = whom;
     body["code"] = json!(code);
@@ -56,7 +56,7 @@ async fn enter(device: &mut Device, whom: Value, code: &str, more: Value) -> Ans
     answer
 }
 
-async fn pin_step(device: &mut Device, body: Value) -> Answer {
+pub(crate) async fn pin_step(device: &mut Device, body: Value) -> Answer {
     let answer = device.call("POST", "/v1/session/pin", Some(body)).await;
     if answer.status == 201 {
         device.take_session(&answer);
@@ -64,7 +64,7 @@ async fn pin_step(device: &mut Device, body: Value) -> Answer {
     answer
 }
 
-fn by_alias() -> Value {
+pub(crate) fn by_alias() -> Value {
     json!({"alias": ANN})
 }
 

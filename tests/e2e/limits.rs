@@ -6,6 +6,8 @@ use custodyd_tests::app::LIMITS;
 use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::{Value, json};
 
+use crate::app_keys::{CREDENTIAL, look_up, with_backend};
+
 const DEADLINE: Duration = Duration::from_millis(300);
 
 /// Limits out of the way, but for the given lines, which replace those of the same key.
@@ -164,6 +166,107 @@ async fn one_apps_flood_is_not_the_other_apps() {
     app.device("wallet").enrol().await;
 }
 
+/// Requests of the limiter's own count: how many were refused, by which rate.
+async fn refused_by(app: &TestApp, by: &str) -> u64 {
+    let (_, metrics) = app.operator("/metrics").await;
+    let name = format!("custodyd_rate_limited_total{{by=\"{by}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.trim().parse().unwrap())
+}
+
+/// A backend asks for all its people from one address, so it is not limited by that. Who only
+/// says that they are one is; and what they are refused takes nothing from the app.
+#[tokio::test]
+async fn a_flood_of_look_ups_without_a_credential_is_any_strangers() {
+    let rates = limits(&[
+        "address_per_second = 1",
+        "address_burst = 20",
+        "app_per_second = 1",
+        "app_burst = 60",
+    ]);
+    let app = TestApp::with(Setup {
+        limits: rates.limits,
+        ..with_backend()
+    })
+    .await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    let id = device.key.thumbprint();
+    let path = format!("/v1/apps/notes/bindings/{id}?account={}", device.account);
+    let mut let_in = 0;
+    for round in 0..90 {
+        let claims = [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic x")];
+        let answer = look_up(&device, &path, claims[round % claims.len()]).await;
+        match answer.refusal().as_str() {
+            "401 credential-invalid" => let_in += 1,
+            other => assert_eq!(other, "429 rate-limited"),
+        }
+    }
+    assert!((1..30).contains(&let_in), "{let_in}");
+    assert!(refused_by(&app, "address").await >= 60);
+    // Control: the backend, from the same address and past its rate, with what the app has left.
+    // The scheme is written as it likes.
+    for scheme in ["Bearer", "bearer"] {
+        for _ in 0..13 {
+            let good = format!("{scheme} {CREDENTIAL}");
+            look_up(&device, &path, Some(&good)).await.expect(200);
+        }
+    }
+    assert_eq!(refused_by(&app, "app").await, 0);
+    // And its own flood is the app's.
+    let good = format!("Bearer {CREDENTIAL}");
+    let mut last = 200;
+    for _ in 0..60 {
+        last = look_up(&device, &path, Some(&good)).await.status;
+    }
+    assert_eq!(last, 429);
+    assert!(refused_by(&app, "app").await > 0);
+}
+
+/// A session is no licence to keep the token and the committer busy, nor to make the log grow.
+#[tokio::test]
+async fn a_device_with_a_session_has_a_rate_of_its_own() {
+    let app = TestApp::with(limits(&["device_per_second = 1", "device_burst = 30"])).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    let mut neighbour = app.device("notes");
+    neighbour.enrol().await;
+    // Whoever has the token alone proves another key: that takes nothing from its owner.
+    let mut thief = app.device("notes");
+    thief.token.clone_from(&device.token);
+    for _ in 0..40 {
+        let answer = thief.call("GET", "/v1/account", None).await;
+        assert!([401, 429].contains(&answer.status), "{}", answer.body);
+    }
+    let rows_before = rows(&app).await;
+    let mut refreshed = 0;
+    let refused = loop {
+        let answer = device.call("POST", "/v1/session/refresh", None).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        refreshed += 1;
+        assert!(refreshed < 100, "no rate");
+    };
+    assert!(refreshed >= 29, "{refreshed}");
+    refused.refused("429 rate-limited");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    assert_eq!(rows(&app).await, rows_before, "a refresh leaves no row");
+    // One rate for all that a session may ask: a burst of writes ends as well.
+    let mut statuses = Vec::new();
+    for call in 0..10 {
+        let name = format!("secret-{call}");
+        statuses.push(device.back_up(&name, b"a secret").await.status);
+    }
+    // Not all of them: a slow machine is served again in between.
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert!(refused_by(&app, "device").await >= 2);
+    neighbour.call("GET", "/v1/account", None).await.expect(200);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    device.call("DELETE", "/v1/session", None).await.expect(204);
+}
+
 #[tokio::test]
 async fn many_wrong_guesses_slow_strangers_down_and_no_bound_device() {
     let app = TestApp::with(limits(&[
@@ -226,13 +329,21 @@ async fn in_slow_mode_one_address_may_try_less() {
     owner.try_pin("830517", &[]).await.expect(201);
 }
 
-/// Nobody leaves a row without an account of their own. 5,000 here, because a debug build on a
-/// busy machine takes two minutes for 20,000; it holds for any number, since no path of a
-/// stranger commits.
+/// How many requests the flood has: `CUSTODYD_FLOOD`, or 5,000, because a debug build on a busy
+/// machine takes two minutes for 20,000.
+fn flood() -> usize {
+    match std::env::var("CUSTODYD_FLOOD") {
+        Ok(count) => count.parse().expect("CUSTODYD_FLOOD: a number of requests"),
+        Err(_) => 5_000,
+    }
+}
+
+/// Nobody leaves a row without an account of their own; it holds for any number, since no path
+/// of a stranger commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_requests_of_strangers_leave_no_row() {
-    const REQUESTS: usize = 5_000;
     const AT_ONCE: usize = 64;
+    let requests = flood();
     let app = TestApp::with(limits(&["stranger_deadline = \"0s\""])).await;
     let owner = with_pin(&app).await;
     let before = rows(&app).await;
@@ -244,6 +355,8 @@ async fn thousands_of_requests_of_strangers_leave_no_row() {
         // One connection for all: HTTP/2 streams.
         stranger.http = met.http.clone();
         stranger.nonce = met.nonce.clone();
+        // Together exactly as many as were asked for.
+        let rounds = (requests + worker) / AT_ONCE;
         let account = match worker % 2 {
             0 => owner.account.clone(),
             _ => "00000000-0000-4000-8000-000000000000".into(),
@@ -252,7 +365,7 @@ async fn thousands_of_requests_of_strangers_leave_no_row() {
             let body = json!({"account": account, "pin": "000000"});
             let call = stranger.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
             let url = format!("{}{}", stranger.url, call.path);
-            for round in 0..REQUESTS / AT_ONCE {
+            for round in 0..rounds {
                 // Some pay for a signature; the others show what costs nothing.
                 if round % 16 == 0 {
                     assert_eq!(stranger.run(&call).await.status, 401);
@@ -260,12 +373,22 @@ async fn thousands_of_requests_of_strangers_leave_no_row() {
                 }
                 let junk = stranger.http.post(&url).header("DPoP", "not a proof");
                 let body = call.body.clone().unwrap();
-                assert_eq!(junk.body(body).send().await.unwrap().status(), 401);
+                let answer = junk.body(body).send().await.unwrap();
+                assert_eq!(answer.status(), 401);
+                // Read to its end: answers that are left lying reset their streams, and after a
+                // thousand of those the server ends the connection.
+                answer.bytes().await.unwrap();
             }
+            rounds
         });
     }
-    running.join_all().await;
+    let sent: usize = running.join_all().await.into_iter().sum();
+    assert_eq!(sent, requests);
     assert_eq!(rows(&app).await, before);
+    // Control: whoever has an account leaves one.
+    let mut owner = owner;
+    owner.try_pin("000000", &[]).await.refused("401 pin-wrong");
+    assert_ne!(rows(&app).await, before);
 }
 
 async fn rows(app: &TestApp) -> Vec<i64> {

@@ -10,6 +10,8 @@
 
 mod accounts;
 mod app_keys;
+mod code_limits;
+mod code_recovers;
 mod contacts;
 mod delivered_codes;
 mod delivery;
@@ -28,6 +30,7 @@ mod related_origins;
 mod reload;
 mod secrets;
 mod sessions;
+mod text_messages;
 mod totp;
 mod unknown_devices;
 mod walk;

@@ -16,6 +16,9 @@
 //! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
 //! | remove, replace or pretend a tombstone | `records`, member entries too | seal bound to kind and generation | the same |
 //! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap above its mark (retention's side: `ledger/faults/retiring.rs`) | the same |
+//! | delete, repoint, swap, re-insert the record of an alias | `records`, member entries too | member list, seal bound to the record, both directions | the same |
+//! | swap the envelopes of accounts with contacts | `records.sealed`, member entries too | seal bound to the record | the same |
+//! | swap the envelopes of two who are signed in | the same | the same | the same |
 //! | insert a session | any table | none is read for one | nothing |
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
@@ -23,6 +26,8 @@
 //! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
 //! | **known until the ledger**: used TOTP step, spent recovery code | record and member list | none yet | they work again |
 //! | **known until the ledger**: the envelope of an erased account | record and member list | none yet | the account is back |
+//! | **known until the ledger**: an alias without record and member entry | both | none yet | nobody is found by it |
+//! | **known until the ledger**: a session of a removed device, one that was signed out | record and member list | none yet | it works again |
 //! | **known until the ledger**: old version of everything | the file | none yet | the same |
 
 #![allow(
@@ -33,12 +38,14 @@
     reason = "a test fails by panicking"
 )]
 
+mod aliases;
 mod codes;
 mod erased;
 mod events;
 mod known;
 mod records;
 mod schema;
+mod signed_in;
 
 use custodyd_tests::admin::literal;
 use custodyd_tests::{Admin, Device, Setup, TestApp};

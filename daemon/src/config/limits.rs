@@ -1,4 +1,5 @@
-//! `[limits]`: what strangers may do, and how long they wait for an answer.
+//! `[limits]`: what strangers may do, how long they wait for an answer, and how often a device
+//! may call with a session.
 //!
 //! Called by `check` only. The defaults suit a service for people: an office behind one address
 //! signs in at once, and a machine that guesses is stopped. Benchmarks raise them.
@@ -11,7 +12,8 @@ use toml::de::DeValue;
 use super::check::{duration, number};
 use super::reader::{Document, Table};
 
-/// What a caller gets who has no session, or is not bound to the account that they name.
+/// What a caller gets who has no session, or is not bound to the account that they name; and the
+/// rate of those who have one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Their answers leave at a multiple of this after the request; zero: at once.
@@ -22,6 +24,9 @@ pub struct Limits {
     /// Requests without a session to one app.
     pub app_per_second: NonZeroU32,
     pub app_burst: NonZeroU32,
+    /// Requests with a session by one device key.
+    pub device_per_second: NonZeroU32,
+    pub device_burst: NonZeroU32,
     /// Wrong guesses in the whole realm that begin the slow mode.
     pub slow_failures_per_minute: NonZeroU32,
     /// In slow mode the deadline is so many times longer and the rate so many times lower.
@@ -60,6 +65,8 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
     let address_burst = rate("address_burst", 200);
     let app_per_second = rate("app_per_second", 1000);
     let app_burst = rate("app_burst", 5000);
+    let device_per_second = rate("device_per_second", 10);
+    let device_burst = rate("device_burst", 100);
     let slow_failures_per_minute = rate("slow_failures_per_minute", 600);
     // Ten times the longest deadline is still well within a request's time.
     let slow_factor = doc.or(&mut table, "slow_factor", at_least_one(10), |value| {
@@ -72,6 +79,8 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
         address_burst,
         app_per_second,
         app_burst,
+        device_per_second,
+        device_burst,
         slow_failures_per_minute,
         slow_factor,
     }

@@ -32,7 +32,11 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
     let of_an_app = path.starts_with("/v1/apps/");
     let with_a_session = path.starts_with("/v1/account") || path.starts_with("/v1/session");
     let for_the_backend = path.contains("/bindings/");
-    let mut codes = vec![("500", "internal"), ("503", "timeout")];
+    let mut codes = vec![
+        ("429", "rate-limited"),
+        ("500", "internal"),
+        ("503", "timeout"),
+    ];
     if of_an_app || with_a_session {
         codes.extend([
             ("400", "malformed-request"),

@@ -107,6 +107,7 @@ impl Signed {
             thumbprint: &session.device_thumbprint,
         };
         let key = self.proof(Some(token), class)?;
+        self.context.service.callers.admit(&key.thumbprint)?;
         let caller = self.context.service.authorize(session, key).await?;
         caller.app.admits(self.text(&header::ORIGIN)?)?;
         Ok(caller)

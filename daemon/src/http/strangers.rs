@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
+use super::request::bearer;
 use super::server::PeerAddress;
 use super::state::Context;
 use crate::service::{Asking, Standing};
@@ -60,12 +60,8 @@ fn address(request: &Request) -> Option<IpAddr> {
 
 /// Whether the request carries a credential that the app's policy lists.
 fn is_backend(context: &Context, app: Option<&str>, request: &Request) -> bool {
-    let sent = request.headers().get(AUTHORIZATION);
-    let credential = sent
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.strip_prefix("Bearer "));
-    match (app, credential) {
-        (Some(app), Some(_)) => context.service.backend(app, credential).is_ok(),
+    match (app, bearer(request.headers())) {
+        (Some(app), Ok(sent @ Some(_))) => context.service.backend(app, sent).is_ok(),
         _ => false,
     }
 }

@@ -20,6 +20,9 @@ use crate::delivery::{Address, Channel, Purpose};
 use crate::factors::delivered_code::{Code, Form, Requester};
 use crate::ledger::{EventKind, LedgerError, NewEvent};
 
+#[cfg(test)]
+mod tests;
+
 /// What an errand's commit decided.
 enum Wished {
     /// A new code, to be sent there.

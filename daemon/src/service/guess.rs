@@ -13,11 +13,11 @@ mod tests;
 
 use std::time::Duration;
 
-use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp};
+use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp, release};
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::Guess;
-use super::{Device, Refused, Service, counted, sessions};
+use super::{Device, Refused, Service, counted, held, sessions};
 use crate::account::Account;
 use crate::ledger::{Journal, Loaded, NewEvent};
 
@@ -129,19 +129,27 @@ impl Charged {
     }
 }
 
-/// `by` has just shown who the owner is: whatever is no stronger may be tried again. To be
+/// `by` has just shown who the owner is: what it could replace may be tried again. To be
 /// asked before the device is bound.
 ///
-/// A weaker one resets nothing: else a thief of the device, on which the mail and the
-/// authenticator app are at hand too, would never run out of PINs. Strangers get their tries
-/// back only when the owner comes in from a device that is not bound, where they matter: else
-/// each ordinary sign-in would buy everybody more guesses.
+/// Whoever may replace a credential gains nothing by guessing at it; whoever may not must run out
+/// of guesses. So a weaker factor resets nothing: else a thief of the device, on which the mail
+/// and the authenticator app are at hand too, would never run out of PINs. And the authenticator
+/// app, although it is stronger than a code, resets no codes unless it may also change the
+/// contact that they go to: a policy may let codes do what the app may not. Strangers get their
+/// tries back only when the owner comes in from a device that is not bound, where they matter:
+/// else each ordinary sign-in would buy everybody more guesses.
 pub(super) fn vouch(account: &mut Account, device: &Device, by: Factor, now: Timestamp) {
     let bound = account.device(&device.key.thumbprint).is_some();
+    let mut held = held(account, &device.app, now);
+    if !held.contains(&by) {
+        // The last recovery code, which has just been used.
+        held.push(by);
+    }
     for guess in Guess::ALL {
-        let factor = guess.factor();
-        let weaker = factor != by && factor.strength() <= by.strength();
-        if weaker && !(bound && guess.by_stranger()) {
+        let may_replace = release::step_up(guess.worth(), &held, by, true).is_ok();
+        let weaker = guess.factor() != by && guess.factor().strength() <= by.strength();
+        if weaker && may_replace && !(bound && guess.by_stranger()) {
             guess.reset(account, now);
         }
     }

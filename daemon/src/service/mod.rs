@@ -9,6 +9,7 @@ mod app_keys;
 mod apps;
 mod authenticate;
 mod bindings;
+mod callers;
 mod code_sign_in;
 mod contacts;
 mod counted;
@@ -42,6 +43,7 @@ use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry, release};
 pub use self::apps::{App, Apps, Changes, Served};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
+pub use self::callers::Callers;
 pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
@@ -70,6 +72,7 @@ pub struct Service {
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
     pub(crate) strangers: Strangers,
+    pub(crate) callers: Callers,
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
 }

@@ -22,6 +22,9 @@ use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
 use crate::factors::passkey::{Asserted, counter, device_id, identify};
 use crate::ledger::{EventKind, NewEvent};
 
+#[cfg(test)]
+mod tests;
+
 /// Ceremonies of one account that may be used up within one ceremony lifetime.
 const MAX_CONSUMED: usize = 64;
 

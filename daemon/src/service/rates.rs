@@ -1,13 +1,14 @@
-//! Rates by address and by app, in memory that is bounded whoever asks.
+//! Rates by address, by app and by device key, in memory that is bounded whoever asks.
 //!
-//! Called by `strangers` only. An address is not a key of its own but one of 65,536 cells, chosen
-//! by a hash that nobody outside can compute: so there is nothing to shed, and no flood of
-//! addresses makes the memory grow or pushes another's count out. Who shares a cell with
-//! somebody who uses theirs up is refused with them; to close all cells takes that many times
-//! one address's rate, which the app's own rate refuses long before.
+//! Called by `strangers` and `callers` only. An address or a device key is not a key of its own
+//! but one of 65,536 cells, chosen by a hash that nobody outside can compute: so there is nothing
+//! to shed, and no flood of addresses makes the memory grow or pushes another's count out. Who
+//! shares a cell with somebody who uses theirs up is refused with them; to close all cells takes
+//! that many times one address's rate, which the app's own rate refuses long before, or that many
+//! devices with a session each.
 
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use governor::RateLimiter;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
+
+use super::Refused;
 
 type Limiter<K> =
     RateLimiter<K, HashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
@@ -45,7 +48,7 @@ impl Quota {
         }
     }
 
-    fn limiter<K: std::hash::Hash + Eq + Clone>(self) -> Limiter<K> {
+    fn limiter<K: Hash + Eq + Clone>(self) -> Limiter<K> {
         // None for no time at all, which `new` never makes.
         let quota = governor::Quota::with_period(self.each)
             .unwrap_or(governor::Quota::per_second(NonZeroU32::MIN));
@@ -53,40 +56,65 @@ impl Quota {
     }
 }
 
-fn take<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
+fn take<K: Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
     limiter
         .check_key(key)
         .map_err(|until| until.wait_time_from(MonotonicClock.now()))
 }
 
-pub(super) struct AddressRate {
-    cells: RandomState,
+struct Cells {
+    hasher: RandomState,
     limiter: Limiter<u16>,
 }
 
-impl AddressRate {
-    pub(super) fn new(quota: Quota) -> Self {
+impl Cells {
+    fn new(quota: Quota) -> Self {
         Self {
-            cells: RandomState::new(),
+            hasher: RandomState::new(),
             limiter: quota.limiter(),
         }
+    }
+
+    fn take(&self, of: impl Hash) -> Result<(), Duration> {
+        let [.., high, low] = self.hasher.hash_one(of).to_be_bytes();
+        take(&self.limiter, &u16::from_be_bytes([high, low]))
+    }
+}
+
+impl std::fmt::Debug for Cells {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cells").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct AddressRate(Cells);
+
+impl AddressRate {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self(Cells::new(quota))
     }
 
     /// # Errors
     /// How long to wait.
     pub(super) fn take(&self, address: IpAddr) -> Result<(), Duration> {
-        take(&self.limiter, &self.cell(address))
-    }
-
-    fn cell(&self, address: IpAddr) -> u16 {
-        let [.., high, low] = self.cells.hash_one(network(address)).to_be_bytes();
-        u16::from_be_bytes([high, low])
+        self.0.take(network(address))
     }
 }
 
-impl std::fmt::Debug for AddressRate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressRate").finish_non_exhaustive()
+/// By the key that a device has proven to hold.
+#[derive(Debug)]
+pub(super) struct DeviceRate(Cells);
+
+impl DeviceRate {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self(Cells::new(quota))
+    }
+
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn take(&self, thumbprint: &str) -> Result<(), Duration> {
+        self.0.take(thumbprint)
     }
 }
 
@@ -109,6 +137,12 @@ impl std::fmt::Debug for AppRate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AppRate").finish_non_exhaustive()
     }
+}
+
+/// Counts and makes the refusal of who was too fast, by which rate.
+pub(super) fn limited(by: &'static str, retry_after: Duration) -> Refused {
+    metrics::counter!("custodyd_rate_limited_total", "by" => by).increment(1);
+    Refused::RateLimited { retry_after }
 }
 
 /// What one customer of a network has: an IPv4 address, or a /64 of IPv6.
@@ -169,9 +203,9 @@ mod tests {
         for number in 0..200_000u32 {
             let _ = rate.take(IpAddr::V4(number.into()));
         }
-        assert!(rate.limiter.len() <= 1 << 16);
+        assert!(rate.0.limiter.len() <= 1 << 16);
         assert!(
-            rate.limiter.len() > 1 << 15,
+            rate.0.limiter.len() > 1 << 15,
             "and they are spread over them"
         );
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use custodyd_hsm::AppId;
 use custodyd_policies::{SlowMode, Timestamp, Turn, leaves_after};
 
-use super::rates::{AddressRate, AppRate, Quota};
+use super::rates::{AddressRate, AppRate, Quota, limited};
 use super::{Refused, standing};
 use crate::config::Limits;
 
@@ -114,9 +114,4 @@ impl Strangers {
     fn locked(&self) -> std::sync::MutexGuard<'_, SlowMode> {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn limited(by: &'static str, retry_after: Duration) -> Refused {
-    metrics::counter!("custodyd_rate_limited_total", "by" => by).increment(1);
-    Refused::RateLimited { retry_after }
 }

@@ -1,4 +1,7 @@
 //! `/v1/account/contact` and `/v1/account/alias`: name an address, prove it, remove it.
+//!
+//! Two sets of routes, because their descriptions differ; what they do differs in `Usage` alone
+//! and stands at the end.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -7,7 +10,7 @@ use crate::account::Usage;
 use crate::api::{AddressClaimed, ConfirmAddress, RemoveAddress, SetAddress};
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
-use crate::http::state::Shared;
+use crate::http::state::{Context, Shared};
 
 /// Name a contact
 ///
@@ -34,12 +37,7 @@ pub(in crate::http) async fn claim_contact(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<(StatusCode, Json<AddressClaimed>), Problem> {
-    let caller = signed.caller().await?;
-    let claimed = context
-        .service
-        .claim_address(caller, Usage::Contact, signed.json::<SetAddress>()?)
-        .await?;
-    Ok((StatusCode::ACCEPTED, Json(claimed)))
+    claim(&context, &signed, Usage::Contact).await
 }
 
 /// Confirm a contact
@@ -63,12 +61,7 @@ pub(in crate::http) async fn confirm_contact(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
-    let caller = signed.caller().await?;
-    context
-        .service
-        .confirm_address(caller, Usage::Contact, signed.json::<ConfirmAddress>()?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    confirm(&context, &signed, Usage::Contact).await
 }
 
 /// Remove a contact, or the claim to one
@@ -88,12 +81,7 @@ pub(in crate::http) async fn remove_contact(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
-    let caller = signed.caller().await?;
-    context
-        .service
-        .remove_address(caller, Usage::Contact, signed.json::<RemoveAddress>()?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    remove(&context, &signed, Usage::Contact).await
 }
 
 /// Name an alias
@@ -119,12 +107,7 @@ pub(in crate::http) async fn claim_alias(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<(StatusCode, Json<AddressClaimed>), Problem> {
-    let caller = signed.caller().await?;
-    let claimed = context
-        .service
-        .claim_address(caller, Usage::Alias, signed.json::<SetAddress>()?)
-        .await?;
-    Ok((StatusCode::ACCEPTED, Json(claimed)))
+    claim(&context, &signed, Usage::Alias).await
 }
 
 /// Confirm an alias
@@ -144,12 +127,7 @@ pub(in crate::http) async fn confirm_alias(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
-    let caller = signed.caller().await?;
-    context
-        .service
-        .confirm_address(caller, Usage::Alias, signed.json::<ConfirmAddress>()?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    confirm(&context, &signed, Usage::Alias).await
 }
 
 /// Remove an alias, or the claim to one
@@ -167,10 +145,30 @@ pub(in crate::http) async fn remove_alias(
     Shared(context): Shared,
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
+    remove(&context, &signed, Usage::Alias).await
+}
+
+async fn claim(
+    context: &Context,
+    signed: &Signed,
+    usage: Usage,
+) -> Result<(StatusCode, Json<AddressClaimed>), Problem> {
     let caller = signed.caller().await?;
-    context
-        .service
-        .remove_address(caller, Usage::Alias, signed.json::<RemoveAddress>()?)
-        .await?;
+    let wanted = signed.json::<SetAddress>()?;
+    let claimed = context.service.claim_address(caller, usage, wanted).await?;
+    Ok((StatusCode::ACCEPTED, Json(claimed)))
+}
+
+async fn confirm(context: &Context, signed: &Signed, usage: Usage) -> Result<StatusCode, Problem> {
+    let caller = signed.caller().await?;
+    let code = signed.json::<ConfirmAddress>()?;
+    context.service.confirm_address(caller, usage, code).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(context: &Context, signed: &Signed, usage: Usage) -> Result<StatusCode, Problem> {
+    let caller = signed.caller().await?;
+    let which = signed.json::<RemoveAddress>()?;
+    context.service.remove_address(caller, usage, which).await?;
     Ok(StatusCode::NO_CONTENT)
 }

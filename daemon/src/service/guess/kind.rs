@@ -4,7 +4,9 @@
 //! each table here; it must never share a budget with another: whoever may use one up would
 //! then use up the other's.
 
-use custodyd_policies::{AppPolicy, Budget, Factor, Rounds, Timestamp, rounds_after_code};
+use custodyd_policies::{
+    AppPolicy, Budget, CONTACT_WORTH, Factor, Rounds, Timestamp, rounds_after_code,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Usage};
@@ -57,6 +59,14 @@ impl Guess {
             Self::Code | Self::ContactCode | Self::AliasCode => Factor::DeliveredCode,
             Self::Totp | Self::TotpConfirmation => Factor::Totp,
             Self::RecoveryCode => Factor::RecoveryCode,
+        }
+    }
+
+    /// What replacing the credential is worth: for a code the contact that it is sent to.
+    pub(super) fn worth(self) -> Factor {
+        match self.factor() {
+            Factor::DeliveredCode => CONTACT_WORTH,
+            factor => factor,
         }
     }
 

@@ -29,6 +29,8 @@ relying_party = { id = "notes.example.com" }
 rounds = [{ attempts = 3 }]
 [recovery_codes]
 rounds = [{ attempts = 2 }]
+[delivered_codes]
+rounds = [{ attempts = 4 }]
 "#;
 const NOW: Timestamp = Timestamp(1_000_000);
 const LATER: Timestamp = Timestamp(1_000_060);
@@ -206,6 +208,42 @@ fn only_what_is_no_stronger_may_be_tried_again() {
         vouch(&mut account, &device(), by, NOW);
         assert_eq!(left(Guess::Totp, &mut account), totp_left, "{by}");
         assert_eq!(left(Guess::RecoveryCode, &mut account), codes_left, "{by}");
+    }
+}
+
+/// A code may open what the authenticator app does not, so the app must not buy guesses at it:
+/// one for each of its steps, for ever. Whoever may change the contact needs no guesses.
+#[test]
+fn codes_may_be_tried_again_by_whoever_may_change_the_contact() {
+    let spent = |only_totp: bool| {
+        let mut account = account();
+        if only_totp {
+            account.recovery_codes = None;
+        }
+        let charged = charge(Guess::Code, &mut account).unwrap();
+        let rounds = Guess::Code.rounds(&device().app.policy);
+        charged
+            .fail(&rounds, &mut account, NOW, &mut Journal::default())
+            .unwrap();
+        account
+    };
+    for (only_totp, by, left_then) in [
+        (false, Factor::DeliveredCode, 3),
+        (false, Factor::Totp, 3),
+        (false, Factor::Pin, 4),
+        (false, Factor::RecoveryCode, 4),
+        (false, Factor::Passkey, 4),
+        // Nothing stronger is there: it may change the contact, and is the only way back.
+        (true, Factor::Totp, 4),
+        (true, Factor::DeliveredCode, 3),
+    ] {
+        let mut account = spent(only_totp);
+        vouch(&mut account, &device(), by, NOW);
+        assert_eq!(
+            left(Guess::Code, &mut account),
+            left_then,
+            "{by}, {only_totp}"
+        );
     }
 }
 
