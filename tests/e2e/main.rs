@@ -28,6 +28,7 @@ mod related_origins;
 mod reload;
 mod secrets;
 mod sessions;
+mod stranger_pin;
 mod totp;
 mod unknown_devices;
 mod walk;

@@ -31,6 +31,7 @@ mod recovery_codes;
 mod secrets;
 mod sessions;
 pub mod standing;
+mod stranger_pin;
 mod strangers;
 mod totp;
 
