@@ -28,7 +28,7 @@ use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Committer, Ledger, LedgerError, Reader};
 use crate::reload::Reloader;
-use crate::service::{Apps, Bindings, EnrolmentQuota, Service, Strangers};
+use crate::service::{Apps, Bindings, EnrolmentQuota, Recipients, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::{telemetry, watch};
 
@@ -233,6 +233,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
         enrolments: EnrolmentQuota::default(),
         courier,
+        recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
     };
     Ok(Realm {

@@ -23,6 +23,7 @@ mod operator_socket;
 mod passkey;
 mod pin;
 mod privacy;
+mod recipients;
 mod recovery_codes;
 mod related_origins;
 mod reload;

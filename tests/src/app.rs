@@ -91,6 +91,8 @@ address_burst = 1000000
 app_per_second = 1000000
 app_burst = 1000000
 slow_failures_per_minute = 1000000
+recipient_per_hour = 1000000
+recipient_burst = 1000000
 "#;
 
 impl TestApp {

@@ -26,6 +26,7 @@ mod pin;
 mod privacy;
 mod quota;
 mod rates;
+mod recipients;
 mod recover;
 mod recovery_codes;
 mod secrets;
@@ -47,6 +48,7 @@ pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
 pub use self::quota::EnrolmentQuota;
+pub use self::recipients::Recipients;
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
@@ -73,6 +75,7 @@ pub struct Service {
     pub(crate) strangers: Strangers,
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
+    pub(crate) recipients: Arc<Recipients>,
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.

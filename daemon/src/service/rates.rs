@@ -1,6 +1,6 @@
 //! Rates by address and by app, in memory that is bounded whoever asks.
 //!
-//! Called by `strangers` only. An address is not a key of its own but one of 65,536 cells, chosen
+//! Called by `strangers`, and its quota by `recipients`. An address is not a key of its own but one of 65,536 cells, chosen
 //! by a hash that nobody outside can compute: so there is nothing to shed, and no flood of
 //! addresses makes the memory grow or pushes another's count out. Who shares a cell with
 //! somebody who uses theirs up is refused with them; to close all cells takes that many times
@@ -18,7 +18,7 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 
-type Limiter<K> =
+pub(super) type Limiter<K> =
     RateLimiter<K, HashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
 /// So many at once, and so many a second after that.
@@ -36,6 +36,13 @@ impl Quota {
         }
     }
 
+    pub(super) fn hourly(per_hour: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self {
+            each: Duration::from_secs(3600) / per_hour.get(),
+            burst,
+        }
+    }
+
     /// The same, so many times lower.
     pub(super) fn divided_by(self, factor: NonZeroU32) -> Self {
         let burst = self.burst.get() / factor.get();
@@ -45,7 +52,7 @@ impl Quota {
         }
     }
 
-    fn limiter<K: std::hash::Hash + Eq + Clone>(self) -> Limiter<K> {
+    pub(super) fn limiter<K: std::hash::Hash + Eq + Clone>(self) -> Limiter<K> {
         // None for no time at all, which `new` never makes.
         let quota = governor::Quota::with_period(self.each)
             .unwrap_or(governor::Quota::per_second(NonZeroU32::MIN));
@@ -53,7 +60,10 @@ impl Quota {
     }
 }
 
-fn take<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
+pub(super) fn take<K: std::hash::Hash + Eq + Clone>(
+    limiter: &Limiter<K>,
+    key: &K,
+) -> Result<(), Duration> {
     limiter
         .check_key(key)
         .map_err(|until| until.wait_time_from(MonotonicClock.now()))
