@@ -290,7 +290,8 @@ pub fn said(output: &std::process::Output) -> String {
 }
 
 /// A port of loopback that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
