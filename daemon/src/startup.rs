@@ -28,7 +28,7 @@ use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Opened};
 use crate::reload::Reloader;
-use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Service, Strangers};
+use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::{retention, telemetry, watch};
 
@@ -245,6 +245,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
         enrolments: EnrolmentQuota::default(),
         courier,
+        recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
     };

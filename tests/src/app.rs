@@ -93,6 +93,8 @@ app_burst = 1000000
 device_per_second = 1000000
 device_burst = 1000000
 slow_failures_per_minute = 1000000
+recipient_per_hour = 1000000
+recipient_burst = 1000000
 "#;
 
 impl TestApp {
@@ -290,7 +292,8 @@ pub fn said(output: &std::process::Output) -> String {
 }
 
 /// A port of loopback that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

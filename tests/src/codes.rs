@@ -30,6 +30,7 @@ window = 2
 pub struct Authenticator {
     secret: Vec<u8>,
     digits: u32,
+    period: u64,
     /// The step that was shown last.
     step: u64,
 }
@@ -49,6 +50,7 @@ impl Authenticator {
         Self {
             secret: base32(&parameter("secret", "")),
             digits: parameter("digits", "6").parse().unwrap(),
+            period,
             // One behind, as a slow hand is: so the first code is still good, and three more.
             step: now() / period - 2,
         }
@@ -58,6 +60,17 @@ impl Authenticator {
     pub fn show(&mut self) -> String {
         self.step += 1;
         self.code(self.step)
+    }
+
+    /// Whether a server with this window takes the next code already.
+    #[must_use]
+    pub fn may_show(&self, window: u64) -> bool {
+        self.step < now() / self.period + window
+    }
+
+    /// Passes over codes that such a server may not take any more when they arrive.
+    pub fn skip_old(&mut self, window: u64) {
+        self.step = self.step.max(now() / self.period - window);
     }
 
     /// The code shown last, once more.

@@ -27,6 +27,9 @@ pub struct Limits {
     /// Requests with a session by one device key.
     pub device_per_second: NonZeroU32,
     pub device_burst: NonZeroU32,
+    /// Codes to one address or number that anybody can cause, of each kind.
+    pub recipient_per_hour: NonZeroU32,
+    pub recipient_burst: NonZeroU32,
     /// Wrong guesses in the whole realm that begin the slow mode.
     pub slow_failures_per_minute: NonZeroU32,
     /// In slow mode the deadline is so many times longer and the rate so many times lower.
@@ -67,6 +70,8 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
     let app_burst = rate("app_burst", 5000);
     let device_per_second = rate("device_per_second", 10);
     let device_burst = rate("device_burst", 100);
+    let recipient_per_hour = rate("recipient_per_hour", 6);
+    let recipient_burst = rate("recipient_burst", 10);
     let slow_failures_per_minute = rate("slow_failures_per_minute", 600);
     // Ten times the longest deadline is still well within a request's time.
     let slow_factor = doc.or(&mut table, "slow_factor", at_least_one(10), |value| {
@@ -81,6 +86,8 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
         app_burst,
         device_per_second,
         device_burst,
+        recipient_per_hour,
+        recipient_burst,
         slow_failures_per_minute,
         slow_factor,
     }

@@ -118,8 +118,18 @@ impl PinHasher {
 
     /// Take a place, before anything is charged.
     pub fn reserve(&self) -> Result<Reservation, Busy> {
+        self.place(self.workers.capacity())
+    }
+
+    /// The same for a stranger's try, which half of the places must be enough for: anybody can
+    /// make any number of those, and the other half is for devices that are bound.
+    pub fn reserve_for_stranger(&self) -> Result<Reservation, Busy> {
+        self.place(self.workers.capacity().div_ceil(2))
+    }
+
+    fn place(&self, most: usize) -> Result<Reservation, Busy> {
         self.workers
-            .reserve()
+            .reserve(most)
             .map(|place| Reservation { _place: place })
             .map_err(|retry_after| Busy { retry_after })
     }
@@ -148,6 +158,24 @@ impl PinHasher {
         };
         let tag = self.run(reservation, work).await?;
         Ok(tag.ct_eq(&record.verifier))
+    }
+
+    /// The work of [`PinHasher::evaluate`], with the cost that the policy sets, where there is no
+    /// PIN to compare with: whoever tries must not see that by the clock or by a full queue.
+    pub async fn decoy(
+        &self,
+        reservation: Reservation,
+        pin: SecretBytes,
+        pepper: Secret<32>,
+        policy: &PinPolicy,
+    ) -> Result<(), PinError> {
+        let work = Work {
+            pin,
+            pepper,
+            salt: [0; 16],
+            params: record::params(policy.memory_kib, policy.passes, policy.lanes)?,
+        };
+        self.run(reservation, work).await.map(drop)
     }
 
     /// A record for a new PIN, with the cost that the policy sets and a fresh

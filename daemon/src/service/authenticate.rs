@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
-use custodyd_hsm::{AccountId, SecretBytes};
-use custodyd_policies::{Factor, UnknownDevice, unknown_device};
+use custodyd_hsm::{AccountId, AppId, RecordId, Secret, SecretBytes};
+use custodyd_policies::Factor;
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::guess::{self, Guess};
@@ -21,7 +21,7 @@ use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
 use crate::account::Account;
 use crate::api::{
-    CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession, Secret,
+    self, CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession,
     SessionStarted,
 };
 use crate::delivery::Notice;
@@ -34,7 +34,7 @@ use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
 pub type PasskeyLogin = Ceremony<DiscoverableAuthentication>;
 
 /// What a login's commit hands back: the session and the secrets it releases.
-pub(super) type Opened = (Session, BTreeMap<String, Secret>);
+pub(super) type Opened = (Session, BTreeMap<String, api::Secret>);
 
 impl Service {
     /// # Errors
@@ -48,35 +48,38 @@ impl Service {
         if !device.app.policy.pin.allowed {
             return Err(Refused::NotAllowed("PIN"));
         }
-        let (guess, loaded) = self.may_try_pin(&device, request.account).await?;
+        let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
+        let (guess, found) = self.may_try_pin(&device, request.account).await?;
         // Capacity before the charge: a charged guess must be evaluated, whatever else
         // arrives. After the check above, so that those who may not try can not take any.
-        let capacity = self.hasher.reserve()?;
-        let pin = loaded
-            .account
-            .pin
-            .as_ref()
-            .ok_or(Refused::NotSet(Guess::Pin))?;
-        self.bindings.check(
-            &loaded.account,
-            BindingKind::Pin,
-            &pin.record.device_id(),
-            &pin.binding,
-        )?;
-        let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
+        let capacity = self.place_for(guess)?;
+        let pin = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
+        let Some(loaded) = found else {
+            return Err(self.decoy_pin(&device, capacity, pin).await);
+        };
+        self.check_pin(&loaded)?;
         if guess == Guess::Pin {
             releases.exist_in(&loaded.account)?;
         }
         let pepper = self.pepper(&loaded).await?;
 
-        let (charged, record, loaded) = self
+        let charged = self
             .charge(guess, &device, loaded, |account| {
                 let record = account.pin.as_ref().map(|pin| Arc::clone(&pin.record));
                 record.ok_or(Refused::NotSet(Guess::Pin))
             })
-            .await?;
-        let pin = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
+            .await;
+        let (charged, record, loaded) = match charged {
+            Ok(charged) => charged,
+            // Their last try was spent a moment ago: that is not told by the clock either.
+            Err(Refused::AuthenticationFailed) if guess == Guess::StrangerPin => {
+                return Err(self.decoy_pin(&device, capacity, pin).await);
+            }
+            Err(refused) => return Err(refused),
+        };
+        self.strangers_wait(guess).await;
         let right = self.hasher.evaluate(capacity, pin, pepper, &record).await?;
+        self.strangers_wait(guess).await;
         if !right {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
@@ -91,32 +94,6 @@ impl Service {
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
-    }
-
-    /// Whose budget a PIN from this device costs: that of the bound devices, or where the policy
-    /// has one, that of all others. Everybody else is a stranger, and so is, without being told
-    /// why, a stranger whose try would not be charged.
-    async fn may_try_pin(
-        &self,
-        device: &Device,
-        account: AccountId,
-    ) -> Result<(Guess, Loaded), Refused> {
-        let loaded = self.known(device, account).await?;
-        if self.is_bound(device, &loaded)? {
-            return Ok((Guess::Pin, loaded));
-        }
-        match unknown_device(&device.app.policy, Factor::Pin) {
-            UnknownDevice::Full => {
-                let pin = loaded.account.pin.as_ref();
-                let pin = pin.ok_or(Refused::AuthenticationFailed)?;
-                let rounds = Guess::StrangerPin.rounds(&device.app.policy);
-                match pin.strangers.standing(&rounds, self.now()).left {
-                    0 => Err(Refused::AuthenticationFailed),
-                    _ => Ok((Guess::StrangerPin, loaded)),
-                }
-            }
-            UnknownDevice::ThenPin | UnknownDevice::Refused => Err(Refused::AuthenticationFailed),
-        }
     }
 
     /// Options for signing in with a passkey. Writes nothing; the ceremony travels in a token.
@@ -271,6 +248,15 @@ impl Service {
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 
+    /// The account's PIN by its binding, which has to be whole.
+    fn check_pin(&self, loaded: &Loaded) -> Result<(), Refused> {
+        let pin = loaded.account.pin.as_ref();
+        let pin = pin.ok_or(Refused::NotSet(Guess::Pin))?;
+        let device_id = pin.record.device_id();
+        self.bindings
+            .check(&loaded.account, BindingKind::Pin, &device_id, &pin.binding)
+    }
+
     /// The account, for a device that is bound to it; everybody else is a stranger.
     pub(super) async fn bound(
         &self,
@@ -308,12 +294,16 @@ impl Service {
         self.named(device, &Named::Account(account)).await
     }
 
-    pub(super) async fn pepper(
+    pub(super) async fn pepper(&self, loaded: &Loaded) -> Result<Secret<32>, Refused> {
+        self.pepper_of(&loaded.account.app, *loaded.record()).await
+    }
+
+    pub(super) async fn pepper_of(
         &self,
-        loaded: &Loaded,
-    ) -> Result<custodyd_hsm::Secret<32>, Refused> {
-        let (realm, app) = (self.realm().clone(), loaded.account.app.clone());
-        let record = *loaded.record();
+        app: &AppId,
+        record: RecordId,
+    ) -> Result<Secret<32>, Refused> {
+        let (realm, app) = (self.realm().clone(), app.clone());
         Ok(self
             .ledger
             .pool()

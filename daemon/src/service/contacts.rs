@@ -3,9 +3,13 @@
 //! Whoever names an address may be its enemy: the owner of another account who wants codes sent
 //! to a stranger, or a look-up name that is somebody else's. So an address is a claim that gives
 //! nothing until a code sent to it has come back from the device that asked; that code is always
-//! a long one, since the budget of an account in the claimant's hands protects nobody. Whether
+//! a long one, since the budget of an account in the claimant's hands protects nobody. How many
+//! such codes one address gets from all accounts together is for `recipients` to say. Whether
 //! an alias is taken is decided, and never told, when it is proven. What changed is told to the
 //! addresses that were there before, after the commit.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
@@ -180,6 +184,7 @@ impl Service {
             binding: binding.clone(),
         };
         let (app, loaded) = (caller.app.clone(), caller.loaded.clone());
+        let recipients = Arc::clone(&self.recipients);
         let ((id, expires, code), _) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
@@ -187,6 +192,12 @@ impl Service {
                 caller.step_up(account, CONTACT_WORTH, moment.now)?;
                 let thumbprint = &caller.key.thumbprint;
                 let (made, pending) = claim.make(account, &caller.app, thumbprint, moment.now)?;
+                // Last, so that only what is sent is counted.
+                recipients
+                    .take(&made.address, Purpose::ConfirmAddress)
+                    .map_err(|wait| Refused::DeliveryWait {
+                        until: moment.now.plus(wait).plus(Duration::from_secs(1)),
+                    })?;
                 journal.note(NewEvent::new(usage.kind().claimed).on(&made.device_id));
                 let code = made.otp.code(&pending);
                 let answer = (made.id.clone(), pending.expires, code);

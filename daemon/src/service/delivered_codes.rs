@@ -13,7 +13,7 @@ use std::time::Duration;
 use custodyd_policies::{Factor, Timestamp, UnknownDevice, may_deliver, unknown_device};
 
 use super::named::Named;
-use super::{Device, Refused, Service};
+use super::{Device, Recipients, Refused, Service};
 use crate::account::{Account, Contact};
 use crate::api::{CodeRequested, RequestCode};
 use crate::delivery::{Address, Channel, Purpose};
@@ -90,10 +90,11 @@ impl Service {
         let found = self.find(&device.app, &named).await?;
         let loaded = found.ok_or(Unsent::Nothing)?;
         let asks = device.clone();
+        let recipients = Arc::clone(&self.recipients);
         let (wished, _) = self
             .ledger
             .commit::<_, Unsent>(loaded, move |account, moment, journal| {
-                let wished = wish(account, &asks, &named, channel, moment.now)?;
+                let wished = wish(account, &asks, &named, channel, &recipients, moment.now)?;
                 // A stranger's request leaves no event: else anybody could make the log grow.
                 let bound = account.device(&asks.key.thumbprint).is_some();
                 if bound && matches!(wished, Wished::Issued(..)) {
@@ -119,6 +120,7 @@ fn wish(
     device: &Device,
     named: &Named,
     channel: Option<Channel>,
+    recipients: &Recipients,
     now: Timestamp,
 ) -> Result<Wished, Unsent> {
     let policy = &device.app.policy;
@@ -139,6 +141,11 @@ fn wish(
     let contact = contacts.get_mut(&id).ok_or(Unsent::Nothing)?;
     let policy = &policy.delivered_codes;
     if may_deliver(policy, contact.last_sent, &sent, now).is_err() {
+        return attach(contact, requester, now);
+    }
+    // Only whoever proved this address has a device that is bound: nobody's requests from
+    // elsewhere keep a code from it.
+    if !requester.bound && recipients.take(&contact.address, Purpose::SignIn).is_err() {
         return attach(contact, requester, now);
     }
     let form = match u8::try_from(policy.digits) {

@@ -27,11 +27,13 @@ mod pin;
 mod privacy;
 mod quota;
 mod rates;
+mod recipients;
 mod recover;
 mod recovery_codes;
 mod secrets;
 mod sessions;
 pub mod standing;
+mod stranger_pin;
 mod strangers;
 mod totp;
 
@@ -48,6 +50,7 @@ pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
 pub use self::quota::EnrolmentQuota;
+pub use self::recipients::Recipients;
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
@@ -75,6 +78,7 @@ pub struct Service {
     pub(crate) callers: Callers,
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
+    pub(crate) recipients: Arc<Recipients>,
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.

@@ -1,6 +1,6 @@
 //! Rates by address, by app and by device key, in memory that is bounded whoever asks.
 //!
-//! Called by `strangers` and `callers` only. An address or a device key is not a key of its own
+//! Called by `strangers` and `callers`, and its quota by `recipients`. An address or a device key is not a key of its own
 //! but one of 65,536 cells, chosen by a hash that nobody outside can compute: so there is nothing
 //! to shed, and no flood of addresses makes the memory grow or pushes another's count out. Who
 //! shares a cell with somebody who uses theirs up is refused with them; to close all cells takes
@@ -21,7 +21,7 @@ use governor::state::keyed::HashMapStateStore;
 
 use super::Refused;
 
-type Limiter<K> =
+pub(super) type Limiter<K> =
     RateLimiter<K, HashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
 /// So many at once, and so many a second after that.
@@ -39,6 +39,13 @@ impl Quota {
         }
     }
 
+    pub(super) fn hourly(per_hour: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self {
+            each: Duration::from_secs(3600) / per_hour.get(),
+            burst,
+        }
+    }
+
     /// The same, so many times lower.
     pub(super) fn divided_by(self, factor: NonZeroU32) -> Self {
         let burst = self.burst.get() / factor.get();
@@ -48,7 +55,7 @@ impl Quota {
         }
     }
 
-    fn limiter<K: Hash + Eq + Clone>(self) -> Limiter<K> {
+    pub(super) fn limiter<K: Hash + Eq + Clone>(self) -> Limiter<K> {
         // None for no time at all, which `new` never makes.
         let quota = governor::Quota::with_period(self.each)
             .unwrap_or(governor::Quota::per_second(NonZeroU32::MIN));
@@ -56,7 +63,7 @@ impl Quota {
     }
 }
 
-fn take<K: Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
+pub(super) fn take<K: Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
     limiter
         .check_key(key)
         .map_err(|until| until.wait_time_from(MonotonicClock.now()))

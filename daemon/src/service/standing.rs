@@ -94,6 +94,11 @@ pub(super) fn names_nobody() {
     tell(NOBODY);
 }
 
+/// When the request was whole.
+pub(super) fn arrived_at() -> Option<Instant> {
+    ASKING.try_with(|asking| asking.arrived()).ok().flatten()
+}
+
 /// The address that the request came from.
 pub(super) fn address() -> Option<IpAddr> {
     ASKING.try_with(|asking| asking.address).unwrap_or_default()

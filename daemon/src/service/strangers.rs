@@ -80,6 +80,16 @@ impl Strangers {
         leaves_after(worked, self.deadline.saturating_mul(factor))
     }
 
+    /// Until the next multiple of the deadline after the request: what was done so far then took
+    /// everybody as long. Never the longer one of slow mode, because the caller may hold a place
+    /// for an evaluation.
+    pub(super) async fn wait(&self) {
+        if let Some(arrived) = standing::arrived_at() {
+            let next = leaves_after(arrived.elapsed(), self.deadline);
+            tokio::time::sleep_until(arrived + next).await;
+        }
+    }
+
     /// Counts a guess that failed, whoever made it.
     pub fn failed(&self, now: Timestamp) {
         self.turn(|slow| slow.failed(now));

@@ -166,6 +166,38 @@ fn capacity_is_threads_and_queue_and_no_more() {
 }
 
 #[test]
+fn strangers_leave_half_of_the_places_to_others() {
+    let hasher = PinHasher::new(1, 4).unwrap();
+    let strangers: Vec<_> = (0..3)
+        .map(|_| hasher.reserve_for_stranger().unwrap())
+        .collect();
+    assert!(hasher.reserve_for_stranger().is_err());
+    let others: Vec<_> = (0..2).map(|_| hasher.reserve().unwrap()).collect();
+    assert!(hasher.reserve().is_err());
+    // Whoever the places are taken by: there is no room for a stranger.
+    drop(strangers);
+    drop(hasher.reserve_for_stranger().unwrap());
+    drop(others);
+    let _full: Vec<_> = (0..3).map(|_| hasher.reserve().unwrap()).collect();
+    assert!(hasher.reserve_for_stranger().is_err());
+}
+
+#[tokio::test]
+async fn a_decoy_takes_a_place_and_gives_it_back() {
+    let hasher = PinHasher::new(1, 0).unwrap();
+    let release = occupy(&hasher);
+    let place = hasher.reserve().unwrap();
+    let policy = cheap();
+    let mut decoy = Box::pin(hasher.decoy(place, pin("271828"), pepper(1), &policy));
+    let polled = std::future::poll_fn(|context| Poll::Ready(decoy.as_mut().poll(context)));
+    assert!(polled.await.is_pending());
+    assert!(hasher.reserve().is_err());
+    drop(release);
+    decoy.await.unwrap();
+    assert_eq!(hasher.taken(), 0);
+}
+
+#[test]
 fn many_threads_never_take_more_places_than_there_are() {
     let hasher = PinHasher::new(1, 7).unwrap();
     let most = AtomicUsize::new(0);

@@ -142,13 +142,19 @@ impl Workers {
         Ok(workers)
     }
 
-    /// A place, or how long it will be until one is likely free.
-    pub(super) fn reserve(&self) -> Result<Place, Duration> {
+    /// All places: of those who run and those who wait.
+    pub(super) fn capacity(&self) -> usize {
+        self.shared.capacity
+    }
+
+    /// A place, if fewer than `most` are taken, or how long it will be until one is likely free.
+    pub(super) fn reserve(&self, most: usize) -> Result<Place, Duration> {
         let shared = &self.shared;
+        let most = most.min(shared.capacity);
         shared
             .reserved
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
-                (taken < shared.capacity).then_some(taken + 1)
+                (taken < most).then_some(taken + 1)
             })
             .map(|_| Place(Arc::clone(shared)))
             .map_err(|taken| shared.wait(taken))

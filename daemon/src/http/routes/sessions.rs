@@ -15,8 +15,8 @@ use crate::http::state::Shared;
 /// Sign in with a PIN
 ///
 /// Only from a device that is bound to the account; everybody else gets
-/// `authentication-failed`. The attempt is charged before the PIN is looked at. `release`
-/// returns secrets with the session.
+/// `authentication-failed`, unless the policy has a budget for strangers' PINs. The attempt is
+/// charged before the PIN is looked at. `release` returns secrets with the session.
 #[utoipa::path(
     post, path = "/v1/apps/{app}/sessions/pin", tag = "sessions",
     params(

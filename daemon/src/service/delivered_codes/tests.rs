@@ -13,6 +13,7 @@ use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
 use custodyd_policies::Budget;
 
 use super::*;
+use crate::service::rates::Quota;
 use crate::account::Usage;
 use crate::factors::delivered_code::{OtpSecret, PendingCodes};
 use crate::factors::dpop::DeviceKey;
@@ -76,7 +77,17 @@ fn account() -> Account {
 
 fn ask(account: &mut Account, name: &str, at: u64) -> Result<Wished, Unsent> {
     let named = Named::Account(account.id);
-    wish(account, &device(name), &named, None, Timestamp(at))
+    // Each time anew: how many one address gets is another test's.
+    let plenty = std::num::NonZeroU32::MAX;
+    let recipients = Recipients::with(Quota::hourly(plenty, plenty));
+    wish(
+        account,
+        &device(name),
+        &named,
+        None,
+        &recipients,
+        Timestamp(at),
+    )
 }
 
 fn issued(account: &mut Account, name: &str, at: u64) -> Code {

@@ -19,7 +19,7 @@ pub(crate) const ACCOUNTS: usize = WORKERS * EACH;
 /// An account answers at most 64 ceremonies within their five minutes.
 const CEREMONIES: usize = 60;
 const PIN: &str = "583926";
-const SECRET: &str = "device-secret";
+pub(crate) const SECRET: &str = "device-secret";
 
 /// A load, and how long each of its recoveries took, in milliseconds.
 #[derive(Debug)]
@@ -56,8 +56,13 @@ enum Kind {
 
 impl Crowd {
     pub(crate) fn enrolled(app: &TestApp) -> Self {
+        Self::of(app, WORKERS)
+    }
+
+    /// So many clients, with as many accounts each.
+    pub(crate) fn of(app: &TestApp, workers: usize) -> Self {
         Self(thread::scope(|scope| {
-            let workers: Vec<_> = (0..WORKERS)
+            let workers: Vec<_> = (0..workers)
                 .map(|_| scope.spawn(|| Worker::enrolled(app)))
                 .collect();
             workers.into_iter().map(|w| w.join().unwrap()).collect()
@@ -75,6 +80,26 @@ impl Crowd {
     /// The cheapest request over the same connections: TLS, HTTP, a short public answer.
     pub(crate) fn tls(&mut self, server: u32, lasting: Duration) -> Sample {
         self.run(server, lasting, Kind::Tls).sample
+    }
+
+    /// Every account there is, by its identifier.
+    pub(crate) fn accounts(&self) -> Vec<String> {
+        let members = self.0.iter().flat_map(|worker| &worker.members);
+        members
+            .map(|member| member.device.account.clone())
+            .collect()
+    }
+
+    /// Milliseconds of each passkey recovery, nothing else being measured.
+    pub(crate) fn passkey_latencies(&mut self, lasting: Duration) -> Vec<f64> {
+        self.each(Duration::ZERO, Kind::Tls);
+        self.each(lasting, Kind::Passkey)
+    }
+
+    /// PIN sign-ins without a pause; how many there were.
+    pub(crate) fn flood(&mut self, lasting: Duration) -> usize {
+        self.each(Duration::ZERO, Kind::Tls);
+        self.each(lasting, Kind::Pin).len()
     }
 
     fn run(&mut self, server: u32, lasting: Duration, kind: Kind) -> Measured {
@@ -193,6 +218,6 @@ impl Member {
 }
 
 /// A recovery that brought no secret would be fast and worth nothing.
-fn check(answer: &Value) {
+pub(crate) fn check(answer: &Value) {
     assert!(answer["secrets"][SECRET]["server_slot"].is_string());
 }

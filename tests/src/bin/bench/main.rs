@@ -2,9 +2,11 @@
 //!
 //! Run by a person, in a release build, with the daemon's own program beside it. It starts a
 //! real daemon on loopback with a SoftHSM2 token and measures, in rounds that take each part
-//! in turn: recoveries by passkey and by PIN, and the raw parts they are made of. Each figure
-//! is the median of the rounds, so a slow moment of the machine hits all parts alike. It must
-//! never decide whether a test passes: figures differ between machines.
+//! in turn: recoveries by passkey, by PIN and with codes, and the raw parts they are made of.
+//! Each figure is the median of the rounds, so a slow moment of the machine hits all parts
+//! alike. After the rounds: what strangers see by the clock, and what their flood does to
+//! others. docs/BENCH.md explains each figure. It must never decide whether a test passes:
+//! figures differ between machines.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,21 +16,28 @@
     reason = "a bench that cannot go on stops"
 )]
 
+mod codes;
 mod commit;
 mod cpu;
+mod extra;
 mod load;
 mod parts;
 mod report;
+mod statistics;
+mod strangers;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use custodyd_tests::TestApp;
+use custodyd_tests::app::{LIMITS, policy};
 use custodyd_tests::token::SoftToken;
+use custodyd_tests::{Setup, TestApp};
 
+use self::codes::CodeCrowd;
 use self::commit::Shape;
 use self::cpu::Sample;
+use self::extra::Extra;
 use self::load::{Crowd, Measured};
 use self::parts::Parts;
 
@@ -43,6 +52,8 @@ const MEASURE: &str = "measure";
 struct Round {
     passkey: Measured,
     pin: Measured,
+    totp: Measured,
+    code: Measured,
     tls: Sample,
     token: Sample,
     pool: Sample,
@@ -78,20 +89,63 @@ fn main() -> ExitCode {
     }
 }
 
+/// The crowd's app, one whose accounts have codes, and one that lets strangers try a PIN.
+fn setup() -> Setup {
+    let codes = r#"app = "codes"
+origins = ["https://codes.example.com"]
+relying_party = { id = "codes.example.com" }
+[totp]
+period = "15s"
+window = 2
+[delivered_codes]
+interval = "10s"
+per_day = 200
+[release]
+"*" = ["pin", "passkey", "recovery-code", "totp", "delivered-code"]
+"#;
+    let open = policy(
+        strangers::OPEN,
+        "[devices]\nstranger_pin = [{ attempts = 10 }]",
+    );
+    let port = custodyd_tests::app::free_port();
+    Setup {
+        policies: vec![
+            ("notes".into(), policy("notes", "")),
+            (codes::APP.into(), codes.into()),
+            (strangers::OPEN.into(), open),
+        ],
+        // An outbox is accepted beside a development listener only.
+        config: format!(
+            "[delivery]\noutbox = \"{}\"\n[listen.development]\nlisten = \"127.0.0.1:{port}\"\n\
+             url = \"http://localhost:{port}\"\n",
+            codes::OUTBOX
+        ),
+        // Strangers wait as long as they do without a setting.
+        limits: LIMITS.replace("20ms", "100ms"),
+        ..Setup::default()
+    }
+}
+
 fn measure(token: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let app = runtime.block_on(TestApp::start());
+    let app = runtime.block_on(TestApp::with(setup()));
     let server = cpu::child("custodyd");
     println!("making {} accounts ...", load::ACCOUNTS);
     let mut crowd = Crowd::enrolled(&app);
+    let mut codes = CodeCrowd::enrolled(&app);
     let parts = Parts::new(token);
     let mut rounds = Vec::with_capacity(ROUNDS);
     for number in 1..=ROUNDS {
         println!("round {number} of {ROUNDS} ...");
-        rounds.push(round(&runtime, &app, server, &mut crowd, &parts));
+        rounds.push(round(
+            &runtime, &app, server, &mut crowd, &mut codes, &parts,
+        ));
     }
-    let figures = report::figures(&rounds);
+    let extra = Extra::measured(&runtime, &app, &mut crowd);
+    let mut figures = report::figures(&rounds);
+    figures.extend(extra.figures());
     report::table(&rounds, &figures);
+    extra.table();
     let path = report::write(&figures);
     println!("written: {}", path.display());
 }
@@ -101,6 +155,7 @@ fn round(
     app: &TestApp,
     server: u32,
     crowd: &mut Crowd,
+    codes: &mut CodeCrowd,
     parts: &Parts,
 ) -> Round {
     let before = runtime.block_on(commit::Seen::now(app));
@@ -116,6 +171,8 @@ fn round(
         pool: parts.pool(PART),
         pin: crowd.pins(server, RECOVERIES),
         argon2: parts.argon2(PART),
+        totp: codes.totp(server),
+        code: codes.delivered(server),
         batch: shape.changes,
         passkey,
     }

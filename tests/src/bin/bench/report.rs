@@ -18,6 +18,30 @@ pub(crate) struct Figure {
     note: &'static str,
 }
 
+impl Figure {
+    pub(crate) fn new(
+        name: &'static str,
+        value: f64,
+        unit: &'static str,
+        note: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            value,
+            unit,
+            beside: None,
+            note,
+        }
+    }
+
+    pub(crate) fn beside(self, reference: &'static str, ratio: f64) -> Self {
+        Self {
+            beside: Some((reference, ratio)),
+            ..self
+        }
+    }
+}
+
 type Of = fn(&Round) -> f64;
 
 /// The necessary parts of a passkey recovery, in microseconds of CPU, and how often each is
@@ -37,7 +61,7 @@ const RATE: &str = "1/s";
 const CPU_RATE: &str = "1/CPU-s";
 
 /// Name, unit, what it is in one round, and a word on it.
-const FIGURES: [(&str, &str, Of, &str); 16] = [
+const FIGURES: [(&str, &str, Of, &str); 20] = [
     (
         "passkey_over_parts",
         "ratio",
@@ -73,6 +97,30 @@ const FIGURES: [(&str, &str, Of, &str); 16] = [
         CPU_RATE,
         |r| r.pin.sample.per_cpu_second(),
         "of the server",
+    ),
+    (
+        "totp_per_cpu_second",
+        CPU_RATE,
+        |r| r.totp.sample.per_cpu_second(),
+        "of the server",
+    ),
+    (
+        "code_per_cpu_second",
+        CPU_RATE,
+        |r| r.code.sample.per_cpu_second(),
+        "of the server",
+    ),
+    (
+        "totp_cpu",
+        MICROS,
+        |r| r.totp.sample.micros(),
+        "of the server",
+    ),
+    (
+        "code_cpu",
+        MICROS,
+        |r| r.code.sample.micros(),
+        "of the server, asking and sending included",
     ),
     (
         "token_per_second",
@@ -198,6 +246,11 @@ pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
         ("passkey_latency_p99", 0.99, passkeys),
         ("pin_latency_p50", 0.50, pins),
         ("pin_latency_p99", 0.99, pins),
+        ("totp_latency_p50", 0.50, |r: &Round| &r.totp),
+        ("totp_latency_p99", 0.99, |r: &Round| &r.totp),
+        // Asking waits for the strangers' deadline: it is answered alike to everybody.
+        ("code_latency_p50", 0.50, |r: &Round| &r.code),
+        ("code_latency_p99", 0.99, |r: &Round| &r.code),
     ] {
         let mut all: Vec<f64> = rounds
             .iter()
@@ -226,7 +279,7 @@ fn median(rounds: &[Round], of: Of) -> f64 {
 
 pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
     println!(
-        "\n{:<27}{:>10} {:<8} {:<40}",
+        "\n{:<34}{:>10} {:<8} {:<40}",
         "figure", "median", "unit", "note"
     );
     for figure in figures {
@@ -235,7 +288,7 @@ pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
             None => String::new(),
         };
         let (name, value, unit, note) = (figure.name, figure.value, figure.unit, figure.note);
-        println!("{name:<27}{value:>10.2} {unit:<8} {note}{ratio}");
+        println!("{name:<34}{value:>10.2} {unit:<8} {note}{ratio}");
     }
     println!("\nServer CPU of one passkey recovery, in microseconds (medians):");
     for (name, times, of) in &PARTS {
