@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
-use super::anchoring::Anchoring;
+use super::anchoring::{Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::Shown;
 use super::record::{Loaded, Reader};
@@ -52,6 +52,8 @@ pub struct Committer {
     reader: Arc<Reader>,
     clock: Arc<Clock>,
     anchoring: Anchoring,
+    /// Of the batch that is pending.
+    demand: Demand,
     first_wait: Duration,
 }
 
@@ -61,6 +63,7 @@ impl Committer {
             reader,
             clock,
             anchoring,
+            demand: Demand::default(),
             first_wait: FIRST_WAIT,
         }
     }
@@ -78,7 +81,21 @@ impl Committer {
         mut changes: mpsc::Receiver<Change>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
-        while changes.recv_many(&mut waiting, MAX_BATCH).await > 0 {
+        loop {
+            let received = changes.recv_many(&mut waiting, MAX_BATCH);
+            let received = match self.anchoring.due() {
+                None => received.await,
+                Some(due) => match tokio::time::timeout_at(due.into(), received).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.catch_up().await?;
+                        continue;
+                    }
+                },
+            };
+            if received == 0 {
+                break;
+            }
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
             self.batch(std::mem::take(&mut waiting)).await?;
         }
@@ -205,7 +222,10 @@ impl Committer {
             (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
-            (Base::Absent(_, account), None) => (*account, 0),
+            (Base::Absent(_, mut account), None) => {
+                account.boot_epoch = self.reader.memory().boot_epoch();
+                (*account, 0)
+            }
             (Base::Loaded(_), Some(member)) if member.kind == RecordKind::Tombstone => {
                 return Err(LedgerError::Erased);
             }
@@ -262,7 +282,8 @@ impl Committer {
             }
             if unfit.is_empty() {
                 sealing::list_members(working, &members, &mut batch, lists);
-                self.publish(batch, &members, lists, now).await?;
+                let demand = working::demand(working);
+                self.publish(batch, &members, lists, (now, demand)).await?;
                 return Ok(members);
             }
             for (record, error) in unfit {

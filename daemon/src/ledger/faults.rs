@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod bounded;
 mod broken;
 mod erasing;
 mod limits;

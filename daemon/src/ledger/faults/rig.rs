@@ -19,7 +19,8 @@ use crate::account::Account;
 use crate::clock::Clock;
 use crate::ledger::log::LEAF_EVENT;
 use crate::ledger::{
-    Cache, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, Opened, QUEUE, open, realm,
+    Cache, EventKind, Journal, Ledger, LedgerError, Mode, Moment, NewEvent, Opened, QUEUE,
+    Settings, open, realm,
 };
 use crate::store::{Batch, Exclusive, Sqlite, Store};
 
@@ -53,6 +54,8 @@ pub(super) struct Rig {
     pub(super) accounts: [AccountId; 2],
     /// Bytes of the cache in the lives that follow: nothing, unless a test says so.
     pub(super) cache: usize,
+    /// Bounded anchoring in the lives that follow.
+    pub(super) bounded: bool,
 }
 
 pub(super) fn app() -> AppId {
@@ -107,6 +110,7 @@ impl Rig {
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
             cache: 0,
+            bounded: false,
         }
     }
 
@@ -200,8 +204,18 @@ impl Rig {
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
         let clock = Arc::new(Clock::default());
-        let cache = Cache::new(self.cache);
-        let opened = open(&store, &self.pool, &realm_name(), cache, &clock, [7; 32]).await;
+        let settings = Settings {
+            cache: Cache::new(self.cache),
+            mode: match self.bounded {
+                false => Mode::Strict,
+                true => Mode::Bounded {
+                    runtime_directory: self.dir.path(),
+                    interval: Duration::from_secs(3600),
+                },
+            },
+            configuration: [7; 32],
+        };
+        let opened = open(&store, &self.pool, &realm_name(), &clock, settings).await;
         let Opened {
             reader,
             mut committer,
@@ -236,6 +250,35 @@ impl Rig {
             "somebody holds the store"
         );
         script
+    }
+
+    /// The process is killed.
+    pub(super) async fn crash(&mut self) {
+        let serving = self.serving.take().unwrap();
+        drop(serving.ledger);
+        serving.committer.abort();
+        let _ = serving.committer.await;
+        serving.store.close().await;
+    }
+
+    /// What the kernel forgets when the power fails.
+    pub(super) fn lose_power(&self) {
+        let _ = std::fs::remove_file(self.dir.path().join("custodyd.anchor"));
+    }
+
+    /// The database as it is, while nobody serves; and put back.
+    pub(super) fn database(&self) -> Vec<Vec<u8>> {
+        let file = |suffix| std::fs::read(self.dir.path().join(format!("a.sqlite{suffix}")));
+        ["", "-wal"]
+            .map(|suffix| file(suffix).unwrap_or_default())
+            .to_vec()
+    }
+
+    pub(super) fn put_database(&self, files: &[Vec<u8>]) {
+        let _ = std::fs::remove_file(self.dir.path().join("a.sqlite-shm"));
+        for (suffix, bytes) in ["", "-wal"].iter().zip(files) {
+            std::fs::write(self.dir.path().join(format!("a.sqlite{suffix}")), bytes).unwrap();
+        }
     }
 
     /// As `restart`, where this account may be erased and is counted no longer.
