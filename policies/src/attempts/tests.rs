@@ -105,8 +105,8 @@ fn an_outcome_counts_once() {
 fn what_may_be_forgotten_is_spent_and_the_wait_begins_again() {
     let mut budget = Budget::default();
     let id = charge(&mut budget, 100, 200);
-    budget.forgotten(2, Timestamp(150));
-    assert_eq!(total_left(&budget, 150), 2);
+    budget.forgotten(1, Timestamp(150));
+    assert_eq!(total_left(&budget, 150), 3);
     let wait = budget
         .standing(&two_then_three(), Timestamp(150))
         .wait_until;
