@@ -36,6 +36,7 @@ pub struct Config {
     pub operator: Operator,
     pub token: Token,
     pub store: Store,
+    pub ledger: Ledger,
     pub policies: Policies,
     pub pin: PinCapacity,
     pub delivery: Delivery,
@@ -109,6 +110,13 @@ pub struct Store {
     pub sqlite: PathBuf,
     /// MiB of memory for sealed envelopes that were committed last; zero for none.
     pub cache_mib: usize,
+}
+
+/// `[ledger]`: how the database is held against the token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ledger {
+    /// Within this time, the scrub has verified the whole database once.
+    pub scrub_period: Duration,
 }
 
 /// `[policies]`: one `*.toml` file for each app.

@@ -16,8 +16,8 @@ use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::{
-    Config, ConfigError, Development, Listen, Log, LogFormat, Operator, PinCapacity, Policies,
-    Realm, Store, Token,
+    Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator, PinCapacity,
+    Policies, Realm, Store, Token,
 };
 
 /// Debian's SoftHSM2.
@@ -41,6 +41,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let operator = operator(doc, &mut top, listen.as_ref(), base);
     let token = token(doc, &mut top, base);
     let store = store(doc, &mut top, base);
+    let ledger = ledger(doc, &mut top);
     let policies = policies(doc, &mut top, base);
     let pin = pin(doc, &mut top);
     let development = listen
@@ -56,6 +57,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         operator,
         token: token?,
         store,
+        ledger,
         policies,
         pin,
         delivery,
@@ -253,6 +255,19 @@ fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store 
     });
     doc.finish(table);
     Store { sqlite, cache_mib }
+}
+
+fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Ledger {
+    let mut table = doc.table(top, "ledger");
+    let periods = Duration::from_secs(1)..=Duration::from_secs(90 * 86_400);
+    let scrub_period = doc.or(
+        &mut table,
+        "scrub_period",
+        Duration::from_secs(86_400),
+        |value| duration(value, periods),
+    );
+    doc.finish(table);
+    Ledger { scrub_period }
 }
 
 fn policies<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Policies {

@@ -11,7 +11,10 @@ mod chain;
 mod entries;
 pub mod export;
 mod findings;
+mod scrub;
+mod standing;
 mod state;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,20 +24,18 @@ use std::time::Duration;
 use custodyd_hsm::{AppId, Pool, RealmName};
 use custodyd_policies::Timestamp;
 
-use self::bodies::Uncovered;
 use self::entries::Walked;
 pub use self::findings::{Finding, Findings};
+pub use self::scrub::Scrubbed;
+pub use self::standing::{Standing, standing};
 use self::state::Opener;
+pub use self::tail::{Entry, size, tail};
 use super::log::LogEnd;
 use super::memory::{Believed, Memory};
 use super::record::Reader;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
 use super::{Cache, Head, LedgerError, realm, start};
 use crate::store::Store;
-
-/// Reads of something that a batch may have overtaken, and the pause between them.
-const READS: u32 = 5;
-const BETWEEN_READS: Duration = Duration::from_millis(50);
 
 /// How far a verification is, for whoever waits for it.
 #[derive(Debug, Default)]
@@ -134,6 +135,22 @@ pub(super) struct Task {
     pub(super) beside: Option<Arc<Reader>>,
 }
 
+impl Task {
+    /// Where the findings of a pass go. Beside a daemon nobody waits for the end to be told.
+    fn findings(&self) -> Findings {
+        Findings::new(self.beside.is_some())
+    }
+}
+
+/// What a daemon would believe at its start, which is the first thing to be asked.
+async fn believed(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+) -> Result<Believed, LedgerError> {
+    Ok(start::find(store, pool, name).await?.believed)
+}
+
 /// Verifies a database that nobody writes to. With `apps`, each record is opened in the token as
 /// one of theirs as well.
 ///
@@ -152,7 +169,7 @@ pub async fn verify(
         counts: Counts::default(),
         findings: Findings::default(),
     };
-    let found = match start::find(store, pool, name).await {
+    let found = match believed(store, pool, name).await {
         Ok(found) => Some(found),
         Err(error) => {
             report.refused = Some(evidence(error)?);
@@ -160,10 +177,7 @@ pub async fn verify(
         }
     };
     let (head, edge, tree) = match found {
-        Some(found) => {
-            let Believed { head, tree, end } = found.believed;
-            (head, Some(end), Some(tree))
-        }
+        Some(Believed { head, tree, end }) => (head, Some(end), Some(tree)),
         // Maybe only a part of it is wrong: as long as a head is the token's, it says which.
         None => match Head::read(store, pool, name).await {
             Ok(head) => (head, None, None),
@@ -335,59 +349,17 @@ impl Task {
 fn differing(tree: &StateTree, cached: &BTreeMap<u32, Digest>, findings: &mut Findings) {
     for bucket in 0..BUCKETS {
         if cached.get(&bucket).copied().unwrap_or_default() != tree.bucket(bucket) {
-            findings.note(
-                "bucket_digests",
-                format!(
-                    "bucket {bucket}: its cached digest is not that of its member list (a cache: \
-                     nothing is believed of it)"
-                ),
-            );
+            odd_digest(bucket, findings);
         }
     }
 }
 
-/// How a scrub judges entries without a body: leaves that came meanwhile may cover them.
-pub(super) async fn settle_uncovered(
-    task: &Task,
-    reader: &Reader,
-    mut from: u64,
-    mut uncovered: Uncovered,
-    findings: &mut Findings,
-) -> Result<(), LedgerError> {
-    let mut settled = reader.memory().settled();
-    for _ in 0..READS {
-        if uncovered.is_empty() {
-            return Ok(());
-        }
-        settled.mark_unchanged();
-        let end = reader.memory().read().end.clone();
-        let prover = super::log::Prover {
-            store: &task.store,
-            end: &end,
-        };
-        while from < end.size() {
-            let count = Pace::FAST.entries.min(end.size() - from);
-            for (index, leaf) in (from..).zip(start::leaves(&task.store, from, count).await?) {
-                let deletes = leaf.first().is_some_and(|kind| {
-                    [super::log::LEAF_ERASURE, super::log::LEAF_RETENTION].contains(kind)
-                });
-                if !deletes {
-                    continue;
-                }
-                prover.inclusion(index, &leaf).await?;
-                let row = task.store.event(index).await?.examine();
-                if let Some(entries) = row
-                    .filter(|row| row.leaf == leaf)
-                    .and_then(|row| bodies::covered(&row))
-                {
-                    uncovered.cover(&entries);
-                }
-            }
-            from += count;
-        }
-        // The batch that took them may be durable and not anchored yet.
-        let _ = tokio::time::timeout(BETWEEN_READS, settled.changed()).await;
-    }
-    uncovered.tell(findings);
-    Ok(())
+fn odd_digest(bucket: u32, findings: &mut Findings) {
+    findings.note(
+        "bucket_digests",
+        format!(
+            "bucket {bucket}: its cached digest is not that of its member list (a cache: nothing \
+             is believed of it)"
+        ),
+    );
 }

@@ -248,11 +248,6 @@ impl Chain {
         }
         rows
     }
-
-    /// The edge, if the head's root has confirmed it.
-    pub(crate) fn end(&self) -> Option<&LogEnd> {
-        (!self.broken).then_some(&self.end)
-    }
 }
 
 /// Why a state does not follow a head, if it does not.

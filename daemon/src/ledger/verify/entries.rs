@@ -49,7 +49,7 @@ impl Task {
         let mut walked = Walked {
             chain: Chain::new(&self.realm),
             bodies: Bodies::new(head.size),
-            findings: Findings::default(),
+            findings: self.findings(),
         };
         while walked.chain.size() < head.size {
             let from = walked.chain.size();

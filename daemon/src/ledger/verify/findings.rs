@@ -20,11 +20,20 @@ pub struct Finding {
 /// All divergences of a pass, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
+    aloud: bool,
     count: u64,
     listed: Vec<Finding>,
 }
 
 impl Findings {
+    /// Aloud, each is logged and counted at once.
+    pub(super) fn new(aloud: bool) -> Self {
+        Self {
+            aloud,
+            ..Self::default()
+        }
+    }
+
     /// How many there are, those included that are not listed.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -44,6 +53,12 @@ impl Findings {
 
     pub(crate) fn note(&mut self, table: &'static str, evidence: String) {
         self.count += 1;
+        if self.aloud {
+            metrics::counter!("custodyd_tampered_total").increment(1);
+            if self.count <= LISTED as u64 {
+                tracing::error!(table, evidence, "the scrub found what is not right");
+            }
+        }
         if self.listed.len() < LISTED {
             self.listed.push(Finding { table, evidence });
         }

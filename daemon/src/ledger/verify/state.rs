@@ -49,7 +49,7 @@ impl Task {
         mut opener: Option<Opener>,
         pace: Pace,
     ) -> Result<(Counts, Findings), LedgerError> {
-        let (mut counts, mut findings) = (Counts::default(), Findings::default());
+        let (mut counts, mut findings) = (Counts::default(), self.findings());
         let slices = BUCKETS.div_ceil(pace.buckets.max(1));
         for nth in 0..slices {
             let start = (first.wrapping_add(nth) % slices) * pace.buckets;

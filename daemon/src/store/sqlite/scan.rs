@@ -6,9 +6,9 @@
 
 use custodyd_hsm::RecordId;
 use futures_util::StreamExt as _;
+use sqlx::Sqlite as Db;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
-use sqlx::{Row as _, Sqlite as Db};
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredRecord,
