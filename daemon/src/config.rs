@@ -120,6 +120,8 @@ pub struct Ledger {
     pub anchor_interval: Duration,
     /// Where bounded mode keeps what must outlive the process and not the machine: on a tmpfs.
     pub runtime_directory: PathBuf,
+    /// Within this time, the scrub has verified the whole database once.
+    pub scrub_period: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

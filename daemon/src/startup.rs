@@ -30,7 +30,7 @@ use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
-use crate::{retention, telemetry, watch};
+use crate::{retention, scrub, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,14 @@ fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> 
             deadline: config.token.deadline,
         },
     )?)
+}
+
+/// The configured token, for a command that asks it about the ledger.
+///
+/// # Errors
+/// When it can not be reached, or its PIN not be read.
+pub(crate) fn token(config: &Config) -> Result<Pool, StartError> {
+    pool(config, backend::configured(&config.token)?)
 }
 
 /// Makes the missing keys in the token and a new realm in an empty database. Where a realm
@@ -306,6 +314,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     watch::measure_token(&realm.pool);
     let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
     let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
+    let scrubbing = tokio::spawn(scrub::run(
+        Arc::clone(&realm.service),
+        config.ledger.scrub_period,
+    ));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
     let (stop, stopping) = watch_for_stop::channel(false);
@@ -370,7 +382,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     }
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    for task in [watching, retiring] {
+    for task in [watching, retiring, scrubbing] {
         task.abort();
         let _ = task.await;
     }

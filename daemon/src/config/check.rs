@@ -284,11 +284,19 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         PathBuf::from(DEFAULT_RUNTIME),
         |value| path(value, base),
     );
+    let periods = Duration::from_secs(1)..=Duration::from_secs(90 * 86_400);
+    let scrub_period = doc.or(
+        &mut table,
+        "scrub_period",
+        Duration::from_secs(86_400),
+        |value| duration(value, periods),
+    );
     doc.finish(table);
     Ledger {
         anchor,
         anchor_interval,
         runtime_directory,
+        scrub_period,
     }
 }
 

@@ -20,6 +20,7 @@ mod limits;
 mod names;
 mod retiring;
 mod rig;
+mod verifying;
 
 use proptest::prelude::*;
 

@@ -318,6 +318,11 @@ pub(super) fn open(
     }
 }
 
+/// Whether a leaf is an event's, and commits to this body.
+pub(super) fn commits(leaf: &[u8], body: &BodyRow) -> bool {
+    leaf == self::leaf(LEAF_EVENT, COMMITMENT, &body.salt, &body.body)
+}
+
 fn body_key(trail: &Trail) -> Result<LocalKey, LedgerError> {
     let key = Secret::try_init(|out: &mut [u8; 32]| {
         if trail.key.len() == out.len() {

@@ -23,6 +23,7 @@ mod retention;
 mod start;
 mod tree;
 mod unverified;
+pub mod verify;
 
 use std::sync::{Arc, Mutex};
 

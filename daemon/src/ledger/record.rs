@@ -262,7 +262,7 @@ impl Reader {
 
     /// The record's row, of one moment with a member list that is the one in memory. A row that
     /// was read while a batch became durable may be one batch apart: it is read again.
-    async fn newest_row(
+    pub(super) async fn newest_row(
         &self,
         record: &RecordId,
         bucket: u32,

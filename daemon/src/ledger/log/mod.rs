@@ -10,5 +10,7 @@ mod proof;
 
 pub use self::end::TileRow;
 pub(crate) use self::end::{LogEnd, TILE};
-pub(crate) use self::leaf::{BootLeaf, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, StateLeaf};
+pub(crate) use self::leaf::{
+    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, LEAF_STATE, StateLeaf,
+};
 pub(crate) use self::proof::Prover;
