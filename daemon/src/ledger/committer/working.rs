@@ -3,6 +3,7 @@
 //! Called by the committer only. What a decision proposes stands here or is refused here, by
 //! itself: nothing that one account does may fail the batch of all.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use custodyd_hsm::{RecordId, RecordKind, seal};
@@ -15,6 +16,7 @@ use crate::ledger::deletions::Why;
 use crate::ledger::erasure;
 use crate::ledger::journal::{self, NewEvent};
 use crate::ledger::members::Member;
+use crate::ledger::receipts::{self, Noted};
 use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
 use crate::store::Batch;
 
@@ -50,8 +52,10 @@ pub(super) struct Working {
     erased: Option<Vec<u64>>,
     /// The log entries that say so.
     leaves: Vec<u64>,
-    /// The changes of the batch that this account's commit answers.
-    replies: Vec<Reply>,
+    /// Where its events stand, once they are numbered.
+    noted: Vec<Noted>,
+    /// The changes of the batch that this account's commit answers, and the events of each.
+    replies: Vec<(Reply, Range<usize>)>,
 }
 
 /// A decision that the limits allow, before it stands.
@@ -81,6 +85,7 @@ impl Working {
             retired: Vec::new(),
             erased: None,
             leaves: Vec::new(),
+            noted: Vec::new(),
             replies: Vec::new(),
         }
     }
@@ -139,9 +144,10 @@ impl Working {
         self.oldest = self.account.trail.oldest;
         self.retired.append(&mut proposal.retired);
         self.size = proposal.size;
+        let first = self.events.len();
         self.events.append(&mut proposal.events);
         self.erased = proposal.erased;
-        self.replies.push(reply);
+        self.replies.push((reply, first..self.events.len()));
     }
 
     /// The aliases that `account` has and the state that the batch began with has not.
@@ -177,8 +183,14 @@ impl Working {
         self.account.trail.count = count;
         self.account.trail.last_index = last_index;
         self.account.trail.oldest = self.oldest;
+        self.noted.clear();
         for event in &self.events {
             let made = journal::append(&mut self.account, record, *size, now, event.clone())?;
+            self.noted.push(Noted {
+                index: *size,
+                leaf: made.leaf.clone(),
+                kind: event.kind,
+            });
             batch.entries.push((*size, made.leaf));
             batch.bodies.push((*size, made.body));
             *size += 1;
@@ -222,14 +234,17 @@ impl Working {
             record: member.id,
             digest: member.digest,
             size: self.size,
+            noted: None,
         };
-        for reply in self.replies {
-            let _ = reply.send(Ok(Some(loaded.clone())));
+        for (reply, events) in self.replies {
+            let mut loaded = loaded.clone();
+            loaded.noted = self.noted.get(events).and_then(receipts::of_a_change);
+            let _ = reply.send(Ok(Some(loaded)));
         }
     }
 
     pub(super) fn refuse(self, error: &Arc<LedgerError>) {
-        for reply in self.replies {
+        for (reply, _) in self.replies {
             let _ = reply.send(Err(Arc::clone(error)));
         }
     }
