@@ -19,6 +19,7 @@ mod enrolment;
 mod flows;
 mod http;
 mod limits;
+mod log;
 mod openapi;
 mod operator;
 mod operator_socket;

@@ -165,6 +165,24 @@ mod tests {
 
     use super::*;
     use crate::ledger::memory::Believed;
+    use crate::store::Batch;
+
+    #[test]
+    fn a_batch_that_is_not_anchored_is_not_signed() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let memory = Memory::new(Believed::nothing(&realm, Timestamp(1)));
+        let next = {
+            let believed = memory.read();
+            believed.next(believed.head.clone(), &mut Batch::after(0))
+        };
+        let next = next.unwrap();
+        let after = next.head.clone();
+        memory.pend(next);
+        assert_eq!(anchored_head(&memory).0.size, 0);
+        memory.settle();
+        let (head, end) = anchored_head(&memory);
+        assert_eq!((head, end.size()), (after, 1));
+    }
 
     #[test]
     fn the_text_is_origin_size_and_root() {

@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod auditing;
 mod broken;
 mod erasing;
 mod limits;
