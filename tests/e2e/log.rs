@@ -105,7 +105,6 @@ async fn a_repeated_enrolment_gets_the_receipt_of_the_first() {
         let mut call = device.prepare("POST", "/v1/apps/{app}/accounts", Some(body));
         call.headers.push(("Idempotency-Key".into(), "once".into()));
         let answer = device.run(&call).await.expect(201);
-        device.meet().await;
         let proof = answer.body["log"]["proof"].as_str().unwrap().to_owned();
         let verifier = verifier(&mut device).await;
         indexes.push(verifier.tlog_proof(&proof).unwrap().index);
@@ -212,10 +211,6 @@ async fn only_auditors_read_and_only_what_is_there() {
         ("/log/tile/64/000".into(), "400 malformed-request"),
         ("/log/tile/0/x000/000".into(), "400 malformed-request"),
         ("/log/tile/0/%30%30%30".into(), "400 malformed-request"),
-        (
-            "/log/tile/entries/../../checkpoint".into(),
-            "404 no-such-route",
-        ),
         ("/log".into(), "404 no-such-route"),
     ] {
         assert_eq!(auditor.refusal(&path).await, refusal, "{path}");
