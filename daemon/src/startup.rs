@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
+use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, checkpoint, webhook};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +28,9 @@ use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
-use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers};
+use crate::service::{
+    Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
+};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::{retention, scrub, telemetry, watch};
 
@@ -231,9 +233,13 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let (keys, webhook_keys) = pool
+    let (keys, webhook_keys, checkpoint_keys) = pool
         .call("load-public-keys", |custody| {
-            Ok((BindingKeys::load(custody)?, webhook::keys(custody)?))
+            Ok((
+                BindingKeys::load(custody)?,
+                webhook::keys(custody)?,
+                checkpoint::keys(custody)?,
+            ))
         })
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
@@ -255,6 +261,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
+        auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),

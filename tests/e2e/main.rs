@@ -20,6 +20,7 @@ mod flows;
 mod http;
 mod ledger;
 mod limits;
+mod log;
 mod openapi;
 mod operator;
 mod operator_socket;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 use toml::de::DeValue;
 
+use super::auditors::auditors;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
@@ -51,6 +52,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         .is_some_and(|listen| listen.development.is_some());
     let delivery = delivery::delivery(doc, &mut top, base, development);
     let limits = limits(doc, &mut top);
+    let auditors = auditors(doc, &mut top);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -64,6 +66,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         pin,
         delivery,
         limits,
+        auditors,
         log,
     })
 }

@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod auditing;
 mod bounded;
 mod broken;
 mod erasing;

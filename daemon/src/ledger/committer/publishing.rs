@@ -73,8 +73,8 @@ impl Committer {
     pub(super) async fn anchor_pending(&mut self) -> Result<(), LedgerError> {
         let memory = self.reader.memory();
         if let Some(head) = memory.pending() {
-            self.anchoring.cover(&head, &self.demand).await?;
-            memory.settle();
+            let in_token = self.anchoring.cover(&head, &self.demand).await?;
+            memory.settle(in_token);
         }
         Ok(())
     }
@@ -96,6 +96,7 @@ impl Committer {
         batch.tiles = repairs.tiles;
         let written = self.commit(batch, self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
+        self.demand.at_once = true;
         self.anchor_pending().await
     }
 
@@ -109,7 +110,10 @@ impl Committer {
                 tracing::warn!(%error, "the token could not be told of the newest state");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.reader.memory().token_knows_all();
+                Ok(())
+            }
         }
     }
 
