@@ -58,16 +58,16 @@ async fn what_was_altered_is_named() {
     let whole = std::fs::read(&file).unwrap();
     for (sql, what) in [
         (
-            "UPDATE log_bodies SET body = zeroblob(length(body)) WHERE idx = 2",
-            "log entry 2: its body",
+            "UPDATE log_bodies SET body = zeroblob(length(body)) WHERE idx = 3",
+            "log entry 3: its body",
         ),
         (
-            "DELETE FROM log_bodies WHERE idx = 2",
-            "log entry 2: has no body, and no leaf",
+            "DELETE FROM log_bodies WHERE idx = 3",
+            "log entry 3: has no body, and no leaf",
         ),
         (
-            "UPDATE log_entries SET leaf = CAST(x'01' || zeroblob(32) AS BLOB) WHERE idx = 2",
-            "log entry 2: its body",
+            "UPDATE log_entries SET leaf = CAST(x'01' || zeroblob(32) AS BLOB) WHERE idx = 3",
+            "log entry 3: its body",
         ),
         (
             "UPDATE records SET sealed = zeroblob(length(sealed)) WHERE rowid = 2",
@@ -168,10 +168,10 @@ async fn the_scrub_finds_what_nobody_reads() {
     };
     metric("custodyd_scrub_clean_time_seconds").await;
     metric("custodyd_scrub_findings 0").await;
-    attack(&app, "DELETE FROM log_bodies WHERE idx = 2").await;
+    attack(&app, "DELETE FROM log_bodies WHERE idx = 3").await;
     metric("custodyd_scrub_findings 1").await;
     assert!(
-        app.log().contains("log entry 2: has no body"),
+        app.log().contains("log entry 3: has no body"),
         "{}",
         app.log()
     );

@@ -103,21 +103,22 @@ fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
             return output.failure(COMMAND, &format!("{}\n{hint}", chain(&error)));
         }
     };
-    let begun = std::time::Instant::now();
     let verified = block_on(async {
         let apps = if open { Some(apps(config)?) } else { None };
         let store = look(config, Some(lock)).await?;
         let pool = startup::token(config)?;
         let progress = Arc::new(Progress::default());
         let bar = Bar::show(output, &progress);
+        let begun = std::time::Instant::now();
         let report = verify::verify(&store, &pool, &config.realm.name, apps, &progress).await;
+        let lasted = begun.elapsed();
         bar.done();
         store.close().await;
         pool.shutdown();
-        Ok(report?)
+        Ok((report?, lasted))
     });
     match verified {
-        Ok(report) => output.checks(COMMAND, &lines(&report, begun.elapsed())),
+        Ok((report, lasted)) => output.checks(COMMAND, &lines(&report, lasted)),
         Err(error) => output.failure(COMMAND, &chain(&error)),
     }
 }

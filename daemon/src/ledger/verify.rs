@@ -77,6 +77,15 @@ impl Pace {
         buckets: 256,
         rest: Duration::ZERO,
     };
+
+    /// Lets others at the database, and at this thread.
+    async fn pause(&self) {
+        if self.rest.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(self.rest).await;
+        }
+    }
 }
 
 /// What was gone over.

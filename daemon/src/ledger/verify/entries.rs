@@ -59,7 +59,7 @@ impl Task {
             let full = walked.chain.full_tiles();
             self.compare(&full, &mut walked.findings).await?;
             self.progress.advance(to - from);
-            tokio::time::sleep(pace.rest).await;
+            pace.pause().await;
         }
         let rest = walked.chain.finish(head, &mut walked.findings);
         self.compare(&rest, &mut walked.findings).await?;

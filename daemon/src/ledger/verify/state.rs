@@ -73,7 +73,7 @@ impl Task {
             }
             counts.buckets += u64::from(end - start);
             self.progress.advance(u64::from(end - start));
-            tokio::time::sleep(pace.rest).await;
+            pace.pause().await;
         }
         Ok((counts, findings))
     }
