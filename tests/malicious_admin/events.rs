@@ -47,7 +47,10 @@ async fn an_event_can_not_be_hidden_edited_or_cut() {
     let mend_bodies = "INSERT OR REPLACE INTO log_bodies SELECT * FROM b";
     let mend_entries = "INSERT OR REPLACE INTO log_entries SELECT * FROM e";
     for (sql, mend) in [
-        ("DELETE FROM log_bodies WHERE idx = (SELECT idx FROM n WHERE event = 1)", mend_bodies),
+        (
+            "DELETE FROM log_bodies WHERE idx = (SELECT idx FROM n WHERE event = 1)",
+            mend_bodies,
+        ),
         (
             "UPDATE log_bodies SET body = zeroblob(length(body)) WHERE idx = (SELECT idx FROM n WHERE event = 2)",
             mend_bodies,

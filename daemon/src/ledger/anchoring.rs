@@ -39,6 +39,10 @@ impl Anchored {
         store: &Arc<dyn Store>,
         found: &Believed,
     ) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        if store.weakness().any_anchor {
+            return Ok(());
+        }
         let (anchor, state) = (&self.0, &found.head.state);
         let refused = |what: &str| {
             LedgerError::Tampered(format!(

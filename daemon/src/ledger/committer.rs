@@ -151,6 +151,11 @@ impl Committer {
     /// altered; and what was altered is never written upon.
     fn newest_list(&self, bucket: u32, shown: Option<&[u8]>) -> Result<MemberList, LedgerError> {
         let memory = self.reader.memory();
+        #[cfg(test)]
+        if self.reader.store().weakness().any_list {
+            return MemberList::parse(shown.unwrap_or(MemberList::EMPTY))
+                .map_err(|what| LedgerError::Tampered(what.into()));
+        }
         match memory.judge(self.reader.realm(), bucket, shown)? {
             Shown::Newest(list) => Ok(list),
             Shown::Pending | Shown::Odd => Err(LedgerError::Tampered(format!(
@@ -261,6 +266,8 @@ impl Committer {
                 (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
             }
             if unfit.is_empty() {
+                #[cfg(test)]
+                super::weakness::reread(self.reader.store(), lists).await;
                 sealing::list_members(working, &members, &mut batch, lists);
                 self.publish(batch, &members, lists, now).await?;
                 return Ok(members);

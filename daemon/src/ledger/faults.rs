@@ -13,12 +13,14 @@
 )]
 
 mod admin;
+mod attacks;
 mod broken;
 mod erasing;
 mod limits;
 mod names;
 mod retiring;
 mod rig;
+mod tables;
 
 use proptest::prelude::*;
 

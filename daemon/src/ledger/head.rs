@@ -131,6 +131,8 @@ impl Head {
             .await;
         match checked {
             Ok(()) => Ok(head),
+            #[cfg(test)]
+            Err(custodyd_hsm::Error::Tampered { .. }) if store.weakness().any_head => Ok(head),
             Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
                 "the head was not made by this token; is the database another realm's, or the \
                  token another one?"

@@ -23,6 +23,8 @@ mod retention;
 mod start;
 mod tree;
 mod unverified;
+#[cfg(test)]
+pub mod weakness;
 
 use std::sync::{Arc, Mutex};
 

@@ -114,6 +114,8 @@ pub(crate) async fn find(
     let anchor = pool
         .call("read-anchor", move |custody| anchor::newest(custody, &of))
         .await?;
+    #[cfg(test)]
+    let anchor = store.weakness().anchor(anchor, &head);
     let Some(anchor) = anchor else {
         return Err(LedgerError::Refused(
             "the token holds no anchor of this realm, so nobody can say whether the database is the \
@@ -149,6 +151,8 @@ async fn log(
 ) -> Result<LogEnd, LedgerError> {
     let end = match edge(store, head.size).await? {
         Some(end) if end.root() == head.log_root => end,
+        #[cfg(test)]
+        Some(end) if store.weakness().any_log => end,
         _ => {
             let mut end = LogEnd::default();
             while end.size() < head.size {
@@ -265,6 +269,10 @@ async fn state(
         .collect();
     let tree = StateTree::fold(&cached);
     if tree.root() == head.state.state_root {
+        return Ok(tree);
+    }
+    #[cfg(test)]
+    if store.weakness().any_state {
         return Ok(tree);
     }
     let mut digests = BTreeMap::new();

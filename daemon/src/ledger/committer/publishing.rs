@@ -69,6 +69,10 @@ impl Committer {
     /// Anchors the batch that is durable, if there is one that is not anchored yet.
     pub(super) async fn anchor_pending(&mut self) -> Result<(), LedgerError> {
         let memory = self.reader.memory();
+        #[cfg(test)]
+        if self.reader.store().weakness().lazy {
+            memory.settle();
+        }
         if let Some(head) = memory.pending() {
             self.anchoring.advance(&head).await?;
             memory.settle();

@@ -13,11 +13,11 @@ use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
 use custodyd_policies::Budget;
 
 use super::*;
-use crate::service::rates::Quota;
 use crate::account::Usage;
 use crate::factors::delivered_code::{OtpSecret, PendingCodes};
 use crate::factors::dpop::DeviceKey;
 use crate::service::Apps;
+use crate::service::rates::Quota;
 
 /// The public key of RFC 7515, appendix A.3.
 const JWK: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;

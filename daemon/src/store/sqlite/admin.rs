@@ -1,6 +1,7 @@
 //! For tests: whoever administers the file, beside the store that believes none of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
@@ -11,6 +12,13 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite as Db};
 pub(crate) enum Value<'a> {
     Number(i64),
     Bytes(&'a [u8]),
+}
+
+/// A value that stands in a row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cell {
+    Number(i64),
+    Bytes(Arc<[u8]>),
 }
 
 #[derive(Debug)]
@@ -36,6 +44,29 @@ impl Admin {
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
         self.fetch(sql, &[]).await.get(0)
+    }
+
+    /// Runs statements as they are.
+    pub(crate) async fn script(&mut self, sql: &str) {
+        let script = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        script.execute(&mut self.0).await.unwrap();
+    }
+
+    /// Runs statements with their values.
+    pub(crate) async fn execute(&mut self, mut query: sqlx::QueryBuilder<Db>) {
+        query.build().execute(&mut self.0).await.unwrap();
+    }
+
+    /// All rows; of each column is said whether it holds numbers (`n`) or bytes.
+    pub(crate) async fn all(&mut self, sql: &str, kinds: &[u8]) -> Vec<Vec<Cell>> {
+        let rows = query(sql, &[]).fetch_all(&mut self.0).await.unwrap();
+        let cell = |row: &SqliteRow, at: usize| match kinds[at] {
+            b'n' => Cell::Number(row.get(at)),
+            _ => Cell::Bytes(row.get::<Vec<u8>, _>(at).into()),
+        };
+        rows.iter()
+            .map(|row| (0..kinds.len()).map(|at| cell(row, at)).collect())
+            .collect()
     }
 
     async fn fetch(&mut self, sql: &str, values: &[Value<'_>]) -> SqliteRow {
