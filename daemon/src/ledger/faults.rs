@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod adversary;
 mod attacks;
 mod broken;
 mod erasing;

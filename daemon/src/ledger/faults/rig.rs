@@ -287,6 +287,13 @@ impl Rig {
         *store.strike.lock().unwrap() = Some(strike);
     }
 
+    /// The administrator thinks better of it.
+    pub(super) fn no_strike(&self) {
+        let store = &self.serving.as_ref().unwrap().store;
+        *store.strike.lock().unwrap() = None;
+        *store.script.lock().unwrap() = Script::default();
+    }
+
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }

@@ -94,6 +94,15 @@ impl Tables {
         tables
     }
 
+    /// The number and text of the head that the database shows.
+    pub(super) async fn read_head(admin: &mut Admin) -> Option<(i64, Vec<u8>)> {
+        let mut tables = Self::default();
+        for row in admin.all("SELECT * FROM head", b"nnbb").await {
+            tables.put(HEAD, row);
+        }
+        tables.head()
+    }
+
     /// Makes these tables of the database what they are here, in one transaction.
     pub(super) async fn write(&self, admin: &mut Admin, which: &[usize]) {
         let mut query = QueryBuilder::<Db>::new("BEGIN IMMEDIATE;");

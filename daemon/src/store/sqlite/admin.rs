@@ -57,6 +57,33 @@ impl Admin {
         query.build().execute(&mut self.0).await.unwrap();
     }
 
+    /// Puts a row, in place of one of the same key.
+    pub(crate) async fn put(&mut self, table: &str, row: &[Cell]) {
+        let mut query = sqlx::QueryBuilder::<Db>::new("INSERT OR REPLACE INTO ");
+        query.push(table).push(" VALUES (");
+        let mut values = query.separated(", ");
+        for cell in row {
+            match cell {
+                Cell::Number(number) => values.push_bind(*number),
+                Cell::Bytes(bytes) => values.push_bind(bytes.to_vec()),
+            };
+        }
+        query.push(")");
+        // A trigger of his own may refuse it.
+        let _ = query.build().execute(&mut self.0).await;
+    }
+
+    /// Deletes the rows in which a column has this value.
+    pub(crate) async fn delete(&mut self, table: &str, (column, is): (&str, &Cell)) {
+        let mut query = sqlx::QueryBuilder::<Db>::new("DELETE FROM ");
+        query.push(table).push(" WHERE ").push(column).push(" = ");
+        match is {
+            Cell::Number(number) => query.push_bind(*number),
+            Cell::Bytes(bytes) => query.push_bind(bytes.to_vec()),
+        };
+        query.build().execute(&mut self.0).await.unwrap();
+    }
+
     /// All rows; of each column is said whether it holds numbers (`n`) or bytes.
     pub(crate) async fn all(&mut self, sql: &str, kinds: &[u8]) -> Vec<Vec<Cell>> {
         let rows = query(sql, &[]).fetch_all(&mut self.0).await.unwrap();
