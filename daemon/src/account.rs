@@ -9,6 +9,7 @@
 
 mod alias;
 mod contacts;
+mod forgotten;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Account {
     /// Raised by one by every batch that touches the account; also bound by the sealing.
     pub generation: u64,
     pub created: Timestamp,
+    /// The boot epoch up to which forgotten guesses are charged.
+    pub boot_epoch: u64,
     pub trail: Trail,
     /// Raised by "sign out everywhere": every session carries the epoch it was made in.
     pub session_epoch: u64,
@@ -202,6 +205,7 @@ impl Account {
             id,
             generation: 0,
             created: now,
+            boot_epoch: 0,
             trail: Trail::new(SharedSecret::new(key)),
             session_epoch: 0,
             ended_sessions: Vec::new(),

@@ -36,6 +36,7 @@ pub struct Config {
     pub operator: Operator,
     pub token: Token,
     pub store: Store,
+    pub ledger: Ledger,
     pub policies: Policies,
     pub pin: PinCapacity,
     pub delivery: Delivery,
@@ -109,6 +110,24 @@ pub struct Store {
     pub sqlite: PathBuf,
     /// MiB of memory for sealed envelopes that were committed last; zero for none.
     pub cache_mib: usize,
+}
+
+/// `[ledger]`: when the token is told what the newest state is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ledger {
+    pub anchor: Anchor,
+    /// How old the token's anchor may be in bounded mode.
+    pub anchor_interval: Duration,
+    /// Where bounded mode keeps what must outlive the process and not the machine: on a tmpfs.
+    pub runtime_directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Anchor {
+    /// Every batch, before anything of it is told.
+    Strict,
+    /// At an interval, and at once where it matters.
+    Bounded,
 }
 
 /// `[policies]`: one `*.toml` file for each app.

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+mod era;
 pub mod factors;
 mod generations;
 pub mod hardening;

@@ -1,4 +1,5 @@
-//! The background task that deletes event bodies which have been kept for long enough.
+//! The background task that deletes event bodies which have been kept for long enough, and
+//! accounts that nobody has used for long enough.
 //!
 //! Started by `startup` and dropped with the service's other tasks: a commit that is under way
 //! then is the committer's, whole or not at all. What has ended goes within one pass: after an
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::factors::random;
+use crate::ledger::Loaded;
 use crate::service::Service;
 
 /// Between two accounts.
@@ -26,7 +28,8 @@ pub(crate) async fn run(service: Arc<Service>) {
         // each time.
         let first = u32::from_be_bytes(random().unwrap_or_default());
         let apps = || service.apps().retention();
-        match service.ledger.retire_all(first, PACE, apps).await {
+        let erased = |last: &Loaded| service.after_erasure(last);
+        match service.ledger.retire_all(first, PACE, apps, erased).await {
             Ok(pass) => {
                 // Quiet where there was nothing to do.
                 if pass.bodies > 0 {
@@ -34,6 +37,12 @@ pub(crate) async fn run(service: Arc<Service>) {
                         bodies = pass.bodies,
                         accounts = pass.accounts,
                         "event bodies were deleted at the end of their retention"
+                    );
+                }
+                if pass.erased > 0 {
+                    tracing::info!(
+                        accounts = pass.erased,
+                        "accounts were erased that nobody had used for as long as their policy says"
                     );
                 }
                 if pass.unopened > 0 {

@@ -26,7 +26,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
-use crate::ledger::{self, Cache, Ledger, LedgerError, Opened};
+use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
 use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
@@ -230,16 +230,20 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let clock = Arc::new(Clock::default());
-    let cache = Cache::new(config.store.cache_mib << 20);
-    let Opened { reader, committer } =
-        ledger::open(&store, &pool, name, cache, &clock, policies.digest).await?;
+    let settings = Settings {
+        cache: Cache::new(config.store.cache_mib << 20),
+        mode: mode(&config.ledger),
+        configuration: policies.digest,
+    };
+    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
+    let ledger = Ledger::new(reader, changes, clock);
     let service = Service {
         apps,
-        ledger: Ledger::new(reader, changes, clock),
+        keys: EpochKeys::new(pool.clone(), name.clone(), ledger.era()),
+        ledger,
         proofs: Proofs::new()?,
-        keys: EpochKeys::new(pool.clone(), name.clone()),
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
@@ -257,6 +261,16 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         drain: config.listen.drain,
         committer: tokio::spawn(committer.run(queue)),
     })
+}
+
+fn mode(config: &config::Ledger) -> Mode<'_> {
+    match config.anchor {
+        config::Anchor::Strict => Mode::Strict,
+        config::Anchor::Bounded => Mode::Bounded {
+            runtime_directory: &config.runtime_directory,
+            interval: config.anchor_interval,
+        },
+    }
 }
 
 impl Realm {

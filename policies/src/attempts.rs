@@ -146,6 +146,12 @@ impl Budget {
         }
     }
 
+    /// Attempts that may have been made and forgotten, by a machine that lost its power: they stay spent.
+    pub fn forgotten(&mut self, attempts: u32, now: Timestamp) {
+        self.failures = self.failures.saturating_add(attempts);
+        self.last_charge = self.last_charge.max(now);
+    }
+
     /// Where the budget stands at `now`.
     #[must_use]
     pub fn standing(&self, rounds: &Rounds, now: Timestamp) -> Standing {

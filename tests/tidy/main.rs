@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod dependencies;
 mod metrics;
 
 use std::path::{Path, PathBuf};

@@ -17,6 +17,8 @@ use crate::bytes::SharedSecret;
 pub struct Trail {
     pub count: u64,
     pub last_index: Option<u64>,
+    /// When the newest happened: the account was last used then, or not long after.
+    pub last_at: Option<Timestamp>,
     /// The oldest event whose body is kept; none where no body is.
     pub oldest: Option<Mark>,
     /// A somewhat newer one, from which retention walks down as long as its own time has not
@@ -40,6 +42,7 @@ impl Trail {
         Self {
             count: 0,
             last_index: None,
+            last_at: None,
             oldest: None,
             halfway: None,
             key,
@@ -72,6 +75,7 @@ impl Trail {
     pub fn moved_on(&mut self, newest: Mark) {
         self.count = newest.number;
         self.last_index = Some(newest.index);
+        self.last_at = Some(newest.at);
         if self.oldest.is_none() {
             self.oldest = Some(newest);
         }

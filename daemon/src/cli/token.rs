@@ -73,7 +73,8 @@ fn software_warning(token: &TokenDescription) -> Option<Line> {
     token.software_token.then(|| {
         Line::warn(
             "token kind",
-            "SoftHSM2 gives no protection against someone who copies its files; fine for development",
+            "SoftHSM2 gives no protection against whoever copies its files, or puts them back to an older \
+             state together with the database; fine for development",
             "use a hardware token in production",
         )
     })

@@ -16,13 +16,15 @@ use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::{
-    Config, ConfigError, Development, Listen, Log, LogFormat, Operator, PinCapacity, Policies,
-    Realm, Store, Token,
+    Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
+    PinCapacity, Policies, Realm, Store, Token,
 };
 
 /// Debian's SoftHSM2.
 const DEFAULT_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const DEFAULT_DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
+/// Made by systemd, on a tmpfs.
+const DEFAULT_RUNTIME: &str = "/run/custodyd";
 const DEFAULT_POLICIES: &str = "policies";
 const DEFAULT_OPERATOR: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
@@ -41,6 +43,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let operator = operator(doc, &mut top, listen.as_ref(), base);
     let token = token(doc, &mut top, base);
     let store = store(doc, &mut top, base);
+    let ledger = ledger(doc, &mut top, base);
     let policies = policies(doc, &mut top, base);
     let pin = pin(doc, &mut top);
     let development = listen
@@ -56,6 +59,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         operator,
         token: token?,
         store,
+        ledger,
         policies,
         pin,
         delivery,
@@ -253,6 +257,39 @@ fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store 
     });
     doc.finish(table);
     Store { sqlite, cache_mib }
+}
+
+fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledger {
+    let mut table = doc.table(top, "ledger");
+    let anchor = doc.or(
+        &mut table,
+        "anchor",
+        Anchor::Strict,
+        |value| match string(value)? {
+            "strict" => Ok(Anchor::Strict),
+            "bounded" => Ok(Anchor::Bounded),
+            _ => Err("expected \"strict\" or \"bounded\"".to_owned()),
+        },
+    );
+    let interval = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let anchor_interval = doc.or(
+        &mut table,
+        "anchor_interval",
+        Duration::from_secs(10),
+        |value| duration(value, interval),
+    );
+    let runtime_directory = doc.or(
+        &mut table,
+        "runtime_directory",
+        PathBuf::from(DEFAULT_RUNTIME),
+        |value| path(value, base),
+    );
+    doc.finish(table);
+    Ledger {
+        anchor,
+        anchor_interval,
+        runtime_directory,
+    }
 }
 
 fn policies<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Policies {

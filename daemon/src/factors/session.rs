@@ -38,8 +38,6 @@ pub struct Session {
     pub id: [u8; 16],
     /// The realm it was made in.
     pub realm: RealmName,
-    /// The log epoch it was made in: a restore raises it and so ends every session.
-    pub log_epoch: u64,
     /// The app it is good for.
     pub app: AppId,
     /// The account.
@@ -173,7 +171,6 @@ pub(crate) mod tests {
         Session {
             id: [7; 16],
             realm: RealmName::parse("realm.example").unwrap(),
-            log_epoch: 1,
             app: AppId::parse("demo").unwrap(),
             account: AccountId([1; 16]),
             device_thumbprint: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),

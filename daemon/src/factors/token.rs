@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{b64, unb64};
+use crate::era::Era;
 
 /// Days for which a session token opens, the day of its sealing included. A
 /// session is sealed anew at each renewal, so this bounds idle time, not age.
@@ -75,6 +76,7 @@ impl TokenError {
 pub struct EpochKeys {
     pool: Pool,
     realm: RealmName,
+    era: Era,
     sessions: Cache,
     ceremonies: Cache,
 }
@@ -92,10 +94,11 @@ impl std::fmt::Debug for EpochKeys {
 
 impl EpochKeys {
     /// No key is fetched before it is needed.
-    pub fn new(pool: Pool, realm: RealmName) -> Self {
+    pub fn new(pool: Pool, realm: RealmName, era: Era) -> Self {
         EpochKeys {
             pool,
             realm,
+            era,
             sessions: Cache::default(),
             ceremonies: Cache::default(),
         }
@@ -150,7 +153,7 @@ impl EpochKeys {
         let header = format!("{}{number}", prefix(use_));
         let sealed = seal_local(
             &key,
-            &[self.realm.as_str().as_bytes()],
+            &[self.realm.as_str().as_bytes(), &self.era_of(use_)],
             header.as_bytes(),
             Pad::Multiple(PADDING),
             &plaintext,
@@ -170,7 +173,7 @@ impl EpochKeys {
         let key = self.by_number(use_, now, parts.number).await?;
         let opened = open_local(
             &key,
-            &[self.realm.as_str().as_bytes()],
+            &[self.realm.as_str().as_bytes(), &self.era_of(use_)],
             parts.header.as_bytes(),
             &parts.sealed,
         )
@@ -178,6 +181,18 @@ impl EpochKeys {
         // Authentic, so only another version of this program can have made it
         // in a shape that does not parse.
         serde_json::from_slice(opened.expose()).map_err(|_| TokenError::Malformed)
+    }
+
+    fn era_of(&self, use_: EpochUse) -> [u8; 16] {
+        let boot_epoch = match use_ {
+            EpochUse::Session => 0,
+            EpochUse::Ceremony => self.era.boot_epoch,
+        };
+        let mut era = [0; 16];
+        let (log, boot) = era.split_at_mut(8);
+        log.copy_from_slice(&self.era.log_epoch.to_be_bytes());
+        boot.copy_from_slice(&boot_epoch.to_be_bytes());
+        era
     }
 
     async fn fetch(&self, use_: EpochUse, number: u64) -> Result<LocalKey, TokenError> {

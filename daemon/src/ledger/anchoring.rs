@@ -1,109 +1,52 @@
-//! Anchoring: what is released was first made the newest in the token.
+//! Anchoring: what is told to anybody was first made the newest.
 //!
-//! Called by the committer after each durable batch, before it answers. Once a head is anchored,
-//! no older database is ever served again: `Anchored::precedes` refuses it at the next start.
+//! Called by the committer after each durable batch, before it answers. *Strict*: in the token,
+//! every time. *Bounded*, for tokens that wear out or are slow: in the runtime directory every
+//! time, and in the token at an interval, at once where something is taken away or used up for
+//! good, and before any account has two charges that the token does not know of. Once a head is
+//! anchored, no older database is served again: `descent` refuses it at the next start.
 //!
-//! After a crash here: the batch is durable and nobody was answered. The next start finds a head
-//! that descends from the anchor, believes it, and anchors it.
+//! After a crash here: the batch is durable and nobody was told. The next start finds a head that
+//! descends from the anchor, believes it, and anchors it. After a loss of power in bounded mode
+//! the token may remember an older head than was told; then its dirty flag says that guesses may
+//! be forgotten, the boot epoch rises, and every account pays for it (`account::forgotten`).
 
+mod descent;
+mod warm;
+
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
-use custodyd_hsm::{Pool, RealmName};
+use custodyd_hsm::{Pool, RealmName, RecordId};
 
+use self::warm::Warm;
 use super::LedgerError;
 use super::head::Head;
-use super::log::{Prover, StateLeaf};
 use super::memory::Believed;
-use super::start;
 use crate::store::Store;
 
-/// Entries that are read at a time on the way back to the anchor.
-const CHUNK: u64 = 256;
-
-/// What the token holds as the newest.
-#[derive(Clone, Debug)]
-pub(crate) struct Anchored(Anchor);
-
-impl Anchored {
-    pub(crate) fn new(anchor: Anchor) -> Self {
-        Self(anchor)
-    }
-
-    /// Whether the head that was found is the anchored one or descends from it.
-    ///
-    /// # Errors
-    /// `Tampered` names both: an older head, another history, another log epoch.
-    pub(super) async fn precedes(
-        &self,
-        store: &Arc<dyn Store>,
-        found: &Believed,
-    ) -> Result<(), LedgerError> {
-        #[cfg(test)]
-        if store.weakness().any_anchor {
-            return Ok(());
-        }
-        let (anchor, state) = (&self.0, &found.head.state);
-        let refused = |what: &str| {
-            LedgerError::Tampered(format!(
-                "the token has anchored batch {} of log epoch {}, the database shows batch {} of \
-                 log epoch {}: {what}",
-                anchor.seq, anchor.log_epoch, state.seq, state.log_epoch
-            ))
-        };
-        if state.log_epoch != anchor.log_epoch {
-            return Err(refused("it is from before, or after, a restore"));
-        }
-        if state.seq < anchor.seq {
-            return Err(refused(
-                "it was rolled back; put the newest database in place, or run `custodyd ledger accept-restore`",
-            ));
-        }
-        let expected = if state.seq == anchor.seq {
-            hash(&found.head)?
-        } else if anchor.clean {
-            return Err(refused(
-                "nothing was written after the clean stop that the token remembers",
-            ));
-        } else {
-            successor(store, found, anchor.seq).await?
-        };
-        if expected == anchor.head {
-            Ok(())
-        } else {
-            Err(refused("they are of two histories"))
-        }
-    }
+/// When the token is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode<'a> {
+    Strict,
+    Bounded {
+        runtime_directory: &'a Path,
+        interval: Duration,
+    },
 }
 
-/// What the batch after `seq` names as the head before it.
-async fn successor(
-    store: &Arc<dyn Store>,
-    found: &Believed,
-    seq: u64,
-) -> Result<[u8; 32], LedgerError> {
-    let prover = Prover {
-        store,
-        end: &found.end,
-    };
-    let mut upper = found.head.size;
-    while upper > 0 {
-        let lower = upper.saturating_sub(CHUNK);
-        let leaves = start::leaves(store, lower, upper - lower).await?;
-        for (index, leaf) in (lower..upper).rev().zip(leaves.into_iter().rev()) {
-            if let Some(parsed) = StateLeaf::parse(&leaf)
-                && parsed.state.seq == seq + 1
-            {
-                prover.inclusion(index, &leaf).await?;
-                return Ok(parsed.state.previous);
-            }
-        }
-        upper = lower;
-    }
-    Err(LedgerError::Tampered(format!(
-        "the log names no batch {}",
-        seq + 1
-    )))
+/// What a batch demands of its anchor.
+#[derive(Debug, Default)]
+pub(crate) struct Demand {
+    /// Something is taken away, or used up for good: the token must know at once.
+    pub(crate) at_once: bool,
+    /// Something is used up that a raised boot epoch makes worthless.
+    pub(crate) uses_up: bool,
+    /// Accounts that were charged for a guess.
+    pub(crate) charged: Vec<RecordId>,
 }
 
 /// Keeps the token's anchor up with the database.
@@ -111,19 +54,108 @@ async fn successor(
 pub(crate) struct Anchoring {
     pool: Pool,
     realm: RealmName,
+    /// The newest in the token.
     last: Anchor,
     /// What was tried last, if nobody knows how it ended.
     unsure: Option<Anchor>,
+    bounded: Option<Bounded>,
+}
+
+#[derive(Debug)]
+struct Bounded {
+    warm: Warm,
+    interval: Duration,
+    anchored: Instant,
+    /// Batches were told of that the token does not know.
+    ahead: bool,
+    /// Accounts with a charge that the token does not know.
+    charged: HashSet<RecordId>,
 }
 
 impl Anchoring {
-    pub(crate) fn new(pool: Pool, realm: RealmName, anchored: Anchored) -> Self {
-        Self {
-            pool,
-            realm,
-            last: anchored.0,
+    /// Reads what is anchored, and refuses a database that does not descend from it.
+    ///
+    /// # Errors
+    /// `Refused` where the token holds no anchor; `Tampered` as `descent::check`.
+    pub(super) async fn begin(
+        pool: &Pool,
+        realm: &RealmName,
+        mode: Mode<'_>,
+        store: &Arc<dyn Store>,
+        found: &Believed,
+    ) -> Result<Self, LedgerError> {
+        let of = realm.clone();
+        let anchor = pool
+            .call("read-anchor", move |custody| anchor::newest(custody, &of))
+            .await?;
+        #[cfg(test)]
+        let anchor = store.weakness().anchor(anchor, &found.head);
+        let Some(last) = anchor else {
+            return Err(LedgerError::Refused(
+                "the token holds no anchor of this realm, so nobody can say whether the database is \
+                 the newest; is it the right token?"
+                    .into(),
+            ));
+        };
+        descent::check(&last, store, found).await?;
+        let bounded = match mode {
+            Mode::Strict => None,
+            Mode::Bounded {
+                runtime_directory,
+                interval,
+            } => Some(Bounded {
+                warm: Warm::in_directory(runtime_directory)?,
+                interval,
+                anchored: Instant::now(),
+                ahead: false,
+                charged: HashSet::new(),
+            }),
+        };
+        Ok(Self {
+            pool: pool.clone(),
+            realm: realm.clone(),
+            last,
             unsure: None,
+            bounded,
+        })
+    }
+
+    /// The boot epoch that this start serves in: the anchored one, or the next where guesses may
+    /// be forgotten. Takes the clean flag back, so that a crash of this start does not leave it.
+    ///
+    /// # Errors
+    /// `Tampered` where the database is older than the warm anchor; `Token` as `advance`.
+    pub(super) async fn boot_epoch(
+        &mut self,
+        store: &Arc<dyn Store>,
+        found: &Believed,
+    ) -> Result<u64, LedgerError> {
+        let warm = match &self.bounded {
+            Some(bounded) => bounded.warm.read(&self.pool, &self.realm).await?,
+            None => None,
+        };
+        let newer = |warm: &Anchor| {
+            (warm.log_epoch, warm.seq) >= (self.last.log_epoch, self.last.seq)
+                && warm.boot_epoch == self.last.boot_epoch
+        };
+        let warm = warm.filter(newer);
+        if let Some(warm) = &warm {
+            descent::check(warm, store, found).await?;
         }
+        let forgotten = self.last.dirty && warm.is_none();
+        if self.last.clean {
+            let mut open = self.next(&found.head, self.last.boot_epoch)?;
+            open.dirty = false;
+            self.advance(open).await?;
+        }
+        if forgotten {
+            tracing::warn!(
+                boot_epoch = self.last.boot_epoch.saturating_add(1),
+                "the host stopped while guesses were not anchored in the token: every account is charged one"
+            );
+            metrics::counter!("custodyd_boot_epochs_total").increment(1);
+        }
+        Ok(self.last.boot_epoch.saturating_add(u64::from(forgotten)))
     }
 
     /// Makes the first head of a realm the newest, in a token that has none.
@@ -144,22 +176,84 @@ impl Anchoring {
         }
     }
 
-    /// Makes this head the newest in the token. May be called again after an error, with the same
-    /// head or a later one: what an earlier try has done is found.
+    /// Makes this head the newest, as the mode and the batch demand. May be called again after an
+    /// error, with the same head: what an earlier try has done is found.
     ///
     /// # Errors
-    /// `Token` where it does not answer: nothing of the batch may be released. `Stopped` where
-    /// somebody else has moved the anchor: this process is not the one that writes.
-    pub(crate) async fn advance(&mut self, head: &Head) -> Result<(), LedgerError> {
-        let started = std::time::Instant::now();
-        let mut to = anchor_of(head, Some(&self.last))?;
+    /// `Token` where it does not answer, `Refused` where the warm anchor can not be written:
+    /// nothing of the batch may be told. `Stopped` where somebody else has moved the anchor: this
+    /// process is not the one that writes.
+    pub(crate) async fn cover(&mut self, head: &Head, demand: &Demand) -> Result<(), LedgerError> {
+        let mut to = self.next(head, head.state.boot_epoch)?;
+        let Some(bounded) = &mut self.bounded else {
+            return self.advance(to).await;
+        };
+        let mut here = HashSet::new();
+        let twice = demand
+            .charged
+            .iter()
+            .any(|account| bounded.charged.contains(account) || !here.insert(account));
+        let unflagged = (demand.uses_up || !demand.charged.is_empty()) && !self.last.dirty;
+        let raised = head.state.boot_epoch != self.last.boot_epoch;
+        let due = bounded.anchored.elapsed() >= bounded.interval;
+        if demand.at_once || twice || unflagged || raised || due {
+            // What follows may be charged without another word to the token.
+            to.dirty = !raised;
+            return self.advance(to).await;
+        }
+        // It stands for the same place in the token's own order.
+        to.serial = self.last.serial;
+        to.dirty = self.last.dirty;
+        bounded.warm.write(&self.pool, &self.realm, &to).await?;
+        bounded.ahead = true;
+        bounded.charged.extend(&demand.charged);
+        Ok(())
+    }
+
+    /// When the token has to be told of what it does not know yet, if there is anything.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let bounded = self.bounded.as_ref()?;
+        let waits = bounded.ahead || self.last.dirty;
+        waits.then(|| bounded.anchored + bounded.interval)
+    }
+
+    /// Tells the token of everything, while nothing is under way.
+    ///
+    /// # Errors
+    /// As `cover`.
+    pub(crate) async fn catch_up(&mut self, head: &Head) -> Result<(), LedgerError> {
+        let to = self.next(head, head.state.boot_epoch)?;
+        self.advance(to).await
+    }
+
+    /// The last word of a daemon that stops: nothing follows. Strict mode has said everything.
+    ///
+    /// # Errors
+    /// As `cover`.
+    pub(crate) async fn rest(&mut self, head: &Head) -> Result<(), LedgerError> {
+        if self.bounded.is_none() {
+            return Ok(());
+        }
+        let mut to = self.next(head, head.state.boot_epoch)?;
+        to.clean = true;
+        self.advance(to).await
+    }
+
+    fn next(&self, head: &Head, boot_epoch: u64) -> Result<Anchor, LedgerError> {
+        let mut next = anchor_of(head, Some(&self.last))?;
+        next.boot_epoch = boot_epoch;
+        Ok(next)
+    }
+
+    async fn advance(&mut self, mut to: Anchor) -> Result<(), LedgerError> {
+        let started = Instant::now();
         let mut advanced = self.step(&to).await?;
         if let Advanced::Raced(other) = &advanced
             && self.unsure.as_ref() == Some(other)
         {
-            // A try of ours whose answer was lost: it is there, and this head comes after it.
+            // A try of ours whose answer was lost: it is there, and this one comes after it.
             self.last = other.clone();
-            to = anchor_of(head, Some(&self.last))?;
+            to.serial = Anchor::serial_after(Some(&self.last));
             advanced = self.step(&to).await?;
         }
         metrics::histogram!("custodyd_anchor_seconds").record(started.elapsed().as_secs_f64());
@@ -167,6 +261,16 @@ impl Anchoring {
             Advanced::Anchored => {
                 self.last = to;
                 self.unsure = None;
+                if let Some(bounded) = &mut self.bounded {
+                    // By it the next start knows that the kernel has not been started since.
+                    bounded
+                        .warm
+                        .write(&self.pool, &self.realm, &self.last)
+                        .await?;
+                    bounded.anchored = Instant::now();
+                    bounded.ahead = false;
+                    bounded.charged.clear();
+                }
                 Ok(())
             }
             Advanced::Raced(other) => {

@@ -19,7 +19,7 @@ mod working;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
-use super::anchoring::Anchoring;
+use super::anchoring::{Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::Shown;
 use super::record::{Loaded, Reader};
@@ -40,6 +40,8 @@ use crate::store::CommitError;
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
 pub const QUEUE: usize = 2048;
+/// When an anchor that failed is tried again, if no other batch does it before.
+const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the first failed try of a commit; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
@@ -52,6 +54,8 @@ pub struct Committer {
     reader: Arc<Reader>,
     clock: Arc<Clock>,
     anchoring: Anchoring,
+    /// Of the batch that is pending.
+    demand: Demand,
     first_wait: Duration,
 }
 
@@ -61,6 +65,7 @@ impl Committer {
             reader,
             clock,
             anchoring,
+            demand: Demand::default(),
             first_wait: FIRST_WAIT,
         }
     }
@@ -78,7 +83,24 @@ impl Committer {
         mut changes: mpsc::Receiver<Change>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
-        while changes.recv_many(&mut waiting, MAX_BATCH).await > 0 {
+        loop {
+            let received = changes.recv_many(&mut waiting, MAX_BATCH);
+            // Who reads what waits for its anchor waits for us.
+            let pending = self.reader.memory().pending().is_some();
+            let again = pending.then(|| Instant::now() + ANCHOR_AGAIN);
+            let received = match again.or_else(|| self.anchoring.due()) {
+                None => received.await,
+                Some(due) => match tokio::time::timeout_at(due.into(), received).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.catch_up().await?;
+                        continue;
+                    }
+                },
+            };
+            if received == 0 {
+                break;
+            }
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
             self.batch(std::mem::take(&mut waiting)).await?;
         }
@@ -210,7 +232,10 @@ impl Committer {
             (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
-            (Base::Absent(_, account), None) => (*account, 0),
+            (Base::Absent(_, mut account), None) => {
+                account.boot_epoch = self.reader.memory().boot_epoch();
+                (*account, 0)
+            }
             (Base::Loaded(_), Some(member)) if member.kind == RecordKind::Tombstone => {
                 return Err(LedgerError::Erased);
             }
@@ -269,7 +294,8 @@ impl Committer {
                 #[cfg(test)]
                 super::weakness::reread(self.reader.store(), lists).await;
                 sealing::list_members(working, &members, &mut batch, lists);
-                self.publish(batch, &members, lists, now).await?;
+                let demand = working::demand(working);
+                self.publish(batch, &members, lists, (now, demand)).await?;
                 return Ok(members);
             }
             for (record, error) in unfit {

@@ -15,6 +15,7 @@
 mod admin;
 mod adversary;
 mod attacks;
+mod bounded;
 mod broken;
 mod erasing;
 mod limits;

@@ -129,6 +129,18 @@ impl EventKind {
     }
 }
 
+/// How soon the token must know of an event, where it is not told of each batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Something is taken away, replaced, or used up for good: before anybody is told.
+    AtOnce,
+    /// A guess: one of each account may be forgotten, and is paid for.
+    Charged,
+    /// A ceremony or a delivered code: both are void once anything may have been forgotten.
+    UsesUp,
+    None,
+}
+
 /// An event as a change declares it; the ledger gives it its number and place.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -141,6 +153,33 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
+    /// What is not known to be harmless is told at once.
+    pub(super) fn haste(&self) -> Haste {
+        match (self.kind, self.factor) {
+            (EventKind::PinCharged | EventKind::CodeCharged, _) => Haste::Charged,
+            // A step that was accepted, a code that was spent: neither dies with a boot epoch.
+            (_, Some(Factor::Totp | Factor::RecoveryCode)) => Haste::AtOnce,
+            (EventKind::SessionStarted | EventKind::PasskeyConfirmed, _) => Haste::UsesUp,
+            (
+                EventKind::AccountCreated
+                | EventKind::PinRefused
+                | EventKind::PasskeyRefused
+                | EventKind::CodeRefused
+                | EventKind::TotpRefused
+                | EventKind::RecoveryCodeRefused
+                | EventKind::CodeSent
+                | EventKind::ContactClaimed
+                | EventKind::AliasClaimed
+                | EventKind::TotpEnrolled
+                | EventKind::SecretStored
+                | EventKind::SecretReleased
+                | EventKind::AccountExported,
+                _,
+            ) => Haste::None,
+            _ => Haste::AtOnce,
+        }
+    }
+
     #[must_use]
     pub fn new(kind: EventKind) -> Self {
         Self {

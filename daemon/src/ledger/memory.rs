@@ -56,6 +56,8 @@ pub(super) struct Memory {
     settled: watch::Sender<u64>,
     /// Digest of the policies that decisions are made under now. The head may still name others.
     configuration: Mutex<Digest>,
+    /// What this daemon serves in: accounts of an earlier one are charged for it when they are read.
+    boot_epoch: u64,
 }
 
 impl Believed {
@@ -129,13 +131,18 @@ impl Believed {
 }
 
 impl Memory {
-    pub(crate) fn new(believed: Believed) -> Self {
+    pub(crate) fn new(believed: Believed, boot_epoch: u64) -> Self {
         Self {
             configuration: Mutex::new(believed.head.state.configuration),
             believed: RwLock::new(believed),
             pending: RwLock::new(None),
             settled: watch::Sender::new(0),
+            boot_epoch,
         }
+    }
+
+    pub(crate) fn boot_epoch(&self) -> u64 {
+        self.boot_epoch
     }
 
     pub(crate) fn decides_under(&self, configuration: Digest) {

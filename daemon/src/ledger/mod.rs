@@ -32,6 +32,7 @@ use custodyd_hsm::{AccountId, AppId, Pool, RealmName, RecordId};
 use custodyd_policies::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::anchoring::Mode;
 pub use self::cache::Cache;
 pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
@@ -42,10 +43,11 @@ use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 pub use self::retention::Pass;
 use self::retention::Step;
-pub use self::start::{Opened, check, open};
+pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
 use crate::account::{Account, Alias, AliasName};
 use crate::clock::Clock;
+use crate::era::Era;
 use crate::store::{Store, StoreError};
 
 /// Tries of an erasure, each begun because something happened to the account meanwhile.
@@ -180,6 +182,16 @@ impl Ledger {
     #[must_use]
     pub fn realm(&self) -> &RealmName {
         self.reader.realm()
+    }
+
+    /// Which history of the realm this process is in.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        let memory = self.reader.memory();
+        Era {
+            log_epoch: memory.head().state.log_epoch,
+            boot_epoch: memory.boot_epoch(),
+        }
     }
 
     #[must_use]

@@ -22,6 +22,7 @@ use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
+use crate::clock::Clock;
 use crate::store::{RecordRow, Store};
 
 /// How often a row is read whose member list is neither believed nor pending, and the pause after.
@@ -89,6 +90,7 @@ pub struct Reader {
     realm: RealmName,
     cache: Arc<Cache>,
     memory: Memory,
+    clock: Arc<Clock>,
 }
 
 /// What the first visit to the token found.
@@ -107,6 +109,7 @@ impl Reader {
         realm: RealmName,
         cache: Cache,
         memory: Memory,
+        clock: Arc<Clock>,
     ) -> Self {
         Self {
             store,
@@ -114,6 +117,7 @@ impl Reader {
             realm,
             cache: Arc::new(cache),
             memory,
+            clock,
         }
     }
 
@@ -349,7 +353,7 @@ impl Reader {
         member: &Member,
         plaintext: &SecretBytes,
     ) -> Result<Loaded, LedgerError> {
-        let account =
+        let mut account =
             Account::decode(plaintext.expose()).map_err(|what| tampered(&member.id, &what))?;
         let ours = account.realm == self.realm
             && account.app == *app
@@ -357,6 +361,7 @@ impl Reader {
         if !ours {
             return Err(tampered(&member.id, "the envelope contradicts its seal"));
         }
+        account.charge_forgotten(self.memory.boot_epoch(), self.clock.now());
         Ok(Loaded {
             account: Arc::new(account),
             record: member.id,

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use custodyd_hsm::{Pool, RealmName, anchor};
+use custodyd_hsm::{Pool, RealmName};
 use tlog_tiles::{Hash, record_hash};
 
-use super::anchoring::{Anchored, Anchoring};
+use super::anchoring::{Anchoring, Mode};
 use super::head::Head;
 use super::log::{LogEnd, StateLeaf, TILE, TileRow};
 use super::members::MemberList;
@@ -30,7 +30,6 @@ const CHUNK: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) believed: Believed,
-    pub(crate) anchored: Anchored,
     /// Caches that contradicted the tables they were made from, and what they must hold.
     pub(crate) repairs: Repairs,
 }
@@ -40,6 +39,15 @@ pub(crate) struct Repairs {
     pub(crate) what: Vec<String>,
     pub(crate) digests: BTreeMap<u32, Digest>,
     pub(crate) tiles: Vec<TileRow>,
+}
+
+/// What the ledger is opened with.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    pub cache: Cache,
+    pub mode: Mode<'a>,
+    /// Digest of the policies that decisions will be made under.
+    pub configuration: Digest,
 }
 
 /// A realm that was believed, and has logged that it serves.
@@ -57,21 +65,23 @@ pub async fn open(
     store: &Arc<dyn Store>,
     pool: &Pool,
     name: &RealmName,
-    cache: Cache,
     clock: &Arc<Clock>,
-    configuration: Digest,
+    settings: Settings<'_>,
 ) -> Result<Opened, LedgerError> {
     let found = find(store, pool, name).await?;
     clock.committed(found.believed.head.state.time);
-    let anchoring = Anchoring::new(pool.clone(), name.clone(), found.anchored);
-    let memory = Memory::new(found.believed);
-    memory.decides_under(configuration);
+    let believed = &found.believed;
+    let mut anchoring = Anchoring::begin(pool, name, settings.mode, store, believed).await?;
+    let boot_epoch = anchoring.boot_epoch(store, believed).await?;
+    let memory = Memory::new(found.believed, boot_epoch);
+    memory.decides_under(settings.configuration);
     let reader = Arc::new(Reader::new(
         Arc::clone(store),
         pool.clone(),
         name.clone(),
-        cache,
+        settings.cache,
         memory,
+        Arc::clone(clock),
     ));
     realm::check(&reader).await?;
     let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
@@ -89,13 +99,15 @@ pub async fn check(
     name: &RealmName,
 ) -> Result<(), LedgerError> {
     let found = find(store, pool, name).await?;
-    let memory = Memory::new(found.believed);
+    Anchoring::begin(pool, name, Mode::Strict, store, &found.believed).await?;
+    let memory = Memory::new(found.believed, 0);
     let reader = Reader::new(
         Arc::clone(store),
         pool.clone(),
         name.clone(),
         Cache::new(0),
         memory,
+        Arc::default(),
     );
     realm::check(&reader).await
 }
@@ -110,25 +122,10 @@ pub(crate) async fn find(
     realm: &RealmName,
 ) -> Result<Found, LedgerError> {
     let head = Head::read(store, pool, realm).await?;
-    let of = realm.clone();
-    let anchor = pool
-        .call("read-anchor", move |custody| anchor::newest(custody, &of))
-        .await?;
-    #[cfg(test)]
-    let anchor = store.weakness().anchor(anchor, &head);
-    let Some(anchor) = anchor else {
-        return Err(LedgerError::Refused(
-            "the token holds no anchor of this realm, so nobody can say whether the database is the \
-             newest; is it the right token? After the loss of a token, run `custodyd ledger accept-restore`"
-                .into(),
-        ));
-    };
     let mut repairs = Repairs::default();
     let end = log(store, &head, &mut repairs).await?;
     let tree = state(store, &head, &mut repairs).await?;
     let believed = Believed { head, tree, end };
-    let anchored = Anchored::new(anchor);
-    anchored.precedes(store, &believed).await?;
     for what in &repairs.what {
         tracing::error!(
             what,
@@ -136,11 +133,7 @@ pub(crate) async fn find(
         );
         metrics::counter!("custodyd_tampered_total").increment(1);
     }
-    Ok(Found {
-        believed,
-        anchored,
-        repairs,
-    })
+    Ok(Found { believed, repairs })
 }
 
 /// The edge of the log that the head names, from its tiles or else from all of its entries.

@@ -130,13 +130,20 @@ impl Apps {
         self.current().0.values().any(|app| app.lists(origin))
     }
 
-    /// How long each app keeps what.
+    /// How long each app keeps what. A session that is only renewed leaves no trace in the account,
+    /// so an account counts as used for as long as one could have been renewed.
     #[must_use]
     pub fn retention(&self) -> Vec<(AppId, Retention)> {
         let served = self.current();
         let apps = served.0.iter();
-        apps.map(|(id, app)| (id.clone(), app.policy.retention.clone()))
-            .collect()
+        apps.map(|(id, app)| {
+            let mut retention = app.policy.retention.clone();
+            let sessions = &app.policy.sessions;
+            let longest = sessions.absolute.max(sessions.read_only_absolute);
+            retention.inactive = retention.inactive.map(|span| span + longest);
+            (id.clone(), retention)
+        })
+        .collect()
     }
 
     #[must_use]

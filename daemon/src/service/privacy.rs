@@ -161,7 +161,7 @@ impl Service {
     }
 
     /// `last` is the account as it was last: its contacts are nowhere else any more.
-    fn after_erasure(&self, last: &Loaded) {
+    pub(crate) fn after_erasure(&self, last: &Loaded) {
         let app = last.account.app.to_string();
         metrics::counter!("custodyd_accounts_erased_total", "app" => app).increment(1);
         self.tell(&last.account, Notice::AccountErased);

@@ -23,8 +23,6 @@ use crate::ledger::{EventKind, Loaded, NewEvent};
 const MAX_ENDED: usize = 64;
 /// No policy lets a session of an unbound device last longer: `bounds::SESSION_ABSOLUTE`.
 const LONGEST_SESSION: Duration = Duration::from_secs(366 * 86_400);
-/// The log epoch that sessions are made in. A restore raises it and so ends them all.
-const LOG_EPOCH: u64 = 1;
 
 /// What a client has just proven.
 #[derive(Clone, Debug)]
@@ -67,7 +65,6 @@ pub(super) fn start(
     Ok(Session {
         id: session::new_id()?,
         realm: account.realm.clone(),
-        log_epoch: LOG_EPOCH,
         app: account.app.clone(),
         account: account.id,
         device_thumbprint: device.key.thumbprint.clone(),
@@ -187,9 +184,7 @@ impl Service {
     /// `SessionInvalid`, `SessionExpired`, `SessionEnded`.
     pub async fn authorize(&self, session: Session, key: DeviceKey) -> Result<Caller, Refused> {
         let now = self.now();
-        let ours = session.realm == *self.realm()
-            && session.log_epoch == LOG_EPOCH
-            && session.device_thumbprint == key.thumbprint;
+        let ours = session.realm == *self.realm() && session.device_thumbprint == key.thumbprint;
         if !ours {
             return Err(Refused::SessionInvalid);
         }

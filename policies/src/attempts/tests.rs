@@ -102,6 +102,23 @@ fn an_outcome_counts_once() {
 }
 
 #[test]
+fn what_may_be_forgotten_is_spent_and_the_wait_begins_again() {
+    let mut budget = Budget::default();
+    let id = charge(&mut budget, 100, 200);
+    budget.forgotten(1, Timestamp(150));
+    assert_eq!(total_left(&budget, 150), 3);
+    let wait = budget
+        .standing(&two_then_three(), Timestamp(150))
+        .wait_until;
+    assert_eq!(wait, Some(Timestamp(210)));
+    // The charge in flight is another one: its success clears what is resolved, as always.
+    budget.succeed(id, Timestamp(151)).expect("in flight");
+    assert_eq!(total_left(&budget, 300), 5);
+    budget.forgotten(u32::MAX, Timestamp(400));
+    assert!(budget.standing(&two_then_three(), Timestamp(999)).exhausted);
+}
+
+#[test]
 fn a_success_that_was_held_back_past_its_ceremony_clears_nothing() {
     let mut budget = Budget::default();
     let hoarded = charge(&mut budget, 0, 100);

@@ -90,13 +90,17 @@ impl Custody for Fake {
 
 impl Fake {
     fn keys(&self, realm: &str) -> EpochKeys {
+        self.keys_in(realm, Era::default())
+    }
+
+    fn keys_in(&self, realm: &str, era: Era) -> EpochKeys {
         let options = PoolOptions {
             threads: 1,
             queue: 64,
             deadline: Duration::from_secs(10),
         };
         let pool = Pool::start(Arc::new(self.clone()), options).unwrap();
-        EpochKeys::new(pool, RealmName::parse(realm).unwrap())
+        EpochKeys::new(pool, RealmName::parse(realm).unwrap(), era)
     }
 
     fn calls(&self) -> usize {
@@ -112,6 +116,29 @@ fn later(days: u64) -> Timestamp {
 
 fn sample() -> Session {
     session(Scope::Full, NOW.0)
+}
+
+#[tokio::test]
+async fn a_restore_ends_every_token_and_a_forgetful_start_every_ceremony() {
+    let fake = Fake::default();
+    let era = |log_epoch, boot_epoch| Era {
+        log_epoch,
+        boot_epoch,
+    };
+    let first = fake.keys_in("realm.example", era(1, 0));
+    let restarted = fake.keys_in("realm.example", era(1, 0));
+    let forgetful = fake.keys_in("realm.example", era(1, 1));
+    let restored = fake.keys_in("realm.example", era(2, 0));
+    for (use_, opens) in [
+        (EpochUse::Session, [true, true, false]),
+        (EpochUse::Ceremony, [true, false, false]),
+    ] {
+        let token = first.seal(use_, NOW, &sample()).await.unwrap();
+        for (keys, opens) in [&restarted, &forgetful, &restored].iter().zip(opens) {
+            let opened = keys.open::<Session>(use_, NOW, &token).await;
+            assert_eq!(opened.is_ok(), opens, "{use_:?} in {:?}", keys.era);
+        }
+    }
 }
 
 async fn sealed(keys: &EpochKeys) -> String {

@@ -7,6 +7,7 @@ use custodyd_policies::Timestamp;
 
 use super::{Committer, Failure, Lists, Members, durable};
 use crate::ledger::LedgerError;
+use crate::ledger::anchoring::Demand;
 use crate::ledger::head::Head;
 use crate::ledger::log::BootLeaf;
 use crate::ledger::start::Repairs;
@@ -38,9 +39,10 @@ impl Committer {
         batch: Batch,
         members: &Members,
         lists: &Lists,
-        now: Timestamp,
+        (now, demand): (Timestamp, Demand),
     ) -> Result<(), Failure> {
         let batch = self.commit(batch, now).await?;
+        self.demand = demand;
         // Before it is anchored nobody may find it here; what it replaced must not be found
         // either, or a commit upon it would be taken for stale.
         self.reader.cache().forget(&batch);
@@ -58,6 +60,7 @@ impl Committer {
         let mut head = memory.head();
         head.state.time = now;
         head.state.configuration = memory.configuration();
+        head.state.boot_epoch = memory.boot_epoch();
         let next = memory.read().next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.reader.pool()).await?;
         durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
@@ -74,7 +77,7 @@ impl Committer {
             memory.settle();
         }
         if let Some(head) = memory.pending() {
-            self.anchoring.advance(&head).await?;
+            self.anchoring.cover(&head, &self.demand).await?;
             memory.settle();
         }
         Ok(())
@@ -100,11 +103,34 @@ impl Committer {
         self.anchor_pending().await
     }
 
+    /// Tells the token of what it does not know yet. Where it does not answer, the next batch or
+    /// the next try does it.
+    pub(super) async fn catch_up(&mut self) -> Result<(), LedgerError> {
+        let pending = self.reader.memory().pending().is_some();
+        let caught_up = if pending {
+            self.anchor_pending().await
+        } else {
+            let head = self.reader.memory().head();
+            self.anchoring.catch_up(&head).await
+        };
+        match caught_up {
+            Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
+            Err(error) => {
+                tracing::warn!(%error, "the token could not be told of the newest state");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// The end of a daemon that was told to stop.
     pub(super) async fn rest(mut self) -> Result<(), LedgerError> {
-        self.anchor_pending().await.map_err(|error| {
+        self.anchor_pending().await.inspect_err(|error| {
             tracing::warn!(%error, "the last batch is not anchored; the next start anchors it");
-            error
+        })?;
+        let head = self.reader.memory().head();
+        self.anchoring.rest(&head).await.inspect_err(|error| {
+            tracing::warn!(%error, "the clean stop is not anchored; the next start does without it");
         })
     }
 }

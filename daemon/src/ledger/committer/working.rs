@@ -3,6 +3,7 @@
 //! Called by the committer only. What a decision proposes stands here or is refused here, by
 //! itself: nothing that one account does may fail the batch of all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use custodyd_hsm::{RecordId, RecordKind, seal};
@@ -11,9 +12,10 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::account::{Account, Alias, Mark};
+use crate::ledger::anchoring::Demand;
 use crate::ledger::deletions::Why;
 use crate::ledger::erasure;
-use crate::ledger::journal::{self, NewEvent};
+use crate::ledger::journal::{self, Haste, NewEvent};
 use crate::ledger::members::Member;
 use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
 use crate::store::Batch;
@@ -61,6 +63,23 @@ pub(super) struct Proposal {
     events: Vec<NewEvent>,
     retired: Vec<u64>,
     erased: Option<Vec<u64>>,
+}
+
+/// How soon the token must know of what these accounts did.
+pub(super) fn demand(working: &BTreeMap<RecordId, Working>) -> Demand {
+    let mut demand = Demand::default();
+    for (record, entry) in working {
+        demand.at_once |= entry.is_erased();
+        for event in &entry.events {
+            match event.haste() {
+                Haste::AtOnce => demand.at_once = true,
+                Haste::Charged => demand.charged.push(*record),
+                Haste::UsesUp => demand.uses_up = true,
+                Haste::None => {}
+            }
+        }
+    }
+    demand
 }
 
 impl Working {

@@ -23,7 +23,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::log::LogEnd;
 use crate::ledger::tree::bucket_digest;
 use crate::ledger::weakness::Weakness;
-use crate::store::sqlite::admin::Cell;
+use crate::store::sqlite::admin::{Admin, Cell};
 
 /// Tamperings of one run: then a new realm, for the log grows.
 const PER_RUN: u64 = 60;
@@ -53,6 +53,7 @@ impl Dice {
 /// A realm, what is true of it, and what was done to it.
 struct Run {
     rig: Rig,
+    admin: Admin,
     dice: Dice,
     weakness: Weakness,
     people: Vec<Person>,
@@ -85,6 +86,7 @@ impl Run {
         rig.start(weakness).await.unwrap();
         let first = mirror(&rig);
         Self {
+            admin: rig.admin().await,
             rig,
             dice,
             weakness,
@@ -180,7 +182,7 @@ impl Run {
     /// The plug is pulled, and it starts again upon whatever is there.
     async fn restart(&mut self) -> Result<bool, Violation> {
         self.rig.crash().await;
-        let shown = Tables::read_head(&mut self.rig.admin().await).await;
+        let shown = Tables::read_head(&mut self.admin).await;
         let newest = mirror(&self.rig);
         let known = shown.and_then(|shown| {
             let mut known = self.history.iter().rev();
@@ -251,17 +253,13 @@ impl Run {
             self.rig.no_strike();
         }
         if self.trigger {
-            self.rig
-                .admin()
-                .await
-                .script("DROP TRIGGER IF EXISTS t")
-                .await;
+            self.admin.script("DROP TRIGGER IF EXISTS t").await;
             self.trigger = false;
         }
         self.dirty.sort_unstable();
         self.dirty.dedup();
         let dirty = std::mem::take(&mut self.dirty);
-        self.rig.put(&mirror(&self.rig), &dirty).await;
+        mirror(&self.rig).write(&mut self.admin, &dirty).await;
         self.trace.push(format!("mended {dirty:?}"));
         if self.faulty || !self.rig.is_serving() || self.rig.has_stopped().await {
             self.faulty = false;

@@ -27,7 +27,9 @@ async fn pass(rig: &Rig) -> Result<Pass, LedgerError> {
         let other = AppId::parse("other").unwrap();
         vec![(other, policy(DAY)), (app(), policy(10 * DAY))]
     };
-    rig.ledger().retire_all(7, Duration::ZERO, apps).await
+    rig.ledger()
+        .retire_all(7, Duration::ZERO, apps, |_| {})
+        .await
 }
 
 async fn all(rig: &Rig, loaded: &Loaded) -> Result<Page, LedgerError> {
@@ -96,7 +98,10 @@ async fn an_account_of_an_app_that_is_not_served_is_left_alone() {
     let rig = Rig::new().await;
     rig.later(11 * DAY);
     let apps = || vec![(AppId::parse("other").unwrap(), policy(DAY))];
-    let done = rig.ledger().retire_all(0, Duration::ZERO, apps).await;
+    let done = rig
+        .ledger()
+        .retire_all(0, Duration::ZERO, apps, |_| {})
+        .await;
     let expected = Pass {
         unopened: 2,
         ..Pass::default()
@@ -356,4 +361,35 @@ fn whatever_is_done_and_fails_what_is_missing_has_ended_and_is_covered() {
             Ok(())
         })
         .unwrap();
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_uses_is_erased_and_a_used_one_is_not() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    let told = std::sync::Mutex::new(Vec::new());
+    let unused = |days: u64| {
+        let inactive = Some(Duration::from_secs(days * DAY));
+        let policy = Retention {
+            inactive,
+            ..policy(400 * DAY)
+        };
+        move || vec![(app(), policy.clone())]
+    };
+    let erased = |last: &Loaded| told.lock().unwrap().push(last.account.id);
+    let pass = |rig: &Rig, days| {
+        let (ledger, apps) = (rig.ledger().clone(), unused(days));
+        async move { ledger.retire_all(0, Duration::ZERO, apps, erased).await }
+    };
+    rig.later(50 * DAY);
+    rig.burst(&[b]).await;
+    rig.later(50 * DAY);
+    assert_eq!(pass(&rig, 101).await.unwrap().erased, 0);
+    let done = pass(&rig, 60).await.unwrap();
+    assert_eq!((done.accounts, done.erased), (2, 1));
+    assert_eq!(*told.lock().unwrap(), [a]);
+    assert!(load(&rig, a).await.is_none());
+    assert_eq!(load(&rig, b).await.unwrap().account.session_epoch, 1);
+    // It is erased as by its owner: whoever looks finds nothing more to do.
+    assert_eq!(pass(&rig, 60).await.unwrap().erased, 0);
 }

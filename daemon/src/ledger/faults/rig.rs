@@ -21,7 +21,8 @@ use crate::clock::Clock;
 use crate::ledger::log::LEAF_EVENT;
 use crate::ledger::weakness::Weakness;
 use crate::ledger::{
-    Cache, EventKind, Journal, Ledger, LedgerError, Moment, NewEvent, Opened, QUEUE, open, realm,
+    Cache, EventKind, Journal, Ledger, LedgerError, Mode, Moment, NewEvent, Opened, QUEUE,
+    Settings, open, realm,
 };
 use crate::store::{Batch, Exclusive, Sqlite, Store};
 
@@ -61,6 +62,8 @@ pub(super) struct Rig {
     pub(super) opening: Script,
     /// What an honest database would hold.
     pub(super) mirror: Arc<Mutex<Tables>>,
+    /// Bounded anchoring in the lives that follow.
+    pub(super) bounded: bool,
 }
 
 /// A directory that needs no disk, where the host has one.
@@ -125,6 +128,7 @@ impl Rig {
             weakness: Weakness::default(),
             opening: Script::default(),
             mirror: Arc::default(),
+            bounded: false,
         }
     }
 
@@ -221,8 +225,18 @@ impl Rig {
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
         let clock = Arc::new(Clock::default());
-        let cache = Cache::new(self.cache);
-        let opened = open(&store, &self.pool, &realm_name(), cache, &clock, [7; 32]).await;
+        let settings = Settings {
+            cache: Cache::new(self.cache),
+            mode: match self.bounded {
+                false => Mode::Strict,
+                true => Mode::Bounded {
+                    runtime_directory: self.dir.path(),
+                    interval: Duration::from_secs(3600),
+                },
+            },
+            configuration: [7; 32],
+        };
+        let opened = open(&store, &self.pool, &realm_name(), &clock, settings).await;
         let Opened {
             reader,
             mut committer,
@@ -310,6 +324,35 @@ impl Rig {
             "somebody holds the store"
         );
         script
+    }
+
+    /// The process is killed.
+    pub(super) async fn crash(&mut self) {
+        let serving = self.serving.take().unwrap();
+        drop(serving.ledger);
+        serving.committer.abort();
+        let _ = serving.committer.await;
+        serving.store.close().await;
+    }
+
+    /// What the kernel forgets when the power fails.
+    pub(super) fn lose_power(&self) {
+        let _ = std::fs::remove_file(self.dir.path().join("custodyd.anchor"));
+    }
+
+    /// The database as it is, while nobody serves; and put back.
+    pub(super) fn database(&self) -> Vec<Vec<u8>> {
+        let file = |suffix| std::fs::read(self.dir.path().join(format!("a.sqlite{suffix}")));
+        ["", "-wal"]
+            .map(|suffix| file(suffix).unwrap_or_default())
+            .to_vec()
+    }
+
+    pub(super) fn put_database(&self, files: &[Vec<u8>]) {
+        let _ = std::fs::remove_file(self.dir.path().join("a.sqlite-shm"));
+        for (suffix, bytes) in ["", "-wal"].iter().zip(files) {
+            std::fs::write(self.dir.path().join(format!("a.sqlite{suffix}")), bytes).unwrap();
+        }
     }
 
     /// As `restart`, where this account may be erased and is counted no longer.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use custodyd_hsm::{AppId, RecordId, RecordKind};
-use custodyd_policies::{Retention, event_ends};
+use custodyd_policies::{Retention, event_ends, is_inactive};
 
 use super::super::members::MemberList;
 use super::super::record::{Loaded, Reader};
 use super::super::{BUCKET_BITS, Ledger, LedgerError};
+use crate::account::Account;
 
 /// Buckets whose lists are read at once.
 const SLICE: u32 = 256;
@@ -27,6 +28,8 @@ pub struct Pass {
     pub accounts: u64,
     /// Event bodies that went.
     pub bodies: u64,
+    /// Accounts that went because nobody has used them for long enough.
+    pub erased: u64,
     /// Accounts that no served app opens: those of a retired app, or damaged ones.
     pub unopened: u64,
     /// Lists, rows and trails that do not verify. What they should hold stays as it is.
@@ -35,7 +38,8 @@ pub struct Pass {
 
 impl Ledger {
     /// Goes over all accounts once, one after another, with `pace` between two, and takes the
-    /// event bodies that have ended by the policy of their app. `apps` is asked for each slice of
+    /// event bodies that have ended by the policy of their app; erases the accounts that nobody has
+    /// used for as long as it says, and tells `erased` of each. `apps` is asked for each slice of
     /// the accounts; `first` says with which of them to begin.
     ///
     /// # Errors
@@ -45,6 +49,7 @@ impl Ledger {
         first: u32,
         pace: Duration,
         apps: impl Fn() -> Vec<(AppId, Retention)>,
+        erased: impl Fn(&Loaded),
     ) -> Result<Pass, LedgerError> {
         let mut pass = Pass::default();
         for nth in 0..SLICES {
@@ -53,7 +58,7 @@ impl Ledger {
             let mut apps = apps();
             for record in records {
                 tokio::time::sleep(pace).await;
-                let done = self.retire_one(&mut apps, record, &mut pass).await;
+                let done = self.retire_one(&mut apps, record, &mut pass, &erased).await;
                 match done {
                     Ok(()) => {}
                     // Something happened to it meanwhile: the next pass comes by again.
@@ -75,6 +80,7 @@ impl Ledger {
         apps: &mut [(AppId, Retention)],
         record: RecordId,
         pass: &mut Pass,
+        erased: impl Fn(&Loaded),
     ) -> Result<(), LedgerError> {
         let Some((loaded, at)) = self.reader.open_as(apps, record, pass).await? else {
             return Ok(());
@@ -86,6 +92,23 @@ impl Ledger {
             return Ok(());
         };
         let now = self.now();
+        let unused = |account: &Account, policy: &Retention, now| {
+            let last = account.trail.last_at;
+            last.is_some_and(|last| is_inactive(policy, last, now))
+        };
+        if unused(&loaded.account, policy, now) {
+            let policy = policy.clone();
+            // Decided once more on the newest state: a use in between keeps the account.
+            let last = self.erase(loaded, move |account, moment| {
+                match unused(account, &policy, moment.now) {
+                    true => Ok(()),
+                    false => Err(LedgerError::Stale),
+                }
+            });
+            erased(&last.await?);
+            pass.erased += 1;
+            return Ok(());
+        }
         let bodies = self
             .retire(loaded, |at| event_ends(policy, at, now))
             .await?;

@@ -44,7 +44,7 @@ impl Run {
 
     async fn put_row(&mut self, table: usize, row: &Row) {
         self.dirty.push(table);
-        self.rig.admin().await.put(TABLES[table].name, row).await;
+        self.admin.put(TABLES[table].name, row).await;
     }
 
     /// A row is edited, deleted, doubled, mixed with another, or put back.
@@ -66,8 +66,7 @@ impl Run {
             0 => {
                 self.dirty.push(table);
                 let key = (columns[0].0, &row[0]);
-                let mut admin = self.rig.admin().await;
-                admin.delete(TABLES[table].name, key).await;
+                self.admin.delete(TABLES[table].name, key).await;
                 return;
             }
             1 => {
@@ -142,7 +141,7 @@ impl Run {
             backup.head().map(|head| head.0)
         ));
         self.dirty.extend(which);
-        self.rig.put(backup, which).await;
+        backup.write(&mut self.admin, which).await;
     }
 
     /// Any tables as they were.
@@ -187,7 +186,7 @@ impl Run {
         // It may change what the administrator himself does next.
         self.dirty.extend(EVERYTHING);
         let sql = format!("CREATE TRIGGER t {trigger}");
-        self.rig.admin().await.script(&sql).await;
+        self.admin.script(&sql).await;
     }
 
     /// The next batch, made from what everybody knows; only its MAC is not to be had.

@@ -46,12 +46,13 @@ async fn a_missing_anchor_is_not_an_empty_realm() {
 async fn an_anchor_that_goes_while_the_daemon_runs_stops_what_it_would_tell() {
     let mut rig = Rig::new().await;
     rig.start(strong()).await.unwrap();
-    let [a, _] = rig.accounts;
+    let [a, b] = rig.accounts;
     let objects = rig.anchors.contents();
     rig.anchors.put_back(&[]);
     says(&rig.guess(a).await, "there is none");
     // Control: once it is back, the batch is anchored and counts.
     rig.anchors.put_back(&objects);
+    assert_eq!(rig.guess(b).await.unwrap(), 1);
     assert_eq!(rig.guess(a).await.unwrap(), 2);
 }
 

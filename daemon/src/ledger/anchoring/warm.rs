@@ -1,0 +1,104 @@
+//! The warm anchor: what bounded mode remembers of the newest head outside the token.
+//!
+//! A file in the runtime directory, a tmpfs: it outlives the process and not the kernel, whose
+//! boot it names. Authenticated by the token, so a file from elsewhere says nothing. Whoever owns
+//! the database does not own this directory.
+//!
+//! After a crash here: the file is the old one or the new one. The old one names a head that the
+//! database descends from, and nothing of the new one's batch was told.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use custodyd_hsm::anchor::{self, Anchor};
+use custodyd_hsm::{Error, Pool, RealmName};
+
+use super::LedgerError;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// No warm anchor is longer.
+const MOST: u64 = 4096;
+
+#[derive(Debug)]
+pub(super) struct Warm {
+    file: PathBuf,
+    boot_id: String,
+}
+
+impl Warm {
+    /// # Errors
+    /// `Refused` where the directory can not be used or the kernel does not say which boot it is.
+    pub(super) fn in_directory(directory: &Path) -> Result<Self, LedgerError> {
+        let refused = |what: &Path, error: &std::io::Error| {
+            LedgerError::Refused(format!(
+                "bounded anchoring needs {}: {error}; make the directory (systemd: \
+                 RuntimeDirectory=custodyd) or set ledger.runtime_directory",
+                what.display()
+            ))
+        };
+        let boot_id = std::fs::read_to_string(BOOT_ID)
+            .map_err(|error| refused(Path::new(BOOT_ID), &error))?;
+        std::fs::metadata(directory).map_err(|error| refused(directory, &error))?;
+        Ok(Self {
+            file: directory.join("custodyd.anchor"),
+            boot_id: boot_id.trim().to_owned(),
+        })
+    }
+
+    /// The anchor that this boot of the kernel has left, if it has left one of this realm.
+    pub(super) async fn read(
+        &self,
+        pool: &Pool,
+        realm: &RealmName,
+    ) -> Result<Option<Anchor>, LedgerError> {
+        let bytes = match std::fs::metadata(&self.file) {
+            Ok(metadata) if metadata.len() <= MOST => std::fs::read(&self.file).ok(),
+            _ => None,
+        };
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        let (of, boot_id) = (realm.clone(), self.boot_id.clone());
+        let opened = pool
+            .call("read-warm-anchor", move |custody| {
+                anchor::open_warm(custody, &of, &boot_id, &bytes)
+            })
+            .await;
+        match opened {
+            // It says nothing then, as if it was not there.
+            Err(error @ (Error::Tampered { .. } | Error::UnsupportedVersion { .. })) => {
+                tracing::warn!(%error, file = %self.file.display(), "the warm anchor is not one of this realm");
+                Ok(None)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Puts a new one in the place of the last.
+    pub(super) async fn write(
+        &self,
+        pool: &Pool,
+        realm: &RealmName,
+        anchor: &Anchor,
+    ) -> Result<(), LedgerError> {
+        let (of, boot_id, anchor) = (realm.clone(), self.boot_id.clone(), anchor.clone());
+        let bytes = pool
+            .call("seal-warm-anchor", move |custody| {
+                anchor::seal_warm(custody, &of, &boot_id, &anchor)
+            })
+            .await?;
+        self.replace(&bytes).map_err(|error| {
+            tracing::error!(%error, file = %self.file.display(), "the warm anchor can not be written");
+            LedgerError::Refused("the warm anchor can not be written".into())
+        })
+    }
+
+    /// A tmpfs needs no sync: what it loses, it loses with the boot that it names.
+    fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let draft = self.file.with_extension("anchor-new");
+        let mut file = std::fs::File::create(&draft)?;
+        file.write_all(bytes)?;
+        drop(file);
+        std::fs::rename(&draft, &self.file)
+    }
+}
