@@ -326,15 +326,6 @@ impl Rig {
         script
     }
 
-    /// The process is killed.
-    pub(super) async fn crash(&mut self) {
-        let serving = self.serving.take().unwrap();
-        drop(serving.ledger);
-        serving.committer.abort();
-        let _ = serving.committer.await;
-        serving.store.close().await;
-    }
-
     /// What the kernel forgets when the power fails.
     pub(super) fn lose_power(&self) {
         let _ = std::fs::remove_file(self.dir.path().join("custodyd.anchor"));
