@@ -4,9 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sqlx::QueryBuilder;
-use sqlx::Sqlite as Db;
-
 use crate::store::Batch;
 use crate::store::sqlite::admin::{Admin, Cell};
 
@@ -105,26 +102,9 @@ impl Tables {
 
     /// Makes these tables of the database what they are here, in one transaction.
     pub(super) async fn write(&self, admin: &mut Admin, which: &[usize]) {
-        let mut query = QueryBuilder::<Db>::new("BEGIN IMMEDIATE;");
-        for at in which {
-            let table = &TABLES[*at];
-            query.push(format!("DELETE FROM {};", table.name));
-            if self.0[*at].is_empty() {
-                continue;
-            }
-            query.push(format!("INSERT INTO {} ", table.name));
-            query.push_values(self.0[*at].values(), |mut values, row| {
-                for cell in row {
-                    match cell {
-                        Cell::Number(number) => values.push_bind(*number),
-                        Cell::Bytes(bytes) => values.push_bind(bytes.to_vec()),
-                    };
-                }
-            });
-            query.push(";");
-        }
-        query.push("COMMIT");
-        admin.execute(query).await;
+        let rows = |at: &usize| (TABLES[*at].name, self.0[*at].values().collect());
+        let tables: Vec<_> = which.iter().map(rows).collect();
+        admin.replace(&tables).await;
     }
 
     pub(super) fn rows(&self, table: usize) -> impl Iterator<Item = &Row> {

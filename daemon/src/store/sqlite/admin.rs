@@ -52,8 +52,26 @@ impl Admin {
         script.execute(&mut self.0).await.unwrap();
     }
 
-    /// Runs statements with their values.
-    pub(crate) async fn execute(&mut self, mut query: sqlx::QueryBuilder<Db>) {
+    /// Makes tables hold exactly these rows, in one transaction.
+    pub(crate) async fn replace(&mut self, tables: &[(&str, Vec<&Vec<Cell>>)]) {
+        let mut query = sqlx::QueryBuilder::<Db>::new("BEGIN IMMEDIATE;");
+        for (table, rows) in tables {
+            query.push("DELETE FROM ").push(table).push(";");
+            if rows.is_empty() {
+                continue;
+            }
+            query.push("INSERT INTO ").push(table).push(" ");
+            query.push_values(rows, |mut values, row| {
+                for cell in *row {
+                    match cell {
+                        Cell::Number(number) => values.push_bind(*number),
+                        Cell::Bytes(bytes) => values.push_bind(bytes.to_vec()),
+                    };
+                }
+            });
+            query.push(";");
+        }
+        query.push("COMMIT");
         query.build().execute(&mut self.0).await.unwrap();
     }
 
