@@ -1,10 +1,11 @@
-//! Codes that were used, and an administrator who puts the envelope from before back. The
-//! ledger ends these too; then each must be turned around.
+//! Codes that were used, and an administrator who puts the envelope from before back.
 
 use custodyd_tests::{Device, Setup, TestApp, codes};
 use serde_json::json;
 
-use crate::{Row, uncached_with};
+use crate::{Row, Version, uncached_with};
+
+const TAMPERED: &str = "500 record-tampered";
 
 async fn app() -> TestApp {
     uncached_with(Setup {
@@ -32,29 +33,35 @@ async fn row(app: &TestApp) -> (Row, Vec<u8>) {
     (row, members)
 }
 
-#[tokio::test]
-async fn known_until_the_ledger_a_used_totp_step_comes_back_with_its_old_envelope() {
-    let app = app().await;
-    let mut device = owner(&app).await;
-    let mut authenticator = device.add_totp().await;
-    let (row, members) = row(&app).await;
-    let code = authenticator.show();
-    device.try_totp(&code, &[]).await.expect(201);
-    // Without the administrator's help it is used.
-    device.try_totp(&code, &[]).await.refused("401 totp-wrong");
-    let mut admin = app.admin().await;
-    // The row alone is not enough: the member list names the newer one.
-    row.restore(&mut admin).await;
-    device
-        .try_totp(&code, &[])
-        .await
-        .refused("500 record-tampered");
-    row.set_members(&mut admin, &members).await;
-    device.try_totp(&code, &[]).await.expect(201);
+/// The account that was made last, as it stands now.
+async fn version(app: &TestApp) -> Version {
+    let (row, members) = row(app).await;
+    Version { row, members }
 }
 
 #[tokio::test]
-async fn known_until_the_ledger_totp_attempts_come_back_with_their_old_envelope() {
+async fn a_used_totp_step_does_not_come_back_with_its_old_envelope() {
+    let app = app().await;
+    let mut device = owner(&app).await;
+    let mut authenticator = device.add_totp().await;
+    let old = version(&app).await;
+    let code = authenticator.show();
+    device.try_totp(&code, &[]).await.expect(201);
+    device.try_totp(&code, &[]).await.refused("401 totp-wrong");
+    let newest = version(&app).await;
+    let mut admin = app.admin().await;
+    // The row alone does not fit the list; the list with it does not fit the state.
+    old.row.restore(&mut admin).await;
+    device.try_totp(&code, &[]).await.refused(TAMPERED);
+    old.put_back(&mut admin).await;
+    device.try_totp(&code, &[]).await.refused(TAMPERED);
+    // Control: the newest version is served, and there it is used.
+    newest.put_back(&mut admin).await;
+    device.try_totp(&code, &[]).await.refused("401 totp-wrong");
+}
+
+#[tokio::test]
+async fn totp_attempts_do_not_come_back_with_their_old_envelope() {
     let app = uncached_with(Setup {
         policies: vec![codes::policy("notes", "rounds = [{ attempts = 1 }]", "")],
         ..Setup::default()
@@ -62,43 +69,52 @@ async fn known_until_the_ledger_totp_attempts_come_back_with_their_old_envelope(
     .await;
     let mut device = owner(&app).await;
     let mut authenticator = device.add_totp().await;
-    let (row, members) = row(&app).await;
+    let old = version(&app).await;
     device
         .try_totp(&authenticator.wrong(), &[])
         .await
         .refused("401 totp-wrong");
     let code = authenticator.show();
-    device
-        .try_totp(&code, &[])
-        .await
-        .refused("403 totp-exhausted");
+    let exhausted = "403 totp-exhausted";
+    device.try_totp(&code, &[]).await.refused(exhausted);
+    let newest = version(&app).await;
     let mut admin = app.admin().await;
-    row.restore(&mut admin).await;
-    row.set_members(&mut admin, &members).await;
-    device.try_totp(&code, &[]).await.expect(201);
+    old.put_back(&mut admin).await;
+    device.try_totp(&code, &[]).await.refused(TAMPERED);
+    // Control: the newest version is served, and nothing was won.
+    newest.put_back(&mut admin).await;
+    device.try_totp(&code, &[]).await.refused(exhausted);
 }
 
 #[tokio::test]
-async fn known_until_the_ledger_a_spent_recovery_code_comes_back_with_its_old_envelope() {
+async fn a_spent_recovery_code_does_not_come_back_with_its_old_envelope() {
     let app = app().await;
     let mut device = owner(&app).await;
     let codes = device.set_recovery_codes().await;
-    let (row, members) = row(&app).await;
+    let old = version(&app).await;
     let mut stranger = app.device("notes");
     stranger.account.clone_from(&device.account);
     stranger
         .try_recovery_code(&codes[0], json!({}))
         .await
         .expect(201);
+    let spent = "401 authentication-failed";
     let answer = stranger.try_recovery_code(&codes[0], json!({})).await;
-    answer.refused("401 authentication-failed");
+    answer.refused(spent);
+    let newest = version(&app).await;
     let mut admin = app.admin().await;
-    row.restore(&mut admin).await;
+    old.row.restore(&mut admin).await;
     let answer = stranger.try_recovery_code(&codes[0], json!({})).await;
-    answer.refused("500 record-tampered");
-    row.set_members(&mut admin, &members).await;
+    answer.refused(TAMPERED);
+    old.put_back(&mut admin).await;
+    let answer = stranger.try_recovery_code(&codes[0], json!({})).await;
+    answer.refused(TAMPERED);
+    // Control: the newest version is served; there it is spent, and the next one is not.
+    newest.put_back(&mut admin).await;
+    let answer = stranger.try_recovery_code(&codes[0], json!({})).await;
+    answer.refused(spent);
     stranger
-        .try_recovery_code(&codes[0], json!({}))
+        .try_recovery_code(&codes[1], json!({}))
         .await
         .expect(201);
 }

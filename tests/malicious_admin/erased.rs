@@ -83,7 +83,9 @@ async fn bodies_without_an_erasure_of_their_own_account_are_missed() {
     bob.call("GET", "/v1/account/events", None)
         .await
         .expect(200);
-    assert_eq!(admin.run("DELETE FROM log_bodies WHERE idx = 1").await, 1);
+    let second = "idx = (SELECT idx FROM b ORDER BY idx LIMIT 1 OFFSET 1)";
+    let delete = format!("DELETE FROM log_bodies WHERE {second}");
+    assert_eq!(admin.run(&delete).await, 1);
     let tampered = "500 record-tampered";
     bob.call("GET", "/v1/account/events", None)
         .await
@@ -93,16 +95,20 @@ async fn bodies_without_an_erasure_of_their_own_account_are_missed() {
         .blob("SELECT body FROM log_bodies ORDER BY idx DESC LIMIT 1")
         .await;
     body.truncate(4);
-    body.extend_from_slice(&1u64.to_be_bytes());
+    let below = "log_entries WHERE idx < (SELECT idx FROM b ORDER BY idx LIMIT 1 OFFSET 1)";
+    body.extend_from_slice(&admin.count(below).await.to_be_bytes());
     let body = literal(&body);
-    let newest = "(SELECT max(idx) FROM log_entries)";
+    admin
+        .run("CREATE TEMP TABLE newest AS SELECT max(idx) AS idx FROM log_bodies")
+        .await;
+    let newest = "(SELECT idx FROM newest)";
     let forge = [
         format!("UPDATE log_bodies SET body = {body} WHERE idx = {newest}"),
         format!(
-            "INSERT INTO log_bodies SELECT idx + 1, salt, {body} FROM log_bodies WHERE idx = {newest}"
+            "INSERT INTO log_bodies SELECT idx + 2, salt, {body} FROM log_bodies WHERE idx = {newest}"
         ),
         format!(
-            "INSERT INTO log_entries SELECT idx + 1, leaf FROM log_entries WHERE idx = {newest}"
+            "INSERT INTO log_entries SELECT idx + 2, leaf FROM log_entries WHERE idx = {newest}"
         ),
     ];
     for sql in &forge {
@@ -118,13 +124,13 @@ async fn bodies_without_an_erasure_of_their_own_account_are_missed() {
         .refused(tampered);
     // Control: the body back, and what was forged away again.
     admin
-        .run(&format!("DELETE FROM log_bodies WHERE idx = {newest}"))
+        .run(&format!("DELETE FROM log_bodies WHERE idx >= {newest}"))
         .await;
     admin
-        .run(&format!("DELETE FROM log_entries WHERE idx = {newest}"))
+        .run(&format!("DELETE FROM log_entries WHERE idx > {newest} + 1"))
         .await;
-    let mend = "INSERT OR REPLACE INTO log_bodies SELECT * FROM b WHERE idx = 1";
-    assert_eq!(admin.run(mend).await, 1);
+    let mend = format!("INSERT OR REPLACE INTO log_bodies SELECT * FROM b WHERE {second}");
+    assert_eq!(admin.run(&mend).await, 1);
     bob.call("GET", "/v1/account/events", None)
         .await
         .expect(200);

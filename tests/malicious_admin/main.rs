@@ -25,12 +25,19 @@
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
 //! | trigger made while we run | schema | its change counter, in every commit | the same |
-//! | **known until the ledger**: old version of an account | record and member list | none yet | guesses and ceremonies come back |
-//! | **known until the ledger**: used TOTP step, spent recovery code | record and member list | none yet | they work again |
-//! | **known until the ledger**: the envelope of an erased account | record and member list | none yet | the account is back |
-//! | **known until the ledger**: an alias without record and member entry | both | none yet | nobody is found by it |
-//! | **known until the ledger**: a session of a removed device, one that was signed out | record and member list | none yet | it works again |
-//! | **known until the ledger**: old version of everything | the file | none yet | the same |
+//! | old version of an account: guesses, consumed ceremonies, used codes | record and member list | state tree in memory | denial of service for its bucket |
+//! | used TOTP step, spent recovery code, counted attempts | the same | the same | the same |
+//! | the envelope of an erased account in place of its tombstone | the same | the same | the same |
+//! | an alias without record and member entry | the same | the same | the same |
+//! | a session of a removed device, one that was signed out | the same | the same | the same |
+//! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | the daemon writes nothing until it is mended |
+//! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
+//! | two copies of the database alternated | the file | the same | the same |
+//! | old version of everything and of the token | the file, the token's directory | **none: it is a token's duty not to be put back** | guesses come back |
+//!
+//! What concerns one node and its ledger is tried much faster, and with each defence switched off as
+//! control, inside the daemon: `daemon/src/ledger/faults/` (`attacks/`, `adversary.rs`). What needs
+//! several nodes comes with a store that several nodes can share.
 
 #![allow(
     clippy::unwrap_used,
@@ -44,9 +51,9 @@ mod aliases;
 mod codes;
 mod erased;
 mod events;
-mod known;
 mod log;
 mod records;
+mod rollback;
 mod schema;
 mod signed_in;
 
@@ -151,6 +158,38 @@ impl Row {
         members[at..at + 8].copy_from_slice(&generation.to_be_bytes());
         members[at + 8..at + 40].copy_from_slice(&custodyd_hsm::seal::digest(sealed));
         self.set_members(admin, &members).await;
+    }
+}
+
+impl From<(Vec<u8>, i64, Vec<u8>)> for Row {
+    fn from((id, generation, sealed): (Vec<u8>, i64, Vec<u8>)) -> Self {
+        Self {
+            id,
+            generation,
+            sealed,
+        }
+    }
+}
+
+/// A record as it stood at a moment, and its bucket's member list of that moment.
+struct Version {
+    row: Row,
+    members: Vec<u8>,
+}
+
+impl Version {
+    /// As the record of this row stands now.
+    async fn of(admin: &mut Admin, row: &Row) -> Self {
+        let rows = admin.accounts().await;
+        let row = rows.into_iter().find(|(id, ..)| *id == row.id).unwrap();
+        let row = Row::from(row);
+        let members = row.members(admin).await;
+        Self { row, members }
+    }
+
+    async fn put_back(&self, admin: &mut Admin) {
+        self.row.restore(admin).await;
+        self.row.set_members(admin, &self.members).await;
     }
 }
 

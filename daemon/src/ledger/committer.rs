@@ -19,7 +19,7 @@ mod working;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
@@ -40,6 +40,8 @@ use crate::store::CommitError;
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
 pub const QUEUE: usize = 2048;
+/// When an anchor that failed is tried again, if no other batch does it before.
+const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the first failed try of a commit; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
@@ -83,7 +85,10 @@ impl Committer {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         loop {
             let received = changes.recv_many(&mut waiting, MAX_BATCH);
-            let received = match self.anchoring.due() {
+            // Who reads what waits for its anchor waits for us.
+            let pending = self.reader.memory().pending().is_some();
+            let again = pending.then(|| Instant::now() + ANCHOR_AGAIN);
+            let received = match again.or_else(|| self.anchoring.due()) {
                 None => received.await,
                 Some(due) => match tokio::time::timeout_at(due.into(), received).await {
                     Ok(received) => received,
@@ -168,6 +173,11 @@ impl Committer {
     /// altered; and what was altered is never written upon.
     fn newest_list(&self, bucket: u32, shown: Option<&[u8]>) -> Result<MemberList, LedgerError> {
         let memory = self.reader.memory();
+        #[cfg(test)]
+        if self.reader.store().weakness().any_list {
+            return MemberList::parse(shown.unwrap_or(MemberList::EMPTY))
+                .map_err(|what| LedgerError::Tampered(what.into()));
+        }
         match memory.judge(self.reader.realm(), bucket, shown)? {
             Shown::Newest(list) => Ok(list),
             Shown::Pending | Shown::Odd => Err(LedgerError::Tampered(format!(
@@ -281,6 +291,8 @@ impl Committer {
                 (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
             }
             if unfit.is_empty() {
+                #[cfg(test)]
+                super::weakness::reread(self.reader.store(), lists).await;
                 sealing::list_members(working, &members, &mut batch, lists);
                 let demand = working::demand(working);
                 self.publish(batch, &members, lists, (now, demand)).await?;

@@ -13,6 +13,8 @@
 )]
 
 mod admin;
+mod adversary;
+mod attacks;
 mod auditing;
 mod bounded;
 mod broken;
@@ -21,6 +23,7 @@ mod limits;
 mod names;
 mod retiring;
 mod rig;
+mod tables;
 mod verifying;
 
 use proptest::prelude::*;

@@ -121,6 +121,10 @@ impl Head {
             LedgerError::Refused("the database holds no realm; run `custodyd init`".into())
         })?;
         let head = Self::parse(&row, realm).map_err(LedgerError::Refused)?;
+        #[cfg(test)]
+        if store.weakness().any_head {
+            return Ok(head);
+        }
         Self::authentic(pool, realm, &row).await?;
         Ok(head)
     }

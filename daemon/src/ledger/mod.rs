@@ -27,6 +27,8 @@ mod start;
 mod tree;
 mod unverified;
 pub mod verify;
+#[cfg(test)]
+pub mod weakness;
 
 use std::sync::{Arc, Mutex};
 

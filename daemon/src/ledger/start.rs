@@ -144,6 +144,8 @@ async fn log(
 ) -> Result<LogEnd, LedgerError> {
     let end = match edge(store, head.size).await? {
         Some(end) if end.root() == head.log_root => end,
+        #[cfg(test)]
+        Some(end) if store.weakness().any_log => end,
         _ => {
             let mut end = LogEnd::default();
             while end.size() < head.size {
@@ -260,6 +262,10 @@ async fn state(
         .collect();
     let tree = StateTree::fold(&cached);
     if tree.root() == head.state.state_root {
+        return Ok(tree);
+    }
+    #[cfg(test)]
+    if store.weakness().any_state {
         return Ok(tree);
     }
     let mut digests = BTreeMap::new();

@@ -209,4 +209,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 
     async fn close(&self);
+
+    /// Defences of the ledger above it that a test has switched off.
+    #[cfg(test)]
+    fn weakness(&self) -> crate::ledger::weakness::Weakness {
+        crate::ledger::weakness::Weakness::default()
+    }
 }

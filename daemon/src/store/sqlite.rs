@@ -6,7 +6,11 @@
 //! memory, and nothing read here is believed.
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 pub(crate) mod admin;
 mod scan;
 mod schema;

@@ -72,6 +72,10 @@ impl Committer {
     /// Anchors the batch that is durable, if there is one that is not anchored yet.
     pub(super) async fn anchor_pending(&mut self) -> Result<(), LedgerError> {
         let memory = self.reader.memory();
+        #[cfg(test)]
+        if self.reader.store().weakness().lazy {
+            memory.settle(true);
+        }
         if let Some(head) = memory.pending() {
             let in_token = self.anchoring.cover(&head, &self.demand).await?;
             memory.settle(in_token);
@@ -103,8 +107,14 @@ impl Committer {
     /// Tells the token of what it does not know yet. Where it does not answer, the next batch or
     /// the next try does it.
     pub(super) async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        let head = self.reader.memory().head();
-        match self.anchoring.catch_up(&head).await {
+        let pending = self.reader.memory().pending().is_some();
+        let caught_up = if pending {
+            self.anchor_pending().await
+        } else {
+            let head = self.reader.memory().head();
+            self.anchoring.catch_up(&head).await
+        };
+        match caught_up {
             Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
             Err(error) => {
                 tracing::warn!(%error, "the token could not be told of the newest state");

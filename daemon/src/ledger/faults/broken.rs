@@ -1,6 +1,7 @@
 //! A database and a token that fail by a script.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,10 @@ use custodyd_hsm::{
     PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
 
+use super::tables::Tables;
 use crate::ledger::Unverified;
+use crate::ledger::weakness::Weakness;
+use crate::store::sqlite::admin::Admin;
 use crate::store::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError,
     StoredRecord, TileRow,
@@ -27,6 +31,8 @@ pub(super) enum Commit {
     AnswerLost,
     /// Nothing is written, and that is known.
     Full,
+    /// Nothing is written, and it is said to be.
+    Dropped,
     /// Another batch of the same number is written instead, and nobody knows.
     Overtaken,
 }
@@ -63,6 +69,28 @@ impl Script {
 pub(super) struct Faulty {
     pub(super) inner: Sqlite,
     pub(super) script: Mutex<Script>,
+    pub(super) weakness: Weakness,
+    /// What the administrator does between two steps of the ledger.
+    pub(super) strike: Mutex<Option<Strike>>,
+    /// What an honest database would hold by now.
+    pub(super) mirror: Arc<Mutex<Tables>>,
+}
+
+/// The administrator's statements, at a moment that the ledger does not expect.
+#[derive(Debug)]
+pub(super) struct Strike {
+    pub(super) after: After,
+    pub(super) file: PathBuf,
+    pub(super) put: Tables,
+    pub(super) which: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Member lists have been read, to be written upon.
+    Lists,
+    /// A batch has been written.
+    Commit,
 }
 
 fn failed(operation: &'static str) -> StoreError {
@@ -73,6 +101,29 @@ fn failed(operation: &'static str) -> StoreError {
 }
 
 impl Faulty {
+    fn mirror(&self, batch: &Batch) {
+        self.mirror.lock().unwrap().apply(batch);
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
+        self.inner.commit(batch).await?;
+        self.mirror(batch);
+        self.strike(After::Commit).await;
+        Ok(())
+    }
+
+    async fn strike(&self, now: After) {
+        let strike = self
+            .strike
+            .lock()
+            .unwrap()
+            .take_if(|strike| strike.after == now);
+        if let Some(strike) = strike {
+            let mut admin = Admin::open(&strike.file).await;
+            strike.put.write(&mut admin, &strike.which).await;
+        }
+    }
+
     fn read(&self) -> Result<(), StoreError> {
         answers(self.script.lock().unwrap().reads.pop_front())
     }
@@ -111,7 +162,9 @@ impl Store for Faulty {
         buckets: &[u32],
     ) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
         self.read()?;
-        self.inner.members(buckets).await
+        let members = self.inner.members(buckets).await;
+        self.strike(After::Lists).await;
+        members
     }
 
     async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
@@ -178,10 +231,14 @@ impl Store for Faulty {
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
         let next = self.script.lock().unwrap().commits.pop_front();
         match next.unwrap_or(Commit::Honest) {
-            Commit::Honest => self.inner.commit(batch).await,
+            Commit::Honest => self.write(batch).await,
+            Commit::Dropped => {
+                self.mirror(batch);
+                Ok(())
+            }
             Commit::Lost => Err(CommitError::Unknown(failed("commit"))),
             Commit::AnswerLost => {
-                self.inner.commit(batch).await?;
+                self.write(batch).await?;
                 Err(CommitError::Unknown(failed("commit")))
             }
             Commit::Full => Err(CommitError::NotWritten(failed("write"))),
@@ -198,6 +255,10 @@ impl Store for Faulty {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    fn weakness(&self) -> Weakness {
+        self.weakness
     }
 }
 

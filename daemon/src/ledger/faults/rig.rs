@@ -14,10 +14,12 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::broken::{Anchor, Faulty, Script, Tokens};
+use super::broken::{After, Anchor, Faulty, Script, Strike, Tokens};
+use super::tables::Tables;
 use crate::account::Account;
 use crate::clock::Clock;
 use crate::ledger::log::LEAF_EVENT;
+use crate::ledger::weakness::Weakness;
 use crate::ledger::{
     Cache, EventKind, Journal, Ledger, LedgerError, Mode, Moment, NewEvent, Opened, QUEUE,
     Settings, open, realm,
@@ -54,15 +56,28 @@ pub(super) struct Rig {
     pub(super) accounts: [AccountId; 2],
     /// Bytes of the cache in the lives that follow: nothing, unless a test says so.
     pub(super) cache: usize,
+    /// Which defences are off in the lives that follow.
+    pub(super) weakness: Weakness,
+    /// How the start of the next life goes.
+    pub(super) opening: Script,
+    /// What an honest database would hold.
+    pub(super) mirror: Arc<Mutex<Tables>>,
     /// Bounded anchoring in the lives that follow.
     pub(super) bounded: bool,
+}
+
+/// A directory that needs no disk, where the host has one.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 pub(super) fn app() -> AppId {
     AppId::parse("notes").unwrap()
 }
 
-fn realm_name() -> RealmName {
+pub(super) fn realm_name() -> RealmName {
     RealmName::parse("realm.example").unwrap()
 }
 
@@ -100,7 +115,7 @@ impl Rig {
             ..PoolOptions::default()
         };
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: in_memory(),
             pool: Pool::start(backend, options).unwrap(),
             refuse,
             work,
@@ -110,6 +125,9 @@ impl Rig {
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
             cache: 0,
+            weakness: Weakness::default(),
+            opening: Script::default(),
+            mirror: Arc::default(),
             bounded: false,
         }
     }
@@ -199,8 +217,11 @@ impl Rig {
     pub(super) async fn try_serve(&mut self, script: Script) -> Result<(), LedgerError> {
         let lock = Exclusive::take(&self.file()).unwrap();
         let faulty = Arc::new(Faulty {
-            inner: Sqlite::open(lock).await.unwrap(),
-            script: Mutex::default(),
+            inner: Sqlite::open(lock).await?,
+            script: Mutex::new(std::mem::take(&mut self.opening)),
+            weakness: self.weakness,
+            strike: Mutex::default(),
+            mirror: Arc::clone(&self.mirror),
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
         let clock = Arc::new(Clock::default());
@@ -238,6 +259,59 @@ impl Rig {
         Ok(())
     }
 
+    /// The daemon is killed: nothing is anchored or said any more.
+    pub(super) async fn crash(&mut self) {
+        let Some(serving) = self.serving.take() else {
+            return;
+        };
+        serving.committer.abort();
+        let _ = serving.committer.await;
+        drop(serving.ledger);
+        serving.store.close().await;
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.is_some()
+    }
+
+    /// How the making of the next anchors goes.
+    pub(super) fn anchoring(&self, next: &[Anchor]) {
+        *self.anchoring.lock().unwrap() = next.to_vec().into();
+    }
+
+    /// What the administrator's backup holds.
+    pub(super) async fn tables(&self) -> Tables {
+        Tables::read(&mut self.admin().await).await
+    }
+
+    /// Puts tables of a backup back.
+    pub(super) async fn put(&self, tables: &Tables, which: &[usize]) {
+        tables.write(&mut self.admin().await, which).await;
+    }
+
+    /// Puts tables of a backup back at a moment that the ledger does not expect.
+    pub(super) fn strike(&self, after: After, put: &Tables, which: &[usize]) {
+        let strike = Strike {
+            after,
+            file: self.file(),
+            put: put.clone(),
+            which: which.to_vec(),
+        };
+        let store = &self.serving.as_ref().unwrap().store;
+        *store.strike.lock().unwrap() = Some(strike);
+    }
+
+    /// The administrator thinks better of it.
+    pub(super) fn no_strike(&self) {
+        let store = &self.serving.as_ref().unwrap().store;
+        *store.strike.lock().unwrap() = None;
+        *store.script.lock().unwrap() = Script::default();
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     pub(super) async fn stop(&mut self) -> Script {
         let serving = self.serving.take().unwrap();
         drop(serving.ledger);
@@ -250,15 +324,6 @@ impl Rig {
             "somebody holds the store"
         );
         script
-    }
-
-    /// The process is killed.
-    pub(super) async fn crash(&mut self) {
-        let serving = self.serving.take().unwrap();
-        drop(serving.ledger);
-        serving.committer.abort();
-        let _ = serving.committer.await;
-        serving.store.close().await;
     }
 
     /// What the kernel forgets when the power fails.

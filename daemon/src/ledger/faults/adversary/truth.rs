@@ -1,0 +1,332 @@
+//! The true history of each account, as far as anybody can know it, and requests judged by it.
+
+use std::collections::BTreeSet;
+
+use custodyd_hsm::AccountId;
+
+use super::super::attacks::{BUDGET, creating, guess, is_exhausted, succeed};
+use super::super::names::name;
+use super::super::rig::{Rig, account, app};
+use super::never_happened;
+use crate::account::Account;
+use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
+
+/// What must never happen, and did.
+#[derive(Debug)]
+pub(super) struct Violation(pub(super) String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Create,
+    Guess,
+    Succeed,
+    Erase,
+    Claim(&'static str),
+    Release(&'static str),
+    Read,
+    Events,
+    Find(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Truth {
+    Absent,
+    Erased,
+    Living(Life),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Life {
+    charged: u64,
+    events: Vec<EventKind>,
+    aliases: BTreeSet<&'static str>,
+}
+
+/// An account, and all that may be true of it: more than one thing where a change was neither
+/// answered nor refused for certain. The first answer that shows which decides for ever.
+#[derive(Debug)]
+pub(super) struct Person {
+    id: AccountId,
+    possible: Vec<Truth>,
+    /// Evaluations since the last success that was answered or may have happened.
+    evaluations: u64,
+}
+
+type Judged<T> = Result<T, Violation>;
+
+impl Person {
+    pub(super) fn absent(id: AccountId) -> Self {
+        Self {
+            id,
+            possible: vec![Truth::Absent],
+            evaluations: 0,
+        }
+    }
+
+    /// What was shown is true, so what contradicts it is not.
+    fn shown(&mut self, what: &str, fits: impl Fn(&Truth) -> bool) -> Judged<()> {
+        let before = self.possible.clone();
+        self.possible.retain(fits);
+        if self.possible.is_empty() {
+            return Err(Violation(format!("{what}, but the truth is {before:?}")));
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, loaded: Option<&Account>) -> Judged<()> {
+        let Some(account) = loaded else {
+            return self.shown("it is said to be nobody's", |truth| {
+                !matches!(truth, Truth::Living(_))
+            });
+        };
+        let what = format!(
+            "{} guesses, {} events, {} aliases were shown",
+            account.session_epoch,
+            account.trail.count,
+            account.aliases.len()
+        );
+        self.shown(&what, |truth| match truth {
+            Truth::Living(life) => {
+                life.charged == account.session_epoch
+                    && life.events.len() as u64 == account.trail.count
+                    && life.aliases.len() == account.aliases.len()
+                    && life
+                        .aliases
+                        .iter()
+                        .all(|alias| account.alias(&name(alias)).is_some())
+            }
+            Truth::Absent | Truth::Erased => false,
+        })
+    }
+
+    /// It happened: only what it could happen to was true.
+    fn happened(&mut self, ask: Ask) -> Judged<()> {
+        let before = self.possible.clone();
+        self.possible = before
+            .iter()
+            .filter_map(|truth| after(truth, ask))
+            .collect();
+        if self.possible.is_empty() {
+            return Err(Violation(format!("{ask:?} went well upon {before:?}")));
+        }
+        Ok(())
+    }
+
+    /// It was refused, and may have happened all the same.
+    fn may_have_happened(&mut self, ask: Ask, error: &LedgerError) {
+        if never_happened(error) {
+            return;
+        }
+        let more: Vec<_> = self
+            .possible
+            .iter()
+            .filter_map(|truth| after(truth, ask))
+            .collect();
+        for truth in more {
+            if !self.possible.contains(&truth) {
+                self.possible.push(truth);
+            }
+        }
+        if ask == Ask::Succeed {
+            self.evaluations = 0;
+        }
+    }
+
+    fn may_be(&self, fits: impl Fn(&Truth) -> bool) -> bool {
+        self.possible.iter().any(fits)
+    }
+}
+
+/// What a change makes of a truth; `None` where it can not happen to it.
+fn after(truth: &Truth, ask: Ask) -> Option<Truth> {
+    let (life, event) = match (truth, ask) {
+        (Truth::Absent, Ask::Create) => (Life::default(), Some(EventKind::AccountCreated)),
+        (Truth::Living(_), Ask::Erase) => return Some(Truth::Erased),
+        (Truth::Living(life), _) => {
+            let mut life = life.clone();
+            let event = match ask {
+                Ask::Guess if life.charged < BUDGET => {
+                    life.charged += 1;
+                    EventKind::PinCharged
+                }
+                Ask::Succeed => {
+                    life.charged = 0;
+                    EventKind::SessionStarted
+                }
+                Ask::Claim(alias) => {
+                    life.aliases.insert(alias);
+                    EventKind::AliasConfirmed
+                }
+                Ask::Release(alias) => {
+                    life.aliases.remove(alias);
+                    EventKind::AliasRemoved
+                }
+                _ => return None,
+            };
+            (life, Some(event))
+        }
+        _ => return None,
+    };
+    let mut life = life;
+    life.events.extend(event);
+    Some(Truth::Living(life))
+}
+
+fn has(alias: &'static str) -> impl Fn(&Truth) -> bool {
+    move |truth| matches!(truth, Truth::Living(life) if life.aliases.contains(alias))
+}
+
+async fn change(rig: &Rig, loaded: Loaded, ask: Ask) -> Result<u64, LedgerError> {
+    let ledger = rig.ledger();
+    match ask {
+        Ask::Guess => Ok(ledger.commit(loaded, guess).await?.0),
+        Ask::Succeed => Ok(ledger.commit(loaded, succeed).await?.0),
+        Ask::Erase => {
+            let erased = ledger.erase(loaded, |_, _| Ok::<_, LedgerError>(()));
+            erased.await.map(|_| 0)
+        }
+        Ask::Claim(alias) => {
+            let alias = ledger.alias(&app(), name(alias)).await?;
+            let claimed = ledger.commit(loaded, move |account, _, journal| {
+                account.add_alias(alias);
+                journal.note(NewEvent::new(EventKind::AliasConfirmed));
+                Ok::<_, LedgerError>(0)
+            });
+            Ok(claimed.await?.0)
+        }
+        Ask::Release(alias) => {
+            let released = ledger.commit(loaded, move |account, _, journal| {
+                account.drop_alias(&name(alias));
+                journal.note(NewEvent::new(EventKind::AliasRemoved));
+                Ok::<_, LedgerError>(0)
+            });
+            Ok(released.await?.0)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// One request; what it was refused with, if that says nothing of anybody.
+pub(super) async fn ask(
+    rig: &Rig,
+    people: &mut [Person],
+    who: usize,
+    ask: Ask,
+) -> Judged<Option<LedgerError>> {
+    match ask {
+        Ask::Find(alias) => return find(rig, people, alias).await,
+        Ask::Create => return create(rig, &mut people[who]).await,
+        _ => {}
+    }
+    let loaded = match rig.ledger().load(&app(), people[who].id).await {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(Some(error)),
+    };
+    people[who].observe(loaded.as_ref().map(|loaded| &*loaded.account))?;
+    let Some(loaded) = loaded else {
+        return Ok(None);
+    };
+    match ask {
+        Ask::Read => return Ok(None),
+        Ask::Events => return events(rig, &mut people[who], &loaded).await,
+        _ => {}
+    }
+    let answer = change(rig, loaded, ask).await;
+    let person = &mut people[who];
+    if is_exhausted(&answer) {
+        let spent = |truth: &Truth| matches!(truth, Truth::Living(life) if life.charged >= BUDGET);
+        return person
+            .shown("no guess is said to be left", spent)
+            .map(|()| None);
+    }
+    match answer {
+        Ok(_) => {
+            person.happened(ask)?;
+            person.evaluations = match ask {
+                Ask::Guess => person.evaluations + 1,
+                Ask::Succeed => 0,
+                _ => person.evaluations,
+            };
+            if person.evaluations > BUDGET {
+                return Err(Violation(format!("{} evaluations", person.evaluations)));
+            }
+            Ok(None)
+        }
+        Err(LedgerError::Erased) => person
+            .shown("it is said to be erased", |truth| *truth == Truth::Erased)
+            .map(|()| None),
+        Err(LedgerError::AliasTaken) => {
+            let Ask::Claim(alias) = ask else {
+                return Err(Violation(format!("{ask:?} took a name")));
+            };
+            let others = people.iter().enumerate().filter(|(at, _)| *at != who);
+            if others
+                .into_iter()
+                .any(|(_, other)| other.may_be(has(alias)))
+            {
+                return Ok(None);
+            }
+            Err(Violation(format!(
+                "{alias} is said to be taken, and is nobody's"
+            )))
+        }
+        Err(error) => {
+            person.may_have_happened(ask, &error);
+            Ok(Some(error))
+        }
+    }
+}
+
+async fn create(rig: &Rig, person: &mut Person) -> Judged<Option<LedgerError>> {
+    match rig.ledger().create(account(person.id), creating).await {
+        Ok(_) => person.happened(Ask::Create).map(|()| None),
+        Err(LedgerError::Exists) => person
+            .shown("it is said to exist", |truth| *truth != Truth::Absent)
+            .map(|()| None),
+        Err(error) => {
+            person.may_have_happened(Ask::Create, &error);
+            Ok(Some(error))
+        }
+    }
+}
+
+async fn events(rig: &Rig, person: &mut Person, loaded: &Loaded) -> Judged<Option<LedgerError>> {
+    let page = match rig.ledger().events(loaded, None, usize::MAX).await {
+        Ok(page) => page,
+        Err(error) => return Ok(Some(error)),
+    };
+    let kinds: Vec<_> = page.events.iter().rev().map(|event| event.kind).collect();
+    person
+        .shown(
+            "other events were shown",
+            |truth| matches!(truth, Truth::Living(life) if life.events == kinds),
+        )
+        .map(|()| None)
+}
+
+async fn find(
+    rig: &Rig,
+    people: &mut [Person],
+    alias: &'static str,
+) -> Judged<Option<LedgerError>> {
+    let found = match rig.ledger().find_alias(&app(), &name(alias)).await {
+        Ok(found) => found,
+        Err(error) => return Ok(Some(error)),
+    };
+    let Some(loaded) = found else {
+        for person in people {
+            person.shown("nobody is said to have the name", |truth| {
+                !has(alias)(truth)
+            })?;
+        }
+        return Ok(None);
+    };
+    let owner = people
+        .iter_mut()
+        .find(|person| person.id == loaded.account.id);
+    let Some(owner) = owner else {
+        return Err(Violation(format!("{alias} leads to a stranger")));
+    };
+    owner.shown("the name is said to lead there", has(alias))?;
+    owner.observe(Some(&loaded.account)).map(|()| None)
+}

@@ -1,0 +1,85 @@
+//! For tests: defences that are switched off, to see that what each stops then succeeds.
+//!
+//! A test's store says which (`Store::weakness`); the place of each defence asks it in one line
+//! that exists in test builds only. An attack that is refused proves a defence only together with
+//! its control, in which that defence is off and the attack wins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use custodyd_hsm::anchor::Anchor;
+
+use super::LedgerError;
+use super::head::Head;
+use super::members::MemberList;
+use crate::store::Store;
+
+/// What a ledger does wrongly; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is one defence, and a test may switch off several"
+)]
+pub struct Weakness {
+    /// Member lists are not compared with the state tree in memory.
+    pub any_list: bool,
+    /// A record's content is not compared with its member list.
+    pub any_content: bool,
+    /// A head's MAC is not checked.
+    pub any_head: bool,
+    /// The log is not compared with the head at the start.
+    pub any_log: bool,
+    /// The cached digests are not compared with the head at the start.
+    pub any_state: bool,
+    /// The head is not compared with the token's anchor at the start.
+    pub any_anchor: bool,
+    /// A token that holds no anchor is taken for one that holds the right one.
+    pub no_anchor: bool,
+    /// Batches are told before they are anchored: as if the anchor came later, and a crash before.
+    pub lazy: bool,
+    /// The committer writes upon member lists that it reads once more, instead of upon those that
+    /// it has verified.
+    pub rereads: bool,
+    /// A commit whose outcome is not known is taken for done.
+    pub unknown_is_done: bool,
+    /// Not a weakness: how long a reader pauses between two reads, and waits for an anchor.
+    pub patience: Option<(Duration, Duration)>,
+}
+
+impl Weakness {
+    /// What is taken for the token's anchor.
+    pub(crate) fn anchor(self, found: Option<Anchor>, head: &Head) -> Option<Anchor> {
+        found.or_else(|| {
+            let hash = head.hash().ok()?;
+            self.no_anchor.then(|| Anchor {
+                serial: 1,
+                log_epoch: head.state.log_epoch,
+                seq: head.state.seq,
+                head: hash,
+                boot_epoch: head.state.boot_epoch,
+                clean: false,
+                dirty: false,
+            })
+        })
+    }
+}
+
+/// Replaces verified lists by what the database shows now.
+pub(crate) async fn reread(
+    store: &Arc<dyn Store>,
+    lists: &mut HashMap<u32, Result<MemberList, Arc<LedgerError>>>,
+) {
+    if !store.weakness().rereads {
+        return;
+    }
+    let buckets: Vec<u32> = lists.keys().copied().collect();
+    let Ok(rows) = store.members(&buckets).await else {
+        return;
+    };
+    for (bucket, list) in rows.examine() {
+        if let Ok(list) = MemberList::parse(&list) {
+            lists.insert(bucket, Ok(list));
+        }
+    }
+}
