@@ -30,6 +30,7 @@ pub use self::scrub::Scrubbed;
 pub use self::standing::{Standing, standing};
 use self::state::Opener;
 pub use self::tail::{Entry, size, tail};
+use super::anchoring::{Anchoring, Mode};
 use super::log::LogEnd;
 use super::memory::{Believed, Memory};
 use super::record::Reader;
@@ -157,7 +158,9 @@ async fn believed(
     pool: &Pool,
     name: &RealmName,
 ) -> Result<Believed, LedgerError> {
-    Ok(start::find(store, pool, name).await?.believed)
+    let believed = start::find(store, pool, name).await?.believed;
+    Anchoring::begin(pool, name, Mode::Strict, store, &believed).await?;
+    Ok(believed)
 }
 
 /// Verifies a database that nobody writes to. With `apps`, each record is opened in the token as
