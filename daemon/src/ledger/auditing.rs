@@ -13,13 +13,10 @@ impl Ledger {
     /// A checkpoint of the newest head that is anchored in the token.
     ///
     /// # Errors
-    /// `Token` where it does not sign.
+    /// `Token` where it does not sign; `Busy` while this process knows of none that is anchored.
     pub async fn checkpoint(&self) -> Result<Arc<Checkpoint>, LedgerError> {
-        let reader = &self.reader;
-        reader
-            .checkpoints()
-            .newest(reader.memory(), reader.pool())
-            .await
+        let newest = self.reader.checkpoints().newest(self.pool()).await?;
+        newest.ok_or(LedgerError::Busy)
     }
 
     /// The first `width` hashes of a tile, if the newest checkpoint covers them.
@@ -46,11 +43,8 @@ impl Ledger {
     }
 
     async fn published(&self) -> Result<Arc<Checkpoint>, LedgerError> {
-        let reader = &self.reader;
-        reader
-            .checkpoints()
-            .published(reader.memory(), reader.pool())
-            .await
+        let published = self.reader.checkpoints().published(self.pool()).await?;
+        published.ok_or(LedgerError::Busy)
     }
 
     fn tiles<'a>(&'a self, checkpoint: &'a Checkpoint) -> TileReader<'a> {

@@ -40,7 +40,8 @@ pub struct Receipt {
 /// Log entries with their proofs against one checkpoint.
 #[derive(Debug)]
 pub struct Proven {
-    pub checkpoint: Arc<Checkpoint>,
+    /// None while this process knows of no head that is anchored in the token.
+    pub checkpoint: Option<Arc<Checkpoint>>,
     /// In the order of the entries; none for what the checkpoint does not cover yet.
     pub proofs: Vec<Option<Vec<Digest>>>,
     /// That the log continues the one of the size that was asked about.
@@ -136,11 +137,18 @@ impl Ledger {
     ) -> Result<Proven, LedgerError> {
         let size = entries.iter().map(|entry| entry.index.saturating_add(1));
         let size = size.max().unwrap_or(0).max(since.unwrap_or(0));
-        let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
-        let covering = checkpoints.covering(size, memory, self.pool()).await?;
-        let checkpoint = match covering {
-            Some(checkpoint) => checkpoint,
-            None => checkpoints.published(memory, self.pool()).await?,
+        let checkpoints = self.reader.checkpoints();
+        let covering = checkpoints.covering(size, self.pool()).await?;
+        let newest = match covering {
+            Some(checkpoint) => Some(checkpoint),
+            None => checkpoints.published(self.pool()).await?,
+        };
+        let Some(checkpoint) = newest else {
+            return Ok(Proven {
+                checkpoint: None,
+                proofs: entries.iter().map(|_| None).collect(),
+                consistency: None,
+            });
         };
         let prover = self.prover(&checkpoint);
         let covered = |index: u64| index < checkpoint.size();
@@ -162,7 +170,7 @@ impl Ledger {
             _ => None,
         };
         Ok(Proven {
-            checkpoint,
+            checkpoint: Some(checkpoint),
             proofs,
             consistency,
         })
@@ -171,9 +179,8 @@ impl Ledger {
     /// The proof of one entry as C2SP tlog-proof has it, with the entry as its extra data.
     async fn tlog_proof(&self, noted: &Noted) -> Result<Option<String>, LedgerError> {
         let size = noted.index.saturating_add(1);
-        let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
-        let covering = checkpoints.covering(size, memory, self.pool()).await?;
-        let Some(checkpoint) = covering else {
+        let covering = self.reader.checkpoints().covering(size, self.pool());
+        let Some(checkpoint) = covering.await? else {
             return Ok(None);
         };
         let prover = self.prover(&checkpoint);
