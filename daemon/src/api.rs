@@ -377,10 +377,8 @@ pub struct EventPage {
     /// the app's policy says, and is deleted. 1 where nothing is; one more than the number of the
     /// newest event where everything is.
     pub complete_from: u64,
-    /// C2SP signed note that the proofs of this page lead to. Absent for a moment after a start,
-    /// where the token is told of changes at intervals only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub checkpoint: Option<String>,
+    /// C2SP signed note that the proofs of this page lead to.
+    pub checkpoint: String,
     /// That its log continues the one that had `since` entries (RFC 6962, section 2.1.2), hashes
     /// in base64. Absent where it has fewer: then keep both checkpoints, and ask who runs this.
     #[serde(skip_serializing_if = "Option::is_none")]

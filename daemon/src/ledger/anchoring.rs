@@ -172,13 +172,6 @@ impl Anchoring {
         }
     }
 
-    /// Whether this head is the one that the token itself holds.
-    pub(crate) fn token_has(&self, head: &Head) -> bool {
-        let (last, state) = (&self.last, &head.state);
-        (last.log_epoch, last.seq) == (state.log_epoch, state.seq)
-            && hash(head).is_ok_and(|hash| hash == last.head)
-    }
-
     async fn step(&mut self, to: &Anchor) -> Result<Advanced, LedgerError> {
         let (of, from, next) = (self.realm.clone(), self.last.clone(), to.clone());
         let advanced = self

@@ -13,10 +13,13 @@ impl Ledger {
     /// A checkpoint of the newest head that is anchored in the token.
     ///
     /// # Errors
-    /// `Token` where it does not sign; `Busy` while this process knows of none that is anchored.
+    /// `Token` where it does not sign.
     pub async fn checkpoint(&self) -> Result<Arc<Checkpoint>, LedgerError> {
-        let newest = self.reader.checkpoints().newest(self.pool()).await?;
-        newest.ok_or(LedgerError::Busy)
+        let reader = &self.reader;
+        reader
+            .checkpoints()
+            .newest(reader.memory(), reader.pool())
+            .await
     }
 
     /// The first `width` hashes of a tile, if the newest checkpoint covers them.
@@ -43,8 +46,11 @@ impl Ledger {
     }
 
     async fn published(&self) -> Result<Arc<Checkpoint>, LedgerError> {
-        let published = self.reader.checkpoints().published(self.pool()).await?;
-        published.ok_or(LedgerError::Busy)
+        let reader = &self.reader;
+        reader
+            .checkpoints()
+            .published(reader.memory(), reader.pool())
+            .await
     }
 
     fn tiles<'a>(&'a self, checkpoint: &'a Checkpoint) -> TileReader<'a> {

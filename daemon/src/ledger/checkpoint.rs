@@ -1,6 +1,6 @@
 //! Checkpoints: what the realm says in public that its log is, signed in the token.
 //!
-//! Called by `receipts` and `auditing`, and told by the committer what the token has anchored. A checkpoint is a C2SP signed note (c2sp.org/signed-note,
+//! Called by `receipts` and `auditing`. A checkpoint is a C2SP signed note (c2sp.org/signed-note,
 //! c2sp.org/tlog-checkpoint) over origin, size and root. It is signed only when somebody asks,
 //! once at the most for a head, and only for a head that the token itself remembers: two
 //! checkpoints of which neither log continues the other then prove that the realm misbehaved. So
@@ -44,14 +44,19 @@ impl Checkpoint {
     }
 }
 
-/// The newest checkpoint of this process, and what may be signed next.
+/// The newest checkpoint of this process.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
-    /// The newest head that is anchored in the token itself, and the log that it names.
-    anchored: Mutex<Option<(Head, LogEnd)>>,
     newest: Mutex<Option<Arc<Checkpoint>>>,
     /// Held while the token signs: who waits here finds what the other has had signed.
     signing: tokio::sync::Mutex<()>,
+}
+
+/// The newest head that is anchored in the token, and the log that it names. In strict mode all
+/// that is believed is anchored. Nothing else says what may be signed.
+fn anchored_head(memory: &Memory) -> (Head, LogEnd) {
+    let believed = memory.read();
+    (believed.head.clone(), believed.end.clone())
 }
 
 /// The first line of a checkpoint, and the name of the key that signs it: the realm and the log
@@ -71,34 +76,25 @@ fn text(head: &Head) -> String {
 }
 
 impl Checkpoints {
-    /// What is believed is anchored in the token, not only on this host. Called by the committer
-    /// alone, and before it believes anything newer: nothing else says what may be signed.
-    pub(super) fn anchored(&self, memory: &Memory) {
-        let newest = {
-            let believed = memory.read();
-            (believed.head.clone(), believed.end.clone())
-        };
-        *self.anchored.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
-    }
-
-    /// A checkpoint of the newest head that is anchored in the token. `None` while this process
-    /// does not know of one.
+    /// A checkpoint of the newest head that is anchored in the token.
     ///
     /// # Errors
     /// `Token` where it does not sign.
-    pub(super) async fn newest(&self, pool: &Pool) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
+    pub(super) async fn newest(
+        &self,
+        memory: &Memory,
+        pool: &Pool,
+    ) -> Result<Arc<Checkpoint>, LedgerError> {
         let _turn = self.signing.lock().await;
         // Only now: what was anchored while this waited is in it.
-        let Some((head, end)) = self.signable() else {
-            return Ok(None);
-        };
+        let (head, end) = anchored_head(memory);
         if let Some(known) = self.kept().filter(|known| known.size() == end.size()) {
-            return Ok(Some(known));
+            return Ok(known);
         }
         let note = sign(pool, &head).await?;
         let made = Arc::new(Checkpoint { note, end });
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
-        Ok(Some(made))
+        Ok(made)
     }
 
     /// A checkpoint of a log with at least so many entries, the kept one if it will do. `None`
@@ -109,13 +105,14 @@ impl Checkpoints {
     pub(super) async fn covering(
         &self,
         size: u64,
+        memory: &Memory,
         pool: &Pool,
     ) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
         let covers = |one: &Arc<Checkpoint>| one.size() >= size;
         if let Some(known) = self.kept().filter(covers) {
             return Ok(Some(known));
         }
-        Ok(self.newest(pool).await?.filter(covers))
+        Ok(Some(self.newest(memory, pool).await?).filter(covers))
     }
 
     /// The newest one that was signed, or else one of now: what auditors read is no further
@@ -125,19 +122,13 @@ impl Checkpoints {
     /// As `newest`.
     pub(super) async fn published(
         &self,
+        memory: &Memory,
         pool: &Pool,
-    ) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
+    ) -> Result<Arc<Checkpoint>, LedgerError> {
         match self.kept() {
-            Some(known) => Ok(Some(known)),
-            None => self.newest(pool).await,
+            Some(known) => Ok(known),
+            None => self.newest(memory, pool).await,
         }
-    }
-
-    fn signable(&self) -> Option<(Head, LogEnd)> {
-        self.anchored
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     fn kept(&self) -> Option<Arc<Checkpoint>> {
@@ -180,9 +171,6 @@ mod tests {
     fn a_batch_that_is_not_anchored_is_not_signed() {
         let realm = RealmName::parse("realm.example").unwrap();
         let memory = Memory::new(Believed::nothing(&realm, Timestamp(1)));
-        let checkpoints = Checkpoints::default();
-        assert!(checkpoints.signable().is_none());
-        let size = || checkpoints.signable().map(|(_, end)| end.size());
         let next = {
             let believed = memory.read();
             believed.next(believed.head.clone(), &mut Batch::after(0))
@@ -190,14 +178,10 @@ mod tests {
         let next = next.unwrap();
         let after = next.head.clone();
         memory.pend(next);
-        checkpoints.anchored(&memory);
-        assert_eq!(size(), Some(0));
+        assert_eq!(anchored_head(&memory).0.size, 0);
         memory.settle();
-        // Believed, and not said to be anchored: in the bounded mode that is how it stands.
-        assert_eq!(size(), Some(0));
-        checkpoints.anchored(&memory);
-        assert_eq!(size(), Some(1));
-        assert_eq!(checkpoints.signable().unwrap().0, after);
+        let (head, end) = anchored_head(&memory);
+        assert_eq!((head, end.size()), (after, 1));
     }
 
     #[test]

@@ -40,8 +40,7 @@ pub struct Receipt {
 /// Log entries with their proofs against one checkpoint.
 #[derive(Debug)]
 pub struct Proven {
-    /// None while this process knows of no head that is anchored in the token.
-    pub checkpoint: Option<Arc<Checkpoint>>,
+    pub checkpoint: Arc<Checkpoint>,
     /// In the order of the entries; none for what the checkpoint does not cover yet.
     pub proofs: Vec<Option<Vec<Digest>>>,
     /// That the log continues the one of the size that was asked about.
@@ -137,18 +136,11 @@ impl Ledger {
     ) -> Result<Proven, LedgerError> {
         let size = entries.iter().map(|entry| entry.index.saturating_add(1));
         let size = size.max().unwrap_or(0).max(since.unwrap_or(0));
-        let checkpoints = self.reader.checkpoints();
-        let covering = checkpoints.covering(size, self.pool()).await?;
-        let newest = match covering {
-            Some(checkpoint) => Some(checkpoint),
-            None => checkpoints.published(self.pool()).await?,
-        };
-        let Some(checkpoint) = newest else {
-            return Ok(Proven {
-                checkpoint: None,
-                proofs: entries.iter().map(|_| None).collect(),
-                consistency: None,
-            });
+        let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
+        let covering = checkpoints.covering(size, memory, self.pool()).await?;
+        let checkpoint = match covering {
+            Some(checkpoint) => checkpoint,
+            None => checkpoints.published(memory, self.pool()).await?,
         };
         let prover = self.prover(&checkpoint);
         let covered = |index: u64| index < checkpoint.size();
@@ -170,7 +162,7 @@ impl Ledger {
             _ => None,
         };
         Ok(Proven {
-            checkpoint: Some(checkpoint),
+            checkpoint,
             proofs,
             consistency,
         })
@@ -179,8 +171,9 @@ impl Ledger {
     /// The proof of one entry as C2SP tlog-proof has it, with the entry as its extra data.
     async fn tlog_proof(&self, noted: &Noted) -> Result<Option<String>, LedgerError> {
         let size = noted.index.saturating_add(1);
-        let covering = self.reader.checkpoints().covering(size, self.pool());
-        let Some(checkpoint) = covering.await? else {
+        let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
+        let covering = checkpoints.covering(size, memory, self.pool()).await?;
+        let Some(checkpoint) = covering else {
             return Ok(None);
         };
         let prover = self.prover(&checkpoint);

@@ -72,17 +72,8 @@ impl Committer {
         if let Some(head) = memory.pending() {
             self.anchoring.advance(&head).await?;
             memory.settle();
-            self.tell_checkpoints();
         }
         Ok(())
-    }
-
-    /// What the token has anchored may be signed. After each word to the token.
-    fn tell_checkpoints(&self) {
-        let memory = self.reader.memory();
-        if self.anchoring.token_has(&memory.head()) {
-            self.reader.checkpoints().anchored(memory);
-        }
     }
 
     /// Logs that this daemon took the realm over, with what it had to mend.
@@ -90,7 +81,6 @@ impl Committer {
     /// # Errors
     /// `Store` and `Token` where the entry can not be written or anchored: then nothing is served.
     pub(in crate::ledger) async fn boot(&mut self, repairs: Repairs) -> Result<(), LedgerError> {
-        self.tell_checkpoints();
         let memory = self.reader.memory();
         let (head, size) = {
             let believed = memory.read();

@@ -157,8 +157,7 @@ async fn a_head_is_signed_once_and_proofs_lead_to_the_checkpoint_that_covers_the
         .prove(&page.bodies, Some(first.size()))
         .await
         .unwrap();
-    let newest = proven.checkpoint.unwrap();
-    let size = newest.size();
+    let size = proven.checkpoint.size();
     assert!(size > first.size());
     for (entry, proof) in page.bodies.iter().zip(&proven.proofs) {
         let proof: Vec<Hash> = proof
@@ -168,11 +167,11 @@ async fn a_head_is_signed_once_and_proofs_lead_to_the_checkpoint_that_covers_the
             .map(|hash| Hash(*hash))
             .collect();
         let leaf = record_hash(&event_leaf(&entry.salt, &entry.body));
-        check_record(&proof, size, root(&newest), entry.index, leaf).unwrap();
+        check_record(&proof, size, root(&proven.checkpoint), entry.index, leaf).unwrap();
     }
     let consistency = proven.consistency.unwrap();
     let consistency: Vec<Hash> = consistency.into_iter().map(Hash).collect();
-    let new = root(&newest);
+    let new = root(&proven.checkpoint);
     check_tree(&consistency, size, new, first.size(), root(&first)).unwrap();
     let later = ledger.prove(&[], Some(size + 1000)).await.unwrap();
     assert!(later.consistency.is_none(), "it has fewer entries");
