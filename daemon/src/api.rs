@@ -6,6 +6,7 @@
 pub mod app_keys;
 mod codes;
 mod contacts;
+pub mod log;
 mod privacy;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use self::contacts::{
     AddressClaimed, AddressView, CodeRequested, CodeSession, CodeText, ConfirmAddress,
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
+pub use self::log::{LogEntry, LogReceipt, ProvenEvent};
 pub use self::privacy::{
     AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
 };
@@ -31,7 +33,6 @@ use crate::account::SlotType;
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
 use crate::factors::session::Scope;
-use crate::ledger::Event;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +62,9 @@ pub struct AccountCreated {
     /// JWS that the realm signed in its token: keep them as receipts.
     pub bindings: CreatedBindings,
     pub session: SessionToken,
+    /// Log entry of the creation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReceipt>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -161,6 +165,9 @@ pub struct SessionStarted {
     pub device_bound: bool,
     pub session: SessionToken,
     pub secrets: BTreeMap<String, Secret>,
+    /// Log entry of this sign-in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReceipt>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -362,7 +369,7 @@ pub struct PasskeyView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventPage {
     /// Newest first.
-    pub events: Vec<Event>,
+    pub events: Vec<ProvenEvent>,
     /// Give it as `?from=` for the page after this one; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -370,6 +377,12 @@ pub struct EventPage {
     /// the app's policy says, and is deleted. 1 where nothing is; one more than the number of the
     /// newest event where everything is.
     pub complete_from: u64,
+    /// C2SP signed note that the proofs of this page lead to.
+    pub checkpoint: String,
+    /// That its log continues the one that had `since` entries (RFC 6962, section 2.1.2), hashes
+    /// in base64. Absent where it has fewer: then keep both checkpoints, and ask who runs this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Vec<String>>,
 }
 
 /// A PIN on its way to the hasher: wiped when dropped, never printed.

@@ -9,6 +9,7 @@
 //! place for secrets: the token PIN is named by a path or a systemd credential, and no
 //! value of a key that might be a secret is repeated in a message.
 
+mod auditors;
 mod check;
 mod delivery;
 mod limits;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use custodyd_hsm::RealmName;
 
+pub use self::auditors::Auditor;
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
@@ -41,6 +43,8 @@ pub struct Config {
     pub pin: PinCapacity,
     pub delivery: Delivery,
     pub limits: Limits,
+    /// `[auditors]`: who may read the log.
+    pub auditors: Vec<Auditor>,
     pub log: Log,
 }
 
@@ -120,6 +124,8 @@ pub struct Ledger {
     pub anchor_interval: Duration,
     /// Where bounded mode keeps what must outlive the process and not the machine: on a tmpfs.
     pub runtime_directory: PathBuf,
+    /// Within this time, the scrub has verified the whole database once.
+    pub scrub_period: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod private_file;
 mod reload;
 mod retention;
+mod scrub;
 pub mod service;
 pub mod startup;
 pub mod store;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, webhook};
+use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, checkpoint, webhook};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,9 +28,11 @@ use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
-use crate::service::{Apps, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers};
+use crate::service::{
+    Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
+};
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
-use crate::{retention, telemetry, watch};
+use crate::{retention, scrub, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,14 @@ fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> 
             deadline: config.token.deadline,
         },
     )?)
+}
+
+/// The configured token, for a command that asks it about the ledger.
+///
+/// # Errors
+/// When it can not be reached, or its PIN not be read.
+pub(crate) fn token(config: &Config) -> Result<Pool, StartError> {
+    pool(config, backend::configured(&config.token)?)
 }
 
 /// Makes the missing keys in the token and a new realm in an empty database. Where a realm
@@ -223,9 +233,13 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let (keys, webhook_keys) = pool
+    let (keys, webhook_keys, checkpoint_keys) = pool
         .call("load-public-keys", |custody| {
-            Ok((BindingKeys::load(custody)?, webhook::keys(custody)?))
+            Ok((
+                BindingKeys::load(custody)?,
+                webhook::keys(custody)?,
+                checkpoint::keys(custody)?,
+            ))
         })
         .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
@@ -247,6 +261,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
+        auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),
@@ -306,6 +321,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     watch::measure_token(&realm.pool);
     let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
     let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
+    let scrubbing = tokio::spawn(scrub::run(
+        Arc::clone(&realm.service),
+        config.ledger.scrub_period,
+    ));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
     let (stop, stopping) = watch_for_stop::channel(false);
@@ -370,7 +389,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     }
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    for task in [watching, retiring] {
+    for task in [watching, retiring, scrubbing] {
         task.abort();
         let _ = task.await;
     }

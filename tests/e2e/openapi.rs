@@ -13,7 +13,10 @@ const CREDENTIAL: &str = "backend-credential-of-the-test";
 fn setup() -> Setup {
     use aws_lc_rs::digest::{SHA256, digest};
     let hash = hex::encode(digest(&SHA256, CREDENTIAL.as_bytes()).as_ref());
-    Setup::notes(&format!("[backend]\ncredentials_sha256 = [\"{hash}\"]"))
+    Setup {
+        config: custodyd_tests::log::section(),
+        ..Setup::notes(&format!("[backend]\ncredentials_sha256 = [\"{hash}\"]"))
+    }
 }
 
 /// One operation under test, and what went wrong with it so far.
@@ -34,6 +37,10 @@ impl Trial<'_> {
         self.operation.path.starts_with("/.well-known/")
     }
 
+    fn is_for_auditors(&self) -> bool {
+        self.operation.path.starts_with("/log/")
+    }
+
     fn is_for_the_backend(&self) -> bool {
         self.operation.path.contains("/bindings/")
     }
@@ -44,8 +51,15 @@ impl Trial<'_> {
             .operation
             .path
             .replace("{name}", "device-secret")
-            .replace("{device_id}", "no-such-id");
+            .replace("{device_id}", "no-such-id")
+            .replace("{level}", "0")
+            .replace("{index}", "000.p/1");
         let mut call = self.device.prepare(&self.operation.method, &path, None);
+        if self.is_for_auditors() {
+            let credential = custodyd_tests::log::CREDENTIAL;
+            call.headers
+                .push(("Authorization".into(), format!("Bearer {credential}")));
+        }
         if self.is_for_the_backend() {
             call.path
                 .push_str(&format!("?account={}", self.device.account));
@@ -111,7 +125,17 @@ impl Trial<'_> {
             self.ask("as it is", &call).await;
             return;
         }
-        if self.is_for_the_backend() {
+        if self.is_for_auditors() {
+            self.ask("as it is", &call).await;
+            call.headers.clear();
+            self.refused("no credential", &call, "401 credential-invalid")
+                .await;
+            for (from, to) in [("000", "999"), ("000", "%30"), (".p/1", ".p/0")] {
+                let mut call = self.request();
+                call.path = call.path.replace(from, to);
+                self.ask("another part", &call).await;
+            }
+        } else if self.is_for_the_backend() {
             call.headers.clear();
             self.refused("no credential", &call, "401 credential-invalid")
                 .await;

@@ -14,6 +14,8 @@
 //! | forge a generation | `records.generation` | member list, seal | the same |
 //! | delete, empty, disorder a member list | `bucket_members` | strict parsing, presence of the row | the same |
 //! | delete, edit, swap event bodies and leaves | `log_*` | commitment, sealing, chain of numbers | the same |
+//! | edit, cut, delete a tile; edit or delete an entry that an auditor reads | `log_tiles`, `log_entries` | each is verified up to the checkpoint's root before it leaves | the same |
+//! | replace an event's salt, and its leaf to fit | `log_*` | inclusion proof of every event that is shown | the same |
 //! | remove, replace or pretend a tombstone | `records`, member entries too | seal bound to kind and generation | the same |
 //! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap above its mark (retention's side: `ledger/faults/retiring.rs`) | the same |
 //! | delete, repoint, swap, re-insert the record of an alias | `records`, member entries too | member list, seal bound to the record, both directions | the same |
@@ -49,6 +51,7 @@ mod aliases;
 mod codes;
 mod erased;
 mod events;
+mod log;
 mod records;
 mod rollback;
 mod schema;

@@ -7,6 +7,7 @@
 //! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
 
 mod doctor;
+mod ledger;
 mod live;
 pub mod output;
 mod socket;
@@ -54,6 +55,9 @@ enum Command {
     /// Look at an account of the running daemon
     #[command(subcommand)]
     Account(live::AccountCommand),
+    /// Hold the database against the token
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
 }
@@ -89,6 +93,9 @@ pub fn run() -> ExitCode {
         }),
         Command::Account(command) => with_config(&output, "account", &arguments, |config| {
             live::account(&output, &config, command)
+        }),
+        Command::Ledger(command) => with_config(&output, "ledger", &arguments, |config| {
+            ledger::run(&output, &config, command)
         }),
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)

@@ -152,6 +152,20 @@ impl Output {
         ExitCode::SUCCESS
     }
 
+    /// Whether the answer is for machines.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints one of many answers as it comes: a line, or an object in a line.
+    pub fn entry(&self, value: &Value, line: &str) {
+        if self.json {
+            print(&value.to_string());
+        } else {
+            print(&visible(line));
+        }
+    }
+
     /// Prints why a command did not do its work.
     pub fn failure(&self, command: &str, message: &str) -> ExitCode {
         if self.json {

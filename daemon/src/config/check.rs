@@ -12,6 +12,7 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 use toml::de::DeValue;
 
+use super::auditors::auditors;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
@@ -51,6 +52,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         .is_some_and(|listen| listen.development.is_some());
     let delivery = delivery::delivery(doc, &mut top, base, development);
     let limits = limits(doc, &mut top);
+    let auditors = auditors(doc, &mut top);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -64,6 +66,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         pin,
         delivery,
         limits,
+        auditors,
         log,
     })
 }
@@ -284,11 +287,19 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         PathBuf::from(DEFAULT_RUNTIME),
         |value| path(value, base),
     );
+    let periods = Duration::from_secs(1)..=Duration::from_secs(90 * 86_400);
+    let scrub_period = doc.or(
+        &mut table,
+        "scrub_period",
+        Duration::from_secs(86_400),
+        |value| duration(value, periods),
+    );
     doc.finish(table);
     Ledger {
         anchor,
         anchor_interval,
         runtime_directory,
+        scrub_period,
     }
 }
 

@@ -166,6 +166,24 @@ impl<'i> Document<'i> {
         self.optional(table, key, read)
     }
 
+    /// All keys of a table whose names are the operator's own.
+    pub(super) fn every<T>(
+        &mut self,
+        table: &mut Table<'i>,
+        read: impl Fn(&DeValue<'i>) -> Result<T, String>,
+    ) -> Vec<(String, Placed<T>)> {
+        let mut found = Vec::new();
+        for (key, entry) in std::mem::take(&mut table.entries) {
+            let name = table.name_of(&key);
+            let at = entry.value_at;
+            match read(&entry.value) {
+                Ok(value) => found.push((key, Placed { value, at })),
+                Err(message) => self.error(at, format!("{name}: {message}")),
+            }
+        }
+        found
+    }
+
     /// Refuses whatever nobody asked for.
     pub(super) fn finish(&mut self, table: Table<'i>) {
         for (key, entry) in &table.entries {

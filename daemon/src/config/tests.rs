@@ -71,9 +71,49 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         )
         .replace("outbox = \"outbox.jsonl\"\n", "")
         .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
+        .replace(AUDITOR, "")
         .replace(&uncommented(EMAIL), "")
         .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
+}
+
+const AUDITOR: &str =
+    "example-auditor = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
+
+/// The example with an auditor, changed once.
+fn with_auditor(from: &str, to: &str) -> Result<Config, ConfigErrors> {
+    assert!(AUDITOR.contains(from), "{from}");
+    read(&EXAMPLE.replace(&format!("# {AUDITOR}"), &AUDITOR.replacen(from, to, 1)))
+}
+
+#[test]
+fn auditors_are_read_by_name_and_hash() {
+    let auditors = with_auditor("0000\"", "00aF\"").unwrap().auditors;
+    let mut credential = [0; 32];
+    credential[31] = 0xaf;
+    let name = "example-auditor".to_owned();
+    assert_eq!(auditors, [Auditor { name, credential }]);
+    assert!(read(EXAMPLE).unwrap().auditors.is_empty());
+}
+
+#[test]
+fn a_wrong_auditor_is_named_with_its_line_and_without_what_was_given() {
+    let line = line_of("example-auditor");
+    let said = |from: &str, to: &str| with_auditor(from, to).unwrap_err().to_string();
+    for (from, to) in [
+        ("\"0000", "\"credential-that-was-pasted"),
+        ("0000\"", "000\""),
+        ("0000\"", "000g\""),
+    ] {
+        let said = said(from, to);
+        assert!(said.starts_with(&format!("c.toml:{line}:")), "{said}");
+        assert!(said.contains("auditors.example-auditor: expected a SHA-256"));
+        assert!(!said.contains("pasted"), "{said}");
+    }
+    assert!(said("example-auditor", "\"Two words\"").contains("auditors: a name has"));
+    let twice = format!("{AUDITOR}{}", AUDITOR.replace("example", "other"));
+    assert!(said(AUDITOR, &twice).contains("listed twice"));
+    assert!(said(AUDITOR, &format!("{AUDITOR}{AUDITOR}")).contains("duplicate"));
 }
 
 const EMAIL: &str = "# [delivery.email]

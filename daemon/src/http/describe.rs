@@ -46,6 +46,14 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
             ("503", "store-unavailable"),
         ]);
     }
+    if path.starts_with("/log/") {
+        codes.extend([
+            ("400", "malformed-request"),
+            ("503", "busy"),
+            ("503", "token-unavailable"),
+            ("503", "store-unavailable"),
+        ]);
+    }
     if of_an_app {
         codes.push(("404", "app-unknown"));
     }

@@ -19,4 +19,5 @@ mod routes;
 pub mod server;
 pub mod state;
 mod strangers;
+mod tile_path;
 pub mod tls;

@@ -221,6 +221,8 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),
         Refused::Tampered(_) => (S::INTERNAL_SERVER_ERROR, "record-tampered"),
         Refused::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
+        Refused::AuditorInvalid => (S::UNAUTHORIZED, "credential-invalid"),
+        Refused::LogTampered(_) => (S::INTERNAL_SERVER_ERROR, "log-tampered"),
     }
 }
 
@@ -228,7 +230,9 @@ fn log(refused: &Refused, code: &'static str) {
     match refused {
         Refused::TokenUnavailable(error) => tracing::error!(code, %error, "refused"),
         Refused::StoreUnavailable(error) => tracing::error!(code, %error, "refused"),
-        Refused::Tampered(evidence) => tracing::error!(code, %evidence, "refused"),
+        Refused::Tampered(evidence) | Refused::LogTampered(evidence) => {
+            tracing::error!(code, %evidence, "refused")
+        }
         Refused::Internal(operation) => tracing::error!(code, operation, "refused"),
         _ => {}
     }

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use super::describe;
 use super::problem::{Code, Problem};
 use super::routes::{
-    account, accounts, app_keys, bindings, contacts, devices, discovery, otp, passkeys, pin,
+    account, accounts, app_keys, bindings, contacts, devices, discovery, log, otp, passkeys, pin,
     privacy, recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
@@ -49,6 +49,8 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
             byte strings unpadded base64url.",
         license(name = "MIT OR Apache-2.0")
     ),
+    // Their indexes have slashes, which no path of OpenAPI can say; `table` routes them.
+    paths(log::tile, log::entries),
     modifiers(&SessionScheme)
 )]
 struct Api;
@@ -71,6 +73,13 @@ impl Modify for SessionScheme {
         api.components
             .get_or_insert_default()
             .add_security_scheme("backend", SecurityScheme::Http(backend));
+        let mut auditor = Http::new(HttpAuthScheme::Bearer);
+        auditor.description = Some(
+            "A credential of an auditor; the daemon's configuration lists its SHA-256".to_owned(),
+        );
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("auditor", SecurityScheme::Http(auditor));
     }
 }
 
@@ -115,6 +124,9 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(discovery::webauthn))
         .routes(routes!(privacy::export))
         .routes(routes!(privacy::erase))
+        .routes(routes!(log::checkpoint))
+        .route("/log/tile/{level}/{*index}", get(log::tile))
+        .route("/log/tile/entries/{*index}", get(log::entries))
 }
 
 /// The OpenAPI 3.1 description, generated from the code.

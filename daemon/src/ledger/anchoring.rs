@@ -176,30 +176,36 @@ impl Anchoring {
         }
     }
 
-    /// Makes this head the newest, as the mode and the batch demand. May be called again after an
+    /// Makes this head the newest, as the mode and the batch demand; says whether the token knows
+    /// it now. May be called again after an
     /// error, with the same head: what an earlier try has done is found.
     ///
     /// # Errors
     /// `Token` where it does not answer, `Refused` where the warm anchor can not be written:
     /// nothing of the batch may be told. `Stopped` where somebody else has moved the anchor: this
     /// process is not the one that writes.
-    pub(crate) async fn cover(&mut self, head: &Head, demand: &Demand) -> Result<(), LedgerError> {
+    pub(crate) async fn cover(
+        &mut self,
+        head: &Head,
+        demand: &Demand,
+    ) -> Result<bool, LedgerError> {
         let mut to = self.next(head, head.state.boot_epoch)?;
         let Some(bounded) = &mut self.bounded else {
-            return self.advance(to).await;
+            return self.advance(to).await.map(|()| true);
         };
+        let uses_up = demand.uses_up || !demand.charged.is_empty();
         let mut here = HashSet::new();
         let twice = demand
             .charged
             .iter()
             .any(|account| bounded.charged.contains(account) || !here.insert(account));
-        let unflagged = (demand.uses_up || !demand.charged.is_empty()) && !self.last.dirty;
+        let unflagged = uses_up && !self.last.dirty;
         let raised = head.state.boot_epoch != self.last.boot_epoch;
         let due = bounded.anchored.elapsed() >= bounded.interval;
         if demand.at_once || twice || unflagged || raised || due {
-            // What follows may be charged without another word to the token.
-            to.dirty = !raised;
-            return self.advance(to).await;
+            // Where one is charged, others follow, without another word to the token.
+            to.dirty = uses_up;
+            return self.advance(to).await.map(|()| true);
         }
         // It stands for the same place in the token's own order.
         to.serial = self.last.serial;
@@ -207,7 +213,7 @@ impl Anchoring {
         bounded.warm.write(&self.pool, &self.realm, &to).await?;
         bounded.ahead = true;
         bounded.charged.extend(&demand.charged);
-        Ok(())
+        Ok(false)
     }
 
     /// When the token has to be told of what it does not know yet, if there is anything.

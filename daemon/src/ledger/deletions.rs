@@ -7,6 +7,7 @@
 use super::LedgerError;
 use super::journal::Entry;
 use super::log::{LEAF_ERASURE, LEAF_RETENTION};
+use crate::store::EventRow;
 
 /// Entries that one leaf names: its body stays well within what a store reads back.
 pub(super) const PER_LEAF: usize = 4096;
@@ -47,8 +48,7 @@ impl Why {
     }
 
     /// The entries that a leaf of this kind covers, once it is known to be one of the log.
-    #[cfg(test)]
-    pub(super) fn covered(self, row: &crate::store::EventRow) -> Option<Vec<u64>> {
+    pub(super) fn covered(self, row: &EventRow) -> Option<Vec<u64>> {
         let (leaf, commitment, magic) = self.format();
         let body = row.body.as_ref()?;
         let leaf = super::journal::leaf(leaf, commitment, &body.salt, &body.body);
@@ -71,7 +71,6 @@ impl Why {
 )]
 mod tests {
     use super::*;
-    use crate::store::EventRow;
 
     #[test]
     fn leaves_cover_what_they_were_made_for_and_tell_when_they_were_changed() {

@@ -15,6 +15,7 @@
 mod admin;
 mod adversary;
 mod attacks;
+mod auditing;
 mod bounded;
 mod broken;
 mod erasing;
@@ -23,6 +24,7 @@ mod names;
 mod retiring;
 mod rig;
 mod tables;
+mod verifying;
 
 use proptest::prelude::*;
 

@@ -121,18 +121,33 @@ impl Head {
             LedgerError::Refused("the database holds no realm; run `custodyd init`".into())
         })?;
         let head = Self::parse(&row, realm).map_err(LedgerError::Refused)?;
-        let of = realm.clone();
+        #[cfg(test)]
+        if store.weakness().any_head {
+            return Ok(head);
+        }
+        Self::authentic(pool, realm, &row).await?;
+        Ok(head)
+    }
+
+    /// Whether this token has made the row.
+    ///
+    /// # Errors
+    /// `Tampered` where it has not.
+    pub(crate) async fn authentic(
+        pool: &Pool,
+        realm: &RealmName,
+        row: &HeadRow,
+    ) -> Result<(), LedgerError> {
+        let (of, body) = (realm.clone(), row.body.clone());
         // A tag of another length fits nothing.
         let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
         let checked = pool
             .call("check-head", move |custody| {
-                mac::check_head(custody, &of, &row.body, &tag)
+                mac::check_head(custody, &of, &body, &tag)
             })
             .await;
         match checked {
-            Ok(()) => Ok(head),
-            #[cfg(test)]
-            Err(custodyd_hsm::Error::Tampered { .. }) if store.weakness().any_head => Ok(head),
+            Ok(()) => Ok(()),
             Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
                 "the head was not made by this token; is the database another realm's, or the \
                  token another one?"

@@ -295,11 +295,11 @@ pub(super) fn open(
     index: u64,
     number: u64,
     row: Option<EventRow>,
-) -> Result<Event, LedgerError> {
+) -> Result<(Event, BodyRow), LedgerError> {
     let tampered = |what: &str| LedgerError::Tampered(format!("log entry {index}: {what}"));
     let row = row.ok_or_else(|| tampered("is missing"))?;
     let body = row.body.ok_or_else(|| tampered("has no body"))?;
-    if row.leaf != leaf(LEAF_EVENT, COMMITMENT, &body.salt, &body.body) {
+    if row.leaf != event_leaf(&body.salt, &body.body) {
         return Err(tampered("its body does not match its commitment"));
     }
     let plaintext = open_local(
@@ -312,10 +312,15 @@ pub(super) fn open(
     let event: Event = serde_json::from_slice(plaintext.expose())
         .map_err(|_| tampered("its body does not parse"))?;
     if event.number == number {
-        Ok(event)
+        Ok((event, body))
     } else {
         Err(tampered("its number is wrong"))
     }
+}
+
+/// Whether a leaf is an event's, and commits to this body.
+pub(super) fn commits(leaf: &[u8], body: &BodyRow) -> bool {
+    leaf == self::leaf(LEAF_EVENT, COMMITMENT, &body.salt, &body.body)
 }
 
 fn body_key(trail: &Trail) -> Result<LocalKey, LedgerError> {
@@ -328,6 +333,11 @@ fn body_key(trail: &Trail) -> Result<LocalKey, LedgerError> {
         }
     })?;
     Ok(LocalKey::new(key, BODY_DOMAIN))
+}
+
+/// The entry that commits to an event's sealed body.
+pub(super) fn event_leaf(salt: &[u8], body: &[u8]) -> Vec<u8> {
+    leaf(LEAF_EVENT, COMMITMENT, salt, body)
 }
 
 pub(super) fn leaf(kind: u8, domain: &[u8], salt: &[u8], body: &[u8]) -> Vec<u8> {

@@ -72,6 +72,11 @@ impl MemberList {
         self.0.get(at)
     }
 
+    /// All of them, in order.
+    pub(crate) fn all(&self) -> &[Member] {
+        &self.0
+    }
+
     /// The records of one kind, in order.
     pub(crate) fn ids_of(&self, kind: RecordKind) -> impl Iterator<Item = RecordId> {
         let of_kind = self.0.iter().filter(move |member| member.kind == kind);

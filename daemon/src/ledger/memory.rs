@@ -52,6 +52,8 @@ pub(super) struct Memory {
     /// The batch that is durable and not anchored yet. Nothing of it is told to anybody, not even
     /// to who only reads: an administrator could still take it back.
     pending: RwLock<Option<Next>>,
+    /// What the token remembers, where that is older than what is believed: in bounded mode.
+    in_token: RwLock<Option<(Head, LogEnd)>>,
     /// Counts the batches that were anchored.
     settled: watch::Sender<u64>,
     /// Digest of the policies that decisions are made under now. The head may still name others.
@@ -136,6 +138,7 @@ impl Memory {
             configuration: Mutex::new(believed.head.state.configuration),
             believed: RwLock::new(believed),
             pending: RwLock::new(None),
+            in_token: RwLock::new(None),
             settled: watch::Sender::new(0),
             boot_epoch,
         }
@@ -180,8 +183,21 @@ impl Memory {
         pending.as_ref().map(|next| next.head.clone())
     }
 
-    /// The pending batch is anchored: from now on it is what is believed.
-    pub(crate) fn settle(&self) {
+    /// The pending batch is anchored, in the token or by a warm anchor: from now on it is what is
+    /// believed.
+    pub(crate) fn settle(&self, in_token: bool) {
+        if in_token {
+            self.token_knows_all();
+        } else {
+            let mut older = self
+                .in_token
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            older.get_or_insert_with(|| {
+                let believed = self.read();
+                (believed.head.clone(), believed.end.clone())
+            });
+        }
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = pending.take() {
             let mut believed = self
@@ -194,6 +210,27 @@ impl Memory {
         }
         drop(pending);
         self.settled.send_modify(|count| *count += 1);
+    }
+
+    /// The token has been told of what is believed, or is about to be by `settle`.
+    pub(crate) fn token_knows_all(&self) {
+        *self
+            .in_token
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The newest head that is anchored in the token, and the log that it names. Nothing else says
+    /// what a checkpoint may be signed for.
+    pub(crate) fn in_token(&self) -> (Head, LogEnd) {
+        let older = self.in_token.read().unwrap_or_else(PoisonError::into_inner);
+        match &*older {
+            Some(older) => older.clone(),
+            None => {
+                let believed = self.read();
+                (believed.head.clone(), believed.end.clone())
+            }
+        }
     }
 
     /// Tells of each `settle` that follows.

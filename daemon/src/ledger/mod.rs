@@ -6,7 +6,9 @@
 
 mod aliases;
 mod anchoring;
+mod auditing;
 mod cache;
+mod checkpoint;
 mod committer;
 mod deletions;
 mod erasure;
@@ -18,11 +20,13 @@ mod log;
 mod members;
 mod memory;
 pub mod realm;
+mod receipts;
 mod record;
 mod retention;
 mod start;
 mod tree;
 mod unverified;
+pub mod verify;
 #[cfg(test)]
 pub mod weakness;
 
@@ -34,11 +38,13 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::anchoring::Mode;
 pub use self::cache::Cache;
+pub use self::checkpoint::Checkpoint;
 pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
 pub use self::log::TileRow;
+pub use self::receipts::{EventEntry, Noted, Proven, Receipt};
 use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 pub use self::retention::Pass;
@@ -413,10 +419,33 @@ impl Ledger {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Page, LedgerError> {
-        let page = self.reader.events(loaded, from, limit).await;
+        self.page(loaded, from, limit, false).await
+    }
+
+    /// As `events`, with what is needed to prove each.
+    ///
+    /// # Errors
+    /// As `events`.
+    pub async fn events_with_bodies(
+        &self,
+        loaded: &Loaded,
+        from: Option<Place>,
+        limit: usize,
+    ) -> Result<Page, LedgerError> {
+        self.page(loaded, from, limit, true).await
+    }
+
+    async fn page(
+        &self,
+        loaded: &Loaded,
+        from: Option<Place>,
+        limit: usize,
+        keep: bool,
+    ) -> Result<Page, LedgerError> {
+        let page = self.reader.events(loaded, from, limit, keep).await;
         match self.meanwhile(loaded, page).await? {
             Meanwhile::Nothing(page) => Ok(page),
-            Meanwhile::Retired(newest) => self.reader.events(&newest, from, limit).await,
+            Meanwhile::Retired(newest) => self.reader.events(&newest, from, limit, keep).await,
         }
     }
 

@@ -16,14 +16,16 @@ use custodyd_hsm::{
 };
 
 use super::cache::{Cache, Committed};
+use super::checkpoint::Checkpoints;
 use super::erasure;
 use super::journal::{self, Event};
 use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
+use super::receipts::{self, Noted};
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{RecordRow, Store};
+use crate::store::{BodyRow, RecordRow, Store};
 
 /// How often a row is read whose member list is neither believed nor pending, and the pause after.
 /// Between a commit and its being known as pending lies less than a millisecond; a busy machine
@@ -41,6 +43,8 @@ pub struct Loaded {
     pub(super) digest: [u8; 32],
     /// How long the plaintext is.
     pub(super) size: usize,
+    /// The event of the change that made it, where one did and this is its answer.
+    pub(super) noted: Option<Noted>,
 }
 
 /// What stands under an account's identifier.
@@ -78,6 +82,8 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Page {
     pub events: Vec<Event>,
+    /// What the events' log entries commit to, in the same order, where that was asked for.
+    pub bodies: Vec<receipts::EventEntry>,
     pub next: Option<Place>,
     /// The number of the oldest event that is kept: after it, the last page ends.
     pub complete_from: u64,
@@ -91,6 +97,7 @@ pub struct Reader {
     cache: Arc<Cache>,
     memory: Memory,
     clock: Arc<Clock>,
+    checkpoints: Checkpoints,
 }
 
 /// What the first visit to the token found.
@@ -118,7 +125,12 @@ impl Reader {
             cache: Arc::new(cache),
             memory,
             clock,
+            checkpoints: Checkpoints::default(),
         }
+    }
+
+    pub(super) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     /// What is believed.
@@ -265,7 +277,7 @@ impl Reader {
 
     /// The record's row, of one moment with a member list that is the one in memory. A row that
     /// was read while a batch became durable may be one batch apart: it is read again.
-    async fn newest_row(
+    pub(super) async fn newest_row(
         &self,
         record: &RecordId,
         bucket: u32,
@@ -367,28 +379,35 @@ impl Reader {
             record: member.id,
             digest: member.digest,
             size: plaintext.expose().len(),
+            noted: None,
         })
     }
 
+    /// A page of events, with their bodies if `keep` says so.
     pub(super) async fn events(
         &self,
         loaded: &Loaded,
         from: Option<Place>,
         limit: usize,
+        keep: bool,
     ) -> Result<Page, LedgerError> {
         let trail = &loaded.account.trail;
         // A cursor from before retention moved on leads to the end.
         let mut next = from
             .or_else(|| newest(loaded))
             .filter(|place| trail.keeps(place.number));
-        let mut events = Vec::new();
+        let (mut events, mut bodies) = (Vec::new(), Vec::new());
         while let Some(place) = next.filter(|_| events.len() < limit) {
-            let (event, before) = self.event(loaded, place).await?;
+            let (event, body, before) = self.event_and_body(loaded, place).await?;
             events.push(event);
+            if keep {
+                bodies.push(receipts::EventEntry::new(place.index, body));
+            }
             next = before;
         }
         Ok(Page {
             events,
+            bodies,
             next,
             complete_from: trail.complete_from(),
         })
@@ -415,9 +434,18 @@ impl Reader {
         loaded: &Loaded,
         place: Place,
     ) -> Result<(Event, Option<Place>), LedgerError> {
+        let (event, _, before) = self.event_and_body(loaded, place).await?;
+        Ok((event, before))
+    }
+
+    async fn event_and_body(
+        &self,
+        loaded: &Loaded,
+        place: Place,
+    ) -> Result<(Event, BodyRow, Option<Place>), LedgerError> {
         let row = self.store.event(place.index).await?.examine();
         let trail = &loaded.account.trail;
-        let event = journal::open(trail, &loaded.record, place.index, place.number, row)?;
+        let (event, body) = journal::open(trail, &loaded.record, place.index, place.number, row)?;
         let before = match (event.previous, place.number) {
             (None, 1) => None,
             (Some(index), number) if number > 1 && index < place.index => {
@@ -431,7 +459,7 @@ impl Reader {
                 )));
             }
         };
-        Ok((event, before))
+        Ok((event, body, before))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::factors::dpop::{AppKey, AppKeyExpected};
 use crate::factors::random;
 use crate::factors::session;
 use crate::factors::ticket::{self, Ticket, TicketExpected};
-use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
+use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent, Receipt};
 
 const MAX_IDEMPOTENCY_KEY: usize = 128;
 
@@ -61,7 +61,8 @@ impl Service {
         let origin = self.origin(device, request.ticket.as_deref(), idempotency_key, now)?;
         let id = self.choose_id(device, &origin).await?;
         if let Some(existing) = self.repeated(device, id, &app_key, &origin, now).await? {
-            return self.created(device, &existing, now).await;
+            let receipt = self.ledger.receipt_of_creation(&existing).await;
+            return self.created(device, &existing, receipt, now).await;
         }
         if !matches!(origin, Origin::Ticket(_)) {
             self.enrolments
@@ -90,7 +91,11 @@ impl Service {
                 .ok_or(Refused::AccountExists)?,
             Err(refused) => return Err(refused),
         };
-        self.created(device, &loaded, now).await
+        let receipt = match self.ledger.receipt(&loaded).await {
+            Some(receipt) => Some(receipt),
+            None => self.ledger.receipt_of_creation(&loaded).await,
+        };
+        self.created(device, &loaded, receipt, now).await
     }
 
     /// What the request brings that fixes the account's identifier. A ticket comes first: it is
@@ -238,6 +243,7 @@ impl Service {
         &self,
         device: &Device,
         loaded: &Loaded,
+        receipt: Option<Receipt>,
         now: Timestamp,
     ) -> Result<AccountCreated, Refused> {
         let account = &loaded.account;
@@ -268,6 +274,7 @@ impl Service {
                 device_key: bound.key.binding.clone(),
             },
             session: self.session_token(&device.app, &session, now).await?,
+            log: receipt.map(Into::into),
         })
     }
 }

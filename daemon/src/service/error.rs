@@ -148,6 +148,12 @@ pub enum Refused {
     Tampered(String),
     #[error("something went wrong inside")]
     Internal(&'static str),
+    #[error(
+        "send the credential of an auditor as `Authorization: Bearer <credential>`; [auditors] of the configuration lists its SHA-256"
+    )]
+    AuditorInvalid,
+    #[error("the stored log does not verify and is not shown; its operator has to look")]
+    LogTampered(String),
 }
 
 impl From<LedgerError> for Refused {

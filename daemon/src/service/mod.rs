@@ -7,6 +7,7 @@
 
 mod app_keys;
 mod apps;
+mod auditors;
 mod authenticate;
 mod bindings;
 mod callers;
@@ -43,6 +44,7 @@ use custodyd_hsm::{AccountId, RealmName};
 use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry, release};
 
 pub use self::apps::{App, Apps, Changes, Served};
+pub use self::auditors::{Auditors, LogPart};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::callers::Callers;
@@ -74,6 +76,7 @@ pub struct Service {
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
+    pub(crate) auditors: Auditors,
     pub(crate) strangers: Strangers,
     pub(crate) callers: Callers,
     pub(crate) enrolments: EnrolmentQuota,

@@ -3,10 +3,11 @@
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
-use super::{App, Caller, Refused, Service, contacts, held, recover, secrets};
+use super::{App, Caller, Refused, Service, auditors, contacts, held, recover, secrets};
 use crate::account::{Account, BoundKey, BoundPasskey, Pin, Usage};
 use crate::api::{
-    AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, RecoveryCodesView, TotpView,
+    self, AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, ProvenEvent,
+    RecoveryCodesView, TotpView,
 };
 use crate::factors::session::Scope;
 use crate::ledger::Place;
@@ -102,13 +103,24 @@ impl Service {
         })
     }
 
-    /// The account's events, newest first.
+    /// The account's events, newest first, each with its proof; and that the log continues the
+    /// one that had `since` entries.
     ///
     /// # Errors
-    /// `Malformed` for a cursor that was not given out, `Tampered` where the trail is broken.
-    pub async fn events(&self, caller: &Caller, from: Option<&str>) -> Result<EventPage, Refused> {
+    /// `Malformed` for a cursor that was not given out, `Tampered` where the trail is broken,
+    /// `LogTampered` where the log is.
+    pub async fn events(
+        &self,
+        caller: &Caller,
+        from: Option<&str>,
+        since: Option<u64>,
+    ) -> Result<EventPage, Refused> {
         let from = from.map(parse_place).transpose()?;
-        let page = match self.ledger.events(&caller.loaded, from, PAGE).await {
+        let page = match self
+            .ledger
+            .events_with_bodies(&caller.loaded, from, PAGE)
+            .await
+        {
             // With a cursor of the caller's own making, a mismatch is the caller's.
             Err(crate::ledger::LedgerError::Tampered(_)) if from.is_some() => {
                 self.ledger.events(&caller.loaded, None, PAGE).await?;
@@ -116,10 +128,18 @@ impl Service {
             }
             page => page?,
         };
+        let proven = self.ledger.prove(&page.bodies, since).await;
+        let proven = proven.map_err(auditors::of_the_log)?;
+        let entries = page.bodies.into_iter().zip(proven.proofs);
+        let events = page.events.into_iter().zip(entries);
         Ok(EventPage {
-            events: page.events,
+            events: events
+                .map(|(event, (entry, proof))| ProvenEvent::new(event, entry, proof))
+                .collect(),
             next: page.next.map(cursor),
             complete_from: page.complete_from,
+            checkpoint: proven.checkpoint.note().to_owned(),
+            consistency: proven.consistency.map(api::log::hashes),
         })
     }
 }

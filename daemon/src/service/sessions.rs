@@ -307,6 +307,7 @@ impl Service {
                 .session_token(&device.app, session, session.started)
                 .await?,
             secrets,
+            log: self.ledger.receipt(loaded).await.map(Into::into),
         })
     }
 }

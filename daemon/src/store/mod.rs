@@ -22,6 +22,8 @@ pub const MAX_BODY: usize = 64 << 10;
 pub const MAX_LEAF: usize = 4 << 10;
 pub const MAX_HEAD: usize = 16 << 10;
 pub const MAX_TILE: usize = 256 * 32;
+/// Whoever goes over a whole table gets about so many bytes of it at a time.
+pub const MAX_PART: usize = 8 << 20;
 
 /// What one snapshot says about one record.
 #[derive(Debug, Default)]
@@ -49,6 +51,15 @@ pub struct HeadRow {
 pub struct EventRow {
     pub leaf: Vec<u8>,
     pub body: Option<BodyRow>,
+}
+
+/// A row of the records, as somebody sees it who goes over all of them. What is larger than its
+/// bound, or of another type, is `None`: it harms its own record only.
+#[derive(Debug)]
+pub struct StoredRecord {
+    pub id: RecordId,
+    pub generation: Option<u64>,
+    pub sealed: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone)]
@@ -164,6 +175,32 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// The cached digest of every bucket that has one.
     async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
+
+    /// For whoever goes over a whole table: the rows from a place on and before another, in order,
+    /// as many as `MAX_PART` holds, but one at least where there is one. They go on after the last.
+    async fn bodies(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError>;
+
+    /// The same for member lists.
+    async fn lists(
+        &self,
+        from: u32,
+        to: u32,
+    ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError>;
+
+    /// The same for records, by their identifiers as bytes.
+    async fn records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Unverified<Vec<StoredRecord>>, StoreError>;
+
+    /// Tables that hold rows at places that a log of `size` entries and our identifiers do not
+    /// have, each with the number of these rows.
+    async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError>;
 
     /// One transaction: durable when this returns `Ok`.
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;

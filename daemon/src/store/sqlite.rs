@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 pub(crate) mod admin;
+mod scan;
 mod schema;
 mod write;
 
@@ -32,7 +33,7 @@ use tokio::sync::Mutex;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, TileRow,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredRecord, TileRow,
 };
 use crate::ledger::Unverified;
 
@@ -93,7 +94,8 @@ pub struct Sqlite {
     /// The committer is the only writer; the mutex says so to the compiler.
     writer: Mutex<Option<Writer>>,
     options: SqliteConnectOptions,
-    _lock: Exclusive,
+    looks_only: bool,
+    _lock: Option<Exclusive>,
 }
 
 impl Sqlite {
@@ -142,32 +144,59 @@ impl Sqlite {
         }
         let options = options(&path)?;
         let writer = Writer::open(&options).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .min_connections(READERS)
-            // A file does not go away like a network peer does.
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            // Whoever waits between two of our opens finds no connection that was not checked.
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    let checked = schema::check(connection).await;
-                    checked
-                        .map(drop)
-                        .map_err(|e| sqlx::Error::Configuration(e.into()))
-                })
-            })
-            .connect_with(options.clone().pragma("query_only", "ON"))
-            .await
-            .map_err(unavailable("open the database"))?;
         Ok(Self {
-            readers,
+            readers: readers(&options).await?,
             writer: Mutex::new(Some(writer)),
             options,
+            looks_only: false,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens the file to look at it. Without the lock it may be another process's at work: then
+    /// no two statements see one moment.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn look(path: &Path, lock: Option<Exclusive>) -> Result<Self, StoreError> {
+        if !path.exists() {
+            return Err(StoreError::Refused {
+                operation: "open the database",
+                problem: format!("{} does not exist", path.display()),
+            });
+        }
+        let options = options(path)?;
+        Ok(Self {
+            readers: readers(&options).await?,
+            writer: Mutex::new(None),
+            options,
+            looks_only: true,
             _lock: lock,
         })
     }
+}
+
+/// The connections that read. Each has checked the schema, and can not write.
+async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .min_connections(READERS)
+        // A file does not go away like a network peer does.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // Whoever waits between two of our opens finds no connection that was not checked.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                let checked = schema::check(connection).await;
+                checked
+                    .map(drop)
+                    .map_err(|e| sqlx::Error::Configuration(e.into()))
+            })
+        })
+        .connect_with(options.clone().pragma("query_only", "ON"))
+        .await
+        .map_err(unavailable("open the database"))
 }
 
 fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
@@ -438,7 +467,41 @@ impl Store for Sqlite {
         Ok(Unverified::new(rows.iter().filter_map(digest).collect()))
     }
 
+    async fn bodies(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError> {
+        scan::bodies(&self.readers, from, to).await
+    }
+
+    async fn lists(
+        &self,
+        from: u32,
+        to: u32,
+    ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
+        scan::lists(&self.readers, from, to).await
+    }
+
+    async fn records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
+        scan::records(&self.readers, from, to).await
+    }
+
+    async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
+        scan::strays(&self.readers, size).await
+    }
+
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        if self.looks_only {
+            return Err(CommitError::NotWritten(StoreError::Refused {
+                operation: "commit",
+                problem: "the database was opened to look at".into(),
+            }));
+        }
         let mut slot = self.writer.lock().await;
         let mut writer = match slot.take() {
             Some(writer) => writer,

@@ -33,11 +33,14 @@ pub(in crate::http) async fn show(
 pub(in crate::http) struct EventsQuery {
     /// `next` of the page before.
     from: Option<String>,
+    /// Size of a checkpoint that was kept: the answer shows that the log continues it.
+    since: Option<u64>,
 }
 
 /// The account's events, newest first
 ///
-/// Numbered without gaps; each names the log entry of the one before it.
+/// Numbered without gaps; each names the log entry of the one before it. Each is proven against
+/// the page's checkpoint.
 #[utoipa::path(
     get, path = "/v1/account/events", tag = "account",
     security(("session" = [])),
@@ -46,7 +49,7 @@ pub(in crate::http) struct EventsQuery {
         (status = 200, body = EventPage),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request: the cursor"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "session-*, dpop-*"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "record-tampered"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "record-tampered, log-tampered"),
     ),
 )]
 pub(in crate::http) async fn events(
@@ -57,7 +60,7 @@ pub(in crate::http) async fn events(
     let caller = signed.caller().await?;
     let page = context
         .service
-        .events(&caller, query.from.as_deref())
+        .events(&caller, query.from.as_deref(), query.since)
         .await?;
     Ok(Json(page))
 }

@@ -21,7 +21,7 @@ pub(in crate::http) async fn jwks(Shared(context): Shared) -> impl IntoResponse 
             (header::CONTENT_TYPE, "application/jwk-set+json"),
             (header::CACHE_CONTROL, "public, max-age=300"),
         ],
-        Json(context.service.bindings.jwks()),
+        Json(context.service.jwks()),
     )
 }
 

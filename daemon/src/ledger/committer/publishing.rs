@@ -74,11 +74,11 @@ impl Committer {
         let memory = self.reader.memory();
         #[cfg(test)]
         if self.reader.store().weakness().lazy {
-            memory.settle();
+            memory.settle(true);
         }
         if let Some(head) = memory.pending() {
-            self.anchoring.cover(&head, &self.demand).await?;
-            memory.settle();
+            let in_token = self.anchoring.cover(&head, &self.demand).await?;
+            memory.settle(in_token);
         }
         Ok(())
     }
@@ -100,6 +100,7 @@ impl Committer {
         batch.tiles = repairs.tiles;
         let written = self.commit(batch, self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
+        self.demand.at_once = true;
         self.anchor_pending().await
     }
 
@@ -119,7 +120,10 @@ impl Committer {
                 tracing::warn!(%error, "the token could not be told of the newest state");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.reader.memory().token_knows_all();
+                Ok(())
+            }
         }
     }
 

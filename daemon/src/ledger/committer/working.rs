@@ -4,6 +4,7 @@
 //! itself: nothing that one account does may fail the batch of all.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use custodyd_hsm::{RecordId, RecordKind, seal};
@@ -17,6 +18,7 @@ use crate::ledger::deletions::Why;
 use crate::ledger::erasure;
 use crate::ledger::journal::{self, Haste, NewEvent};
 use crate::ledger::members::Member;
+use crate::ledger::receipts::{self, Noted};
 use crate::ledger::{Decide, Journal, LedgerError, Loaded, Moment};
 use crate::store::Batch;
 
@@ -52,8 +54,10 @@ pub(super) struct Working {
     erased: Option<Vec<u64>>,
     /// The log entries that say so.
     leaves: Vec<u64>,
-    /// The changes of the batch that this account's commit answers.
-    replies: Vec<Reply>,
+    /// Where its events stand, once they are numbered.
+    noted: Vec<Noted>,
+    /// The changes of the batch that this account's commit answers, and the events of each.
+    replies: Vec<(Reply, Range<usize>)>,
 }
 
 /// A decision that the limits allow, before it stands.
@@ -100,6 +104,7 @@ impl Working {
             retired: Vec::new(),
             erased: None,
             leaves: Vec::new(),
+            noted: Vec::new(),
             replies: Vec::new(),
         }
     }
@@ -158,9 +163,10 @@ impl Working {
         self.oldest = self.account.trail.oldest;
         self.retired.append(&mut proposal.retired);
         self.size = proposal.size;
+        let first = self.events.len();
         self.events.append(&mut proposal.events);
         self.erased = proposal.erased;
-        self.replies.push(reply);
+        self.replies.push((reply, first..self.events.len()));
     }
 
     /// The aliases that `account` has and the state that the batch began with has not.
@@ -196,8 +202,14 @@ impl Working {
         self.account.trail.count = count;
         self.account.trail.last_index = last_index;
         self.account.trail.oldest = self.oldest;
+        self.noted.clear();
         for event in &self.events {
             let made = journal::append(&mut self.account, record, *size, now, event.clone())?;
+            self.noted.push(Noted {
+                index: *size,
+                leaf: made.leaf.clone(),
+                kind: event.kind,
+            });
             batch.entries.push((*size, made.leaf));
             batch.bodies.push((*size, made.body));
             *size += 1;
@@ -241,14 +253,17 @@ impl Working {
             record: member.id,
             digest: member.digest,
             size: self.size,
+            noted: None,
         };
-        for reply in self.replies {
-            let _ = reply.send(Ok(Some(loaded.clone())));
+        for (reply, events) in self.replies {
+            let mut loaded = loaded.clone();
+            loaded.noted = self.noted.get(events).and_then(receipts::of_a_change);
+            let _ = reply.send(Ok(Some(loaded)));
         }
     }
 
     pub(super) fn refuse(self, error: &Arc<LedgerError>) {
-        for reply in self.replies {
+        for (reply, _) in self.replies {
             let _ = reply.send(Err(Arc::clone(error)));
         }
     }

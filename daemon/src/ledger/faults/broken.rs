@@ -17,7 +17,8 @@ use crate::ledger::Unverified;
 use crate::ledger::weakness::Weakness;
 use crate::store::sqlite::admin::Admin;
 use crate::store::{
-    Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, TileRow,
+    Batch, BodyRow, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError,
+    StoredRecord, TileRow,
 };
 
 /// How a commit goes.
@@ -193,6 +194,38 @@ impl Store for Faulty {
     async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
         self.read()?;
         self.inner.digests().await
+    }
+
+    async fn bodies(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError> {
+        self.read()?;
+        self.inner.bodies(from, to).await
+    }
+
+    async fn lists(
+        &self,
+        from: u32,
+        to: u32,
+    ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
+        self.read()?;
+        self.inner.lists(from, to).await
+    }
+
+    async fn records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
+        self.read()?;
+        self.inner.records(from, to).await
+    }
+
+    async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
+        self.read()?;
+        self.inner.strays(size).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {

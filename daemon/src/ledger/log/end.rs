@@ -158,7 +158,7 @@ fn row(level: u8, size: u64, tile: &[Hash]) -> TileRow {
 }
 
 /// The root of a perfect subtree.
-fn subtree(hashes: &[Hash]) -> Hash {
+pub(super) fn subtree(hashes: &[Hash]) -> Hash {
     let mut level = hashes.to_vec();
     while level.len() > 1 {
         level = level

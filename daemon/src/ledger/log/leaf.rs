@@ -67,6 +67,12 @@ impl StateLeaf {
 }
 
 impl BootLeaf {
+    /// `None` where the entry is not a boot leaf, or not one that this daemon wrote.
+    pub(crate) fn parse(leaf: &[u8]) -> Option<Self> {
+        let body = leaf.strip_prefix(&[LEAF_BOOT])?;
+        serde_json::from_slice(body).ok()
+    }
+
     /// # Errors
     /// Never for these fields; the signature is serde's.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {

@@ -1,14 +1,18 @@
 //! The log: every change of the realm, in order, as an RFC 6962 Merkle tree.
 //!
 //! `leaf` says what stands in an entry, `end` holds the growing edge in memory, `proof` shows that
-//! an entry is there. Tiles (C2SP tlog-tiles) are kept in the database as a cache: whatever is
+//! an entry is there, `tiles` gives the log out. Tiles (C2SP tlog-tiles) are kept in the database as a cache: whatever is
 //! read from one is verified against a root that the token authenticated.
 
 mod end;
 mod leaf;
 mod proof;
+mod tiles;
 
 pub use self::end::TileRow;
 pub(crate) use self::end::{LogEnd, TILE};
-pub(crate) use self::leaf::{BootLeaf, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, StateLeaf};
+pub(crate) use self::leaf::{
+    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, LEAF_STATE, StateLeaf,
+};
 pub(crate) use self::proof::Prover;
+pub(crate) use self::tiles::TileReader;

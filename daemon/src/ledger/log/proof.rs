@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tlog_tiles::{
     Error, Hash, HashReader, Tile, check_record, check_tree, prove_record, prove_tree, record_hash,
+    tree_hash,
 };
 
 use super::{LogEnd, TILE};
@@ -38,31 +39,54 @@ impl Prover<'_> {
         index: u64,
         leaf: &[u8],
     ) -> Result<Vec<Digest>, LedgerError> {
+        let mut proofs = self.inclusions(&[(index, leaf)]).await?;
+        proofs
+            .pop()
+            .ok_or_else(|| LedgerError::internal("prove a log entry"))
+    }
+
+    /// The audit paths of several entries, in their order; tiles that they share are read once.
+    ///
+    /// # Errors
+    /// As `inclusion`.
+    pub(crate) async fn inclusions(
+        &self,
+        entries: &[(u64, &[u8])],
+    ) -> Result<Vec<Vec<Digest>>, LedgerError> {
         let (size, root) = (self.end.size(), Hash(self.end.root()));
-        let proof = self.run(|hashes| prove_record(size, index, hashes)).await;
-        let proof =
-            proof.filter(|proof| check_record(proof, size, root, index, record_hash(leaf)).is_ok());
-        proof.map(plain).ok_or_else(|| {
+        let altered = |index: u64| {
             LedgerError::Tampered(format!(
                 "log entry {index}: it is not the one that the log's root names"
             ))
-        })
+        };
+        let prove = |hashes: &Hashes| {
+            let proofs = entries
+                .iter()
+                .map(|(at, _)| prove_record(size, *at, hashes));
+            proofs.collect::<Result<Vec<_>, _>>()
+        };
+        let first = entries.first().map_or(0, |(index, _)| *index);
+        let proofs = self.run(prove).await?.ok_or_else(|| altered(first))?;
+        for (proof, (index, leaf)) in proofs.iter().zip(entries) {
+            check_record(proof, size, root, *index, record_hash(leaf))
+                .map_err(|_| altered(*index))?;
+        }
+        Ok(proofs.into_iter().map(plain).collect())
     }
 
-    /// That this log continues the one of `size` entries and `root`.
+    /// That this log continues its own first `size` entries. Whether somebody was shown the same
+    /// ones then, only they can tell.
     ///
     /// # Errors
-    /// `Tampered` where it does not, or a tile was altered.
-    pub(crate) async fn consistency(
-        &self,
-        size: u64,
-        root: Digest,
-    ) -> Result<Vec<Digest>, LedgerError> {
+    /// `Tampered` where a tile was altered.
+    pub(crate) async fn consistency(&self, size: u64) -> Result<Vec<Digest>, LedgerError> {
         let (new, new_root) = (self.end.size(), Hash(self.end.root()));
-        let proof = self.run(|hashes| prove_tree(new, size, hashes)).await;
-        let proof =
-            proof.filter(|proof| check_tree(proof, new, new_root, size, Hash(root)).is_ok());
-        proof.map(plain).ok_or_else(|| {
+        let prove =
+            |hashes: &Hashes| Ok((prove_tree(new, size, hashes)?, tree_hash(size, hashes)?));
+        let proven = self.run(prove).await?;
+        let proven =
+            proven.filter(|(proof, old)| check_tree(proof, new, new_root, size, *old).is_ok());
+        proven.map(|(proof, _)| plain(proof)).ok_or_else(|| {
             LedgerError::Tampered(format!(
                 "the log does not continue its first {size} entries"
             ))
@@ -71,9 +95,14 @@ impl Prover<'_> {
 
     /// Runs a computation twice: once to learn which hashes it takes, once with them. `None` where
     /// it can not be done with what the database shows.
-    async fn run<T>(&self, compute: impl Fn(&Hashes) -> Result<T, Error>) -> Option<T> {
+    async fn run<T>(
+        &self,
+        compute: impl Fn(&Hashes) -> Result<T, Error>,
+    ) -> Result<Option<T>, LedgerError> {
         let mut hashes = Hashes::default();
-        compute(&hashes).ok()?;
+        if compute(&hashes).is_err() {
+            return Ok(None);
+        }
         let wanted: BTreeSet<(u8, u64)> = std::mem::take(&mut *hashes.wanted.borrow_mut());
         let mut missing = Vec::new();
         for (level, index) in wanted {
@@ -83,14 +112,14 @@ impl Prover<'_> {
             }
         }
         for tiles in missing.chunks(AT_ONCE) {
-            let rows = self.store.tiles(tiles).await.ok()?.examine();
+            let rows = self.store.tiles(tiles).await?.examine();
             let full = rows.into_iter().filter(|row| row.data.len() == 32 * TILE);
             hashes
                 .tiles
                 .extend(full.map(|row| ((row.level, row.index), row.data)));
         }
         hashes.known = true;
-        compute(&hashes).ok()
+        Ok(compute(&hashes).ok())
     }
 }
 

@@ -25,6 +25,7 @@ mod parts;
 mod report;
 mod statistics;
 mod strangers;
+mod verification;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -128,7 +129,7 @@ per_day = 200
 
 fn measure(token: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let app = runtime.block_on(TestApp::with(setup()));
+    let mut app = runtime.block_on(TestApp::with(setup()));
     let server = cpu::child("custodyd");
     println!("making {} accounts ...", load::ACCOUNTS);
     let mut crowd = Crowd::enrolled(&app);
@@ -144,6 +145,7 @@ fn measure(token: &Path) {
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
+    figures.extend(verification::figures(&mut app));
     report::table(&rounds, &figures);
     extra.table();
     let path = report::write(&figures);

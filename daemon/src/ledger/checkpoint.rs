@@ -1,0 +1,212 @@
+//! Checkpoints: what the realm says in public that its log is, signed in the token.
+//!
+//! Called by `receipts` and `auditing`. A checkpoint is a C2SP signed note (c2sp.org/signed-note,
+//! c2sp.org/tlog-checkpoint) over origin, size and root. It is signed only when somebody asks,
+//! once at the most for a head, and only for a head that the token itself remembers: two
+//! checkpoints of which neither log continues the other then prove that the realm misbehaved. So
+//! nothing here may ever sign what is only durable, only pending, or only remembered by this host.
+//!
+//! The note is written here and not by the crate `signed_note`: its signers and verifiers are
+//! Ed25519 and its key ids hash name and type byte, while PKCS#11 tokens in use sign with P-256,
+//! whose type (0x02) has DER signatures and a key id over the SubjectPublicKeyInfo. The realm has
+//! no Ed25519 key, so there is no second line; a log in the public witness network needs one.
+//!
+//! After a crash here: nothing was written. The next life signs the same text again, or a later.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use custodyd_hsm::{Pool, RealmName, checkpoint};
+
+use super::LedgerError;
+use super::head::Head;
+use super::log::LogEnd;
+use super::memory::Memory;
+
+/// A signed statement of what the log is, and the edge that proofs against it are made from.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The whole note, as it is given out.
+    note: String,
+    pub(super) end: LogEnd,
+}
+
+impl Checkpoint {
+    #[must_use]
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.end.size()
+    }
+}
+
+/// The newest checkpoint of this process.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    newest: Mutex<Option<Arc<Checkpoint>>>,
+    /// Held while the token signs: who waits here finds what the other has had signed.
+    signing: tokio::sync::Mutex<()>,
+}
+
+/// The first line of a checkpoint, and the name of the key that signs it: the realm and the log
+/// epoch. A restore begins another epoch, whose log need not continue this one.
+pub(super) fn origin(realm: &RealmName, log_epoch: u64) -> String {
+    format!("{realm}/custodyd/log/{log_epoch}")
+}
+
+/// The text that is signed.
+fn text(head: &Head) -> String {
+    format!(
+        "{}\n{}\n{}\n",
+        origin(&head.state.realm, head.state.log_epoch),
+        head.size,
+        STANDARD.encode(head.log_root)
+    )
+}
+
+impl Checkpoints {
+    /// A checkpoint of the newest head that is anchored in the token.
+    ///
+    /// # Errors
+    /// `Token` where it does not sign.
+    pub(super) async fn newest(
+        &self,
+        memory: &Memory,
+        pool: &Pool,
+    ) -> Result<Arc<Checkpoint>, LedgerError> {
+        let _turn = self.signing.lock().await;
+        // Only now: what was anchored while this waited is in it.
+        let (head, end) = memory.in_token();
+        if let Some(known) = self.kept().filter(|known| known.size() == end.size()) {
+            return Ok(known);
+        }
+        let note = sign(pool, &head).await?;
+        let made = Arc::new(Checkpoint { note, end });
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// A checkpoint of a log with at least so many entries, the kept one if it will do. `None`
+    /// while so many are not anchored in the token.
+    ///
+    /// # Errors
+    /// As `newest`.
+    pub(super) async fn covering(
+        &self,
+        size: u64,
+        memory: &Memory,
+        pool: &Pool,
+    ) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
+        let covers = |one: &Arc<Checkpoint>| one.size() >= size;
+        if let Some(known) = self.kept().filter(covers) {
+            return Ok(Some(known));
+        }
+        Ok(Some(self.newest(memory, pool).await?).filter(covers))
+    }
+
+    /// The newest one that was signed, or else one of now: what auditors read is no further
+    /// than what they can check it by.
+    ///
+    /// # Errors
+    /// As `newest`.
+    pub(super) async fn published(
+        &self,
+        memory: &Memory,
+        pool: &Pool,
+    ) -> Result<Arc<Checkpoint>, LedgerError> {
+        match self.kept() {
+            Some(known) => Ok(known),
+            None => self.newest(memory, pool).await,
+        }
+    }
+
+    fn kept(&self) -> Option<Arc<Checkpoint>> {
+        self.newest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Signs the statement of an anchored head.
+async fn sign(pool: &Pool, head: &Head) -> Result<String, LedgerError> {
+    let text = text(head);
+    let signed = text.clone();
+    let (signature, key) = pool
+        .call("sign-checkpoint", move |custody| {
+            checkpoint::sign(custody, signed.as_bytes())
+        })
+        .await?;
+    // A statement that nobody can verify would look like one of somebody else.
+    if !key.verifies(text.as_bytes(), &signature) {
+        return Err(LedgerError::internal("verify a signature of the token"));
+    }
+    metrics::counter!("custodyd_checkpoints_signed_total").increment(1);
+    let line = STANDARD.encode(checkpoint::note_signature(&key, &signature));
+    let name = origin(&head.state.realm, head.state.log_epoch);
+    Ok(format!("{text}\n\u{2014} {name} {line}\n"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use custodyd_policies::Timestamp;
+
+    use super::*;
+    use crate::ledger::memory::Believed;
+    use crate::store::Batch;
+
+    /// Makes the next batch pending, and returns its head.
+    fn pend(memory: &Memory) -> Head {
+        let next = {
+            let believed = memory.read();
+            let mut batch = Batch::after(believed.head.state.seq);
+            believed.next(believed.head.clone(), &mut batch).unwrap()
+        };
+        let head = next.head.clone();
+        memory.pend(next);
+        head
+    }
+
+    #[test]
+    fn a_batch_that_the_token_does_not_know_is_not_signed() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let memory = Memory::new(Believed::nothing(&realm, Timestamp(1)), 0);
+        let first = pend(&memory);
+        assert_eq!(memory.in_token().0.size, 0);
+        memory.settle(true);
+        let (head, end) = memory.in_token();
+        assert_eq!((&head, end.size()), (&first, 1));
+        // Bounded: believed by a warm anchor only.
+        for _ in 0..2 {
+            pend(&memory);
+            memory.settle(false);
+            assert_eq!(memory.in_token().0, first);
+        }
+        let fourth = pend(&memory);
+        memory.settle(true);
+        assert_eq!(memory.in_token().0, fourth);
+        let fifth = pend(&memory);
+        memory.settle(false);
+        memory.token_knows_all();
+        assert_eq!(memory.in_token().0, fifth);
+    }
+
+    #[test]
+    fn the_text_is_origin_size_and_root() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let mut head = Believed::nothing(&realm, Timestamp(1)).head;
+        assert_eq!(
+            text(&head),
+            // SHA-256 of nothing (RFC 6962, section 2.1).
+            "realm.example/custodyd/log/1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"
+        );
+        head.state.log_epoch = 2;
+        head.size = 70_000;
+        assert!(text(&head).starts_with("realm.example/custodyd/log/2\n70000\n"));
+    }
+}

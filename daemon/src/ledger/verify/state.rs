@@ -1,0 +1,270 @@
+//! One pass over the state: each bucket's member list against the tree, each record against its
+//! entry in the list, and no row that no list names.
+//!
+//! Member lists and records are read in two statements, so beside a daemon that writes they may
+//! be a batch apart: whatever does not agree there is read again as a request reads it, in one
+//! snapshot and against memory. Called by `verify` and by the scrub.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use custodyd_hsm::seal;
+use custodyd_hsm::{AppId, RecordId, RecordKind};
+
+use super::findings::Findings;
+use super::{Counts, Pace, Task};
+use crate::ledger::cache::Committed;
+use crate::ledger::members::{Member, MemberList};
+use crate::ledger::memory::Shown;
+use crate::ledger::record::Reader;
+use crate::ledger::tree::{BUCKETS, StateTree, bucket_digest};
+use crate::ledger::{BUCKET_BITS, LedgerError, erasure};
+use crate::store::StoredRecord;
+
+/// Lists that were judged; `None` where one is not the bucket's.
+type Lists = BTreeMap<u32, Option<MemberList>>;
+
+/// Opens records in the token, as those of the served apps.
+#[derive(Debug)]
+pub(super) struct Opener {
+    pub(super) reader: Reader,
+    pub(super) apps: Vec<AppId>,
+}
+
+/// The records of a bucket lie between these.
+fn first_of(bucket: u32) -> Vec<u8> {
+    match u16::try_from(bucket) {
+        Ok(bucket) => bucket.to_be_bytes().to_vec(),
+        Err(_) => vec![0xff; 33],
+    }
+}
+
+impl Task {
+    /// Goes over all buckets, beginning with `first`. `tree` is what they must be, unless memory is
+    /// asked.
+    pub(super) async fn buckets(
+        &self,
+        tree: Option<&StateTree>,
+        first: u32,
+        mut opener: Option<Opener>,
+        pace: Pace,
+    ) -> Result<(Counts, Findings), LedgerError> {
+        let (mut counts, mut findings) = (Counts::default(), self.findings());
+        let slices = BUCKETS.div_ceil(pace.buckets.max(1));
+        for nth in 0..slices {
+            let start = (first.wrapping_add(nth) % slices) * pace.buckets;
+            let end = (start + pace.buckets).min(BUCKETS);
+            let mut next = start;
+            while next < end {
+                let rows = self.store.lists(next, end).await?.examine();
+                let upto = rows.last().map_or(end, |(bucket, _)| bucket + 1);
+                let upto = upto.clamp(next + 1, end);
+                let mut rows: BTreeMap<u32, Option<Vec<u8>>> = rows.into_iter().collect();
+                let mut lists = Lists::new();
+                for bucket in next..upto {
+                    let list = self
+                        .list(bucket, rows.remove(&bucket), tree, &mut findings)
+                        .await?;
+                    lists.insert(bucket, list);
+                }
+                self.records(&lists, &mut opener, &mut counts, &mut findings)
+                    .await?;
+                next = upto;
+            }
+            counts.buckets += u64::from(end - start);
+            self.progress.advance(u64::from(end - start));
+            pace.pause().await;
+        }
+        Ok((counts, findings))
+    }
+
+    /// The bucket's list, if it is the one that is believed.
+    async fn list(
+        &self,
+        bucket: u32,
+        row: Option<Option<Vec<u8>>>,
+        tree: Option<&StateTree>,
+        findings: &mut Findings,
+    ) -> Result<Option<MemberList>, LedgerError> {
+        let shown = match &row {
+            None => Some(MemberList::EMPTY),
+            Some(bytes) => bytes.as_deref(),
+        };
+        if let Some(reader) = &self.beside {
+            if let Some(shown) = shown
+                && let Ok(Shown::Newest(list)) =
+                    reader.memory().judge(&self.realm, bucket, Some(shown))
+            {
+                return Ok(Some(list));
+            }
+            let prefix = first_of(bucket);
+            let mut any = [0; 32];
+            if let Some(start) = any.get_mut(..prefix.len()) {
+                start.copy_from_slice(&prefix);
+            }
+            return match reader.newest_row(&RecordId(any), bucket).await {
+                Ok((list, _)) => Ok(Some(list)),
+                Err(LedgerError::Tampered(what)) => {
+                    findings.note("bucket_members", what);
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let Some(shown) = shown else {
+            findings.bucket(bucket, "its member list is larger than any");
+            return Ok(None);
+        };
+        let is_right =
+            |tree: &StateTree| tree.bucket(bucket) == bucket_digest(&self.realm, bucket, shown);
+        if !tree.is_none_or(is_right) {
+            findings.bucket(bucket, "its member list is not the newest one");
+            return Ok(None);
+        }
+        match MemberList::parse(shown) {
+            Ok(list) => Ok(Some(list)),
+            Err(what) => {
+                findings.bucket(bucket, what);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The records of neighbouring buckets, against their lists.
+    async fn records(
+        &self,
+        lists: &Lists,
+        opener: &mut Option<Opener>,
+        counts: &mut Counts,
+        findings: &mut Findings,
+    ) -> Result<(), LedgerError> {
+        let (Some((first, _)), Some((last, _))) = (lists.first_key_value(), lists.last_key_value())
+        else {
+            return Ok(());
+        };
+        let (mut from, to) = (first_of(*first), first_of(last + 1));
+        let mut seen: HashSet<RecordId> = HashSet::new();
+        loop {
+            let rows = self.store.records(&from, &to).await?.examine();
+            let Some(end) = rows.last().map(|row| row.id) else {
+                break;
+            };
+            let mut beyond = end.as_bytes().to_vec();
+            beyond.push(0);
+            if beyond <= from {
+                return Err(LedgerError::Tampered(
+                    "records come out of order: the database file is damaged".into(),
+                ));
+            }
+            from = beyond;
+            for row in rows {
+                seen.insert(row.id);
+                let Some(Some(list)) = lists.get(&row.id.bucket(BUCKET_BITS)) else {
+                    counts.unjudged += 1;
+                    continue;
+                };
+                let member = list.get(&row.id).copied();
+                let id = row.id;
+                match wrong(member.as_ref(), &row) {
+                    None => {
+                        counts.records += 1;
+                        if let (Some(opener), Some(member)) = (opener.as_mut(), member) {
+                            opener.open(member, row, counts, findings).await?;
+                        }
+                    }
+                    Some(what) => self.doubt(&id, what, counts, findings).await?,
+                }
+            }
+        }
+        for list in lists.values().flatten() {
+            for member in list.all() {
+                if !seen.contains(&member.id) {
+                    self.doubt(&member.id, "the row is missing", counts, findings)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that does not agree with its list, as it seems.
+    async fn doubt(
+        &self,
+        record: &RecordId,
+        what: &'static str,
+        counts: &mut Counts,
+        findings: &mut Findings,
+    ) -> Result<(), LedgerError> {
+        let Some(reader) = &self.beside else {
+            findings.record(record, what);
+            return Ok(());
+        };
+        match reader.read(record).await {
+            Ok(there) => counts.records += u64::from(there.is_some()),
+            Err(LedgerError::Tampered(what)) => findings.note("records", what),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// What contradicts the entry of the member list.
+fn wrong(member: Option<&Member>, row: &StoredRecord) -> Option<&'static str> {
+    let Some(member) = member else {
+        return Some("the bucket's member list does not name it");
+    };
+    let Some(sealed) = &row.sealed else {
+        return Some("it is larger than any, or no byte string");
+    };
+    if row.generation != Some(member.generation) {
+        return Some("its generation differs from the member list");
+    }
+    (seal::digest(sealed) != member.digest).then_some("its content differs from the member list")
+}
+
+impl Opener {
+    /// Opens a record whose row is the one that its list names.
+    async fn open(
+        &mut self,
+        member: Member,
+        row: StoredRecord,
+        counts: &mut Counts,
+        findings: &mut Findings,
+    ) -> Result<(), LedgerError> {
+        let sealed = row.sealed.unwrap_or_default();
+        let known = Arc::new(Committed { member, sealed });
+        if member.kind == RecordKind::Realm {
+            match self.reader.unseal(&AppId::REALM, known).await {
+                Ok(_) => counts.opened += 1,
+                Err(LedgerError::Tampered(what)) => findings.note("records", what),
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
+        for at in 0..self.apps.len() {
+            let Some(app) = self.apps.get(at) else { break };
+            let plaintext = match self.reader.unseal(app, Arc::clone(&known)).await {
+                Ok(plaintext) => plaintext,
+                // Another app's. Damage looks alike: the row is the one that the list names.
+                Err(LedgerError::Tampered(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let checked = match member.kind {
+                RecordKind::Account => self.reader.loaded(app, &member, &plaintext).map(drop),
+                RecordKind::Tombstone => erasure::check(plaintext.expose())
+                    .map_err(|what| crate::ledger::record::tampered(&member.id, what)),
+                RecordKind::Realm | RecordKind::Alias => Ok(()),
+            };
+            match checked {
+                Ok(()) => counts.opened += 1,
+                Err(LedgerError::Tampered(what)) => findings.note("records", what),
+                Err(error) => return Err(error),
+            }
+            // Most records belong to one app: it is tried first.
+            self.apps.swap(0, at);
+            return Ok(());
+        }
+        counts.unopened += 1;
+        Ok(())
+    }
+}
