@@ -52,7 +52,7 @@ impl Weakness {
     pub(crate) fn anchor(self, found: Option<Anchor>, head: &Head) -> Option<Anchor> {
         found.or_else(|| {
             let hash = head.hash().ok()?;
-            self.no_anchor.then(|| Anchor {
+            self.no_anchor.then_some(Anchor {
                 serial: 1,
                 log_epoch: head.state.log_epoch,
                 seq: head.state.seq,

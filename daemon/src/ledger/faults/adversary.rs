@@ -275,9 +275,12 @@ impl Run {
         if self.dice.chance(25) {
             self.fault().await?;
         }
-        for _ in 0..=self.dice.below(4) {
+        if self.dice.chance(8) {
+            self.give_up().await?;
+        }
+        for _ in 0..=self.dice.below(7) {
             self.tamper().await;
-            if self.dice.chance(40) {
+            if self.dice.chance(30) {
                 self.asks(1).await?;
             }
         }
@@ -390,13 +393,13 @@ fn each_weakness_is_found() {
     // With the first seed that is worth trying, for the sake of time.
     let weaknesses: [(&str, u64, Off); 9] = [
         ("any_list", 1, |w| w.any_list = true),
-        ("any_content", 32, |w| w.any_content = true),
-        ("any_head", 1, |w| w.any_head = true),
-        ("any_log", 1, |w| w.any_log = true),
-        ("any_state", 1, |w| w.any_state = true),
-        ("any_anchor", 16, |w| w.any_anchor = true),
-        ("lazy", 2, |w| w.lazy = true),
-        ("rereads", 3, |w| w.rereads = true),
+        ("any_content", 7, |w| w.any_content = true),
+        ("any_head", 3, |w| w.any_head = true),
+        ("any_log", 5, |w| w.any_log = true),
+        ("any_state", 8, |w| w.any_state = true),
+        ("any_anchor", 14, |w| w.any_anchor = true),
+        ("lazy", 4, |w| w.lazy = true),
+        ("rereads", 58, |w| w.rereads = true),
         ("unknown_is_done", 1, |w| w.unknown_is_done = true),
     ];
     let runtime = runtime();

@@ -1,7 +1,8 @@
 //! What the administrator's hand does to the tables.
 
-use super::super::broken::{After, Commit, Script};
+use super::super::broken::{After, Anchor, Commit, Script};
 use super::super::tables::{DIGESTS, HEAD, MEMBERS, RECORDS, Row, TABLES, Tables};
+use super::truth::{Ask, Violation};
 use super::{EVERYTHING, Run, TRAIL, mirror};
 use crate::store::sqlite::admin::Cell;
 use crate::store::{Batch, HeadRow};
@@ -237,6 +238,27 @@ impl Run {
         let row = twins[self.dice.below(twins.len())].clone();
         self.trace.push("twin".into());
         self.put_row(RECORDS, &row).await;
+    }
+
+    /// A batch is taken back before it is anchored, another made in its place, and then the content
+    /// of the one is put in the place of the other's.
+    pub(super) async fn give_up(&mut self) -> Result<(), Violation> {
+        if !self.rig.is_serving() {
+            return Ok(());
+        }
+        self.faulty = true;
+        let who = self.dice.below(self.people.len());
+        let before = mirror(&self.rig);
+        self.rig.anchoring(&[Anchor::Lost]);
+        self.ask(who, Ask::Succeed).await?;
+        self.rig.anchoring(&[]);
+        self.tamperings += 1;
+        self.put_back(&before, &EVERYTHING).await;
+        self.restart().await?;
+        self.ask(who, Ask::Guess).await?;
+        self.tamperings += 1;
+        self.twin().await;
+        self.ask(who, Ask::Read).await
     }
 
     /// Something is put back in the middle of the next change.

@@ -48,6 +48,8 @@ struct Life {
 pub(super) struct Person {
     id: AccountId,
     possible: Vec<Truth>,
+    /// A change that was refused is still under way, and may happen after what is shown now.
+    under_way: bool,
     /// Evaluations since the last success that was answered or may have happened.
     evaluations: u64,
 }
@@ -59,16 +61,19 @@ impl Person {
         Self {
             id,
             possible: vec![Truth::Absent],
+            under_way: false,
             evaluations: 0,
         }
     }
 
     /// What was shown is true, so what contradicts it is not.
     fn shown(&mut self, what: &str, fits: impl Fn(&Truth) -> bool) -> Judged<()> {
-        let before = self.possible.clone();
-        self.possible.retain(fits);
-        if self.possible.is_empty() {
-            return Err(Violation(format!("{what}, but the truth is {before:?}")));
+        if !self.may_be(&fits) {
+            let truth = &self.possible;
+            return Err(Violation(format!("{what}, but the truth is {truth:?}")));
+        }
+        if !self.under_way {
+            self.possible.retain(fits);
         }
         Ok(())
     }
@@ -213,6 +218,10 @@ pub(super) async fn ask(
     who: usize,
     ask: Ask,
 ) -> Judged<Option<LedgerError>> {
+    let under_way = rig.ledger().reader.memory().pending().is_some();
+    for person in people.iter_mut() {
+        person.under_way = under_way;
+    }
     match ask {
         Ask::Find(alias) => return find(rig, people, alias).await,
         Ask::Create => return create(rig, &mut people[who]).await,

@@ -173,6 +173,7 @@ async fn an_anchor_that_failed_is_made_without_another_batch() {
         rig.anchoring(&[fault, Anchor::Lost]);
         is_the_tokens(&rig.guess(a).await);
         assert_eq!(rig.charged(a).await.unwrap(), Some(2));
+        rig.anchoring(&[]);
         assert_eq!(rig.guess(a).await.unwrap(), 3);
     }
 }

@@ -212,7 +212,7 @@ async fn tables_of_different_moments_are_refused() {
     );
     says(
         &rig.start_upon(&newest.with(&old, &[HEAD]), strong()).await,
-        "it was rolled back",
+        "not those that the head names",
     );
     serves(&mut rig, &newest).await;
     // Control: for who believes the digests, the guesses are back.
