@@ -102,3 +102,37 @@ pub const SECRET_BYTES: RangeInclusive<usize> = 256..=16_384;
 pub const ALL_SECRETS_BYTES: usize = 96 * 1024;
 /// Bytes of a policy file.
 pub const FILE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bounds that are computed, in plain numbers: what `docs` and the shipped files say.
+    #[test]
+    fn computed_bounds_are_what_they_are_said_to_be() {
+        let seconds =
+            |range: &RangeInclusive<Duration>| (range.start().as_secs(), range.end().as_secs());
+        let expected = [
+            (SESSION_IDLE, (60, 2_592_000)),
+            (SESSION_ABSOLUTE, (300, 31_536_000)),
+            (FRESH, (30, 3600)),
+            (READ_ONLY_IDLE, (60, 31_536_000)),
+            (READ_ONLY_ABSOLUTE, (300, 63_072_000)),
+            (ROUND_WAIT, (1, 2_592_000)),
+            (PASSKEY_AGE, (86_400, 315_360_000)),
+            (PASSKEY_IDLE, (86_400, 315_360_000)),
+            (CEREMONY, (30, 900)),
+            (TOTP_PERIOD, (15, 120)),
+            (CODE_EXPIRY, (60, 86_400)),
+            (CODE_INTERVAL, (10, 3600)),
+            (RECOVER_DELAY, (0, 2_592_000)),
+            (INACTIVE, (2_592_000, 315_360_000)),
+            (EVENTS, (2_592_000, 315_360_000)),
+        ];
+        for (at, (range, plain)) in expected.iter().enumerate() {
+            assert_eq!(seconds(range), *plain, "the bound at {at}");
+        }
+        assert_eq!(PIN_MEMORY_TIMES_PASSES, 38_912);
+        assert_eq!((ALL_SECRETS_BYTES, FILE_BYTES), (98_304, 65_536));
+    }
+}

@@ -19,7 +19,7 @@ async fn doctor_has_a_line_per_check_and_warns_about_softhsm() {
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.contains("no protection against someone who copies its files"),
+        text.contains("no protection against whoever copies its files"),
         "{text}"
     );
     let output = app.command("doctor --json").output().unwrap();
