@@ -68,10 +68,10 @@ impl LogEnd {
         }
         self.peaks.push(hash);
         self.size += 1;
-        self.into_tiles(leaf);
+        self.fill_tiles(leaf);
     }
 
-    fn into_tiles(&mut self, leaf: Hash) {
+    fn fill_tiles(&mut self, leaf: Hash) {
         let mut hash = leaf;
         for level in 0u8.. {
             let at = usize::from(level);
@@ -172,7 +172,11 @@ pub(super) fn subtree(hashes: &[Hash]) -> Hash {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use std::collections::BTreeMap;
 
