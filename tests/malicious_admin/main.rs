@@ -33,6 +33,8 @@
 //! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | the daemon writes nothing until it is mended |
 //! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
 //! | two copies of the database alternated | the file | the same | the same |
+//! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
+//! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
 //! | old version of everything and of the token | the file, the token's directory | **none: it is a token's duty not to be put back** | guesses come back |
 //!
 //! What concerns one node and its ledger is tried much faster, and with each defence switched off as

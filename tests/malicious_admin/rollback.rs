@@ -276,3 +276,54 @@ async fn a_whole_old_database_behind_a_running_daemon_is_refused() {
         .refused("403 pin-exhausted");
     other.try_pin("830517", &[]).await.expect(201);
 }
+
+/// Bounded anchoring, with the runtime directory beside the configuration.
+const BOUNDED: &str =
+    "[ledger]\nanchor = \"bounded\"\nanchor_interval = \"1h\"\nruntime_directory = \".\"\n";
+
+/// The database as it is, while nothing is written.
+fn database(app: &TestApp) -> [Vec<u8>; 2] {
+    ["custodyd.sqlite", "custodyd.sqlite-wal"]
+        .map(|file| std::fs::read(app.path(file)).unwrap_or_default())
+}
+
+fn put_back(app: &TestApp, [file, log]: &[Vec<u8>; 2]) {
+    put_database(app, file);
+    std::fs::write(app.path("custodyd.sqlite-wal"), log).unwrap();
+}
+
+#[tokio::test]
+async fn under_bounded_anchoring_no_guess_is_won_back_by_a_kill_or_a_loss_of_power() {
+    let mut app = uncached_with(Setup {
+        config: BOUNDED.into(),
+        ..Setup::notes("[[pin.rounds]]\nattempts = 6\n")
+    })
+    .await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let left = |answer: custodyd_tests::device::Answer| {
+        answer.refused("401 pin-wrong");
+        answer.body["attempts_left"].as_u64().unwrap()
+    };
+    // Of the first guess the token is told, of the second it is not.
+    assert_eq!(left(device.try_pin("830518", &[]).await), 5);
+    let old = database(&app);
+    assert_eq!(left(device.try_pin("830518", &[]).await), 4);
+    app.kill();
+    let newest = database(&app);
+    // After a kill, what the kernel has kept refuses the older one.
+    put_back(&app, &old);
+    does_not_start(&app, "it was rolled back");
+    // Control: the newest is served.
+    put_back(&app, &newest);
+    app.launch().await;
+    assert_eq!(left(device.try_pin("830518", &[]).await), 3);
+    let old = database(&app);
+    assert_eq!(left(device.try_pin("830518", &[]).await), 2);
+    app.kill();
+    // After a loss of power the older one is all that the token knows of. The guess that it has
+    // forgotten is paid for all the same: the fifth leaves one of six.
+    std::fs::remove_file(app.path("custodyd.anchor")).unwrap();
+    put_back(&app, &old);
+    app.launch().await;
+    assert_eq!(left(device.try_pin("830518", &[]).await), 1);
+}

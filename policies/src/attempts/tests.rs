@@ -119,6 +119,19 @@ fn what_may_be_forgotten_is_spent_and_the_wait_begins_again() {
 }
 
 #[test]
+fn a_charge_is_in_flight_until_the_second_in_which_it_expires() {
+    let mut budget = Budget::default();
+    assert_eq!(budget.in_flight(Timestamp(100)), 0);
+    let first = charge(&mut budget, 100, 200);
+    charge(&mut budget, 101, 300);
+    assert_eq!(budget.in_flight(Timestamp(199)), 2);
+    assert_eq!(budget.in_flight(Timestamp(200)), 1);
+    // Folded in that second, it does not come back with the clock.
+    charge(&mut budget, 200, 400);
+    assert!(budget.succeed(first, Timestamp(199)).is_err());
+}
+
+#[test]
 fn a_success_that_was_held_back_past_its_ceremony_clears_nothing() {
     let mut budget = Budget::default();
     let hoarded = charge(&mut budget, 0, 100);
