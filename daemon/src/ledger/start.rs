@@ -98,9 +98,7 @@ pub async fn check(
     pool: &Pool,
     name: &RealmName,
 ) -> Result<(), LedgerError> {
-    let found = find(store, pool, name).await?;
-    Anchoring::begin(pool, name, Mode::Strict, store, &found.believed).await?;
-    let memory = Memory::new(found.believed, 0);
+    let memory = Memory::new(believe(store, pool, name).await?, 0);
     let reader = Reader::new(
         Arc::clone(store),
         pool.clone(),
@@ -112,7 +110,21 @@ pub async fn check(
     realm::check(&reader).await
 }
 
-/// Verifies the database against the token.
+/// What a start would believe.
+///
+/// # Errors
+/// As `find`; `Refused` and `Tampered` where it is not what the token has anchored.
+pub(super) async fn believe(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+) -> Result<Believed, LedgerError> {
+    let believed = find(store, pool, name).await?.believed;
+    Anchoring::begin(pool, name, Mode::Strict, store, &believed).await?;
+    Ok(believed)
+}
+
+/// Verifies the database by its own head. Whether that is the newest, `Anchoring::begin` says.
 ///
 /// # Errors
 /// `Tampered` names what contradicts what; `Store` and `Token` where they do not answer.

@@ -30,7 +30,6 @@ pub use self::scrub::Scrubbed;
 pub use self::standing::{Standing, standing};
 use self::state::Opener;
 pub use self::tail::{Entry, size, tail};
-use super::anchoring::{Anchoring, Mode};
 use super::log::LogEnd;
 use super::memory::{Believed, Memory};
 use super::record::Reader;
@@ -152,17 +151,6 @@ impl Task {
     }
 }
 
-/// What a daemon would believe at its start, which is the first thing to be asked.
-async fn believed(
-    store: &Arc<dyn Store>,
-    pool: &Pool,
-    name: &RealmName,
-) -> Result<Believed, LedgerError> {
-    let believed = start::find(store, pool, name).await?.believed;
-    Anchoring::begin(pool, name, Mode::Strict, store, &believed).await?;
-    Ok(believed)
-}
-
 /// Verifies a database that nobody writes to. With `apps`, each record is opened in the token as
 /// one of theirs as well.
 ///
@@ -181,7 +169,8 @@ pub async fn verify(
         counts: Counts::default(),
         findings: Findings::default(),
     };
-    let found = match believed(store, pool, name).await {
+    // What a daemon would believe at its start is the first thing to be asked.
+    let found = match start::believe(store, pool, name).await {
         Ok(found) => Some(found),
         Err(error) => {
             report.refused = Some(evidence(error)?);

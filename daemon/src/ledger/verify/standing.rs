@@ -8,7 +8,7 @@ use std::sync::Arc;
 use custodyd_hsm::anchor::{self, Anchor};
 use custodyd_hsm::{Pool, RealmName};
 
-use super::believed;
+use super::start;
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
 
@@ -34,6 +34,6 @@ pub async fn standing(store: &Arc<dyn Store>, pool: &Pool, realm: &RealmName) ->
     Standing {
         token: token.map_err(Into::into),
         database,
-        relation: believed(store, pool, realm).await.map(drop),
+        relation: start::believe(store, pool, realm).await.map(drop),
     }
 }
