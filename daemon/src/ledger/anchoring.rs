@@ -38,6 +38,9 @@ pub enum Mode<'a> {
     },
 }
 
+/// When an anchor that failed is tried again, if no other batch does it before.
+pub(crate) const AGAIN: Duration = Duration::from_secs(1);
+
 /// What a batch demands of its anchor.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
@@ -56,8 +59,8 @@ pub(crate) struct Anchoring {
     realm: RealmName,
     /// The newest in the token.
     last: Anchor,
-    /// What was tried last, if nobody knows how it ended.
-    unsure: Option<Anchor>,
+    /// What was tried since, and nobody knows how it ended.
+    unsure: Vec<Anchor>,
     bounded: Option<Bounded>,
 }
 
@@ -66,6 +69,8 @@ struct Bounded {
     warm: Warm,
     interval: Duration,
     anchored: Instant,
+    /// Not before this the token is asked again to catch up: it may be away.
+    not_before: Instant,
     /// Batches were told of that the token does not know.
     ahead: bool,
     /// Accounts with a charge that the token does not know.
@@ -107,6 +112,7 @@ impl Anchoring {
                 warm: Warm::in_directory(runtime_directory)?,
                 interval,
                 anchored: Instant::now(),
+                not_before: Instant::now(),
                 ahead: false,
                 charged: HashSet::new(),
             }),
@@ -115,7 +121,7 @@ impl Anchoring {
             pool: pool.clone(),
             realm: realm.clone(),
             last,
-            unsure: None,
+            unsure: Vec::new(),
             bounded,
         })
     }
@@ -177,8 +183,8 @@ impl Anchoring {
     }
 
     /// Makes this head the newest, as the mode and the batch demand; says whether the token knows
-    /// it now. May be called again after an
-    /// error, with the same head: what an earlier try has done is found.
+    /// it now. May be called again after an error, with the same head: what an earlier try has
+    /// done is found.
     ///
     /// # Errors
     /// `Token` where it does not answer, `Refused` where the warm anchor can not be written:
@@ -220,7 +226,7 @@ impl Anchoring {
     pub(crate) fn due(&self) -> Option<Instant> {
         let bounded = self.bounded.as_ref()?;
         let waits = bounded.ahead || self.last.dirty;
-        waits.then(|| bounded.anchored + bounded.interval)
+        waits.then(|| (bounded.anchored + bounded.interval).max(bounded.not_before))
     }
 
     /// Tells the token of everything, while nothing is under way.
@@ -228,6 +234,9 @@ impl Anchoring {
     /// # Errors
     /// As `cover`.
     pub(crate) async fn catch_up(&mut self, head: &Head) -> Result<(), LedgerError> {
+        if let Some(bounded) = &mut self.bounded {
+            bounded.not_before = Instant::now() + AGAIN;
+        }
         let to = self.next(head, head.state.boot_epoch)?;
         self.advance(to).await
     }
@@ -255,7 +264,7 @@ impl Anchoring {
         let started = Instant::now();
         let mut advanced = self.step(&to).await?;
         if let Advanced::Raced(other) = &advanced
-            && self.unsure.as_ref() == Some(other)
+            && self.unsure.contains(other)
         {
             // A try of ours whose answer was lost: it is there, and this one comes after it.
             self.last = other.clone();
@@ -266,7 +275,7 @@ impl Anchoring {
         match advanced {
             Advanced::Anchored => {
                 self.last = to;
-                self.unsure = None;
+                self.unsure.clear();
                 if let Some(bounded) = &mut self.bounded {
                     // By it the next start knows that the kernel has not been started since.
                     bounded
@@ -294,8 +303,8 @@ impl Anchoring {
                 anchor::advance(custody, &of, Some(&from), &next)
             })
             .await;
-        if advanced.is_err() {
-            self.unsure = Some(to.clone());
+        if advanced.is_err() && !self.unsure.contains(to) {
+            self.unsure.push(to.clone());
         }
         Ok(advanced?)
     }

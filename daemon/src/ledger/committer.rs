@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
-use super::anchoring::{Anchoring, Demand};
+use super::anchoring::{AGAIN, Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::Shown;
 use super::record::{Loaded, Reader};
@@ -40,8 +40,6 @@ use crate::store::CommitError;
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
 pub const QUEUE: usize = 2048;
-/// When an anchor that failed is tried again, if no other batch does it before.
-const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the first failed try of a commit; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
@@ -87,7 +85,7 @@ impl Committer {
             let received = changes.recv_many(&mut waiting, MAX_BATCH);
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
-            let again = pending.then(|| Instant::now() + ANCHOR_AGAIN);
+            let again = pending.then(|| Instant::now() + AGAIN);
             let received = match again.or_else(|| self.anchoring.due()) {
                 None => received.await,
                 Some(due) => match tokio::time::timeout_at(due.into(), received).await {

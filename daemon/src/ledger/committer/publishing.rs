@@ -107,23 +107,21 @@ impl Committer {
     /// Tells the token of what it does not know yet. Where it does not answer, the next batch or
     /// the next try does it.
     pub(super) async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        let pending = self.reader.memory().pending().is_some();
-        let caught_up = if pending {
+        let memory = self.reader.memory();
+        let caught_up = if memory.pending().is_some() {
+            // A warm anchor may do for it: what the token knows is not said here.
             self.anchor_pending().await
         } else {
-            let head = self.reader.memory().head();
-            self.anchoring.catch_up(&head).await
+            let told = self.anchoring.catch_up(&memory.head()).await;
+            told.inspect(|()| memory.token_knows_all())
         };
         match caught_up {
             Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
             Err(error) => {
-                tracing::warn!(%error, "the token could not be told of the newest state");
+                tracing::warn!(%error, "the newest state could not be anchored; it is tried again");
                 Ok(())
             }
-            Ok(()) => {
-                self.reader.memory().token_knows_all();
-                Ok(())
-            }
+            Ok(()) => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use custodyd_policies::{Factor, Round, Rounds, Timestamp};
 
-use super::broken::Script;
+use super::broken::{Anchor, Script};
 use super::rig::{Rig, app};
 use crate::account::Account;
 use crate::ledger::{EventKind, Journal, LedgerError, Moment, NewEvent};
@@ -203,4 +203,46 @@ async fn a_clean_stop_costs_nothing_and_fixes_the_database() {
     rig.crash().await;
     rig.try_serve(Script::default()).await.unwrap();
     rig.check().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_got_its_warm_anchor_late_is_not_signed_for() {
+    let mut rig = bounded().await;
+    let [a, b] = rig.accounts;
+    rig.one(a).await.unwrap();
+    let signed_for = |rig: &Rig| rig.ledger().reader.memory().in_token().0.state.seq;
+    let known = signed_for(&rig);
+    let told_then = told(&rig);
+    rig.warm(false);
+    let loaded = rig.ledger().load(&app(), b).await.unwrap().unwrap();
+    let refused = rig.ledger().commit(loaded, super::rig::charge).await;
+    assert!(
+        matches!(refused, Err(LedgerError::Refused(_))),
+        "{refused:?}"
+    );
+    rig.warm(true);
+    // Nobody writes: it is anchored by itself, and readers get to see it.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while rig.ledger().reader.memory().pending().is_some() {
+        assert!(std::time::Instant::now() < until, "it stays pending");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.durable(b).await, 1);
+    assert_eq!(told(&rig), told_then);
+    assert_eq!(signed_for(&rig), known);
+}
+
+#[tokio::test]
+async fn a_token_that_is_away_is_not_asked_without_a_pause() {
+    let mut rig = Rig::new().await;
+    rig.bounded = true;
+    rig.interval = std::time::Duration::from_millis(50);
+    rig.restart().await;
+    let [a, _] = rig.accounts;
+    rig.one(a).await.unwrap();
+    rig.anchoring(&[Anchor::Lost; 1000]);
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let asked = 1000 - rig.anchoring_left();
+    assert!((1..=2).contains(&asked), "{asked} times in 0.6 s");
+    rig.anchoring(&[]);
 }

@@ -64,6 +64,8 @@ pub(super) struct Rig {
     pub(super) mirror: Arc<Mutex<Tables>>,
     /// Bounded anchoring in the lives that follow.
     pub(super) bounded: bool,
+    /// Its interval.
+    pub(super) interval: Duration,
 }
 
 /// A directory that needs no disk, where the host has one.
@@ -129,6 +131,7 @@ impl Rig {
             opening: Script::default(),
             mirror: Arc::default(),
             bounded: false,
+            interval: Duration::from_secs(3600),
         }
     }
 
@@ -231,7 +234,7 @@ impl Rig {
                 false => Mode::Strict,
                 true => Mode::Bounded {
                     runtime_directory: self.dir.path(),
-                    interval: Duration::from_secs(3600),
+                    interval: self.interval,
                 },
             },
             configuration: [7; 32],
@@ -272,6 +275,20 @@ impl Rig {
 
     pub(super) fn is_serving(&self) -> bool {
         self.serving.is_some()
+    }
+
+    /// How many of those that `anchoring` was given have not been used up.
+    pub(super) fn anchoring_left(&self) -> usize {
+        self.anchoring.lock().unwrap().len()
+    }
+
+    /// Whether the warm anchor can be written.
+    pub(super) fn warm(&self, works: bool) {
+        let draft = self.dir.path().join("custodyd.anchor-new");
+        match works {
+            true => std::fs::remove_dir(draft).unwrap(),
+            false => std::fs::create_dir(draft).unwrap(),
+        }
     }
 
     /// How the making of the next anchors goes.
