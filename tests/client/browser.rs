@@ -107,3 +107,8 @@ async fn ways_back() {
 async fn readme() {
     assert_eq!(stories("e2e/readme.ts").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offline() {
+    assert_eq!(stories("e2e/offline.ts").await, 3);
+}

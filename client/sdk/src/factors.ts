@@ -11,8 +11,7 @@ import { newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
 import type { Schemas } from "./transport.js";
-import { createPasskey, usePasskey } from "./webauthn.js";
-import type { SignedIn } from "./session.js";
+import { createPasskey, type PrfKey, usePasskey } from "./webauthn.js";
 
 async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): Promise<void> {
   await verifyBinding(custody.realm, bound.binding, {
@@ -43,7 +42,7 @@ export interface AddedPasskey {
   /** Its device identifier at the daemon. */
   readonly deviceId: string;
   /** For an offline slot, where the authenticator gives its PRF output at creation already. */
-  readonly prf: SignedIn["prf"];
+  readonly prf: PrfKey | undefined;
 }
 
 /**
@@ -67,8 +66,7 @@ export async function addPasskey(
     },
   });
   await demand(custody, "passkey", bound);
-  const prf = made.prf && { credentialId: made.id, output: made.prf };
-  return { deviceId: bound.device_id, prf };
+  return { deviceId: bound.device_id, prf: made.prf };
 }
 
 /** Confirms a passkey that expires, by using it. */

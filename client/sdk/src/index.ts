@@ -21,6 +21,16 @@ export {
   verifiedEvents,
   verifyReceipt,
 } from "./receipts/log.js";
+export {
+  keepOfflineByPasskey,
+  keepOfflineByPin,
+  dropOffline,
+  offlineState,
+} from "./offline/slots.js";
+export { unlockOfflineByPasskey, unlockOfflineByPin } from "./offline/slots.js";
+export type { OfflineState } from "./offline/slots.js";
+export { changePinOffline, settlePin } from "./offline/pin-change.js";
+export * from "./offline/queue.js";
 export { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 export type { Binding, Checkpoint, RealmTrust } from "./receipts/realm.js";
 export * from "./secrets.js";
@@ -30,3 +40,4 @@ export { indexedDbStorage } from "./storage/indexeddb.js";
 export { memoryStorage } from "./storage/memory.js";
 export type { Storage, Update } from "./storage/storage.js";
 export type { Schemas } from "./transport.js";
+export type { PrfKey } from "./webauthn.js";

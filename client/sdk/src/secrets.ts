@@ -14,6 +14,8 @@ import { accountOf, APP_KEY, DEVICE_SECRET, keepAppKey, serverSlot } from "./ses
 export interface Stored {
   readonly version: number;
   readonly content: Bytes;
+  /** When it was stored, in seconds since the Unix epoch, by the daemon's clock. */
+  readonly updated: number;
 }
 
 /** A secret's content, where this session's factor may have it; undefined where there is none. */
@@ -24,7 +26,7 @@ export async function getSecret(custody: Custody, name: string): Promise<Stored 
     const content = serverSlot(secret);
     if (!content)
       throw new CanNotOpen("secret-damaged", `${name} has no slot that this version can open`);
-    return { version: secret.version, content };
+    return { version: secret.version, content, updated: secret.updated };
   } catch (error) {
     if (error instanceof Refused && error.code === "not-found") return undefined;
     throw error;

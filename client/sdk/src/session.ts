@@ -12,6 +12,7 @@ import { Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { Schemas } from "./transport.js";
+import type { PrfKey } from "./webauthn.js";
 
 /** The two secrets by convention: what wraps the private key, and the wrapped key itself. */
 export const DEVICE_SECRET = "device-secret";
@@ -32,7 +33,7 @@ export interface SignedIn {
   /** All secrets that came with the session. */
   readonly secrets: Readonly<Record<string, Schemas["Secret"]>>;
   /** Where a passkey was used: for an offline slot, and never to be sent. */
-  readonly prf?: { readonly credentialId: string; readonly output: Bytes } | undefined;
+  readonly prf?: PrfKey | undefined;
 }
 
 /** The content of a secret's server slot. */

@@ -71,7 +71,7 @@ export async function signInWithPasskey(
     custody,
     await custody.transport.request("post", route, { body }),
   );
-  return { ...signedIn, prf: used.prf && { credentialId: used.id, output: used.prf } };
+  return { ...signedIn, prf: used.prf };
 }
 
 /** Signs in with a code of an authenticator app, on a bound device. */

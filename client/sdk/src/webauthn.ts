@@ -13,8 +13,18 @@ export interface Ceremony {
   readonly credential: Record<string, unknown>;
   /** Identifier of the credential, base64url. */
   readonly id: string;
-  /** The PRF output, for sealing on this device; undefined where the authenticator has none. */
-  readonly prf: Bytes | undefined;
+  /** What seals on this device; undefined where the authenticator has no PRF. */
+  readonly prf: PrfKey | undefined;
+}
+
+/** A PRF output, and how to ask the same passkey for it again. Never to be sent. */
+export interface PrfKey {
+  readonly credentialId: string;
+  readonly output: Bytes;
+  /** The PRF input, base64url: constant for the app. */
+  readonly salt: string;
+  /** The relying party of the passkey. */
+  readonly rpId: string;
 }
 
 type Options = Record<string, unknown>;
@@ -82,7 +92,19 @@ function failure(cause: unknown): PasskeyFailed {
   return new PasskeyFailed("passkey-failed", `the passkey failed (${name}: ${message})`, more);
 }
 
-function answer(credential: PublicKeyCredential, response: Options): Ceremony {
+function prfKey(
+  options: Options,
+  id: string,
+  output: ArrayBuffer | ArrayBufferView | undefined,
+): PrfKey | undefined {
+  const asked = options["extensions"] as { prf?: { eval?: { first?: string } } } | undefined;
+  const salt = asked?.prf?.eval?.first;
+  const rpId = options["rpId"] ?? (options["rp"] as Options | undefined)?.["id"];
+  if (output === undefined || salt === undefined || typeof rpId !== "string") return undefined;
+  return { credentialId: id, output: bytesOf(output), salt, rpId };
+}
+
+function answer(asked: Options, credential: PublicKeyCredential, response: Options): Ceremony {
   const { prf, ...results } = credential.getClientExtensionResults() as Options & {
     prf?: { enabled?: boolean; results?: { first?: ArrayBuffer | ArrayBufferView } };
   };
@@ -90,7 +112,7 @@ function answer(credential: PublicKeyCredential, response: Options): Ceremony {
   const enabled = prf?.enabled === undefined ? {} : { prf: { enabled: prf.enabled } };
   return {
     id: credential.id,
-    prf: output === undefined ? undefined : bytesOf(output),
+    prf: prfKey(asked, credential.id, output),
     credential: {
       id: credential.id,
       rawId: toBase64Url(new Uint8Array(credential.rawId)),
@@ -116,7 +138,7 @@ export async function createPasskey(publicKey: Options): Promise<Ceremony> {
   } as unknown as PublicKeyCredentialCreationOptions;
   const credential = await asked(() => credentials().create({ publicKey: options }));
   const response = credential.response as AuthenticatorAttestationResponse;
-  return answer(credential, {
+  return answer(publicKey, credential, {
     clientDataJSON: text(response.clientDataJSON),
     attestationObject: text(response.attestationObject),
     transports: response.getTransports(),
@@ -135,7 +157,7 @@ export async function usePasskey(publicKey: Options, signal?: AbortSignal): Prom
     credentials().get({ publicKey: options, ...(signal ? { signal } : {}) }),
   );
   const response = credential.response as AuthenticatorAssertionResponse;
-  return answer(credential, {
+  return answer(publicKey, credential, {
     clientDataJSON: text(response.clientDataJSON),
     authenticatorData: text(response.authenticatorData),
     signature: text(response.signature),
