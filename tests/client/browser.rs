@@ -112,3 +112,8 @@ async fn readme() {
 async fn offline() {
     assert_eq!(stories("e2e/offline.ts").await, 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn demo() {
+    assert_eq!(stories("e2e/demo.ts").await, 2);
+}

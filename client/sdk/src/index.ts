@@ -12,6 +12,7 @@ export type { EnrolOptions } from "./enrol.js";
 export * from "./errors.js";
 export * from "./factors.js";
 export type { PublicJwk } from "./jose.js";
+export { open as openData, seal as sealData } from "./keys.js";
 export type { Unlocked } from "./keys.js";
 export type { RecoveryCode } from "./recovery-codes.js";
 export {
