@@ -33,7 +33,7 @@ impl Account {
     }
 
     /// Everything that can be guessed.
-    fn budgets(&mut self) -> Vec<&mut Budget> {
+    pub(super) fn budgets(&mut self) -> Vec<&mut Budget> {
         let mut budgets = vec![&mut self.contacts.guesses];
         budgets.extend(self.contacts.list.iter_mut().map(|c| &mut c.guesses));
         if let Some(pin) = &mut self.pin {

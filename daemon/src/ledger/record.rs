@@ -374,6 +374,7 @@ impl Reader {
             return Err(tampered(&member.id, "the envelope contradicts its seal"));
         }
         account.charge_forgotten(self.memory.boot_epoch(), self.clock.now());
+        account.put_back(self.memory.history());
         Ok(Loaded {
             account: Arc::new(account),
             record: member.id,

@@ -12,7 +12,9 @@ use tlog_tiles::{Hash, record_hash};
 
 use super::findings::Findings;
 use crate::ledger::head::{Head, State};
-use crate::ledger::log::{BootLeaf, LEAF_BOOT, LEAF_STATE, LogEnd, StateLeaf, TILE, TileRow};
+use crate::ledger::log::{
+    BootLeaf, LEAF_BOOT, LEAF_RESTORE, LEAF_STATE, LogEnd, RestoreLeaf, StateLeaf, TILE, TileRow,
+};
 use crate::ledger::memory::Believed;
 use crate::ledger::tree::Digest;
 
@@ -41,6 +43,8 @@ pub(crate) struct Chain {
     /// How many of those a root has confirmed.
     confirmed: usize,
     last: Last,
+    /// A restore stands since the last state: the next one begins a log epoch.
+    restored: bool,
     /// Roots do not fit any more, and that has been said.
     broken: bool,
     batches: u64,
@@ -57,6 +61,7 @@ impl Chain {
             kept: Vec::new(),
             confirmed: 0,
             last: Last::Nothing,
+            restored: false,
             broken: false,
             batches: 0,
             full: Vec::new(),
@@ -101,6 +106,13 @@ impl Chain {
                 findings.entry(self.size(), "what it says of a start does not parse");
                 None
             }
+            Some(&LEAF_RESTORE) if !doubtful => {
+                self.restored = true;
+                if RestoreLeaf::parse(leaf).is_none() {
+                    findings.entry(self.size(), "what it says of a restore does not parse");
+                }
+                None
+            }
             _ => None,
         };
         if let Some(state) = &state {
@@ -113,6 +125,7 @@ impl Chain {
         }
         let Some(state) = state else { return };
         self.batches += 1;
+        self.restored = false;
         self.last = Last::Head(Box::new(Head {
             state: state.state,
             size: self.end.size(),
@@ -140,7 +153,7 @@ impl Chain {
             Last::Nothing => &Believed::nothing(&self.realm, state.time).head,
             Last::Unknown => return,
         };
-        if let Some(what) = follows(before, state, self.broken) {
+        if let Some(what) = follows(before, state, self.restored, self.broken) {
             findings.entry(at, &what);
         }
     }
@@ -251,7 +264,7 @@ impl Chain {
 }
 
 /// Why a state does not follow a head, if it does not.
-fn follows(before: &Head, state: &State, broken: bool) -> Option<String> {
+fn follows(before: &Head, state: &State, restored: bool, broken: bool) -> Option<String> {
     let (was, is) = (&before.state, state);
     if is.seq != was.seq + 1 {
         return Some(format!("batch {} follows batch {}", is.seq, was.seq));
@@ -262,6 +275,9 @@ fn follows(before: &Head, state: &State, broken: bool) -> Option<String> {
     }
     if is.log_epoch < was.log_epoch || is.boot_epoch < was.boot_epoch {
         return Some("an epoch falls".into());
+    }
+    if (is.log_epoch > was.log_epoch) != restored {
+        return Some("a log epoch begins with a restore, and with nothing else".into());
     }
     (is.time < was.time).then(|| "its time is before that of the batch before".into())
 }
