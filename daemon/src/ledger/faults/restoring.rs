@@ -211,7 +211,10 @@ async fn what_is_not_approved_changes_nothing() {
     let statement = propose(&rig, &three_guesses()).await.unwrap();
     let text = statement.encode().unwrap();
     let [one, two] = approvals(&text);
-    says(accept(&rig, &text, &[one.clone()]).await, "1 of 2");
+    says(
+        accept(&rig, &text, std::slice::from_ref(&one)).await,
+        "1 of 2",
+    );
     let generous = text.replace("\"guesses_left\": 3", "\"guesses_left\": 99");
     assert_ne!(generous, text);
     let both = [one.clone(), two.clone()];
