@@ -150,6 +150,7 @@ impl Budget {
     /// Attempts that may have been made and forgotten, by a machine that lost its power: they stay spent.
     pub fn forgotten(&mut self, attempts: u32, now: Timestamp) {
         self.failures = self.failures.saturating_add(attempts);
+        self.at_most = self.at_most.map(|left| left.saturating_sub(attempts));
         self.last_charge = self.last_charge.max(now);
     }
 

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use custodyd_tests::app::said;
 use custodyd_tests::codes::policy;
-use custodyd_tests::{Device, Setup, SoftAuthenticator, TestApp};
+use custodyd_tests::{Device, MailServer, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
+
+use crate::delivered_codes::{enter, fetch, new_phone, owner};
 
 const PIN: &str = "830517";
 const WRONG: &str = "830518";
@@ -49,6 +51,9 @@ struct Scene {
     codes: Vec<String>,
     /// With a PIN alone.
     bob: Device,
+    /// With a PIN and a mailbox, which somebody else reads.
+    carol: Device,
+    mail: MailServer,
     older: Vec<u8>,
 }
 
@@ -58,10 +63,12 @@ impl Scene {
         let keys = [("ann", "ed25519"), ("bob", "ecdsa")].map(|(name, kind)| key(&dir, name, kind));
         let public = |key: &PathBuf| std::fs::read_to_string(key.with_extension("pub")).unwrap();
         let [one, two] = [&keys[0], &keys[1]].map(|key| public(key).trim().to_owned());
+        let mail = MailServer::start();
         let app = TestApp::with(Setup {
             policies: vec![policy("notes", "", ROUNDS)],
             config: format!(
-                "[ledger.restore]\napprovals = 2\n[ledger.restore.approvers]\none = \"{one}\"\ntwo = \"{two}\"\n"
+                "{}\n[ledger.restore]\napprovals = 2\n[ledger.restore.approvers]\none = \"{one}\"\ntwo = \"{two}\"\n",
+                mail.config()
             ),
             ..Setup::default()
         })
@@ -76,6 +83,7 @@ impl Scene {
         bob.enrol().await;
         bob.set_pin(PIN).await.expect(200);
         bob.back_up("device-secret", b"of bob").await.expect(200);
+        let carol = owner(&app, &mail).await;
         let mut scene = Self {
             app,
             keys,
@@ -83,6 +91,8 @@ impl Scene {
             passkey,
             codes,
             bob,
+            carol,
+            mail,
             older: Vec::new(),
         };
         assert!(scene.app.stop());
@@ -212,6 +222,32 @@ async fn with_no_guess_left_a_pin_alone_stays_shut() {
         .await
         .expect(201);
     scene.ann.try_pin(PIN, &[]).await.expect(201);
+}
+
+#[tokio::test]
+async fn half_a_sign_in_changes_nothing_before_the_owner_has_come_back() {
+    let mut scene = Scene::new().await;
+    scene.bob.try_pin(PIN, &[]).await.expect(201);
+    scene.lose_the_newest();
+    scene.restore(3).await;
+    let by_account = json!({"account": scene.carol.account});
+    let mut phone = new_phone(&scene.app);
+    phone.account.clone_from(&scene.carol.account);
+    let code = fetch(&mut phone, &scene.mail, by_account.clone()).await;
+    let half = enter(&mut phone, by_account, &code, json!({})).await;
+    assert_eq!(half.expect(201).body["session"]["scope"], "pin-only");
+    // A forgotten PIN may be replaced by a code, and a device bound: not now.
+    let first = "403 confirm-first";
+    phone.set_pin("271828").await.refused(first);
+    let bind = ("POST", "/v1/account/devices", Some(json!({})));
+    phone
+        .call(bind.0, bind.1, bind.2.clone())
+        .await
+        .refused(first);
+    scene.carol.try_pin(PIN, &[]).await.expect(201);
+    // That half sign-in is over.
+    let again = phone.call(bind.0, bind.1, bind.2).await;
+    again.refused("401 session-ended");
 }
 
 #[tokio::test]

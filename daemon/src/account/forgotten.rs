@@ -15,7 +15,7 @@ const UNANCHORED_CHARGES: u32 = 1;
 
 impl Account {
     /// Brings the account up to this boot epoch. Says whether anything has changed.
-    pub fn charge_forgotten(&mut self, boot_epoch: u64, now: Timestamp) -> bool {
+    pub(super) fn charge_forgotten(&mut self, boot_epoch: u64, now: Timestamp) -> bool {
         let missed = boot_epoch.saturating_sub(self.boot_epoch);
         if missed == 0 {
             return false;

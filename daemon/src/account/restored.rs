@@ -29,11 +29,23 @@ pub struct Restored {
     pub at: Timestamp,
     /// Guesses at each factor, until its owner has shown who they are.
     pub guesses_left: u32,
+    /// The boot epoch it was accepted in: what may have been forgotten before is covered by it.
+    pub boot_epoch: u64,
 }
 
 impl Account {
+    /// Brings the account up to the history and the boot epoch that this daemon serves in. Guesses
+    /// that were forgotten since the restore count against what it left; those of before do not.
+    pub fn catch_up(&mut self, history: History, boot_epoch: u64, now: Timestamp) {
+        if let Some(restored) = history.restored {
+            self.charge_forgotten(restored.boot_epoch.min(boot_epoch), now);
+        }
+        self.put_back(history);
+        self.charge_forgotten(boot_epoch, now);
+    }
+
     /// Brings the account up to this history. Says whether anything has changed.
-    pub fn put_back(&mut self, history: History) -> bool {
+    fn put_back(&mut self, history: History) -> bool {
         let Some(restored) = history
             .restored
             .filter(|_| self.log_epoch < history.log_epoch)
@@ -62,21 +74,37 @@ impl Account {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
+    use custodyd_policies::{Round, Rounds};
 
     use super::*;
 
-    #[test]
-    fn an_account_is_put_back_once_for_each_restore() {
+    fn fresh() -> Account {
         let realm = RealmName::parse("realm.example").unwrap();
         let app = AppId::parse("notes").unwrap();
         let key = SecretBytes::from(vec![7; 32]);
         let mut account = Account::new(realm, app, AccountId([1; 16]), Timestamp(1000), key);
         account.log_epoch = 1;
+        account
+    }
+
+    #[test]
+    fn an_account_is_put_back_once_for_each_restore() {
+        let mut account = fresh();
+        let ten = Round {
+            attempts: 10,
+            wait: std::time::Duration::ZERO,
+        };
+        let rounds = Rounds::new(vec![ten]).unwrap();
+        let left = |account: &Account, now| {
+            let standing = account.contacts.guesses.standing(&rounds, now);
+            standing.total_left
+        };
         let history = |log_epoch| History {
             log_epoch,
             restored: Some(Restored {
                 at: Timestamp(2000),
                 guesses_left: 3,
+                boot_epoch: 4,
             }),
         };
         assert!(!account.put_back(history(1)));
@@ -88,5 +116,14 @@ mod tests {
         assert!(!account.quarantined, "its owner has confirmed it");
         assert!(account.put_back(history(3)));
         assert!(account.quarantined);
+
+        // What was forgotten before a restore is covered by it, and what is forgotten after it
+        // is not won back.
+        let now = Timestamp(9000);
+        let mut account = fresh();
+        account.catch_up(history(4), 4, now);
+        assert_eq!(left(&account, now), 3);
+        account.catch_up(history(4), 6, now);
+        assert_eq!(left(&account, now), 1);
     }
 }

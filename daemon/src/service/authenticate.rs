@@ -324,11 +324,11 @@ pub(super) fn open_session(
     moment: Moment,
     journal: &mut Journal,
 ) -> Result<Opened, Refused> {
-    let session = sessions::start(device, account, proven, moment.now)?;
     // Half a sign-in shows nothing yet; the PIN that completes it does.
-    if session.scope != Scope::PinOnly {
-        quarantine::lift(account, device, session.factor, moment.now)?;
+    if proven.scope(device, account) != Scope::PinOnly {
+        quarantine::lift(account, device, proven.factor(), moment.now)?;
     }
+    let session = sessions::start(device, account, proven, moment.now)?;
     journal.note(
         NewEvent::new(EventKind::SessionStarted)
             .by(session.factor)

@@ -1,6 +1,7 @@
 //! After a restore: no factor opens an account but the strongest that it has.
 //!
-//! Called by the guesses before they charge, and by every sign-in before its session opens. The
+//! Called by the guesses before they charge, by every sign-in before its session opens, and by
+//! whatever half a sign-in may change. The
 //! restore has put the account back to what it was earlier (`account::restored`). Whatever was
 //! removed since then is there again: a lost device, a mailbox that somebody else reads, a PIN
 //! that was seen. So the owner first shows who they are by the strongest factor, and everything
@@ -47,6 +48,10 @@ pub(super) fn lift(
     now: Timestamp,
 ) -> Result<(), Refused> {
     admits(account, device, by, now)?;
-    account.quarantined = false;
+    if account.quarantined {
+        account.quarantined = false;
+        // Half sign-ins of meanwhile were not the owner's, for all that is known.
+        account.session_epoch += 1;
+    }
     Ok(())
 }

@@ -145,6 +145,9 @@ fn a_restore_leaves_at_most_what_it_says_until_a_success_or_a_reset() {
     budget.succeed(last, Timestamp(163)).expect("in flight");
     // Two others are in flight.
     assert_eq!(total_left(&budget, 163), 3);
+    budget.leave_at_most(2);
+    budget.forgotten(1, Timestamp(163));
+    assert_eq!(total_left(&budget, 300), 1);
     budget.leave_at_most(0);
     assert!(budget.standing(&rounds, Timestamp(300)).exhausted);
     budget.reset(Timestamp(301));

@@ -148,13 +148,17 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
     lines.push(match (&made.token_remembers, made.lost_batches) {
         (Some(_), Some(lost)) => format!("gives up {lost} batches that the token has seen"),
         (Some(anchor), None) => format!(
-            "gives up everything since, up to batch {} of log epoch {}",
+            "is of another history than the token remembers: gives up what led to batch {} of log \
+             epoch {}",
             anchor.batch, anchor.log_epoch
         ),
         (None, _) => "nobody can say how much is given up: the token has lost its anchor".into(),
     });
-    if let Some(size) = made.auditors_hold_entries {
-        lines.push(format!("auditors hold a log of {size} entries"));
+    if let Some(held) = &made.auditors_hold {
+        lines.push(format!(
+            "auditors hold a log of {} entries in log epoch {}, and will miss some of them",
+            held.log_entries, held.log_epoch
+        ));
     }
     lines.push(match made.guesses_left {
         0 => "leaves no guess: accounts without a passkey stay shut".into(),

@@ -7,6 +7,7 @@ use custodyd_policies::{Rounds, Timestamp};
 
 use super::broken::{Anchor, Faulty, Script};
 use super::rig::{Rig, account, app, charge, realm_name};
+use crate::ledger::log::RestoreLeaf;
 use crate::ledger::restore::testing::{approve, approvers};
 use crate::ledger::restore::{Accepted, Approvers, Ceremony, NAMESPACE, Statement, Wishes};
 use crate::ledger::verify::{Progress, verify};
@@ -308,6 +309,96 @@ async fn of_two_restores_only_one_is_finished() {
     says(replayed, "another restore was accepted meanwhile");
 }
 
+/// A restore was begun and given up. Its database is shown while another one is accepted, with
+/// that one's statement in the place of its own.
+async fn begun_for_another(weakness: Weakness) -> Result<Accepted, LedgerError> {
+    let (mut rig, older, newest) = lost().await;
+    let generous = Wishes {
+        guesses_left: 99,
+        ..Wishes::default()
+    };
+    let text = propose(&rig, &generous).await.unwrap().encode().unwrap();
+    rig.anchoring(&[Anchor::Lost]);
+    accept(&rig, &text, &approvals(&text)).await.unwrap_err();
+    let begun = rig.database();
+    // The newest is found, used, and lost again.
+    rig.put_database(&newest);
+    rig.try_serve(Script::default()).await.unwrap();
+    rig.stop().await;
+    rig.put_database(&older);
+    let text = propose(&rig, &Wishes::default())
+        .await
+        .unwrap()
+        .encode()
+        .unwrap();
+    rig.put_database(&begun);
+    let leaf = RestoreLeaf {
+        version: String::new(),
+        statement: text.clone(),
+        approvals: Vec::new(),
+    };
+    let sql = format!(
+        "UPDATE log_entries SET leaf = x'{}' WHERE idx = (SELECT max(idx) - 1 FROM log_entries)",
+        hex::encode(leaf.encode().unwrap())
+    );
+    assert_eq!(rig.admin().await.run(&sql, &[]).await, 1);
+    rig.weakness = weakness;
+    accept(&rig, &text, &approvals(&text)).await
+}
+
+#[tokio::test]
+async fn a_restore_that_was_given_up_is_not_finished_as_another() {
+    let accepted = begun_for_another(Weakness::default()).await;
+    assert!(
+        matches!(accepted, Err(LedgerError::Tampered(_))),
+        "{accepted:?}"
+    );
+}
+
+#[tokio::test]
+async fn control_a_restore_that_is_known_by_an_entry_alone_would_be() {
+    let weakness = Weakness {
+        any_approval: true,
+        any_log: true,
+        ..Weakness::default()
+    };
+    begun_for_another(weakness).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_says_nothing_but_what_follows() {
+    let (rig, _, _) = lost().await;
+    let statement = propose(&rig, &three_guesses()).await.unwrap();
+    let text = statement.encode().unwrap();
+    for (from, to, what) in [
+        (
+            "\"lost_batches\": 4",
+            "\"lost_batches\": 0",
+            "does not follow",
+        ),
+        (
+            "\"new_log_epoch\": 2",
+            "\"new_log_epoch\": 9",
+            "does not follow",
+        ),
+        (
+            "\"guesses_left\": 3",
+            "\"guesses_left\": 101",
+            "more than 100",
+        ),
+        (
+            "\"guesses_left\": 3",
+            "\"guesses_left\":  3",
+            "not in the form",
+        ),
+        ("\n}", "\n}\n", "not in the form"),
+    ] {
+        let other = text.replacen(from, to, 1);
+        assert_ne!(other, text, "{from}");
+        says(accept(&rig, &other, &approvals(&other)).await, what);
+    }
+}
+
 #[tokio::test]
 async fn a_token_without_its_anchor_needs_a_word_more() {
     let mut rig = Rig::new().await;
@@ -350,9 +441,10 @@ async fn what_auditors_hold_is_given_up_only_where_approvers_sign_that() {
     says(propose(&rig, &wishes).await, "--lose-known-entries");
     wishes.lose_known_entries = true;
     let statement = propose(&rig, &wishes).await.unwrap();
-    let held: u64 = checkpoint.lines().nth(1).unwrap().parse().unwrap();
-    assert_eq!(statement.auditors_hold_entries, Some(held));
-    assert!(held > statement.adopt.log_entries);
+    let entries: u64 = checkpoint.lines().nth(1).unwrap().parse().unwrap();
+    let held = statement.auditors_hold.unwrap();
+    assert_eq!((held.log_epoch, held.log_entries), (1, entries));
+    assert!(entries > statement.adopt.log_entries);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //!
 //! The namespace is part of what is signed: no other signature of the same key is an approval.
 
-use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PublicKey, SshSig};
 
 use crate::ledger::LedgerError;
 
@@ -116,11 +116,13 @@ impl Approvers {
             }
             key.verify(NAMESPACE, statement.as_bytes(), &signature)
                 .map_err(|_| refused("it is not over this statement, byte for byte"))?;
+            if !was_touched(&signature) {
+                return Err(refused("its security key was not touched for it"));
+            }
             if by.contains(&key) {
                 return Err(refused("the same approver has signed another one"));
             }
-            let armoured = signature.to_pem(LineEnding::LF);
-            kept.push(armoured.map_err(|_| refused("it can not be encoded"))?);
+            kept.push(text.trim().to_owned());
             by.push(key);
         }
         if by.len() < self.needed {
@@ -135,6 +137,19 @@ impl Approvers {
     }
 }
 
+/// A security key says in its signature whether a person was there (bit 0 of the flags, which stand
+/// before a counter of four bytes). Other keys say nothing of the kind.
+fn was_touched(signature: &SshSig) -> bool {
+    let bytes = signature.signature().as_bytes();
+    match signature.algorithm() {
+        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => {
+            let flags = bytes.len().checked_sub(5).and_then(|at| bytes.get(at));
+            flags.is_some_and(|flags| flags & 1 == 1)
+        }
+        _ => true,
+    }
+}
+
 fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
@@ -142,9 +157,12 @@ fn fingerprint(key: &PublicKey) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(in crate::ledger) mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use proptest::prelude::*;
-    use ssh_key::PrivateKey;
     use ssh_key::private::Ed25519Keypair;
+    use ssh_key::public::{Ed25519PublicKey, KeyData, SkEd25519};
+    use ssh_key::{LineEnding, PrivateKey, Signature};
 
     use super::*;
 
@@ -181,6 +199,37 @@ pub(in crate::ledger) mod tests {
         refused(&[ours(1), "x".repeat(9999)], "longer");
         let nobody = Approvers::default().check("text", &[]).unwrap_err();
         assert!(nobody.to_string().contains("[ledger.restore]"));
+    }
+
+    /// What a security key signs (OpenSSH, PROTOCOL.u2f), by a key in memory.
+    fn by_security_key(text: &str, flags: u8) -> (PublicKey, String) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap();
+        let public = Ed25519PublicKey::try_from(pair.public_key().as_ref()).unwrap();
+        let key = KeyData::SkEd25519(SkEd25519::new(public, "ssh:"));
+        let trailer = [&[flags][..], &7u32.to_be_bytes()].concat();
+        let namespace = NAMESPACE;
+        let signed = SshSig::signed_data(namespace, HashAlg::Sha512, text.as_bytes()).unwrap();
+        let sha256 = |bytes: &[u8]| digest(&SHA256, bytes).as_ref().to_vec();
+        let message = [sha256(b"ssh:"), trailer.clone(), sha256(&signed)].concat();
+        let data = [pair.sign(&message).as_ref(), &trailer].concat();
+        let signature = Signature::new(Algorithm::SkEd25519, data).unwrap();
+        let all = SshSig::new(key.clone(), namespace, HashAlg::Sha512, signature).unwrap();
+        (
+            PublicKey::new(key, "sk"),
+            all.to_pem(LineEnding::LF).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_security_key_counts_if_it_was_touched() {
+        let (key, touched) = by_security_key("text", 1);
+        let approvers = Approvers::new(vec![key], 1).unwrap();
+        let kept = approvers.check("text", &[touched]).unwrap();
+        // What the log keeps can be checked again.
+        approvers.check("text", &kept).unwrap();
+        let (_, silent) = by_security_key("text", 0);
+        let said = approvers.check("text", &[silent]).unwrap_err();
+        assert!(said.to_string().contains("not touched"), "{said}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! they say then. It names the token's newest anchor, whose serial is never used twice: once a
 //! restore is done the token remembers another one, and no approval serves again.
 
+use std::time::Duration;
+
 use custodyd_hsm::RealmName;
 use custodyd_hsm::anchor::Anchor;
 use custodyd_policies::Timestamp;
@@ -12,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use super::known::Known;
 use super::{Approvers, Wishes};
 use crate::ledger::LedgerError;
-use crate::ledger::head::Head;
+use crate::ledger::head::{Head, State};
 use crate::ledger::tree::Digest;
 
 /// Says what a signature over the document means, to whoever is asked for one.
 const PURPOSE: &str = "custodyd restore, version 1: who signs this lets the realm go on from the \
                        state in `adopt`, and gives up everything that came after it";
+/// No policy grants more.
+pub const MAX_GUESSES: u32 = custodyd_policies::MAX_ATTEMPTS;
+/// So long an approval holds where the token has no anchor that could say that it was used.
+const VALID: Duration = Duration::from_secs(7 * 86_400);
 /// No statement is longer.
 pub(super) const MAX_STATEMENT: usize = 4096;
 
@@ -32,10 +38,10 @@ pub struct Statement {
     /// What the token knows to have been the newest; absent where it has lost that.
     pub token_remembers: Option<Remembered>,
     pub adopt: Adopted,
-    /// Batches between the two, where both are of one log epoch.
+    /// Batches between the two, where the one is older than the other and nothing else.
     pub lost_batches: Option<u64>,
-    /// Entries of the log that auditors hold and the adopted state has not: up to this size.
-    pub auditors_hold_entries: Option<u64>,
+    /// A log that auditors hold, and that has entries which the adopted one has not.
+    pub auditors_hold: Option<Held>,
     pub new_log_epoch: u64,
     /// Guesses at each factor of every account, until its owner has signed in.
     pub guesses_left: u32,
@@ -66,6 +72,13 @@ pub struct Adopted {
     pub log_entries: u64,
     /// When it was written, in seconds since the Unix epoch.
     pub time: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    pub log_epoch: u64,
+    pub log_entries: u64,
 }
 
 impl Remembered {
@@ -104,20 +117,28 @@ impl Statement {
         (nonce, now): ([u8; 16], Timestamp),
     ) -> Result<Self, LedgerError> {
         let state = &head.state;
-        let same_epoch = anchor.filter(|anchor| anchor.log_epoch == state.log_epoch);
-        let beyond = known.iter().map(|known| known.size);
+        let newer =
+            |anchor: &&Anchor| anchor.log_epoch == state.log_epoch && anchor.seq > state.seq;
+        let ours = Held {
+            log_epoch: state.log_epoch,
+            log_entries: head.size,
+        };
+        let held = known.iter().map(|known| Held {
+            log_epoch: known.log_epoch,
+            log_entries: known.size,
+        });
         Ok(Self {
             purpose: PURPOSE.into(),
             realm: state.realm.clone(),
             nonce,
             token_remembers: anchor.map(Remembered::of),
             adopt: Adopted::of(head)?,
-            lost_batches: same_epoch.map(|anchor| anchor.seq.saturating_sub(state.seq)),
-            auditors_hold_entries: beyond.max().filter(|size| *size > head.size),
+            lost_batches: lost(anchor, state),
+            auditors_hold: held.max().filter(|held| *held > ours),
             new_log_epoch: match anchor {
-                Some(anchor) => anchor.log_epoch.max(state.log_epoch) + 1,
+                Some(anchor) => anchor.log_epoch.max(state.log_epoch).saturating_add(1),
                 // Nobody knows which epochs there were. None was as high as the time.
-                None => now.0.max(state.log_epoch + 1),
+                None => now.0.max(state.log_epoch.saturating_add(1)),
             },
             guesses_left: wishes.guesses_left,
             approvals_needed: approvers.needed(),
@@ -127,7 +148,7 @@ impl Statement {
 
     /// # Errors
     /// `Refused` where it is no statement.
-    pub(super) fn parse(text: &str) -> Result<Self, LedgerError> {
+    pub(in crate::ledger) fn parse(text: &str) -> Result<Self, LedgerError> {
         let refused = |what: String| {
             LedgerError::Refused(format!("this is no statement of a restore: {what}"))
         };
@@ -136,11 +157,28 @@ impl Statement {
         }
         let statement: Self =
             serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
-        if statement.purpose == PURPOSE {
-            Ok(statement)
-        } else {
-            Err(refused("its purpose is another one".into()))
+        if statement.purpose != PURPOSE {
+            return Err(refused("its purpose is another one".into()));
         }
+        // In one form only: what an approver reads is what is read here, and nothing hides in it.
+        if statement.encode()? != text {
+            return Err(refused(
+                "it is not in the form that propose-restore writes".into(),
+            ));
+        }
+        if statement.guesses_left > MAX_GUESSES {
+            return Err(refused(format!("more than {MAX_GUESSES} guesses")));
+        }
+        Ok(statement)
+    }
+
+    /// Whether this is the state after the batch that the statement allows.
+    pub(in crate::ledger) fn begins(&self, state: &State) -> bool {
+        let left = state.restored.map(|restored| restored.guesses_left);
+        state.previous == self.adopt.head
+            && Some(state.seq) == self.adopt.batch.checked_add(1)
+            && state.log_epoch == self.new_log_epoch
+            && left == Some(self.guesses_left)
     }
 
     /// The text to sign.
@@ -157,7 +195,8 @@ impl Statement {
     #[cfg(test)]
     pub(super) fn of_any(mut self, anchor: Option<&Anchor>, head: &Head) -> Self {
         self.token_remembers = anchor.map(Remembered::of);
-        self.new_log_epoch = head.state.log_epoch + anchor.map_or(1, |anchor| anchor.log_epoch);
+        self.lost_batches = lost(anchor, &head.state);
+        self.new_log_epoch = anchor.map_or(0, |anchor| anchor.log_epoch) + 1;
         self
     }
 
@@ -170,6 +209,7 @@ impl Statement {
         anchor: Option<&Anchor>,
         head: &Head,
         approvers: &Approvers,
+        now: Timestamp,
     ) -> Result<(), LedgerError> {
         let differs = |what: &str| Err(LedgerError::Refused(format!("{what}; propose it anew")));
         if self.realm != head.state.realm {
@@ -185,12 +225,29 @@ impl Statement {
         {
             return differs("the configuration names other approvers than the statement");
         }
-        let newer = anchor.map_or(0, |anchor| anchor.log_epoch);
-        if self.new_log_epoch <= newer.max(head.state.log_epoch) {
-            return differs("the statement begins no new log epoch");
+        let wishes = Wishes {
+            guesses_left: self.guesses_left,
+            ..Wishes::default()
+        };
+        let mut made = Self::new(anchor, head, &wishes, &[], approvers, (self.nonce, now))?;
+        // What auditors hold is known to who proposed it.
+        made.auditors_hold = self.auditors_hold.clone();
+        let recent = self.new_log_epoch..=self.new_log_epoch.saturating_add(VALID.as_secs());
+        if anchor.is_none() && self.new_log_epoch > head.state.log_epoch && recent.contains(&now.0)
+        {
+            made.new_log_epoch = self.new_log_epoch;
+        }
+        if *self != made {
+            return differs("the statement says what does not follow from token and database");
         }
         Ok(())
     }
+}
+
+/// Batches that were anchored after this state, if it is one of the same history.
+fn lost(anchor: Option<&Anchor>, state: &State) -> Option<u64> {
+    let anchor = anchor.filter(|anchor| anchor.log_epoch == state.log_epoch)?;
+    anchor.seq.checked_sub(state.seq).filter(|lost| *lost > 0)
 }
 
 #[cfg(test)]
