@@ -16,6 +16,7 @@ mod limits;
 mod pin;
 mod policies;
 mod reader;
+mod restore;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use custodyd_hsm::RealmName;
+
+use crate::ledger::restore::Approvers;
 
 pub use self::auditors::Auditor;
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
@@ -126,6 +129,8 @@ pub struct Ledger {
     pub runtime_directory: PathBuf,
     /// Within this time, the scrub has verified the whole database once.
     pub scrub_period: Duration,
+    /// Who may let the realm go on from an older database.
+    pub restore: Approvers,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -31,6 +31,7 @@ mod recipients;
 mod recovery_codes;
 mod related_origins;
 mod reload;
+mod restoring;
 mod secrets;
 mod sessions;
 mod stranger_pin;

@@ -16,6 +16,7 @@ use super::auditors::auditors;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
+use super::restore::restore;
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
     PinCapacity, Policies, Realm, Store, Token,
@@ -294,12 +295,14 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         Duration::from_secs(86_400),
         |value| duration(value, periods),
     );
+    let restore = restore(doc, &mut table);
     doc.finish(table);
     Ledger {
         anchor,
         anchor_interval,
         runtime_directory,
         scrub_period,
+        restore,
     }
 }
 

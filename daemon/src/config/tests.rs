@@ -72,9 +72,42 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .replace("outbox = \"outbox.jsonl\"\n", "")
         .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
         .replace(AUDITOR, "")
+        .replace(&restore(), "")
         .replace(&uncommented(EMAIL), "")
         .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
+}
+
+/// The example's approvers, uncommented.
+fn restore() -> String {
+    let lines = EXAMPLE.lines();
+    let block = lines.skip_while(|line| !line.starts_with("# [ledger.restore]"));
+    let block = block.take_while(|line| line.starts_with("# "));
+    block.fold(String::new(), |text, line| text + &line[2..] + "\n")
+}
+
+/// The example with its approvers, changed once.
+fn with_approvers(from: &str, to: &str) -> Result<Config, ConfigErrors> {
+    let approvers = restore();
+    assert!(approvers.contains(from), "{from}");
+    read(&format!("{EXAMPLE}\n{}", approvers.replacen(from, to, 1)))
+}
+
+#[test]
+fn approvers_are_read_and_nobody_is_one_by_default() {
+    let restore = |config: Config| config.ledger.restore;
+    assert_eq!(restore(read(EXAMPLE).unwrap()).needed(), 0);
+    assert_eq!(restore(with_approvers("= 2", "= 2").unwrap()).needed(), 2);
+    for (from, to, what) in [
+        ("= 2", "= 3", "ledger.restore: 3 approvals: expected 1 to 2"),
+        ("= 2", "= 0", "ledger.restore.approvals"),
+        ("approvals = 2", "", "how many of the approvers"),
+        ("ssh-ed25519", "ssh-rsa", "ledger.restore.approvers.ann"),
+        ("AAAA", "", "a line of an OpenSSH public key file"),
+    ] {
+        let said = with_approvers(from, to).unwrap_err().to_string();
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 const AUDITOR: &str =

@@ -22,6 +22,7 @@ mod memory;
 pub mod realm;
 mod receipts;
 mod record;
+pub mod restore;
 mod retention;
 mod start;
 mod tree;
@@ -195,7 +196,7 @@ impl Ledger {
     pub fn era(&self) -> Era {
         let memory = self.reader.memory();
         Era {
-            log_epoch: memory.head().state.log_epoch,
+            log_epoch: memory.history().log_epoch,
             boot_epoch: memory.boot_epoch(),
         }
     }

@@ -26,6 +26,7 @@ mod overview;
 mod passkeys;
 mod pin;
 mod privacy;
+mod quarantine;
 mod quota;
 mod rates;
 mod recipients;
