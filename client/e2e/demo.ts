@@ -120,7 +120,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
   await look(page, "phone-4-notes");
 
   await page.getByRole("link", { name: "Settings" }).click();
-  let sent = outboxOrNone().length;
+  const sent = outboxOrNone().length;
   await page.getByLabel("E-mail address").fill("ann@example.com");
   await page.getByRole("button", { name: "Send a code there" }).click();
   await page.getByLabel("The code that came").fill(await codeFor("ann@example.com", sent));
@@ -161,6 +161,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
 
   const desktop = await Device.make(browser, {}, { ...DESKTOP, colorScheme: "dark" });
   wrong.push(...(await foundAgain(desktop.page)));
+  await erased(page);
   assert.deepEqual(wrong, []);
   await Promise.all([phone.context.close(), desktop.context.close()]);
 });
@@ -187,10 +188,24 @@ async function foundAgain(page: Page): Promise<string[]> {
   await look(page, "desktop-5-settings");
   await page.emulateMedia({ colorScheme: "light" });
   await look(page, "desktop-6-settings-light");
+  // A passkey is the account's strongest way in, so the PIN is not enough to erase everything.
+  await page.getByRole("button", { name: "Erase everything" }).click();
+  await page.getByRole("button", { name: "Erase", exact: true }).click();
+  await page.getByRole("heading", { name: "Confirm that it is you" }).waitFor();
+  await look(page, "desktop-7-confirm");
+  return wrong;
+}
+
+/** By its passkey, and nothing is left. */
+async function erased(page: Page): Promise<void> {
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
+  await page.getByRole("link", { name: "Settings" }).click();
   await page.getByRole("button", { name: "Erase everything" }).click();
   await page.getByRole("button", { name: "Erase", exact: true }).click();
   await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
-  return wrong;
 }
 
 test("what a browser needs to install it is there", async () => {

@@ -69,3 +69,10 @@ fn the_lock_file_names_no_registry() {
     assert!(lock.contains("\"integrity\""));
     assert!(!lock.contains("://") || !lock.contains("\"resolved\": \"http"));
 }
+
+#[test]
+fn the_policy_of_the_demo_is_one() {
+    let file = client().join("../policies/apps/notebook.toml");
+    let policy = custodyd_policies::parse("notebook.toml", &std::fs::read_to_string(file).unwrap());
+    assert_eq!(policy.unwrap().origins, ["http://localhost:8081"]);
+}

@@ -10,19 +10,25 @@ export function sentence(error: unknown): string {
   return full ? "The notebook is full. Delete or shorten a note." : advice(error);
 }
 
+/** Attributes and listeners. */
+export type Properties = Record<
+  string,
+  string | number | boolean | undefined | ((event: Event) => void)
+>;
+
 /** An element; properties are set, `class` and `aria-*` are attributes, `on` are listeners. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   name: K,
-  properties: Record<string, unknown> = {},
+  properties: Properties = {},
   ...children: Child[]
 ): HTMLElementTagNameMap[K] {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
     if (value === undefined || value === false) continue;
     if (typeof value === "function") {
-      element.addEventListener(key, value as EventListener);
+      element.addEventListener(key, value);
     } else {
-      element.setAttribute(key, value === true ? "" : String(value as string | number));
+      element.setAttribute(key, value === true ? "" : String(value));
     }
   }
   element.append(
@@ -35,7 +41,7 @@ export function h<K extends keyof HTMLElementTagNameMap>(
 export function button(
   text: string,
   work: () => unknown,
-  properties: Record<string, unknown> = {},
+  properties: Properties = {},
 ): HTMLButtonElement {
   const { class: more = "", ...rest } = properties;
   const pressed = async (event: Event): Promise<void> => {
@@ -61,14 +67,17 @@ export function button(
 
 let fading: ReturnType<typeof setTimeout> | undefined;
 
-/** Tells the person something, screen readers too. */
+/** Tells the person something, screen readers too; above any dialog. */
 export function say(text: string): void {
-  const status = document.querySelector("#status");
+  const status = document.querySelector<HTMLElement>("#status");
   if (!status) return;
+  status.hidePopover();
+  status.showPopover();
   status.textContent = text;
   clearTimeout(fading);
   fading = setTimeout(() => {
     status.textContent = "";
+    status.hidePopover();
   }, 5000);
 }
 
@@ -104,7 +113,7 @@ export function form(
 }
 
 /** A labelled field. */
-export function field(label: string, properties: Record<string, unknown>): HTMLLabelElement {
+export function field(label: string, properties: Properties): HTMLLabelElement {
   return h("label", {}, label, h("input", { required: true, autocomplete: "off", ...properties }));
 }
 
@@ -120,7 +129,7 @@ export function pinField(label: string, name: string, fresh = false): HTMLLabelE
 export function dialog(
   title: string,
   content: (close: () => void) => Child[],
-  properties: Record<string, unknown> = {},
+  properties: Properties = {},
 ): HTMLDialogElement {
   const close = (): void => {
     element.close();
@@ -136,5 +145,6 @@ export function dialog(
   });
   document.body.append(element);
   element.showModal();
+  element.querySelector<HTMLElement>("input, textarea")?.focus();
   return element;
 }

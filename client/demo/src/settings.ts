@@ -1,6 +1,16 @@
 /** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
 import * as sdk from "@custodyd/sdk";
-import { button, type Child, dialog, field, form, h, pinField, say } from "./dom.js";
+import {
+  button,
+  type Child,
+  dialog,
+  field,
+  form,
+  h,
+  pinField,
+  type Properties,
+  say,
+} from "./dom.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
 import { askToUnlock } from "./unlock.js";
@@ -10,6 +20,23 @@ type View = sdk.Schemas["AccountView"];
 
 function card(title: string, ...content: Child[]): HTMLElement {
   return h("section", { class: "card stack" }, h("h2", {}, title), ...content);
+}
+
+/** A button whose work may need a stronger or fresher sign-in: then that is asked for. */
+function act(text: string, work: () => unknown, properties: Properties = {}): HTMLElement {
+  const tried = async (): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof sdk.StepUpRequired)) throw error;
+      const again = (): void => {
+        say("Thank you. Try it again now.");
+      };
+      askToUnlock(again, "Confirm that it is you");
+      say(sdk.advice(error));
+    }
+  };
+  return button(text, tried, properties);
 }
 
 function date(seconds: number): string {
@@ -31,17 +58,17 @@ function ways(view: View, redraw: () => void): HTMLElement {
         h("br"),
         h("small", {}, `last used ${date(one.last_used)}`),
       ),
-      button("Remove", () => sdk.removePasskey(custody, one.device_id).then(redraw), {
+      act("Remove", () => sdk.removePasskey(custody, one.device_id).then(redraw), {
         class: "danger",
       }),
     ),
   );
-  const add = button("Add a passkey", async () => {
+  const add = act("Add a passkey", async () => {
     const { prf } = await sdk.addPasskey(custody, { user: "Notebook" });
     if (prf) await sdk.keepOfflineByPasskey(custody, prf);
     redraw();
   });
-  const codes = button("New recovery codes", async () => {
+  const codes = act("New recovery codes", async () => {
     showCodes(await sdk.setRecoveryCodes(custody), redraw);
   });
   const left = view.recovery_codes?.left ?? 0;
@@ -91,7 +118,7 @@ function contacts(view: View, redraw: () => void): HTMLElement {
         h("br"),
         h("small", {}, one.confirmed ? "confirmed" : "not confirmed"),
       ),
-      button("Remove", () => sdk.removeContact(custody, one.id).then(redraw), { class: "danger" }),
+      act("Remove", () => sdk.removeContact(custody, one.id).then(redraw), { class: "danger" }),
     ),
   );
   const claiming = form(
@@ -131,7 +158,7 @@ function devices(view: View, redraw: () => void): HTMLElement {
         h("small", {}, one.current ? "this one" : `since ${date(one.added)}`),
       ),
       !one.current &&
-        button("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
+        act("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
           class: "danger",
         }),
     ),
@@ -205,7 +232,7 @@ function leaving(redraw: () => void): HTMLElement {
     () => {
       dialog("Erase everything?", (close) => [
         h("p", {}, "Notes, keys and account are gone for good, on all devices."),
-        button(
+        act(
           "Erase",
           async () => {
             await sdk.eraseAccount(model.custody);

@@ -30,9 +30,9 @@ async function finished(how: "online" | "offline", wrongPins: number): Promise<v
 }
 
 /** Opens the dialog; `done` is called after an unlock. */
-export function askToUnlock(done: () => void): void {
+export function askToUnlock(done: () => void, title = "Unlock to write"): void {
   const { custody } = model;
-  dialog("Unlock to write", (close) => {
+  dialog(title, (close) => {
     const unlock = async (
       online: () => Promise<sdk.SignedIn>,
       offline: () => Promise<sdk.Unlocked>,

@@ -33,7 +33,7 @@ export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void):
     ),
     h(
       "div",
-      { class: "row" },
+      { class: "row fill" },
       button("Copy", async () => {
         await navigator.clipboard.writeText(text);
         say("Copied.");
@@ -89,7 +89,7 @@ function askToCreate(redraw: () => void): void {
 export function welcome(redraw: () => void): HTMLElement {
   return h(
     "main",
-    { id: "main", class: "page" },
+    { id: "main", class: "page middle" },
     h(
       "div",
       { class: "hero" },

@@ -37,6 +37,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "session-ended": "You were signed out. Sign in again.",
   "read-only-session": "Unlock first, to change something.",
   "step-up-required": "Confirm this with a stronger way to sign in.",
+  "confirm-first":
+    "The service was restored from a backup. Sign in once by your strongest way, a passkey for instance.",
   "pin-weak": "Choose a PIN that is longer or harder to guess.",
   "pin-not-set": "This account has no PIN. Take another way.",
   "precondition-failed": "Another device has changed this meanwhile. Load it again.",

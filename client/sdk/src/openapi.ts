@@ -966,7 +966,7 @@ export interface components {
             name?: string | null;
         };
         /** @enum {string} */
-        BindingStatus: "bound" | "revoked" | "unknown";
+        BindingStatus: "bound" | "unconfirmed" | "revoked" | "unknown";
         /** @description A factor or device that the realm has bound. */
         Bound: {
             /** @description JWS that the realm signed in its token: keep it as a receipt. */
@@ -1576,6 +1576,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1595,6 +1596,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1614,6 +1616,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1636,6 +1639,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1660,6 +1664,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1679,6 +1684,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1702,6 +1708,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1723,6 +1730,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -1746,6 +1754,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1767,6 +1776,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1788,6 +1798,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -1810,6 +1821,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1831,6 +1843,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -1854,6 +1867,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1875,6 +1889,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1896,6 +1911,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -1918,6 +1934,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -1940,6 +1957,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1959,6 +1977,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1982,6 +2001,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2005,6 +2025,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2027,6 +2048,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2051,6 +2073,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2072,6 +2095,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2091,6 +2115,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2108,6 +2133,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2129,6 +2155,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2148,6 +2175,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2165,6 +2193,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2187,6 +2216,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     ETag?: string;
@@ -2219,6 +2249,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     ETag?: string;
@@ -2245,6 +2276,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2266,6 +2298,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2285,6 +2318,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2306,6 +2340,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2337,6 +2372,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2364,6 +2400,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2393,6 +2430,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -2422,6 +2460,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2451,6 +2490,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2480,6 +2520,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2509,6 +2550,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2538,6 +2580,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2567,6 +2610,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2596,6 +2640,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2615,6 +2660,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2636,6 +2682,7 @@ export interface operations {
             };
         };
         responses: {
+            /** @description as it was asked for */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2655,6 +2702,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2674,6 +2722,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description as it was asked for */
             204: {
                 headers: {
                     [name: string]: unknown;
