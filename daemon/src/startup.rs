@@ -258,7 +258,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let ledger = Ledger::new(reader, changes, clock);
     let cosigned = Cosigned::open(
         &config.witnesses,
-        config.store.sqlite.with_extension("witnessed"),
+        Cosigned::file_of(&config.store.sqlite),
         &ledger.origin(),
         &checkpoint_keys,
     );

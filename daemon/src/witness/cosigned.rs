@@ -85,6 +85,14 @@ impl Cosigned {
         }
     }
 
+    /// Where it is kept for a database: beside it, and never in its place.
+    #[must_use]
+    pub fn file_of(database: &Path) -> PathBuf {
+        let mut name = database.as_os_str().to_owned();
+        name.push("-witnessed");
+        name.into()
+    }
+
     /// The newest checkpoint that enough have cosigned, with their lines.
     #[must_use]
     pub fn note(&self) -> Option<String> {

@@ -9,12 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use custodyd_hsm::checkpoint;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Witnesses;
 use super::exchange::{Answer, Witness, request};
+use super::failure::Failure;
 use super::note::{Cosignature, Forged, Note, signatures};
 use crate::ledger::{Checkpoint, LedgerError};
 use crate::service::Service;
@@ -31,6 +33,11 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
     if witnesses.0.is_empty() {
         return;
     }
+    tracing::info!(
+        origin = service.ledger.origin(),
+        vkey = verifier_key(&service),
+        "the log is shown to witnesses"
+    );
     look_at_what_was_kept(&service).await;
     let (propose, proposed) = watch::channel(None);
     let followers = witnesses.0.into_iter().map(|witness| {
@@ -46,6 +53,14 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
     });
     let followers = join_all(followers);
     tokio::join!(proposals(&service, propose, period), followers);
+}
+
+/// What a witness's operator has to be given, for the newest checkpoint key.
+fn verifier_key(service: &Service) -> String {
+    let newest = service.auditors.keys().last();
+    newest.map_or_else(String::new, |key| {
+        checkpoint::verifier_key(&service.ledger.origin(), key)
+    })
 }
 
 /// The checkpoint that was cosigned in an earlier life must be one of this log. If it is not, the
@@ -81,46 +96,6 @@ async fn proposals(service: &Service, propose: watch::Sender<Proposed>, period: 
             Err(error) => tracing::warn!(%error, "no checkpoint could be signed for the witnesses"),
         }
         service.cosigned.look(std::time::Instant::now());
-    }
-}
-
-/// Why there is no cosignature. Its text is for the operator.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("it can not be reached: {0}")]
-    Away(String),
-    #[error("it refuses: {0}")]
-    Refused(String),
-    #[error("what it returned is not believed: {0}")]
-    NotBelieved(&'static str),
-    #[error(
-        "it says that it has cosigned {theirs} entries of this log, which has {ours}: the database and the token were put back together, or somebody else signs with the realm's key, or it is wrong"
-    )]
-    Ahead { theirs: u64, ours: u64 },
-    #[error(
-        "it says that {size} entries of this log do not continue the {theirs} that it has cosigned: this log was forked, or it is wrong"
-    )]
-    Inconsistent { theirs: u64, size: u64 },
-    #[error("the log could not be proven to it: {0}")]
-    Own(#[from] LedgerError),
-}
-
-impl Failure {
-    /// For the metrics.
-    fn outcome(&self) -> &'static str {
-        match self {
-            Self::Away(_) => "away",
-            Self::Refused(_) => "refused",
-            Self::NotBelieved(_) => "not-believed",
-            Self::Ahead { .. } => "ahead",
-            Self::Inconsistent { .. } => "inconsistent",
-            Self::Own(_) => "own-failure",
-        }
-    }
-
-    /// Whether it speaks of two logs where there must be one.
-    fn is_dispute(&self) -> bool {
-        matches!(self, Self::Ahead { .. } | Self::Inconsistent { .. })
     }
 }
 
@@ -262,12 +237,22 @@ impl Follower {
             if !told {
                 self.alert(checkpoint, failure).await;
             }
-        } else if !told {
-            if matches!(failure, Failure::Own(LedgerError::Tampered(_))) {
+            return;
+        }
+        match failure {
+            _ if told => {}
+            Failure::Own(LedgerError::Tampered(_)) => {
                 metrics::counter!("custodyd_tampered_total").increment(1);
+                tracing::error!(witness = name, %failure, "the log can not be shown to a witness");
             }
-            let origin = self.service.ledger.origin();
-            tracing::warn!(witness = name, origin, %failure, "a witness does not cosign the log");
+            Failure::Refused(_) => tracing::warn!(
+                witness = name,
+                %failure,
+                origin = self.service.ledger.origin(),
+                vkey = verifier_key(&self.service),
+                "a witness does not cosign the log"
+            ),
+            _ => tracing::warn!(witness = name, %failure, "a witness does not cosign the log"),
         }
     }
 

@@ -11,12 +11,14 @@
 //! |---|---|---|
 //! | `note` | parses notes, verifies cosignatures | believe what no configured key has signed |
 //! | `exchange` | calls a witness | follow a redirect; read without bounds |
+//! | `failure` | says why there is no cosignature | repeat what a witness wrote |
 //! | `follow` | shows each witness the newest checkpoint, again and again | show it one that the token has not anchored, or a smaller one |
 //! | `cosigned` | keeps the newest checkpoint that enough have cosigned | let a smaller one replace it; trust its own file |
 //! | `known` | asks what witnesses know of a log | sign a head for that |
 
 mod cosigned;
 mod exchange;
+mod failure;
 mod follow;
 mod known;
 mod note;
@@ -46,4 +48,17 @@ impl Witnesses {
         let made = known.map(|one| Witness::new(one, ca_file).map(Arc::new));
         Ok(Self(made.collect::<Result<_, _>>()?))
     }
+}
+
+/// Everything about `[witnesses]` that can be judged without connecting, in a few words.
+///
+/// # Errors
+/// As for a start.
+pub(crate) fn check(config: &config::Witnesses) -> Result<String, SetupError> {
+    Witnesses::new(config)?;
+    let names: Vec<&str> = config.known.iter().map(|one| one.name.as_str()).collect();
+    Ok(match names.as_slice() {
+        [] => "none is configured: nobody outside notices a token that was put back".to_owned(),
+        names => format!("{} of {}", config.quorum, names.join(", ")),
+    })
 }

@@ -27,9 +27,8 @@ fn a_witness_is_read() {
     let read = with("quorum", "quorum").unwrap().witnesses;
     assert_eq!((read.quorum, read.period), (1, Duration::from_secs(60)));
     assert_eq!(read.alert_after, Duration::from_secs(3600));
-    let [witness] = read.known.as_slice() else {
-        panic!("{read:?}");
-    };
+    assert_eq!(read.known.len(), 1);
+    let witness = read.known.first().unwrap();
     assert_eq!(witness.name, "example-witness");
     assert_eq!(witness.url, "https://witness.example");
     assert_eq!(witness.key.to_text(), VKEY);
