@@ -17,6 +17,7 @@ mod pin;
 mod policies;
 mod reader;
 mod restore;
+mod witnesses;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
+pub use self::witnesses::{Witness, Witnesses};
 
 /// A whole, checked configuration. Relative paths are already joined to the folder of the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +50,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[auditors]`: who may read the log.
     pub auditors: Vec<Auditor>,
+    /// `[witnesses]`: who else signs that the log only grows.
+    pub witnesses: Witnesses,
     pub log: Log,
 }
 

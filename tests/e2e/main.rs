@@ -39,3 +39,4 @@ mod text_messages;
 mod totp;
 mod unknown_devices;
 mod walk;
+mod witnesses;

@@ -22,6 +22,7 @@ pub mod log;
 pub mod mail;
 pub mod token;
 pub mod webhook;
+pub mod witness;
 
 pub use self::admin::Admin;
 pub use self::app::{Setup, TestApp};
@@ -29,3 +30,4 @@ pub use self::authenticator::SoftAuthenticator;
 pub use self::device::{Answer, Device};
 pub use self::mail::{Mail, MailServer};
 pub use self::webhook::Webhook;
+pub use self::witness::Witness;

@@ -17,6 +17,7 @@ use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::restore::restore;
+use super::witnesses::witnesses;
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
     PinCapacity, Policies, Realm, Store, Token,
@@ -54,6 +55,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let delivery = delivery::delivery(doc, &mut top, base, development);
     let limits = limits(doc, &mut top);
     let auditors = auditors(doc, &mut top);
+    let witnesses = witnesses(doc, &mut top, base);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -68,6 +70,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         delivery,
         limits,
         auditors,
+        witnesses,
         log,
     })
 }

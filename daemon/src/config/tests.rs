@@ -2,8 +2,11 @@
 //! the parser against arbitrary text.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+mod witnesses;
+
 use proptest::prelude::*;
 
+use self::witnesses::WITNESS;
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../custodyd.example.toml");
@@ -73,6 +76,9 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
         .replace(AUDITOR, "")
         .replace(&restore(), "")
+        .replace(&uncommented(WITNESS), "")
+        .replace("quorum = 1\n", "")
+        .replace("ca_file = \"tls/witness-authority.pem\"\n", "")
         .replace(&uncommented(EMAIL), "")
         .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
@@ -268,7 +274,7 @@ fn the_outbox_is_for_development() {
             "# listen = \"127.0.0.1:8080\"",
             "listen = \"127.0.0.1:8080\"",
         )
-        .replace("# url = \"http", "url = \"http")
+        .replace("# url = \"http:", "url = \"http:")
         .replace(outbox.0, outbox.1);
     let delivery = read(&development).unwrap().delivery;
     assert_eq!(delivery.outbox.unwrap(), Path::new("/base/outbox.jsonl"));
@@ -329,7 +335,7 @@ fn a_development_listener_is_read() {
         &EXAMPLE
             .replace("# [listen.development]", "[listen.development]")
             .replace("# listen = \"127.0.0.1:8080\"", "listen = \"[::1]:8080\"")
-            .replace("# url = \"http", "url = \"http"),
+            .replace("# url = \"http:", "url = \"http:"),
     )
     .unwrap();
     let development = config.listen.development.unwrap();

@@ -30,6 +30,7 @@ mod unverified;
 pub mod verify;
 #[cfg(test)]
 pub mod weakness;
+mod witnessing;
 
 use std::sync::{Arc, Mutex};
 
@@ -52,6 +53,7 @@ pub use self::retention::Pass;
 use self::retention::Step;
 pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
+pub(crate) use self::witnessing::{empty_checkpoint, origin};
 use crate::account::{Account, Alias, AliasName};
 use crate::clock::Clock;
 use crate::era::Era;

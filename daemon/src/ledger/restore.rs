@@ -20,7 +20,7 @@ mod statement;
 use std::sync::Arc;
 
 use custodyd_hsm::anchor::{self, Anchor};
-use custodyd_hsm::{Pool, RealmName, checkpoint};
+use custodyd_hsm::{Pool, PublicKey, RealmName, checkpoint};
 use custodyd_policies::Timestamp;
 
 #[cfg(test)]
@@ -44,6 +44,8 @@ pub struct Wishes {
     pub guesses_left: u32,
     /// Checkpoints that auditors or witnesses hold.
     pub checkpoints: Vec<String>,
+    /// Entries that witnesses say they have cosigned in a log epoch, without showing a checkpoint.
+    pub claims: Vec<(u64, u64)>,
     /// Entries that they hold may be lost.
     pub lose_known_entries: bool,
     /// The token may have lost its anchor.
@@ -126,7 +128,9 @@ impl Ceremony<'_> {
             .await?;
         let notes = wishes.checkpoints.iter();
         let known = notes.map(|note| Known::read(note, self.realm, &keys));
-        let known = known.collect::<Result<Vec<_>, _>>()?;
+        let mut known = known.collect::<Result<Vec<_>, _>>()?;
+        let claims = wishes.claims.iter();
+        known.extend(claims.map(|(log_epoch, size)| Known::claimed(*log_epoch, *size)));
         let head = &found.head;
         for known in &known {
             let beyond = known.log_epoch > head.state.log_epoch
@@ -144,7 +148,8 @@ impl Ceremony<'_> {
                     store: self.store,
                     end: &found.end,
                 };
-                if prover.root_at(known.size).await? != known.root {
+                let ours = prover.root_at(known.size).await?;
+                if known.root.is_some_and(|root| root != ours) {
                     return Err(LedgerError::Tampered(format!(
                         "auditors hold another log of {} entries: the database is of another \
                          history than the one that was shown to them",
@@ -154,6 +159,25 @@ impl Ceremony<'_> {
             }
         }
         Ok(known)
+    }
+
+    /// The log epoch of which others may hold checkpoints, and the keys that they are signed with.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub async fn log(&self) -> Result<(u64, Vec<PublicKey>), LedgerError> {
+        let keys = self.pool.call("load-public-keys", checkpoint::keys).await?;
+        let anchor = self.anchor().await?;
+        let epoch = match anchor {
+            Some(anchor) => anchor.log_epoch,
+            None => {
+                Head::read(self.store, self.pool, self.realm)
+                    .await?
+                    .state
+                    .log_epoch
+            }
+        };
+        Ok((epoch, keys))
     }
 
     async fn anchor(&self) -> Result<Option<Anchor>, LedgerError> {

@@ -14,10 +14,12 @@ use super::super::output::Output;
 use super::super::{block_on, chain};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::ledger::LedgerError;
 use crate::ledger::restore::{Accepted, Ceremony, NAMESPACE, Statement, Wishes};
+use crate::private_file;
 use crate::startup::{self, StartError};
 use crate::store::{Exclusive, Sqlite, Store};
-use crate::{ledger, private_file};
+use crate::witness::{self, AskError};
 
 /// Larger than any statement, approval or checkpoint.
 const MOST: u64 = 64 << 10;
@@ -33,8 +35,8 @@ pub(in crate::cli) struct Propose {
     /// A checkpoint that an auditor or a witness holds; may be given several times
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
-    /// Give up entries of the log that the holders of those checkpoints have
-    #[arg(long, requires = "checkpoint")]
+    /// Give up entries of the log that the holders of those checkpoints, or the configured witnesses, have
+    #[arg(long)]
     lose_known_entries: bool,
     /// The token has lost its anchor, and is the right token all the same
     #[arg(long)]
@@ -56,13 +58,16 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
         Ok(checkpoints) => checkpoints,
         Err(problem) => return output.failure(COMMAND, &problem),
     };
-    let wishes = Wishes {
+    let mut wishes = Wishes {
         guesses_left: wanted.guesses_left,
         checkpoints,
+        claims: Vec::new(),
         lose_known_entries: wanted.lose_known_entries,
         without_anchor: wanted.without_anchor,
     };
+    let mut silent = Vec::new();
     let proposed = alone(config, async |ceremony| {
+        ask_witnesses(config, ceremony, &mut wishes, &mut silent).await?;
         ceremony.propose(&wishes, Clock::default().now()).await
     });
     let written = proposed.map_err(|error| chain(&error)).and_then(|made| {
@@ -73,8 +78,10 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
     });
     match written {
         Ok(made) => {
-            let lines = proposal(&made, &wanted.statement);
-            let answer = json!({ "statement": made, "file": wanted.statement });
+            let mut lines = proposal(&made, &wanted.statement);
+            lines.extend(silent.iter().map(|witness| format!("not asked: {witness}")));
+            let answer =
+                json!({ "statement": made, "file": wanted.statement, "not_asked": silent });
             output.done(COMMAND, &answer, &lines)
         }
         Err(problem) => output.failure(COMMAND, &problem),
@@ -112,10 +119,37 @@ pub(super) fn accept(output: &Output, config: &Config, wanted: &Accept) -> ExitC
     }
 }
 
+/// Adds what the configured witnesses know of the log. One that does not answer is named.
+async fn ask_witnesses(
+    config: &Config,
+    ceremony: Ceremony<'_>,
+    wishes: &mut Wishes,
+    silent: &mut Vec<String>,
+) -> Result<(), LedgerError> {
+    let (epoch, keys) = ceremony.log().await?;
+    let (pool, realm) = (ceremony.pool, ceremony.realm);
+    let asked = witness::newest_known(&config.witnesses, pool, &keys, realm, epoch).await;
+    let known = asked.map_err(|error| match error {
+        AskError::Ledger(error) => error,
+        AskError::Setup(error) => LedgerError::Refused(error.to_string()),
+    })?;
+    for one in known {
+        match (one.shown, one.size) {
+            (Some(shown), size) => {
+                wishes.checkpoints.push(shown.note);
+                wishes.claims.extend(size.ok().map(|size| (epoch, size)));
+            }
+            (None, Ok(size)) => wishes.claims.push((epoch, size)),
+            (None, Err(why)) => silent.push(format!("{}: {why}", one.witness)),
+        }
+    }
+    Ok(())
+}
+
 /// Runs a step of the ceremony on the database of a stopped daemon.
 fn alone<T>(
     config: &Config,
-    step: impl AsyncFnOnce(Ceremony<'_>) -> Result<T, ledger::LedgerError>,
+    step: impl AsyncFnOnce(Ceremony<'_>) -> Result<T, LedgerError>,
 ) -> Result<T, StartError> {
     block_on(async {
         let lock = Exclusive::take(&config.store.sqlite)?;

@@ -16,10 +16,20 @@ use crate::ledger::tree::Digest;
 pub(super) struct Known {
     pub(super) log_epoch: u64,
     pub(super) size: u64,
-    pub(super) root: Digest,
+    /// Absent where it is the holder's word alone.
+    pub(super) root: Option<Digest>,
 }
 
 impl Known {
+    /// What a witness says that it has cosigned, without showing it.
+    pub(super) fn claimed(log_epoch: u64, size: u64) -> Self {
+        Self {
+            log_epoch,
+            size,
+            root: None,
+        }
+    }
+
     /// # Errors
     /// `Refused` where it is no checkpoint of this realm, or not signed by this token.
     pub(super) fn read(
@@ -56,7 +66,7 @@ impl Known {
         let known = Self {
             log_epoch,
             size: size.parse().ok()?,
-            root: STANDARD.decode(root).ok()?.try_into().ok()?,
+            root: Some(STANDARD.decode(root).ok()?.try_into().ok()?),
         };
         Some((known, text))
     }
@@ -104,7 +114,10 @@ mod tests {
         let text = format!("realm.example/custodyd/log/3\n9\n{root}\n");
         let (good, key) = note(&text);
         let known = Known::read(&good, &realm, &[key]).unwrap();
-        assert_eq!((known.log_epoch, known.size, known.root), (3, 9, [7; 32]));
+        assert_eq!(
+            (known.log_epoch, known.size, known.root),
+            (3, 9, Some([7; 32]))
+        );
         let refused = |note: &str, keys: &[PublicKey], what: &str| {
             let said = Known::read(note, &realm, keys).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");

@@ -117,8 +117,6 @@ impl Statement {
         (nonce, now): ([u8; 16], Timestamp),
     ) -> Result<Self, LedgerError> {
         let state = &head.state;
-        let newer =
-            |anchor: &&Anchor| anchor.log_epoch == state.log_epoch && anchor.seq > state.seq;
         let ours = Held {
             log_epoch: state.log_epoch,
             log_entries: head.size,
