@@ -70,6 +70,40 @@ fn the_lock_file_names_no_registry() {
     assert!(!lock.contains("://") || !lock.contains("\"resolved\": \"http"));
 }
 
+/// What an app ships is one package; the rest are tools of ours.
+#[test]
+fn every_package_has_a_licence_that_is_allowed() {
+    const ALLOWED: &[&str] = &[
+        "(MIT OR CC0-1.0)",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BlueOak-1.0.0",
+        "ISC",
+        "MIT",
+        "MIT OR Apache-2.0",
+        "MPL-2.0",
+        "Python-2.0",
+    ];
+    let lock = std::fs::read_to_string(client().join("package-lock.json")).unwrap();
+    let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    let packages = lock["packages"].as_object().unwrap();
+    assert!(packages.len() > 100, "{}", packages.len());
+    let mut shipped = Vec::new();
+    for (name, package) in packages {
+        let (link, dev) = (&package["link"], &package["dev"]);
+        let licence = package["license"].as_str().unwrap_or("none");
+        assert!(
+            link == true || ALLOWED.contains(&licence),
+            "{name}: {licence}"
+        );
+        if name.starts_with("node_modules/") && link != true && dev != true {
+            shipped.push((name.as_str(), licence));
+        }
+    }
+    assert_eq!(shipped, [("node_modules/hash-wasm", "MIT")]);
+}
+
 #[test]
 fn the_policy_of_the_demo_is_one() {
     let file = client().join("../policies/apps/notebook.toml");

@@ -5,7 +5,7 @@
  * session and no key.
  */
 import { type Bytes, fromBase64Url } from "./bytes.js";
-import { type Custody, KEPT, isBound, keepAccount } from "./custody.js";
+import { type Custody, KEPT, isBound, keepAccount, lock } from "./custody.js";
 import { CanNotOpen, NotReady, Unreachable, Untrusted } from "./errors.js";
 import { thumbprint, publicJwk } from "./jose.js";
 import { Unlocked } from "./keys.js";
@@ -50,7 +50,7 @@ export async function takeSession(
   const { transport, device } = custody;
   transport.session = answer.session;
   try {
-    const boundDevice = answer.device_bound ? device.thumbprint : custody.account?.boundDevice;
+    const boundDevice = answer.device_bound ? device.thumbprint : undefined;
     await keepAccount(custody, { account: answer.account, boundDevice });
     const unlocked = await opened(custody, answer.secrets);
     const { scope, factor } = answer.session;
@@ -58,7 +58,10 @@ export async function takeSession(
     const { account, device_bound: deviceBound, secrets } = answer;
     return { account, scope, factor, deviceBound, unlocked, secrets };
   } catch (error) {
-    if (error instanceof Untrusted) transport.session = undefined;
+    if (error instanceof Untrusted) {
+      transport.session = undefined;
+      lock(custody);
+    }
     throw error;
   }
 }
