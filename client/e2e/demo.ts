@@ -14,6 +14,7 @@ import type { Browser, Page } from "playwright-core";
 import { Device, launch } from "./support/browser.js";
 import { serve, type Site } from "./support/pages.js";
 import { realmKeys } from "./support/stage.js";
+import { authenticatorCode } from "./support/totp.js";
 import { codeFor, daemon, origin, outboxOrNone, world } from "./support/world.js";
 
 const AXE = readFileSync(
@@ -126,6 +127,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
   await page.getByLabel("The code that came").fill(await codeFor("ann@example.com", sent));
   await page.getByRole("button", { name: "Confirm" }).click();
   await page.getByText("confirmed", { exact: true }).waitFor();
+  const secret = await authenticatorAdded(page);
   await page.getByRole("button", { name: "Show and verify" }).click();
   await page.getByText(/events, all proven/).waitFor();
   await look(page, "phone-5-settings");
@@ -161,10 +163,24 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
 
   const desktop = await Device.make(browser, {}, { ...DESKTOP, colorScheme: "dark" });
   wrong.push(...(await foundAgain(desktop.page)));
-  await erased(page);
+  await erased(page, secret);
   assert.deepEqual(wrong, []);
   await Promise.all([phone.context.close(), desktop.context.close()]);
 });
+
+/** Scans the picture, as far as a test can. */
+async function authenticatorAdded(page: Page): Promise<string> {
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("heading", { name: "Your authenticator app" }).waitFor();
+  const drawn = page.locator("img.scan");
+  assert.ok((await drawn.evaluate((image: HTMLImageElement) => image.naturalWidth)) > 100);
+  await look(page, "phone-9-authenticator");
+  const uri = `otpauth://totp/x?secret=${await page.locator(".codes").innerText()}`;
+  await page.getByLabel("Code of the app").fill(authenticatorCode(uri, 0));
+  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByText("Authenticator app", { exact: true }).waitFor();
+  return uri;
+}
 
 /** The PIN is forgotten and the passkey is on the phone: a code by mail. */
 async function foundAgain(page: Page): Promise<string[]> {
@@ -197,7 +213,13 @@ async function foundAgain(page: Page): Promise<string[]> {
 }
 
 /** By its passkey, and nothing is left. */
-async function erased(page: Page): Promise<void> {
+async function erased(page: Page, uri: string): Promise<void> {
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use an authenticator app" }).click();
+  await page.getByLabel("Code of the app").fill(authenticatorCode(uri, 1));
+  await page.getByRole("button", { name: "Unlock", exact: true }).last().click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await page.getByRole("button", { name: "Unlock", exact: true }).click();
   await page.getByRole("button", { name: "Use a passkey" }).click();

@@ -13,6 +13,8 @@ import {
 } from "./dom.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
+import { addAuthenticator } from "./totp.js";
+import { trail } from "./trail.js";
 import { askToUnlock } from "./unlock.js";
 import { showCodes } from "./welcome.js";
 
@@ -72,6 +74,9 @@ function ways(view: View, redraw: () => void): HTMLElement {
     showCodes(await sdk.setRecoveryCodes(custody), redraw);
   });
   const left = view.recovery_codes?.left ?? 0;
+  const totp = view.totp
+    ? act("Remove", () => sdk.removeTotp(custody).then(redraw), { class: "danger" })
+    : act("Add", () => addAuthenticator(redraw));
   return card(
     "Ways to unlock",
     h(
@@ -87,6 +92,7 @@ function ways(view: View, redraw: () => void): HTMLElement {
       ),
       ...passkeys,
       h("li", {}, h("span", {}, `${left} recovery codes left`), codes),
+      h("li", {}, h("span", {}, view.totp ? "Authenticator app" : "No authenticator app"), totp),
     ),
     add,
   );
@@ -199,27 +205,6 @@ function offline(state: sdk.OfflineState, redraw: () => void): HTMLElement {
   );
 }
 
-function trail(): HTMLElement {
-  const list = h("ul", { class: "list" });
-  const proof = h(
-    "p",
-    { class: "soft" },
-    "Every change of your account stands in a log that can not be rewritten.",
-  );
-  const read = button("Show and verify", async () => {
-    list.replaceChildren();
-    let count = 0;
-    for await (const event of sdk.verifiedEvents(model.custody)) {
-      count += 1;
-      if (count > 12) continue;
-      const at = new Date(event.at * 1000).toLocaleString();
-      list.append(h("li", {}, h("span", {}, event.kind.replaceAll("-", " ")), h("small", {}, at)));
-    }
-    proof.replaceChildren(h("span", { class: "pill" }, `${count} events, all proven`));
-  });
-  return card("What happened", proof, list, read);
-}
-
 function leaving(redraw: () => void): HTMLElement {
   const take = button("Download my data", async () => {
     const data = JSON.stringify(await sdk.exportAccount(model.custody), null, 2);
@@ -261,7 +246,7 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
     const view = await sdk.viewAccount(model.custody);
     const state = await sdk.offlineState(model.custody);
     content.push(ways(view, redraw), contacts(view, redraw), devices(view, redraw));
-    content.push(offline(state, redraw), trail(), leaving(redraw));
+    content.push(offline(state, redraw), card("What happened", ...trail()), leaving(redraw));
   } catch (error) {
     content.push(card("Not now", h("p", {}, sdk.advice(error))));
   }

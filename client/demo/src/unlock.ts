@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
 import { keepDataKey, model, synchronise } from "./model.js";
+import { askForCode } from "./totp.js";
 
 /** Asks the daemon first, and this device's own slot where nobody answers. */
 async function either(
@@ -58,6 +59,10 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
       ),
     );
     const forgotten = h("a", { href: "#/recover", click: close }, "I forgot the PIN");
-    return [pin, passkey, h("p", { class: "soft" }, forgotten)];
+    const code = askForCode(() => {
+      close();
+      done();
+    });
+    return [pin, passkey, code, h("p", { class: "soft" }, forgotten)];
   });
 }

@@ -52,9 +52,31 @@ export interface paths {
         /**
          * The newest checkpoint
          * @description A C2SP signed note over the log's origin, size and root, signed in the token with the
-         *     checkpoint key of `/.well-known/jwks.json` (ECDSA P-256, signature type 0x02).
+         *     checkpoint key of `/.well-known/jwks.json` (ECDSA P-256, signature type 0x02). Below it stand the
+         *     lines of witnesses that have cosigned this very checkpoint until now.
          */
         get: operations["get_log_checkpoint"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/log/checkpoint/witnessed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The newest checkpoint that enough witnesses have cosigned
+         * @description As the newest one, with at least as many lines of witnesses below the log's own as the
+         *     configuration wants (C2SP tlog-cosignature). While the log grows it is some entries behind.
+         */
+        get: operations["get_log_checkpoint_witnessed"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1608,6 +1630,26 @@ export interface operations {
         };
     };
     get_log_checkpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description as it was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    get_log_checkpoint_witnessed: {
         parameters: {
             query?: never;
             header?: never;
