@@ -98,7 +98,7 @@ export function welcome(redraw: () => void): HTMLElement {
       h(
         "p",
         {},
-        "The key is made on this device and never leaves it. Lose the device, forget the PIN: you get it back.",
+        "The key is made on this device. Lose the device or forget the PIN, and you get it back.",
       ),
     ),
     h(
