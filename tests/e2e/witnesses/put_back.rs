@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use custodyd_tests::app::said;
 use custodyd_tests::witness::Manner;
 use custodyd_tests::{TestApp, Witness};
 
@@ -138,4 +139,43 @@ async fn kept_cosignatures_tell_of_a_longer_log_than_the_one_that_was_put_back()
         .await;
     assert_eq!(scene.witnessed().await, None);
     assert!(scene.size().await < longer);
+}
+
+/// An approver, who has nothing to sign here.
+const APPROVERS: &str = "[ledger.restore]\napprovals = 1\n[ledger.restore.approvers]\nann = \"\
+    ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILdHOdMKAO9p2Qf6IkukisypM23ts50gFZBfBBOgcxPb ann@example.com\"\n";
+
+/// A restore gives up what a witness has cosigned only where its approvers sign that.
+#[tokio::test]
+async fn a_restore_asks_the_witnesses_what_would_be_lost() {
+    let witness = Witness::start("one.example/w").await;
+    let section = Witness::section(1, "", &[&witness]);
+    let mut scene = scene(format!("{APPROVERS}{section}")).await;
+    witness.follow(ORIGIN, &scene.jwks);
+    scene.note_with(ALONE + 1).await;
+    assert!(scene.app.stop());
+    let older = std::fs::read(scene.app.path("custodyd.sqlite")).unwrap();
+    scene.app.launch().await;
+    scene.grow(5).await;
+    let longer = scene.size().await;
+    witness.wait_for(ORIGIN, longer).await;
+    assert!(scene.app.stop());
+    std::fs::write(scene.app.path("custodyd.sqlite"), &older).unwrap();
+    let statement = scene.app.path("restore.json");
+    let propose = |more: &str| {
+        let file = statement.display();
+        let arguments = format!("ledger propose-restore --guesses-left 3{more} {file}");
+        let output = scene.app.command(&arguments).output().unwrap();
+        (output.status.success(), said(&output))
+    };
+    let (good, text) = propose("");
+    assert!(!good && text.contains("auditors hold a log of"), "{text}");
+    let (good, text) = propose(" --lose-known-entries");
+    assert!(good && !text.contains("not asked"), "{text}");
+    let written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&statement).unwrap()).unwrap();
+    assert_eq!(
+        written["auditors_hold"]["log_entries"],
+        witness.size(ORIGIN)
+    );
 }

@@ -158,6 +158,7 @@ async fn parameters_are_bounded_before_any_memory_is_taken() {
 fn capacity_is_threads_and_queue_and_no_more() {
     let hasher = PinHasher::new(1, 2).unwrap();
     let places: Vec<_> = (0..3).map(|_| hasher.reserve().unwrap()).collect();
+    assert_eq!(hasher.taken(), 3);
     let busy = hasher.reserve().unwrap_err();
     assert!((1..=60).contains(&busy.retry_after.as_secs()));
     drop(places);
