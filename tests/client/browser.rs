@@ -110,7 +110,7 @@ async fn readme() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offline() {
-    assert_eq!(stories("e2e/offline.ts").await, 3);
+    assert_eq!(stories("e2e/offline.ts").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
