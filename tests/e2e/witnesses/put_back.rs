@@ -146,7 +146,8 @@ const APPROVERS: &str = "[ledger.restore]\napprovals = 1\n[ledger.restore.approv
     ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILdHOdMKAO9p2Qf6IkukisypM23ts50gFZBfBBOgcxPb ann@example.com\"\n";
 
 /// A restore gives up what a witness has cosigned only where its approvers sign that.
-#[tokio::test]
+// The witness serves while this waits for the command.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_asks_the_witnesses_what_would_be_lost() {
     let witness = Witness::start("one.example/w").await;
     let section = Witness::section(1, "", &[&witness]);
