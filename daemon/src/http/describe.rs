@@ -10,13 +10,15 @@ use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Response, R
 
 const PROBLEM: &str = "application/problem+json";
 
-/// Adds the refusals that each operation shares with others.
+/// Adds the refusals that each operation shares with others, and a name of its own.
 pub(super) fn complete(api: &mut OpenApi) {
     for (path, item) in &mut api.paths.paths {
+        name(path, item);
         for (operation, writes) in operations(item) {
             for (status, code) in shared(path, operation, writes) {
                 add(operation, status, code);
             }
+            describe(operation);
         }
     }
 }
@@ -26,6 +28,24 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
     let reads = item.get.iter_mut().map(|one| (one, false));
     let writes = [&mut item.put, &mut item.post, &mut item.delete];
     reads.chain(writes.into_iter().flatten().map(|one| (one, true)))
+}
+
+/// Generators of clients demand one name for one operation, and handlers of different routes have the
+/// same one: so it is the method and the path.
+fn name(path: &str, item: &mut PathItem) {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let methods = [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("delete", &mut item.delete),
+    ];
+    for (method, operation) in methods {
+        if let Some(operation) = operation {
+            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+        }
+    }
 }
 
 fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str, &'static str)> {
@@ -84,6 +104,17 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
     codes
 }
 
+/// OpenAPI demands a sentence of each answer, also where its shape says all.
+fn describe(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            "as it was asked for".clone_into(&mut response.description);
+        }
+    }
+}
+
 /// Names `code` among what the operation answers with this status.
 fn add(operation: &mut Operation, status: &str, code: &str) {
     let response = operation
@@ -134,6 +165,26 @@ mod tests {
         let mut references = 0;
         check(&api, &api, &mut references);
         assert!(references > 100, "{references}");
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_every_answer_a_description() {
+        let api = serde_json::to_value(crate::http::router::openapi()).unwrap();
+        let paths = api["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|item| item.as_object().unwrap().values());
+        let mut names = Vec::new();
+        for operation in operations {
+            names.extend(operation["operationId"].as_str());
+            for answer in operation["responses"].as_object().unwrap().values() {
+                assert!(answer["description"].is_string(), "{operation}");
+            }
+        }
+        assert!(names.len() > 40, "{names:?}");
+        assert!(names.contains(&"put_v1_account_secrets_name"), "{names:?}");
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 
     fn check(api: &Value, value: &Value, references: &mut usize) {

@@ -315,7 +315,8 @@ fn related_origins_lie_outside_and_are_listed() {
     }
     let many = vec!["https://third.test"; 17];
     assert!(policy(&many).contains("expected at most 16, found 17"));
-    assert!(!policy(&many[1..]).contains("expected at most"));
+    let most = vec!["https://third.test"; 16];
+    assert!(!policy(&most).contains("expected at most"));
 }
 
 #[test]

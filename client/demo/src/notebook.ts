@@ -1,0 +1,166 @@
+/** The notes: to read at once, to write after unlocking. */
+import { lock, signOut, Unreachable } from "@custodyd/sdk";
+import { button, dialog, form, h, say } from "./dom.js";
+import { model, type Note, ROOM, save, size, synchronise, unlocked } from "./model.js";
+import { askToUnlock } from "./unlock.js";
+
+/** The bar on top of every page of the notebook. */
+export function top(redraw: () => void): HTMLElement {
+  const locking = unlocked()
+    ? button("Lock", async () => {
+        lock(model.custody);
+        await signOut(model.custody).catch((error: unknown) => {
+          if (!(error instanceof Unreachable)) throw error;
+        });
+        redraw();
+      })
+    : button(
+        "Unlock",
+        () => {
+          askToUnlock(redraw);
+        },
+        { class: "primary" },
+      );
+  return h(
+    "header",
+    { class: "top" },
+    h("a", { class: "brand", href: "#/" }, h("img", { src: "/icon.svg", alt: "" }), "Notebook"),
+    locking,
+    h("a", { class: "button", href: "#/settings" }, "Settings"),
+  );
+}
+
+function banners(redraw: () => void): HTMLElement[] {
+  const shown: HTMLElement[] = [];
+  if (model.waiting) {
+    const act = unlocked()
+      ? button("Send now", async () => {
+          const { because } = await synchronise();
+          say(because === undefined ? "Everything is sent." : "It has to wait a little longer.");
+          redraw();
+        })
+      : button("Unlock to send", () => {
+          askToUnlock(redraw);
+        });
+    shown.push(h("div", { class: "banner" }, "Changes of this device wait to be sent.", act));
+  } else if (!model.online) {
+    shown.push(h("div", { class: "banner" }, "You are offline. This is the copy of this device."));
+  }
+  return shown;
+}
+
+function words(note: Note): [string, string] {
+  const [first = "", ...rest] = note.text.trim().split("\n");
+  return [first || "Untitled", rest.join("\n").trim()];
+}
+
+function when(note: Note): HTMLElement {
+  const date = new Date(note.edited);
+  const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return h("time", { datetime: date.toISOString() }, shown.format(date));
+}
+
+function card(note: Note, redraw: () => void): HTMLElement {
+  const [title, text] = words(note);
+  const inside = [h("strong", {}, title), h("span", {}, text), when(note)];
+  const element = h("button", {
+    class: "card note",
+    type: "button",
+    click: () => {
+      show(note, redraw);
+    },
+  });
+  element.append(...inside);
+  return h("li", {}, element);
+}
+
+/** A note in full: to read, or to change where the key is unlocked. */
+function show(note: Note, redraw: () => void): void {
+  if (!unlocked()) {
+    const [title, text] = words(note);
+    dialog(title, (close) => [
+      h("p", { class: "note-text" }, text),
+      button(
+        "Unlock to change it",
+        () => {
+          close();
+          askToUnlock(() => {
+            redraw();
+            show(note, redraw);
+          });
+        },
+        { class: "wide" },
+      ),
+    ]);
+    return;
+  }
+  dialog(
+    note.text === "" ? "New note" : "Note",
+    (close) => {
+      const area = h("textarea", { name: "text", required: true, maxlength: 3000 }, note.text);
+      const keep = async (changed: Note): Promise<void> => {
+        const { because } = await save(changed);
+        close();
+        redraw();
+        say(because === undefined ? "Saved." : "Saved on this device. It goes out later.");
+      };
+      const write = form([h("label", {}, "Text", area)], "Save", ({ text = "" }) =>
+        keep({ ...note, text: text.trim(), edited: Date.now() }),
+      );
+      const drop = () => keep({ id: note.id, text: "", edited: Date.now(), deleted: true });
+      return [write, note.text !== "" && button("Delete", drop, { class: "danger wide" })];
+    },
+    { class: "big" },
+  );
+}
+
+/** The page. */
+export function notebook(redraw: () => void): HTMLElement {
+  const notes = model.notes
+    .filter((note) => !note.deleted)
+    .sort((one, other) => other.edited - one.edited);
+  const fresh = (): void => {
+    show({ id: crypto.randomUUID(), text: "", edited: 0 }, redraw);
+  };
+  const add = button(
+    "New note",
+    () => {
+      if (unlocked()) fresh();
+      else
+        askToUnlock(() => {
+          redraw();
+          fresh();
+        });
+    },
+    {
+      class: "primary fab",
+    },
+  );
+  const left = Math.max(0, Math.round(100 - (size(model.notes) / ROOM) * 100));
+  const state = unlocked()
+    ? h("span", { class: "pill" }, "Unlocked")
+    : h("span", { class: "pill off" }, "Locked: reading only");
+  const list =
+    notes.length > 0
+      ? h("ul", { class: "notes" }, ...notes.map((note) => card(note, redraw)))
+      : h("p", { class: "empty" }, "Nothing here yet. Write your first note.");
+  return h(
+    "div",
+    { class: "page" },
+    top(redraw),
+    h(
+      "main",
+      { id: "main", class: "stack" },
+      ...banners(redraw),
+      h(
+        "div",
+        { class: "row" },
+        h("h1", {}, "Notes"),
+        state,
+        h("small", {}, `${left} % of the room is free`),
+      ),
+      list,
+    ),
+    add,
+  );
+}

@@ -1,0 +1,273 @@
+/** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
+import * as sdk from "@custodyd/sdk";
+import {
+  button,
+  type Child,
+  dialog,
+  field,
+  form,
+  h,
+  pinField,
+  type Properties,
+  say,
+} from "./dom.js";
+import { model, unlocked } from "./model.js";
+import { top } from "./notebook.js";
+import { addAuthenticator } from "./totp.js";
+import { trail } from "./trail.js";
+import { askToUnlock } from "./unlock.js";
+import { showCodes } from "./welcome.js";
+
+type View = sdk.Schemas["AccountView"];
+
+function card(title: string, ...content: Child[]): HTMLElement {
+  return h("section", { class: "card stack" }, h("h2", {}, title), ...content);
+}
+
+/** A button whose work may need a stronger or fresher sign-in: then that is asked for. */
+function act(text: string, work: () => unknown, properties: Properties = {}): HTMLElement {
+  const tried = async (): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof sdk.StepUpRequired)) throw error;
+      const again = (): void => {
+        say("Thank you. Try it again now.");
+      };
+      askToUnlock(again, "Confirm that it is you");
+      say(sdk.advice(error));
+    }
+  };
+  return button(text, tried, properties);
+}
+
+function date(seconds: number): string {
+  return new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }).format(
+    new Date(seconds * 1000),
+  );
+}
+
+function ways(view: View, redraw: () => void): HTMLElement {
+  const { custody } = model;
+  const passkeys = view.passkeys.map((one) =>
+    h(
+      "li",
+      {},
+      h(
+        "span",
+        {},
+        `Passkey ${one.name ?? ""}`,
+        h("br"),
+        h("small", {}, `last used ${date(one.last_used)}`),
+      ),
+      act("Remove", () => sdk.removePasskey(custody, one.device_id).then(redraw), {
+        class: "danger",
+      }),
+    ),
+  );
+  const add = act("Add a passkey", async () => {
+    const { prf } = await sdk.addPasskey(custody, { user: "Notebook" });
+    if (prf) await sdk.keepOfflineByPasskey(custody, prf);
+    redraw();
+  });
+  const codes = act("New recovery codes", async () => {
+    showCodes(await sdk.setRecoveryCodes(custody), redraw);
+  });
+  const left = view.recovery_codes?.left ?? 0;
+  const totp = view.totp
+    ? act("Remove", () => sdk.removeTotp(custody).then(redraw), { class: "danger" })
+    : act("Add", () => addAuthenticator(redraw));
+  return card(
+    "Ways to unlock",
+    h(
+      "ul",
+      { class: "list" },
+      h(
+        "li",
+        {},
+        h("span", {}, view.pin ? "PIN" : "No PIN"),
+        button("Change PIN", () => {
+          changePin(redraw);
+        }),
+      ),
+      ...passkeys,
+      h("li", {}, h("span", {}, `${left} recovery codes left`), codes),
+      h("li", {}, h("span", {}, view.totp ? "Authenticator app" : "No authenticator app"), totp),
+    ),
+    add,
+  );
+}
+
+function changePin(redraw: () => void): void {
+  dialog("A new PIN", (close) => [
+    form([pinField("New PIN", "pin", true)], "Change", async ({ pin = "" }) => {
+      await sdk.setPin(model.custody, pin);
+      if ((await sdk.offlineState(model.custody)).byPin)
+        await sdk.keepOfflineByPin(model.custody, pin);
+      close();
+      say("The PIN is changed.");
+      redraw();
+    }),
+  ]);
+}
+
+function contacts(view: View, redraw: () => void): HTMLElement {
+  const { custody } = model;
+  const known = view.contacts.map((one) =>
+    h(
+      "li",
+      {},
+      h(
+        "span",
+        {},
+        one.address ?? "hidden",
+        h("br"),
+        h("small", {}, one.confirmed ? "confirmed" : "not confirmed"),
+      ),
+      act("Remove", () => sdk.removeContact(custody, one.id).then(redraw), { class: "danger" }),
+    ),
+  );
+  const claiming = form(
+    [field("E-mail address", { name: "email", type: "email", autocomplete: "email" })],
+    "Send a code there",
+    async ({ email = "" }) => {
+      const claim = await sdk.claimContact(custody, { email });
+      const confirming = form(
+        [field("The code that came", { name: "code", class: "code" })],
+        "Confirm",
+        async ({ code = "" }) => {
+          await sdk.confirmContact(custody, claim, code);
+          say("Confirmed. A forgotten PIN is no drama any more.");
+          redraw();
+        },
+      );
+      claiming.replaceWith(confirming);
+    },
+  );
+  return card(
+    "E-mail, for a forgotten PIN",
+    known.length > 0 && h("ul", { class: "list" }, ...known),
+    claiming,
+  );
+}
+
+function devices(view: View, redraw: () => void): HTMLElement {
+  const items = view.devices.map((one) =>
+    h(
+      "li",
+      {},
+      h(
+        "span",
+        {},
+        one.name ?? "Device",
+        h("br"),
+        h("small", {}, one.current ? "this one" : `since ${date(one.added)}`),
+      ),
+      !one.current &&
+        act("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
+          class: "danger",
+        }),
+    ),
+  );
+  const account = h("small", {}, "Account ", h("code", {}, view.account));
+  return card("Devices", h("ul", { class: "list" }, ...items), account);
+}
+
+function offline(state: sdk.OfflineState, redraw: () => void): HTMLElement {
+  const { custody } = model;
+  const byPin = state.byPin
+    ? button("Turn off", () => sdk.dropOffline(custody, "pin").then(redraw))
+    : button("Turn on", () => {
+        dialog("Unlock offline by PIN", (close) => [
+          h(
+            "p",
+            { class: "soft" },
+            "Whoever steals this device can then try PINs with machines of their own. A short PIN does not withstand that.",
+          ),
+          form([pinField("Your PIN", "pin")], "Turn on all the same", async ({ pin = "" }) => {
+            await sdk.keepOfflineByPin(custody, pin);
+            close();
+            redraw();
+          }),
+        ]);
+      });
+  const passkey = state.byPasskey
+    ? h("span", { class: "pill" }, "on")
+    : h("span", { class: "pill off" }, "use a passkey once");
+  return card(
+    "Without a network",
+    h(
+      "ul",
+      { class: "list" },
+      h("li", {}, h("span", {}, "Unlock by passkey"), passkey),
+      h("li", {}, h("span", {}, "Unlock by PIN"), byPin),
+    ),
+  );
+}
+
+function leaving(redraw: () => void): HTMLElement {
+  const take = button("Download my data", async () => {
+    const data = JSON.stringify(await sdk.exportAccount(model.custody), null, 2);
+    const url = URL.createObjectURL(new Blob([data], { type: "application/json" }));
+    h("a", { href: url, download: "notebook.json" }).click();
+    URL.revokeObjectURL(url);
+  });
+  const erase = button(
+    "Erase everything",
+    () => {
+      dialog("Erase everything?", (close) => [
+        h("p", {}, "Notes, keys and account are gone for good, on all devices."),
+        act(
+          "Erase",
+          async () => {
+            await sdk.eraseAccount(model.custody);
+            close();
+            location.hash = "#/";
+            location.reload();
+          },
+          { class: "danger wide" },
+        ),
+      ]);
+    },
+    { class: "danger" },
+  );
+  const everywhere = button("Sign out everywhere", async () => {
+    await sdk.signOut(model.custody, "everywhere");
+    redraw();
+  });
+  return card("Yours to take and to erase", h("div", { class: "row" }, take, everywhere, erase));
+}
+
+/** The page. */
+export async function settings(redraw: () => void): Promise<HTMLElement> {
+  const content: Child[] = [];
+  try {
+    if (!model.custody.transport.session) await sdk.openReadOnly(model.custody);
+    const view = await sdk.viewAccount(model.custody);
+    const state = await sdk.offlineState(model.custody);
+    content.push(ways(view, redraw), contacts(view, redraw), devices(view, redraw));
+    content.push(offline(state, redraw), card("What happened", ...trail()), leaving(redraw));
+  } catch (error) {
+    content.push(card("Not now", h("p", {}, sdk.advice(error))));
+  }
+  const hint = h(
+    "div",
+    { class: "banner" },
+    "To change something here, unlock first.",
+    button("Unlock", () => {
+      askToUnlock(redraw);
+    }),
+  );
+  return h(
+    "div",
+    { class: "page" },
+    top(redraw),
+    h(
+      "main",
+      { id: "main", class: "stack" },
+      h("h1", {}, "Settings"),
+      !unlocked() && hint,
+      h("div", { class: "settings" }, ...content),
+    ),
+  );
+}

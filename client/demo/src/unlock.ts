@@ -1,0 +1,68 @@
+/** The dialog that unlocks: PIN or passkey, online, and offline where this device allows it. */
+import * as sdk from "@custodyd/sdk";
+import { button, dialog, form, h, pinField, say } from "./dom.js";
+import { keepDataKey, model, synchronise } from "./model.js";
+import { askForCode } from "./totp.js";
+
+/** Asks the daemon first, and this device's own slot where nobody answers. */
+async function either(
+  online: () => Promise<sdk.SignedIn>,
+  offline: () => Promise<sdk.Unlocked>,
+): Promise<"online" | "offline"> {
+  try {
+    const { prf } = await online();
+    const { byPasskey } = await sdk.offlineState(model.custody);
+    if (prf && !byPasskey) await sdk.keepOfflineByPasskey(model.custody, prf);
+    return "online";
+  } catch (error) {
+    if (!(error instanceof sdk.Unreachable)) throw error;
+    await offline();
+    return "offline";
+  }
+}
+
+async function finished(how: "online" | "offline", wrongPins: number): Promise<void> {
+  await keepDataKey();
+  if (how === "online") await synchronise();
+  const more = wrongPins > 0 ? ` ${wrongPins} wrong PINs were tried here meanwhile.` : "";
+  say(
+    how === "online" ? `Unlocked.${more}` : `Unlocked on this device. Changes go out later.${more}`,
+  );
+}
+
+/** Opens the dialog; `done` is called after an unlock. */
+export function askToUnlock(done: () => void, title = "Unlock to write"): void {
+  const { custody } = model;
+  dialog(title, (close) => {
+    const unlock = async (
+      online: () => Promise<sdk.SignedIn>,
+      offline: () => Promise<sdk.Unlocked>,
+    ): Promise<void> => {
+      const { wrongPins } = await sdk.offlineState(custody);
+      await finished(await either(online, offline), wrongPins);
+      close();
+      done();
+    };
+    const passkey = button(
+      "Use a passkey",
+      () =>
+        unlock(
+          () => sdk.signInWithPasskey(custody),
+          () => sdk.unlockOfflineByPasskey(custody),
+        ),
+      { class: "wide" },
+    );
+    const pin = form([pinField("PIN", "pin")], "Unlock", ({ pin = "" }) =>
+      unlock(
+        () => sdk.signInWithPin(custody, pin),
+        () => sdk.unlockOfflineByPin(custody, pin),
+      ),
+    );
+    const forgotten = h("a", { href: "#/recover", click: close }, "I forgot the PIN");
+    const code = askForCode(() => {
+      close();
+      done();
+    });
+    return [pin, passkey, code, h("p", { class: "soft" }, forgotten)];
+  });
+}

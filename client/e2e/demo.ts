@@ -1,0 +1,254 @@
+/**
+ * The demo as a person uses it: on a phone and on a desktop, by day and by night, without a network,
+ * and from a second device after the PIN was forgotten. Screenshots stay as artefacts.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Server } from "node:https";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { after, before, test } from "node:test";
+import type { Browser, Page } from "playwright-core";
+import { Device, launch } from "./support/browser.js";
+import { serve, type Site } from "./support/pages.js";
+import { realmKeys } from "./support/stage.js";
+import { authenticatorCode } from "./support/totp.js";
+import { codeFor, daemon, origin, outboxOrNone, world } from "./support/world.js";
+
+const AXE = readFileSync(
+  createRequire(`${process.cwd()}/package.json`).resolve("axe-core/axe.min.js"),
+  "utf8",
+);
+const TYPES: Record<string, string> = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".json": "application/json",
+  ".webmanifest": "application/manifest+json",
+};
+
+let browser: Browser;
+let server: Server;
+before(async () => {
+  const folder = mkdtempSync(join(tmpdir(), "notebook-"));
+  const { url, app, realm } = world;
+  const config = join(folder, "config.json");
+  writeFileSync(
+    config,
+    JSON.stringify({ url, app, realm: { name: realm, keys: await realmKeys() } }),
+  );
+  const built = join(folder, "dist");
+  execFileSync(process.execPath, ["scripts/demo.mjs", config, built]);
+  const site: Site = new Map(
+    readdirSync(built).map((name) => {
+      const type = TYPES[extname(name)] ?? "text/plain";
+      return [`/${name}`, { body: readFileSync(join(built, name)), type }];
+    }),
+  );
+  rmSync(folder, { recursive: true });
+  server = await serve(site);
+  browser = await launch();
+});
+after(async () => {
+  await browser.close();
+  server.close();
+});
+
+const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true };
+const DESKTOP = { viewport: { width: 1280, height: 820 } };
+
+/** A picture for people, and no serious problem for those who do not see it. */
+async function look(page: Page, name: string): Promise<void> {
+  await page.waitForTimeout(150);
+  await page.screenshot({ path: `${world.artefacts}/${name}.png` });
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as {
+      axe: {
+        run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }>;
+      };
+    };
+    const { violations } = await axe.run();
+    return violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes[0]?.html ?? ""}`);
+  });
+  assert.deepEqual(
+    found.filter((line) => /^(serious|critical)/.test(line)),
+    [],
+    name,
+  );
+}
+
+/** Fails a test whose page has said something is wrong: a broken content policy, an exception. */
+function listen(page: Page): string[] {
+  const wrong: string[] = [];
+  page.on("pageerror", (error) => wrong.push(error.message));
+  page.on("console", (message) => {
+    if (message.type() === "error" && message.text().includes("Content Security Policy"))
+      wrong.push(message.text());
+  });
+  return wrong;
+}
+
+async function write(page: Page, text: string): Promise<void> {
+  await page.getByRole("button", { name: "New note" }).click();
+  await page.getByLabel("Text").fill(text);
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
+test("a notebook on a phone, without a network, and found again on a desktop", async () => {
+  const phone = await Device.make(browser, {}, PHONE);
+  const { page } = phone;
+  const wrong = listen(page);
+  await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
+  await look(page, "phone-1-welcome");
+  await page.getByRole("button", { name: "Create a notebook" }).click();
+  await page.getByLabel(/Choose a PIN/).fill("830517");
+  await look(page, "phone-2-create");
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
+  assert.equal(await page.locator(".codes li").count(), 10);
+  await look(page, "phone-3-codes");
+  await page.getByRole("button", { name: "I have written them down" }).click();
+  await write(page, "Groceries\nBread, olives, lemons\nCoffee for Ann");
+  await write(
+    page,
+    "Trip to the lake\nTrain at 9:12, platform 4.\nBring the blue tent, and ask Jo for the stove.",
+  );
+  await look(page, "phone-4-notes");
+
+  await page.getByRole("link", { name: "Settings" }).click();
+  const sent = outboxOrNone().length;
+  await page.getByLabel("E-mail address").fill("ann@example.com");
+  await page.getByRole("button", { name: "Send a code there" }).click();
+  await page.getByLabel("The code that came").fill(await codeFor("ann@example.com", sent));
+  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByText("confirmed", { exact: true }).waitFor();
+  const secret = await authenticatorAdded(page);
+  await page.getByRole("button", { name: "Show and verify" }).click();
+  await page.getByText(/events, all proven/).waitFor();
+  await look(page, "phone-5-settings");
+
+  // Loaded again, it reads and does not write; without a network it reads all the same.
+  await page.goto(origin);
+  await page.getByText("Trip to the lake").waitFor();
+  await page.getByText("Locked: reading only").waitFor();
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await daemon("kill");
+  await phone.context.setOffline(true);
+  await page.reload();
+  await page.getByText("You are offline").waitFor();
+  await look(page, "phone-6-offline");
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await look(page, "phone-7-unlock");
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
+  await write(page, "Written under way\nThere was no network in the tunnel.");
+  await page.getByText("Changes of this device wait").waitFor();
+  await look(page, "phone-8-waiting");
+  await daemon("start");
+  await phone.context.setOffline(false);
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByLabel("PIN").fill("111222");
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByText("4 tries are left").waitFor();
+  await page.getByLabel("PIN").fill("830517");
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
+  await page.getByText("Changes of this device wait").waitFor({ state: "detached" });
+
+  const desktop = await Device.make(browser, {}, { ...DESKTOP, colorScheme: "dark" });
+  wrong.push(...(await foundAgain(desktop.page)));
+  await erased(page, secret);
+  assert.deepEqual(wrong, []);
+  await Promise.all([phone.context.close(), desktop.context.close()]);
+});
+
+/** Scans the picture, as far as a test can. */
+async function authenticatorAdded(page: Page): Promise<string> {
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("heading", { name: "Your authenticator app" }).waitFor();
+  const drawn = page.locator("img.scan");
+  assert.ok((await drawn.evaluate((image: HTMLImageElement) => image.naturalWidth)) > 100);
+  await look(page, "phone-9-authenticator");
+  const uri = `otpauth://totp/x?secret=${await page.locator(".codes").innerText()}`;
+  await page.getByLabel("Code of the app").fill(authenticatorCode(uri, 0));
+  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByText("Authenticator app", { exact: true }).waitFor();
+  return uri;
+}
+
+/** The PIN is forgotten and the passkey is on the phone: a code by mail. */
+async function foundAgain(page: Page): Promise<string[]> {
+  const wrong = listen(page);
+  await look(page, "desktop-1-welcome");
+  await page.getByRole("link", { name: "I have one already" }).click();
+  const sent = outboxOrNone().length;
+  await page.getByLabel("E-mail address of your notebook").fill("ann@example.com");
+  await page.getByRole("button", { name: "Send me a code" }).click();
+  await page.getByLabel("The code that came").fill(await codeFor("ann@example.com", sent));
+  await look(page, "desktop-2-recover");
+  await page.getByLabel("Choose a new PIN").fill("294061");
+  await page.getByRole("button", { name: "Open my notebook" }).click();
+  await page.getByText("Written under way").waitFor();
+  await page.getByRole("button", { name: /Groceries/ }).press("Enter");
+  await look(page, "desktop-3-note");
+  await page.keyboard.press("Escape");
+  await look(page, "desktop-4-notes");
+  await page.getByRole("link", { name: "Settings" }).click();
+  await page.getByRole("heading", { name: "Devices" }).waitFor();
+  await look(page, "desktop-5-settings");
+  await page.emulateMedia({ colorScheme: "light" });
+  await look(page, "desktop-6-settings-light");
+  // A passkey is the account's strongest way in, so the PIN is not enough to erase everything.
+  await page.getByRole("button", { name: "Erase everything" }).click();
+  await page.getByRole("button", { name: "Erase", exact: true }).click();
+  await page.getByRole("heading", { name: "Confirm that it is you" }).waitFor();
+  await look(page, "desktop-7-confirm");
+  return wrong;
+}
+
+/** By its passkey, and nothing is left. */
+async function erased(page: Page, uri: string): Promise<void> {
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use an authenticator app" }).click();
+  await page.getByLabel("Code of the app").fill(authenticatorCode(uri, 1));
+  await page.getByRole("button", { name: "Unlock", exact: true }).last().click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await page.getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByText("Unlocked", { exact: true }).waitFor();
+  await page.getByRole("link", { name: "Settings" }).click();
+  await page.getByRole("button", { name: "Erase everything" }).click();
+  await page.getByRole("button", { name: "Erase", exact: true }).click();
+  await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
+}
+
+test("what a browser needs to install it is there", async () => {
+  const device = await Device.make(browser, {}, PHONE);
+  await device.page.waitForFunction(
+    async () => (await navigator.serviceWorker.ready).active !== null,
+  );
+  const manifest = JSON.parse(
+    await (
+      await device.context.request.get(`${origin}/manifest.webmanifest`, {
+        ignoreHTTPSErrors: true,
+      })
+    ).text(),
+  ) as {
+    icons: { src: string }[];
+    display: string;
+  };
+  assert.equal(manifest.display, "standalone");
+  assert.equal(manifest.icons.length, 2);
+  const cdp = await device.context.newCDPSession(device.page);
+  const { errors } = await cdp.send("Page.getAppManifest");
+  assert.deepEqual(errors, []);
+  await device.context.close();
+});

@@ -1,0 +1,68 @@
+/** Serves pages over TLS, with the daemon's own test certificate and a strict content policy. */
+import { readFileSync } from "node:fs";
+import { createServer, type Server } from "node:https";
+import { createHash, X509Certificate } from "node:crypto";
+import { build } from "esbuild";
+import { world } from "./world.js";
+
+/** Path to content and type. */
+export type Site = ReadonlyMap<string, { readonly body: string | Buffer; readonly type: string }>;
+
+/** No inline script, no eval; WebAssembly for Argon2id, and the daemon to talk to. */
+export const POLICY = [
+  "default-src 'none'",
+  "script-src 'self' 'wasm-unsafe-eval'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "manifest-src 'self'",
+  `connect-src 'self' ${world.url}`,
+  "worker-src 'self'",
+  "base-uri 'none'",
+  "form-action 'self'",
+  "frame-ancestors 'none'",
+].join("; ");
+
+/** A server on the origin of the app's policy. */
+export async function serve(site: Site): Promise<Server> {
+  const cert = readFileSync(`${world.folder}/certificate.pem`);
+  const key = readFileSync(`${world.folder}/private-key.pem`);
+  const server = createServer({ cert, key }, (request, response) => {
+    const path = new URL(request.url ?? "/", "https://localhost").pathname;
+    const found = site.get(path) ?? (path === "/" ? site.get("/index.html") : undefined);
+    response.setHeader("Content-Security-Policy", POLICY);
+    response.setHeader("X-Content-Type-Options", "nosniff");
+    response.setHeader("Content-Type", found?.type ?? "text/plain");
+    response.statusCode = found ? 200 : 404;
+    response.end(found?.body ?? "not found");
+  });
+  await new Promise<void>((resolve) => server.listen(world.pages, "127.0.0.1", resolve));
+  return server;
+}
+
+/** The hash of the certificate's key, by which Chromium is told to trust it. */
+export function certificateKeyHash(): string {
+  const certificate = new X509Certificate(readFileSync(`${world.folder}/certificate.pem`));
+  const spki = certificate.publicKey.export({ type: "spki", format: "der" });
+  return createHash("sha256").update(spki).digest("base64");
+}
+
+/** An empty page with the whole SDK as `sdk`, from its sources. */
+export async function sdkPage(): Promise<Site> {
+  const made = await build({
+    stdin: {
+      contents: 'import * as sdk from "./sdk/src/index.ts"; globalThis.sdk = sdk;',
+      resolveDir: process.cwd(),
+    },
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    write: false,
+  });
+  const script = made.outputFiles[0]?.text ?? "";
+  const html =
+    '<!doctype html><html lang="en"><title>SDK</title><script type="module" src="/sdk.js"></script></html>';
+  return new Map([
+    ["/index.html", { body: html, type: "text/html" }],
+    ["/sdk.js", { body: script, type: "text/javascript" }],
+  ]);
+}

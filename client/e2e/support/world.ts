@@ -1,0 +1,84 @@
+/**
+ * What tests/client (Rust) hands to a test in a browser: a real daemon and how to reach it.
+ *
+ * Everything comes in environment variables; a missing one fails the run.
+ */
+import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+
+function given(name: string): string {
+  const value = process.env[name];
+  if (value === undefined)
+    throw new Error(`${name} is not set; run: cargo nextest run --test client`);
+  return value;
+}
+
+/** The daemon of this run. */
+export const world = {
+  /** `listen.url` */
+  url: given("CUSTODYD_URL"),
+  app: given("CUSTODYD_APP"),
+  realm: given("CUSTODYD_REALM"),
+  /** Folder with certificate.pem, private-key.pem and the outbox. */
+  folder: given("CUSTODYD_FOLDER"),
+  /** Port of the pages: the one origin of the app's policy. */
+  pages: Number(given("CUSTODYD_PAGES")),
+  /** Where screenshots go. */
+  artefacts: given("CUSTODYD_ARTEFACTS"),
+};
+
+/** The origin of the pages. */
+export const origin = `https://localhost:${world.pages}`;
+
+/** A message that the daemon sent. */
+export interface Message {
+  readonly kind: string;
+  readonly to: string;
+  readonly body: string;
+}
+
+/** Every message so far. */
+export function outbox(): Message[] {
+  const text = readFileSync(`${world.folder}/outbox.jsonl`, "utf8");
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Message);
+}
+
+/** The newest code that was sent to an address after `before` messages; waits for it. */
+export async function codeFor(to: string, before: number): Promise<string> {
+  for (let tries = 0; tries < 200; tries += 1) {
+    const sent = outboxOrNone().slice(before).reverse();
+    const message = sent.find((one) => one.to === to);
+    // In groups of four for strangers, digits for a device that is bound.
+    const code = /[0-9A-Z]{4}(-[0-9A-Z]{4})+|[0-9]{6,10}/.exec(message?.body ?? "")?.[0];
+    if (code !== undefined) return code;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`no code came for ${to}`);
+}
+
+/** As `outbox`, before there is one. */
+export function outboxOrNone(): Message[] {
+  try {
+    return outbox();
+  } catch {
+    return [];
+  }
+}
+
+/** Has the daemon killed or started; returns when that is done. */
+export async function daemon(what: "kill" | "start"): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const socket = connect(Number(given("CUSTODYD_CONTROL")), "127.0.0.1");
+    socket.setEncoding("utf8");
+    socket.on("error", reject);
+    socket.on("data", (said: string) => {
+      socket.end();
+      if (said.startsWith("ok")) resolve();
+      else reject(new Error(said));
+    });
+    socket.write(`${what}\n`);
+  });
+}

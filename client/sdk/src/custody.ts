@@ -1,0 +1,120 @@
+/**
+ * The context that every call of this package takes: one app, on one device, at one daemon.
+ *
+ * Calls are functions and not methods, so that a bundler leaves out what an app does not use.
+ */
+import type { SigningKey } from "./dpop.js";
+import { StorageFailed } from "./errors.js";
+import { generate } from "./jose.js";
+import { signingKey, type Unlocked } from "./keys.js";
+import type { RealmTrust } from "./receipts/realm.js";
+import { indexedDbStorage } from "./storage/indexeddb.js";
+import type { Storage } from "./storage/storage.js";
+import { Transport } from "./transport.js";
+
+/** What an app says about itself. */
+export interface CustodyOptions {
+  /** The daemon's address, as `listen.url` of its configuration: no path, no slash at the end. */
+  readonly url: string;
+  /** The app's identifier in its policy file. */
+  readonly app: string;
+  /** The realm and its keys, pinned in the app. */
+  readonly realm: RealmTrust;
+  /** Default: an IndexedDB database of this app's. */
+  readonly storage?: Storage;
+  /** Default: the browser's. */
+  readonly fetch?: typeof fetch;
+  /**
+   * Whether a sign-in also demands that the log continues what this device has seen of it (two or
+   * three more requests). Default: true. Otherwise call `checkLog` when it suits.
+   */
+  readonly checkLog?: boolean;
+}
+
+/** What is kept about the account on this device. */
+export interface AccountRecord {
+  readonly account: string;
+  /** The device key that is bound to it: another one is a stranger. */
+  readonly boundDevice?: string | undefined;
+}
+
+/** What is kept of the app key: encrypted under the device secret, which is not here. */
+export interface AppKeyRecord {
+  readonly thumbprint: string;
+  readonly wrapped: Uint8Array<ArrayBuffer>;
+}
+
+/** One app on one device. Made by `openCustody`. */
+export interface Custody {
+  readonly app: string;
+  readonly realm: RealmTrust;
+  readonly storage: Storage;
+  readonly transport: Transport;
+  readonly checkLog: boolean;
+  /** The device key; its thumbprint is the device identifier. */
+  readonly device: SigningKey & { readonly thumbprint: string };
+  /** The account of this device, once there is one. */
+  account: AccountRecord | undefined;
+  /** The app key, between an unlock and `lock()`. */
+  unlocked: Unlocked | undefined;
+}
+
+/** Names of what is kept. */
+export const KEPT = { device: "device-key", account: "account", appKey: "app-key" } as const;
+
+/** Opens what the device keeps, and makes a device key where there is none. Works offline. */
+export async function openCustody(options: CustodyOptions): Promise<Custody> {
+  const { url, app, realm } = options;
+  const storage = options.storage ?? indexedDbStorage(`custodyd:${app}`);
+  const fresh = await generate(false);
+  const [pair, account] = await storage.update([KEPT.device, KEPT.account], (update) => {
+    const kept = update.get(KEPT.device) as CryptoKeyPair | undefined;
+    if (!kept) update.set(KEPT.device, fresh);
+    return [kept ?? fresh, update.get(KEPT.account) as AccountRecord | undefined] as const;
+  });
+  const device = await signingKey(pair).catch((cause: unknown) => {
+    const message = "the device key in the browser's storage can not be used";
+    throw new StorageFailed("storage-damaged", message, { cause });
+  });
+  const fetcher = options.fetch ?? ((...call) => globalThis.fetch(...call));
+  return {
+    app,
+    realm,
+    storage,
+    transport: new Transport(url.replace(/\/$/, ""), app, device, fetcher),
+    checkLog: options.checkLog ?? true,
+    device,
+    account,
+    unlocked: undefined,
+  };
+}
+
+/** Whether this device's key is the one that was bound to the account. */
+export function isBound(custody: Custody): boolean {
+  return custody.account?.boundDevice === custody.device.thumbprint;
+}
+
+/** Keeps what is known of the account. */
+export async function keepAccount(custody: Custody, account: AccountRecord): Promise<void> {
+  await custody.storage.update([], (update) => {
+    update.set(KEPT.account, account);
+  });
+  custody.account = account;
+}
+
+/** Locks the app key; the session goes on. */
+export function lock(custody: Custody): void {
+  custody.unlocked?.lock();
+  custody.unlocked = undefined;
+}
+
+/**
+ * Forgets everything on this device: keys, account, slots, the queue. Ends nothing at the daemon.
+ * Open the custody again afterwards; this one can not be used any more.
+ */
+export async function forgetDevice(custody: Custody): Promise<void> {
+  lock(custody);
+  custody.account = undefined;
+  custody.transport.session = undefined;
+  await custody.storage.clear();
+}

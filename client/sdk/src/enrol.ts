@@ -1,0 +1,121 @@
+/**
+ * Enrolment: a new account, its two keys proven and bound, its backup stored.
+ *
+ * It can be interrupted at any point and called again. Until the backup is stored, the device
+ * secret waits on the device under a key that WebCrypto does not give out: if it did not, a page
+ * closed at the wrong moment would lose the account. Nothing of it is left afterwards.
+ */
+import { type Bytes, random, toBase64Url } from "./bytes.js";
+import { type Custody, KEPT, keepAccount } from "./custody.js";
+import { appKeyProof } from "./dpop.js";
+import { CanNotOpen, NotReady } from "./errors.js";
+import { aesKey, open, seal, Unlocked } from "./keys.js";
+import { checkLog, takeReceipt } from "./receipts/log.js";
+import { verifyBinding } from "./receipts/realm.js";
+import { backUp } from "./secrets.js";
+import { keepAppKey } from "./session.js";
+
+const PENDING = "enrolment";
+
+interface Pending {
+  readonly idempotencyKey: string;
+  readonly key: CryptoKey;
+  readonly sealed: Bytes;
+  readonly wrapped: Bytes;
+}
+
+/** What an enrolment takes. */
+export interface EnrolOptions {
+  /** A name for this device, in the owner's list. */
+  readonly deviceName?: string;
+  /** A ticket of the app's backend, where the policy wants one. */
+  readonly ticket?: string;
+}
+
+/** Whether an enrolment was begun here and not finished. */
+export async function enrolmentPending(custody: Custody): Promise<boolean> {
+  return (await custody.storage.get(PENDING)) !== undefined;
+}
+
+async function begin(custody: Custody): Promise<[Pending, Unlocked]> {
+  const kept = (await custody.storage.get(PENDING)) as Pending | undefined;
+  if (kept) {
+    const secret = await open(kept.key, PENDING, kept.sealed);
+    if (!secret) throw new CanNotOpen("secret-damaged", "the enrolment that was begun is damaged");
+    return [kept, await Unlocked.open(secret, kept.wrapped)];
+  }
+  const unlocked = await Unlocked.create();
+  const key = await aesKey(random(32));
+  const pending: Pending = {
+    idempotencyKey: toBase64Url(random(16)),
+    key,
+    sealed: await seal(key, PENDING, unlocked.secret),
+    wrapped: unlocked.wrapped,
+  };
+  await custody.storage.update([], (update) => {
+    update.set(PENDING, pending);
+  });
+  return [pending, unlocked];
+}
+
+async function create(
+  custody: Custody,
+  pending: Pending,
+  unlocked: Unlocked,
+  options: EnrolOptions,
+): Promise<string> {
+  const { app, realm, device, transport } = custody;
+  const created = await transport.request("post", "/v1/apps/{app}/accounts", {
+    headers: { "Idempotency-Key": pending.idempotencyKey },
+    body: async (nonce) => ({
+      app_key_proof: await appKeyProof(unlocked, `${realm.name}/${app}`, device.jwk, nonce),
+      ...(options.deviceName === undefined ? {} : { device_name: options.deviceName }),
+      ...(options.ticket === undefined ? {} : { ticket: options.ticket }),
+    }),
+  });
+  const { account, bindings } = created;
+  const about = { app, sub: account };
+  await verifyBinding(realm, bindings.app_key, {
+    ...about,
+    kind: "app-key",
+    device_id: unlocked.thumbprint,
+  });
+  await verifyBinding(realm, bindings.device_key, {
+    ...about,
+    kind: "device-key",
+    device_id: device.thumbprint,
+  });
+  await takeReceipt(custody, created.log);
+  transport.session = created.session;
+  return account;
+}
+
+/**
+ * Creates the account of this device and backs its key up. The session counts as fresh for ten
+ * minutes: add a passkey, a PIN or recovery codes within it, or nobody comes back in.
+ */
+export async function enrol(custody: Custody, options: EnrolOptions = {}): Promise<Unlocked> {
+  const waiting = await enrolmentPending(custody);
+  if (custody.account && !waiting) {
+    throw new NotReady("already-enrolled", "this device has an account; forget the device first");
+  }
+  const [pending, unlocked] = await begin(custody);
+  const account = await create(custody, pending, unlocked, options);
+  await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
+  await backUp(custody, unlocked);
+  await keepAppKey(custody, unlocked);
+  await custody.storage.update([], (update) => {
+    update.delete(PENDING);
+  });
+  if (custody.checkLog) await checkLog(custody);
+  return unlocked;
+}
+
+/** Gives up an enrolment that was begun, with the key that nobody has used yet. */
+export async function abandonEnrolment(custody: Custody): Promise<void> {
+  await custody.storage.update([], (update) => {
+    update.delete(PENDING);
+    update.delete(KEPT.account);
+  });
+  custody.account = undefined;
+}

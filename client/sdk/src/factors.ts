@@ -1,0 +1,132 @@
+/**
+ * Factors of the account: PIN, passkeys, TOTP, recovery codes. Adding, changing, removing.
+ *
+ * Each needs a session whose factor was shown just now and is at least as strong as what is changed
+ * (`StepUpRequired` says what is missing), but for a forgotten PIN, which weaker ones may replace.
+ * Each new credential's binding is verified before the call returns.
+ */
+import { toBase64Url } from "./bytes.js";
+import type { Custody } from "./custody.js";
+import { newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
+import { verifyBinding } from "./receipts/realm.js";
+import { accountOf } from "./session.js";
+import type { Schemas } from "./transport.js";
+import { createPasskey, type PrfKey, usePasskey } from "./webauthn.js";
+
+async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): Promise<void> {
+  await verifyBinding(custody.realm, bound.binding, {
+    app: custody.app,
+    sub: accountOf(custody),
+    kind,
+    device_id: bound.device_id,
+  });
+}
+
+/** Sets the PIN, changes it, or replaces a forgotten one. The session goes on. */
+export async function setPin(custody: Custody, pin: string): Promise<void> {
+  const body = { pin };
+  const { pin: bound, session } = await custody.transport.request("put", "/v1/account/pin", {
+    body,
+  });
+  await demand(custody, "pin", bound);
+  custody.transport.session = session;
+}
+
+/** Removes the PIN. */
+export async function removePin(custody: Custody): Promise<void> {
+  await custody.transport.request("delete", "/v1/account/pin");
+}
+
+/** A passkey that was added. */
+export interface AddedPasskey {
+  /** Its device identifier at the daemon. */
+  readonly deviceId: string;
+  /** For an offline slot, where the authenticator gives its PRF output at creation already. */
+  readonly prf: PrfKey | undefined;
+}
+
+/**
+ * Creates a passkey and adds it.
+ *
+ * @param names the account as authenticators show it, and the passkey in the owner's list
+ */
+export async function addPasskey(
+  custody: Custody,
+  names: { readonly user?: string; readonly passkey?: string } = {},
+): Promise<AddedPasskey> {
+  const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
+    body: names.user === undefined ? {} : { user_name: names.user },
+  });
+  const made = await createPasskey(options.publicKey);
+  const bound = await custody.transport.request("post", "/v1/account/passkeys", {
+    body: {
+      ceremony: options.ceremony,
+      credential: made.credential as never,
+      ...(names.passkey === undefined ? {} : { name: names.passkey }),
+    },
+  });
+  await demand(custody, "passkey", bound);
+  return { deviceId: bound.device_id, prf: made.prf };
+}
+
+/** Confirms a passkey that expires, by using it. */
+export async function confirmPasskey(custody: Custody, deviceId: string): Promise<void> {
+  const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
+    body: { confirm: deviceId },
+  });
+  const used = await usePasskey(options.publicKey);
+  await custody.transport.request("post", "/v1/account/passkeys/{device_id}/confirm", {
+    path: { device_id: deviceId },
+    body: { ceremony: options.ceremony, credential: used.credential as never },
+  });
+}
+
+/** Removes a passkey. */
+export async function removePasskey(custody: Custody, deviceId: string): Promise<void> {
+  const path = { device_id: deviceId };
+  await custody.transport.request("delete", "/v1/account/passkeys/{device_id}", { path });
+}
+
+/** Begins with an authenticator app: its secret as a URI and as pictures to scan. */
+export async function enrolTotp(
+  custody: Custody,
+  label?: string,
+): Promise<Schemas["TotpEnrolment"]> {
+  const body = label === undefined ? {} : { label };
+  const enrolment = await custody.transport.request("post", "/v1/account/totp", { body });
+  await demand(custody, "totp", enrolment.totp);
+  return enrolment;
+}
+
+/** Confirms the authenticator app with its first code. The session goes on. */
+export async function confirmTotp(custody: Custody, code: string): Promise<void> {
+  const body = { code };
+  const answer = await custody.transport.request("post", "/v1/account/totp/confirm", { body });
+  await demand(custody, "totp", answer.totp);
+  custody.transport.session = answer.session;
+}
+
+/** Removes the authenticator app. */
+export async function removeTotp(custody: Custody): Promise<void> {
+  await custody.transport.request("delete", "/v1/account/totp");
+}
+
+/** Makes ten recovery codes in place of all earlier ones. Show their `text` once; it is kept nowhere. */
+export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]> {
+  const codes = await newRecoveryCodes();
+  const body = { codes: codes.map((code) => toBase64Url(code.auth)) };
+  const answer = await custody.transport.request("post", "/v1/account/recovery-codes", { body });
+  await demand(custody, "recovery-codes", answer.recovery_codes);
+  custody.transport.session = answer.session;
+  return codes;
+}
+
+/** Makes all recovery codes void. */
+export async function removeRecoveryCodes(custody: Custody): Promise<void> {
+  await custody.transport.request("delete", "/v1/account/recovery-codes");
+}
+
+/** Cancels a change that waits because a weak factor asked for it. */
+export async function cancelRecovery(custody: Custody): Promise<void> {
+  await custody.transport.request("delete", "/v1/account/recovery");
+}

@@ -1,0 +1,195 @@
+/**
+ * Unlocking without a network: the device secret sealed on this device, under a passkey's PRF
+ * output or under a PIN. Off until the app turns it on.
+ *
+ * What a stolen device is then worth: with a passkey slot, nothing without the passkey. With a PIN
+ * slot, the PIN's guesses at the thief's own speed; six digits last minutes to hours on rented
+ * machines. The daemon's budget does not protect this copy, so an app should turn PIN slots on only
+ * where that is acceptable, and prefer long PINs.
+ */
+import { type Bytes, hkdf, random, toBase64Url } from "../bytes.js";
+import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
+import { CanNotOpen, NotReady, PasskeyFailed } from "../errors.js";
+import { aesKey, open, seal, Unlocked } from "../keys.js";
+import { accountOf } from "../session.js";
+import { type PrfKey, usePasskey } from "../webauthn.js";
+import type { Argon2Cost } from "./argon2.js";
+
+/** Where slots are kept. */
+export const OFFLINE = "offline";
+/** Several times what the daemon spends: the only thing between a thief and the PIN. */
+const COST: Argon2Cost = { memoryKib: 65_536, passes: 3, lanes: 1 };
+
+interface PasskeySlot {
+  readonly credentialId: string;
+  readonly salt: string;
+  readonly rpId: string;
+  readonly sealed: Bytes;
+}
+
+interface PinSlot {
+  readonly salt: Bytes;
+  readonly cost: Argon2Cost;
+  readonly sealed: Bytes;
+}
+
+/** What is kept. */
+export interface Slots {
+  readonly passkeys: readonly PasskeySlot[];
+  readonly pin?: PinSlot | undefined;
+  /** Guesses that were begun and not found right. */
+  readonly wrongPins: number;
+  /** The PIN was changed here and not at the daemon yet. */
+  readonly pinPending?: boolean | undefined;
+}
+
+/** What unlocks on this device without a network. */
+export interface OfflineState {
+  readonly byPasskey: boolean;
+  readonly byPin: boolean;
+  /** Wrong PINs typed offline since somebody last unlocked with the right one. Show it to the owner. */
+  readonly wrongPins: number;
+  /** The PIN was changed offline: `settlePin` when there is a network again. */
+  readonly pinPending: boolean;
+}
+
+/** Slots as they were kept. */
+export function slotsOf(value: unknown): Slots {
+  return (value as Slots | undefined) ?? { passkeys: [], wrongPins: 0 };
+}
+
+const label = (custody: Custody, kind: string): string =>
+  `custodyd/sdk/offline/${kind}/v1/${custody.app}/${accountOf(custody)}`;
+
+async function prfKey(output: Bytes): Promise<CryptoKey> {
+  return aesKey(await hkdf(output, "custodyd/sdk/offline/prf/v1"));
+}
+
+async function pinKey(pin: string, salt: Bytes, cost: Argon2Cost): Promise<CryptoKey> {
+  const { hashPin } = await import("./argon2.js");
+  return aesKey(await hkdf(await hashPin(pin, salt, cost), "custodyd/sdk/offline/pin/v1"));
+}
+
+function unlockedOf(custody: Custody): Unlocked {
+  if (!custody.unlocked) throw new NotReady("locked", "unlock first, to allow unlocking offline");
+  return custody.unlocked;
+}
+
+/** What unlocks here without a network. */
+export async function offlineState(custody: Custody): Promise<OfflineState> {
+  const slots = slotsOf(await custody.storage.get(OFFLINE));
+  return {
+    byPasskey: slots.passkeys.length > 0,
+    byPin: slots.pin !== undefined,
+    wrongPins: slots.wrongPins,
+    pinPending: slots.pinPending ?? false,
+  };
+}
+
+/**
+ * Lets a passkey unlock offline.
+ *
+ * @param prf of `signInWithPasskey` or `addPasskey`; where the authenticator has none, `prf-missing`
+ */
+export async function keepOfflineByPasskey(
+  custody: Custody,
+  prf: PrfKey | undefined,
+): Promise<void> {
+  const unlocked = unlockedOf(custody);
+  if (!prf)
+    throw new PasskeyFailed("prf-missing", "this passkey has no PRF, so it can not unlock offline");
+  const { credentialId, salt, rpId, output } = prf;
+  const sealed = await seal(await prfKey(output), label(custody, "prf"), unlocked.secret);
+  await custody.storage.update([OFFLINE], (update) => {
+    const slots = slotsOf(update.get(OFFLINE));
+    const others = slots.passkeys.filter((slot) => slot.credentialId !== credentialId);
+    const slot: PasskeySlot = { credentialId, salt, rpId, sealed };
+    update.set(OFFLINE, { ...slots, passkeys: [...others, slot] });
+  });
+}
+
+/** A slot for a PIN. */
+export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Promise<PinSlot> {
+  const salt = random(16);
+  const key = await pinKey(pin, salt, COST);
+  return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), secret) };
+}
+
+/** Lets a PIN unlock offline. Read above what that is worth on a stolen device. */
+export async function keepOfflineByPin(custody: Custody, pin: string): Promise<void> {
+  const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
+  await custody.storage.update([OFFLINE], (update) => {
+    const slots = slotsOf(update.get(OFFLINE));
+    update.set(OFFLINE, { ...slots, pin: slot, wrongPins: 0, pinPending: false });
+  });
+}
+
+/** Ends unlocking offline: all of it, or one way. */
+export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
+  await custody.storage.update([OFFLINE], (update) => {
+    const slots = slotsOf(update.get(OFFLINE));
+    update.set(OFFLINE, {
+      passkeys: way === "pin" ? slots.passkeys : [],
+      pin: way === "passkey" ? slots.pin : undefined,
+      wrongPins: way === "passkey" ? slots.wrongPins : 0,
+    });
+  });
+}
+
+async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {
+  const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  if (!kept) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
+  custody.unlocked = await Unlocked.open(secret, kept.wrapped);
+  secret.fill(0);
+  return custody.unlocked;
+}
+
+/** Unlocks with a passkey and no network. */
+export async function unlockOfflineByPasskey(
+  custody: Custody,
+  signal?: AbortSignal,
+): Promise<Unlocked> {
+  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  const [first] = passkeys;
+  if (!first) throw new NotReady("no-offline-slot", "no passkey unlocks offline on this device");
+  const used = await usePasskey(
+    {
+      // Nobody verifies this assertion: the PRF output is what opens, or does not.
+      challenge: toBase64Url(random(32)),
+      rpId: first.rpId,
+      userVerification: "required",
+      allowCredentials: passkeys.map(({ credentialId: id }) => ({ type: "public-key", id })),
+      extensions: { prf: { eval: { first: first.salt } } },
+    },
+    signal,
+  );
+  const slot = passkeys.find((one) => one.credentialId === used.id);
+  if (!used.prf || !slot) throw new PasskeyFailed("prf-missing", "the passkey gave no PRF output");
+  const secret = await open(await prfKey(used.prf.output), label(custody, "prf"), slot.sealed);
+  if (!secret)
+    throw new CanNotOpen("secret-damaged", "the passkey does not open this device's copy");
+  return unlockedWith(custody, secret);
+}
+
+/** The device secret in the PIN's slot. The guess is counted before it is looked at. */
+export async function openPinSlot(custody: Custody, pin: string): Promise<Bytes> {
+  const slot = await custody.storage.update([OFFLINE], (update) => {
+    const slots = slotsOf(update.get(OFFLINE));
+    if (slots.pin) update.set(OFFLINE, { ...slots, wrongPins: slots.wrongPins + 1 });
+    return slots.pin;
+  });
+  if (!slot) throw new NotReady("no-offline-slot", "no PIN unlocks offline on this device");
+  const key = pin === "" ? undefined : await pinKey(pin, slot.salt, slot.cost);
+  const secret = key && (await open(key, label(custody, "pin"), slot.sealed));
+  if (!secret)
+    throw new CanNotOpen("offline-pin-wrong", "the PIN does not open this device's copy");
+  await custody.storage.update([OFFLINE], (update) => {
+    update.set(OFFLINE, { ...slotsOf(update.get(OFFLINE)), wrongPins: 0 });
+  });
+  return secret;
+}
+
+/** Unlocks with the PIN and no network. */
+export async function unlockOfflineByPin(custody: Custody, pin: string): Promise<Unlocked> {
+  return unlockedWith(custody, await openPinSlot(custody, pin));
+}

@@ -1,0 +1,102 @@
+/**
+ * Secrets: small versioned values that the daemon keeps and hands out as the app's policy says.
+ *
+ * Two by convention back the app key up (`backUp`, `unlock`); an app may have more of its own. A
+ * write names the version that it replaces, so that two devices can not overwrite each other.
+ */
+import { type Bytes, toBase64Url } from "./bytes.js";
+import type { Custody } from "./custody.js";
+import { CanNotOpen, NotReady, Refused, VersionConflict } from "./errors.js";
+import { Unlocked } from "./keys.js";
+import { accountOf, APP_KEY, DEVICE_SECRET, keepAppKey, serverSlot } from "./session.js";
+
+/** A secret as it was released. */
+export interface Stored {
+  readonly version: number;
+  readonly content: Bytes;
+  /** When it was stored, in seconds since the Unix epoch, by the daemon's clock. */
+  readonly updated: number;
+}
+
+/** A secret's content, where this session's factor may have it; undefined where there is none. */
+export async function getSecret(custody: Custody, name: string): Promise<Stored | undefined> {
+  try {
+    const route = "/v1/account/secrets/{name}";
+    const secret = await custody.transport.request("get", route, { path: { name } });
+    const content = serverSlot(secret);
+    if (!content)
+      throw new CanNotOpen("secret-damaged", `${name} has no slot that this version can open`);
+    return { version: secret.version, content, updated: secret.updated };
+  } catch (error) {
+    if (error instanceof Refused && error.code === "not-found") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Stores a secret.
+ *
+ * @param replaces the version that is there; undefined to create it. Otherwise `VersionConflict`.
+ * @returns the new version
+ */
+export async function putSecret(
+  custody: Custody,
+  name: string,
+  content: Bytes,
+  replaces: number | undefined,
+): Promise<number> {
+  const headers: Record<string, string> =
+    replaces === undefined ? { "If-None-Match": "*" } : { "If-Match": `"${replaces}"` };
+  const { version } = await custody.transport.request("put", "/v1/account/secrets/{name}", {
+    path: { name },
+    headers,
+    body: { server_slot: toBase64Url(content) },
+  });
+  return version;
+}
+
+/** Names and versions of all secrets. */
+export async function listSecrets(custody: Custody): Promise<{ name: string; version: number }[]> {
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  return secrets.map(({ name, version }) => ({ name, version }));
+}
+
+/** Deletes the version given. */
+export async function deleteSecret(custody: Custody, name: string, version: number): Promise<void> {
+  await custody.transport.request("delete", "/v1/account/secrets/{name}", {
+    path: { name },
+    headers: { "If-Match": `"${version}"` },
+  });
+}
+
+/** Backs device secret and wrapped key up. What is stored already is left, if it is the same. */
+export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void> {
+  for (const [name, content] of [
+    [DEVICE_SECRET, unlocked.secret],
+    [APP_KEY, unlocked.wrapped],
+  ] as const) {
+    try {
+      await putSecret(custody, name, content, undefined);
+    } catch (error) {
+      if (!(error instanceof VersionConflict)) throw error;
+      const there = await getSecret(custody, name);
+      const same = there && toBase64Url(there.content) === toBase64Url(content);
+      if (!same) throw error;
+    }
+  }
+}
+
+/** Brings the app key back within a full session whose factor may have it. */
+export async function unlock(custody: Custody): Promise<Unlocked> {
+  accountOf(custody);
+  const [secret, wrapped] = [
+    await getSecret(custody, DEVICE_SECRET),
+    await getSecret(custody, APP_KEY),
+  ];
+  if (!secret || !wrapped) {
+    throw new NotReady("nothing-backed-up", "this account has no backup of its key");
+  }
+  const unlocked = await Unlocked.open(secret.content, wrapped.content);
+  await keepAppKey(custody, unlocked);
+  return unlocked;
+}

@@ -1,0 +1,172 @@
+/**
+ * Ways in: the device key alone, PIN, passkey, TOTP, delivered code, recovery code.
+ *
+ * Each opens a session and, unless asked otherwise, brings device secret and app key back with it
+ * (`custody.unlocked`). Guesses are charged by the daemon before it looks at them; a wrong one is a
+ * `WrongGuess` that says how many are left.
+ */
+import { toBase64Url } from "./bytes.js";
+import type { Custody } from "./custody.js";
+import { NotReady, Refused } from "./errors.js";
+import { parseRecoveryCode } from "./recovery-codes.js";
+import { accountOf, APP_KEY, boundAccount, DEVICE_SECRET, takeSession } from "./session.js";
+import type { SignedIn } from "./session.js";
+import type { Schemas } from "./transport.js";
+import { usePasskey } from "./webauthn.js";
+
+/** What a sign-in brings. */
+export interface SignInOptions {
+  /** Secrets to return with the session. Default: those that unlock the app key. `[]` for none. */
+  readonly release?: readonly string[];
+  /** Binds this device to the account in the same step, under this name. */
+  readonly bindDevice?: string;
+  /** Which account is meant. Default: the one that this device knows. */
+  readonly account?: string;
+}
+
+function more(options: SignInOptions): { release: string[]; bind_device?: Schemas["BindDevice"] } {
+  const release = [...(options.release ?? [DEVICE_SECRET, APP_KEY])];
+  return options.bindDevice === undefined
+    ? { release }
+    : { release, bind_device: { name: options.bindDevice } };
+}
+
+/** A read-only session. Asks the owner for nothing; works on a bound device. */
+export async function openReadOnly(
+  custody: Custody,
+  options: Pick<SignInOptions, "release"> = {},
+): Promise<SignedIn> {
+  const body = { account: accountOf(custody), release: [...(options.release ?? [])] };
+  const route = "/v1/apps/{app}/sessions/device";
+  return takeSession(custody, await custody.transport.request("post", route, { body }));
+}
+
+/** Signs in with the PIN, on a bound device. */
+export async function signInWithPin(
+  custody: Custody,
+  pin: string,
+  options: Pick<SignInOptions, "release" | "account"> = {},
+): Promise<SignedIn> {
+  const account = options.account ?? accountOf(custody);
+  const body = { account, pin, release: more(options).release };
+  const route = "/v1/apps/{app}/sessions/pin";
+  return takeSession(custody, await custody.transport.request("post", route, { body }));
+}
+
+/** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
+export async function signInWithPasskey(
+  custody: Custody,
+  options: Omit<SignInOptions, "account"> & { readonly signal?: AbortSignal } = {},
+): Promise<SignedIn> {
+  const account = boundAccount(custody);
+  const { ceremony, publicKey } = await custody.transport.request(
+    "post",
+    "/v1/apps/{app}/sessions/passkey/options",
+    { body: account === undefined ? {} : { account } },
+  );
+  const used = await usePasskey(publicKey, options.signal);
+  const body = { ceremony, credential: used.credential as never, ...more(options) };
+  const route = "/v1/apps/{app}/sessions/passkey";
+  const signedIn = await takeSession(
+    custody,
+    await custody.transport.request("post", route, { body }),
+  );
+  return { ...signedIn, prf: used.prf };
+}
+
+/** Signs in with a code of an authenticator app, on a bound device. */
+export async function signInWithTotp(
+  custody: Custody,
+  code: string,
+  options: Pick<SignInOptions, "release" | "account"> = {},
+): Promise<SignedIn> {
+  const account = options.account ?? accountOf(custody);
+  const body = { account, code, release: more(options).release };
+  const route = "/v1/apps/{app}/sessions/totp";
+  return takeSession(custody, await custody.transport.request("post", route, { body }));
+}
+
+/**
+ * Signs in with a recovery code, from any device. The code is used up. A slip of the pen is found
+ * here (`code-mistyped`) and costs nothing.
+ */
+export async function signInWithRecoveryCode(
+  custody: Custody,
+  typed: string,
+  options: SignInOptions = {},
+): Promise<SignedIn> {
+  const code = toBase64Url((await parseRecoveryCode(typed)).auth);
+  const account = options.account ?? accountOf(custody);
+  const body = { account, code, ...more(options) };
+  const route = "/v1/apps/{app}/sessions/recovery-code";
+  return takeSession(custody, await custody.transport.request("post", route, { body }));
+}
+
+/** Who is meant, where a device may not know its account: by identifier, or by address or name. */
+export type Who = { readonly account: string } | { readonly alias: string };
+
+/**
+ * Asks for a code at the owner's contact. The answer is the same whether there is such an account
+ * or not: how long a code is good, in seconds.
+ */
+export async function requestCode(
+  custody: Custody,
+  who: Who,
+  channel?: "email" | "sms",
+): Promise<number> {
+  const body = channel === undefined ? { ...who } : { ...who, channel };
+  const answer = await custody.transport.request("post", "/v1/apps/{app}/otp", { body });
+  return answer.valid_for;
+}
+
+/**
+ * Signs in with a delivered code. On a device that is not bound the scope is mostly `pin-only`:
+ * go on with `continueWithPin`, or with `setPin` where the PIN is forgotten and then that.
+ */
+export async function signInWithCode(
+  custody: Custody,
+  who: Who,
+  code: string,
+  options: Omit<SignInOptions, "account"> = {},
+): Promise<SignedIn> {
+  const { release, ...bind } = more({ ...options, release: options.release ?? [] });
+  const body = { ...who, code: code.trim(), release, ...bind };
+  const route = "/v1/apps/{app}/sessions/otp";
+  return takeSession(custody, await custody.transport.request("post", route, { body }));
+}
+
+/** Makes a full session of one of scope `pin-only`. */
+export async function continueWithPin(
+  custody: Custody,
+  pin: string,
+  options: Omit<SignInOptions, "account"> = {},
+): Promise<SignedIn> {
+  const body = { pin, ...more(options) };
+  return takeSession(custody, await custody.transport.request("post", "/v1/session/pin", { body }));
+}
+
+/** Renews the session's idle time. The absolute end stays. */
+export async function refreshSession(custody: Custody): Promise<void> {
+  if (!custody.transport.session)
+    throw new NotReady("not-signed-in", "there is no session to refresh");
+  custody.transport.session = await custody.transport.request("post", "/v1/session/refresh");
+}
+
+/** Ends this device's sessions, or those of all devices, and locks the app key. */
+export async function signOut(
+  custody: Custody,
+  where: "here" | "everywhere" = "here",
+): Promise<void> {
+  custody.unlocked?.lock();
+  custody.unlocked = undefined;
+  try {
+    if (!custody.transport.session) return;
+    const route = where === "here" ? "/v1/session" : "/v1/sessions";
+    await custody.transport.request("delete", route);
+  } catch (error) {
+    // A session that is over already needs no end.
+    if (!(error instanceof Refused) || error.status !== 401) throw error;
+  } finally {
+    custody.transport.session = undefined;
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * One request to the daemon: proof, nonce, session, and its answer as a value or a typed error.
+ *
+ * The types of bodies and answers are those of `openapi.ts`, so a route that is no more does not
+ * compile. It never retries what may have been carried out, but for a nonce that was missing.
+ */
+import { type Bytes, utf8 } from "./bytes.js";
+import { dpopProof, type SigningKey } from "./dpop.js";
+import { CustodyError, type Problem, refused, Unreachable } from "./errors.js";
+import type { components, paths } from "./openapi.js";
+
+/** The shapes of the REST interface. */
+export type Schemas = components["schemas"];
+/** A route of the daemon. */
+export type Route = keyof paths;
+/** How a route is asked. */
+export type Method = "get" | "put" | "post" | "delete";
+type Operation<R extends Route, M extends Method> = NonNullable<paths[R][M]>;
+type Json<C> = C extends { content: { "application/json": infer B } } ? B : undefined;
+
+/** The body of a request to this route. */
+export type Body<R extends Route, M extends Method> =
+  Operation<R, M> extends { requestBody?: infer B } ? Json<NonNullable<B>> : undefined;
+/** The body of its good answer. */
+export type Answer<R extends Route, M extends Method> =
+  Operation<R, M> extends { responses: infer S }
+    ? Json<S[keyof S & (200 | 201 | 202 | 204)]>
+    : never;
+
+/** What a request brings beside its route. */
+export interface Parts<R extends Route, M extends Method> {
+  /** Given as a function where it has to name the nonce of its own proof. */
+  readonly body?: Body<R, M> | ((nonce: string) => Promise<Body<R, M>>);
+  /** Placeholders of the path. */
+  readonly path?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Longer than the daemon's own limit, so that it is the one to say what happened. */
+const PATIENCE = 40_000;
+
+interface Prepared {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Record<string, string>;
+  readonly body: Bytes | undefined;
+  readonly token: string | undefined;
+}
+
+/** The connection of one device to one daemon. */
+export class Transport {
+  /** The running session's token. */
+  session: Schemas["SessionToken"] | undefined;
+  #nonce: string | undefined;
+
+  constructor(
+    /** What the daemon's configuration calls `listen.url`; proofs name it byte by byte. */
+    readonly url: string,
+    readonly app: string,
+    private readonly key: SigningKey,
+    private readonly fetcher: typeof fetch,
+  ) {}
+
+  /** Asks, and returns the body of a good answer. */
+  async request<R extends Route, M extends Method>(
+    method: M,
+    route: R,
+    parts: Parts<R, M> = {},
+  ): Promise<Answer<R, M>> {
+    if (typeof parts.body === "function" && this.#nonce === undefined) await this.#meet();
+    for (let again = true; ; again = false) {
+      const response = await this.#send(await this.#prepare(method, route, parts));
+      const body = await read(response);
+      if (response.ok) return body as Answer<R, M>;
+      const problem = problemOf(response, body);
+      if (problem.code !== "use-dpop-nonce" || !again) throw refused(problem);
+    }
+  }
+
+  /** Learns a nonce. */
+  async #meet(): Promise<void> {
+    const url = `${this.url}/.well-known/jwks.json`;
+    const plain: Prepared = { method: "GET", url, headers: {}, body: undefined, token: undefined };
+    await read(await this.#send(plain, false));
+  }
+
+  async #prepare<R extends Route, M extends Method>(
+    method: M,
+    route: R,
+    parts: Parts<R, M>,
+  ): Promise<Prepared> {
+    const values: Record<string, string> = { app: this.app, ...parts.path };
+    const path = route.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
+      return encodeURIComponent(values[name] ?? "");
+    });
+    const query = parts.query ? `?${new URLSearchParams(parts.query).toString()}` : "";
+    const given: unknown = parts.body;
+    const content =
+      typeof given === "function"
+        ? await (given as (nonce: string) => Promise<unknown>)(this.#nonce ?? "")
+        : given;
+    const headers: Record<string, string> = { ...parts.headers };
+    if (content !== undefined) headers["Content-Type"] = "application/json";
+    const withSession = route.startsWith("/v1/account") || route.startsWith("/v1/session");
+    return {
+      method: method.toUpperCase(),
+      url: this.url + path + query,
+      headers,
+      body: content === undefined ? undefined : utf8(JSON.stringify(content)),
+      token: withSession ? this.session?.token : undefined,
+    };
+  }
+
+  async #send(call: Prepared, proven = true): Promise<Response> {
+    const headers = { ...call.headers };
+    if (proven) headers["DPoP"] = await dpopProof(this.key, { ...call, nonce: this.#nonce });
+    if (call.token !== undefined) headers["Authorization"] = `DPoP ${call.token}`;
+    let response: Response;
+    try {
+      const fetcher = this.fetcher;
+      response = await fetcher(call.url, {
+        method: call.method,
+        headers,
+        ...(call.body === undefined ? {} : { body: call.body }),
+        cache: "no-store",
+        credentials: "omit",
+        redirect: "error",
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+    } catch (cause) {
+      throw new Unreachable("the custody service did not answer", { cause });
+    }
+    this.#nonce = response.headers.get("DPoP-Nonce") ?? this.#nonce;
+    return response;
+  }
+}
+
+async function read(response: Response): Promise<unknown> {
+  let text: string;
+  try {
+    text = await response.text();
+  } catch (cause) {
+    throw new Unreachable("the connection broke off inside an answer", { cause });
+  }
+  if (text === "") return undefined;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    // A captive portal or a proxy: nobody who speaks for the daemon.
+    throw new Unreachable(`an answer (${response.status}) is not the custody service's`, { cause });
+  }
+}
+
+function problemOf(response: Response, body: unknown): Problem {
+  const { code, detail } = (body ?? {}) as Partial<Problem>;
+  if (typeof code !== "string" || typeof detail !== "string") {
+    throw new CustodyError(
+      "answer-unknown",
+      `the answer ${response.status} is no problem document`,
+    );
+  }
+  return { ...(body as Problem), status: response.status };
+}

@@ -1,0 +1,166 @@
+/**
+ * The browser's authenticator: options in, answer out, and the PRF output kept here.
+ *
+ * `credential.toJSON()` of a browser contains the PRF output, which is a key of the owner's. The
+ * answer is written member by member instead, so that it can not be sent by mistake.
+ */
+import { type Bytes, bytesOf, fromBase64Url, toBase64Url } from "./bytes.js";
+import { PasskeyFailed } from "./errors.js";
+
+/** What an authenticator answered. */
+export interface Ceremony {
+  /** For the daemon, without any PRF output. */
+  readonly credential: Record<string, unknown>;
+  /** Identifier of the credential, base64url. */
+  readonly id: string;
+  /** What seals on this device; undefined where the authenticator has no PRF. */
+  readonly prf: PrfKey | undefined;
+}
+
+/** A PRF output, and how to ask the same passkey for it again. Never to be sent. */
+export interface PrfKey {
+  readonly credentialId: string;
+  readonly output: Bytes;
+  /** The PRF input, base64url: constant for the app. */
+  readonly salt: string;
+  /** The relying party of the passkey. */
+  readonly rpId: string;
+}
+
+type Options = Record<string, unknown>;
+
+function decoded(value: unknown): Bytes {
+  const bytes = typeof value === "string" ? fromBase64Url(value) : undefined;
+  if (!bytes) throw new PasskeyFailed("passkey-failed", "the passkey options hold no base64url");
+  return bytes;
+}
+
+function descriptors(list: unknown): object[] {
+  return Array.isArray(list)
+    ? (list as Options[]).map((one) => ({ ...one, id: decoded(one["id"]) }))
+    : [];
+}
+
+/** The PRF input, as bytes; other extensions as they are. */
+function extensions(given: unknown): Options {
+  const { prf, ...rest } = (given ?? {}) as Options;
+  const first = (prf as { eval?: { first?: unknown } } | undefined)?.eval?.first;
+  return first === undefined ? rest : { ...rest, prf: { eval: { first: decoded(first) } } };
+}
+
+function credentials(): CredentialsContainer {
+  if (typeof navigator === "undefined" || !("credentials" in navigator)) {
+    throw new PasskeyFailed("passkey-unsupported", "this browser has no passkeys");
+  }
+  return navigator.credentials;
+}
+
+async function asked(ask: () => Promise<Credential | null>): Promise<PublicKeyCredential> {
+  let credential: Credential | null;
+  try {
+    credential = await ask();
+  } catch (cause) {
+    if (cause instanceof PasskeyFailed) throw cause;
+    throw failure(cause);
+  }
+  if (!(credential instanceof PublicKeyCredential)) {
+    throw new PasskeyFailed("passkey-cancelled", "no passkey was given");
+  }
+  return credential;
+}
+
+function failure(cause: unknown): PasskeyFailed {
+  const { name, message } = cause instanceof Error ? cause : { name: "", message: String(cause) };
+  const more = { cause };
+  if (name === "NotAllowedError" || name === "AbortError") {
+    return new PasskeyFailed("passkey-cancelled", "the passkey was not confirmed", more);
+  }
+  if (name === "InvalidStateError") {
+    return new PasskeyFailed(
+      "passkey-exists",
+      "this device holds a passkey of this account already",
+      more,
+    );
+  }
+  if (name === "NotSupportedError" || name === "ConstraintError") {
+    return new PasskeyFailed(
+      "passkey-unsupported",
+      "the authenticator can not do what is needed",
+      more,
+    );
+  }
+  return new PasskeyFailed("passkey-failed", `the passkey failed (${name}: ${message})`, more);
+}
+
+function prfKey(
+  options: Options,
+  id: string,
+  output: ArrayBuffer | ArrayBufferView | undefined,
+): PrfKey | undefined {
+  const asked = options["extensions"] as { prf?: { eval?: { first?: string } } } | undefined;
+  const salt = asked?.prf?.eval?.first;
+  const rpId = options["rpId"] ?? (options["rp"] as Options | undefined)?.["id"];
+  if (output === undefined || salt === undefined || typeof rpId !== "string") return undefined;
+  return { credentialId: id, output: bytesOf(output), salt, rpId };
+}
+
+function answer(asked: Options, credential: PublicKeyCredential, response: Options): Ceremony {
+  const { prf, ...results } = credential.getClientExtensionResults() as Options & {
+    prf?: { enabled?: boolean; results?: { first?: ArrayBuffer | ArrayBufferView } };
+  };
+  const output = prf?.results?.first;
+  const enabled = prf?.enabled === undefined ? {} : { prf: { enabled: prf.enabled } };
+  return {
+    id: credential.id,
+    prf: prfKey(asked, credential.id, output),
+    credential: {
+      id: credential.id,
+      rawId: toBase64Url(new Uint8Array(credential.rawId)),
+      type: credential.type,
+      authenticatorAttachment: credential.authenticatorAttachment,
+      response,
+      clientExtensionResults: { ...results, ...enabled },
+    },
+  };
+}
+
+const text = (buffer: ArrayBuffer): string => toBase64Url(new Uint8Array(buffer));
+
+/** `navigator.credentials.create` with the daemon's options. */
+export async function createPasskey(publicKey: Options): Promise<Ceremony> {
+  const user = publicKey["user"] as Options;
+  const options = {
+    ...publicKey,
+    challenge: decoded(publicKey["challenge"]),
+    user: { ...user, id: decoded(user["id"]) },
+    excludeCredentials: descriptors(publicKey["excludeCredentials"]),
+    extensions: extensions(publicKey["extensions"]),
+  } as unknown as PublicKeyCredentialCreationOptions;
+  const credential = await asked(() => credentials().create({ publicKey: options }));
+  const response = credential.response as AuthenticatorAttestationResponse;
+  return answer(publicKey, credential, {
+    clientDataJSON: text(response.clientDataJSON),
+    attestationObject: text(response.attestationObject),
+    transports: response.getTransports(),
+  });
+}
+
+/** `navigator.credentials.get` with the daemon's options, or with this device's own when offline. */
+export async function usePasskey(publicKey: Options, signal?: AbortSignal): Promise<Ceremony> {
+  const options = {
+    ...publicKey,
+    challenge: decoded(publicKey["challenge"]),
+    allowCredentials: descriptors(publicKey["allowCredentials"]),
+    extensions: extensions(publicKey["extensions"]),
+  } as unknown as PublicKeyCredentialRequestOptions;
+  const credential = await asked(() =>
+    credentials().get({ publicKey: options, ...(signal ? { signal } : {}) }),
+  );
+  const response = credential.response as AuthenticatorAssertionResponse;
+  return answer(publicKey, credential, {
+    clientDataJSON: text(response.clientDataJSON),
+    authenticatorData: text(response.authenticatorData),
+    signature: text(response.signature),
+    userHandle: response.userHandle ? text(response.userHandle) : null,
+  });
+}

@@ -1,0 +1,187 @@
+/** What a device remembers of the log, against a realm that goes on, goes back, forks and omits. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { toBase64, toBase64Url, utf8, type Bytes } from "../src/bytes.js";
+import type { Custody } from "../src/custody.js";
+import { type Doubt, Untrusted } from "../src/errors.js";
+import {
+  acceptNewLog,
+  checkLog,
+  newestCheckpoint,
+  takeReceipt,
+  verifiedEvents,
+} from "../src/receipts/log.js";
+import { FakeDaemon } from "./support/daemon.js";
+import { eventLeaf, leaves, Realm } from "./support/realm.js";
+import { consistency, path } from "./support/tree.js";
+
+async function doubted(doubt: Doubt, work: Promise<unknown>): Promise<Untrusted> {
+  let found: unknown;
+  await assert.rejects(work, (error) => {
+    found = error;
+    return error instanceof Untrusted && error.doubt === doubt;
+  });
+  return found as Untrusted;
+}
+
+/** A daemon whose log a test replaces at will. */
+class Log {
+  leaves: Bytes[] = [];
+  epoch = 1;
+  events: object[] = [];
+  pageSize = 3;
+
+  constructor(readonly realm: Realm) {}
+
+  /** Adds an event of the account, and a leaf of somebody else's. */
+  async happen(): Promise<void> {
+    const salt = toBase64Url(utf8(`salt ${this.leaves.length}`));
+    const body = toBase64Url(utf8(`body ${this.leaves.length}`));
+    const previous = (this.events[0] as { index: number } | undefined)?.index ?? null;
+    const index = this.leaves.length;
+    this.leaves.push(await eventLeaf(salt, body), utf8(`other ${index}`));
+    this.events.unshift({
+      number: this.events.length + 1,
+      previous,
+      kind: "pin-set",
+      at: 1,
+      index,
+      salt,
+      body,
+    });
+  }
+
+  async page(query: URLSearchParams): Promise<object> {
+    const from = Number(query.get("from") ?? 0);
+    const shown = this.events.slice(from, from + this.pageSize);
+    const events = await Promise.all(
+      shown.map(async (event) => {
+        const { index, salt, body, ...rest } = event as {
+          index: number;
+          salt: string;
+          body: string;
+        };
+        const proof = (await path(index, this.leaves)).map(toBase64);
+        return { ...rest, log: { index, salt, body, proof } };
+      }),
+    );
+    const since = query.get("since");
+    const next =
+      from + this.pageSize < this.events.length ? { next: String(from + this.pageSize) } : {};
+    const linked =
+      since !== null && Number(since) <= this.leaves.length
+        ? { consistency: (await consistency(Number(since), this.leaves)).map(toBase64) }
+        : {};
+    const checkpoint = await this.realm.note(this.leaves, this.epoch);
+    return { events, complete_from: 1, checkpoint, ...next, ...linked };
+  }
+
+  custody(): Promise<Custody> {
+    const daemon = new FakeDaemon(async ({ path: asked }) => {
+      return { body: await this.page(new URL(asked, "https://c.example").searchParams) };
+    });
+    return daemon.custody(this.realm);
+  }
+}
+
+async function started(): Promise<[Log, Custody]> {
+  const log = new Log(await Realm.make());
+  for (let round = 0; round < 4; round += 1) await log.happen();
+  const custody = await log.custody();
+  await takeReceipt(custody, await log.realm.receipt(6, log.leaves));
+  return [log, custody];
+}
+
+async function all(custody: Custody): Promise<number[]> {
+  const numbers = [];
+  for await (const event of verifiedEvents(custody)) numbers.push(event.number);
+  return numbers;
+}
+
+test("a log that goes on is followed, and the newest checkpoint remembered", async () => {
+  const [log, custody] = await started();
+  assert.equal(await newestCheckpoint(custody), undefined);
+  assert.equal((await checkLog(custody)).size, 8);
+  await log.happen();
+  await takeReceipt(custody, await log.realm.receipt(8, log.leaves));
+  await log.happen();
+  assert.equal((await checkLog(custody)).size, 12);
+  assert.equal((await newestCheckpoint(custody))?.size, 12);
+  assert.deepEqual(await all(custody), [6, 5, 4, 3, 2, 1]);
+});
+
+test("a log that became shorter is evidence, and what was remembered stays", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  log.leaves = log.leaves.slice(0, 6);
+  log.events = log.events.slice(1);
+  const { evidence } = await doubted("log-shrank", checkLog(custody));
+  assert.equal(evidence.length, 2);
+  assert.equal((await newestCheckpoint(custody))?.size, 8);
+});
+
+test("a fork is evidence, longer or just as long", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  log.leaves[7] = utf8("another past");
+  await doubted("not-consistent", checkLog(custody));
+  await doubted("not-consistent", takeReceipt(custody, await log.realm.receipt(6, log.leaves)));
+  await log.happen();
+  await doubted("not-consistent", checkLog(custody));
+});
+
+test("a receipt of a fork is found out by the next check", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  const honest = [...log.leaves];
+  log.leaves = [...honest, utf8("for this device alone"), utf8("x")];
+  await takeReceipt(custody, await log.realm.receipt(8, log.leaves));
+  log.leaves = honest;
+  for (let round = 0; round < 2; round += 1) await log.happen();
+  await doubted("not-consistent", checkLog(custody));
+});
+
+test("another epoch is a person's to accept", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  log.epoch = 2;
+  await doubted("other-log", checkLog(custody));
+  await acceptNewLog(custody);
+  assert.equal((await checkLog(custody)).epoch, 2);
+});
+
+test("an event that is left out, altered or not in the log is missed", async () => {
+  for (const tamper of [
+    (log: Log) => log.events.shift(),
+    (log: Log) => log.events.splice(1, 1),
+    (log: Log) => log.events.pop(),
+    (log: Log) => (log.events[2] = { ...log.events[2], body: "AAAA" }),
+    (log: Log) => (log.events[0] = { ...log.events[0], number: 9 }),
+  ]) {
+    const [log, custody] = await started();
+    assert.deepEqual(await all(custody), [4, 3, 2, 1]);
+    tamper(log);
+    await assert.rejects(all(custody), Untrusted, tamper.toString());
+  }
+});
+
+test("a receipt proves its own entry and no other", async () => {
+  const [log, custody] = await started();
+  const good = await log.realm.receipt(2, log.leaves);
+  await takeReceipt(custody, good);
+  await takeReceipt(custody, { index: 3, leaf: "AA", proof: null });
+  await takeReceipt(custody, undefined);
+  const foreign = await (await Realm.make()).receipt(2, log.leaves);
+  await doubted("key-unknown", takeReceipt(custody, foreign));
+  await doubted(
+    "statement-differs",
+    takeReceipt(custody, { ...good, leaf: toBase64Url(leaves(1)[0]!) }),
+  );
+  await doubted("shape-wrong", takeReceipt(custody, { ...good, index: 3 }));
+  await doubted(
+    "shape-wrong",
+    takeReceipt(custody, { ...good, proof: "c2sp.org/tlog-proof@v1\n" }),
+  );
+  const moved = { ...good, index: 3, proof: good.proof.replace("index 2", "index 3") };
+  await doubted("not-included", takeReceipt(custody, moved));
+});

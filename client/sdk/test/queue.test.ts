@@ -1,0 +1,175 @@
+/** The queue of changes: two devices, a network that fails in every way, and nothing lost. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fromBase64Url, fromUtf8, utf8 } from "../src/bytes.js";
+import type { Custody } from "../src/custody.js";
+import {
+  loadSecret,
+  lostVersions,
+  pendingChanges,
+  saveSecret,
+  sync,
+  dropLost,
+} from "../src/offline/queue.js";
+import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
+import { Realm } from "./support/realm.js";
+
+/** Numbers that a seed gives again. */
+function dice(seed: number): (sides: number) => number {
+  let state = seed;
+  return (sides) => {
+    // mulberry32
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % sides;
+  };
+}
+
+/** The daemon's secrets: versions, and preconditions on them. */
+class Secrets {
+  stored: { version: number; content: string } | undefined;
+  /** Every content that was ever accepted. */
+  readonly accepted = new Set<string>();
+  #next = 1;
+
+  answer(method: string, headers: Headers, body: string | undefined): Reply {
+    if (method === "GET") {
+      const { stored } = this;
+      if (!stored) return problem(404, "not-found");
+      return {
+        body: { version: stored.version, updated: 0, slots: [], server_slot: stored.content },
+      };
+    }
+    const expected = headers.get("If-None-Match") === "*" ? undefined : headers.get("If-Match");
+    const current = this.stored ? `"${this.stored.version}"` : undefined;
+    if (expected !== current) {
+      return problem(412, "precondition-failed", { current_version: this.stored?.version ?? null });
+    }
+    const content = (JSON.parse(body ?? "{}") as { server_slot: string }).server_slot;
+    this.stored = { version: this.#next, content };
+    this.#next += 1;
+    this.accepted.add(fromUtf8(fromBase64Url(content)!));
+    return { body: { version: this.stored.version } };
+  }
+}
+
+type Network = "good" | "down" | "answer-lost";
+
+/** A device with a network of its own. */
+async function device(secrets: Secrets, network: () => Network): Promise<Custody> {
+  const daemon = new FakeDaemon(({ method, headers, body }) => {
+    const now = network();
+    if (now === "down") throw new TypeError("Failed to fetch");
+    const reply = secrets.answer(method, headers, body);
+    if (now === "answer-lost") throw new TypeError("Failed to fetch");
+    return reply;
+  });
+  const custody = await daemon.custody(await Realm.make());
+  custody.transport.session = { token: "t", scope: "full" } as never;
+  return custody;
+}
+
+async function text(custody: Custody): Promise<string | undefined> {
+  const known = await loadSecret(custody, "notes");
+  return known && fromUtf8(known.content);
+}
+
+test("a change made offline waits, is read meanwhile, and goes out", async () => {
+  const secrets = new Secrets();
+  let network: Network = "down";
+  const phone = await device(secrets, () => network);
+  assert.equal(await text(phone), undefined);
+  const waiting = await saveSecret(phone, "notes", utf8("one"));
+  assert.deepEqual(waiting, { sent: [], waiting: ["notes"], because: "offline" });
+  await saveSecret(phone, "notes", utf8("two"));
+  assert.deepEqual(await loadSecret(phone, "notes"), { content: utf8("two"), from: "pending" });
+  network = "good";
+  assert.deepEqual(await sync(phone), { sent: ["notes"], waiting: [], because: undefined });
+  assert.deepEqual([...secrets.accepted], ["two"]);
+  network = "down";
+  assert.deepEqual(await loadSecret(phone, "notes"), { content: utf8("two"), from: "copy" });
+});
+
+test("without a full session nothing is sent, and nothing is lost", async () => {
+  const phone = await device(new Secrets(), () => "good");
+  phone.transport.session = undefined;
+  const synced = await saveSecret(phone, "notes", utf8("one"));
+  assert.deepEqual(synced, { sent: [], waiting: ["notes"], because: "sign-in" });
+});
+
+test("a write whose answer was lost is recognised as one's own", async () => {
+  const secrets = new Secrets();
+  let network: Network = "answer-lost";
+  const phone = await device(secrets, () => network);
+  await saveSecret(phone, "notes", utf8("one"));
+  network = "good";
+  assert.deepEqual((await sync(phone)).sent, ["notes"]);
+  assert.deepEqual(await lostVersions(phone), []);
+  assert.equal(secrets.stored?.version, 1);
+});
+
+test("an app's own rule decides a conflict, and what lost is kept", async () => {
+  const secrets = new Secrets();
+  const [phone, laptop] = [
+    await device(secrets, () => "good"),
+    await device(secrets, () => "good"),
+  ];
+  await saveSecret(laptop, "notes", utf8("theirs"));
+  await saveSecret(phone, "notes", utf8("mine"), ({ mine, theirs }) =>
+    utf8(`${fromUtf8(theirs!.content)}+${fromUtf8(mine.content)}`),
+  );
+  assert.equal(await text(laptop), "theirs+mine");
+  const [lost] = await lostVersions(phone);
+  assert.deepEqual(lost && fromUtf8(lost.content), "theirs");
+  await dropLost(phone, lost!);
+  assert.deepEqual(await lostVersions(phone), []);
+  await saveSecret(laptop, "notes", utf8("again"));
+  await saveSecret(phone, "notes", utf8("late"), () => "theirs");
+  assert.equal(await text(phone), "again");
+  assert.equal(fromUtf8((await lostVersions(phone))[0]!.content), "late");
+});
+
+test("whatever happens in whatever order, devices agree in the end and no change is lost", async () => {
+  for (let seed = 1; seed <= 60; seed += 1) {
+    const roll = dice(seed);
+    const secrets = new Secrets();
+    const networks: Network[] = ["good", "good"];
+    const devices = [
+      await device(secrets, () => networks[0]!),
+      await device(secrets, () => networks[1]!),
+    ];
+    const rules = [
+      () => "theirs" as const,
+      ({ mine }: { mine: { content: ReturnType<typeof utf8> } }) => mine.content,
+    ];
+    /** What a device wrote last, which nothing on that device has replaced. */
+    const written = ["", ""];
+    for (let step = 0; step < 25; step += 1) {
+      const who = roll(2);
+      const custody = devices[who]!;
+      networks[who] = (["good", "good", "down", "answer-lost"] as const)[roll(4)]!;
+      if (roll(3) === 0) {
+        await sync(custody, rules[roll(2)]);
+      } else {
+        written[who] = `${who}:${step}`;
+        await saveSecret(custody, "notes", utf8(written[who]), rules[roll(2)]);
+      }
+      const pending = await pendingChanges(custody);
+      const lost = (await lostVersions(custody)).map(({ content }) => fromUtf8(content));
+      const kept =
+        secrets.accepted.has(written[who]!) || lost.includes(written[who]!) || pending.length > 0;
+      assert.ok(
+        written[who] === "" || kept,
+        `seed ${seed}, step ${step}: ${written[who]!} is nowhere`,
+      );
+    }
+    networks.fill("good");
+    for (const custody of devices)
+      assert.deepEqual((await sync(custody)).waiting, [], `seed ${seed}`);
+    assert.equal(await text(devices[0]!), await text(devices[1]!), `seed ${seed}`);
+    // What somebody had stored and another overwrote in a conflict is on one of the devices.
+    const losers = await Promise.all(devices.map(lostVersions));
+    for (const { content } of losers.flat()) assert.notEqual(content.length, 0);
+  }
+});

@@ -1,0 +1,117 @@
+/** What a sign-in is believed, and what is left of it where it is not. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { toBase64Url } from "../src/bytes.js";
+import { type Custody, isBound, keepAccount, openCustody } from "../src/custody.js";
+import { StorageFailed, Untrusted } from "../src/errors.js";
+import { Unlocked } from "../src/keys.js";
+import { keepAppKey } from "../src/session.js";
+import { signInWithPin } from "../src/sign-in.js";
+import { memoryStorage } from "../src/storage/memory.js";
+import { FakeDaemon, type Reply } from "./support/daemon.js";
+import { leaves, Realm } from "./support/realm.js";
+
+interface Scene {
+  readonly realm: Realm;
+  readonly unlocked: Unlocked;
+  custody: Custody;
+  /** What `GET /v1/account/events` and `GET /v1/account` answer. */
+  events: () => Promise<Reply>;
+  view: () => Promise<Reply>;
+  bound: boolean;
+}
+
+/** A daemon that lets everybody in with the same two secrets. */
+async function scene(): Promise<Scene> {
+  const realm = await Realm.make();
+  const unlocked = await Unlocked.create();
+  const slot = (content: Uint8Array) => {
+    return { version: 1, updated: 0, slots: [], server_slot: toBase64Url(content) };
+  };
+  const secrets = { "device-secret": slot(unlocked.secret), "app-key": slot(unlocked.wrapped) };
+  const made: Scene = {
+    realm,
+    unlocked,
+    custody: undefined as never,
+    events: () => Promise.reject(new TypeError("Failed to fetch")),
+    view: () => Promise.reject(new TypeError("Failed to fetch")),
+    bound: true,
+  };
+  const daemon = new FakeDaemon(async ({ path }) => {
+    if (path.startsWith("/v1/account/events")) return made.events();
+    if (path === "/v1/account") return made.view();
+    const session = { token: "t", scope: "full", factor: "pin" };
+    const log = await realm.receipt(1, leaves(2));
+    return {
+      body: { account: "a-1", device_bound: made.bound, device_id: "d", log, secrets, session },
+    };
+  });
+  made.custody = await daemon.custody(realm, true);
+  return made;
+}
+
+test("a key that this device knows is opened, also where the log can not be asked", async () => {
+  const { custody, unlocked } = await scene();
+  await keepAppKey(custody, unlocked);
+  const signedIn = await signInWithPin(custody, "830517", { account: "a-1" });
+  assert.equal(signedIn.unlocked?.thumbprint, unlocked.thumbprint);
+  assert.ok(isBound(custody) && custody.transport.session);
+});
+
+test("where the log does not go on, neither session nor key is left", async () => {
+  const stage = await scene();
+  const { custody, realm, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  const fork = leaves(3).reverse();
+  stage.events = async () => {
+    const body = {
+      events: [],
+      complete_from: 1,
+      checkpoint: await realm.note(fork),
+      consistency: [],
+    };
+    return { body };
+  };
+  await assert.rejects(signInWithPin(custody, "830517", { account: "a-1" }), Untrusted);
+  assert.deepEqual([custody.transport.session, custody.unlocked], [undefined, undefined]);
+});
+
+test("a key that this device sees for the first time must be bound by the realm", async () => {
+  for (const good of [true, false]) {
+    const stage = await scene();
+    const { custody, realm, unlocked } = stage;
+    const device_id = unlocked.thumbprint;
+    const claims = { app: "notes", sub: "a-1", kind: "app-key", device_id, iat: 1 };
+    const binding = await (good ? realm : await Realm.make()).binding(claims);
+    const app_keys = [{ device_id, jwk: unlocked.jwk, binding, added: 1 }];
+    stage.view = () => Promise.resolve({ body: { account: "a-1", app: "notes", app_keys } });
+    const signing = signInWithPin(custody, "830517", { account: "a-1" });
+    if (good) assert.equal((await signing).unlocked?.thumbprint, device_id);
+    else await assert.rejects(signing, Untrusted);
+    assert.equal(custody.unlocked !== undefined, good);
+  }
+});
+
+test("what the daemon says of this device's binding is what holds", async () => {
+  const stage = await scene();
+  const { custody, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  await keepAccount(custody, { account: "another", boundDevice: custody.device.thumbprint });
+  stage.bound = false;
+  await signInWithPin(custody, "830517", { account: "a-1" });
+  assert.ok(!isBound(custody));
+});
+
+test("a device key is kept, and one that is damaged is said to be", async () => {
+  const { trust: realm } = await Realm.make();
+  const options = { url: "https://c.example", app: "notes", realm, storage: memoryStorage() };
+  const [first, second] = [await openCustody(options), await openCustody(options)];
+  assert.equal(first.device.thumbprint, second.device.thumbprint);
+  assert.equal(first.device.privateKey.extractable, false);
+  await options.storage.update([], (update) => {
+    update.set("device-key", { half: "written" });
+  });
+  await assert.rejects(openCustody(options), (error) => {
+    return error instanceof StorageFailed && error.code === "storage-damaged";
+  });
+});

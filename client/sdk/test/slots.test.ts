@@ -1,0 +1,102 @@
+/** Unlocking without a network: the slots, without an authenticator (that one is in e2e). */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { random, toBase64Url } from "../src/bytes.js";
+import { type Custody, keepAccount, lock } from "../src/custody.js";
+import { Unlocked } from "../src/keys.js";
+import { changePinOffline } from "../src/offline/pin-change.js";
+import { hashPin } from "../src/offline/argon2.js";
+import {
+  dropOffline,
+  keepOfflineByPasskey,
+  keepOfflineByPin,
+  offlineState,
+  unlockOfflineByPasskey,
+  unlockOfflineByPin,
+} from "../src/offline/slots.js";
+import { keepAppKey } from "../src/session.js";
+import { toHex } from "../src/bytes.js";
+import { FakeDaemon } from "./support/daemon.js";
+import { Realm } from "./support/realm.js";
+
+async function unlockedCustody(): Promise<[Custody, string]> {
+  const daemon = new FakeDaemon(() => {
+    throw new TypeError("nobody asks the daemon");
+  });
+  const custody = await daemon.custody(await Realm.make());
+  await keepAccount(custody, { account: "a-1" });
+  const unlocked = await Unlocked.create();
+  await keepAppKey(custody, unlocked);
+  return [custody, unlocked.thumbprint];
+}
+
+test("Argon2id is the reference's (its test vector of version 19, 64 MiB, two passes)", async () => {
+  const salt = new TextEncoder().encode("somesalt");
+  const hash = await hashPin("password", salt, { memoryKib: 65_536, passes: 2, lanes: 1 });
+  assert.equal(toHex(hash), "09316115d5cf24ed5a15a31a3ba326e5cf32edc24702987c02b6566f61913cf7");
+});
+
+test("the right PIN unlocks, wrong ones are counted first and add up", async () => {
+  const [custody, key] = await unlockedCustody();
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "no-offline-slot" });
+  await keepOfflineByPin(custody, "830517");
+  lock(custody);
+  for (const wrong of ["111222", "83051", ""]) {
+    await assert.rejects(unlockOfflineByPin(custody, wrong), { code: "offline-pin-wrong" });
+  }
+  assert.equal((await offlineState(custody)).wrongPins, 3);
+  assert.equal((await unlockOfflineByPin(custody, "830517")).thumbprint, key);
+  assert.equal(custody.unlocked?.thumbprint, key);
+  assert.equal((await offlineState(custody)).wrongPins, 0);
+});
+
+test("a PIN changed offline is pending, and the old one is gone", async () => {
+  const [custody, key] = await unlockedCustody();
+  await keepOfflineByPin(custody, "830517");
+  await assert.rejects(changePinOffline(custody, "111222", "294061"), {
+    code: "offline-pin-wrong",
+  });
+  await changePinOffline(custody, "830517", "294061");
+  lock(custody);
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+  assert.equal((await unlockOfflineByPin(custody, "294061")).thumbprint, key);
+  assert.equal((await offlineState(custody)).pinPending, true);
+});
+
+test("slots need an open key, PRF output where it is a passkey's, and go when they are dropped", async () => {
+  const [custody] = await unlockedCustody();
+  await assert.rejects(keepOfflineByPasskey(custody, undefined), { code: "prf-missing" });
+  const prf = {
+    credentialId: toBase64Url(random(16)),
+    output: random(32),
+    salt: toBase64Url(random(32)),
+    rpId: "localhost",
+  };
+  await keepOfflineByPasskey(custody, prf);
+  await keepOfflineByPin(custody, "830517");
+  assert.deepEqual(await offlineState(custody), {
+    byPasskey: true,
+    byPin: true,
+    wrongPins: 0,
+    pinPending: false,
+  });
+  await assert.rejects(unlockOfflineByPasskey(custody), { code: "passkey-unsupported" });
+  await dropOffline(custody, "pin");
+  assert.deepEqual(await offlineState(custody), {
+    byPasskey: true,
+    byPin: false,
+    wrongPins: 0,
+    pinPending: false,
+  });
+  lock(custody);
+  await assert.rejects(keepOfflineByPin(custody, "830517"), { code: "locked" });
+  await dropOffline(custody);
+  assert.equal((await offlineState(custody)).byPasskey, false);
+});
+
+test("a slot is the account's: moved to another it does not open", async () => {
+  const [custody] = await unlockedCustody();
+  await keepOfflineByPin(custody, "830517");
+  await keepAccount(custody, { account: "a-2" });
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+});

@@ -1,0 +1,112 @@
+//! What needs no browser: lints, unit tests, generated types, size.
+
+use custodyd_tests::TestApp;
+
+use crate::tools::{client, node, passed, succeeds};
+
+const TSC: &str = "node_modules/typescript/bin/tsc";
+
+#[test]
+fn the_sources_are_formatted_typed_and_without_lints() {
+    succeeds(node(&[
+        "node_modules/prettier/bin/prettier.cjs",
+        "--check",
+        ".",
+    ]));
+    succeeds(node(&[TSC, "--noEmit", "-p", "tsconfig.json"]));
+    succeeds(node(&[
+        "node_modules/eslint/bin/eslint.js",
+        ".",
+        "--max-warnings",
+        "0",
+    ]));
+}
+
+#[test]
+fn unit_tests() {
+    let said = succeeds(node(&["scripts/test.mjs"]));
+    assert!(passed(&said) >= 40, "{said}");
+}
+
+/// As it is published: it builds, and an app that imports everything loads so much.
+#[test]
+fn the_sdk_builds_and_is_small() {
+    let said = succeeds(node(&["scripts/size.mjs"]));
+    let bytes = said.lines().find_map(|line| {
+        let number = line.strip_prefix("sdk_gzip_bytes ")?;
+        number.trim().parse::<usize>().ok()
+    });
+    let bytes = bytes.unwrap_or_else(|| panic!("{said}"));
+    assert!((1..=20_000).contains(&bytes), "{said}");
+}
+
+#[tokio::test]
+async fn the_types_are_those_of_the_daemon() {
+    let app = TestApp::start().await;
+    let answer = app.device("notes").call("GET", "/openapi.json", None).await;
+    let mut description = answer.expect(200).body;
+    let file = app.path("openapi.json");
+    std::fs::write(&file, description.to_string()).unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    // For whoever has changed the daemon: `scripts/client-types`.
+    if std::env::var_os("CUSTODYD_WRITE_TYPES").is_some() {
+        succeeds(node(&["scripts/types.mjs", &name]));
+        return;
+    }
+    succeeds(node(&["scripts/types.mjs", &name, "--check"]));
+    // The control: another shape is noticed.
+    let account = "/components/schemas/AccountView/properties/created/type";
+    *description.pointer_mut(account).unwrap() = "string".into();
+    std::fs::write(&file, description.to_string()).unwrap();
+    let wrong = node(&["scripts/types.mjs", &name, "--check"]).output();
+    assert!(!wrong.unwrap().status.success());
+}
+
+/// The registry is whoever installs' own: the lock file has hashes, and names no host.
+#[test]
+fn the_lock_file_names_no_registry() {
+    let lock = std::fs::read_to_string(client().join("package-lock.json")).unwrap();
+    assert!(lock.contains("\"integrity\""));
+    assert!(!lock.contains("://") || !lock.contains("\"resolved\": \"http"));
+}
+
+/// What an app ships is one package; the rest are tools of ours.
+#[test]
+fn every_package_has_a_licence_that_is_allowed() {
+    const ALLOWED: &[&str] = &[
+        "(MIT OR CC0-1.0)",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BlueOak-1.0.0",
+        "ISC",
+        "MIT",
+        "MIT OR Apache-2.0",
+        "MPL-2.0",
+        "Python-2.0",
+    ];
+    let lock = std::fs::read_to_string(client().join("package-lock.json")).unwrap();
+    let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    let packages = lock["packages"].as_object().unwrap();
+    assert!(packages.len() > 100, "{}", packages.len());
+    let mut shipped = Vec::new();
+    for (name, package) in packages {
+        let (link, dev) = (&package["link"], &package["dev"]);
+        let licence = package["license"].as_str().unwrap_or("none");
+        assert!(
+            link == true || ALLOWED.contains(&licence),
+            "{name}: {licence}"
+        );
+        if name.starts_with("node_modules/") && link != true && dev != true {
+            shipped.push((name.as_str(), licence));
+        }
+    }
+    assert_eq!(shipped, [("node_modules/hash-wasm", "MIT")]);
+}
+
+#[test]
+fn the_policy_of_the_demo_is_one() {
+    let file = client().join("../policies/apps/notebook.toml");
+    let policy = custodyd_policies::parse("notebook.toml", &std::fs::read_to_string(file).unwrap());
+    assert_eq!(policy.unwrap().origins, ["http://localhost:8081"]);
+}
