@@ -20,7 +20,12 @@ mod rig;
 mod softhsm;
 mod software;
 mod suite;
+mod tpm;
 
 suite::run_over!(on_softhsm, crate::softhsm::SoftHsm);
+suite::run_labels_over!(labels_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_in_memory, crate::software::Software);
+suite::run_over!(on_tpm, crate::tpm::PerStart);
+suite::run_anchors_over!(anchors_on_tpm, crate::tpm::PerStart);
+suite::run_over!(on_tpm_per_operation, crate::tpm::PerOperation);
