@@ -90,16 +90,24 @@ macro_rules! run_anchors_over {
 
 macro_rules! cases {
     ($tests:ident, $rig:ty, $($case:ident,)+) => {
+        $crate::suite::cases_of! { $crate::suite, $tests, $rig, $($case,)+ }
+    };
+}
+
+/// Cases of another module than this one, for one kind of token.
+macro_rules! cases_of {
+    ($of:path, $tests:ident, $rig:ty, $($case:ident,)+) => {
         mod $tests {
+            use $of as of;
             $(#[test]
             fn $case() {
                 let path = concat!(module_path!(), "::", stringify!($case));
-                $crate::own_process::run::<$rig>(path, $crate::suite::$case);
+                $crate::own_process::run::<$rig>(path, of::$case);
             })+
         }
     };
 }
-pub(crate) use {cases, run_anchors_over, run_labels_over, run_over};
+pub(crate) use {cases, cases_of, run_anchors_over, run_labels_over, run_over};
 
 /// A pool of two threads with a short deadline.
 fn pool(backend: &Arc<dyn Backend>) -> Pool {

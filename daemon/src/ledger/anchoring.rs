@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
-use custodyd_hsm::{Pool, RealmName, RecordId};
+use custodyd_hsm::{Error, Pool, RealmName, RecordId};
 
 use self::warm::Warm;
 use super::LedgerError;
@@ -208,11 +208,19 @@ impl Anchoring {
         let unflagged = uses_up && !self.last.dirty;
         let raised = head.state.boot_epoch != self.last.boot_epoch;
         let due = bounded.anchored.elapsed() >= bounded.interval;
-        if demand.at_once || twice || unflagged || raised || due {
+        let must = demand.at_once || twice || unflagged || raised;
+        if must || due {
             // Where one is charged, others follow, without another word to the token.
             to.dirty = uses_up;
-            return self.advance(to).await.map(|()| true);
+            match self.advance(to.clone()).await {
+                // What only the interval wants can wait until the token may be written again.
+                Err(LedgerError::Token(Error::Worn { .. })) if !must => {}
+                told => return told.map(|()| true),
+            }
         }
+        let Some(bounded) = &mut self.bounded else {
+            return Err(LedgerError::internal("anchor what is bounded"));
+        };
         // It stands for the same place in the token's own order.
         to.serial = self.last.serial;
         to.dirty = self.last.dirty;

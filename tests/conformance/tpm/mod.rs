@@ -1,6 +1,9 @@
 //! The rig for the TPM backend: swtpm, whose power is cut, and tpm2-tools, another program than
 //! the one under test, which knows only FORMAT.md.
 
+mod bus;
+pub(crate) mod cases;
+
 use std::{env, fs, path::PathBuf, sync::Arc};
 
 use aws_lc_rs::digest;
@@ -39,7 +42,7 @@ impl<const PER_OPERATION: bool> Tpm<PER_OPERATION> {
     }
 }
 
-/// Changes the objects in the record that is true, after FORMAT.md, section 8. The number is for a new one.
+/// Changes the objects in the record that is true, after FORMAT.md, section 10. The number is for a new one.
 pub(crate) fn rewrite(tpm: &SwTpm, change: impl FnOnce(&mut Vec<(u64, Vec<u8>)>, u64)) {
     let value = nv_value(tpm);
     let (file, bytes) = ["anchors-a", "anchors-b"]
@@ -231,7 +234,7 @@ impl<const PER_OPERATION: bool> Rig for Tpm<PER_OPERATION> {
     }
 }
 
-/// After FORMAT.md, section 8.
+/// After FORMAT.md, section 10.
 fn handle(key: KeyId) -> String {
     let place = KeyPurpose::ALL
         .iter()

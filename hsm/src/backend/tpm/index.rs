@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     backend::attempt::{Attempt, Trouble},
-    error::{Error, Result},
+    error::Error,
 };
 
 /// The label that its authorization is made from.
@@ -210,19 +210,5 @@ fn lost(options: &Options) -> Trouble {
          restore it; to begin a new one, give token.state_directory and token.nv_index other values",
         options.state_directory.display(),
         options.nv_index
-    )))
-}
-
-/// Refuses a handle that is none of the owner's NV indices.
-///
-/// # Errors
-/// [`Error::Misconfigured`].
-pub(super) fn check_handle(handle: u32) -> Result<()> {
-    // The registry of reserved handles, table for NV indices of the owner.
-    if (0x0180_0000..=0x01bf_ffff).contains(&handle) {
-        return Ok(());
-    }
-    Err(Error::Misconfigured(format!(
-        "token.nv_index 0x{handle:08x} is none of the owner's NV indices, 0x01800000 to 0x01bfffff"
     )))
 }

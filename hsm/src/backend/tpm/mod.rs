@@ -36,8 +36,8 @@ use crate::{
 pub const DEFAULT_HANDLES: u32 = 0x8101_8100;
 /// Where the anchors' index is unless something else is configured.
 pub const DEFAULT_NV_INDEX: u32 = 0x0181_8100;
-/// A hundred thousand writes then last for half a year of a daemon that always spends them all.
-pub const DEFAULT_NV_WRITES_PER_DAY: u32 = 500;
+/// A hundred thousand writes then last for a hundred days of a daemon that always spends them all.
+pub const DEFAULT_NV_WRITES_PER_DAY: u32 = 1000;
 
 /// Where the two roots of HMACs are while the daemon serves. Decided when they are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,21 +93,47 @@ impl Options {
         }
     }
 
-    /// # Errors
-    /// [`Error::Misconfigured`] for handles that cannot be the owner's.
     fn check(&self) -> Result<()> {
-        index::check_handle(self.nv_index)?;
-        // The registry of reserved handles: persistent objects of the owner.
-        let whole = self.handles.is_multiple_of(0x100);
-        if whole && (0x8100_0000..=0x817f_ff00).contains(&self.handles) {
-            return Ok(());
-        }
-        Err(Error::Misconfigured(format!(
-            "token.handles 0x{:08x} is not the first of 256 persistent handles of the owner: expected a multiple \
-             of 0x100 from 0x81000000 to 0x817fff00",
-            self.handles
-        )))
+        check_handles(self.handles)?;
+        check_nv_index(self.nv_index)
     }
+}
+
+/// Refuses a way to the TPM that leaves the choice to libtss2.
+///
+/// # Errors
+/// [`Error::Misconfigured`].
+pub fn check_tcti(tcti: &str) -> Result<()> {
+    token::name_conf(tcti).map(|_| ())
+}
+
+/// Refuses a first handle that is not the owner's, or not the first of 256.
+///
+/// # Errors
+/// [`Error::Misconfigured`].
+pub fn check_handles(first: u32) -> Result<()> {
+    // The registry of reserved handles: persistent objects of the owner.
+    if first.is_multiple_of(0x100) && (0x8100_0000..=0x817f_ff00).contains(&first) {
+        return Ok(());
+    }
+    Err(Error::Misconfigured(format!(
+        "0x{first:08x} is not the first of 256 persistent handles of the owner: expected a multiple of 0x100 \
+         from 0x81000000 to 0x817fff00"
+    )))
+}
+
+/// Refuses a handle that is none of the owner's NV indices.
+///
+/// # Errors
+/// [`Error::Misconfigured`].
+pub fn check_nv_index(index: u32) -> Result<()> {
+    // The registry of reserved handles: NV indices of the owner.
+    if (0x0180_0000..=0x01bf_ffff).contains(&index) {
+        return Ok(());
+    }
+    Err(Error::Misconfigured(format!(
+        "0x{index:08x} is none of the owner's NV indices, 0x01800000 to 0x01bfffff"
+    )))
 }
 
 /// A TPM 2.0. Nothing is reached before the first use.

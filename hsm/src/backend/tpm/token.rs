@@ -55,13 +55,13 @@ pub(super) type Name = [u8; 34];
 
 /// Connects, and nothing else: nothing that is read through it is proven.
 pub(super) fn reach(options: &Options) -> Attempt<Esys> {
-    let tcti = check_tcti(&options.tcti)?;
+    let tcti = name_conf(&options.tcti)?;
     Esys::connect(&tcti)
         .map_err(|code| Trouble::Sick(format!("there is no TPM behind {} ({code})", options.tcti)))
 }
 
 /// A bare `device` or `swtpm` would reach whichever TPM the library prefers that day.
-fn check_tcti(tcti: &str) -> Result<CString> {
+pub(super) fn name_conf(tcti: &str) -> Result<CString> {
     let refused = || {
         Error::Misconfigured(format!(
             "the TPM must be given in full, such as device:/dev/tpmrm0 or swtpm:path=/run/x/socket; \
@@ -320,7 +320,7 @@ mod tests {
             "mssim:host=localhost,port=2321",
             "tabrmd:bus_type=session",
         ] {
-            assert!(check_tcti(whole).is_ok(), "{whole}");
+            assert!(name_conf(whole).is_ok(), "{whole}");
         }
         for bare in [
             "",
@@ -336,7 +336,7 @@ mod tests {
             "cmd:sh",
             "device:/dev/tpm\0rm0",
         ] {
-            assert!(check_tcti(bare).is_err(), "{bare}");
+            assert!(name_conf(bare).is_err(), "{bare}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The bytes of a record: all anchors of a TPM, after FORMAT.md, section 8.
+//! The bytes of a record: all anchors of a TPM, after FORMAT.md, section 10.
 //!
 //! Called by the parent. The files are whoever's can write there: nothing that is read here counts
 //! before it leads to the value in the TPM. There is one encoding for each record.

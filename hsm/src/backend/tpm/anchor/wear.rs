@@ -45,7 +45,7 @@ impl Wear {
     /// What is left after one more write.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where nothing is, with the time to wait.
+    /// [`Error::Worn`] where nothing is, with the time to wait.
     pub(super) fn spend(&self, budget: Budget) -> Result<Budget> {
         let grown = self.grown(budget);
         match grown.left.checked_sub(1) {
@@ -53,15 +53,14 @@ impl Wear {
             None => {
                 let per_write = DAY.div_ceil(self.per_day);
                 let waited = (self.now)().saturating_sub(grown.since);
-                Err(Error::unavailable(
-                    "write an anchor",
-                    format!(
-                        "the TPM's wear budget is spent ({} writes a day, token.nv_writes_per_day); the next \
-                         write may be made in {} s",
+                Err(Error::Worn {
+                    operation: "write an anchor",
+                    reason: format!(
+                        "{} writes a day, token.nv_writes_per_day; the next one may be made in {} s",
                         self.per_day,
                         per_write.saturating_sub(waited).max(1)
                     ),
-                ))
+                })
             }
         }
     }
