@@ -46,4 +46,7 @@ suite::cases_of!(
     a_key_at_the_handle_of_another_does_not_answer,
     nothing_secret_passes_in_clear,
     what_the_tpm_puts_off_is_asked_again_and_lockout_is_not,
+    an_extension_whose_answer_is_lost_is_found,
+    the_owners_password_is_for_provisioning_alone,
+    a_wrong_secret_is_told_as_one_by_provisioning_too,
 );

@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn a_ledger_that_would_wear_it_out_is_refused() {
         let strict = read(TOKEN, "").unwrap_err();
-        assert!(strict.starts_with("c.toml:8:1: ledger.anchor"), "{strict}");
+        assert!(strict.starts_with("c.toml:8:2: ledger.anchor"), "{strict}");
         let often = read(TOKEN, &LEDGER.replace("10m", "172s")).unwrap_err();
         assert!(often.contains("every 173 s"), "{often}");
         read(TOKEN, &LEDGER.replace("10m", "173s")).unwrap();

@@ -6,7 +6,7 @@ use std::{
         fs::symlink,
         net::{UnixListener, UnixStream},
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
 };
@@ -17,8 +17,19 @@ use custodyd_tests::tpm::SwTpm;
 pub(crate) const NV_EXTEND: u32 = 0x136;
 pub(crate) const SIGN: u32 = 0x15d;
 
-/// What is answered to a command, instead of the TPM's own answer: a response code.
-type Answer = dyn FnMut(u32) -> Option<u32> + Send;
+/// What happens to a command.
+#[derive(Clone, Copy)]
+pub(crate) enum Told {
+    /// The TPM answers.
+    Pass,
+    /// The TPM never hears of it; this response code is the answer.
+    Instead(u32),
+    /// The TPM does it, and this response code is the answer.
+    After(u32),
+}
+
+/// By the command's code.
+type Answer = dyn FnMut(u32) -> Told + Send;
 
 pub(crate) struct Bus {
     pub(crate) tcti: String,
@@ -26,10 +37,7 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    pub(crate) fn between(
-        tpm: &SwTpm,
-        answer: impl FnMut(u32) -> Option<u32> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn between(tpm: &SwTpm, answer: impl FnMut(u32) -> Told + Send + 'static) -> Self {
         let at = tpm.dir().join("bus");
         let listener = UnixListener::bind(&at).unwrap();
         symlink(tpm.dir().join("s.ctrl"), tpm.dir().join("bus.ctrl")).unwrap();
@@ -57,7 +65,7 @@ impl Bus {
 /// Commands of one connection to the TPM and back, until somebody hangs up.
 fn carry(
     mut client: UnixStream,
-    to: &PathBuf,
+    to: &Path,
     all: &Mutex<Vec<u8>>,
     answer: &Mutex<Box<Answer>>,
 ) -> Option<()> {
@@ -67,17 +75,24 @@ fn carry(
         let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
         all.lock().unwrap().extend_from_slice(&command);
         let told = answer.lock().unwrap()(code);
+        let mut ask = || {
+            let tpm = tpm.get_or_insert_with(|| connect(to));
+            tpm.write_all(&command).ok()?;
+            message(tpm)
+        };
         let response = match told {
-            Some(response) => [&[0x80, 0x01, 0, 0, 0, 10][..], &response.to_be_bytes()].concat(),
-            None => {
-                let tpm = tpm.get_or_insert_with(|| connect(to));
-                tpm.write_all(&command).ok()?;
-                message(tpm)?
-            }
+            Told::Pass => ask()?,
+            Told::Instead(code) => refusal(code),
+            Told::After(code) => ask().map(|_| refusal(code))?,
         };
         all.lock().unwrap().extend_from_slice(&response);
         client.write_all(&response).ok()?;
     }
+}
+
+/// A response without anything but its code.
+fn refusal(code: u32) -> Vec<u8> {
+    [&[0x80, 0x01, 0, 0, 0, 10][..], &code.to_be_bytes()].concat()
 }
 
 fn connect(to: &Path) -> UnixStream {

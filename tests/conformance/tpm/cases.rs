@@ -11,6 +11,7 @@ use std::{
 
 use custodyd_hsm::{
     Advanced, Anchor, AnchorFault, Backend, Custody, Error, KeyId, KeyPurpose, RealmName, Result,
+    SecretBytes,
     anchor::{advance, newest},
     backend::tpm::{Mode, Options, TpmBackend},
 };
@@ -18,7 +19,7 @@ use custodyd_tests::tpm::{NV_INDEX, SwTpm};
 
 use super::{
     PerStart,
-    bus::{Bus, NV_EXTEND, SIGN},
+    bus::{Bus, NV_EXTEND, SIGN, Told},
     extend, handle,
 };
 use crate::{
@@ -377,7 +378,7 @@ pub(crate) fn a_key_at_the_handle_of_another_does_not_answer(rig: &PerStart) {
 }
 
 pub(crate) fn nothing_secret_passes_in_clear(rig: &PerStart) {
-    let bus = Bus::between(&rig.0, |_| None);
+    let bus = Bus::between(&rig.0, |_| Told::Pass);
     let through = || {
         backend(Options {
             tcti: bus.tcti.clone(),
@@ -426,19 +427,23 @@ pub(crate) fn what_the_tpm_puts_off_is_asked_again_and_lockout_is_not(rig: &PerS
     let lockout = Arc::new(AtomicU32::new(0));
     let (put_off, signed, locked) = (Arc::clone(&left), Arc::clone(&signs), Arc::clone(&lockout));
     let bus = Bus::between(&rig.0, move |command| match command {
-        // TPM_RC_NV_RATE, three times.
-        NV_EXTEND => put_off
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                left.checked_sub(1)
-            })
-            .ok()
-            .map(|_| 0x920),
+        // TPM_RC_NV_RATE, as often as is left.
+        NV_EXTEND => {
+            let less = |left: u32| left.checked_sub(1);
+            match put_off.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+                Ok(_) => Told::Instead(0x920),
+                Err(_) => Told::Pass,
+            }
+        }
         SIGN => {
             signed.fetch_add(1, Ordering::SeqCst);
-            // TPM_RC_LOCKOUT.
-            (locked.load(Ordering::SeqCst) > 0).then_some(0x921)
+            match locked.load(Ordering::SeqCst) {
+                0 => Told::Pass,
+                // TPM_RC_LOCKOUT.
+                _ => Told::Instead(0x921),
+            }
         }
-        _ => None,
+        _ => Told::Pass,
     });
     let backend = backend(Options {
         tcti: bus.tcti.clone(),
@@ -469,4 +474,81 @@ pub(crate) fn what_the_tpm_puts_off_is_asked_again_and_lockout_is_not(rig: &PerS
         );
     }
     assert_eq!(signs.load(Ordering::SeqCst), before + 1);
+}
+
+pub(crate) fn an_extension_whose_answer_is_lost_is_found(rig: &PerStart) {
+    // TPM_RC_FAILURE: nobody knows whether it was done.
+    for told in [Told::Instead(0x101), Told::After(0x101)] {
+        let armed = Arc::new(AtomicU32::new(0));
+        let arms = Arc::clone(&armed);
+        let _ = fs::remove_file(rig.0.dir().join("bus"));
+        let _ = fs::remove_file(rig.0.dir().join("bus.ctrl"));
+        let bus = Bus::between(&rig.0, move |command| match command {
+            NV_EXTEND if arms.swap(0, Ordering::SeqCst) > 0 => told,
+            _ => Told::Pass,
+        });
+        let backend = backend(Options {
+            tcti: bus.tcti.clone(),
+            ..rig.options()
+        });
+        let mut custody = backend.open().unwrap();
+        let from = newest(&mut *custody, &realm()).unwrap();
+        let next = anchor(Anchor::serial_after(from.as_ref()));
+        armed.store(1, Ordering::SeqCst);
+        let outcome = advance(&mut *custody, &realm(), from.as_ref(), &next);
+        assert!(
+            matches!(outcome, Err(Error::Unavailable { .. })),
+            "{outcome:?}"
+        );
+        let there = newest(&mut *custody, &realm()).unwrap();
+        match told {
+            Told::After(_) => assert_eq!(there, Some(next.clone())),
+            _ => assert_eq!(there, from),
+        }
+        let again = advance(&mut *custody, &realm(), from.as_ref(), &next);
+        assert_eq!(again, Ok(Advanced::Anchored));
+        assert_eq!(newest(&mut *custody, &realm()), Ok(Some(next)));
+    }
+}
+
+pub(crate) fn the_owners_password_is_for_provisioning_alone(rig: &PerStart) {
+    rig.0
+        .tool("tpm2_changeauth", &["-c", "owner", "the owner's"]);
+    anchored(rig, 1..=1);
+    let with = |password: &[u8]| {
+        backend(Options {
+            owner_password: SecretBytes::from(password.to_vec()),
+            ..rig.options()
+        })
+    };
+    // Nothing is missing, so nothing is asked of the owner.
+    assert!(with(b"").provision(false).unwrap().created.is_empty());
+    rig.0.tool(
+        "tpm2_evictcontrol",
+        &["-C", "o", "-P", "the owner's", "-c", &handle(BIND)],
+    );
+    for wrong in [&b""[..], b"another's"] {
+        misconfigured(with(wrong).provision(false), &["--owner-password-file"]);
+    }
+    let made = with(b"the owner's").provision(false).unwrap();
+    assert_eq!(made.created, [BIND.label()]);
+    rig.backend().open().unwrap().probe().unwrap();
+}
+
+pub(crate) fn a_wrong_secret_is_told_as_one_by_provisioning_too(rig: &PerStart) {
+    let wrong = backend(Options {
+        secret: SecretBytes::from(vec![b'x'; 64]),
+        ..rig.options()
+    });
+    let outcome = wrong.provision(false);
+    assert!(
+        matches!(outcome, Err(Error::PinRefused { .. })),
+        "{outcome:?}"
+    );
+    drop(wrong);
+    let short = backend(Options {
+        secret: SecretBytes::from(b"830517".to_vec()),
+        ..rig.options()
+    });
+    misconfigured(short.provision(false), &["too short for a TPM"]);
 }

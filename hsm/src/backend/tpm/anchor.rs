@@ -196,6 +196,14 @@ impl Anchors<'_> {
         // They are in no record any more, or in none that is true.
         self.hidden.clear();
         self.store.remove_other(slot);
+        if self.wear.runs_low(next.wear) {
+            let (left, writes) = (next.wear.left, next.writes);
+            tracing::warn!(
+                left,
+                writes,
+                "nine tenths of the TPM's wear budget are spent"
+            );
+        }
         Ok(())
     }
 }

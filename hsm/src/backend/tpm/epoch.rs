@@ -282,11 +282,12 @@ impl Shared {
         Ok((keys, index, Arc::clone(&answers)))
     }
 
-    /// Work on the TPM outside of any epoch: it ends the present one.
+    /// Work on the TPM outside of any epoch: it ends the present one. May be done again where it
+    /// fails in passing.
     pub(super) fn exclusively<T>(
         &self,
         make: bool,
-        work: impl FnOnce(&Store) -> Attempt<T>,
+        work: impl Fn(&Store) -> Attempt<T>,
     ) -> Result<T> {
         self.check_refused()?;
         let mut phase = self.write();
@@ -294,8 +295,7 @@ impl Shared {
             epoch.connection().end();
         }
         let store = self.store(make)?;
-        let done = work(&store).map_err(|trouble| trouble.into_error("start"));
-        done.map_err(|error| self.remember(error))
+        self.patiently(|| work(&store))
     }
 
     /// The keys with their verdicts, whatever they are.

@@ -8,7 +8,7 @@
 //! Anchors are records in files of which an NV index says which one is true (`anchor`).
 //!
 //! All commands go through one session, salted to the storage key, that encrypts what is secret: a
-//! bus, a daemon or a hypervisor in between learns and changes nothing. What it can do is to be silent.
+//! bus, a daemon or a host of virtual machines in between learns and changes nothing. What it can do is to be silent.
 
 mod anchor;
 mod attributes;

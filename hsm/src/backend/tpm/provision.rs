@@ -85,6 +85,10 @@ fn below(
     let before = Scan::of(connection, options)?;
     refuse(&before)?;
     let existing = before.reports().into_iter().map(|r| r.label).collect();
+    if before.missing().is_empty() {
+        // A wrong secret is told as one, before the index refuses it.
+        before.table(connection, options)?;
+    }
     if index::provision(connection, options, store, dry_run)? {
         created.push(format!("NV index 0x{:08x}", options.nv_index));
     }

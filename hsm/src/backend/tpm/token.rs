@@ -1,6 +1,6 @@
 //! Reaching the TPM: connect, prove that it is the pinned one, and the commands with their patience.
 //!
-//! Called by `epoch` and `provision`. Who sits between us and the TPM (a bus, a daemon, a hypervisor)
+//! Called by `epoch` and `provision`. Who sits between us and the TPM (a bus, a daemon, a host of virtual machines)
 //! may read and change all that passes: so the storage key is compared with the configured name, the
 //! session's secret is a salt that only that key can open, and everything secret travels encrypted
 //! under it. Without the name nothing begins, but provisioning.

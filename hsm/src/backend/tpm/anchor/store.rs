@@ -189,7 +189,7 @@ mod tests {
             // Where the old one stays, as after a crash, the next write still finds its place.
             if step % 2 == 0 {
                 store.remove_other(slot);
-                assert_eq!(store.records().unwrap(), [next.clone()]);
+                assert_eq!(store.records().unwrap(), std::slice::from_ref(&next));
             }
             value = extended(&value, &next.digest());
             last = Some(next);

@@ -65,6 +65,11 @@ impl Wear {
         }
     }
 
+    /// Once on the way down: little is left.
+    pub(super) fn runs_low(&self, budget: Budget) -> bool {
+        budget.left == self.per_day / 10
+    }
+
     /// With what has come since. A clock that went back gives nothing; one that went forward
     /// gives a day's budget at most.
     fn grown(&self, budget: Budget) -> Budget {
