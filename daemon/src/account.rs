@@ -10,6 +10,7 @@
 mod alias;
 mod contacts;
 mod forgotten;
+mod restored;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 pub use self::alias::{Alias, AliasError, AliasName, MAX_ALIASES};
 pub use self::contacts::{Contact, Contacts, Usage};
+pub use self::restored::{History, Restored};
 pub use self::trail::{Mark, Trail};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
@@ -50,6 +52,10 @@ pub struct Account {
     pub created: Timestamp,
     /// The boot epoch up to which forgotten guesses are charged.
     pub boot_epoch: u64,
+    /// The log epoch that it was last written in: a later one began with a restore.
+    pub log_epoch: u64,
+    /// A restore has put it back, and its owner has not confirmed it yet.
+    pub quarantined: bool,
     pub trail: Trail,
     /// Raised by "sign out everywhere": every session carries the epoch it was made in.
     pub session_epoch: u64,
@@ -206,6 +212,8 @@ impl Account {
             generation: 0,
             created: now,
             boot_epoch: 0,
+            log_epoch: 0,
+            quarantined: false,
             trail: Trail::new(SharedSecret::new(key)),
             session_epoch: 0,
             ended_sessions: Vec::new(),

@@ -16,7 +16,9 @@ mod limits;
 mod pin;
 mod policies;
 mod reader;
+mod restore;
 mod token;
+mod witnesses;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,11 +27,14 @@ use std::time::Duration;
 
 use custodyd_hsm::RealmName;
 
+use crate::ledger::restore::Approvers;
+
 pub use self::auditors::Auditor;
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
+pub use self::witnesses::{Witness, Witnesses};
 
 /// A whole, checked configuration. Relative paths are already joined to the folder of the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[auditors]`: who may read the log.
     pub auditors: Vec<Auditor>,
+    /// `[witnesses]`: who else signs that the log only grows.
+    pub witnesses: Witnesses,
     pub log: Log,
 }
 
@@ -149,6 +156,8 @@ pub struct Ledger {
     pub runtime_directory: PathBuf,
     /// Within this time, the scrub has verified the whole database once.
     pub scrub_period: Duration,
+    /// Who may let the realm go on from an older database.
+    pub restore: Approvers,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

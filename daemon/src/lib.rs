@@ -4,7 +4,8 @@
 //! `http` (bytes, proofs, shapes) -> `service` (the use cases) -> `ledger` (what may be
 //! believed) -> `store` (untrusted rows), with `factors` and the crates `custodyd_hsm` and
 //! `custodyd_policies` beside `service`. `delivery` takes what `service` has to say to people
-//! and sends it by mail or to a gateway for text messages, later and without an answer.
+//! and sends it by mail or to a gateway for text messages, later and without an answer; `witness`
+//! shows the log's checkpoints to others and keeps what they sign.
 //! `startup` alone wires them together, with `reload`
 //! and `watch` for what goes on while it serves; `cli` calls `startup`, or the socket of a daemon
 //! that runs. No module calls one above it.
@@ -32,3 +33,4 @@ pub mod startup;
 pub mod store;
 pub mod telemetry;
 mod watch;
+pub mod witness;

@@ -32,6 +32,7 @@ use crate::service::{
     Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
+use crate::witness::{self, Cosigned, Witnesses};
 use crate::{retention, scrub, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
@@ -217,6 +218,7 @@ pub struct Realm {
     pub service: Arc<Service>,
     pub pool: Pool,
     pub store: Arc<dyn Store>,
+    witnesses: Witnesses,
     delivering: Delivering,
     drain: Duration,
     committer: tokio::task::JoinHandle<Result<(), LedgerError>>,
@@ -251,8 +253,15 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     };
     let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
+    let witnesses = Witnesses::new(&config.witnesses)?;
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
     let ledger = Ledger::new(reader, changes, clock);
+    let cosigned = Cosigned::open(
+        &config.witnesses,
+        Cosigned::file_of(&config.store.sqlite),
+        &ledger.origin(),
+        &checkpoint_keys,
+    );
     let service = Service {
         apps,
         keys: EpochKeys::new(pool.clone(), name.clone(), ledger.era()),
@@ -262,6 +271,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
         auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
+        cosigned,
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),
@@ -272,6 +282,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         service: Arc::new(service),
         pool,
         store,
+        witnesses,
         delivering,
         drain: config.listen.drain,
         committer: tokio::spawn(committer.run(queue)),
@@ -324,6 +335,11 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     let scrubbing = tokio::spawn(scrub::run(
         Arc::clone(&realm.service),
         config.ledger.scrub_period,
+    ));
+    let witnessing = tokio::spawn(witness::run(
+        Arc::clone(&realm.service),
+        std::mem::take(&mut realm.witnesses),
+        config.witnesses.period,
     ));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
 
@@ -389,7 +405,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     }
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    for task in [watching, retiring, scrubbing] {
+    for task in [watching, retiring, scrubbing, witnessing] {
         task.abort();
         let _ = task.await;
     }

@@ -8,6 +8,8 @@
 //! github.com/transparency-dev/witness, that is over SHA-256 of the note text,
 //! in ASN.1 DER, with a key id that hashes the key and *not* the name.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use crate::{custody::Custody, error::Result, id::KeyPurpose, public_key::PublicKey, seal};
 
 /// The signature type of ECDSA in verifier keys (`name+hash+base64(type || SPKI)`).
@@ -52,6 +54,14 @@ pub fn key_id(key: &PublicKey) -> [u8; 4] {
     [a, b, c, d]
 }
 
+/// The key as other tools want it: `<name>+<key id>+<base64(type || SubjectPublicKeyInfo)>`.
+#[must_use]
+pub fn verifier_key(name: &str, key: &PublicKey) -> String {
+    let id = u32::from_be_bytes(key_id(key));
+    let material = STANDARD.encode([&[SIGNATURE_TYPE][..], &spki(key)].concat());
+    format!("{name}+{id:08x}+{material}")
+}
+
 /// The key as DER SubjectPublicKeyInfo.
 #[must_use]
 pub fn spki(key: &PublicKey) -> Vec<u8> {
@@ -83,7 +93,6 @@ fn integer(number: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
 
     use super::*;
     use crate::{id::KeyId, software::SoftCustody};
@@ -128,6 +137,9 @@ mod tests {
         let line = note_signature(&key, &[1; 64]);
         assert_eq!(line[..4], [0xc0, 0xd2, 0x3d, 0x6a]);
         assert_eq!(line[4..], der(&[1; 64]));
+        let text = verifier_key("rekor.sigstore.dev", &key);
+        let material = STANDARD.encode([&[2][..], &published].concat());
+        assert_eq!(text, format!("rekor.sigstore.dev+c0d23d6a+{material}"));
     }
 
     #[test]

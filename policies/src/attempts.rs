@@ -72,6 +72,9 @@ pub struct Budget {
     in_flight: Vec<Charge>,
     last_charge: Timestamp,
     next_id: u64,
+    /// Attempts that are left whatever the rounds say, until the next success or reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<u32>,
 }
 
 impl Budget {
@@ -95,6 +98,7 @@ impl Budget {
         self.fold_expired(now);
         let id = self.fresh_id();
         self.in_flight.push(Charge { id, expires });
+        self.at_most = self.at_most.map(|left| left.saturating_sub(1));
         // Never back: a clock that was set back must not bring the next round closer.
         self.last_charge = self.last_charge.max(now);
         Ok(ChargeId(id))
@@ -140,23 +144,30 @@ impl Budget {
     /// they expire, but under numbers that were never given out.
     pub fn secret_replaced(&mut self, now: Timestamp) {
         self.clear_resolved(now);
-        for charge in &mut self.in_flight {
-            charge.id = self.next_id;
-            self.next_id = self.next_id.saturating_add(1);
-        }
+        self.disown();
     }
 
     /// Attempts that may have been made and forgotten, by a machine that lost its power: they stay spent.
     pub fn forgotten(&mut self, attempts: u32, now: Timestamp) {
         self.failures = self.failures.saturating_add(attempts);
+        self.at_most = self.at_most.map(|left| left.saturating_sub(attempts));
         self.last_charge = self.last_charge.max(now);
+    }
+
+    /// The account is an older one, put back by a restore: charges that were made since nobody knows. So from here
+    /// to the next success or reset there are no more than `attempts`, and never more than before. No charge made
+    /// before can succeed: it may have been decided.
+    pub fn leave_at_most(&mut self, attempts: u32) {
+        self.disown();
+        self.at_most = Some(self.at_most.map_or(attempts, |left| left.min(attempts)));
     }
 
     /// Where the budget stands at `now`.
     #[must_use]
     pub fn standing(&self, rounds: &Rounds, now: Timestamp) -> Standing {
         let spent = self.spent();
-        let Some(place) = rounds.place(spent) else {
+        let at_most = self.at_most.unwrap_or(u32::MAX);
+        let Some(place) = rounds.place(spent).filter(|_| at_most > 0) else {
             return Standing {
                 left: 0,
                 total_left: 0,
@@ -167,8 +178,8 @@ impl Budget {
         let opens = self.last_charge.plus(place.wait);
         let waits = !place.wait.is_zero() && now < opens;
         Standing {
-            left: if waits { 0 } else { place.left },
-            total_left: rounds.total().saturating_sub(spent),
+            left: if waits { 0 } else { place.left.min(at_most) },
+            total_left: rounds.total().saturating_sub(spent).min(at_most),
             wait_until: waits.then_some(opens),
             exhausted: false,
         }
@@ -182,6 +193,14 @@ impl Budget {
 
     fn spent(&self) -> u32 {
         self.failures.saturating_add(count(self.in_flight.len()))
+    }
+
+    /// Charges in flight go on counting, under numbers that were never given out.
+    fn disown(&mut self) {
+        for charge in &mut self.in_flight {
+            charge.id = self.next_id;
+            self.next_id = self.next_id.saturating_add(1);
+        }
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -208,6 +227,7 @@ impl Budget {
     fn clear_resolved(&mut self, now: Timestamp) {
         self.in_flight.retain(|charge| charge.expires > now);
         self.failures = 0;
+        self.at_most = None;
     }
 }
 
@@ -224,6 +244,7 @@ struct StoredBudget {
     in_flight: Vec<Charge>,
     last_charge: Timestamp,
     next_id: u64,
+    at_most: Option<u32>,
 }
 
 /// Why stored bytes are no budget of ours.
@@ -255,6 +276,7 @@ impl TryFrom<StoredBudget> for Budget {
             in_flight: stored.in_flight,
             last_charge: stored.last_charge,
             next_id: stored.next_id,
+            at_most: stored.at_most,
         })
     }
 }

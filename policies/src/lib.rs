@@ -47,7 +47,7 @@ pub use app::{
     LinkTemplate, Passkeys, PinPolicy, Recover, RecoveryCodes, Release, RelyingParty, Retention,
     Secrets, ServerSlot, Sessions, TicketKey, Totp, UnknownDevice,
 };
-pub use attempts::{Budget, ChargeId, Refused, Standing, UnknownCharge};
+pub use attempts::{Budget, ChargeId, MAX_ATTEMPTS, Refused, Standing, UnknownCharge};
 pub use devices::{recovery_incomplete, rounds_after_code, unknown_device};
 pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_until, is_fresh};
 pub use factor::{Factor, Strength};

@@ -70,7 +70,7 @@ fn host_of_authority<'a>(authority: &'a str, default_port: &str) -> Result<&'a s
 
 /// A DNS host name in lower case (RFC 1123, section 2.1), and no IP address: WebAuthn has no relying party for one.
 pub(crate) fn check_host(host: &str) -> Result<(), &'static str> {
-    if host.is_empty() || host.len() > 253 || !host.split('.').all(is_label) {
+    if host.len() > 253 || !host.split('.').all(is_label) {
         return Err("expected a host name such as app.example, in lower case");
     }
     // A last label of digits only, or 0x and hex digits, makes browsers read the whole host as an IPv4 address.

@@ -35,7 +35,7 @@
 //! | two copies of the database alternated | the file | the same | the same |
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
-//! | old version of everything and of the token | the file, the token's directory | **none: it is a token's duty not to be put back** | guesses come back |
+//! | old version of everything and of the token | the file, the token's directory | **none on this host: it is a token's duty not to be put back**; witnesses tell of it (`e2e/witnesses/put_back.rs`) | guesses come back |
 //!
 //! What concerns one node and its ledger is tried much faster, and with each defence switched off as
 //! control, inside the daemon: `daemon/src/ledger/faults/` (`attacks/`, `adversary.rs`). What needs

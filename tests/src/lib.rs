@@ -23,6 +23,7 @@ pub mod mail;
 pub mod token;
 pub mod tpm;
 pub mod webhook;
+pub mod witness;
 
 pub use self::admin::Admin;
 pub use self::app::{Setup, TestApp};
@@ -30,3 +31,4 @@ pub use self::authenticator::SoftAuthenticator;
 pub use self::device::{Answer, Device};
 pub use self::mail::{Mail, MailServer};
 pub use self::webhook::Webhook;
+pub use self::witness::Witness;

@@ -137,6 +137,16 @@ fn inside_the_daemon_nothing_imports_upwards() {
         ],
     );
     never(
+        "daemon/src/witness",
+        &[
+            "crate::http",
+            "crate::store",
+            "crate::startup",
+            "sqlx",
+            "axum",
+        ],
+    );
+    never(
         "daemon/src/service",
         &[
             "crate::http",

@@ -15,7 +15,7 @@ const UNANCHORED_CHARGES: u32 = 1;
 
 impl Account {
     /// Brings the account up to this boot epoch. Says whether anything has changed.
-    pub fn charge_forgotten(&mut self, boot_epoch: u64, now: Timestamp) -> bool {
+    pub(super) fn charge_forgotten(&mut self, boot_epoch: u64, now: Timestamp) -> bool {
         let missed = boot_epoch.saturating_sub(self.boot_epoch);
         if missed == 0 {
             return false;
@@ -33,7 +33,7 @@ impl Account {
     }
 
     /// Everything that can be guessed.
-    fn budgets(&mut self) -> Vec<&mut Budget> {
+    pub(super) fn budgets(&mut self) -> Vec<&mut Budget> {
         let mut budgets = vec![&mut self.contacts.guesses];
         budgets.extend(self.contacts.list.iter_mut().map(|c| &mut c.guesses));
         if let Some(pin) = &mut self.pin {

@@ -38,6 +38,9 @@ pub struct LookedUp {
 pub enum BindingStatus {
     /// The credential belongs to the account now.
     Bound,
+    /// It did at the state that the service was restored to, and the owner has not signed in
+    /// since: nobody knows whether it was revoked. Not to be relied on.
+    Unconfirmed,
     /// It did, and does not any more.
     Revoked,
     /// This account of this app has no such credential, or there is no such account.

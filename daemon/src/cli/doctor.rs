@@ -42,6 +42,7 @@ fn configured(config: &Config) -> Vec<Line> {
     let mut lines = policies(config);
     lines.push(files::certificate(&config.listen));
     lines.push(delivery(&config.delivery));
+    lines.push(witnesses(&config.witnesses));
     let daemon = listeners::find_daemon(config.operator.listen);
     lines.extend(listeners::check(config, daemon.is_some()));
     lines.extend(match &daemon {
@@ -80,6 +81,14 @@ fn delivery(config: &config::Delivery) -> Line {
     match crate::delivery::check(config) {
         Ok(detail) => Line::ok("delivery", detail),
         Err(error) => Line::red_told("delivery", error.to_string()),
+    }
+}
+
+/// Nobody is called.
+fn witnesses(config: &config::Witnesses) -> Line {
+    match crate::witness::check(config) {
+        Ok(detail) => Line::ok("witnesses", detail),
+        Err(error) => Line::red_told("witnesses", error.to_string()),
     }
 }
 

@@ -1,8 +1,10 @@
 //! `custodyd ledger`: the database against the token, for whoever is called when they disagree.
 //!
-//! Called by the command line's table. None of these commands writes to the database, and none
-//! needs a daemon: they are for the hour in which it refuses to start. What they say names rows,
-//! entries and batches, never people.
+//! Called by the command line's table. None of these commands writes to the database but the last
+//! step of a restore, and none needs a daemon: they are for the hour in which it refuses to start.
+//! What they say names rows, entries and batches, never people.
+
+mod restore;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,10 @@ pub(super) enum LedgerCommand {
     Anchor,
     /// Write the whole log into a file that `verify --from` checks without the database
     Export(Export),
+    /// Write the statement by which approvers let the realm go on from an older database
+    ProposeRestore(restore::Propose),
+    /// Go on from the older database, as enough approvers have signed
+    AcceptRestore(restore::Accept),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +86,8 @@ pub(super) fn run(output: &Output, config: &Config, command: &LedgerCommand) -> 
         LedgerCommand::Tail(tail) => show_tail(output, config, tail),
         LedgerCommand::Anchor => show_anchor(output, config),
         LedgerCommand::Export(Export { file }) => write_export(output, config, file),
+        LedgerCommand::ProposeRestore(wanted) => restore::propose(output, config, wanted),
+        LedgerCommand::AcceptRestore(wanted) => restore::accept(output, config, wanted),
     }
 }
 
@@ -334,6 +342,10 @@ fn line(entry: &Entry) -> String {
         line.push_str(&format!(
             "  custodyd {version}, configuration {configuration:.16}"
         ));
+    }
+    if let Some(statement) = &entry.statement {
+        let approvals = entry.approvals.len();
+        line.push_str(&format!("  {approvals} approvals of\n{statement}"));
     }
     if !entry.repaired.is_empty() {
         line.push_str(&format!(", repaired: {}", entry.repaired.join(", ")));

@@ -44,7 +44,8 @@ pub(super) fn auditors<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Vec<A
     found
 }
 
-fn is_name(name: &str) -> bool {
+/// Names that stand in logs and metrics.
+pub(super) fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }

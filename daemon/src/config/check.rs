@@ -16,7 +16,9 @@ use super::auditors::auditors;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
+use super::restore::restore;
 use super::token;
+use super::witnesses::witnesses;
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
     PinCapacity, Policies, Realm, Store,
@@ -53,6 +55,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let delivery = delivery::delivery(doc, &mut top, base, development);
     let limits = limits(doc, &mut top);
     let auditors = auditors(doc, &mut top);
+    let witnesses = witnesses(doc, &mut top, base);
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -67,6 +70,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         delivery,
         limits,
         auditors,
+        witnesses,
         log,
     })
 }
@@ -239,12 +243,14 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         Duration::from_secs(86_400),
         |value| duration(value, periods),
     );
+    let restore = restore(doc, &mut table);
     doc.finish(table);
     Ledger {
         anchor,
         anchor_interval,
         runtime_directory,
         scrub_period,
+        restore,
     }
 }
 

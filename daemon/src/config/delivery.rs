@@ -230,16 +230,19 @@ fn mailbox(value: &DeValue<'_>) -> Result<Mailbox, String> {
     Ok(mailbox)
 }
 
-/// It is signed into every call, so it is taken as written: `scheme://host[:port][/path][?query]`.
 fn webhook(value: &DeValue<'_>) -> Result<String, String> {
+    https_url(
+        value,
+        "an https URL such as \"https://sms.example.com/send\" (lower case host, no user, no fragment; \
+         http only to this machine)",
+    )
+}
+
+/// An address that is called: `scheme://host[:port][/path][?query]`. Taken as written, because it is
+/// signed into what a webhook gets.
+pub(super) fn https_url(value: &DeValue<'_>, wanted: &str) -> Result<String, String> {
     let text = string(value)?;
-    let fail = || {
-        expected(
-            "an https URL such as \"https://sms.example.com/send\" (lower case host, no user, no fragment; \
-             http only to this machine)",
-            value,
-        )
-    };
+    let fail = || expected(wanted, value);
     let (scheme, rest) = text.split_once("://").ok_or_else(fail)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end).ok_or_else(fail)?;

@@ -184,6 +184,26 @@ impl<'i> Document<'i> {
         found
     }
 
+    /// All subtables of a table whose names are the operator's own: what is left once its other
+    /// keys were taken.
+    pub(super) fn every_table(&mut self, table: &mut Table<'i>) -> Vec<(String, Table<'i>)> {
+        let mut found = Vec::new();
+        for (key, entry) in std::mem::take(&mut table.entries) {
+            let path = table.name_of(&key);
+            match entry.value {
+                DeValue::Table(inner) => found.push((key, Table::new(path, entry.key_at, inner))),
+                _ => self.error(
+                    entry.key_at,
+                    format!(
+                        "{path}: unknown key, and not a table; known here: {}",
+                        table.known.join(", ")
+                    ),
+                ),
+            }
+        }
+        found
+    }
+
     /// Refuses whatever nobody asked for.
     pub(super) fn finish(&mut self, table: Table<'i>) {
         for (key, entry) in &table.entries {

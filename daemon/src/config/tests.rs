@@ -2,8 +2,11 @@
 //! the parser against arbitrary text.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+mod witnesses;
+
 use proptest::prelude::*;
 
+use self::witnesses::WITNESS;
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../custodyd.example.toml");
@@ -72,9 +75,45 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .replace("outbox = \"outbox.jsonl\"\n", "")
         .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
         .replace(AUDITOR, "")
+        .replace(&restore(), "")
+        .replace(&uncommented(WITNESS), "")
+        .replace("quorum = 1\n", "")
+        .replace("ca_file = \"tls/witness-authority.pem\"\n", "")
         .replace(&uncommented(EMAIL), "")
         .replace(&uncommented(SMS), "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
+}
+
+/// The example's approvers, uncommented.
+fn restore() -> String {
+    let lines = EXAMPLE.lines();
+    let block = lines.skip_while(|line| !line.starts_with("# [ledger.restore]"));
+    let block = block.take_while(|line| line.starts_with("# "));
+    block.fold(String::new(), |text, line| text + &line[2..] + "\n")
+}
+
+/// The example with its approvers, changed once.
+fn with_approvers(from: &str, to: &str) -> Result<Config, ConfigErrors> {
+    let approvers = restore();
+    assert!(approvers.contains(from), "{from}");
+    read(&format!("{EXAMPLE}\n{}", approvers.replacen(from, to, 1)))
+}
+
+#[test]
+fn approvers_are_read_and_nobody_is_one_by_default() {
+    let restore = |config: Config| config.ledger.restore;
+    assert_eq!(restore(read(EXAMPLE).unwrap()).needed(), 0);
+    assert_eq!(restore(with_approvers("= 2", "= 2").unwrap()).needed(), 2);
+    for (from, to, what) in [
+        ("= 2", "= 3", "ledger.restore: 3 approvals: expected 1 to 2"),
+        ("= 2", "= 0", "ledger.restore.approvals"),
+        ("approvals = 2", "", "how many of the approvers"),
+        ("ssh-ed25519", "ssh-rsa", "ledger.restore.approvers.ann"),
+        ("AAAA", "", "a line of an OpenSSH public key file"),
+    ] {
+        let said = with_approvers(from, to).unwrap_err().to_string();
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 const AUDITOR: &str =
@@ -235,7 +274,7 @@ fn the_outbox_is_for_development() {
             "# listen = \"127.0.0.1:8080\"",
             "listen = \"127.0.0.1:8080\"",
         )
-        .replace("# url = \"http", "url = \"http")
+        .replace("# url = \"http:", "url = \"http:")
         .replace(outbox.0, outbox.1);
     let delivery = read(&development).unwrap().delivery;
     assert_eq!(delivery.outbox.unwrap(), Path::new("/base/outbox.jsonl"));
@@ -296,7 +335,7 @@ fn a_development_listener_is_read() {
         &EXAMPLE
             .replace("# [listen.development]", "[listen.development]")
             .replace("# listen = \"127.0.0.1:8080\"", "listen = \"[::1]:8080\"")
-            .replace("# url = \"http", "url = \"http"),
+            .replace("# url = \"http:", "url = \"http:"),
     )
     .unwrap();
     let development = config.listen.development.unwrap();

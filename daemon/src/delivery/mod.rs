@@ -12,6 +12,7 @@
 //! decide whether it may be. Queues live in memory: what a crash loses is asked for again.
 
 mod address;
+pub(crate) mod https;
 mod lane;
 mod message;
 mod outbox;
@@ -63,7 +64,7 @@ pub enum DeliveryError {
     Misconfigured(String),
 }
 
-/// Why delivery could not be set up. For the operator.
+/// Why something that goes out could not be set up. For the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("delivery.email.password_file: {0}")]
@@ -71,12 +72,12 @@ pub enum SetupError {
     #[error("delivery.email.password_file: expected the password on one line of UTF-8")]
     PasswordContent,
     #[error(
-        "delivery: ca_file {}: expected PEM with the certificates of authorities, found {found}", path.display()
+        "ca_file {}: expected PEM with the certificates of authorities, found {found}", path.display()
     )]
     Authority { path: PathBuf, found: String },
-    #[error("delivery: TLS: {0}")]
+    #[error("TLS: {0}")]
     Tls(String),
-    #[error("delivery.sms.webhook: {0}")]
+    #[error("{0}")]
     Address(String),
     #[error("{0}")]
     Outbox(#[from] outbox::OutboxError),

@@ -1,7 +1,7 @@
 //! Whom outgoing TLS believes: the authorities of the host, and one of the operator's own.
 //!
 //! Called by `smtp`, which needs the second alone (lettre finds the first by itself), and by
-//! `webhook`. A `ca_file` adds to what the host trusts and replaces nothing.
+//! `https`. A `ca_file` adds to what the host trusts and replaces nothing.
 
 use std::error::Error;
 use std::path::Path;

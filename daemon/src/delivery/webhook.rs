@@ -13,13 +13,10 @@ use custodyd_hsm::{Pool, RealmName, WebhookCall, webhook};
 use http_body_util::{BodyExt, Full as FullBody, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, Uri, header};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::https::{self, HttpsClient, chain};
 use super::message::Message;
 use super::{DeliveryError, SetupError, Transport, trust};
 use crate::clock::Clock;
@@ -32,8 +29,6 @@ pub const SIGNATURE: &str = "custodyd-signature";
 const CALL: Duration = Duration::from_secs(10);
 /// Read to its end so that the connection can be used again; past it the connection is closed.
 const MAX_ANSWER: usize = 64 * 1024;
-
-type HttpsClient = Client<HttpsConnector<HttpConnector>, FullBody<Bytes>>;
 
 /// What it takes to sign a call in the token.
 pub(super) struct Signer {
@@ -67,10 +62,7 @@ impl Webhook {
             .method(Method::POST)
             .uri(self.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("custodyd/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, https::USER_AGENT)
             .header(SIGNATURE, signature)
             .body(FullBody::new(body))
             .map_err(|error| DeliveryError::Misconfigured(format!("the webhook: {error}")))?;
@@ -123,22 +115,13 @@ fn body(message: &Message) -> Bytes {
     Bytes::from(body.to_string())
 }
 
-/// The client and where it calls. No redirects: this client knows none.
+/// The client and where it calls.
 pub(super) fn client(config: &Sms) -> Result<(HttpsClient, Uri), SetupError> {
     let uri: Uri = config
         .webhook
         .parse()
-        .map_err(|_| SetupError::Address("expected a URL".to_owned()))?;
-    let tls = trust::client_config(config.ca_file.as_deref())?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
-    // The configuration lets http through for loopback alone.
-    let connector = match uri.scheme_str() {
-        Some("http") => connector.https_or_http(),
-        _ => connector.https_only(),
-    };
-    let client = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .build(connector.enable_http1().build());
+        .map_err(|_| SetupError::Address("delivery.sms.webhook: expected a URL".to_owned()))?;
+    let client = https::client(&uri, config.ca_file.as_deref())?;
     Ok((client, uri))
 }
 
@@ -166,14 +149,6 @@ fn judge(error: &hyper_util::client::legacy::Error) -> DeliveryError {
     match trust::tls_error(error) {
         Some(tls) => DeliveryError::Misconfigured(format!("TLS with the webhook: {tls}")),
         None => DeliveryError::Temporary(format!("the webhook: {}", chain(error))),
-    }
-}
-
-/// The error with its causes: hyper's own text is no more than "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
     }
 }
 

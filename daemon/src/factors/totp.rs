@@ -171,6 +171,14 @@ impl TotpRecord {
         Ok(())
     }
 
+    /// Uses up every step whose code may have been shown until now, those included that the
+    /// widest window lets come early.
+    pub fn use_up_to(&mut self, now: Timestamp) {
+        let current = now.0.checked_div(self.period).unwrap_or(u64::MAX);
+        let latest = current.saturating_add(u64::from(MAX_WINDOW));
+        self.last_step = self.last_step.max(Some(latest));
+    }
+
     fn totp(&self) -> Result<Totp, TotpError> {
         self.builder()
             .build()

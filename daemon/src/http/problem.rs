@@ -186,6 +186,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::Wrong { guess, .. } => (S::UNAUTHORIZED, guess.codes().wrong),
         Refused::Wait { guess, .. } => (S::TOO_MANY_REQUESTS, guess.codes().wait),
         Refused::Exhausted(guess) => (S::FORBIDDEN, guess.codes().exhausted),
+        Refused::ConfirmFirst => (S::FORBIDDEN, "confirm-first"),
         Refused::NotSet(guess) => (S::CONFLICT, guess.codes().not_set),
         Refused::RecoveryWaits { .. } => (S::CONFLICT, "recovery-waits"),
         Refused::PinWeak(_) => (S::UNPROCESSABLE_ENTITY, "pin-weak"),

@@ -125,6 +125,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(privacy::export))
         .routes(routes!(privacy::erase))
         .routes(routes!(log::checkpoint))
+        .routes(routes!(log::witnessed))
         .route("/log/tile/{level}/{*index}", get(log::tile))
         .route("/log/tile/entries/{*index}", get(log::entries))
 }

@@ -164,16 +164,21 @@ impl Anchoring {
         Ok(self.last.boot_epoch.saturating_add(u64::from(forgotten)))
     }
 
-    /// Makes the first head of a realm the newest, in a token that has none.
+    /// Makes the first head of a history the newest: of a new realm, in a token that has no anchor
+    /// of it, or of one that was restored.
     ///
     /// # Errors
-    /// As `advance`; the token's refusal where it holds an anchor of the realm.
-    pub(crate) async fn first(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
+    /// As `advance`; the token's refusal where it does not hold `from`.
+    pub(crate) async fn begin_history(
+        pool: &Pool,
+        from: Option<&Anchor>,
+        head: &Head,
+    ) -> Result<(), LedgerError> {
         let of = head.state.realm.clone();
-        let first = anchor_of(head, None)?;
+        let (from, first) = (from.cloned(), anchor_of(head, from)?);
         let advanced = pool
             .call("anchor", move |custody| {
-                anchor::advance(custody, &of, None, &first)
+                anchor::advance(custody, &of, from.as_ref(), &first)
             })
             .await?;
         match advanced {

@@ -1,6 +1,6 @@
 //! Checkpoints: what the realm says in public that its log is, signed in the token.
 //!
-//! Called by `receipts` and `auditing`. A checkpoint is a C2SP signed note (c2sp.org/signed-note,
+//! Called by `receipts`, `auditing` and `witnessing`. A checkpoint is a C2SP signed note (c2sp.org/signed-note,
 //! c2sp.org/tlog-checkpoint) over origin, size and root. It is signed only when somebody asks,
 //! once at the most for a head, and only for a head that the token itself remembers: two
 //! checkpoints of which neither log continues the other then prove that the realm misbehaved. So
@@ -13,6 +13,7 @@
 //!
 //! After a crash here: nothing was written. The next life signs the same text again, or a later.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -23,19 +24,54 @@ use super::LedgerError;
 use super::head::Head;
 use super::log::LogEnd;
 use super::memory::Memory;
+use super::tree::Digest;
 
 /// A signed statement of what the log is, and the edge that proofs against it are made from.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The whole note, as it is given out.
+    /// The whole note, with the realm's own signature.
     note: String,
     pub(super) end: LogEnd,
+    /// What witnesses have added, each verified: a line by the name of the witness.
+    cosignatures: Mutex<BTreeMap<String, String>>,
 }
 
 impl Checkpoint {
+    /// As the realm signed it.
     #[must_use]
     pub fn note(&self) -> &str {
         &self.note
+    }
+
+    /// With what witnesses have added until now.
+    #[must_use]
+    pub fn cosigned_note(&self) -> String {
+        let mut note = self.note.clone();
+        let added = self
+            .cosignatures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for line in added.values() {
+            note.push_str(line);
+            note.push('\n');
+        }
+        note
+    }
+
+    /// What is signed, with the newline at its end.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        let blank = self.note.rfind("\n\n");
+        blank.and_then(|at| self.note.get(..=at)).unwrap_or("")
+    }
+
+    /// Adds the line of a witness, in place of an earlier one of the same. Whoever adds it has
+    /// verified it.
+    pub(crate) fn add_cosignature(&self, witness: &str, line: &str) {
+        self.cosignatures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(witness.to_owned(), line.to_owned());
     }
 
     #[must_use]
@@ -60,12 +96,12 @@ pub(super) fn origin(realm: &RealmName, log_epoch: u64) -> String {
 
 /// The text that is signed.
 fn text(head: &Head) -> String {
-    format!(
-        "{}\n{}\n{}\n",
-        origin(&head.state.realm, head.state.log_epoch),
-        head.size,
-        STANDARD.encode(head.log_root)
-    )
+    let name = origin(&head.state.realm, head.state.log_epoch);
+    lines(&name, head.size, &head.log_root)
+}
+
+fn lines(origin: &str, size: u64, root: &Digest) -> String {
+    format!("{origin}\n{size}\n{}\n", STANDARD.encode(root))
 }
 
 impl Checkpoints {
@@ -84,8 +120,13 @@ impl Checkpoints {
         if let Some(known) = self.kept().filter(|known| known.size() == end.size()) {
             return Ok(known);
         }
-        let note = sign(pool, &head).await?;
-        let made = Arc::new(Checkpoint { note, end });
+        let name = origin(&head.state.realm, head.state.log_epoch);
+        let note = sign(pool, &name, text(&head)).await?;
+        let made = Arc::new(Checkpoint {
+            note,
+            end,
+            cosignatures: Mutex::default(),
+        });
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -132,9 +173,22 @@ impl Checkpoints {
     }
 }
 
-/// Signs the statement of an anchored head.
-async fn sign(pool: &Pool, head: &Head) -> Result<String, LedgerError> {
-    let text = text(head);
+/// A checkpoint that says nothing: of the log before its first entry, which every log of this
+/// origin continues. So it may be signed whatever is anchored. It is for whoever has to be asked
+/// what they know of the log, and answers nobody but who can prove to be it.
+pub(super) async fn empty(
+    pool: &Pool,
+    realm: &RealmName,
+    log_epoch: u64,
+) -> Result<String, LedgerError> {
+    let name = origin(realm, log_epoch);
+    let nothing = LogEnd::default();
+    let text = lines(&name, nothing.size(), &nothing.root());
+    sign(pool, &name, text).await
+}
+
+/// Signs the statement of an anchored head, or of no entry at all.
+async fn sign(pool: &Pool, name: &str, text: String) -> Result<String, LedgerError> {
     let signed = text.clone();
     let (signature, key) = pool
         .call("sign-checkpoint", move |custody| {
@@ -147,7 +201,6 @@ async fn sign(pool: &Pool, head: &Head) -> Result<String, LedgerError> {
     }
     metrics::counter!("custodyd_checkpoints_signed_total").increment(1);
     let line = STANDARD.encode(checkpoint::note_signature(&key, &signature));
-    let name = origin(&head.state.realm, head.state.log_epoch);
     Ok(format!("{text}\n\u{2014} {name} {line}\n"))
 }
 

@@ -231,7 +231,9 @@ impl Committer {
                 return Err(LedgerError::Exists);
             }
             (Base::Absent(_, mut account), None) => {
-                account.boot_epoch = self.reader.memory().boot_epoch();
+                let memory = self.reader.memory();
+                account.boot_epoch = memory.boot_epoch();
+                account.log_epoch = memory.history().log_epoch;
                 (*account, 0)
             }
             (Base::Loaded(_), Some(member)) if member.kind == RecordKind::Tombstone => {

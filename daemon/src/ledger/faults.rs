@@ -21,6 +21,7 @@ mod broken;
 mod erasing;
 mod limits;
 mod names;
+mod restoring;
 mod retiring;
 mod rig;
 mod tables;

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::tree::Digest;
+use crate::account::{History, Restored};
 use crate::store::{HeadRow, Store};
 
 const DOMAIN: &[u8] = b"custodyd/head/v1";
 /// The version of the tables. A database says in its head which it has.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// What a head and the state leaf of its batch both say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub(crate) realm: RealmName,
     /// Raised by every restore.
     pub(crate) log_epoch: u64,
+    /// The restore that began this log epoch.
+    pub(crate) restored: Option<Restored>,
     /// Counts the batches of the realm.
     pub(crate) seq: u64,
     #[serde(with = "hex::serde")]
@@ -50,6 +53,15 @@ pub struct Head {
     pub(crate) size: u64,
     #[serde(with = "hex::serde")]
     pub(crate) log_root: Digest,
+}
+
+impl State {
+    pub(crate) fn history(&self) -> History {
+        History {
+            log_epoch: self.log_epoch,
+            restored: self.restored,
+        }
+    }
 }
 
 impl Head {
@@ -178,6 +190,7 @@ mod tests {
             state: State {
                 realm: RealmName::parse("realm.example").unwrap(),
                 log_epoch: 1,
+                restored: None,
                 seq: 3,
                 state_root: [1; 32],
                 previous: [2; 32],
@@ -217,7 +230,7 @@ mod tests {
             let said = Head::parse(&row(&head), &realm).unwrap_err();
             assert!(said.contains(what), "{said}");
         };
-        refused(&|head| head.state.schema += 1, "schema 3");
+        refused(&|head| head.state.schema += 1, "schema 4");
         refused(&|head| head.state.seq += 1, "contradicts");
         refused(
             &|head| head.state.realm = RealmName::parse("other.example").unwrap(),

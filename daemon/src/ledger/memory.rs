@@ -16,6 +16,7 @@ use super::head::{Head, SCHEMA, State};
 use super::log::{LogEnd, StateLeaf};
 use super::members::MemberList;
 use super::tree::{Digest, StateTree, Update, bucket_digest};
+use crate::account::History;
 use crate::store::Batch;
 
 /// A head, and all that it names.
@@ -60,6 +61,8 @@ pub(super) struct Memory {
     configuration: Mutex<Digest>,
     /// What this daemon serves in: accounts of an earlier one are charged for it when they are read.
     boot_epoch: u64,
+    /// The same for accounts that a restore has put back. Neither changes while a daemon serves.
+    history: History,
 }
 
 impl Believed {
@@ -70,6 +73,7 @@ impl Believed {
         let state = State {
             realm: realm.clone(),
             log_epoch: 1,
+            restored: None,
             seq: 0,
             state_root: tree.root(),
             previous: [0; 32],
@@ -134,6 +138,7 @@ impl Believed {
 
 impl Memory {
     pub(crate) fn new(believed: Believed, boot_epoch: u64) -> Self {
+        let history = believed.head.state.history();
         Self {
             configuration: Mutex::new(believed.head.state.configuration),
             believed: RwLock::new(believed),
@@ -141,11 +146,16 @@ impl Memory {
             in_token: RwLock::new(None),
             settled: watch::Sender::new(0),
             boot_epoch,
+            history,
         }
     }
 
     pub(crate) fn boot_epoch(&self) -> u64 {
         self.boot_epoch
+    }
+
+    pub(crate) fn history(&self) -> History {
+        self.history
     }
 
     pub(crate) fn decides_under(&self, configuration: Digest) {

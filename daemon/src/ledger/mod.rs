@@ -22,6 +22,7 @@ mod memory;
 pub mod realm;
 mod receipts;
 mod record;
+pub mod restore;
 mod retention;
 mod start;
 mod tree;
@@ -29,6 +30,7 @@ mod unverified;
 pub mod verify;
 #[cfg(test)]
 pub mod weakness;
+mod witnessing;
 
 use std::sync::{Arc, Mutex};
 
@@ -51,6 +53,7 @@ pub use self::retention::Pass;
 use self::retention::Step;
 pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
+pub(crate) use self::witnessing::{empty_checkpoint, origin};
 use crate::account::{Account, Alias, AliasName};
 use crate::clock::Clock;
 use crate::era::Era;
@@ -195,7 +198,7 @@ impl Ledger {
     pub fn era(&self) -> Era {
         let memory = self.reader.memory();
         Era {
-            log_epoch: memory.head().state.log_epoch,
+            log_epoch: memory.history().log_epoch,
             boot_epoch: memory.boot_epoch(),
         }
     }

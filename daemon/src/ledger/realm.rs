@@ -100,7 +100,7 @@ pub async fn anchor_first(
             "the database is in use, and the token remembers nothing of it".into(),
         ));
     }
-    Anchoring::first(pool, &head).await
+    Anchoring::begin_history(pool, None, &head).await
 }
 
 /// Opens the realm's record, as proof that the wrap key is the one that the accounts are under.

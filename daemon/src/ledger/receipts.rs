@@ -178,10 +178,10 @@ impl Ledger {
         };
         let prover = self.prover(&checkpoint);
         let path = prover.inclusion(noted.index, &noted.leaf).await?;
-        Ok(Some(tlog_proof(noted, &path, checkpoint.note())))
+        Ok(Some(tlog_proof(noted, &path, &checkpoint.cosigned_note())))
     }
 
-    fn prover<'a>(&'a self, checkpoint: &'a Checkpoint) -> Prover<'a> {
+    pub(super) fn prover<'a>(&'a self, checkpoint: &'a Checkpoint) -> Prover<'a> {
         Prover {
             store: self.store(),
             end: &checkpoint.end,

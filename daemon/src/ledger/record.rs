@@ -373,7 +373,8 @@ impl Reader {
         if !ours {
             return Err(tampered(&member.id, "the envelope contradicts its seal"));
         }
-        account.charge_forgotten(self.memory.boot_epoch(), self.clock.now());
+        let memory = &self.memory;
+        account.catch_up(memory.history(), memory.boot_epoch(), self.clock.now());
         Ok(Loaded {
             account: Arc::new(account),
             record: member.id,

@@ -36,6 +36,8 @@ pub struct Weakness {
     pub any_anchor: bool,
     /// A token that holds no anchor is taken for one that holds the right one.
     pub no_anchor: bool,
+    /// The approvals of a restore are not over what the token remembers.
+    pub any_approval: bool,
     /// Batches are told before they are anchored: as if the anchor came later, and a crash before.
     pub lazy: bool,
     /// The committer writes upon member lists that it reads once more, instead of upon those that

@@ -201,7 +201,11 @@ impl Service {
         if let Some((kind, binding)) = bound(account, device_id) {
             let statement = self.bindings.read(account, kind, device_id, binding)?;
             return Ok(LookedUp {
-                status: BindingStatus::Bound,
+                // It may have been revoked in the time that a restore has taken back.
+                status: match account.quarantined {
+                    true => BindingStatus::Unconfirmed,
+                    false => BindingStatus::Bound,
+                },
                 kind: Some(kind),
                 issued: Some(Timestamp(statement.issued)),
                 revoked: None,

@@ -29,6 +29,11 @@ impl Auditors {
         Self { known, keys }
     }
 
+    /// The keys that sign checkpoints, the newest last.
+    pub(crate) fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
     /// The auditor who has this credential.
     fn by_credential(&self, credential: Option<&str>) -> Option<&str> {
         let hash = sha256(&[credential?.as_bytes()]);
@@ -102,6 +107,18 @@ impl Service {
     pub async fn log_checkpoint(&self, auditor: &str) -> Result<Arc<Checkpoint>, Refused> {
         count(auditor, "checkpoint");
         self.ledger.checkpoint().await.map_err(of_the_log)
+    }
+
+    /// The newest checkpoint that enough witnesses have cosigned, with their lines.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none.
+    pub fn witnessed_checkpoint(&self, auditor: &str) -> Result<String, Refused> {
+        count(auditor, "witnessed-checkpoint");
+        let note = self.cosigned.note();
+        note.ok_or(Refused::NotFound(
+            "checkpoint that enough witnesses have cosigned",
+        ))
     }
 
     /// The first `width` hashes of a tile, or entries of a bundle, within the newest checkpoint.

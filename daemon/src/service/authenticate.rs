@@ -18,7 +18,7 @@ use webauthn_rs::prelude::DiscoverableAuthentication;
 use super::guess::{self, Guess};
 use super::named::Named;
 use super::sessions::{self, Proven};
-use super::{Device, Refused, Service, devices, passkeys, secrets, standing};
+use super::{Device, Refused, Service, devices, passkeys, quarantine, secrets, standing};
 use crate::account::Account;
 use crate::api::{
     self, CeremonyOptions, DeviceSession, PasskeyOptions, PasskeySession, PinSession,
@@ -27,7 +27,7 @@ use crate::api::{
 use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, Purpose};
 use crate::factors::passkey::identify;
-use crate::factors::session::Session;
+use crate::factors::session::{Scope, Session};
 use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
 
 /// The state of a passkey login, as it travels in the ceremony token.
@@ -324,6 +324,10 @@ pub(super) fn open_session(
     moment: Moment,
     journal: &mut Journal,
 ) -> Result<Opened, Refused> {
+    // Half a sign-in shows nothing yet; the PIN that completes it does.
+    if proven.scope(device, account) != Scope::PinOnly {
+        quarantine::lift(account, device, proven.factor(), moment.now)?;
+    }
     let session = sessions::start(device, account, proven, moment.now)?;
     journal.note(
         NewEvent::new(EventKind::SessionStarted)

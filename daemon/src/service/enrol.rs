@@ -176,7 +176,8 @@ impl Service {
             return Ok(None);
         };
         let account = &loaded.account;
-        let same_keys = account.device(&device.key.thumbprint).is_some()
+        let same_keys = !account.quarantined
+            && account.device(&device.key.thumbprint).is_some()
             && account
                 .app_keys
                 .iter()

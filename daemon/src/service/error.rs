@@ -71,6 +71,10 @@ pub enum Refused {
         what = .0.what()
     )]
     Exhausted(Guess),
+    #[error(
+        "the service was restored to an earlier state: sign in once by the strongest factor of the account (a passkey, where it has one), then this one serves again"
+    )]
+    ConfirmFirst,
     #[error("this account has no {}", .0.what())]
     NotSet(Guess),
     #[error("this change waits, in case its owner cancels it; ask again when it is due")]

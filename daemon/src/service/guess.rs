@@ -17,7 +17,7 @@ use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp, r
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::Guess;
-use super::{Device, Refused, Service, counted, held, sessions};
+use super::{Device, Refused, Service, counted, held, quarantine, sessions};
 use crate::account::Account;
 use crate::ledger::{Journal, Loaded, NewEvent};
 
@@ -52,6 +52,8 @@ impl Charged {
         if guess.by_bound_device() && account.device(thumbprint).is_none() {
             return Err(Refused::AuthenticationFailed);
         }
+        quarantine::admits(account, device, guess.factor(), now)
+            .map_err(|refused| guess.told(refused))?;
         let rounds = guess.rounds(&device.app.policy);
         let (credential, budget) = guess
             .target(account)

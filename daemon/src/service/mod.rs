@@ -26,6 +26,7 @@ mod overview;
 mod passkeys;
 mod pin;
 mod privacy;
+mod quarantine;
 mod quota;
 mod rates;
 mod recipients;
@@ -64,6 +65,7 @@ use crate::factors::random;
 use crate::factors::session::{Scope, Session};
 use crate::factors::token::EpochKeys;
 use crate::ledger::{Ledger, Loaded};
+use crate::witness::Cosigned;
 
 /// Bounds on what one account may hold, so that its envelope stays within a sealed record.
 const MAX_NAME: usize = 64;
@@ -77,6 +79,7 @@ pub struct Service {
     pub(crate) hasher: PinHasher,
     pub(crate) bindings: Bindings,
     pub(crate) auditors: Auditors,
+    pub(crate) cosigned: Cosigned,
     pub(crate) strangers: Strangers,
     pub(crate) callers: Callers,
     pub(crate) enrolments: EnrolmentQuota,

@@ -138,7 +138,7 @@ impl Service {
                 .collect(),
             next: page.next.map(cursor),
             complete_from: page.complete_from,
-            checkpoint: proven.checkpoint.note().to_owned(),
+            checkpoint: proven.checkpoint.cosigned_note(),
             consistency: proven.consistency.map(api::log::hashes),
         })
     }

@@ -10,7 +10,7 @@
 
 use custodyd_policies::{Recovery, Timestamp, may_recover};
 
-use super::{Caller, Refused, Service};
+use super::{Caller, Refused, Service, quarantine};
 use crate::account::{Account, PendingRecovery};
 use crate::api::WaitingChange;
 use crate::delivery::Notice;
@@ -48,6 +48,8 @@ impl Caller {
         if self.session.scope == Scope::Read {
             return Err(Refused::ReadOnly);
         }
+        // Whoever may replace the PIN by a code would else open the account with it.
+        quarantine::admits(account, &self.device(), self.session.factor, now)?;
         let held = self.held(account, now);
         let (by, fresh) = (self.session.factor, self.fresh(now));
         let grant = may_recover(&self.app.policy, change, &held, by, fresh)?;

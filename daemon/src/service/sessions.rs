@@ -40,6 +40,19 @@ impl Proven {
         }
     }
 
+    pub(super) fn factor(&self) -> Factor {
+        self.factor
+    }
+
+    /// What it opens to this device.
+    pub(super) fn scope(&self, device: &Device, account: &Account) -> Scope {
+        match self.factor {
+            Factor::Device => Scope::Read,
+            Factor::DeliveredCode if code_sign_in::is_limited(account, device) => Scope::PinOnly,
+            _ => Scope::Full,
+        }
+    }
+
     /// By a credential of the account: what it opens ends with it.
     pub(super) fn with(factor: Factor, factor_id: String) -> Self {
         Self {
@@ -56,11 +69,7 @@ pub(super) fn start(
     proven: Proven,
     now: Timestamp,
 ) -> Result<Session, Refused> {
-    let scope = match proven.factor {
-        Factor::Device => Scope::Read,
-        Factor::DeliveredCode if code_sign_in::is_limited(account, device) => Scope::PinOnly,
-        _ => Scope::Full,
-    };
+    let scope = proven.scope(device, account);
     let ends = session::limits(scope, &device.app.policy.sessions, now, now);
     Ok(Session {
         id: session::new_id()?,

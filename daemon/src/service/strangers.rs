@@ -16,6 +16,17 @@ use custodyd_policies::{SlowMode, Timestamp, Turn, leaves_after};
 use super::rates::{AddressRate, AppRate, Quota, limited};
 use super::{Refused, standing};
 use crate::config::Limits;
+use crate::factors::random;
+
+/// The random part of an answer's moment, as a part of the deadline: 100 ms have one of 6 ms.
+const BLUR: u32 = 16;
+
+/// A random time below this. Without randomness none: then nothing is signed in either.
+fn blur(below: Duration) -> Duration {
+    let part = u32::from_be_bytes(random().unwrap_or_default());
+    let nanos = (below.as_nanos() * u128::from(part)) >> 32;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
 
 #[derive(Debug)]
 pub struct Strangers {
@@ -73,11 +84,14 @@ impl Strangers {
         }
     }
 
-    /// How long after its request a stranger's answer leaves that took `worked` until now.
+    /// How long after its request a stranger's answer leaves that took `worked` until now: at the
+    /// deadline, and a random moment later. A core that has just worked wakes up a few hundredths
+    /// of a millisecond sooner or later than one that has not; that drowns in the random part.
     #[must_use]
     pub fn leaves_after(&self, worked: Duration) -> Duration {
         let factor = if self.is_slow() { self.slow_factor } else { 1 };
-        leaves_after(worked, self.deadline.saturating_mul(factor))
+        let deadline = self.deadline.saturating_mul(factor);
+        leaves_after(worked, deadline).saturating_add(blur(self.deadline / BLUR))
     }
 
     /// Until the next multiple of the deadline after the request: what was done so far then took
@@ -123,5 +137,22 @@ impl Strangers {
     /// Counts are whole at every moment, whatever panicked elsewhere.
     fn locked(&self) -> std::sync::MutexGuard<'_, SlowMode> {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_random_part_stays_below_its_bound_and_reaches_all_of_it() {
+        let bound = Duration::from_millis(6);
+        let drawn: Vec<Duration> = (0..1000).map(|_| blur(bound)).collect();
+        assert!(drawn.iter().all(|time| *time < bound));
+        let quarters = |time: &Duration| time.as_micros() / 1500;
+        for quarter in 0..4 {
+            assert!(drawn.iter().any(|time| quarters(time) == quarter));
+        }
+        assert_eq!(blur(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -19,7 +19,7 @@ use crate::ledger::Unverified;
 pub const MAX_SEALED: usize = custodyd_hsm::seal::MAX_SEALED;
 pub const MAX_MEMBERS: usize = 4 << 20;
 pub const MAX_BODY: usize = 64 << 10;
-pub const MAX_LEAF: usize = 4 << 10;
+pub const MAX_LEAF: usize = 16 << 10;
 pub const MAX_HEAD: usize = 16 << 10;
 pub const MAX_TILE: usize = 256 * 32;
 /// Whoever goes over a whole table gets about so many bytes of it at a time.

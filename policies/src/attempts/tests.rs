@@ -119,6 +119,42 @@ fn what_may_be_forgotten_is_spent_and_the_wait_begins_again() {
 }
 
 #[test]
+fn a_restore_leaves_at_most_what_it_says_until_a_success_or_a_reset() {
+    let rounds = two_then_three();
+    let mut budget = Budget::default();
+    let before = charge(&mut budget, 100, 900);
+    budget.leave_at_most(3);
+    budget.leave_at_most(7);
+    let standing = budget.standing(&rounds, Timestamp(101));
+    assert_eq!((standing.left, standing.total_left), (1, 3));
+    // Whoever has kept a login from before the restore can not finish it.
+    assert_eq!(budget.succeed(before, Timestamp(101)), Err(UnknownCharge));
+    charge(&mut budget, 101, 110);
+    charge(&mut budget, 161, 170);
+    // The rounds would grant two more, of which one is left.
+    let standing = budget.standing(&rounds, Timestamp(162));
+    assert_eq!((standing.left, standing.total_left), (1, 1));
+    let stored = toml::to_string(&budget).expect("a budget serialises");
+    budget = toml::from_str(&stored).expect("as it was written");
+    let last = charge(&mut budget, 162, 300);
+    assert!(budget.standing(&rounds, Timestamp(163)).exhausted);
+    assert_eq!(
+        budget.charge(&rounds, Timestamp(163), Timestamp(200)),
+        Err(Refused::Exhausted)
+    );
+    budget.succeed(last, Timestamp(163)).expect("in flight");
+    // Two others are in flight.
+    assert_eq!(total_left(&budget, 163), 3);
+    budget.leave_at_most(2);
+    budget.forgotten(1, Timestamp(163));
+    assert_eq!(total_left(&budget, 300), 1);
+    budget.leave_at_most(0);
+    assert!(budget.standing(&rounds, Timestamp(300)).exhausted);
+    budget.reset(Timestamp(301));
+    assert!(!budget.standing(&rounds, Timestamp(301)).exhausted);
+}
+
+#[test]
 fn a_charge_is_in_flight_until_the_second_in_which_it_expires() {
     let mut budget = Budget::default();
     assert_eq!(budget.in_flight(Timestamp(100)), 0);

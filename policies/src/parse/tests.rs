@@ -184,3 +184,35 @@ fn a_link_is_filled_in() -> Result<(), Vec<PolicyError>> {
     assert_eq!(filled.as_deref(), Some(expected));
     Ok(())
 }
+
+#[test]
+fn what_is_exactly_at_a_bound_is_accepted() {
+    let mut file = format!("{MINIMAL}\n#");
+    file.push_str(&"x".repeat(bounds::FILE_BYTES - file.len()));
+    assert_eq!(refused(&file), [""; 0]);
+    file.push('x');
+    assert_eq!(refused(&file).len(), 1);
+    let secrets = |count: usize| {
+        let bytes = bounds::ALL_SECRETS_BYTES / 6;
+        refused(&format!(
+            "{MINIMAL}\n[secrets]\nmax_count = {count}\nmax_bytes = {bytes}"
+        ))
+    };
+    assert_eq!(secrets(6), [""; 0]);
+    assert_eq!(secrets(7).len(), 1);
+}
+
+#[test]
+fn a_mistake_is_shown_where_its_value_begins() {
+    let lines = MINIMAL.lines().count();
+    let shown = refused(&format!(
+        "{MINIMAL}\n[secrets]\nmax_count = 64\nmax_bytes = 65536"
+    ));
+    let line = lines + if MINIMAL.ends_with('\n') { 4 } else { 3 };
+    assert!(
+        shown
+            .iter()
+            .any(|text| text.starts_with(&format!("demo.toml:{line}:13:"))),
+        "{shown:?}, expected line {line}"
+    );
+}

@@ -81,6 +81,18 @@ fn prefer_huge_pages(blocks: &mut Vec<Block>) {
     }
 }
 
+/// How far these threads stand back where there are fewer cores than work. One evaluation keeps a
+/// core for tens of milliseconds; a passkey's sign-in needs less than three, and should not wait for
+/// whoever tries PINs.
+const NICE: i32 = 10;
+
+/// On Linux this is the thread's own, and every process may raise it. Only a wish, again.
+fn stand_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "Argon2id runs at the priority of everything else");
+    }
+}
+
 /// Work for one thread; it answers its caller by itself.
 pub(super) type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
@@ -211,6 +223,7 @@ impl Shared {
     }
 
     fn run(&self) {
+        stand_back();
         let mut memory = Memory::default();
         while let Some(job) = self.next(&mut memory) {
             let begun = Instant::now();

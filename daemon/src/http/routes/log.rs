@@ -19,7 +19,8 @@ const FOR_EVER: &str = "private, max-age=31536000, immutable";
 /// The newest checkpoint
 ///
 /// A C2SP signed note over the log's origin, size and root, signed in the token with the
-/// checkpoint key of `/.well-known/jwks.json` (ECDSA P-256, signature type 0x02).
+/// checkpoint key of `/.well-known/jwks.json` (ECDSA P-256, signature type 0x02). Below it stand the
+/// lines of witnesses that have cosigned this very checkpoint until now.
 #[utoipa::path(
     get, path = "/log/checkpoint", tag = "log",
     security(("auditor" = [])),
@@ -37,8 +38,31 @@ pub(in crate::http) async fn checkpoint(
     let checkpoint = service.log_checkpoint(auditor).await?;
     Ok((
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-        checkpoint.note().to_owned(),
+        checkpoint.cosigned_note(),
     ))
+}
+
+/// The newest checkpoint that enough witnesses have cosigned
+///
+/// As the newest one, with at least as many lines of witnesses below the log's own as the
+/// configuration wants (C2SP tlog-cosignature). While the log grows it is some entries behind.
+#[utoipa::path(
+    get, path = "/log/checkpoint/witnessed", tag = "log",
+    security(("auditor" = [])),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "credential-invalid"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: no witness is configured, or too few have cosigned yet"),
+    ),
+)]
+pub(in crate::http) async fn witnessed(
+    Shared(context): Shared,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    let service = &context.service;
+    let auditor = service.auditor(bearer(&headers)?)?;
+    let note = service.witnessed_checkpoint(auditor)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }
 
 /// Hashes of the log

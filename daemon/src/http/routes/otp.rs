@@ -59,7 +59,7 @@ pub(in crate::http) async fn request(
         (status = 201, body = SessionStarted),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request: not the shape of a code"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "code-wrong (attempts_left, wait_until, exhausted) from a bound device; authentication-failed, dpop-*"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "code-exhausted, release-forbidden, step-up-required: to bind the device"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "code-exhausted, release-forbidden, confirm-first, step-up-required: to bind the device"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: a secret to release"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "code-wait (Retry-After)"),
     ),

@@ -28,7 +28,7 @@ use crate::http::state::Shared;
         (status = 201, body = SessionStarted),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "pin-wrong (attempts_left, wait_until, exhausted), authentication-failed, dpop-*"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "pin-exhausted, release-forbidden"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "pin-exhausted, release-forbidden, confirm-first"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: a secret to release; app-unknown"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "pin-not-set"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "pin-wait (Retry-After)"),
@@ -124,7 +124,7 @@ pub(in crate::http) async fn passkey(
     responses(
         (status = 201, body = SessionStarted),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "authentication-failed, dpop-*"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "release-forbidden"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "release-forbidden, confirm-first"),
     ),
 )]
 pub(in crate::http) async fn device(

@@ -108,7 +108,7 @@ pub(in crate::http) async fn remove(
         (status = 201, body = SessionStarted),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "totp-wrong (attempts_left, wait_until, exhausted), authentication-failed, dpop-*"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "totp-exhausted, release-forbidden, not-allowed-by-policy"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "totp-exhausted, release-forbidden, confirm-first, not-allowed-by-policy"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: a secret to release; app-unknown"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "totp-not-set"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "totp-wait (Retry-After)"),

@@ -69,7 +69,7 @@ async fn attacks(base: &Rig) -> Vec<(String, &'static str, String)> {
             "log entry VICTIM: it is not the one",
         ),
         (
-            "UPDATE log_entries SET leaf = zeroblob(5000) WHERE idx = VICTIM",
+            "UPDATE log_entries SET leaf = zeroblob(20000) WHERE idx = VICTIM",
             "log_entries",
             "log entry VICTIM: it is larger",
         ),

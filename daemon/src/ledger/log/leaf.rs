@@ -20,6 +20,9 @@ pub(crate) const LEAF_RETENTION: u8 = 0x04;
 /// A daemon began to write.
 pub(crate) const LEAF_BOOT: u8 = 0x05;
 
+/// The realm goes on from an older state; the first entry of a log epoch but the first.
+pub(crate) const LEAF_RESTORE: u8 = 0x06;
+
 /// The head's own statement, and the log as it was before this entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +53,30 @@ pub(crate) struct BootLeaf {
     /// Caches of the database that did not agree with it and were written anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) repaired: Vec<String>,
+}
+
+/// What was approved, byte for byte, and the signatures over it (OpenSSH, PROTOCOL.sshsig).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestoreLeaf {
+    /// The version of custodyd.
+    pub(crate) version: String,
+    pub(crate) statement: String,
+    pub(crate) approvals: Vec<String>,
+}
+
+impl RestoreLeaf {
+    /// `None` where the entry is not a restore leaf, or not one that this daemon wrote.
+    pub(crate) fn parse(leaf: &[u8]) -> Option<Self> {
+        let body = leaf.strip_prefix(&[LEAF_RESTORE])?;
+        serde_json::from_slice(body).ok()
+    }
+
+    /// # Errors
+    /// Never for these fields; the signature is serde's.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        statement(LEAF_RESTORE, self)
+    }
 }
 
 impl StateLeaf {

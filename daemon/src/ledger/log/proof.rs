@@ -80,13 +80,26 @@ impl Prover<'_> {
     /// # Errors
     /// `Tampered` where a tile was altered.
     pub(crate) async fn consistency(&self, size: u64) -> Result<Vec<Digest>, LedgerError> {
+        Ok(plain(self.continued(size).await?.0))
+    }
+
+    /// The root of the first `size` entries.
+    ///
+    /// # Errors
+    /// As `consistency`.
+    pub(crate) async fn root_at(&self, size: u64) -> Result<Digest, LedgerError> {
+        Ok(self.continued(size).await?.1.0)
+    }
+
+    /// A proof from the first `size` entries, and their root.
+    async fn continued(&self, size: u64) -> Result<(Vec<Hash>, Hash), LedgerError> {
         let (new, new_root) = (self.end.size(), Hash(self.end.root()));
         let prove =
             |hashes: &Hashes| Ok((prove_tree(new, size, hashes)?, tree_hash(size, hashes)?));
         let proven = self.run(prove).await?;
         let proven =
             proven.filter(|(proof, old)| check_tree(proof, new, new_root, size, *old).is_ok());
-        proven.map(|(proof, _)| plain(proof)).ok_or_else(|| {
+        proven.ok_or_else(|| {
             LedgerError::Tampered(format!(
                 "the log does not continue its first {size} entries"
             ))

@@ -7,7 +7,9 @@
 use super::findings::Findings;
 use crate::ledger::deletions::Why;
 use crate::ledger::journal;
-use crate::ledger::log::{LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, LEAF_STATE};
+use crate::ledger::log::{
+    LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION, LEAF_STATE,
+};
 use crate::store::{BodyRow, EventRow};
 
 /// Entries with neither body nor leaf that are kept for a second look.
@@ -104,8 +106,8 @@ impl Bodies {
                     }
                 }
             }
-            (Some(LEAF_STATE | LEAF_BOOT), None) => {}
-            (Some(LEAF_STATE | LEAF_BOOT), Some(_)) => {
+            (Some(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE), None) => {}
+            (Some(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE), Some(_)) => {
                 findings.body(index, "it has a body, and entries of its kind have none");
             }
             (_, _) => findings.entry(index, "it is of a kind that this custodyd does not write"),

@@ -12,8 +12,11 @@ use tlog_tiles::{Hash, record_hash};
 
 use super::findings::Findings;
 use crate::ledger::head::{Head, State};
-use crate::ledger::log::{BootLeaf, LEAF_BOOT, LEAF_STATE, LogEnd, StateLeaf, TILE, TileRow};
+use crate::ledger::log::{
+    BootLeaf, LEAF_BOOT, LEAF_RESTORE, LEAF_STATE, LogEnd, RestoreLeaf, StateLeaf, TILE, TileRow,
+};
 use crate::ledger::memory::Believed;
+use crate::ledger::restore::Statement;
 use crate::ledger::tree::Digest;
 
 /// Entries after which what was verified is not kept for a second look any more.
@@ -31,6 +34,23 @@ enum Last {
     Unknown,
 }
 
+/// What a restore allows, where that parses.
+#[derive(Debug)]
+struct Restore(Option<Statement>);
+
+impl Restore {
+    fn read(leaf: &[u8]) -> Self {
+        let leaf = RestoreLeaf::parse(leaf);
+        Self(leaf.and_then(|leaf| Statement::parse(&leaf.statement).ok()))
+    }
+
+    fn begins(&self, state: &State) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|statement| statement.begins(state))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Chain {
     realm: RealmName,
@@ -41,6 +61,8 @@ pub(crate) struct Chain {
     /// How many of those a root has confirmed.
     confirmed: usize,
     last: Last,
+    /// A restore stands since the last state: the next one must be the one that it allows.
+    restored: Option<Restore>,
     /// Roots do not fit any more, and that has been said.
     broken: bool,
     batches: u64,
@@ -57,6 +79,7 @@ impl Chain {
             kept: Vec::new(),
             confirmed: 0,
             last: Last::Nothing,
+            restored: None,
             broken: false,
             batches: 0,
             full: Vec::new(),
@@ -101,6 +124,13 @@ impl Chain {
                 findings.entry(self.size(), "what it says of a start does not parse");
                 None
             }
+            Some(&LEAF_RESTORE) if !doubtful => {
+                self.restored = Some(Restore::read(leaf));
+                if matches!(self.restored, Some(Restore(None))) {
+                    findings.entry(self.size(), "what it says of a restore does not parse");
+                }
+                None
+            }
             _ => None,
         };
         if let Some(state) = &state {
@@ -113,6 +143,7 @@ impl Chain {
         }
         let Some(state) = state else { return };
         self.batches += 1;
+        self.restored = None;
         self.last = Last::Head(Box::new(Head {
             state: state.state,
             size: self.end.size(),
@@ -140,7 +171,7 @@ impl Chain {
             Last::Nothing => &Believed::nothing(&self.realm, state.time).head,
             Last::Unknown => return,
         };
-        if let Some(what) = follows(before, state, self.broken) {
+        if let Some(what) = follows(before, state, self.restored.as_ref(), self.broken) {
             findings.entry(at, &what);
         }
     }
@@ -251,7 +282,12 @@ impl Chain {
 }
 
 /// Why a state does not follow a head, if it does not.
-fn follows(before: &Head, state: &State, broken: bool) -> Option<String> {
+fn follows(
+    before: &Head,
+    state: &State,
+    restored: Option<&Restore>,
+    broken: bool,
+) -> Option<String> {
     let (was, is) = (&before.state, state);
     if is.seq != was.seq + 1 {
         return Some(format!("batch {} follows batch {}", is.seq, was.seq));
@@ -262,6 +298,13 @@ fn follows(before: &Head, state: &State, broken: bool) -> Option<String> {
     }
     if is.log_epoch < was.log_epoch || is.boot_epoch < was.boot_epoch {
         return Some("an epoch falls".into());
+    }
+    let as_approved = match restored {
+        None => is.log_epoch == was.log_epoch && is.restored == was.restored,
+        Some(restore) => is.log_epoch > was.log_epoch && restore.begins(is),
+    };
+    if !as_approved {
+        return Some("its log epoch is not the one that a restore has begun".into());
     }
     (is.time < was.time).then(|| "its time is before that of the batch before".into())
 }

@@ -9,7 +9,8 @@ use custodyd_hsm::RealmName;
 use serde::Serialize;
 
 use crate::ledger::log::{
-    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION, LEAF_STATE, StateLeaf,
+    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION, LEAF_STATE,
+    RestoreLeaf, StateLeaf,
 };
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
@@ -36,6 +37,11 @@ pub struct Entry {
     pub configuration: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<String>,
+    /// Of a restore: what was approved, and the approvals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<String>,
 }
 
 impl Entry {
@@ -50,6 +56,8 @@ impl Entry {
             version: None,
             configuration: None,
             repaired: Vec::new(),
+            statement: None,
+            approvals: Vec::new(),
         };
         match leaf.first() {
             Some(&LEAF_EVENT) => entry.kind = "event",
@@ -70,6 +78,14 @@ impl Entry {
                     entry.version = Some(leaf.version);
                     entry.configuration = Some(hex::encode(leaf.configuration));
                     entry.repaired = leaf.repaired;
+                }
+            }
+            Some(&LEAF_RESTORE) => {
+                if let Some(leaf) = RestoreLeaf::parse(leaf) {
+                    entry.kind = "restore";
+                    entry.version = Some(leaf.version);
+                    entry.statement = Some(leaf.statement);
+                    entry.approvals = leaf.approvals;
                 }
             }
             _ => {}

@@ -208,6 +208,7 @@ impl Guess {
             | Refused::Wait { .. }
             | Refused::Exhausted(_)
             | Refused::NotSet(_)
+            | Refused::ConfirmFirst
                 if self.by_stranger() =>
             {
                 Refused::AuthenticationFailed

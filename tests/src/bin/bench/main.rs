@@ -16,6 +16,7 @@
     reason = "a bench that cannot go on stops"
 )]
 
+mod anchoring;
 mod codes;
 mod commit;
 mod cpu;
@@ -146,6 +147,7 @@ fn measure(token: &Path) {
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
     figures.extend(verification::figures(&mut app));
+    figures.extend(anchoring::figures(&runtime));
     report::table(&rounds, &figures);
     extra.table();
     let path = report::write(&figures);

@@ -1,0 +1,271 @@
+//! What the approvers of a restore sign: one document that says all that follows from it.
+//!
+//! Made by `propose` from what the token and the database say, and compared by `accept` with what
+//! they say then. It names the token's newest anchor, whose serial is never used twice: once a
+//! restore is done the token remembers another one, and no approval serves again.
+
+use std::time::Duration;
+
+use custodyd_hsm::RealmName;
+use custodyd_hsm::anchor::Anchor;
+use custodyd_policies::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::known::Known;
+use super::{Approvers, Wishes};
+use crate::ledger::LedgerError;
+use crate::ledger::head::{Head, State};
+use crate::ledger::tree::Digest;
+
+/// Says what a signature over the document means, to whoever is asked for one.
+const PURPOSE: &str = "custodyd restore, version 1: who signs this lets the realm go on from the \
+                       state in `adopt`, and gives up everything that came after it";
+/// No policy grants more.
+pub const MAX_GUESSES: u32 = custodyd_policies::MAX_ATTEMPTS;
+/// So long an approval holds where the token has no anchor that could say that it was used.
+const VALID: Duration = Duration::from_secs(7 * 86_400);
+/// No statement is longer.
+pub(super) const MAX_STATEMENT: usize = 4096;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    purpose: String,
+    pub realm: RealmName,
+    /// Tells two proposals of the same restore apart.
+    #[serde(with = "hex::serde")]
+    nonce: [u8; 16],
+    /// What the token knows to have been the newest; absent where it has lost that.
+    pub token_remembers: Option<Remembered>,
+    pub adopt: Adopted,
+    /// Batches between the two, where the one is older than the other and nothing else.
+    pub lost_batches: Option<u64>,
+    /// A log that auditors hold, and that has entries which the adopted one has not.
+    pub auditors_hold: Option<Held>,
+    pub new_log_epoch: u64,
+    /// Guesses at each factor of every account, until its owner has signed in.
+    pub guesses_left: u32,
+    pub approvals_needed: usize,
+    /// The SHA-256 fingerprints of the keys that may approve.
+    pub approvers: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remembered {
+    pub serial: u64,
+    pub log_epoch: u64,
+    pub batch: u64,
+    #[serde(with = "hex::serde")]
+    pub head: Digest,
+    pub boot_epoch: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopted {
+    pub log_epoch: u64,
+    pub batch: u64,
+    /// Hash of the head: it names the whole log and every record.
+    #[serde(with = "hex::serde")]
+    pub head: Digest,
+    pub log_entries: u64,
+    /// When it was written, in seconds since the Unix epoch.
+    pub time: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    pub log_epoch: u64,
+    pub log_entries: u64,
+}
+
+impl Remembered {
+    pub(super) fn of(anchor: &Anchor) -> Self {
+        Self {
+            serial: anchor.serial,
+            log_epoch: anchor.log_epoch,
+            batch: anchor.seq,
+            head: anchor.head,
+            boot_epoch: anchor.boot_epoch,
+        }
+    }
+}
+
+impl Adopted {
+    fn of(head: &Head) -> Result<Self, LedgerError> {
+        let hash = head.hash();
+        Ok(Self {
+            log_epoch: head.state.log_epoch,
+            batch: head.state.seq,
+            head: hash.map_err(|_| LedgerError::internal("encode a head"))?,
+            log_entries: head.size,
+            time: head.state.time,
+        })
+    }
+}
+
+impl Statement {
+    /// The document over a restore from what the token remembers to what the database shows.
+    pub(super) fn new(
+        anchor: Option<&Anchor>,
+        head: &Head,
+        wishes: &Wishes,
+        known: &[Known],
+        approvers: &Approvers,
+        (nonce, now): ([u8; 16], Timestamp),
+    ) -> Result<Self, LedgerError> {
+        let state = &head.state;
+        let ours = Held {
+            log_epoch: state.log_epoch,
+            log_entries: head.size,
+        };
+        let held = known.iter().map(|known| Held {
+            log_epoch: known.log_epoch,
+            log_entries: known.size,
+        });
+        Ok(Self {
+            purpose: PURPOSE.into(),
+            realm: state.realm.clone(),
+            nonce,
+            token_remembers: anchor.map(Remembered::of),
+            adopt: Adopted::of(head)?,
+            lost_batches: lost(anchor, state),
+            auditors_hold: held.max().filter(|held| *held > ours),
+            new_log_epoch: match anchor {
+                Some(anchor) => anchor.log_epoch.max(state.log_epoch).saturating_add(1),
+                // Nobody knows which epochs there were. None was as high as the time.
+                None => now.0.max(state.log_epoch.saturating_add(1)),
+            },
+            guesses_left: wishes.guesses_left,
+            approvals_needed: approvers.needed(),
+            approvers: approvers.fingerprints(),
+        })
+    }
+
+    /// # Errors
+    /// `Refused` where it is no statement.
+    pub(in crate::ledger) fn parse(text: &str) -> Result<Self, LedgerError> {
+        let refused = |what: String| {
+            LedgerError::Refused(format!("this is no statement of a restore: {what}"))
+        };
+        if text.len() > MAX_STATEMENT {
+            return Err(refused(format!("it has more than {MAX_STATEMENT} bytes")));
+        }
+        let statement: Self =
+            serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
+        if statement.purpose != PURPOSE {
+            return Err(refused("its purpose is another one".into()));
+        }
+        // In one form only: what an approver reads is what is read here, and nothing hides in it.
+        if statement.encode()? != text {
+            return Err(refused(
+                "it is not in the form that propose-restore writes".into(),
+            ));
+        }
+        if statement.guesses_left > MAX_GUESSES {
+            return Err(refused(format!("more than {MAX_GUESSES} guesses")));
+        }
+        Ok(statement)
+    }
+
+    /// Whether this is the state after the batch that the statement allows.
+    pub(in crate::ledger) fn begins(&self, state: &State) -> bool {
+        let left = state.restored.map(|restored| restored.guesses_left);
+        state.previous == self.adopt.head
+            && Some(state.seq) == self.adopt.batch.checked_add(1)
+            && state.log_epoch == self.new_log_epoch
+            && left == Some(self.guesses_left)
+    }
+
+    /// The text to sign.
+    ///
+    /// # Errors
+    /// Never for these fields; the signature is serde's.
+    pub fn encode(&self) -> Result<String, LedgerError> {
+        let text = serde_json::to_string_pretty(self);
+        let text = text.map_err(|_| LedgerError::internal("encode a statement"))?;
+        Ok(text + "\n")
+    }
+
+    /// What the statement would say if approvals were not over the token's anchor.
+    #[cfg(test)]
+    pub(super) fn of_any(mut self, anchor: Option<&Anchor>, head: &Head) -> Self {
+        self.token_remembers = anchor.map(Remembered::of);
+        self.lost_batches = lost(anchor, &head.state);
+        self.new_log_epoch = anchor.map_or(0, |anchor| anchor.log_epoch) + 1;
+        self
+    }
+
+    /// Why this is not what the token and the database say now.
+    ///
+    /// # Errors
+    /// `Refused` names the first difference.
+    pub(super) fn describes(
+        &self,
+        anchor: Option<&Anchor>,
+        head: &Head,
+        approvers: &Approvers,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let differs = |what: &str| Err(LedgerError::Refused(format!("{what}; propose it anew")));
+        if self.realm != head.state.realm {
+            return differs("the statement is about another realm");
+        }
+        if self.token_remembers != anchor.map(Remembered::of) {
+            return differs("the token remembers another batch than the statement says");
+        }
+        if self.adopt != Adopted::of(head)? {
+            return differs("the database shows another state than the one to adopt");
+        }
+        if self.approvals_needed != approvers.needed() || self.approvers != approvers.fingerprints()
+        {
+            return differs("the configuration names other approvers than the statement");
+        }
+        let wishes = Wishes {
+            guesses_left: self.guesses_left,
+            ..Wishes::default()
+        };
+        let mut made = Self::new(anchor, head, &wishes, &[], approvers, (self.nonce, now))?;
+        // What auditors hold is known to who proposed it.
+        made.auditors_hold = self.auditors_hold.clone();
+        let recent = self.new_log_epoch..=self.new_log_epoch.saturating_add(VALID.as_secs());
+        if anchor.is_none() && self.new_log_epoch > head.state.log_epoch && recent.contains(&now.0)
+        {
+            made.new_log_epoch = self.new_log_epoch;
+        }
+        if *self != made {
+            return differs("the statement says what does not follow from token and database");
+        }
+        Ok(())
+    }
+}
+
+/// Batches that were anchored after this state, if it is one of the same history.
+fn lost(anchor: Option<&Anchor>, state: &State) -> Option<u64> {
+    let anchor = anchor.filter(|anchor| anchor.log_epoch == state.log_epoch)?;
+    anchor.seq.checked_sub(state.seq).filter(|lost| *lost > 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in ".{0,400}") {
+            let _ = Statement::parse(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_statement_is_said() {
+        let said = |text: &str| Statement::parse(text).unwrap_err().to_string();
+        assert!(said("{}").contains("missing field"));
+        assert!(said(&" ".repeat(MAX_STATEMENT + 1)).contains("bytes"));
+    }
+}
