@@ -7,6 +7,8 @@ use custodyd_tests::app::said;
 use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Setup, TestApp, token};
 
+use crate::restoring::{key, sign};
+
 /// An interval that a TPM would not stand for long, and a budget that lets it.
 const LEDGER: &str = r#"[ledger]
 anchor = "bounded"
@@ -66,11 +68,11 @@ fn provisioned(tpm: &SwTpm, more: &str) -> String {
     line
 }
 
-async fn daemon(tpm: &SwTpm, more: &str) -> TestApp {
-    let line = provisioned(tpm, more);
+async fn daemon(tpm: &SwTpm, ledger: &str) -> TestApp {
+    let line = provisioned(tpm, "");
     TestApp::with(Setup {
-        token: Some(section(tpm, &format!("{more}{line}\n"))),
-        config: LEDGER.to_owned(),
+        token: Some(section(tpm, &format!("{line}\n"))),
+        config: format!("{LEDGER}{ledger}"),
         ..Setup::default()
     })
     .await
@@ -166,6 +168,68 @@ async fn records_put_back_with_the_database_are_refused() {
     copy(&app.path("old-anchors"), &tpm.anchors());
     let start = app.command("serve").output().unwrap();
     assert!(said(&start).contains("NV index"), "{}", said(&start));
+}
+
+/// docs/TPM.md, "When the anchors are lost".
+#[tokio::test]
+async fn a_realm_whose_anchors_are_lost_is_restored_on_the_same_tpm() {
+    let tpm = SwTpm::blank();
+    let home = tempfile::tempdir().unwrap();
+    let keys = ["ann", "bob"].map(|name| key(home.path(), name, "ed25519"));
+    let approvers: String = keys
+        .iter()
+        .map(|key| {
+            let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+            let name = key.file_name().unwrap().to_str().unwrap();
+            format!("{name} = \"{}\"\n", public.trim())
+        })
+        .collect();
+    let restore =
+        format!("[ledger.restore]\napprovals = 2\n[ledger.restore.approvers]\n{approvers}");
+    let mut app = daemon(&tpm, &restore).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    assert!(app.stop());
+    std::fs::remove_dir_all(tpm.anchors()).unwrap();
+    let told = |arguments: &str| said(&app.command(arguments).output().unwrap());
+    assert!(
+        told("serve").contains("token.state_directory"),
+        "{}",
+        told("serve")
+    );
+    // Making the directory again makes no anchor.
+    let refused = told("token provision-tpm");
+    assert!(refused.contains("nothing was changed"), "{refused}");
+    let config = app.path("custodyd.toml");
+    let old = format!("state_directory = \"{}\"", tpm.anchors().display());
+    let new = format!(
+        "nv_index = 0x1818101\nstate_directory = \"{}-2\"",
+        tpm.anchors().display()
+    );
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains(&old));
+    std::fs::write(&config, text.replace(&old, &new)).unwrap();
+    let made = told("token provision-tpm");
+    assert!(made.contains("NV index 0x01818101"), "{made}");
+    let refused = told("serve");
+    assert!(refused.contains("no anchor of this realm"), "{refused}");
+    let statement = app.path("restore.json");
+    let proposed = told(&format!(
+        "ledger propose-restore --without-anchor --guesses-left 2 {}",
+        statement.display()
+    ));
+    assert!(statement.exists(), "{proposed}");
+    let [one, two] = keys.map(|key| sign(&key, "custodyd-restore", &statement));
+    let accepted = told(&format!(
+        "ledger accept-restore {} --approval {} --approval {}",
+        statement.display(),
+        one.display(),
+        two.display()
+    ));
+    app.launch().await;
+    let answer = device.try_pin("830517", &[]).await;
+    assert_eq!(answer.status, 201, "{accepted} {:?}", answer.body);
 }
 
 fn copy(from: &Path, to: &Path) {

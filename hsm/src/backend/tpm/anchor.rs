@@ -90,7 +90,7 @@ fn made_anew(meaning: Meaning) -> Trouble {
         AnchorFault::Missing,
         format!(
             "the NV index {what}: whoever has the TPM's owner password removed it, or the TPM was \
-             cleared. Nothing says any more which state is the newest: the realm can only be restored"
+             cleared. Nothing says any more which state is the newest; docs/TPM.md has the way back"
         ),
     )
 }
@@ -169,7 +169,7 @@ impl Anchors<'_> {
             format!(
                 "the TPM's NV index stands at {}..., and no record in {} leads there ({why}): the files or the \
                  TPM were put back to another state, or another program has extended the index. Put the \
-                 newest files in place; if there are none, the realm can only be restored",
+                 newest files in place; if there are none, docs/TPM.md has the way back",
                 hex(value.get(..8).unwrap_or_default()),
                 self.store.directory().display()
             ),

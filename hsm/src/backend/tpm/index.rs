@@ -107,7 +107,7 @@ pub(super) fn require(connection: &mut Connection, options: &Options) -> Attempt
             Err(Trouble::Final(Error::Misconfigured(format!(
                 "the NV index 0x{:08x} of the anchors {what}: the TPM was cleared, somebody with its owner's \
                  password removed the index, or it was never provisioned. Without it nothing says which \
-                 state is the newest: a realm can only be restored; for a new one `custodyd token \
+                 state is the newest; docs/TPM.md has the way back. For a new realm `custodyd token \
                  provision-tpm` makes the index",
                 options.nv_index
             ))))
@@ -206,8 +206,8 @@ fn extend(connection: &mut Connection, index: Tr, by: &[u8; 32], dry_run: bool) 
 fn lost(options: &Options) -> Trouble {
     Trouble::Final(Error::Misconfigured(format!(
         "nothing was changed: the records in token.state_directory {} and the NV index 0x{:08x} do not belong \
-         together, so one of them was lost or put back. In an existing realm, put the right ones in place, or \
-         restore it; to begin a new one, give token.state_directory and token.nv_index other values",
+         together, so one of them was lost or put back. Put the right ones in place; if they are lost, give \
+         token.state_directory and token.nv_index other values, and see docs/TPM.md for the way back",
         options.state_directory.display(),
         options.nv_index
     )))

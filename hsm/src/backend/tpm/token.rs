@@ -136,8 +136,8 @@ impl Connection {
         if hex(&found) != pinned.to_ascii_lowercase() {
             return Err(Trouble::Final(Error::Misconfigured(format!(
                 "the TPM that answers is not the one that token.storage_key pins: its storage key is {}; \
-                 put the right TPM back. If it was cleared, what it held is gone: then the realm can only \
-                 be restored, and for a new one `custodyd token provision-tpm` makes new keys",
+                 put the right TPM back. If it was cleared, its keys are gone, and nothing that was sealed \
+                 under them can be opened again; for a new realm `custodyd token provision-tpm` makes new ones",
                 hex(&found)
             ))));
         }
@@ -202,8 +202,9 @@ fn storage_key(esys: &mut Esys, options: &Options) -> Attempt<Tr> {
             let there: Vec<String> = there.iter().map(|h| format!("0x{h:08x}")).collect();
             Err(Trouble::Final(Error::Misconfigured(format!(
                 "the TPM has no storage key of custodyd at 0x{handle:08x} (present: {}): it is another \
-                 TPM, it was cleared, or it was not provisioned. What a cleared TPM held is gone: the \
-                 realm can only be restored. For a new one: `custodyd token provision-tpm`",
+                 TPM, it was cleared, or it was not provisioned. Put the right one back; the keys of a \
+                 cleared TPM are gone, and nothing that was sealed under them can be opened again. For a new \
+                 realm: `custodyd token provision-tpm`",
                 match there.is_empty() {
                     true => "nothing".to_owned(),
                     false => there.join(", "),
