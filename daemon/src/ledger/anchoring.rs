@@ -69,7 +69,7 @@ struct Bounded {
     warm: Warm,
     interval: Duration,
     anchored: Instant,
-    /// Not before this the token is asked again to catch up: it may be away.
+    /// Not before this the token is asked again for the interval's sake: it may be away, or spent.
     not_before: Instant,
     /// Batches were told of that the token does not know.
     ahead: bool,
@@ -212,7 +212,8 @@ impl Anchoring {
             .any(|account| bounded.charged.contains(account) || !here.insert(account));
         let unflagged = uses_up && !self.last.dirty;
         let raised = head.state.boot_epoch != self.last.boot_epoch;
-        let due = bounded.anchored.elapsed() >= bounded.interval;
+        let due =
+            bounded.anchored.elapsed() >= bounded.interval && Instant::now() >= bounded.not_before;
         let must = demand.at_once || twice || unflagged || raised;
         if must || due {
             // Where one is charged, others follow, without another word to the token.
@@ -226,6 +227,9 @@ impl Anchoring {
         let Some(bounded) = &mut self.bounded else {
             return Err(LedgerError::internal("anchor what is bounded"));
         };
+        if due {
+            bounded.not_before = Instant::now() + AGAIN;
+        }
         // It stands for the same place in the token's own order.
         to.serial = self.last.serial;
         to.dirty = self.last.dirty;
