@@ -17,6 +17,7 @@ mod pin;
 mod policies;
 mod reader;
 mod restore;
+mod token;
 mod witnesses;
 
 use std::fmt;
@@ -99,11 +100,10 @@ pub struct Operator {
     pub socket: Option<PathBuf>,
 }
 
-/// `[token]`: the PKCS#11 token that holds the realm's keys.
+/// `[token]`: the token that holds the realm's keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Token {
-    pub module: PathBuf,
-    pub label: String,
+    pub kind: TokenKind,
     /// Exactly one of `pin_file` and `pin_credential` is set.
     pub pin_file: Option<PathBuf>,
     /// Name of a systemd credential (a file in `$CREDENTIALS_DIRECTORY`).
@@ -113,6 +113,29 @@ pub struct Token {
     pub queue: usize,
     /// For one call, waiting included.
     pub deadline: Duration,
+}
+
+/// What kind of token it is, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TokenKind {
+    Pkcs11 { module: PathBuf, label: String },
+    Tpm(Tpm),
+}
+
+/// A TPM 2.0.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tpm {
+    /// In full, such as `device:/dev/tpmrm0`.
+    pub tcti: String,
+    /// The name of its storage key, in hexadecimal; none until it was provisioned.
+    pub storage_key: Option<String>,
+    /// Where the records of anchors are.
+    pub state_directory: PathBuf,
+    pub handles: u32,
+    pub nv_index: u32,
+    /// Each HMAC is computed in the TPM.
+    pub per_operation: bool,
+    pub nv_writes_per_day: u32,
 }
 
 /// `[store]`: the database, which is not trusted.

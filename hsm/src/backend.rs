@@ -1,6 +1,10 @@
 //! The kinds of token. One folder each, with the same file names per task.
 //!
 //! A backend implements [`crate::Backend`] and [`crate::Custody`] and knows
-//! nothing of records, bindings or anchors' meaning: it moves bytes.
+//! nothing of records, bindings or anchors' meaning: it moves bytes. What all of
+//! them need stands beside their folders.
 
+mod attempt;
+mod known_answer;
 pub mod pkcs11;
+pub mod tpm;

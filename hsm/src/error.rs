@@ -21,6 +21,12 @@ pub enum Error {
     /// The queue in front of the token is full. Nothing was started.
     #[error("{operation}: too many token operations are waiting")]
     Busy { operation: &'static str },
+    /// The token may not be written so often. Nothing was done; try later.
+    #[error("{operation}: the token's wear budget is spent ({reason})")]
+    Worn {
+        operation: &'static str,
+        reason: String,
+    },
     /// The token refused the PIN. Never tried again by this process: every
     /// further try brings the token nearer to locking itself.
     #[error(
@@ -71,7 +77,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Deadline { .. } | Self::Busy { .. }
+            Self::Unavailable { .. }
+                | Self::Deadline { .. }
+                | Self::Busy { .. }
+                | Self::Worn { .. }
         )
     }
 

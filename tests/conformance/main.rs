@@ -20,7 +20,33 @@ mod rig;
 mod softhsm;
 mod software;
 mod suite;
+mod tpm;
 
 suite::run_over!(on_softhsm, crate::softhsm::SoftHsm);
+suite::run_labels_over!(labels_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_in_memory, crate::software::Software);
+suite::run_over!(on_tpm, crate::tpm::PerStart);
+suite::run_anchors_over!(anchors_on_tpm, crate::tpm::PerStart);
+suite::run_over!(on_tpm_per_operation, crate::tpm::PerOperation);
+suite::cases_of!(
+    crate::tpm::cases,
+    tpm_alone,
+    crate::tpm::PerStart,
+    a_cleared_tpm_is_refused_with_the_next_step,
+    only_the_pinned_storage_key_is_accepted,
+    the_tpms_state_put_back_is_noticed,
+    records_put_back_or_removed_are_refused,
+    a_crash_between_record_and_extension_leaves_the_old_one,
+    an_index_made_anew_is_refused,
+    an_index_of_other_attributes_is_refused,
+    another_program_that_extends_is_noticed,
+    a_spent_wear_budget_is_told_and_outlives_a_restart,
+    the_mode_is_the_one_that_the_keys_were_made_with,
+    a_key_at_the_handle_of_another_does_not_answer,
+    nothing_secret_passes_in_clear,
+    what_the_tpm_puts_off_is_asked_again_and_lockout_is_not,
+    an_extension_whose_answer_is_lost_is_found,
+    the_owners_password_is_for_provisioning_alone,
+    a_wrong_secret_is_told_as_one_by_provisioning_too,
+);

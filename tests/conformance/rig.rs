@@ -38,10 +38,13 @@ pub(crate) trait Store: Sized {
 pub(crate) trait Rig: Store {
     /// A backend on the token with a wrong PIN.
     fn backend_with_wrong_pin(&self) -> Counted;
-    /// A backend whose token does not exist.
-    fn backend_with_wrong_label(&self) -> Arc<dyn Backend>;
     /// Whether the token is made of files, as its backend must say.
     fn is_software(&self) -> bool;
+    /// Objects that are reported of a key pair.
+    fn objects_of_a_pair(&self) -> usize;
+    /// The attributes that say that a key stays, and their values; the first is the one that
+    /// [`Rig::make_extractable`] spoils.
+    fn kept(&self) -> [(&'static str, &'static str); 2];
 
     /// The token goes away beneath a running process.
     fn take_away(&self);
@@ -52,12 +55,18 @@ pub(crate) trait Rig: Store {
     /// The impostor goes.
     fn remove_impostor(&self);
 
-    /// Makes a second object of the same label.
-    fn duplicate(&self, key: KeyId);
     /// Deletes every object of a key.
     fn delete(&self, key: KeyId);
-    /// Deletes the public object of a key pair.
-    fn delete_public_half(&self, key: KeyId);
     /// Makes a key of this label that can leave the token.
     fn make_extractable(&self, key: KeyId);
+}
+
+/// A kind of token whose objects carry labels, so that there may be two of one, or half a pair.
+pub(crate) trait Labelled: Rig {
+    /// A backend whose token does not exist.
+    fn backend_with_wrong_label(&self) -> Arc<dyn Backend>;
+    /// Makes a second object of the same label.
+    fn duplicate(&self, key: KeyId);
+    /// Deletes the public object of a key pair.
+    fn delete_public_half(&self, key: KeyId);
 }

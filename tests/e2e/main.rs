@@ -37,6 +37,7 @@ mod sessions;
 mod stranger_pin;
 mod text_messages;
 mod totp;
+mod tpm;
 mod unknown_devices;
 mod walk;
 mod witnesses;

@@ -16,7 +16,7 @@ const WRONG: &str = "830518";
 const ROUNDS: &str = "[[pin.rounds]]\nattempts = 5\n";
 
 /// A key pair of OpenSSH's own making.
-fn key(dir: &Path, name: &str, kind: &str) -> PathBuf {
+pub(crate) fn key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     let path = dir.join(name);
     let made = Command::new("ssh-keygen")
         .args(["-q", "-N", "", "-C", name, "-t", kind, "-f"])
@@ -27,7 +27,7 @@ fn key(dir: &Path, name: &str, kind: &str) -> PathBuf {
     path
 }
 
-fn sign(key: &Path, namespace: &str, file: &Path) -> PathBuf {
+pub(crate) fn sign(key: &Path, namespace: &str, file: &Path) -> PathBuf {
     let signature = PathBuf::from(format!("{}.sig", file.display()));
     let _ = std::fs::remove_file(&signature);
     let signed = Command::new("ssh-keygen")

@@ -24,6 +24,8 @@ pub struct Setup {
     pub config: String,
     /// MiB of the daemon's cache of committed accounts.
     pub cache_mib: usize,
+    /// The section `[token]`; none for the SoftHSM2 token that each test has.
+    pub token: Option<String>,
     /// The section `[limits]`: rates out of the way and short deadlines, but for tests of these.
     pub limits: String,
 }
@@ -53,6 +55,7 @@ impl Default for Setup {
             ],
             config: String::new(),
             cache_mib: 64,
+            token: None,
             limits: LIMITS.into(),
         }
     }
@@ -115,6 +118,14 @@ impl TestApp {
         for (name, text) in &setup.policies {
             std::fs::write(dir.path().join(format!("policies/{name}.toml")), text).unwrap();
         }
+        let softhsm = || {
+            format!(
+                "module = \"{}\"\nlabel = \"{}\"\npin_file = \"{}\"",
+                token::module(),
+                token::LABEL,
+                token.user_pin_file().display()
+            )
+        };
         let config = format!(
             r#"[realm]
 name = "{REALM}"
@@ -128,9 +139,7 @@ drain = "1s"
 listen = "127.0.0.1:{operator}"
 socket = "operator.sock"
 [token]
-module = "{}"
-label = "{}"
-pin_file = "{}"
+{}
 [store]
 sqlite = "custodyd.sqlite"
 cache_mib = {}
@@ -140,9 +149,7 @@ directory = "policies"
 {}
 {}
 "#,
-            token::module(),
-            token::LABEL,
-            token.user_pin_file().display(),
+            setup.token.clone().unwrap_or_else(softhsm),
             setup.cache_mib,
             setup.limits,
             setup.config

@@ -21,6 +21,7 @@ pub mod device;
 pub mod log;
 pub mod mail;
 pub mod token;
+pub mod tpm;
 pub mod webhook;
 pub mod witness;
 

@@ -10,6 +10,7 @@ mod doctor;
 mod ledger;
 mod live;
 pub mod output;
+mod provision_tpm;
 mod socket;
 mod token;
 
@@ -66,6 +67,8 @@ enum Command {
 enum TokenCommand {
     /// Log in, judge the attributes of every key, and probe them with known answers
     Check,
+    /// Make what is missing in a TPM, and say what to configure; repeating it changes nothing
+    ProvisionTpm(provision_tpm::Provision),
 }
 
 /// Runs the command of this process's arguments.
@@ -82,6 +85,11 @@ pub fn run() -> ExitCode {
         Command::Token(TokenCommand::Check) => {
             with_config(&output, "token check", &arguments, |config| {
                 output.checks("token check", &token::check(&config.token))
+            })
+        }
+        Command::Token(TokenCommand::ProvisionTpm(provision)) => {
+            with_config(&output, "token provision-tpm", &arguments, |config| {
+                provision_tpm::run(&output, &config.token, provision)
             })
         }
         Command::Init => with_config(&output, "init", &arguments, |config| {

@@ -26,7 +26,10 @@ pub(super) fn check(token: &Token) -> Vec<Line> {
     let (sender, receiver) = mpsc::channel();
     // Not joined: a thread that hangs inside the module cannot be ended, only left behind.
     std::thread::spawn(move || {
-        let _ = sender.send(examine(&backend));
+        let lines = examine(&backend);
+        // Its sessions first: this process may be over as soon as the lines are sent.
+        drop(backend);
+        let _ = sender.send(lines);
     });
     receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| {
         let detail = match error {
@@ -73,8 +76,8 @@ fn software_warning(token: &TokenDescription) -> Option<Line> {
     token.software_token.then(|| {
         Line::warn(
             "token kind",
-            "SoftHSM2 gives no protection against whoever copies its files, or puts them back to an older \
-             state together with the database; fine for development",
+            "a token made of files gives no protection against whoever copies its files, or puts them back to an \
+             older state together with the database; fine for development",
             "use a hardware token in production",
         )
     })
@@ -139,8 +142,8 @@ fn failed(check: &str, error: &Error) -> Line {
         Error::Unavailable { .. } | Error::Deadline { .. } | Error::Busy { .. } => Line::red(
             check,
             error.to_string(),
-            "see token.module and token.label in the configuration, whether the token's files or device are \
-             there, and for SoftHSM2 whether SOFTHSM2_CONF is set",
+            "see token.module and token.label, or token.tcti, in the configuration, whether the token's files or \
+             device are there, and for SoftHSM2 whether SOFTHSM2_CONF is set",
         ),
         // These say themselves what to do.
         _ => Line::red_told(check, error.to_string()),

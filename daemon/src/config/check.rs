@@ -17,14 +17,13 @@ use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::restore::restore;
+use super::token;
 use super::witnesses::witnesses;
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
-    PinCapacity, Policies, Realm, Store, Token,
+    PinCapacity, Policies, Realm, Store,
 };
 
-/// Debian's SoftHSM2.
-const DEFAULT_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const DEFAULT_DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
 /// Made by systemd, on a tmpfs.
 const DEFAULT_RUNTIME: &str = "/run/custodyd";
@@ -44,9 +43,10 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let realm = realm(doc, &mut top);
     let listen = listen(doc, &mut top, base);
     let operator = operator(doc, &mut top, listen.as_ref(), base);
-    let token = token(doc, &mut top, base);
+    let token = token::token(doc, &mut top, base);
     let store = store(doc, &mut top, base);
     let ledger = ledger(doc, &mut top, base);
+    token::suits_the_ledger(doc, token.as_ref(), &ledger);
     let policies = policies(doc, &mut top, base);
     let pin = pin(doc, &mut top);
     let development = listen
@@ -62,7 +62,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         realm: realm?,
         listen: listen?,
         operator,
-        token: token?,
+        token: token?.value,
         store,
         ledger,
         policies,
@@ -194,61 +194,6 @@ fn operator<'i>(
         listen: address.value,
         socket: socket.map(|placed| placed.value),
     }
-}
-
-fn token<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Option<Token> {
-    let mut table = doc.table(top, "token");
-    let at = table.at();
-    let module = doc.or(
-        &mut table,
-        "module",
-        PathBuf::from(DEFAULT_MODULE),
-        |value| path(value, base),
-    );
-    let label = doc.required(
-        &mut table,
-        "label",
-        "the label of the token, as `softhsm2-util --show-slots` or `pkcs11-tool -L` shows it",
-        token_label,
-    );
-    let pin_named = table.has("pin_file") || table.has("pin_credential") || table.has("pin");
-    let pin_file = doc.optional(&mut table, "pin_file", |value| path(value, base));
-    let pin_credential = doc.optional(&mut table, "pin_credential", credential_name);
-    let threads = doc.or(&mut table, "threads", 2, |value| number(value, 1..=64));
-    let queue = doc.or(&mut table, "queue", 1024, |value| number(value, 1..=65_536));
-    let deadline = doc.or(&mut table, "deadline", Duration::from_secs(5), |value| {
-        duration(value, Duration::from_millis(100)..=Duration::from_secs(60))
-    });
-    // Somebody who writes the PIN itself here deserves a better sentence than "unknown key".
-    if let Some(pin) = doc.optional(&mut table, "pin", |_| Ok(())) {
-        let message = "token.pin: the PIN is never written in the configuration; put it in a file of \
-                       its own with mode 0600 and name that as token.pin_file";
-        doc.error(pin.at, message.to_owned());
-    }
-    doc.finish(table);
-    match (&pin_file, &pin_credential) {
-        (Some(_), Some(second)) => doc.error(
-            second.at,
-            "token.pin_credential: give either this or token.pin_file, not both".to_owned(),
-        ),
-        // A PIN key that was there but wrong has been reported already.
-        (None, None) if !pin_named => doc.error(
-            at,
-            "token.pin_file is missing: the file with the token's user PIN (mode 0600), or \
-             token.pin_credential with the name of a systemd credential"
-                .to_owned(),
-        ),
-        _ => {}
-    }
-    Some(Token {
-        module,
-        label: label?.value,
-        pin_file: pin_file.map(|placed| placed.value),
-        pin_credential: pin_credential.map(|placed| placed.value),
-        threads,
-        queue,
-        deadline,
-    })
 }
 
 fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store {
@@ -497,27 +442,4 @@ pub(super) fn is_host(host: &str) -> bool {
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     host.len() <= 253 && host.split('.').all(label)
-}
-
-/// PKCS#11 labels are 32 bytes padded with spaces, so neither is wanted at the end.
-fn token_label(value: &DeValue<'_>) -> Result<String, String> {
-    let text = string(value)?;
-    let fits = (1..=32).contains(&text.len());
-    if !fits || text.trim() != text || text.chars().any(char::is_control) {
-        return Err(expected("1 to 32 bytes without spaces at the ends", value));
-    }
-    Ok(text.to_owned())
-}
-
-/// The name becomes the last part of a path, so it must not leave its folder.
-fn credential_name(value: &DeValue<'_>) -> Result<String, String> {
-    let text = string(value)?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if text.is_empty() || text.len() > 255 || text.starts_with('.') || !text.bytes().all(allowed) {
-        return Err(expected(
-            "the name of a systemd credential, such as \"token-pin\"",
-            value,
-        ));
-    }
-    Ok(text.to_owned())
 }

@@ -78,8 +78,10 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         read_token_pin(&Token {
-            module: PathBuf::new(),
-            label: String::new(),
+            kind: crate::config::TokenKind::Pkcs11 {
+                module: PathBuf::new(),
+                label: String::new(),
+            },
             pin_file: Some(path),
             pin_credential: None,
             threads: 1,

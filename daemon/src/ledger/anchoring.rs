@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
-use custodyd_hsm::{Pool, RealmName, RecordId};
+use custodyd_hsm::{Error, Pool, RealmName, RecordId};
 
 use self::warm::Warm;
 use super::LedgerError;
@@ -69,7 +69,7 @@ struct Bounded {
     warm: Warm,
     interval: Duration,
     anchored: Instant,
-    /// Not before this the token is asked again to catch up: it may be away.
+    /// Not before this the token is asked again for the interval's sake: it may be away, or spent.
     not_before: Instant,
     /// Batches were told of that the token does not know.
     ahead: bool,
@@ -212,11 +212,23 @@ impl Anchoring {
             .any(|account| bounded.charged.contains(account) || !here.insert(account));
         let unflagged = uses_up && !self.last.dirty;
         let raised = head.state.boot_epoch != self.last.boot_epoch;
-        let due = bounded.anchored.elapsed() >= bounded.interval;
-        if demand.at_once || twice || unflagged || raised || due {
+        let due =
+            bounded.anchored.elapsed() >= bounded.interval && Instant::now() >= bounded.not_before;
+        let must = demand.at_once || twice || unflagged || raised;
+        if must || due {
             // Where one is charged, others follow, without another word to the token.
             to.dirty = uses_up;
-            return self.advance(to).await.map(|()| true);
+            match self.advance(to.clone()).await {
+                // What only the interval wants can wait until the token may be written again.
+                Err(LedgerError::Token(Error::Worn { .. })) if !must => {}
+                told => return told.map(|()| true),
+            }
+        }
+        let Some(bounded) = &mut self.bounded else {
+            return Err(LedgerError::internal("anchor what is bounded"));
+        };
+        if due {
+            bounded.not_before = Instant::now() + AGAIN;
         }
         // It stands for the same place in the token's own order.
         to.serial = self.last.serial;

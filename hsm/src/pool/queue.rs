@@ -82,6 +82,8 @@ fn judge<T>(answer: &Result<T>) -> Ran {
         Err(error @ (Error::Misconfigured(_) | Error::PinRefused { .. })) => {
             Ran::Sick(error.to_string())
         }
+        // It keeps to its budget, and is well.
+        Err(Error::Worn { .. }) => Ran::Refused,
         Err(error) if error.is_retryable() => Ran::Sick(error.to_string()),
         Err(_) => Ran::Refused,
     }

@@ -10,7 +10,7 @@ use custodyd_hsm::{
 };
 use custodyd_tests::token::{LABEL, SoftToken, copy_tokens, module};
 
-use crate::rig::{Counted, Prepared, Rig, Store};
+use crate::rig::{Counted, Labelled, Prepared, Rig, Store};
 
 const ANCHOR: &str = "custodyd-anchor-v1";
 const DIR: &str = "CUSTODYD_CONFORMANCE_TOKEN";
@@ -134,15 +134,19 @@ impl Rig for SoftHsm {
         (backend, Box::new(move || counted.login_attempts()))
     }
 
-    fn backend_with_wrong_label(&self) -> Arc<dyn Backend> {
-        Self::backend_with(Options {
-            token_label: "nobody".to_owned(),
-            ..self.0.options()
-        })
-    }
-
     fn is_software(&self) -> bool {
         true
+    }
+
+    fn objects_of_a_pair(&self) -> usize {
+        2
+    }
+
+    fn kept(&self) -> [(&'static str, &'static str); 2] {
+        [
+            ("CKA_EXTRACTABLE", "false"),
+            ("CKA_NEVER_EXTRACTABLE", "true"),
+        ]
     }
 
     fn take_away(&self) {
@@ -161,10 +165,6 @@ impl Rig for SoftHsm {
         fs::remove_dir_all(self.0.tokens()).unwrap();
     }
 
-    fn duplicate(&self, key: KeyId) {
-        self.generate(key, &[]);
-    }
-
     fn delete(&self, key: KeyId) {
         let kinds: &[&str] = match key.purpose.is_symmetric() {
             true => &["secrkey"],
@@ -175,12 +175,25 @@ impl Rig for SoftHsm {
         }
     }
 
-    fn delete_public_half(&self, key: KeyId) {
-        self.delete_object(key, "pubkey");
-    }
-
     fn make_extractable(&self, key: KeyId) {
         self.delete(key);
         self.generate(key, &["--extractable"]);
+    }
+}
+
+impl Labelled for SoftHsm {
+    fn backend_with_wrong_label(&self) -> Arc<dyn Backend> {
+        Self::backend_with(Options {
+            token_label: "nobody".to_owned(),
+            ..self.0.options()
+        })
+    }
+
+    fn duplicate(&self, key: KeyId) {
+        self.generate(key, &[]);
+    }
+
+    fn delete_public_half(&self, key: KeyId) {
+        self.delete_object(key, "pubkey");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use custodyd_hsm::{Backend, Error, Pool, PoolOptions};
 
 use super::{BIND, MAC, pool, until};
-use crate::rig::Rig;
+use crate::rig::{Labelled, Rig};
 
 pub(crate) fn a_wrong_pin_is_presented_once(rig: &impl Rig) {
     let (backend, attempts) = rig.backend_with_wrong_pin();
@@ -33,7 +33,7 @@ pub(crate) fn a_wrong_pin_is_presented_once(rig: &impl Rig) {
     rig.backend().open().unwrap().probe().unwrap();
 }
 
-pub(crate) fn a_wrong_label_names_what_is_there(rig: &impl Rig) {
+pub(crate) fn a_wrong_label_names_what_is_there(rig: &impl Labelled) {
     let backend = rig.backend_with_wrong_label();
     let error = backend.open().map(|_| ()).unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");

@@ -246,3 +246,24 @@ async fn a_token_that_is_away_is_not_asked_without_a_pause() {
     assert!((1..=2).contains(&asked), "{asked} times in 0.6 s");
     rig.anchoring(&[]);
 }
+
+#[tokio::test]
+async fn what_only_the_interval_wants_waits_for_a_token_that_may_not_be_written() {
+    let mut rig = Rig::new().await;
+    rig.bounded = true;
+    rig.interval = std::time::Duration::from_millis(1);
+    rig.restart().await;
+    let before = told(&rig);
+    rig.anchoring(&[Anchor::Worn; 1000]);
+    tokio::time::sleep(rig.interval * 5).await;
+    // It is answered, by the warm anchor alone.
+    note(&rig, NewEvent::new(EventKind::SecretReleased)).await;
+    assert_eq!(told(&rig), before);
+    // As soon as it may be, it is told.
+    rig.anchoring(&[]);
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while told(&rig) == before {
+        assert!(std::time::Instant::now() < give_up);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

@@ -43,6 +43,8 @@ pub(super) enum Anchor {
     Honest,
     Lost,
     AnswerLost,
+    /// The token may not be written so often.
+    Worn,
 }
 
 /// What happens next; once used up, nothing fails.
@@ -312,6 +314,10 @@ impl Custody for Token {
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
         match self.anchoring.lock().unwrap().pop_front() {
             Some(Anchor::Lost) => Err(away()),
+            Some(Anchor::Worn) => Err(Error::Worn {
+                operation: "test",
+                reason: "for now".into(),
+            }),
             Some(Anchor::AnswerLost) => {
                 self.inner.create_anchor(content)?;
                 Err(away())

@@ -21,11 +21,11 @@ use cryptoki::session::Session;
 use super::{
     Options,
     keys::{KeyTable, Scan},
-    known_answer::KnownAnswers,
     mechanism::{Attempt, Trouble},
     token::{self, Connection, Module},
 };
 use crate::{
+    backend::known_answer::KnownAnswers,
     error::{Error, Result},
     report::TokenDescription,
 };
@@ -219,7 +219,7 @@ impl Shared {
 
     fn check_keys_on(&self, session: &Session) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
         let keys = Scan::of(session)?.table()?;
-        let fresh = KnownAnswers::ask(session, &keys)?;
+        let fresh = keys.answers(session)?;
         let mut answers = locked(&self.answers);
         answers.refuse_another_token(&fresh)?;
         *answers = Arc::new(fresh);
@@ -275,7 +275,7 @@ fn end(phase: &mut Phase, next: Phase) {
 impl Epoch {
     /// Health by known answer, on this session.
     pub(super) fn probe(&self, session: &Session) -> Attempt<()> {
-        let asked = KnownAnswers::ask(session, &self.keys);
+        let asked = self.keys.answers(session);
         let judged = asked.and_then(|fresh| Ok(self.answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))

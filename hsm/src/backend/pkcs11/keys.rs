@@ -12,8 +12,12 @@ use cryptoki::{
     session::Session,
 };
 
-use super::{attributes::examine, mechanism::Attempt};
+use super::{
+    attributes::examine,
+    mechanism::{self, Attempt},
+};
 use crate::{
+    backend::known_answer::KnownAnswers,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -53,6 +57,20 @@ impl KeyTable {
 
     pub(super) fn pair(&self, key: KeyId) -> Result<(ObjectHandle, PublicKey)> {
         self.pairs.get(&key).copied().ok_or_else(|| absent(key))
+    }
+
+    /// What every key makes of the known message.
+    pub(super) fn answers(&self, session: &Session) -> Attempt<KnownAnswers> {
+        let mut answers = KnownAnswers::default();
+        for (id, handle) in &self.secrets {
+            answers.take_mac(*id, |message| mechanism::hmac(session, *handle, message))?;
+        }
+        for (id, (handle, public)) in &self.pairs {
+            answers.take_signature(*id, *public, |digest| {
+                mechanism::ecdsa(session, *handle, digest)
+            })?;
+        }
+        Ok(answers)
     }
 }
 

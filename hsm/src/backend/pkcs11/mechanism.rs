@@ -3,7 +3,6 @@
 //! Called on a session by `session`, `keys` and `epoch`. A result of the wrong
 //! length is a sick token, never a value.
 
-use aws_lc_rs::digest;
 use cryptoki::{
     context::Pkcs11,
     mechanism::{Mechanism, MechanismType},
@@ -13,19 +12,11 @@ use cryptoki::{
 };
 use zeroize::Zeroizing;
 
+pub(super) use crate::backend::attempt::{Attempt, Trouble};
 use crate::{
     error::Error,
     secret::{Secret, SecretBytes},
 };
-
-/// Why an operation on a session did not succeed.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// The token or the session may be at fault: worth a fresh session.
-    Sick(String),
-    /// The answer stands whatever the session.
-    Final(Error),
-}
 
 impl From<cryptoki::error::Error> for Trouble {
     /// The function and the code by name: the library's own text for a code is
@@ -39,24 +30,6 @@ impl From<cryptoki::error::Error> for Trouble {
         })
     }
 }
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
-}
-
-impl Trouble {
-    /// For callers that do not try again.
-    pub(super) fn into_error(self, operation: &'static str) -> Error {
-        match self {
-            Self::Sick(reason) => Error::Unavailable { operation, reason },
-            Self::Final(error) => error,
-        }
-    }
-}
-
-pub(super) type Attempt<T> = std::result::Result<T, Trouble>;
 
 pub(super) fn hmac(session: &Session, key: ObjectHandle, message: &[u8]) -> Attempt<Secret<32>> {
     let tag = SecretBytes::from(session.sign(&Mechanism::Sha256Hmac, key, message)?);
@@ -85,15 +58,6 @@ pub(super) fn random(session: &Session, out: &mut [u8]) -> Attempt<()> {
         chunk.copy_from_slice(&bytes);
     }
     Ok(())
-}
-
-pub(super) fn sha256(message: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    let hash = digest::digest(&digest::SHA256, message);
-    for (to, from) in out.iter_mut().zip(hash.as_ref()) {
-        *to = *from;
-    }
-    out
 }
 
 /// Refuses a module that lacks a mechanism before anything depends on it.

@@ -17,7 +17,6 @@ mod anchor;
 mod attributes;
 mod epoch;
 mod keys;
-mod known_answer;
 mod mechanism;
 mod provision;
 mod session;

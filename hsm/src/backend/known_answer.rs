@@ -1,17 +1,14 @@
 //! Health by known answer: the only judgement on a token that is believed.
 //!
-//! Called at the start of an epoch and by its probe. Return codes differ
-//! between modules and session states lie; an HMAC that repeats itself and a
+//! Asked by the backends at the start of an epoch and by its probe. Return codes differ
+//! between tokens and session states lie; an HMAC that repeats itself and a
 //! signature that verifies do not.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cryptoki::{object::ObjectHandle, session::Session};
+use aws_lc_rs::digest;
 
-use super::{
-    keys::KeyTable,
-    mechanism::{self, Attempt, Trouble},
-};
+use super::attempt::{Attempt, Trouble};
 use crate::{
     encoding,
     error::{Error, Result},
@@ -30,18 +27,33 @@ pub(super) struct KnownAnswers {
 }
 
 impl KnownAnswers {
-    pub(super) fn ask(session: &Session, keys: &KeyTable) -> Attempt<Self> {
-        let mut answers = Self::default();
+    /// Takes what a secret key makes of the message.
+    pub(super) fn take_mac(
+        &mut self,
+        id: KeyId,
+        hmac: impl FnOnce(&[u8]) -> Attempt<Secret<32>>,
+    ) -> Attempt<()> {
+        let mac = hmac(&encoding::known_answer())?;
+        self.macs.insert(id, Arc::new(mac));
+        Ok(())
+    }
+
+    /// Takes the public half of a pair whose private half signs the message so that it verifies.
+    pub(super) fn take_signature(
+        &mut self,
+        id: KeyId,
+        public: PublicKey,
+        sign: impl FnOnce(&[u8; 32]) -> Attempt<[u8; 64]>,
+    ) -> Attempt<()> {
         let message = encoding::known_answer();
-        for (id, handle) in &keys.secrets {
-            let mac = mechanism::hmac(session, *handle, &message)?;
-            answers.macs.insert(*id, Arc::new(mac));
+        let signature = sign(&sha256(&[&message]))?;
+        if !public.verifies(&message, &signature) {
+            return Err(Trouble::Final(Error::Misconfigured(format!(
+                "the private and the public key {id} in the token do not belong together"
+            ))));
         }
-        for (id, (handle, public)) in &keys.pairs {
-            check_signature(session, *id, (*handle, public), &message)?;
-            answers.publics.insert(*id, *public);
-        }
-        Ok(answers)
+        self.publics.insert(id, public);
+        Ok(())
     }
 
     /// Every key that was there before must be there and answer as before; new
@@ -66,17 +78,13 @@ impl KnownAnswers {
     }
 }
 
-fn check_signature(
-    session: &Session,
-    id: KeyId,
-    (handle, public): (ObjectHandle, &PublicKey),
-    message: &[u8],
-) -> Attempt<()> {
-    let signature = mechanism::ecdsa(session, handle, &mechanism::sha256(message))?;
-    if public.verifies(message, &signature) {
-        return Ok(());
+/// SHA-256 over the parts, one after another.
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| hash.update(part));
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(hash.finish().as_ref()) {
+        *to = *from;
     }
-    Err(Trouble::Final(Error::Misconfigured(format!(
-        "the private and the public key {id} in the token do not belong together"
-    ))))
+    out
 }

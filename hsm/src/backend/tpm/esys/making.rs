@@ -1,0 +1,178 @@
+//! The calls into libtss2 that make something in the TPM and keep it there.
+//!
+//! Called by `provision` and `index` alone: the daemon makes nothing. For the rest see the parent.
+
+#![allow(
+    unsafe_code,
+    reason = "libtss2 is a C library; what makes each call sound stands beside it"
+)]
+
+use std::ptr;
+
+use tss_esapi::tss2_esys::*;
+use zeroize::Zeroize;
+
+use super::{Call, Conceal, Esys, Tr, check, digest, sized, taken};
+
+impl Esys {
+    /// A primary key of the owner's hierarchy, in a transient place.
+    pub(in crate::backend::tpm) fn create_primary(
+        &mut self,
+        session: Tr,
+        template: &TPM2B_PUBLIC,
+    ) -> Call<Tr> {
+        self.conceal(session, Conceal::Neither)?;
+        let sensitive = TPM2B_SENSITIVE_CREATE::default();
+        let (outside, pcr) = (TPM2B_DATA::default(), no_pcr());
+        let mut key = Tr::NONE;
+        let (mut public, mut data) = (ptr::null_mut(), ptr::null_mut());
+        let (mut hash, mut ticket) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        check(unsafe {
+            Esys_CreatePrimary(
+                self.context,
+                ESYS_TR_RH_OWNER,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                &sensitive,
+                template,
+                &outside,
+                &pcr,
+                &mut key,
+                &mut public,
+                &mut data,
+                &mut hash,
+                &mut ticket,
+            )
+        })?;
+        let _ = (taken(public), taken(data), taken(hash), taken(ticket));
+        Ok(Tr(key))
+    }
+
+    /// An object below `parent`, loaded into a transient place. Without `data`
+    /// the TPM makes what is secret in it.
+    pub(in crate::backend::tpm) fn create(
+        &mut self,
+        (parent, session): (Tr, Tr),
+        template: &TPM2B_PUBLIC,
+        auth: &[u8],
+        data: &[u8],
+    ) -> Call<Tr> {
+        self.conceal(session, Conceal::Command)?;
+        let (size, buffer) = sized(data)?;
+        let mut sensitive = TPM2B_SENSITIVE_CREATE {
+            size: 0,
+            sensitive: TPMS_SENSITIVE_CREATE {
+                userAuth: digest(auth)?,
+                data: TPM2B_SENSITIVE_DATA { size, buffer },
+            },
+        };
+        let (outside, pcr) = (TPM2B_DATA::default(), no_pcr());
+        let (mut private, mut public, mut made) =
+            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut hash, mut ticket) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        let created = check(unsafe {
+            Esys_Create(
+                self.context,
+                parent.0,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                &sensitive,
+                template,
+                &outside,
+                &pcr,
+                &mut private,
+                &mut public,
+                &mut made,
+                &mut hash,
+                &mut ticket,
+            )
+        });
+        sensitive.sensitive.userAuth.buffer.zeroize();
+        sensitive.sensitive.data.buffer.zeroize();
+        created?;
+        let _ = (taken(made), taken(hash), taken(ticket));
+        let (private, public) = (taken(private)?, taken(public)?);
+        self.conceal(session, Conceal::Neither)?;
+        let mut object = Tr::NONE;
+        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        check(unsafe {
+            Esys_Load(
+                self.context,
+                parent.0,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                &private,
+                &public,
+                &mut object,
+            )
+        })?;
+        Ok(Tr(object))
+    }
+
+    /// Keeps a transient object at a persistent handle.
+    pub(in crate::backend::tpm) fn persist(
+        &mut self,
+        object: Tr,
+        session: Tr,
+        handle: u32,
+    ) -> Call<()> {
+        self.conceal(session, Conceal::Neither)?;
+        let mut kept = Tr::NONE;
+        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        check(unsafe {
+            Esys_EvictControl(
+                self.context,
+                ESYS_TR_RH_OWNER,
+                object.0,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                handle,
+                &mut kept,
+            )
+        })
+    }
+
+    /// Makes an NV index.
+    pub(in crate::backend::tpm) fn nv_define(
+        &mut self,
+        session: Tr,
+        auth: &[u8],
+        public: TPMS_NV_PUBLIC,
+    ) -> Call<Tr> {
+        self.conceal(session, Conceal::Command)?;
+        let mut auth = digest(auth)?;
+        let public = TPM2B_NV_PUBLIC {
+            size: 0,
+            nvPublic: public,
+        };
+        let mut index = Tr::NONE;
+        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        let done = check(unsafe {
+            Esys_NV_DefineSpace(
+                self.context,
+                ESYS_TR_RH_OWNER,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                &auth,
+                &public,
+                &mut index,
+            )
+        });
+        auth.buffer.zeroize();
+        done.map(|()| Tr(index))
+    }
+}
+
+fn no_pcr() -> TPML_PCR_SELECTION {
+    TPML_PCR_SELECTION {
+        count: 0,
+        pcrSelections: [TPMS_PCR_SELECTION::default(); 16],
+    }
+}

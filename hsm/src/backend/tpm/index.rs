@@ -1,0 +1,214 @@
+//! The NV index of the anchors: what it must be, finding it, and making it.
+//!
+//! Called at the start of each epoch and by `provision`. An index that is gone, other or unwritten is
+//! refused: only `provision` makes one, and only where there are no records yet.
+
+use tss_esapi::{
+    constants::tss::{TPM2_ALG_SHA256, TPM2_NT_EXTEND},
+    tss2_esys::TPMS_NV_PUBLIC,
+};
+
+use super::{
+    Options,
+    anchor::{Chain, extended, record::Record, store::Store, value, wear::Wear},
+    esys::Tr,
+    mechanism,
+    response::Meaning,
+    token::{Connection, auth},
+};
+use crate::{
+    backend::attempt::{Attempt, Trouble},
+    error::Error,
+};
+
+/// The label that its authorization is made from.
+const LABEL: &str = "custodyd-anchor-v1";
+
+// Part 2 of the TPM 2.0 Library Specification, section 13.4.
+const AUTHWRITE: u32 = 1 << 2;
+const TYPE: u32 = 4;
+const AUTHREAD: u32 = 1 << 18;
+const NO_DA: u32 = 1 << 25;
+const WRITTEN: u32 = 1 << 29;
+
+/// Read and extended with our authorization alone, not even with the owner's; not under the lockout,
+/// which anybody on the host could cause; and written through, for an orderly index forgets when
+/// the power goes.
+fn attributes() -> u32 {
+    AUTHWRITE | AUTHREAD | NO_DA | (u32::from(TPM2_NT_EXTEND) << TYPE)
+}
+
+fn public(handle: u32) -> TPMS_NV_PUBLIC {
+    TPMS_NV_PUBLIC {
+        nvIndex: handle,
+        nameAlg: TPM2_ALG_SHA256,
+        attributes: attributes(),
+        dataSize: 32,
+        authPolicy: Default::default(),
+    }
+}
+
+/// An index of the right form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) index: Tr,
+    written: bool,
+}
+
+/// The index at the configured handle, with its authorization set.
+fn find(connection: &mut Connection, options: &Options) -> Attempt<Option<Found>> {
+    let handle = options.nv_index;
+    let found = connection.ask("find the NV index", |esys, session| {
+        esys.find(handle, Some(session))
+    })?;
+    let index = match found {
+        Ok(index) => index,
+        Err(Meaning::Absent) => return Ok(None),
+        Err(_) => return Err(Trouble::Sick("the NV index cannot be read".to_owned())),
+    };
+    let found = connection.command("read the NV index", |esys, session| {
+        esys.nv_public(index, session)
+    })?;
+    let wanted = public(handle);
+    let same = found.nvIndex == wanted.nvIndex
+        && found.nameAlg == wanted.nameAlg
+        && found.attributes & !WRITTEN == wanted.attributes
+        && found.dataSize == wanted.dataSize
+        && found.authPolicy.size == 0;
+    if !same {
+        return Err(Trouble::Final(Error::Misconfigured(format!(
+            "the NV index 0x{handle:08x} is not one of custodyd's (attributes 0x{:08x}, {} bytes): another \
+             program's, or it was made anew; set token.nv_index to a free one before provisioning",
+            found.attributes, found.dataSize
+        ))));
+    }
+    let auth = auth(&options.secret, LABEL)?;
+    connection.command("set an authorization", |esys, _| {
+        esys.set_auth(index, auth.expose())
+    })?;
+    Ok(Some(Found {
+        index,
+        written: found.attributes & WRITTEN != 0,
+    }))
+}
+
+/// The index for an epoch.
+pub(super) fn require(connection: &mut Connection, options: &Options) -> Attempt<Tr> {
+    match find(connection, options)? {
+        Some(Found {
+            index,
+            written: true,
+        }) => Ok(index),
+        found => {
+            let what = match found {
+                Some(_) => "was made anew and never written",
+                None => "is not there",
+            };
+            Err(Trouble::Final(Error::Misconfigured(format!(
+                "the NV index 0x{:08x} of the anchors {what}: the TPM was cleared, somebody with its owner's \
+                 password removed the index, or it was never provisioned. Without it nothing says which \
+                 state is the newest; docs/TPM.md has the way back. For a new realm `custodyd token \
+                 provision-tpm` makes the index",
+                options.nv_index
+            ))))
+        }
+    }
+}
+
+/// Makes index and first record, or finishes what a crash left. Says whether there was anything to do.
+///
+/// After a crash: no index; an unwritten one, and then no record of it was ever true; or one that was
+/// extended once, and then the first record names that value. From each of these it goes on.
+pub(super) fn provision(
+    connection: &mut Connection,
+    options: &Options,
+    store: &Store,
+    dry_run: bool,
+) -> Attempt<bool> {
+    let found = find(connection, options)?;
+    let records = store.records()?;
+    let only_first = records.iter().all(|record| record.writes == 0);
+    let index = match found {
+        Some(Found {
+            index,
+            written: true,
+        }) => {
+            let value = value(connection, index)?;
+            if records.iter().any(|record| record.leads_to(&value)) {
+                return Ok(false);
+            }
+            let half = records.iter().find(|record| record.before == value);
+            let Some(half) = half.filter(|_| only_first) else {
+                return Err(lost(options));
+            };
+            let digest = half.digest();
+            return extend(connection, index, &digest, dry_run).map(|()| true);
+        }
+        _ if !only_first || (records.is_empty() && !store.is_empty()) => return Err(lost(options)),
+        _ if dry_run => return Ok(true),
+        Some(Found { index, .. }) => index,
+        None => define(connection, options)?,
+    };
+    // Forgotten when this returns: so nobody can bring another index to the same value.
+    let mut random: Chain = [0; 32];
+    mechanism::random(connection, &mut random)?;
+    let first = Record::first(
+        extended(&[0; 32], &random),
+        Wear::new(options.nv_writes_per_day).full(),
+    );
+    let slot = store.write(&first)?;
+    store.remove_other(slot);
+    extend(connection, index, &random, false)?;
+    extend(connection, index, &first.digest(), false)?;
+    Ok(true)
+}
+
+fn define(connection: &mut Connection, options: &Options) -> Attempt<Tr> {
+    let secret = auth(&options.secret, LABEL)?;
+    let made = connection.ask("TPM2_NV_DefineSpace", |esys, session| {
+        esys.nv_define(session, secret.expose(), public(options.nv_index))
+    })?;
+    match made {
+        Ok(index) => {
+            connection.command("set an authorization", |esys, _| {
+                esys.set_auth(index, secret.expose())
+            })?;
+            Ok(index)
+        }
+        Err(meaning) => Err(Trouble::Final(refused_by_owner(meaning))),
+    }
+}
+
+/// What a command of the owner's hierarchy came to.
+pub(super) fn refused_by_owner(meaning: Meaning) -> Error {
+    Error::Misconfigured(match meaning {
+        Meaning::WrongAuth => {
+            "the TPM's owner hierarchy has a password, and this is not it: provision by hand \
+                               with `custodyd token provision-tpm --owner-password-file FILE`"
+                .to_owned()
+        }
+        Meaning::Full => "the TPM has no room for another NV index; remove one that nobody needs \
+                          (tpm2_nvundefine)"
+            .to_owned(),
+        other => format!("the TPM's owner hierarchy refused: {other:?}"),
+    })
+}
+
+fn extend(connection: &mut Connection, index: Tr, by: &[u8; 32], dry_run: bool) -> Attempt<()> {
+    if dry_run {
+        return Ok(());
+    }
+    connection.command("TPM2_NV_Extend", |esys, session| {
+        esys.nv_extend(index, session, by)
+    })
+}
+
+fn lost(options: &Options) -> Trouble {
+    Trouble::Final(Error::Misconfigured(format!(
+        "nothing was changed: the records in token.state_directory {} and the NV index 0x{:08x} do not belong \
+         together, so one of them was lost or put back. Put the right ones in place; if they are lost, give \
+         token.state_directory and token.nv_index other values, and see docs/TPM.md for the way back",
+        options.state_directory.display(),
+        options.nv_index
+    )))
+}

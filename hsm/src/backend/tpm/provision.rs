@@ -1,0 +1,243 @@
+//! Making what is missing: the storage key, the realm's keys, the NV index of the anchors.
+//!
+//! Called by `init` and `token provision-tpm`. It never deletes, overwrites or mends: what is wrong
+//! stops it before it begins, because the right answer depends on what is sealed under which key.
+//! Only here the owner hierarchy is asked for anything; the daemon needs nothing of it.
+
+use aws_lc_rs::rand;
+
+use super::{
+    Options,
+    anchor::store::Store,
+    attributes::{self, Form},
+    esys::{Esys, Tr},
+    index,
+    keys::{Scan, form_of, handle_of},
+    mechanism,
+    response::Meaning,
+    token::{self, Connection, Name, auth, command, hex},
+};
+use crate::{
+    backend::{
+        attempt::{Attempt, Trouble},
+        known_answer::sha256,
+    },
+    error::Error,
+    id::KeyId,
+    report::ProvisionReport,
+    secret::{Secret, SecretBytes},
+};
+
+/// What provisioning did, and the name to configure.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) report: ProvisionReport,
+    /// In hexadecimal; none in a dry run on a TPM without a storage key.
+    pub(super) storage_key: Option<String>,
+}
+
+pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Done> {
+    // Before anything is made: the secret is good enough.
+    auth(&options.secret, "")?;
+    let mut esys = token::reach(options)?;
+    let mut created = Vec::new();
+    let (storage_key, name) = match token::find(&mut esys, options.handles)? {
+        Some(key) => (key, accepted(&mut esys, key, options)?),
+        None => {
+            refuse_another(options)?;
+            created.push(format!("storage key 0x{:08x}", options.handles));
+            if dry_run {
+                created.extend(crate::id::KeyPurpose::ALL.map(|p| KeyId::new(p, 1).label()));
+                return Ok(Done {
+                    report: report(created, Vec::new(), dry_run),
+                    storage_key: None,
+                });
+            }
+            make_storage_key(&mut esys, options)?
+        }
+    };
+    let description = token::describe(&mut esys, options, &name)?;
+    let mut connection = Connection::with_session(esys, storage_key, description)?;
+    let done = below(&mut connection, options, store, (created, dry_run));
+    connection.end();
+    done.map(|report| Done {
+        report,
+        storage_key: Some(hex(&name)),
+    })
+}
+
+fn report(created: Vec<String>, existing: Vec<String>, dry_run: bool) -> ProvisionReport {
+    ProvisionReport {
+        created,
+        existing,
+        dry_run,
+    }
+}
+
+/// The keys and the index, under a session.
+fn below(
+    connection: &mut Connection,
+    options: &Options,
+    store: &Store,
+    (mut created, dry_run): (Vec<String>, bool),
+) -> Attempt<ProvisionReport> {
+    set_owner(connection, &options.owner_password)?;
+    let before = Scan::of(connection, options)?;
+    refuse(&before)?;
+    let existing = before.reports().into_iter().map(|r| r.label).collect();
+    if before.missing().is_empty() {
+        // A wrong secret is told as one, before the index refuses it.
+        before.table(connection, options)?;
+    }
+    if index::provision(connection, options, store, dry_run)? {
+        created.push(format!("NV index 0x{:08x}", options.nv_index));
+    }
+    for purpose in before.missing() {
+        let key = KeyId::new(purpose, 1);
+        if !dry_run {
+            make(connection, options, key)?;
+        }
+        created.push(key.label());
+    }
+    if !dry_run {
+        // What was made is judged like what was found, and what was found must know the secret.
+        let after = Scan::of(connection, options)?;
+        refuse(&after)?;
+        after.table(connection, options)?.answers(connection)?;
+    }
+    Ok(report(created, existing, dry_run))
+}
+
+fn refuse(scan: &Scan) -> Result<(), Error> {
+    let problems = scan.problems();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Misconfigured(format!(
+        "nothing was changed, because objects in the TPM are not sound: {}",
+        problems.join("; ")
+    )))
+}
+
+/// A pinned name and no key of it: making another one would only hide that.
+fn refuse_another(options: &Options) -> Result<(), Error> {
+    match &options.storage_key {
+        None => Ok(()),
+        Some(pinned) => Err(Error::Misconfigured(format!(
+            "token.storage_key pins {pinned}, and the TPM has no storage key at 0x{:08x}: it was cleared, or it \
+             is another one. Put the right TPM back; for a new realm remove token.storage_key and provision again",
+            options.handles
+        ))),
+    }
+}
+
+/// The name of a storage key that was there.
+fn accepted(esys: &mut Esys, key: Tr, options: &Options) -> Attempt<Name> {
+    let public = command(esys, "read the storage key", |esys| {
+        esys.read_public(key, None)
+    })?;
+    let name = token::name(&public)?;
+    let (judged, _) = attributes::judge(&public, Form::StorageKey);
+    if let Some(why) = attributes::first_bad(&judged) {
+        return Err(Trouble::Final(Error::Misconfigured(format!(
+            "nothing was changed: the object at 0x{:08x} is no storage key of custodyd ({why}); set token.handles \
+             to a free range",
+            options.handles
+        ))));
+    }
+    match &options.storage_key {
+        Some(pinned) if pinned.to_ascii_lowercase() != hex(&name) => {
+            Err(Trouble::Final(Error::Misconfigured(format!(
+                "nothing was changed: the TPM that answers is not the one that token.storage_key pins; its \
+                 storage key is {}",
+                hex(&name)
+            ))))
+        }
+        _ => Ok(name),
+    }
+}
+
+/// Before there is a storage key no session can be salted; what passes here is not secret, but for
+/// the proof of the owner's password, by which somebody on the bus could guess a weak one.
+fn make_storage_key(esys: &mut Esys, options: &Options) -> Attempt<(Tr, Name)> {
+    let session = command(esys, "start a session", |esys| esys.start_session(None))?;
+    let made = persisted_storage_key(esys, options, session);
+    let flushed = command(esys, "end a session", |esys| esys.flush(session));
+    let key = made?;
+    flushed?;
+    let public = command(esys, "read the storage key", |esys| {
+        esys.read_public(key, None)
+    })?;
+    Ok((key, token::name(&public)?))
+}
+
+fn persisted_storage_key(esys: &mut Esys, options: &Options, session: Tr) -> Attempt<Tr> {
+    command(esys, "set the owner's password", |esys| {
+        esys.set_auth(Tr::OWNER, options.owner_password.expose())
+    })?;
+    let template = Form::StorageKey.template();
+    let primary = owners(command(esys, "TPM2_CreatePrimary", |esys| {
+        unless_refused(esys.create_primary(session, &template))
+    })?)?;
+    let kept = command(esys, "TPM2_EvictControl", |esys| {
+        unless_refused(esys.persist(primary, session, options.handles))
+    });
+    let flushed = command(esys, "free a place", |esys| esys.flush(primary));
+    owners(kept?)?;
+    flushed?;
+    token::find(esys, options.handles)?
+        .ok_or_else(|| Trouble::Sick("the storage key was kept, and is not there".to_owned()))
+}
+
+/// A refusal of the owner's password is about that, and not about the realm's secret.
+fn unless_refused<T>(
+    done: Result<T, super::esys::Code>,
+) -> Result<Result<T, Meaning>, super::esys::Code> {
+    match done {
+        Err(code) if code.meaning() == Meaning::WrongAuth => Ok(Err(Meaning::WrongAuth)),
+        other => other.map(Ok),
+    }
+}
+
+fn owners<T>(done: Result<T, Meaning>) -> Attempt<T> {
+    done.map_err(|meaning| Trouble::Final(index::refused_by_owner(meaning)))
+}
+
+fn set_owner(connection: &mut Connection, password: &SecretBytes) -> Attempt<()> {
+    connection.command("set the owner's password", |esys, _| {
+        esys.set_auth(Tr::OWNER, password.expose())
+    })
+}
+
+fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
+    let handle = handle_of(options.handles, key).ok_or_else(|| {
+        Trouble::Final(Error::invalid("key version", "expected 1 to 15 in a TPM"))
+    })?;
+    let form = form_of(key.purpose, options.mode);
+    let auth = auth(&options.secret, &key.label())?;
+    let root = match form {
+        Form::Sealed => Some(root(connection)?),
+        Form::StorageKey | Form::Hmac | Form::Ecdsa => None,
+    };
+    let data = root.as_ref().map_or(&[][..], |root| root.expose());
+    let (parent, template) = (connection.storage_key, form.template());
+    let object = connection.command("TPM2_Create", |esys, session| {
+        esys.create((parent, session), &template, auth.expose(), data)
+    })?;
+    let kept = connection.ask("TPM2_EvictControl", |esys, session| {
+        esys.persist(object, session, handle)
+    });
+    let flushed = connection.command("free a place", |esys, _| esys.flush(object));
+    owners(kept?)?;
+    flushed
+}
+
+/// From the TPM and from the host: good where either is.
+fn root(connection: &mut Connection) -> Attempt<Secret<32>> {
+    let theirs = Secret::<32>::try_init(|place| mechanism::random(connection, place))?;
+    let own = Secret::<32>::try_init(|place| rand::fill(place))
+        .map_err(|_| Trouble::Sick("the host gives no random bytes".to_owned()))?;
+    Ok(Secret::init(|place| {
+        *place = sha256(&[own.expose(), theirs.expose()]);
+    }))
+}
