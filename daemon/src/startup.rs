@@ -329,6 +329,13 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         &config.listen.private_key,
     )?);
     let mut realm = open(config).await?;
+    // Before a socket opens: whoever sees that it serves may tell it to stop. Until here the signals
+    // end the process, which is as good as a crash and no worse.
+    let signals = Signals {
+        terminate: signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?,
+        interrupt: signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?,
+        hangup,
+    };
     watch::measure_token(&realm.pool);
     let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
     let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
@@ -390,7 +397,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
     }
 
-    let outcome = until_told_to_stop(hangup, &mut realm.committer, &reloader).await;
+    let outcome = until_told_to_stop(signals, &mut realm.committer, &reloader).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     while let Some(drained) = serving.join_next().await {
@@ -435,21 +442,25 @@ fn store_check(store: Arc<dyn Store>) -> operator::Check {
     })
 }
 
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
 async fn until_told_to_stop(
-    mut hangup: Signal,
+    mut signals: Signals,
     committer: &mut tokio::task::JoinHandle<Result<(), LedgerError>>,
     reloader: &Arc<Reloader>,
 ) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
             // It ends only when the database's state is not known any more, or by a defect.
             _ = &mut *committer => return Err(StartError::CommitterStopped),
             // It has told the log how that went.
-            _ = hangup.recv() => drop(reloader.reload().await),
+            _ = signals.hangup.recv() => drop(reloader.reload().await),
         }
     }
 }

@@ -34,13 +34,6 @@ pub struct Busy {
     pub retry_after: Duration,
 }
 
-impl Busy {
-    /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
-        "busy"
-    }
-}
-
 /// Why an evaluation gave no answer. Where an attempt was charged for it, the
 /// charge stands until its outcome is known or it expires.
 #[derive(Debug, thiserror::Error)]

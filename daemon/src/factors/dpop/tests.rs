@@ -151,6 +151,19 @@ fn each_header_defect_is_named() {
 }
 
 #[test]
+fn what_is_exactly_at_a_bound_is_accepted() {
+    let proofs = Proofs::new().unwrap();
+    let accepted = |change: &dyn Fn(&mut Value)| {
+        let proof = Client::new().proof(&proofs, |_, claims| change(claims));
+        proofs.verify(NOW, &EXPECTED, &proof).unwrap();
+    };
+    accepted(&|c| c["jti"] = json!("j".repeat(128)));
+    accepted(&|c| c["iat"] = json!(NOW.0 - 360));
+    accepted(&|c| c["iat"] = json!(NOW.0 + 60));
+    says(&refused(|_, c| c["jti"] = json!("j".repeat(129))), "jti");
+}
+
+#[test]
 fn each_claim_defect_is_named() {
     says(
         &refused(|_, c| c["htm"] = json!("POST")),

@@ -302,6 +302,20 @@ async fn one_token_has_one_text() {
     }
 }
 
+#[test]
+fn a_token_has_a_longest_text() {
+    let header = "cs1.1.";
+    // Four characters of base64url for each three bytes.
+    let longest = (MAX_TOKEN - header.len()) / 4 * 3;
+    let text = |bytes: usize| format!("{header}{}", b64(&vec![7; bytes]));
+    assert!(parse(EpochUse::Session, &text(longest)).is_ok());
+    for bytes in [longest + 3, longest + 300] {
+        let text = text(bytes);
+        let parsed = parse(EpochUse::Session, &text);
+        assert!(matches!(parsed, Err(TokenError::Malformed)), "{bytes}");
+    }
+}
+
 #[tokio::test]
 async fn an_authentic_value_of_another_shape_is_no_session() {
     let keys = Fake::default().keys("realm.example");
