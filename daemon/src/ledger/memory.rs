@@ -50,8 +50,8 @@ pub(crate) enum Shown {
 #[derive(Debug)]
 pub(super) struct Memory {
     believed: RwLock<Believed>,
-    /// The batch that is durable and not anchored yet. Nothing of it is told to anybody, not even
-    /// to who only reads: an administrator could still take it back.
+    /// The batch that is on its way: being written, or durable and not anchored yet. Nothing of it is
+    /// told to anybody, not even to who only reads: an administrator could still take it back.
     pending: RwLock<Option<Next>>,
     /// What the token remembers, where that is older than what is believed: in bounded mode.
     in_token: RwLock<Option<(Head, LogEnd)>>,
@@ -182,9 +182,15 @@ impl Memory {
         self.read().head.clone()
     }
 
-    /// A batch is durable. What it changed is believed once `settle` says that it is anchored.
+    /// A batch is about to be written. What it changes is believed once `settle` says that it is
+    /// anchored.
     pub(crate) fn pend(&self, next: Next) {
         *self.pending.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
+    }
+
+    /// The batch was not written, and that is known.
+    pub(crate) fn take_back(&self) {
+        *self.pending.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The head that waits to be anchored.

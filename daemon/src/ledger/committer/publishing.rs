@@ -63,8 +63,17 @@ impl Committer {
         head.state.boot_epoch = memory.boot_epoch();
         let next = memory.read().next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.reader.pool()).await?;
-        durable::write(&**self.reader.store(), &batch, self.first_wait).await?;
+        // Before it is written: a reader who finds it in the database has to wait, however long it
+        // takes until its outcome is known.
         memory.pend(next);
+        let written = durable::write(&**self.reader.store(), &batch, self.first_wait).await;
+        if let Err(failure) = written {
+            // Where nobody knows, this daemon ends, and nobody is told of the batch until then.
+            if !failure.fatal {
+                memory.take_back();
+            }
+            return Err(failure);
+        }
         self.clock.committed(now);
         Ok(batch)
     }
