@@ -278,11 +278,15 @@ fn contend(custody: &mut dyn Custody, from: &Anchor, to: Anchor) -> Option<Ancho
         match advance(custody, &realm(), Some(from), &to) {
             Ok(Advanced::Anchored) => return Some(to),
             Ok(Advanced::Raced(_)) => {}
-            // Both are there for a moment, until one is taken back.
+            // Both are there for a moment, until one is taken back; and while another session
+            // changes them, SoftHSM2 may list none at all. A daemon refuses either, rightly.
             Err(Error::Anchors {
-                fault: AnchorFault::Ambiguous,
+                fault: AnchorFault::Ambiguous | AnchorFault::Missing,
                 ..
             }) => {}
+            // SoftHSM2 also fails in the middle of another session's change. Then nobody knows
+            // what was done, and the same call is made again.
+            Err(Error::Unavailable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
         let own = u64::from(to.head[0]);
