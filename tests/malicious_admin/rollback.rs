@@ -4,9 +4,8 @@
 //! newest is wrong with it: the state tree in memory says so while the daemon runs, the anchor in
 //! the token when it starts.
 
-use std::path::Path;
-
 use custodyd_tests::app::said;
+use custodyd_tests::token::copy_tokens;
 use custodyd_tests::{Device, MailServer, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
@@ -154,19 +153,6 @@ fn does_not_start(app: &TestApp, why: &str) {
     assert!(said(&output).contains(why), "{}", said(&output));
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
 /// Its control is what only the owner of the token can do: with the token put back as well, the old
 /// database is the newest again and guesses are won back. So it is the token's anchor that refuses.
 #[tokio::test]
@@ -176,7 +162,7 @@ async fn a_whole_old_database_is_refused_and_the_anchor_is_what_refuses_it() {
     assert!(app.stop());
     let old = std::fs::read(app.path("custodyd.sqlite")).unwrap();
     let kept = tempfile::tempdir().unwrap();
-    copy_dir(&app.token.tokens(), kept.path());
+    copy_tokens(&app.token.tokens(), kept.path()).unwrap();
     app.launch().await;
     exhaust(&mut device).await;
     assert!(app.stop());
@@ -194,7 +180,7 @@ async fn a_whole_old_database_is_refused_and_the_anchor_is_what_refuses_it() {
     // Control: the token's directory of then with the database of then.
     put_database(&app, &old);
     std::fs::remove_dir_all(app.token.tokens()).unwrap();
-    copy_dir(kept.path(), &app.token.tokens());
+    copy_tokens(kept.path(), &app.token.tokens()).unwrap();
     app.launch().await;
     device.try_pin("830517", &[]).await.expect(201);
 }

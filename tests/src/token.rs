@@ -252,7 +252,7 @@ fn copy_token(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// Of the file system.
 pub fn copy_tokens(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
+    fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
     for token in fs::read_dir(from)? {
         let token = token?;

@@ -1,26 +1,12 @@
 //! The attack that the token can not see: database and token put back together. Only somebody who is
 //! not on this machine remembers.
 
-use std::path::Path;
-
 use custodyd_tests::app::said;
+use custodyd_tests::token::copy_tokens;
 use custodyd_tests::witness::Manner;
 use custodyd_tests::{TestApp, Witness};
 
 use super::{ALONE, ORIGIN, Scene, disputed, scene, signatures};
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 /// The database and the token as they were, which no start can tell from the newest.
 struct Backup {
@@ -32,7 +18,7 @@ impl Backup {
     /// Of a stopped daemon.
     fn of(app: &TestApp) -> Self {
         let tokens = tempfile::tempdir_in("/dev/shm").unwrap();
-        copy_dir(&app.token.tokens(), tokens.path());
+        copy_tokens(&app.token.tokens(), tokens.path()).unwrap();
         Self {
             database: std::fs::read(app.path("custodyd.sqlite")).unwrap(),
             tokens,
@@ -45,7 +31,7 @@ impl Backup {
         }
         std::fs::write(app.path("custodyd.sqlite"), &self.database).unwrap();
         std::fs::remove_dir_all(app.token.tokens()).unwrap();
-        copy_dir(self.tokens.path(), &app.token.tokens());
+        copy_tokens(self.tokens.path(), &app.token.tokens()).unwrap();
     }
 }
 
