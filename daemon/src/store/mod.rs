@@ -53,6 +53,16 @@ pub struct EventRow {
     pub body: Option<BodyRow>,
 }
 
+/// An entry of the log with its body, as somebody sees them who goes over all of them. What is
+/// larger than its bound, or of another type, is `None`.
+#[derive(Debug)]
+pub struct StoredEntry {
+    pub index: u64,
+    pub leaf: Option<Vec<u8>>,
+    /// Absent, not readable, or there.
+    pub body: Option<Option<BodyRow>>,
+}
+
 /// A row of the records, as somebody sees it who goes over all of them. What is larger than its
 /// bound, or of another type, is `None`: it harms its own record only.
 #[derive(Debug)]
@@ -177,12 +187,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError>;
 
     /// For whoever goes over a whole table: the rows from a place on and before another, in order,
-    /// as many as `MAX_PART` holds, but one at least where there is one. They go on after the last.
-    async fn bodies(
-        &self,
-        from: u64,
-        to: u64,
-    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError>;
+    /// as many as are good to hold, but one at least where there is one. They go on after the last.
+    async fn entries(&self, from: u64, to: u64)
+    -> Result<Unverified<Vec<StoredEntry>>, StoreError>;
 
     /// The same for member lists.
     async fn lists(

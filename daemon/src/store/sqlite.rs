@@ -33,7 +33,8 @@ use tokio::sync::Mutex;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredRecord, TileRow,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredEntry, StoredRecord,
+    TileRow,
 };
 use crate::ledger::Unverified;
 
@@ -467,12 +468,12 @@ impl Store for Sqlite {
         Ok(Unverified::new(rows.iter().filter_map(digest).collect()))
     }
 
-    async fn bodies(
+    async fn entries(
         &self,
         from: u64,
         to: u64,
-    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError> {
-        scan::bodies(&self.readers, from, to).await
+    ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
+        scan::entries(&self.readers, from, to).await
     }
 
     async fn lists(

@@ -17,7 +17,7 @@ use crate::ledger::Unverified;
 use crate::ledger::weakness::Weakness;
 use crate::store::sqlite::admin::Admin;
 use crate::store::{
-    Batch, BodyRow, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError,
+    Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, StoredEntry,
     StoredRecord, TileRow,
 };
 
@@ -198,13 +198,13 @@ impl Store for Faulty {
         self.inner.digests().await
     }
 
-    async fn bodies(
+    async fn entries(
         &self,
         from: u64,
         to: u64,
-    ) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError> {
+    ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
         self.read()?;
-        self.inner.bodies(from, to).await
+        self.inner.entries(from, to).await
     }
 
     async fn lists(

@@ -3,17 +3,21 @@
 //! Reads in parts, never the whole log. Called by `verify` against the head that the token
 //! authenticated, and by the scrub against the one in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use tlog_tiles::Hash;
+use tokio::task::JoinHandle;
 
 use super::bodies::Bodies;
 use super::chain::Chain;
 use super::findings::Findings;
 use super::{Pace, Task};
 use crate::ledger::log::{LogEnd, TILE, TileRow};
-use crate::ledger::{Head, LedgerError};
-use crate::store::StoreError;
+use crate::ledger::{Head, LedgerError, Unverified};
+use crate::store::{StoreError, StoredEntry};
+
+type Read = Result<Unverified<Vec<StoredEntry>>, StoreError>;
 
 /// What the pass has gone over.
 #[derive(Debug)]
@@ -23,15 +27,12 @@ pub(super) struct Walked {
     pub(super) findings: Findings,
 }
 
-/// The entries of a part, as far as they are there, and the hashes that cached tiles hold for them.
-struct Part {
-    leaves: BTreeMap<u64, Option<Vec<u8>>>,
-    tiles: HashMap<u64, Vec<u8>>,
-}
+/// The hashes that cached tiles hold for the entries of a part.
+struct Tiles(HashMap<u64, Vec<u8>>);
 
-impl Part {
-    fn tile(&self, index: u64) -> Option<Hash> {
-        let data = self.tiles.get(&(index / TILE as u64))?;
+impl Tiles {
+    fn hash(&self, index: u64) -> Option<Hash> {
+        let data = self.0.get(&(index / TILE as u64))?;
         let at = usize::try_from(index % TILE as u64).ok()?;
         data.as_chunks::<32>().0.get(at).map(|hash| Hash(*hash))
     }
@@ -54,8 +55,8 @@ impl Task {
         while walked.chain.size() < head.size {
             let from = walked.chain.size();
             let to = head.size.min(from + pace.entries);
-            let part = self.part(from, to, edge).await?;
-            self.take(from..to, part, &mut walked).await?;
+            let tiles = self.tiles(from, to, edge).await?;
+            self.take(from..to, &tiles, &mut walked).await?;
             let full = walked.chain.full_tiles();
             self.compare(&full, &mut walked.findings).await?;
             self.progress.advance(to - from);
@@ -67,7 +68,7 @@ impl Task {
         Ok(walked)
     }
 
-    async fn part(&self, from: u64, to: u64, edge: Option<&LogEnd>) -> Result<Part, LedgerError> {
+    async fn tiles(&self, from: u64, to: u64, edge: Option<&LogEnd>) -> Result<Tiles, LedgerError> {
         let first = from / TILE as u64;
         let wanted: Vec<(u8, u64)> = (first..to.div_ceil(TILE as u64))
             .map(|index| (0, index))
@@ -80,54 +81,39 @@ impl Task {
             let last = edge.size() / TILE as u64;
             tiles.extend(edge.open_tile(0, last).map(|data| (last, data)));
         }
-        let leaves = match self.store.leaves(from, to - from).await {
-            Ok(rows) => {
-                let rows = rows.examine().into_iter();
-                rows.map(|(index, leaf)| (index, Some(leaf))).collect()
-            }
-            // One of them is out of bounds: each by itself.
-            Err(StoreError::Oversized { .. } | StoreError::Malformed { .. }) => {
-                let mut leaves = BTreeMap::new();
-                for index in from..to {
-                    match self.store.leaves(index, 1).await {
-                        Ok(rows) => leaves.extend(
-                            rows.examine()
-                                .into_iter()
-                                .map(|(index, leaf)| (index, Some(leaf))),
-                        ),
-                        Err(StoreError::Oversized { .. } | StoreError::Malformed { .. }) => {
-                            leaves.insert(index, None);
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                leaves
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Part { leaves, tiles })
+        Ok(Tiles(tiles))
     }
 
-    /// The entries of a part with their bodies, which may take several statements.
+    /// The entries of a part with their bodies, which takes several statements. The next one is
+    /// under way while these are hashed.
     async fn take(
         &self,
         range: std::ops::Range<u64>,
-        mut part: Part,
+        tiles: &Tiles,
         walked: &mut Walked,
     ) -> Result<(), LedgerError> {
         let mut next = range.start;
+        let mut reading = self.entries_ahead(next, range.end);
         while next < range.end {
-            let rows = self.store.bodies(next, range.end).await?.examine();
-            let upto = rows.last().map_or(range.end, |(index, _)| index + 1);
-            let mut rows: HashMap<u64, _> = rows.into_iter().collect();
-            for index in next..upto.max(next + 1) {
-                let (tile, body) = (part.tile(index), rows.remove(&index));
-                match part.leaves.remove(&index) {
-                    Some(Some(leaf)) => {
+            let rows = reading
+                .await
+                .map_err(|_| LedgerError::internal("read the log"))??
+                .examine();
+            let upto = rows.last().map_or(range.end, |row| row.index + 1);
+            reading = self.entries_ahead(upto, range.end);
+            let mut rows = rows.into_iter().peekable();
+            for index in next..upto {
+                let tile = tiles.hash(index);
+                match rows.next_if(|row| row.index == index) {
+                    Some(StoredEntry {
+                        leaf: Some(leaf),
+                        body,
+                        ..
+                    }) => {
                         walked.chain.take(&leaf, tile, &mut walked.findings);
                         walked.bodies.take(index, leaf, body, &mut walked.findings);
                     }
-                    Some(None) => {
+                    Some(_) => {
                         let what = "it is larger than any, or no byte string";
                         walked.findings.entry(index, what);
                         walked.chain.skip(tile);
@@ -138,9 +124,19 @@ impl Task {
                     }
                 }
             }
-            next = upto.max(next + 1);
+            if rows.next().is_some() {
+                return Err(LedgerError::Tampered(
+                    "log entries come out of order: the database file is damaged".into(),
+                ));
+            }
+            next = upto;
         }
         Ok(())
+    }
+
+    fn entries_ahead(&self, from: u64, to: u64) -> JoinHandle<Read> {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move { store.entries(from, to).await })
     }
 
     /// Tiles as the entries make them, against the cache. While a daemon writes, one that is not

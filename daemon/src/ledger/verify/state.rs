@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::seal;
 use custodyd_hsm::{AppId, RecordId, RecordKind};
+use tokio::task::JoinHandle;
 
 use super::findings::Findings;
 use super::{Counts, Pace, Task};
@@ -18,8 +19,10 @@ use crate::ledger::members::{Member, MemberList};
 use crate::ledger::memory::Shown;
 use crate::ledger::record::Reader;
 use crate::ledger::tree::{BUCKETS, StateTree, bucket_digest};
-use crate::ledger::{BUCKET_BITS, LedgerError, erasure};
-use crate::store::StoredRecord;
+use crate::ledger::{BUCKET_BITS, LedgerError, Unverified, erasure};
+use crate::store::{StoreError, StoredRecord};
+
+type Read = Result<Unverified<Vec<StoredRecord>>, StoreError>;
 
 /// Lists that were judged; `None` where one is not the bucket's.
 type Lists = BTreeMap<u32, Option<MemberList>>;
@@ -144,8 +147,10 @@ impl Task {
         };
         let (mut from, to) = (first_of(*first), first_of(last + 1));
         let mut seen: HashSet<RecordId> = HashSet::new();
+        let mut reading = self.records_ahead(from.clone(), to.clone());
         loop {
-            let rows = self.store.records(&from, &to).await?.examine();
+            let unread = |_| LedgerError::internal("read the records");
+            let rows = reading.await.map_err(unread)??.examine();
             let Some(end) = rows.last().map(|row| row.id) else {
                 break;
             };
@@ -157,6 +162,8 @@ impl Task {
                 ));
             }
             from = beyond;
+            // The next rows are on their way while these are hashed.
+            reading = self.records_ahead(from.clone(), to.clone());
             for row in rows {
                 seen.insert(row.id);
                 let Some(Some(list)) = lists.get(&row.id.bucket(BUCKET_BITS)) else {
@@ -185,6 +192,11 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    fn records_ahead(&self, from: Vec<u8>, to: Vec<u8>) -> JoinHandle<Read> {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move { store.records(&from, &to).await })
     }
 
     /// A record that does not agree with its list, as it seems.

@@ -1,17 +1,22 @@
 //! Going over whole tables, part by part, for whoever verifies all of them.
 //!
-//! Called by the ledger's verification and its scrub. A part ends when it holds enough bytes, so
-//! that no row's size fills our memory; a row beyond its own bound comes back as nothing, because
-//! whoever asks wants to name it and go on. Nothing read here is believed.
+//! Called by the ledger's verification and its scrub. A part ends when it holds enough rows or
+//! bytes, so that no row's size fills our memory; a row beyond its own bound comes back as nothing,
+//! because whoever asks wants to name it and go on. Nothing read here is believed.
+//!
+//! Log entries and records come packed: many rows in one, their lengths in a line of text and their
+//! bytes one after another. Each row by itself costs more on its way to us than its hash does.
 
 use custodyd_hsm::RecordId;
 use futures_util::StreamExt as _;
+use sqlx::Row as _;
 use sqlx::Sqlite as Db;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 
 use super::super::{
-    BodyRow, MAX_BODY, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredRecord,
+    BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
+    StoredRecord,
 };
 use super::{bounded, limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
@@ -38,29 +43,123 @@ async fn part<T>(
     Ok(Unverified::new(found))
 }
 
-pub(super) async fn bodies(
+/// Rows in one value.
+const PACKED_ENTRIES: u32 = 256;
+const PACKED_RECORDS: u32 = 64;
+
+/// Several rows: a word for each of their numbers and lengths, and a semicolon after each row; then
+/// the bytes of all. A text may hold any bytes in SQLite, and a cast changes none.
+struct Packed {
+    heads: String,
+    data: Vec<u8>,
+    operation: &'static str,
+}
+
+impl Packed {
+    async fn fetch(
+        readers: &SqlitePool,
+        query: Query<'_, Db, SqliteArguments>,
+        operation: &'static str,
+    ) -> Result<Self, StoreError> {
+        let row = query.fetch_one(readers).await;
+        let row = row.map_err(unavailable(operation))?;
+        let heads = row.try_get::<Option<String>, _>("heads");
+        let data = row.try_get::<Option<Vec<u8>>, _>("data");
+        match (heads, data) {
+            (Ok(heads), Ok(data)) => Ok(Self {
+                heads: heads.unwrap_or_default(),
+                data: data.unwrap_or_default(),
+                operation,
+            }),
+            _ => Err(damaged(operation)),
+        }
+    }
+
+    /// Takes the rows apart. All that was packed must be used up.
+    fn rows<T>(
+        &self,
+        read: impl Fn(&mut Words<'_>) -> Option<T>,
+    ) -> Result<Unverified<Vec<T>>, StoreError> {
+        let mut words = Words {
+            words: "".split(' '),
+            data: &self.data,
+        };
+        let rows = self.heads.split_terminator(';').map(|head| {
+            words.words = head.split(' ');
+            read(&mut words)
+        });
+        let rows: Option<Vec<T>> = rows.collect();
+        rows.filter(|_| words.data.is_empty())
+            .map(Unverified::new)
+            .ok_or_else(|| damaged(self.operation))
+    }
+}
+
+/// One row's words, and the bytes that have not been taken.
+struct Words<'a> {
+    words: std::str::Split<'a, char>,
+    data: &'a [u8],
+}
+
+impl Words<'_> {
+    /// A number, or none where that is no number of ours.
+    fn number(&mut self) -> Option<Option<u64>> {
+        self.words.next().map(|word| word.parse().ok())
+    }
+
+    /// As many bytes as the next word says, or none where they are not to be read.
+    fn bytes(&mut self) -> Option<Option<Vec<u8>>> {
+        let Some(length) = self.number()? else {
+            return Some(None);
+        };
+        let (bytes, rest) = self.data.split_at_checked(usize::try_from(length).ok()?)?;
+        self.data = rest;
+        Some(Some(bytes.to_vec()))
+    }
+}
+
+fn damaged(operation: &'static str) -> StoreError {
+    StoreError::Malformed {
+        operation,
+        problem: "the rows do not come as they are: the database file is damaged".into(),
+    }
+}
+
+pub(super) async fn entries(
     readers: &SqlitePool,
     from: u64,
     to: u64,
-) -> Result<Unverified<Vec<(u64, Option<BodyRow>)>>, StoreError> {
-    const OPERATION: &str = "read event bodies";
+) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
+    const OPERATION: &str = "read the log";
     let query = sqlx::query(
-        "SELECT idx, CASE WHEN typeof(salt) = 'blob' AND length(salt) <= 64 THEN salt END AS salt, \
-         CASE WHEN typeof(body) = 'blob' AND length(body) <= ?3 THEN body END AS body \
-         FROM log_bodies WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
+        "SELECT group_concat(idx || ' ' || ifnull(length(leaf), '-') || ' ' || bodied || ' ' || \
+             ifnull(length(salt), '-') || ' ' || ifnull(length(body), '-') || ';', '') AS heads, \
+         CAST(group_concat(CAST(ifnull(leaf, '') AS TEXT) || CAST(ifnull(salt, '') AS TEXT) || \
+             CAST(ifnull(body, '') AS TEXT), '') AS BLOB) AS data \
+         FROM (SELECT e.idx AS idx, b.idx IS NOT NULL AS bodied, \
+             CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf, \
+             CASE WHEN typeof(salt) = 'blob' AND length(salt) <= 64 THEN salt END AS salt, \
+             CASE WHEN typeof(body) = 'blob' AND length(body) <= ?4 THEN body END AS body \
+             FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx \
+             WHERE e.idx >= ?1 AND e.idx < ?2 ORDER BY e.idx LIMIT ?5)",
     )
     .bind(signed(from))
     .bind(signed(to))
-    .bind(limit(MAX_BODY));
-    part(readers, query, OPERATION, |row| {
-        let body = bounded(row, "salt", 64, OPERATION)
-            .and_then(|salt| Ok((salt, bounded(row, "body", MAX_BODY, OPERATION)?)))
-            .map(|(salt, body)| BodyRow { salt, body })
-            .ok();
-        let size = body.as_ref().map_or(0, |body| body.body.len());
-        Ok(((unsigned(row, "idx", OPERATION)?, body), size))
+    .bind(limit(MAX_LEAF))
+    .bind(limit(MAX_BODY))
+    .bind(PACKED_ENTRIES);
+    let packed = Packed::fetch(readers, query, OPERATION).await?;
+    packed.rows(|row| {
+        let (index, leaf) = (row.number()??, row.bytes()?);
+        let bodied = row.number()?? == 1;
+        let (salt, body) = (row.bytes()?, row.bytes()?);
+        let body = salt.zip(body).map(|(salt, body)| BodyRow { salt, body });
+        Some(StoredEntry {
+            index,
+            leaf,
+            body: bodied.then_some(body),
+        })
     })
-    .await
 }
 
 pub(super) async fn lists(
@@ -92,24 +191,28 @@ pub(super) async fn records(
 ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
     const OPERATION: &str = "read records";
     let query = sqlx::query(
-        "SELECT id, generation, CASE WHEN typeof(sealed) = 'blob' AND length(sealed) <= ?3 THEN sealed END AS sealed \
-         FROM records WHERE id >= ?1 AND id < ?2 AND typeof(id) = 'blob' AND length(id) = 32 ORDER BY id",
+        "SELECT group_concat(length(id) || ' ' || generation || ' ' || \
+             ifnull(length(sealed), '-') || ';', '') AS heads, \
+         CAST(group_concat(CAST(id AS TEXT) || CAST(ifnull(sealed, '') AS TEXT), '') AS BLOB) AS data \
+         FROM (SELECT id, generation, \
+             CASE WHEN typeof(sealed) = 'blob' AND length(sealed) <= ?3 THEN sealed END AS sealed \
+             FROM records WHERE id >= ?1 AND id < ?2 AND typeof(id) = 'blob' AND length(id) = 32 \
+             ORDER BY id LIMIT ?4)",
     )
     .bind(from)
     .bind(to)
-    .bind(limit(MAX_SEALED));
-    part(readers, query, OPERATION, |row| {
-        let id = bounded(row, "id", 32, OPERATION)?;
-        let sealed = bounded(row, "sealed", MAX_SEALED, OPERATION).ok();
-        let size = sealed.as_ref().map_or(0, Vec::len);
-        let record = StoredRecord {
-            id: RecordId(id.try_into().unwrap_or_default()),
-            generation: unsigned(row, "generation", OPERATION).ok(),
+    .bind(limit(MAX_SEALED))
+    .bind(PACKED_RECORDS);
+    let packed = Packed::fetch(readers, query, OPERATION).await?;
+    packed.rows(|row| {
+        let id = row.bytes()??.try_into().ok()?;
+        let (generation, sealed) = (row.number()?, row.bytes()?);
+        Some(StoredRecord {
+            id: RecordId(id),
+            generation,
             sealed,
-        };
-        Ok((record, size))
+        })
     })
-    .await
 }
 
 pub(super) async fn strays(
