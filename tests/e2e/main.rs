@@ -36,6 +36,7 @@ mod secrets;
 mod sessions;
 mod stranger_pin;
 mod text_messages;
+mod token;
 mod totp;
 mod tpm;
 mod unknown_devices;
