@@ -9,6 +9,7 @@ use std::{fs, path::Path};
 use aws_lc_rs::digest;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    error::{Error, RvError},
     mechanism::Mechanism,
     object::{Attribute, KeyType, ObjectClass},
     session::{Session, UserType},
@@ -60,25 +61,27 @@ pub(crate) fn hmac_sha256_in_the_token(rig: &impl Labelled) {
     logged_in(rig, |session| {
         let mut seen = [0, 0];
         for vector in vectors("wycheproof_hmac_sha256.json", 80) {
+            let value = bytes(&vector, "key");
+            let length = value.len();
             let key = session
                 .create_object(&[
                     Attribute::Class(ObjectClass::SECRET_KEY),
                     Attribute::KeyType(KeyType::GENERIC_SECRET),
                     Attribute::Token(false),
                     Attribute::Sign(true),
-                    Attribute::Value(bytes(&vector, "key")),
+                    Attribute::Value(value),
                 ])
                 .unwrap();
             let tag = session.sign(&Mechanism::Sha256Hmac, key, &bytes(&vector, "msg"));
-            let valid = vector["valid"].as_bool().unwrap();
-            assert_eq!(
-                tag.unwrap() == bytes(&vector, "tag"),
-                valid,
-                "{}",
-                vector["id"]
-            );
-            seen[usize::from(valid)] += 1;
             session.destroy_object(key).unwrap();
+            // SoftHSM2 takes no key that is shorter than the tag; custodyd makes none.
+            if matches!(tag, Err(Error::Pkcs11(RvError::KeySizeRange, _))) && length < 32 {
+                continue;
+            }
+            let valid = vector["valid"].as_bool().unwrap();
+            let same = tag.unwrap() == bytes(&vector, "tag");
+            assert_eq!(same, valid, "{}", vector["id"]);
+            seen[usize::from(valid)] += 1;
         }
         assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
     });

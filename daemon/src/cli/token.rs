@@ -3,6 +3,7 @@
 //! Called by the command line; `check` also by `doctor`. A token module can hang for minutes or crash:
 //! whatever asks one has a deadline, and a stranger's module is only looked at in a process of its own.
 
+mod apart;
 mod fragment;
 mod list;
 mod modules;

@@ -4,25 +4,22 @@
 //! looked at by a process of its own, this same command with `--module`: one that crashes or hangs costs a
 //! line. It logs in only where asked to, to one token, once, and it never changes anything.
 
-use std::io::Read as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use custodyd_hsm::backend::pkcs11::{self, PinState, SlotSeen, Survey, TokenSeen};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::super::output::{Line, Output, Status};
+use super::super::output::{Line, Output};
 use super::secret::{self, PinSource};
-use super::{modules, within};
+use super::{apart, modules, within};
 use crate::backend;
 use crate::config::{self, Token, TokenKind};
 
 /// A network HSM that is down takes its client library this long to say so.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const COMMAND: &str = "token list";
 const TPM: &str = "/dev/tpmrm0";
 
@@ -60,7 +57,10 @@ fn everything(config: &Path) -> Vec<Line> {
     {
         modules.push(module);
     }
-    let mut lines: Vec<Line> = modules.iter().flat_map(|module| apart(module)).collect();
+    let mut lines: Vec<Line> = modules
+        .iter()
+        .flat_map(|module| apart::look(module))
+        .collect();
     if Path::new(TPM).exists() {
         let detail =
             format!("{TPM} is there; `custodyd token provision --tpm` uses it (docs/TPM.md)");
@@ -81,80 +81,6 @@ fn is_same(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
-    }
-}
-
-/// Looks at a module in a process of its own. Nobody asked for just this module, so what is wrong with it
-/// is a warning.
-fn apart(module: &Path) -> Vec<Line> {
-    let lines = match ask(module) {
-        Ok(lines) => lines,
-        Err(why) => vec![Line::warn(
-            "module",
-            format!("{}: {why}", module.display()),
-            "see its maker's configuration and log; custodyd uses it only where it is configured",
-        )],
-    };
-    let softer = |mut line: Line| {
-        if line.is_red() {
-            line.status = Status::Warn;
-        }
-        line
-    };
-    lines.into_iter().map(softer).collect()
-}
-
-fn ask(module: &Path) -> Result<Vec<Line>, String> {
-    let own = std::env::current_exe().map_err(|error| format!("not looked at ({error})"))?;
-    let mut child = Command::new(own)
-        .args(["--json", "token", "list", "--module"])
-        .arg(module)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("not looked at ({error})"))?;
-    let pipe = child.stdout.take();
-    let reader = thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut text);
-        }
-        text
-    });
-    let status = wait(&mut child, PATIENCE.saturating_mul(2))?;
-    if let Some(signal) = status.signal() {
-        return Err(format!(
-            "it crashed while it was looked at (signal {signal})"
-        ));
-    }
-    let text = reader.join().unwrap_or_default();
-    let answer: Value = serde_json::from_slice(&text)
-        .map_err(|_| format!("it ended the process that looked at it ({status})"))?;
-    let checks = answer.get("checks").and_then(Value::as_array);
-    Ok(checks
-        .into_iter()
-        .flatten()
-        .filter_map(Line::read)
-        .collect())
-}
-
-fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
-    let give_up = Instant::now() + patience;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if Instant::now() < give_up => thread::sleep(Duration::from_millis(5)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!(
-                    "it hangs (no answer within {} s)",
-                    patience.as_secs()
-                ));
-            }
-            Err(error) => return Err(format!("not looked at ({error})")),
-        }
     }
 }
 
@@ -352,15 +278,5 @@ mod tests {
         assert!(said(|t| t.missing = vec!["CKM_ECDSA"]).contains("CKM_ECDSA"));
         assert!(said(|t| t.pin_pad = true).contains("at the device"));
         assert!(said(|t| t.write_protected = true).contains("write-protected"));
-    }
-
-    #[test]
-    fn a_module_that_crashes_or_says_nothing_costs_a_warning() {
-        // This test's own program prints no JSON, as a module that exits does.
-        let lines = apart(Path::new("/nowhere/module.so"));
-        assert!(
-            lines.iter().all(|line| line.status == Status::Warn),
-            "{lines:?}"
-        );
     }
 }

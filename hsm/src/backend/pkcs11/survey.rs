@@ -156,7 +156,11 @@ fn token_in(library: &Pkcs11, slot: Slot) -> Attempt<Option<TokenSeen>> {
         return Ok(None);
     }
     let info = library.get_token_info(slot)?;
-    let offered = library.get_mechanism_list(slot)?;
+    // Some modules tell nothing more of a token that is not initialised.
+    let offered = match info.token_initialized() {
+        true => library.get_mechanism_list(slot)?,
+        false => NEEDED.map(|(kind, _)| kind).to_vec(),
+    };
     let missing = NEEDED
         .into_iter()
         .filter(|(kind, _)| !offered.contains(kind));
