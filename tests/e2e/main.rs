@@ -34,6 +34,7 @@ mod reload;
 mod restoring;
 mod secrets;
 mod sessions;
+mod softhsm_setup;
 mod stranger_pin;
 mod text_messages;
 mod token;

@@ -1,8 +1,8 @@
-//! `custodyd token list`, `provision` and `check`, and the scripts of `softhsm-setup`, as an operator meets
-//! them: the real binary against tokens of its own. Whatever is refused is compared before and after.
+//! `custodyd token list`, `provision` and `check`, as an operator meets them: the real binary against
+//! tokens of its own. Whatever is refused is compared before and after.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use custodyd_tests::TestApp;
@@ -510,74 +510,4 @@ fn a_tpm_is_provisioned_proven_and_after_a_clear_refused() {
     let mut anew = usual;
     anew[6] = fresh.to_str().unwrap();
     assert!(custodyd(&environment, &anew).status.success());
-}
-
-fn script(name: &str, arguments: &[&str]) -> Output {
-    let path = token::repository().join("softhsm-setup").join(name);
-    Command::new(path)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-#[test]
-fn softhsm_setup_destroys_only_what_is_named_and_its_own() {
-    let folder = token::in_memory("custodyd-setup-");
-    let dir = folder.path().join("token");
-    let at = dir.to_str().unwrap();
-    let named = |label: &'static str| ["--dir", at, "--label", label];
-    assert!(script("provision", &named("one")).status.success());
-    let fingerprint = || files(&dir);
-    let before = fingerprint();
-    // Again: nothing is initialised a second time.
-    assert!(said(&script("provision", &named("one"))).contains("nothing was changed"));
-    for arguments in [vec![], vec!["--yes-destroy", "two"], vec!["--yes-destroy"]] {
-        let output = script("destroy", &[&named("one")[..], &arguments].concat());
-        assert!(!output.status.success(), "{arguments:?}: {}", said(&output));
-    }
-    let other = script(
-        "destroy",
-        &[&named("two")[..], &["--yes-destroy", "two"]].concat(),
-    );
-    assert!(
-        said(&other).contains("not exactly one named two"),
-        "{}",
-        said(&other)
-    );
-    assert_eq!(fingerprint(), before);
-    // A folder that is somebody else's.
-    let foreign = folder.path().join("foreign");
-    std::fs::create_dir_all(foreign.join("tokens")).unwrap();
-    let foreign = foreign.to_str().unwrap();
-    let refused = script(
-        "destroy",
-        &["--dir", foreign, "--label", "one", "--yes-destroy", "one"],
-    );
-    assert!(
-        said(&refused).contains("was not made by provision"),
-        "{}",
-        said(&refused)
-    );
-    assert!(Path::new(foreign).join("tokens").is_dir());
-    let done = script(
-        "destroy",
-        &[&named("one")[..], &["--yes-destroy", "one"]].concat(),
-    );
-    assert!(done.status.success(), "{}", said(&done));
-    assert!(!dir.exists());
-}
-
-/// Names and contents below a folder.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push((path.clone(), std::fs::read(&path).unwrap())),
-        }
-    }
-    found.sort();
-    found
 }

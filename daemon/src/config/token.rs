@@ -325,6 +325,16 @@ mod tests {
     }
 
     #[test]
+    fn a_realm_of_a_proof_is_no_realm() {
+        let rest = REST.replace("name = \"r\"", "name = \"custodyd-scratch-1\"");
+        let text = format!("{rest}{TOKEN}{LEDGER}");
+        let error = parse("c.toml", &text, Path::new("/"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("proofs of tokens"), "{error}");
+    }
+
+    #[test]
     fn a_ledger_that_would_wear_it_out_is_refused() {
         let strict = read(TOKEN, "").unwrap_err();
         assert!(strict.starts_with("c.toml:8:2: ledger.anchor"), "{strict}");

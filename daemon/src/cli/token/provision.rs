@@ -110,6 +110,11 @@ fn provision(config: &Path, arguments: &Provision) -> Result<Outcome, ProvisionE
     }
     let mut target = target(config, arguments)?;
     let (mut lines, done) = match target.token.kind.clone() {
+        TokenKind::Pkcs11 { .. } if arguments.tpm_options.names_an_owner() => {
+            return Err(ProvisionError::Usage(
+                "--owner-password-file is for a TPM, and this token is a PKCS#11 one",
+            ));
+        }
         TokenKind::Pkcs11 { .. } => pkcs11::provision(&mut target)?,
         TokenKind::Tpm(tpm) => tpm::provision(&mut target, tpm, &arguments.tpm_options)?,
     };

@@ -46,6 +46,10 @@ pub(in crate::cli) struct TpmOptions {
 }
 
 impl TpmOptions {
+    pub(super) fn names_an_owner(&self) -> bool {
+        self.owner_password_file.is_some()
+    }
+
     /// With everything else as it usually is; a configuration can say more.
     pub(super) fn kind(&self) -> Result<TokenKind, ProvisionError> {
         tpm::check_tcti(&self.tcti).map_err(ProvisionError::Tcti)?;
