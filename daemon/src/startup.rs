@@ -13,7 +13,7 @@ use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, che
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch as watch_for_stop};
+use tokio::sync::watch as watch_for_stop;
 
 use crate::backend;
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
-use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
+use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
 use crate::reload::Reloader;
 use crate::service::{
     Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
@@ -251,11 +251,10 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         mode: mode(&config.ledger),
         configuration: policies.digest,
     };
-    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
+    let opened = ledger::open(&store, &pool, name, &clock, settings).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
-    let (changes, queue) = mpsc::channel(ledger::QUEUE);
-    let ledger = Ledger::new(reader, changes, clock);
+    let (ledger, writing) = opened.serve(clock);
     let cosigned = Cosigned::open(
         &config.witnesses,
         Cosigned::file_of(&config.store.sqlite),
@@ -285,7 +284,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         witnesses,
         delivering,
         drain: config.listen.drain,
-        committer: tokio::spawn(committer.run(queue)),
+        committer: tokio::spawn(writing),
     })
 }
 

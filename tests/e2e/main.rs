@@ -18,6 +18,7 @@ mod delivery;
 mod enrolment;
 mod flows;
 mod http;
+mod kills;
 mod ledger;
 mod limits;
 mod log;

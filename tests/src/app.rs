@@ -249,6 +249,15 @@ directory = "policies"
         kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
     }
 
+    /// The daemon's process, unless it has ended.
+    pub fn process(&mut self) -> Option<u32> {
+        let child = self.child.as_mut()?;
+        match child.try_wait().unwrap() {
+            None => Some(child.id()),
+            Some(_) => None,
+        }
+    }
+
     /// The daemon's certificate, key and policies are read again; returns what was said.
     pub fn reload(&self) -> std::process::Output {
         self.command("reload").output().unwrap()

@@ -197,6 +197,19 @@ impl Device {
 
     /// Sends once; learns the next nonce from the answer.
     pub async fn send(&mut self, call: &Call) -> Answer {
+        self.send_once(call).await.unwrap()
+    }
+
+    /// As `run`, to a daemon that may be killed meanwhile: `None` where no answer came.
+    pub async fn attempt(&mut self, call: &Call) -> Option<Answer> {
+        let answer = self.send_once(call).await.ok()?;
+        if answer.refusal() == "401 use-dpop-nonce" {
+            return self.send_once(call).await.ok();
+        }
+        Some(answer)
+    }
+
+    async fn send_once(&mut self, call: &Call) -> reqwest::Result<Answer> {
         let proof = call.proof.clone().unwrap_or_else(|| self.proof(call));
         let mut request = self
             .http
@@ -215,18 +228,18 @@ impl Device {
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        let response = request.send().await.unwrap();
+        let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if let Some(nonce) = headers.get("dpop-nonce") {
             self.nonce = nonce.to_str().unwrap().to_owned();
         }
-        let bytes = response.bytes().await.unwrap();
+        let bytes = response.bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer {
+        Ok(Answer {
             status,
             headers,
             body,
-        }
+        })
     }
 
     /// Sends, and once more if a nonce was missing: what every client does.

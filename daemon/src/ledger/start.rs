@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::{Pool, RealmName};
 use tlog_tiles::{Hash, record_hash};
+use tokio::sync::mpsc;
 
 use super::anchoring::{Anchoring, Mode};
 use super::head::Head;
@@ -19,7 +20,7 @@ use super::members::MemberList;
 use super::memory::Believed;
 use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
-use super::{Cache, Committer, LedgerError, Reader, realm};
+use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, realm};
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -55,6 +56,21 @@ pub struct Settings<'a> {
 pub struct Opened {
     pub reader: Arc<Reader>,
     pub committer: Committer,
+}
+
+impl Opened {
+    /// The handle that services hold, and what writes for it until the last of them is gone.
+    pub fn serve(
+        self,
+        clock: Arc<Clock>,
+    ) -> (
+        Ledger,
+        impl Future<Output = Result<(), LedgerError>> + Send + 'static,
+    ) {
+        let (changes, queue) = mpsc::channel(QUEUE);
+        let ledger = Ledger::new(self.reader, changes, clock);
+        (ledger, self.committer.run(queue))
+    }
 }
 
 /// Believes the database, or says why not; then logs that this daemon took over, and anchors that.

@@ -18,6 +18,9 @@ const EACH: usize = 13;
 pub(crate) const ACCOUNTS: usize = WORKERS * EACH;
 /// An account answers at most 64 ceremonies within their five minutes.
 const CEREMONIES: usize = 60;
+/// Of each worker, where there are a thousand accounts altogether.
+const EACH_OF_A_THOUSAND: usize = 63;
+pub(crate) const A_THOUSAND: usize = WORKERS * EACH_OF_A_THOUSAND;
 const PIN: &str = "583926";
 pub(crate) const SECRET: &str = "device-secret";
 
@@ -54,6 +57,17 @@ enum Kind {
     Tls,
 }
 
+/// How long a worker does so.
+#[derive(Debug, Clone, Copy)]
+enum Span {
+    For(Duration),
+    /// Once for each of its accounts.
+    Once,
+}
+
+/// Longer than that no pass over the accounts takes.
+const A_PASS: Duration = Duration::from_secs(600);
+
 impl Crowd {
     pub(crate) fn enrolled(app: &TestApp) -> Self {
         Self::of(app, WORKERS)
@@ -61,25 +75,39 @@ impl Crowd {
 
     /// So many clients, with as many accounts each.
     pub(crate) fn of(app: &TestApp, workers: usize) -> Self {
+        Self::with(app, workers, EACH, Some(PIN))
+    }
+
+    /// A thousand accounts without a PIN: a thousand evaluations of Argon2id take their time.
+    pub(crate) fn of_a_thousand(app: &TestApp) -> Self {
+        Self::with(app, WORKERS, EACH_OF_A_THOUSAND, None)
+    }
+
+    fn with(app: &TestApp, workers: usize, each: usize, pin: Option<&str>) -> Self {
         Self(thread::scope(|scope| {
             let workers: Vec<_> = (0..workers)
-                .map(|_| scope.spawn(|| Worker::enrolled(app)))
+                .map(|_| scope.spawn(|| Worker::enrolled(app, each, pin)))
                 .collect();
             workers.into_iter().map(|w| w.join().unwrap()).collect()
         }))
     }
 
     pub(crate) fn passkeys(&mut self, server: u32, lasting: Duration) -> Measured {
-        self.run(server, lasting, Kind::Passkey)
+        self.run(server, Span::For(lasting), Kind::Passkey)
+    }
+
+    /// One recovery of each account.
+    pub(crate) fn passkeys_once(&mut self, server: u32) -> Measured {
+        self.run(server, Span::Once, Kind::Passkey)
     }
 
     pub(crate) fn pins(&mut self, server: u32, lasting: Duration) -> Measured {
-        self.run(server, lasting, Kind::Pin)
+        self.run(server, Span::For(lasting), Kind::Pin)
     }
 
     /// The cheapest request over the same connections: TLS, HTTP, a short public answer.
     pub(crate) fn tls(&mut self, server: u32, lasting: Duration) -> Sample {
-        self.run(server, lasting, Kind::Tls).sample
+        self.run(server, Span::For(lasting), Kind::Tls).sample
     }
 
     /// Every account there is, by its identifier.
@@ -92,32 +120,35 @@ impl Crowd {
 
     /// Milliseconds of each passkey recovery, nothing else being measured.
     pub(crate) fn passkey_latencies(&mut self, lasting: Duration) -> Vec<f64> {
-        self.each(Duration::ZERO, Kind::Tls);
-        self.each(lasting, Kind::Passkey)
+        self.each(Span::For(Duration::ZERO), Kind::Tls);
+        self.each(Span::For(lasting), Kind::Passkey)
     }
 
     /// PIN sign-ins without a pause; how many there were.
     pub(crate) fn flood(&mut self, lasting: Duration) -> usize {
-        self.each(Duration::ZERO, Kind::Tls);
-        self.each(lasting, Kind::Pin).len()
+        self.each(Span::For(Duration::ZERO), Kind::Tls);
+        self.each(Span::For(lasting), Kind::Pin).len()
     }
 
-    fn run(&mut self, server: u32, lasting: Duration, kind: Kind) -> Measured {
+    fn run(&mut self, server: u32, span: Span, kind: Kind) -> Measured {
         // A connection may have been closed while other parts ran: open it off the clock.
-        self.each(Duration::ZERO, Kind::Tls);
+        self.each(Span::For(Duration::ZERO), Kind::Tls);
         let mut latencies = Vec::new();
         let sample = sample(server, || {
-            latencies = self.each(lasting, kind);
+            latencies = self.each(span, kind);
             latencies.len() as f64
         });
         Measured { sample, latencies }
     }
 
-    fn each(&mut self, lasting: Duration, kind: Kind) -> Vec<f64> {
-        let end = Instant::now() + lasting;
+    fn each(&mut self, span: Span, kind: Kind) -> Vec<f64> {
+        let end = match span {
+            Span::For(lasting) => Instant::now() + lasting,
+            Span::Once => Instant::now() + A_PASS,
+        };
         thread::scope(|scope| {
             let threads: Vec<_> = (self.0.iter_mut())
-                .map(|worker| scope.spawn(move || worker.repeat(end, kind)))
+                .map(|worker| scope.spawn(move || worker.repeat(span, end, kind)))
                 .collect();
             let latencies = threads.into_iter().flat_map(|t| t.join().unwrap());
             latencies.collect()
@@ -126,15 +157,15 @@ impl Crowd {
 }
 
 impl Worker {
-    fn enrolled(app: &TestApp) -> Self {
+    fn enrolled(app: &TestApp, each: usize, pin: Option<&str>) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let mut members: Vec<Member> = Vec::with_capacity(EACH);
-        for _ in 0..EACH {
+        let mut members: Vec<Member> = Vec::with_capacity(each);
+        for _ in 0..each {
             let mut device = app.device("notes");
             if let Some(first) = members.first() {
                 device.http = first.device.http.clone();
             }
-            members.push(runtime.block_on(Member::enrolled(device)));
+            members.push(runtime.block_on(Member::enrolled(device, pin)));
         }
         Self {
             runtime,
@@ -144,10 +175,15 @@ impl Worker {
     }
 
     /// At least once, and until the time is over; milliseconds of each.
-    fn repeat(&mut self, end: Instant, kind: Kind) -> Vec<f64> {
+    fn repeat(&mut self, span: Span, end: Instant, kind: Kind) -> Vec<f64> {
         let mut latencies = Vec::new();
-        while latencies.is_empty() || Instant::now() < end {
-            let member = &mut self.members[self.next % EACH];
+        let most = match span {
+            Span::For(_) => usize::MAX,
+            Span::Once => self.members.len(),
+        };
+        while latencies.is_empty() || (Instant::now() < end && latencies.len() < most) {
+            let all = self.members.len();
+            let member = &mut self.members[self.next % all];
             self.next += 1;
             if matches!(kind, Kind::Passkey) && member.ceremonies >= CEREMONIES {
                 break;
@@ -166,9 +202,11 @@ impl Worker {
 }
 
 impl Member {
-    async fn enrolled(mut device: Device) -> Self {
+    async fn enrolled(mut device: Device, pin: Option<&str>) -> Self {
         device.enrol().await;
-        device.set_pin(PIN).await;
+        if let Some(pin) = pin {
+            device.set_pin(pin).await.expect(200);
+        }
         let mut authenticator = SoftAuthenticator::new("notes");
         device.add_passkey(&mut authenticator).await.expect(201);
         device.back_up(SECRET, &[7; 32]).await.expect(200);
@@ -210,7 +248,11 @@ impl Member {
     async fn tls(&mut self) -> Duration {
         let started = Instant::now();
         let url = format!("{}/.well-known/jwks.json", self.device.url);
-        let answer = self.device.http.get(url).send().await.unwrap();
+        let answer = match self.device.http.get(&url).send().await {
+            Ok(answer) => answer,
+            // The daemon has been started anew since.
+            Err(_) => self.device.http.get(url).send().await.unwrap(),
+        };
         assert_eq!(answer.status(), 200);
         answer.bytes().await.unwrap();
         started.elapsed()

@@ -21,9 +21,12 @@ mod codes;
 mod commit;
 mod cpu;
 mod extra;
+mod ledgerless;
 mod load;
 mod parts;
+mod realm;
 mod report;
+mod scale;
 mod statistics;
 mod strangers;
 mod verification;
@@ -71,11 +74,35 @@ struct Round {
 /// SoftHSM2 finds its token through the environment, which a process may not change for
 /// itself: so this program starts itself again, with a token of its own in sight.
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(MEASURE) {
-        measure(Path::new(&arguments.next().unwrap()));
-        return ExitCode::SUCCESS;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => start_with_a_token(),
+        [MEASURE, token] => measure(Path::new(token)),
+        [scale::FILL, app, token, template, count] => {
+            let count = count.parse().unwrap();
+            scale::fill(Path::new(app), Path::new(token), template, count);
+        }
+        [ledgerless::COMPARE, app, token, batch, accounts @ ..] => {
+            let batch = batch.parse().unwrap();
+            ledgerless::compare(Path::new(app), Path::new(token), batch, accounts);
+        }
+        [scale::SCALE, accounts] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
+        }
+        other => {
+            eprintln!(
+                "`bench` alone measures everything, `bench scale N` a realm of N accounts; \
+                 {other:?} is nothing that it does"
+            );
+            return ExitCode::FAILURE;
+        }
     }
+    ExitCode::SUCCESS
+}
+
+fn start_with_a_token() {
     let token = SoftToken::fresh();
     let (name, value) = token.environment();
     let status = Command::new(std::env::current_exe().unwrap())
@@ -84,11 +111,7 @@ fn main() -> ExitCode {
         .env(name, value)
         .status()
         .unwrap();
-    if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    assert!(status.success(), "{status}");
 }
 
 /// The crowd's app, one whose accounts have codes, and one that lets strangers try a PIN.
@@ -147,7 +170,9 @@ fn measure(token: &Path) {
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
     figures.extend(verification::figures(&mut app));
+    figures.extend(ledgerless::figures(&app, &crowd, &rounds));
     figures.extend(anchoring::figures(&runtime));
+    figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();
     let path = report::write(&figures);

@@ -271,13 +271,13 @@ fn pins(round: &Round) -> &Measured {
     &round.pin
 }
 
-fn median(rounds: &[Round], of: Of) -> f64 {
+pub(crate) fn median(rounds: &[Round], of: Of) -> f64 {
     let mut values: Vec<f64> = rounds.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
+pub(crate) fn list(figures: &[Figure]) {
     println!(
         "\n{:<34}{:>10} {:<8} {:<40}",
         "figure", "median", "unit", "note"
@@ -290,6 +290,10 @@ pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
         let (name, value, unit, note) = (figure.name, figure.value, figure.unit, figure.note);
         println!("{name:<34}{value:>10.2} {unit:<8} {note}{ratio}");
     }
+}
+
+pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
+    list(figures);
     println!("\nServer CPU of one passkey recovery, in microseconds (medians):");
     for (name, times, of) in &PARTS {
         let each = median(rounds, *of);

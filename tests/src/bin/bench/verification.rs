@@ -11,14 +11,18 @@ use crate::report::Figure;
 const TURNS: usize = 3;
 
 pub(crate) fn figures(app: &mut TestApp) -> Vec<Figure> {
-    assert!(app.stop(), "{}", app.log());
-    let rate = (0..TURNS).map(|_| turn(app)).fold(0.0, f64::max);
     vec![Figure::new(
         "ledger_verify_rate",
-        rate,
+        rate(app),
         "rows/s",
         "log entries and records verified in a second, aim 200,000",
     )]
+}
+
+/// Stops the daemon for it.
+pub(crate) fn rate(app: &mut TestApp) -> f64 {
+    assert!(app.stop(), "{}", app.log());
+    (0..TURNS).map(|_| turn(app)).fold(0.0, f64::max)
 }
 
 fn turn(app: &TestApp) -> f64 {
