@@ -1,4 +1,4 @@
-# Shared by provision and check: messages, options, where things are.
+# Shared by provision, check and destroy: messages, options, where things are.
 # Sourced, never run. It changes nothing.
 
 fail() {
@@ -54,6 +54,12 @@ find_module() {
     fi
   done
   return 1
+}
+
+# The label of every token below a configuration, one per line. Wants `module`.
+labels() {
+  SOFTHSM2_CONF=$1 pkcs11-tool --module "$module" --list-token-slots 2>/dev/null |
+    sed -n 's/^ *token label *: //p'
 }
 
 # The whole configuration of SoftHSM for a token directory.

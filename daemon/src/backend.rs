@@ -16,31 +16,29 @@ use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
 /// # Errors
 /// When the PIN can not be read safely.
 pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
-    match &token.kind {
-        TokenKind::Pkcs11 { module, label } => {
-            let options = pkcs11::Options::new(module, label, read_token_pin(token)?);
-            Ok(Arc::new(Pkcs11Backend::new(options)))
+    Ok(with_secret(&token.kind, read_token_pin(token)?))
+}
+
+/// A backend with a PIN, or a TPM's secret, that the caller has.
+pub(crate) fn with_secret(kind: &TokenKind, secret: SecretBytes) -> Arc<dyn Backend> {
+    match kind {
+        TokenKind::Pkcs11 {
+            module,
+            label,
+            serial,
+        } => {
+            let mut options = pkcs11::Options::new(module, label, secret);
+            options.token_serial.clone_from(serial);
+            Arc::new(Pkcs11Backend::new(options))
         }
         // Most TPMs' owner hierarchies have no password; where there is one, only
-        // `token provision-tpm` is told it.
-        TokenKind::Tpm(tpm) => Ok(Arc::new(self::tpm(
-            token,
-            tpm,
-            SecretBytes::from(Vec::new()),
-        )?)),
+        // `token provision` is told it.
+        TokenKind::Tpm(tpm) => Arc::new(self::tpm(tpm, secret, SecretBytes::from(Vec::new()))),
     }
 }
 
 /// A TPM, with what provisioning it needs.
-///
-/// # Errors
-/// When the secret can not be read safely.
-pub(crate) fn tpm(
-    token: &Token,
-    tpm: &Tpm,
-    owner_password: SecretBytes,
-) -> Result<TpmBackend, PinError> {
-    let secret = read_token_pin(token)?;
+pub(crate) fn tpm(tpm: &Tpm, secret: SecretBytes, owner_password: SecretBytes) -> TpmBackend {
     let mut options = tpm::Options::new(&tpm.tcti, secret, &tpm.state_directory);
     options.owner_password = owner_password;
     options.handles = tpm.handles;
@@ -51,5 +49,5 @@ pub(crate) fn tpm(
         true => Mode::PerOperation,
         false => Mode::PerStart,
     };
-    Ok(TpmBackend::new(options))
+    TpmBackend::new(options)
 }

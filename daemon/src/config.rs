@@ -34,6 +34,7 @@ pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
+pub use self::token::DEFAULT_STATE;
 pub use self::witnesses::{Witness, Witnesses};
 
 /// A whole, checked configuration. Relative paths are already joined to the folder of the file.
@@ -118,7 +119,12 @@ pub struct Token {
 /// What kind of token it is, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenKind {
-    Pkcs11 { module: PathBuf, label: String },
+    Pkcs11 {
+        module: PathBuf,
+        label: String,
+        /// Where several tokens have one label, or the label alone is not enough.
+        serial: Option<String>,
+    },
     Tpm(Tpm),
 }
 

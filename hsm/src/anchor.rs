@@ -9,10 +9,12 @@
 
 mod advance;
 mod format;
+mod scratch;
 #[cfg(test)]
 mod tests;
 mod warm;
 
+pub(crate) use self::scratch::{Scratch, first_refusal};
 pub use self::{
     advance::{Advanced, advance},
     warm::{open_warm, seal_warm},

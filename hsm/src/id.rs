@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 #[serde(try_from = "String", into = "String")]
 pub struct RealmName(String);
 
+/// How the names of realms begin that only a proof of a token has, for a moment. No realm may be called so.
+pub const SCRATCH_REALMS: &str = "custodyd-scratch-";
+
 impl RealmName {
     /// # Errors
     /// [`Error::Invalid`] with the rule that was broken.

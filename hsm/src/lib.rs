@@ -6,7 +6,7 @@
 //!
 //! The order of the modules is the order of trust:
 //! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook, anchor, checkpoint}` and
-//! `custody -> backend`. A backend never imports what stands in those braces.
+//! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them.
 
 #![cfg_attr(
     test,
@@ -30,6 +30,7 @@ pub mod id;
 mod jws;
 pub mod mac;
 pub mod pool;
+pub mod proof;
 pub mod public_key;
 pub mod report;
 pub mod seal;

@@ -15,16 +15,36 @@
 )]
 
 mod hanging;
+mod kryoptic;
 mod own_process;
 mod rig;
 mod softhsm;
 mod software;
 mod suite;
+mod tool;
 mod tpm;
+mod wycheproof;
 
 suite::run_over!(on_softhsm, crate::softhsm::SoftHsm);
 suite::run_labels_over!(labels_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_on_softhsm, crate::softhsm::SoftHsm);
+suite::run_over!(on_kryoptic, crate::kryoptic::Kryoptic);
+suite::run_labels_over!(labels_on_kryoptic, crate::kryoptic::Kryoptic);
+suite::run_anchors_over!(anchors_on_kryoptic, crate::kryoptic::Kryoptic);
+suite::cases_of!(
+    crate::wycheproof,
+    wycheproof_on_softhsm,
+    crate::softhsm::SoftHsm,
+    hmac_sha256_in_the_token,
+    ecdsa_p256_in_the_token,
+);
+suite::cases_of!(
+    crate::wycheproof,
+    wycheproof_on_kryoptic,
+    crate::kryoptic::Kryoptic,
+    hmac_sha256_in_the_token,
+    ecdsa_p256_in_the_token,
+);
 suite::run_anchors_over!(anchors_in_memory, crate::software::Software);
 suite::run_over!(on_tpm, crate::tpm::PerStart);
 suite::run_anchors_over!(anchors_on_tpm, crate::tpm::PerStart);

@@ -3,7 +3,7 @@
 
 use std::{any::Any, path::PathBuf, sync::Arc};
 
-use custodyd_hsm::{Backend, KeyId};
+use custodyd_hsm::{Backend, KeyId, SecretBytes};
 
 /// What the parent process made for the child that runs a case.
 pub(crate) struct Prepared {
@@ -61,8 +61,11 @@ pub(crate) trait Rig: Store {
     fn make_extractable(&self, key: KeyId);
 }
 
-/// A kind of token whose objects carry labels, so that there may be two of one, or half a pair.
+/// A kind of token whose objects carry labels, so that there may be two of one, or half a pair: those
+/// behind PKCS#11 modules.
 pub(crate) trait Labelled: Rig {
+    /// The module and the user PIN.
+    fn module(&self) -> (PathBuf, SecretBytes);
     /// A backend whose token does not exist.
     fn backend_with_wrong_label(&self) -> Arc<dyn Backend>;
     /// Makes a second object of the same label.

@@ -64,6 +64,8 @@ macro_rules! run_labels_over {
             a_doubled_signing_key_is_refused,
             half_a_key_pair_is_refused,
             a_wrong_label_names_what_is_there,
+            a_root_that_is_gone_beside_anchors_is_not_made_anew,
+            a_survey_shows_the_token_and_presents_no_pin,
         }
     };
 }

@@ -38,7 +38,7 @@ fn provision(tpm: &SwTpm, more: &str, arguments: &[&str]) -> Output {
     Command::new(token::program("custodyd"))
         .arg("--config")
         .arg(config)
-        .args(["token", "provision-tpm"])
+        .args(["token", "provision"])
         .args(arguments)
         .output()
         .unwrap()
@@ -199,7 +199,7 @@ async fn a_realm_whose_anchors_are_lost_is_restored_on_the_same_tpm() {
         told("serve")
     );
     // Making the directory again makes no anchor.
-    let refused = told("token provision-tpm");
+    let refused = told("token provision");
     assert!(refused.contains("nothing was changed"), "{refused}");
     let config = app.path("custodyd.toml");
     let old = format!("state_directory = \"{}\"", tpm.anchors().display());
@@ -210,7 +210,7 @@ async fn a_realm_whose_anchors_are_lost_is_restored_on_the_same_tpm() {
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.contains(&old));
     std::fs::write(&config, text.replace(&old, &new)).unwrap();
-    let made = told("token provision-tpm");
+    let made = told("token provision");
     assert!(made.contains("NV index 0x01818101"), "{made}");
     let refused = told("serve");
     assert!(refused.contains("no anchor of this realm"), "{refused}");

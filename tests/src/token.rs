@@ -71,19 +71,22 @@ impl SoftToken {
     /// In memory where the machine has a place for it: each anchor makes and removes a file, and
     /// on a disk that costs SoftHSM2 twenty times as long.
     fn in_temp_dir() -> Self {
-        let memory = Path::new("/dev/shm");
-        let place = match memory.is_dir() {
-            true => memory.to_owned(),
-            false => env::temp_dir(),
-        };
-        let keep = tempfile::Builder::new()
-            .prefix("custodyd-token-")
-            .tempdir_in(place)
-            .unwrap_or_else(|error| panic!("a temporary directory for a token: {error}"));
+        let keep = in_memory("custodyd-token-");
         Self {
             dir: keep.path().to_owned(),
             _keep: Some(keep),
         }
+    }
+
+    /// A token with label and PINs, and no keys.
+    ///
+    /// # Panics
+    /// As [`SoftToken::fresh`].
+    #[must_use]
+    pub fn without_keys() -> Self {
+        let token = Self::in_temp_dir();
+        script("provision", &token.dir);
+        token
     }
 
     #[must_use]
@@ -127,6 +130,23 @@ impl SoftToken {
     }
 }
 
+/// A directory in memory, where the machine has a place for it.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn in_memory(prefix: &str) -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = match memory.is_dir() {
+        true => memory.to_owned(),
+        false => env::temp_dir(),
+    };
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir_in(place)
+        .unwrap_or_else(|error| panic!("a temporary directory for a token: {error}"))
+}
+
 fn copy_template_to(dir: &Path) {
     copy_template(dir).unwrap_or_else(|error| panic!("copying the test token: {error}"));
 }
@@ -165,7 +185,9 @@ fn build_dir() -> PathBuf {
     above.unwrap_or(dir).to_owned()
 }
 
-fn repository() -> &'static Path {
+/// The root of this repository.
+#[must_use]
+pub fn repository() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
 }
@@ -270,10 +292,7 @@ pub fn copy_tokens(from: &Path, to: &Path) -> io::Result<()> {
 /// an operator uses.
 fn build(dir: &Path) {
     let module = module();
-    run(Command::new(repository().join("softhsm-setup/provision"))
-        .arg("--dir")
-        .arg(dir)
-        .args(["--label", LABEL]));
+    script("provision", dir);
     run(Command::new(helper())
         .arg(module)
         .arg(LABEL)
@@ -281,7 +300,19 @@ fn build(dir: &Path) {
         .env("SOFTHSM2_CONF", dir.join("softhsm2.conf")));
 }
 
-fn run(command: &mut Command) {
+/// A script of `softhsm-setup`, for the test token in `dir`.
+fn script(name: &str, dir: &Path) {
+    run(Command::new(repository().join("softhsm-setup").join(name))
+        .arg("--dir")
+        .arg(dir)
+        .args(["--label", LABEL]));
+}
+
+/// Runs a program that must succeed.
+///
+/// # Panics
+/// With what it said, when it does not.
+pub fn run(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));

@@ -36,7 +36,7 @@ pub struct SwTpm {
 }
 
 impl SwTpm {
-    /// A TPM without power, provisioned as `token provision-tpm` does it.
+    /// A TPM without power, provisioned as `token provision` does it.
     ///
     /// # Panics
     /// With what to install, when it cannot be made.

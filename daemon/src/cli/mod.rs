@@ -10,7 +10,6 @@ mod doctor;
 mod ledger;
 mod live;
 pub mod output;
-mod provision_tpm;
 mod socket;
 mod token;
 
@@ -48,9 +47,9 @@ enum Command {
     Serve,
     /// Make the missing keys in the token and the database of a new realm; repeating it changes nothing
     Init,
-    /// Look at the token
+    /// Find, provision and check tokens
     #[command(subcommand)]
-    Token(TokenCommand),
+    Token(token::TokenCommand),
     /// Have the running daemon read certificate, key and policies again
     Reload,
     /// Look at an account of the running daemon
@@ -61,14 +60,6 @@ enum Command {
     Ledger(ledger::LedgerCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
-}
-
-#[derive(Debug, Subcommand)]
-enum TokenCommand {
-    /// Log in, judge the attributes of every key, and probe them with known answers
-    Check,
-    /// Make what is missing in a TPM, and say what to configure; repeating it changes nothing
-    ProvisionTpm(provision_tpm::Provision),
 }
 
 /// Runs the command of this process's arguments.
@@ -82,16 +73,7 @@ pub fn run() -> ExitCode {
     let output = Output::new(arguments.json);
     match &arguments.command {
         Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
-        Command::Token(TokenCommand::Check) => {
-            with_config(&output, "token check", &arguments, |config| {
-                output.checks("token check", &token::check(&config.token))
-            })
-        }
-        Command::Token(TokenCommand::ProvisionTpm(provision)) => {
-            with_config(&output, "token provision-tpm", &arguments, |config| {
-                provision_tpm::run(&output, &config.token, provision)
-            })
-        }
+        Command::Token(command) => token::run(&output, &arguments.config, command),
         Command::Init => with_config(&output, "init", &arguments, |config| {
             let done = log_quietly(&config).and_then(|()| block_on(startup::init(&config)));
             report(&output, "init", done)

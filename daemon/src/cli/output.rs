@@ -73,6 +73,10 @@ impl Line {
         self
     }
 
+    pub fn is_red(&self) -> bool {
+        self.status == Status::Red
+    }
+
     fn new(check: &str, status: Status, detail: String, action: Option<String>) -> Self {
         Self {
             check: check.to_owned(),
@@ -81,6 +85,21 @@ impl Line {
             action,
             data: None,
         }
+    }
+
+    /// What [`Output::checks`] of another process of this program wrote.
+    pub fn read(value: &Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str);
+        let status = [Status::Ok, Status::Warn, Status::Red]
+            .into_iter()
+            .find(|status| text("status") == Some(status.for_machines()))?;
+        Some(Self {
+            check: text("check")?.to_owned(),
+            status,
+            detail: text("detail")?.to_owned(),
+            action: text("action").map(ToOwned::to_owned),
+            data: value.get("data").cloned(),
+        })
     }
 
     fn human(&self) -> String {
@@ -124,7 +143,7 @@ impl Output {
 
     /// Prints the checks; fails where one is red.
     pub fn checks(&self, command: &str, lines: &[Line]) -> ExitCode {
-        let good = lines.iter().all(|line| line.status != Status::Red);
+        let good = !lines.iter().any(Line::is_red);
         if self.json {
             let checks: Vec<Value> = lines.iter().map(Line::json).collect();
             print(&json!({ "command": command, "ok": good, "checks": checks }).to_string());
@@ -150,6 +169,13 @@ impl Output {
             }
         }
         ExitCode::SUCCESS
+    }
+
+    /// Text for people to copy, as it is but for control characters. Machines find it in a check's data.
+    pub fn copy(&self, text: &str) {
+        if !self.json {
+            text.lines().for_each(|line| print(&visible(line)));
+        }
     }
 
     /// Whether the answer is for machines.
@@ -227,5 +253,7 @@ mod tests {
             "check": "token", "status": "warning", "detail": "files", "action": "use an HSM", "data": 7
         });
         assert_eq!(line, expected);
+        assert_eq!(Line::read(&line).map(|line| line.json()), Some(expected));
+        assert!(Line::read(&json!({ "check": "token", "status": "blue", "detail": "" })).is_none());
     }
 }

@@ -1,39 +1,105 @@
-//! `custodyd token check`: what the token is, every key with its attributes, and a probe.
+//! `custodyd token`: finding tokens, provisioning one, and what a token and every key in it is.
 //!
-//! Called by the command line and by `doctor`. It logs in once and changes nothing. A
-//! token module can hang for minutes; the whole examination has a deadline.
+//! Called by the command line; `check` also by `doctor`. A token module can hang for minutes or crash:
+//! whatever asks one has a deadline, and a stranger's module is only looked at in a process of its own.
 
+mod apart;
+mod fragment;
+mod list;
+mod modules;
+mod pkcs11;
+mod proof;
+mod provision;
+mod secret;
+mod tpm;
+
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use custodyd_hsm::{Backend, Error, KeyReport, TokenDescription, Verdict};
+use clap::Subcommand;
+use custodyd_hsm::{
+    Backend, Custody, Error, KeyReport, RealmName, TokenDescription, Verdict, anchor,
+};
 use serde_json::{Value, json};
 
-use super::output::Line;
+use super::output::{Line, Output};
 use crate::backend;
-use crate::config::Token;
+use crate::config::{self, Token, TokenKind};
 
 /// Login and two dozen operations; a network HSM answers within a few seconds.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The same with proofs, on a TPM that needs a fifth of a second for each operation.
+const WITH_PROOFS: Duration = Duration::from_secs(120);
 
-/// Every line of the examination. The first that fails ends it.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Show modules, slots and tokens, what each can do, and which keys of custodyd it holds
+    List(list::List),
+    /// Make what is missing in a token, prove it, and say what to configure; repeating it changes nothing
+    Provision(provision::Provision),
+    /// Log in, judge every key, and prove keys and anchors; all that is written is a scratch anchor, which goes again
+    Check,
+}
+
+pub(super) fn run(output: &Output, config: &Path, command: &TokenCommand) -> ExitCode {
+    match command {
+        TokenCommand::List(list) => list::run(output, config, list),
+        TokenCommand::Provision(provision) => provision::run(output, config, provision),
+        TokenCommand::Check => match config::load(config) {
+            Ok(config) => {
+                let lines = check_and_prove(&config.token, config.realm.name);
+                output.checks("token check", &lines)
+            }
+            Err(errors) => output.failure("token check", &errors.to_string()),
+        },
+    }
+}
+
+/// Every line of the examination, for `doctor`: nothing is written. The first that fails ends it.
 pub(super) fn check(token: &Token) -> Vec<Line> {
+    match backend::configured(token) {
+        Ok(backend) => within(DEADLINE, move || examine(&backend)),
+        Err(error) => vec![Line::red_told("token", super::chain(&error))],
+    }
+}
+
+fn check_and_prove(token: &Token, realm: RealmName) -> Vec<Line> {
     let backend = match backend::configured(token) {
         Ok(backend) => backend,
         Err(error) => return vec![Line::red_told("token", super::chain(&error))],
     };
+    let writes = proof::writes(&token.kind, false);
+    within(WITH_PROOFS, move || {
+        let mut lines = examine(&backend);
+        if lines.iter().any(Line::is_red) {
+            return lines;
+        }
+        match backend.open() {
+            Ok(mut custody) => {
+                lines.push(realms_anchor(custody.as_mut(), &realm));
+                lines.extend(proof::all(custody.as_mut(), writes).0);
+            }
+            Err(error) => lines.push(failed("token", &error)),
+        }
+        lines
+    })
+}
+
+/// Runs what asks a token, in a thread; a thread that hangs inside a module cannot be ended, only left behind.
+fn within(deadline: Duration, work: impl FnOnce() -> Vec<Line> + Send + 'static) -> Vec<Line> {
     let (sender, receiver) = mpsc::channel();
-    // Not joined: a thread that hangs inside the module cannot be ended, only left behind.
+    // Whatever the work holds is dropped before its lines are sent: this process may be over
+    // as soon as they are.
     std::thread::spawn(move || {
-        let lines = examine(&backend);
-        // Its sessions first: this process may be over as soon as the lines are sent.
-        drop(backend);
+        let lines = work();
         let _ = sender.send(lines);
     });
-    receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| {
+    receiver.recv_timeout(deadline).unwrap_or_else(|error| {
         let detail = match error {
-            RecvTimeoutError::Timeout => format!("no answer within {} s", DEADLINE.as_secs()),
+            RecvTimeoutError::Timeout => format!("no answer within {} s", deadline.as_secs()),
             RecvTimeoutError::Disconnected => "the module ended the examination".to_owned(),
         };
         vec![Line::red(
@@ -137,17 +203,37 @@ fn probe(backend: &dyn Backend) -> Line {
     }
 }
 
+/// What the token remembers of the realm; only looked at.
+fn realms_anchor(custody: &mut dyn Custody, realm: &RealmName) -> Line {
+    match anchor::newest(custody, realm) {
+        Ok(Some(newest)) => Line::ok("realm", format!("{realm}: {newest}")),
+        Ok(None) => Line::ok(
+            "realm",
+            format!("{realm}: no anchor in this token yet; `custodyd init` makes the first"),
+        ),
+        Err(error) => Line::red(
+            "realm",
+            format!("{realm}: {error}"),
+            "see \"The database does not agree with the token\" in docs/OPERATIONS.md",
+        ),
+    }
+}
+
 fn failed(check: &str, error: &Error) -> Line {
     match error {
         Error::Unavailable { .. } | Error::Deadline { .. } | Error::Busy { .. } => Line::red(
             check,
             error.to_string(),
             "see token.module and token.label, or token.tcti, in the configuration, whether the token's files or \
-             device are there, and for SoftHSM2 whether SOFTHSM2_CONF is set",
+             device are there (`custodyd token list` shows what is), and for SoftHSM2 whether SOFTHSM2_CONF is set",
         ),
         // These say themselves what to do.
         _ => Line::red_told(check, error.to_string()),
     }
+}
+
+fn is_tpm(kind: &TokenKind) -> bool {
+    matches!(kind, TokenKind::Tpm(_))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use custodyd_hsm::RealmName;
+use custodyd_hsm::{RealmName, id::SCRATCH_REALMS};
 use toml::de::DeValue;
 
 use super::auditors::auditors;
@@ -81,6 +81,12 @@ fn realm<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Option<Realm> {
         "the name of this deployment, such as \"custody.example\"; it can never be changed later";
     let name = doc.required(&mut table, "name", why, |value| {
         let text = string(value)?;
+        if text.starts_with(SCRATCH_REALMS) {
+            return Err(expected(
+                "another name: such are for proofs of tokens, which remove the anchors of these realms",
+                value,
+            ));
+        }
         RealmName::parse(text).map_err(|_| {
             expected(
                 "1 to 64 of a-z, 0-9, dot and hyphen, the first a letter or digit",

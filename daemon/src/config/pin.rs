@@ -81,6 +81,7 @@ mod tests {
             kind: crate::config::TokenKind::Pkcs11 {
                 module: PathBuf::new(),
                 label: String::new(),
+                serial: None,
             },
             pin_file: Some(path),
             pin_credential: None,

@@ -353,7 +353,7 @@ fn each_kind_of_error_has_its_place() {
             "pin_file = ",
             "pin_flie = ",
             1,
-            "token.pin_flie: unknown key; known here: kind, module, label, pin_file",
+            "token.pin_flie: unknown key; known here: kind, module, label, serial, pin_file",
         ),
         // wrong type
         (

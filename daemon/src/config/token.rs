@@ -15,7 +15,8 @@ use super::{Anchor, Ledger, Token, TokenKind, Tpm};
 
 /// Debian's SoftHSM2.
 const DEFAULT_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const DEFAULT_STATE: &str = "/var/lib/custodyd/tpm";
+/// Where the records of a TPM's anchors are unless something else is configured.
+pub const DEFAULT_STATE: &str = "/var/lib/custodyd/tpm";
 /// A TPM's anchors at an interval may take half of what it may be written.
 const OFTENER: u64 = 2;
 const DAY: u64 = 86_400;
@@ -103,9 +104,11 @@ fn pkcs11<'i>(doc: &mut Document<'i>, table: &mut Table<'i>, base: &Path) -> Opt
         "the label of the token, as `softhsm2-util --show-slots` or `pkcs11-tool -L` shows it",
         token_label,
     );
+    let serial = doc.optional(table, "serial", token_serial);
     Some(TokenKind::Pkcs11 {
         module,
         label: label?.value,
+        serial: serial.map(|placed| placed.value),
     })
 }
 
@@ -196,8 +199,7 @@ fn name_of_object(value: &DeValue<'_>) -> Result<String, String> {
     match whole {
         true => Ok(text.to_ascii_lowercase()),
         false => Err(
-            "expected 68 hexadecimal digits, as `custodyd token provision-tpm` prints them"
-                .to_owned(),
+            "expected 68 hexadecimal digits, as `custodyd token provision` prints them".to_owned(),
         ),
     }
 }
@@ -208,6 +210,19 @@ fn token_label(value: &DeValue<'_>) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len());
     if !fits || text.trim() != text || text.chars().any(char::is_control) {
         return Err(expected("1 to 32 bytes without spaces at the ends", value));
+    }
+    Ok(text.to_owned())
+}
+
+/// PKCS#11 serial numbers are 16 bytes, padded as labels are.
+fn token_serial(value: &DeValue<'_>) -> Result<String, String> {
+    let text = string(value)?;
+    let fits = (1..=16).contains(&text.len());
+    if !fits || text.trim() != text || text.chars().any(char::is_control) {
+        return Err(expected(
+            "1 to 16 bytes without spaces at the ends, as `custodyd token list` shows them",
+            value,
+        ));
     }
     Ok(text.to_owned())
 }
@@ -286,6 +301,37 @@ mod tests {
         assert!(bare.contains("in full"), "{bare}");
         let other = read(&TOKEN.replace("\"tpm\"", "\"tpm2\""), LEDGER).unwrap_err();
         assert!(other.contains("\"pkcs11\" or \"tpm\""), "{other}");
+    }
+
+    #[test]
+    fn a_serial_number_is_for_pkcs11_and_of_its_length() {
+        let token = "[token]\nlabel = \"l\"\npin_file = \"p\"\nserial = ";
+        let kind = read(&format!("{token}\"0123456789abcdef\"\n"), "")
+            .unwrap()
+            .token
+            .kind;
+        let TokenKind::Pkcs11 { serial, .. } = kind else {
+            unreachable!("no kind is PKCS#11");
+        };
+        assert_eq!(serial.as_deref(), Some("0123456789abcdef"));
+        for bad in ["\"\"", "\" 1\"", "\"0123456789abcdefg\"", "7"] {
+            read(&format!("{token}{bad}\n"), "").unwrap_err();
+        }
+        assert!(
+            read(&format!("{TOKEN}serial = \"1\"\n"), LEDGER)
+                .unwrap_err()
+                .contains("unknown key")
+        );
+    }
+
+    #[test]
+    fn a_realm_of_a_proof_is_no_realm() {
+        let rest = REST.replace("name = \"r\"", "name = \"custodyd-scratch-1\"");
+        let text = format!("{rest}{TOKEN}{LEDGER}");
+        let error = parse("c.toml", &text, Path::new("/"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("proofs of tokens"), "{error}");
     }
 
     #[test]

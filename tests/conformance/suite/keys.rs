@@ -1,6 +1,9 @@
 //! Cases about the keys in the token: which are accepted, which are made.
 
-use custodyd_hsm::{Backend, Error, KeyId, KeyKind, KeyPurpose, Verdict};
+use custodyd_hsm::{
+    Backend, Error, KeyId, KeyKind, KeyPurpose, Verdict,
+    backend::pkcs11::{self, PinState},
+};
 
 use super::{BIND, MAC, WRAP};
 use crate::rig::{Labelled, Rig};
@@ -124,4 +127,46 @@ pub(crate) fn an_extractable_key_is_refused(rig: &impl Rig) {
 pub(crate) fn half_a_key_pair_is_refused(rig: &impl Labelled) {
     rig.delete_public_half(BIND);
     refused(&*rig.backend(), &[&BIND.label(), "public key"]);
+}
+
+/// A token that has served a realm and lost the key to it is not made to look whole.
+pub(crate) fn a_root_that_is_gone_beside_anchors_is_not_made_anew(rig: &impl Labelled) {
+    rig.delete(WRAP);
+    rig.plant(b"an anchor of some realm");
+    refused(&*rig.backend(), &[&WRAP.label()]);
+    let error = rig.backend().provision(true).unwrap_err().to_string();
+    assert!(error.contains("1 anchors"), "{error}");
+    // The control: without anchors it is a token that nobody has used yet.
+    rig.clear();
+    assert_eq!(
+        rig.backend().provision(false).unwrap().created,
+        [WRAP.label()]
+    );
+}
+
+pub(crate) fn a_survey_shows_the_token_and_presents_no_pin(rig: &impl Labelled) {
+    let (module, _) = rig.module();
+    let survey = pkcs11::survey(&module).unwrap();
+    let tokens = survey
+        .slots
+        .iter()
+        .filter_map(|slot| slot.token.clone().unwrap());
+    let token = tokens
+        .clone()
+        .find(|token| token.label == "custodyd-test")
+        .unwrap();
+    assert!(token.initialized && token.software && token.login_required);
+    assert_eq!(token.pin, PinState::Set);
+    assert!(token.missing.is_empty(), "{token:?}");
+    let labels = [
+        KeyPurpose::Bind,
+        KeyPurpose::Checkpoint,
+        KeyPurpose::Webhook,
+    ]
+    .map(|purpose| KeyId::new(purpose, 1).label());
+    assert_eq!(token.public_keys, labels);
+    // The module is free again.
+    rig.backend().open().unwrap().probe().unwrap();
+    let error = pkcs11::survey(std::path::Path::new("/etc/hostname")).unwrap_err();
+    assert!(matches!(error, Error::Misconfigured(_)), "{error}");
 }

@@ -113,7 +113,7 @@ pub(crate) fn a_cleared_tpm_is_refused_with_the_next_step(rig: &PerStart) {
     rig.0.tool("tpm2_clear", &["-c", "p"]);
     misconfigured(
         rig.backend().open(),
-        &["cleared", "provision-tpm", "can be opened again"],
+        &["cleared", "token provision", "can be opened again"],
     );
     misconfigured(rig.backend().inspect(), &["cleared"]);
     // Neither does provisioning make another realm of it by mistake.

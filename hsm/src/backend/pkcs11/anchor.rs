@@ -10,7 +10,10 @@ use cryptoki::{
 };
 
 use super::mechanism::{Attempt, Trouble};
-use crate::custody::{AnchorHandle, AnchorObject, MAX_ANCHOR};
+use crate::{
+    custody::{AnchorHandle, AnchorObject, MAX_ANCHOR},
+    report::TokenDescription,
+};
 
 const APPLICATION: &[u8] = b"custodyd";
 /// One label for all realms of a token: the realm stands in the content.
@@ -18,26 +21,49 @@ const LABEL: &[u8] = b"custodyd-anchor-v1";
 /// How often a list is made anew when an object vanished beneath it.
 const TRIES: usize = 4;
 
-/// What tells our objects from all others. The class comes first: modules
-/// compare in this order, and it is the cheapest to compare.
-fn template() -> Vec<Attribute> {
-    vec![
-        Attribute::Class(ObjectClass::DATA),
-        Attribute::Token(true),
-        Attribute::Private(true),
-        Attribute::Application(APPLICATION.to_vec()),
-        Attribute::Label(LABEL.to_vec()),
-    ]
+/// What tells our objects from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Private data objects: without a login nobody makes, sees or destroys one.
+    Private,
+    /// The opaque objects of a YubiHSM 2. It knows no private ones, and tells of none for what application
+    /// it is; every session with it is authenticated, so that they are not open to others either.
+    Opaque,
+}
+
+impl Place {
+    pub(super) fn of(token: &TokenDescription) -> Self {
+        match token.manufacturer.starts_with("Yubico") {
+            true => Self::Opaque,
+            false => Self::Private,
+        }
+    }
+
+    /// The class comes first: modules compare in this order, and it is the cheapest to compare.
+    fn template(self) -> Vec<Attribute> {
+        let class = Attribute::Class(ObjectClass::DATA);
+        let label = Attribute::Label(LABEL.to_vec());
+        match self {
+            Self::Private => vec![
+                class,
+                Attribute::Token(true),
+                Attribute::Private(true),
+                Attribute::Application(APPLICATION.to_vec()),
+                label,
+            ],
+            Self::Opaque => vec![class, label],
+        }
+    }
 }
 
 /// Lists the objects. Another process may remove one between the search and
 /// the reading; the codes for that are not portable, so the list is made again.
-pub(super) fn list(session: &Session, epoch: u64) -> Attempt<Vec<AnchorObject>> {
+pub(super) fn list(session: &Session, place: Place, epoch: u64) -> Attempt<Vec<AnchorObject>> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
         let listed: Attempt<Vec<_>> = session
-            .find_objects(&template())?
+            .find_objects(&place.template())?
             .into_iter()
             .map(|handle| read(session, handle, epoch))
             .collect();
@@ -82,8 +108,8 @@ fn content(session: &Session, object: ObjectHandle) -> Attempt<Vec<u8>> {
     value.ok_or_else(|| Trouble::Sick("a data object without its value".to_owned()))
 }
 
-pub(super) fn create(session: &Session, content: &[u8]) -> Attempt<()> {
-    let mut object = template();
+pub(super) fn create(session: &Session, place: Place, content: &[u8]) -> Attempt<()> {
+    let mut object = place.template();
     object.push(Attribute::Value(content.to_vec()));
     session.create_object(&object)?;
     Ok(())
@@ -91,8 +117,8 @@ pub(super) fn create(session: &Session, content: &[u8]) -> Attempt<()> {
 
 /// Removes the object if its handle still leads to what was listed: a handle
 /// may have been given to another object meanwhile, and that could be a key.
-pub(super) fn destroy(session: &Session, object: &AnchorObject) -> Attempt<()> {
-    let found = session.find_objects(&template())?;
+pub(super) fn destroy(session: &Session, place: Place, object: &AnchorObject) -> Attempt<()> {
+    let found = session.find_objects(&place.template())?;
     let wanted = found
         .into_iter()
         .find(|handle| handle.handle() == object.handle.object);
@@ -103,4 +129,32 @@ pub(super) fn destroy(session: &Session, object: &AnchorObject) -> Attempt<()> {
         session.destroy_object(handle)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yubihsm_keeps_anchors_that_are_not_private() {
+        let made_by = |manufacturer: &str| {
+            let manufacturer = manufacturer.to_owned();
+            Place::of(&TokenDescription {
+                manufacturer,
+                ..TokenDescription::default()
+            })
+        };
+        assert_eq!(made_by("Yubico (www.yubico.com)"), Place::Opaque);
+        for other in [
+            "SoftHSM project",
+            "Kryoptic Project",
+            "SafeNet",
+            "",
+            "not Yubico",
+        ] {
+            let place = made_by(other);
+            assert_eq!(place, Place::Private, "{other}");
+            assert!(place.template().contains(&Attribute::Private(true)));
+        }
+    }
 }

@@ -20,6 +20,7 @@ use cryptoki::session::Session;
 
 use super::{
     Options,
+    anchor::Place,
     keys::{KeyTable, Scan},
     mechanism::{Attempt, Trouble},
     token::{self, Connection, Module},
@@ -182,7 +183,7 @@ impl Shared {
         if let Some(module) = &*module {
             return Ok(module.clone());
         }
-        Ok(module.insert(Module::load(&self.options)?).clone())
+        Ok(module.insert(Module::load(&self.options.module)?).clone())
     }
 
     fn connect(&self) -> Attempt<Connection> {
@@ -273,6 +274,11 @@ fn end(phase: &mut Phase, next: Phase) {
 }
 
 impl Epoch {
+    /// Where this token keeps anchors.
+    pub(super) fn place(&self) -> Place {
+        Place::of(&self.connection.description)
+    }
+
     /// Health by known answer, on this session.
     pub(super) fn probe(&self, session: &Session) -> Attempt<()> {
         let asked = self.keys.answers(session);

@@ -20,10 +20,12 @@ mod keys;
 mod mechanism;
 mod provision;
 mod session;
+mod survey;
 mod token;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+pub use self::survey::{PinState, SlotSeen, Survey, TokenSeen, survey};
 use self::{epoch::Shared, session::Pkcs11Custody};
 use crate::{
     custody::{Backend, Custody},
@@ -100,7 +102,10 @@ impl Backend for Pkcs11Backend {
 
     fn provision(&self, dry_run: bool) -> Result<ProvisionReport> {
         self.0.exclusively(|connection| {
-            connection.with_session("provision", |session| provision::run(session, dry_run))
+            let place = anchor::Place::of(&connection.description);
+            connection.with_session("provision", |session| {
+                provision::run(session, place, dry_run)
+            })
         })
     }
 

@@ -1,17 +1,33 @@
 //! Making the keys that are missing.
 //!
-//! Called by `init` through [`crate::Backend::provision`]. It never deletes,
-//! overwrites or mends: a key that is double or wrong stops it before it
-//! begins, because the right answer depends on what is sealed under which key.
+//! Called by `init` and `token provision` through [`crate::Backend::provision`]. It never overwrites or
+//! mends, and deletes nothing but a key that it has made a moment before and found unfit: a key
+//! that is double or wrong stops it before it begins, because the right answer depends on what is
+//! sealed under which key.
 
-use cryptoki::{mechanism::Mechanism, object::Attribute, session::Session};
+use cryptoki::{
+    error::{Error as Pkcs11Error, RvError},
+    mechanism::Mechanism,
+    object::{Attribute, KeyType, ObjectHandle},
+    session::Session,
+};
 
-use super::{attributes::P256, keys::Scan, mechanism::Attempt};
-use crate::{error::Error, id::KeyId, report::ProvisionReport};
+use super::{
+    anchor::{self, Place},
+    attributes::{P256, examine},
+    keys::Scan,
+    mechanism::{Attempt, Trouble},
+};
+use crate::{
+    error::Error,
+    id::KeyId,
+    report::{KeyKind, ProvisionReport},
+};
 
-pub(super) fn run(session: &Session, dry_run: bool) -> Attempt<ProvisionReport> {
+pub(super) fn run(session: &Session, place: Place, dry_run: bool) -> Attempt<ProvisionReport> {
     let before = Scan::of(session)?;
     refuse(&before)?;
+    refuse_a_loss(&before, session, place)?;
     let mut existing: Vec<String> = before.reports().into_iter().map(|r| r.label).collect();
     existing.dedup();
     let mut created = Vec::new();
@@ -46,51 +62,172 @@ fn refuse(scan: &Scan) -> Result<(), Error> {
     )))
 }
 
+/// Anchors and no root: the token has served a realm and lost the key to it. Another root of the
+/// same name would hide that.
+fn refuse_a_loss(scan: &Scan, session: &Session, place: Place) -> Result<(), Error> {
+    let roots = scan.missing().into_iter().filter(|p| p.is_symmetric());
+    let lost: Vec<String> = roots.map(|p| KeyId::new(p, 1).label()).collect();
+    // A token that keeps no data objects has no anchors either.
+    let anchors = anchor::list(session, place, 0).map_or(0, |anchors| anchors.len());
+    if lost.is_empty() || anchors == 0 {
+        return Ok(());
+    }
+    Err(Error::Misconfigured(format!(
+        "nothing was changed: the token holds {anchors} anchors of a realm, so it has served one, and its key {} \
+         is gone. Bring the token back from its own backup; for a new realm take a token without anchors",
+        lost.join(" and ")
+    )))
+}
+
+/// By the fullest template that the module takes. Modules refuse attributes that they do not know,
+/// or that follow from the kind of key; each attempt is judged by what came of it.
 fn make(session: &Session, key: KeyId) -> Attempt<()> {
-    let label = Attribute::Label(key.label().into_bytes());
+    let mut refused = Vec::new();
+    for form in [Form::FULL, Form::HMAC, Form::SHORT, Form::SHORT_HMAC] {
+        if form.hmac && !key.purpose.is_symmetric() {
+            continue;
+        }
+        match generate(session, key, form) {
+            Ok(objects) => match judged(session, key, &objects)? {
+                None => return Ok(()),
+                Some(why) => {
+                    // Made in this call, unused, and its handle is at hand.
+                    for (object, _) in objects {
+                        session.destroy_object(object)?;
+                    }
+                    refused.push(why);
+                }
+            },
+            Err(Pkcs11Error::Pkcs11(code, _)) if is_about_the_template(code) => {
+                refused.push(format!("{code:?}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Trouble::Final(Error::Misconfigured(format!(
+        "the token does not make a key {key} as custodyd needs it ({}); docs/TOKENS.md has what is known of \
+         each maker's tokens",
+        refused.join("; ")
+    ))))
+}
+
+fn is_about_the_template(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::AttributeTypeInvalid
+            | RvError::AttributeValueInvalid
+            | RvError::AttributeReadOnly
+            | RvError::TemplateInconsistent
+            | RvError::TemplateIncomplete
+            | RvError::KeyTypeInconsistent
+            | RvError::ArgumentsBad
+    )
+}
+
+/// What to say in a template.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Name the key type CKK_SHA256_HMAC, and do not leave it to the mechanism.
+    hmac: bool,
+    /// Leave out what the key must not do: the module's defaults are then judged.
+    short: bool,
+}
+
+impl Form {
+    const FULL: Self = Self {
+        hmac: false,
+        short: false,
+    };
+    const HMAC: Self = Self {
+        hmac: true,
+        short: false,
+    };
+    const SHORT: Self = Self {
+        hmac: false,
+        short: true,
+    };
+    const SHORT_HMAC: Self = Self {
+        hmac: true,
+        short: true,
+    };
+}
+
+type Made = Vec<(ObjectHandle, KeyKind)>;
+
+fn generate(session: &Session, key: KeyId, form: Form) -> Result<Made, Pkcs11Error> {
     if key.purpose.is_symmetric() {
-        let mut template = kept(&label);
+        let template = secret(key, form);
+        let made = session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
+        return Ok(vec![(made, KeyKind::Secret)]);
+    }
+    let (public, private) = pair(key, form);
+    let made = session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
+    Ok(vec![(made.0, KeyKind::Public), (made.1, KeyKind::Private)])
+}
+
+/// The first attribute that spoils what was made.
+fn judged(session: &Session, key: KeyId, objects: &Made) -> Attempt<Option<String>> {
+    for (object, kind) in objects {
+        let (report, _) = examine(session, *object, key, *kind)?;
+        if let Some((name, why)) = report.first_bad() {
+            return Ok(Some(format!("{name}: {why}")));
+        }
+    }
+    Ok(None)
+}
+
+fn secret(key: KeyId, form: Form) -> Vec<Attribute> {
+    let mut template = kept(key);
+    template.extend([
+        Attribute::ValueLen(32.into()),
+        Attribute::Sign(true),
+        Attribute::Verify(true),
+    ]);
+    if form.hmac {
+        template.push(Attribute::KeyType(KeyType::SHA256_HMAC));
+    }
+    if !form.short {
         template.extend([
-            Attribute::ValueLen(32.into()),
-            Attribute::Sign(true),
-            Attribute::Verify(true),
             Attribute::Encrypt(false),
             Attribute::Decrypt(false),
             Attribute::Wrap(false),
             Attribute::Unwrap(false),
             Attribute::Derive(false),
         ]);
-        session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
-        return Ok(());
     }
-    let public = [
-        Attribute::Token(true),
-        Attribute::Private(false),
-        Attribute::Verify(true),
-        Attribute::EcParams(P256.to_vec()),
-        Attribute::Id(key.label().into_bytes()),
-        label.clone(),
-    ];
-    let mut private = kept(&label);
-    private.extend([
-        Attribute::Id(key.label().into_bytes()),
-        Attribute::Sign(true),
-        // Some tokens would set this one by themselves.
-        Attribute::SignRecover(false),
-        Attribute::Decrypt(false),
-        Attribute::Unwrap(false),
-        Attribute::Derive(false),
-    ]);
-    session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
-    Ok(())
+    template
 }
 
-fn kept(label: &Attribute) -> Vec<Attribute> {
+fn pair(key: KeyId, form: Form) -> (Vec<Attribute>, Vec<Attribute>) {
+    let name = key.label().into_bytes();
+    let mut public = vec![
+        Attribute::Token(true),
+        Attribute::Verify(true),
+        Attribute::EcParams(P256.to_vec()),
+        Attribute::Label(name.clone()),
+    ];
+    let mut private = kept(key);
+    private.push(Attribute::Sign(true));
+    if !form.short {
+        public.extend([Attribute::Private(false), Attribute::Id(name.clone())]);
+        private.extend([
+            Attribute::Id(name),
+            // Some tokens would set this one by themselves.
+            Attribute::SignRecover(false),
+            Attribute::Decrypt(false),
+            Attribute::Unwrap(false),
+            Attribute::Derive(false),
+        ]);
+    }
+    (public, private)
+}
+
+fn kept(key: KeyId) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
-        label.clone(),
+        Attribute::Label(key.label().into_bytes()),
     ]
 }

@@ -175,14 +175,14 @@ impl Custody for Pkcs11Custody {
 
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
         self.run("list anchors", |session, epoch| {
-            anchor::list(session, epoch.number)
+            anchor::list(session, epoch.place(), epoch.number)
         })
     }
 
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         check_anchor(content)?;
-        self.run_once("create an anchor", |session, _| {
-            anchor::create(session, content)
+        self.run_once("create an anchor", |session, epoch| {
+            anchor::create(session, epoch.place(), content)
         })
     }
 
@@ -193,7 +193,7 @@ impl Custody for Pkcs11Custody {
                 let reason = "it was listed before the token was recovered";
                 return Err(Trouble::Final(Error::unavailable(OPERATION, reason)));
             }
-            anchor::destroy(session, object)
+            anchor::destroy(session, epoch.place(), object)
         })
     }
 }

@@ -5,9 +5,12 @@
 //! meanwhile. A [`Connection`] must be ended by [`Connection::end`]: a session
 //! handle that outlives C_Finalize would close a session of the next epoch.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use cryptoki::{
@@ -46,15 +49,15 @@ pub(super) struct Connection {
 }
 
 impl Module {
-    pub(super) fn load(options: &Options) -> Result<Self> {
-        let module = options.module.display();
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        let module = path.display();
         // A bare name would be searched for in places that others may write to.
-        if !options.module.is_absolute() {
+        if !path.is_absolute() {
             return Err(Error::Misconfigured(format!(
                 "the PKCS#11 module {module} must be given by its absolute path"
             )));
         }
-        let context = Pkcs11::new(&options.module).map_err(|error| {
+        let context = Pkcs11::new(path).map_err(|error| {
             Error::Misconfigured(format!(
                 "the PKCS#11 module {module} does not load ({error}); check the path and install \
                  the module (Debian: apt install softhsm2)"
@@ -81,6 +84,14 @@ impl Module {
         }
         self.initialized.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Initializes, looks, and finalizes, without any login.
+    pub(super) fn look<T>(&self, work: impl FnOnce(&Pkcs11) -> Attempt<T>) -> Attempt<T> {
+        self.initialize()?;
+        let seen = work(&self.context);
+        self.finalize();
+        seen
     }
 
     fn finalize(&self) {
@@ -153,10 +164,7 @@ impl Connection {
 
 /// What the token says of itself, without logging in.
 pub(super) fn glance(module: &Module, options: &Options) -> Attempt<TokenDescription> {
-    module.initialize()?;
-    let found = find(&module.context, options).map(|(_, info)| describe(&info, options));
-    module.finalize();
-    found
+    module.look(|library| find(library, options).map(|(_, info)| describe(&info, options)))
 }
 
 /// Finds the one token that is meant. Two of the same name are refused: which
@@ -252,7 +260,7 @@ fn describe(info: &TokenInfo, options: &Options) -> TokenDescription {
 }
 
 /// The known tokens that are files: SoftHSM, kryoptic, NSS softokn.
-fn is_software(manufacturer: &str, model: &str) -> bool {
+pub(super) fn is_software(manufacturer: &str, model: &str) -> bool {
     let text = format!("{manufacturer} {model}").to_ascii_lowercase();
     ["softhsm", "kryoptic", "nss", "mozilla"]
         .iter()
@@ -262,7 +270,6 @@ fn is_software(manufacturer: &str, model: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::SecretBytes;
 
     #[test]
     fn software_tokens_are_known_by_their_maker() {
@@ -274,8 +281,7 @@ mod tests {
     #[test]
     fn a_module_that_is_not_there_is_named_with_what_to_do() {
         for path in ["libsofthsm2.so", "/nowhere/libsofthsm2.so"] {
-            let options = Options::new(path, "t", SecretBytes::from(b"1234".to_vec()));
-            let error = Module::load(&options).unwrap_err().to_string();
+            let error = Module::load(Path::new(path)).unwrap_err().to_string();
             assert!(error.contains(path), "{error}");
         }
     }

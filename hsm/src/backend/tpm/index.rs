@@ -108,7 +108,7 @@ pub(super) fn require(connection: &mut Connection, options: &Options) -> Attempt
                 "the NV index 0x{:08x} of the anchors {what}: the TPM was cleared, somebody with its owner's \
                  password removed the index, or it was never provisioned. Without it nothing says which \
                  state is the newest; docs/TPM.md has the way back. For a new realm `custodyd token \
-                 provision-tpm` makes the index",
+                 provision` makes the index",
                 options.nv_index
             ))))
         }
@@ -184,7 +184,7 @@ pub(super) fn refused_by_owner(meaning: Meaning) -> Error {
     Error::Misconfigured(match meaning {
         Meaning::WrongAuth => {
             "the TPM's owner hierarchy has a password, and this is not it: provision by hand \
-                               with `custodyd token provision-tpm --owner-password-file FILE`"
+                               with `custodyd token provision --owner-password-file FILE`"
                 .to_owned()
         }
         Meaning::Full => "the TPM has no room for another NV index; remove one that nobody needs \

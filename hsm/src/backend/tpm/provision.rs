@@ -1,6 +1,6 @@
 //! Making what is missing: the storage key, the realm's keys, the NV index of the anchors.
 //!
-//! Called by `init` and `token provision-tpm`. It never deletes, overwrites or mends: what is wrong
+//! Called by `init` and `token provision`. It never deletes, overwrites or mends: what is wrong
 //! stops it before it begins, because the right answer depends on what is sealed under which key.
 //! Only here the owner hierarchy is asked for anything; the daemon needs nothing of it.
 
@@ -45,6 +45,7 @@ pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Do
         Some(key) => (key, accepted(&mut esys, key, options)?),
         None => {
             refuse_another(options)?;
+            refuse_a_loss(store)?;
             created.push(format!("storage key 0x{:08x}", options.handles));
             if dry_run {
                 created.extend(crate::id::KeyPurpose::ALL.map(|p| KeyId::new(p, 1).label()));
@@ -129,6 +130,20 @@ fn refuse_another(options: &Options) -> Result<(), Error> {
             options.handles
         ))),
     }
+}
+
+/// Records of anchors and no storage key: this host has served a realm from a TPM, and it was not this
+/// one as it is now.
+fn refuse_a_loss(store: &Store) -> Result<(), Error> {
+    if store.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Misconfigured(format!(
+        "nothing was changed: {} holds anchors of a realm, and the TPM that answers has no storage key: it was \
+         cleared, or it is another one. Put the right TPM back; what a cleared one held is gone. For a new \
+         realm give an empty token.state_directory",
+        store.directory().display()
+    )))
 }
 
 /// The name of a storage key that was there.

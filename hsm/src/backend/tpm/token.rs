@@ -125,7 +125,7 @@ impl Connection {
         let pinned = options.storage_key.as_ref().ok_or_else(|| {
             Error::Misconfigured(
                 "token.storage_key is not set: the name of the TPM's storage key, which `custodyd token \
-                 provision-tpm` prints"
+                 provision` prints"
                     .to_owned(),
             )
         })?;
@@ -137,7 +137,7 @@ impl Connection {
             return Err(Trouble::Final(Error::Misconfigured(format!(
                 "the TPM that answers is not the one that token.storage_key pins: its storage key is {}; \
                  put the right TPM back. If it was cleared, its keys are gone, and nothing that was sealed \
-                 under them can be opened again; for a new realm `custodyd token provision-tpm` makes new ones",
+                 under them can be opened again; for a new realm `custodyd token provision` makes new ones",
                 hex(&found)
             ))));
         }
@@ -204,7 +204,7 @@ fn storage_key(esys: &mut Esys, options: &Options) -> Attempt<Tr> {
                 "the TPM has no storage key of custodyd at 0x{handle:08x} (present: {}): it is another \
                  TPM, it was cleared, or it was not provisioned. Put the right one back; the keys of a \
                  cleared TPM are gone, and nothing that was sealed under them can be opened again. For a new \
-                 realm: `custodyd token provision-tpm`",
+                 realm: `custodyd token provision`",
                 match there.is_empty() {
                     true => "nothing".to_owned(),
                     false => there.join(", "),
@@ -248,7 +248,7 @@ pub(super) fn auth(secret: &SecretBytes, label: &str) -> Result<Secret<32>> {
     if secret.expose().len() < LEAST_SECRET {
         return Err(Error::Misconfigured(format!(
             "the secret in token.pin_file is too short for a TPM: expected at least {LEAST_SECRET} \
-             random characters (`custodyd token provision-tpm` makes such a file), for whoever is on the \
+             random characters (`custodyd token provision` makes such a file), for whoever is on the \
              host may try as often as they like"
         )));
     }

@@ -50,7 +50,7 @@ impl Store {
                 .create(directory)
                 .map_err(|error| refused(&error, ""))?;
         }
-        let hint = "; `custodyd token provision-tpm` makes it. In an existing realm it was lost or is \
+        let hint = "; `custodyd token provision` makes it. In an existing realm it was lost or is \
                     elsewhere: it holds the anchors";
         let lock = OpenOptions::new()
             .create(true)
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(in crate::backend::tpm) fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("tpm");
         let missing = Store::take(&place, false).unwrap_err().to_string();
-        assert!(missing.contains("provision-tpm"), "{missing}");
+        assert!(missing.contains("token provision"), "{missing}");
         let held = Store::take(&place, true).unwrap();
         assert!(
             Store::take(&place, false)

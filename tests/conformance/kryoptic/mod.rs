@@ -1,0 +1,141 @@
+//! The rig for kryoptic: a token is an SQLite database that the module keeps open, so accidents are
+//! other contents of that file.
+
+use std::{env, fs, path::PathBuf, sync::Arc};
+
+use custodyd_hsm::{
+    Backend, KeyId, SecretBytes,
+    backend::pkcs11::{Options, Pkcs11Backend},
+};
+use custodyd_tests::kryoptic::{KryopticToken, module};
+
+use crate::{
+    rig::{Counted, Labelled, Prepared, Rig, Store},
+    tool::Tool,
+};
+
+const DIR: &str = "CUSTODYD_CONFORMANCE_KRYOPTIC";
+
+pub(crate) struct Kryoptic(KryopticToken);
+
+impl Kryoptic {
+    fn backend_with(options: Options) -> Arc<Pkcs11Backend> {
+        Arc::new(Pkcs11Backend::new(options))
+    }
+
+    fn away(&self) -> PathBuf {
+        self.0.dir().join("away")
+    }
+
+    fn tool(&self) -> Tool {
+        Tool {
+            module: module(),
+            user_pin_file: self.0.user_pin_file(),
+        }
+    }
+}
+
+impl Store for Kryoptic {
+    fn prepare() -> Prepared {
+        let token = KryopticToken::fresh();
+        let environment = vec![token.environment(), (DIR, token.dir().to_owned())];
+        Prepared {
+            keep: Box::new(token),
+            environment,
+        }
+    }
+
+    fn attach() -> Self {
+        Self(KryopticToken::attach(env::var_os(DIR).unwrap()))
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        Self::backend_with(self.0.options())
+    }
+
+    fn plant(&self, content: &[u8]) {
+        self.tool().plant(content);
+    }
+
+    fn clear(&self) {
+        self.tool().clear();
+    }
+
+    fn plant_beside(&self, content: &[u8]) {
+        self.tool().plant_beside(content);
+    }
+}
+
+impl Rig for Kryoptic {
+    fn backend_with_wrong_pin(&self) -> Counted {
+        let wrong = Options {
+            pin: SecretBytes::from(b"not-the-pin".to_vec()),
+            ..self.0.options()
+        };
+        let backend = Self::backend_with(wrong);
+        let counted = Arc::clone(&backend);
+        (backend, Box::new(move || counted.login_attempts()))
+    }
+
+    fn is_software(&self) -> bool {
+        true
+    }
+
+    fn objects_of_a_pair(&self) -> usize {
+        2
+    }
+
+    fn kept(&self) -> [(&'static str, &'static str); 2] {
+        [
+            ("CKA_EXTRACTABLE", "false"),
+            ("CKA_NEVER_EXTRACTABLE", "true"),
+        ]
+    }
+
+    fn take_away(&self) {
+        fs::write(self.away(), self.0.content()).unwrap();
+        self.0.put(&[]);
+    }
+
+    fn bring_back(&self) {
+        self.0.put(&fs::read(self.away()).unwrap());
+    }
+
+    fn put_impostor(&self) {
+        self.0.put(&KryopticToken::fresh().content());
+    }
+
+    fn remove_impostor(&self) {
+        self.0.put(&[]);
+    }
+
+    fn delete(&self, key: KeyId) {
+        self.tool().delete(key);
+    }
+
+    fn make_extractable(&self, key: KeyId) {
+        self.delete(key);
+        self.tool().generate(key, &["--extractable"]);
+    }
+}
+
+impl Labelled for Kryoptic {
+    fn module(&self) -> (PathBuf, SecretBytes) {
+        (module(), self.0.options().pin)
+    }
+
+    fn backend_with_wrong_label(&self) -> Arc<dyn Backend> {
+        Self::backend_with(Options {
+            token_label: "nobody".to_owned(),
+            ..self.0.options()
+        })
+    }
+
+    fn duplicate(&self, key: KeyId) {
+        self.tool().generate(key, &[]);
+    }
+
+    fn delete_public_half(&self, key: KeyId) {
+        self.tool().delete_object(key, "pubkey");
+    }
+}
