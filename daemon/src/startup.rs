@@ -235,6 +235,15 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let clock = Arc::new(Clock::default());
+    let settings = Settings {
+        cache: Cache::new(config.store.cache_mib << 20),
+        mode: mode(&config.ledger),
+        configuration: policies.digest,
+    };
+    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
+    // Now that it is known which versions are in use.
     let (keys, webhook_keys, checkpoint_keys) = pool
         .call("load-public-keys", |custody| {
             Ok((
@@ -244,14 +253,6 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
             ))
         })
         .await?;
-    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
-    let clock = Arc::new(Clock::default());
-    let settings = Settings {
-        cache: Cache::new(config.store.cache_mib << 20),
-        mode: mode(&config.ledger),
-        configuration: policies.digest,
-    };
-    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
     let (changes, queue) = mpsc::channel(ledger::QUEUE);

@@ -6,12 +6,13 @@
 //! caller that gave up is not served behind its back. A hung module is not
 //! answered with more threads: those would hang as well. `stuck` shows it.
 
+mod allowed;
 mod queue;
 mod worker;
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -29,6 +30,7 @@ use crate::{
     counters::Counters,
     custody::{Backend, Custody},
     error::{Error, Result},
+    versions::KeyVersions,
 };
 
 /// How the pool is built.
@@ -85,6 +87,8 @@ struct Shared {
     workers: Vec<Worker>,
     abandoned: AtomicU64,
     observer: OnceLock<Observer>,
+    /// The key versions in use, once a head of the ledger has said so.
+    versions: RwLock<Option<Arc<KeyVersions>>>,
 }
 
 /// Told the name of each call that ran and how long it had the token.
@@ -110,6 +114,7 @@ impl Pool {
             workers: custodies.iter().map(|_| Worker::default()).collect(),
             abandoned: AtomicU64::new(0),
             observer: OnceLock::new(),
+            versions: RwLock::new(None),
         });
         let pool = Self(Arc::new(Inner {
             shared: Arc::clone(&shared),
@@ -200,6 +205,18 @@ impl Pool {
         let _ = self.0.shared.observer.set(Box::new(observer));
     }
 
+    /// From now on jobs use these key versions and no others, whatever the token holds.
+    pub fn use_versions(&self, versions: KeyVersions) {
+        let used = self.0.shared.versions.write();
+        *used.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(versions));
+    }
+
+    /// The key versions in use; `None` before `use_versions`.
+    #[must_use]
+    pub fn versions(&self) -> Option<Arc<KeyVersions>> {
+        self.0.shared.versions()
+    }
+
     /// The state for readiness checks and metrics.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
@@ -230,6 +247,13 @@ impl Pool {
     /// [`Error::Unavailable`]. Also done when the last handle goes.
     pub fn shutdown(&self) {
         self.0.shutdown();
+    }
+}
+
+impl Shared {
+    fn versions(&self) -> Option<Arc<KeyVersions>> {
+        let used = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        used.clone()
     }
 }
 
