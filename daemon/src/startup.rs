@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, checkpoint, webhook};
+use custodyd_hsm::{Backend, Pool, PoolOptions, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,7 +29,8 @@ use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
 use crate::service::{
-    Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
+    Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
+    Strangers,
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
@@ -244,15 +245,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     };
     let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
     // Now that it is known which versions are in use.
-    let (keys, webhook_keys, checkpoint_keys) = pool
-        .call("load-public-keys", |custody| {
-            Ok((
-                BindingKeys::load(custody)?,
-                webhook::keys(custody)?,
-                checkpoint::keys(custody)?,
-            ))
-        })
-        .await?;
+    let keys = pool.call("load-public-keys", PublicKeys::load).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
@@ -261,7 +254,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         &config.witnesses,
         Cosigned::file_of(&config.store.sqlite),
         &ledger.origin(),
-        &checkpoint_keys,
+        &keys.checkpoint,
     );
     let service = Service {
         apps,
@@ -270,14 +263,15 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         proofs: Proofs::new()?,
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
-        bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
-        auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
+        bindings: Bindings::new(pool.clone(), name.clone(), keys.bindings, keys.webhook),
+        auditors: Auditors::new(config.auditors.clone(), keys.checkpoint),
         cosigned,
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
+        rotation: Rotation::default(),
     };
     Ok(Realm {
         service: Arc::new(service),
@@ -306,6 +300,7 @@ impl Realm {
     /// sessions closed.
     pub async fn close(self) {
         self.delivering.drain(self.drain).await;
+        self.service.rotation.stop().await;
         drop(self.service);
         if let Ok(Err(error)) = self.committer.await {
             tracing::error!(%error, "the committer had stopped");

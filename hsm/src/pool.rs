@@ -143,9 +143,23 @@ impl Pool {
         operation: &'static str,
         job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.call_within(self.0.deadline, operation, job).await
+    }
+
+    /// As [`Pool::call`], for what may take longer than anything that a request waits for, such as
+    /// making a key.
+    ///
+    /// # Errors
+    /// As for [`Pool::call`].
+    pub async fn call_within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        operation: &'static str,
+        job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let waiting = Arc::new(());
         let (sender, receiver) = oneshot::channel();
-        let expires = self.submit(operation, &waiting, job, |answer| {
+        let expires = self.submit(deadline, operation, &waiting, job, |answer| {
             let _ = sender.send(answer);
         })?;
         let outcome = tokio::time::timeout_at(expires.into(), receiver).await;
@@ -163,7 +177,8 @@ impl Pool {
     ) -> Result<T> {
         let waiting = Arc::new(());
         let (sender, receiver) = mpsc::sync_channel(1);
-        let expires = self.submit(operation, &waiting, job, move |answer| {
+        let deadline = self.0.deadline;
+        let expires = self.submit(deadline, operation, &waiting, job, move |answer| {
             let _ = sender.try_send(answer);
         })?;
         let left = expires.saturating_duration_since(Instant::now());
@@ -173,12 +188,13 @@ impl Pool {
     /// Puts a job into the queue; gives the moment at which it expires.
     fn submit<T: Send + 'static>(
         &self,
+        deadline: Duration,
         operation: &'static str,
         waiting: &Arc<()>,
         job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) -> Result<Instant> {
-        let expires = Instant::now() + self.0.deadline;
+        let expires = Instant::now() + deadline;
         let job = Job::new(operation, expires, Arc::downgrade(waiting), job, reply);
         self.0.shared.queue.push(operation, job)?;
         Ok(expires)

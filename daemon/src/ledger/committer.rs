@@ -26,7 +26,7 @@ use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 
-pub(crate) use self::orders::Order;
+pub(crate) use self::orders::{Order, Rewritten};
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};

@@ -9,6 +9,7 @@
 use custodyd_hsm::{KeyId, KeyPurpose, KeyVersions, Pool};
 use tokio::sync::oneshot;
 
+use super::log::KeyChange;
 use super::{Head, Ledger, LedgerError, Order, Request, shared};
 
 /// Refuses a token without the keys that the head names, and has the pool use these and no others
@@ -44,6 +45,7 @@ pub(super) async fn hold(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
             if missing.len() == 1 { "it" } else { "them" }
         )));
     }
+    metrics::gauge!("custodyd_unused_keys").set(strays.len() as f64);
     for key in strays {
         tracing::warn!(
             %key,
@@ -86,8 +88,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Order(Order::Keys {
-            before,
-            after,
+            change: Box::new(KeyChange { before, after }),
             reply,
         }))?;
         answer

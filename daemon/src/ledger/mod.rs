@@ -25,6 +25,7 @@ mod receipts;
 mod record;
 pub mod restore;
 mod retention;
+pub mod rewrap;
 mod start;
 mod tree;
 mod unverified;
