@@ -22,7 +22,7 @@ pub const MAX_ACCEPTED: usize = 32;
 #[serde(deny_unknown_fields, try_from = "Stored")]
 pub struct Versions {
     current: u16,
-    /// In rising order; the current one is the last.
+    /// In rising order. One behind the current one was announced, and is used for nothing new yet.
     accepted: Vec<u16>,
 }
 
@@ -42,13 +42,13 @@ impl TryFrom<Stored> for Versions {
         let sound = rising
             && accepted.len() <= MAX_ACCEPTED
             && accepted.first().is_some_and(|first| *first > 0)
-            && accepted.last() == Some(&current);
+            && accepted.contains(&current);
         if sound {
             return Ok(Self { current, accepted });
         }
         Err(Error::invalid(
             "key versions",
-            "expected rising versions from 1 on, of which the last is the current one",
+            "expected rising versions from 1 on, and the current one among them",
         ))
     }
 }
@@ -67,7 +67,7 @@ impl Versions {
         self.current
     }
 
-    /// The versions that are believed, the current one last.
+    /// The versions that are believed, the newest last.
     #[must_use]
     pub fn accepted(&self) -> &[u16] {
         &self.accepted
@@ -154,10 +154,34 @@ impl KeyVersions {
         })
     }
 
+    /// The version that was announced, if one was.
+    #[must_use]
+    pub fn announced(&self, purpose: KeyPurpose) -> Option<KeyId> {
+        let versions = self.of(purpose);
+        let newest = *versions.accepted.last()?;
+        (newest > versions.current).then(|| KeyId::new(purpose, newest))
+    }
+
+    /// The same with a newer key that is accepted and published, and used for nothing new yet.
+    ///
+    /// # Errors
+    /// As for [`KeyVersions::with_newer`]; [`Error::Invalid`] where one is announced already.
+    pub fn with_announced(&self, key: KeyId) -> Result<Self> {
+        let mut next = self.with_newer(key)?;
+        next.of_mut(key.purpose).current = self.of(key.purpose).current;
+        match self.announced(key.purpose) {
+            None => Ok(next),
+            Some(other) => Err(Error::invalid(
+                "key version",
+                format!("{other} is announced already; rotate to it first"),
+            )),
+        }
+    }
+
     /// The same with a newer key that is used from now on; the older ones are still accepted.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a version that is not newer, a MAC key, or more than
+    /// [`Error::Invalid`] for a version that is not newer, another one than was announced, a MAC key, or more than
     /// [`MAX_ACCEPTED`] versions.
     pub fn with_newer(&self, key: KeyId) -> Result<Self> {
         let refused = |reason: String| Err(Error::invalid("key version", reason));
@@ -168,6 +192,13 @@ impl KeyVersions {
         let versions = next.of_mut(key.purpose);
         if key.version <= versions.current {
             return refused(format!("{key} is not newer than v{}", versions.current));
+        }
+        if versions.accepted.last() == Some(&key.version) {
+            versions.current = key.version;
+            return Ok(next);
+        }
+        if let Some(announced) = self.announced(key.purpose) {
+            return refused(format!("{announced} was announced, and is the next one"));
         }
         if versions.accepted.len() >= MAX_ACCEPTED {
             return refused(format!(
@@ -222,11 +253,26 @@ mod tests {
     }
 
     #[test]
+    fn an_announced_key_is_accepted_and_used_once_it_is_rotated_to() {
+        let bind = |version| KeyId::new(KeyPurpose::Bind, version);
+        let first = KeyVersions::first();
+        let announced = first.with_announced(bind(3)).unwrap();
+        assert_eq!(announced.current(KeyPurpose::Bind), bind(1));
+        assert!(announced.accepts(bind(3)));
+        assert_eq!(announced.announced(KeyPurpose::Bind), Some(bind(3)));
+        assert!(announced.with_announced(bind(4)).is_err());
+        assert!(announced.with_newer(bind(2)).is_err() && announced.with_newer(bind(4)).is_err());
+        let rotated = announced.with_newer(bind(3)).unwrap();
+        assert_eq!(rotated, first.with_newer(bind(3)).unwrap());
+        assert_eq!(rotated.announced(KeyPurpose::Bind), None);
+    }
+
+    #[test]
     fn a_list_that_no_rotation_makes_is_refused() {
         let parse = |text: &str| serde_json::from_str::<Versions>(text);
         assert!(parse(r#"{"current":2,"accepted":[1,2]}"#).is_ok());
+        assert!(parse(r#"{"current":1,"accepted":[1,2]}"#).is_ok());
         for bad in [
-            r#"{"current":1,"accepted":[1,2]}"#,
             r#"{"current":2,"accepted":[2,1]}"#,
             r#"{"current":2,"accepted":[2,2]}"#,
             r#"{"current":0,"accepted":[0]}"#,

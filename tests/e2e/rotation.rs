@@ -174,11 +174,25 @@ async fn signing_keys_are_rotated_and_what_the_older_ones_signed_still_verifies(
     let mut app = TestApp::start().await;
     let mut owner = owners(&app, 1).await.remove(0);
     owner.set_pin(PIN).await.expect(200);
+    // Published before they are used, so that who pins keys can add them.
     for purpose in ["bind", "checkpoint", "webhook"] {
-        done(&app, &format!("key rotate {purpose}"));
+        done(&app, &format!("key rotate {purpose} --announce"));
+        refused(
+            &app,
+            &format!("key rotate {purpose} --announce"),
+            "announced already",
+        );
     }
     let set = owner.call("GET", "/.well-known/jwks.json", None).await;
     assert_eq!(set.body["keys"].as_array().unwrap().len(), 6);
+    let listed = done(&app, "key list");
+    assert!(listed.contains("signs nothing yet"), "{listed}");
+    refused(&app, "key rotate wrap --announce", "nothing to announce");
+    for purpose in ["bind", "checkpoint", "webhook"] {
+        done(&app, &format!("key rotate {purpose}"));
+    }
+    let again = owner.call("GET", "/.well-known/jwks.json", None).await;
+    assert_eq!(again.body["keys"].as_array().unwrap().len(), 6);
     // An owner of before by the older binding key, one of now by the newer.
     owner.try_pin(PIN, &["device-secret"]).await.expect(201);
     let mut newer = owners(&app, 1).await.remove(0);

@@ -41,6 +41,9 @@ pub(super) enum KeyCommand {
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
     purpose: Purpose,
+    /// Publish the next signing key without using it; the next rotation takes it
+    #[arg(long)]
+    announce: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -146,7 +149,7 @@ impl Drop for Hands<'_> {
 pub(super) fn run(output: &Output, config: &Config, command: &KeyCommand) -> ExitCode {
     let (name, done) = match command {
         KeyCommand::List => ("key list", list(config)),
-        KeyCommand::Rotate(rotate) => ("key rotate", rotated(config, rotate.purpose.into())),
+        KeyCommand::Rotate(rotate) => ("key rotate", rotated(config, rotate)),
         KeyCommand::Rewrap(rewrap) => ("key rewrap", rewrapped(output, config, rewrap)),
         KeyCommand::Retire(retire) => ("key retire", retired(config, retire)),
     };
@@ -177,6 +180,7 @@ fn line(key: &Value) -> String {
     let text = |name| key.get(name).and_then(Value::as_str).unwrap_or("?");
     let state = match (text("state"), text("purpose")) {
         ("current", _) => "used for what is new",
+        ("announced", _) => "published, and signs nothing yet",
         ("accepted", "wrap") => "older: still opens what is under it",
         ("accepted", _) => "older: what it has signed still verifies",
         _ => "not in use, by this realm's log",
@@ -188,14 +192,23 @@ fn line(key: &Value) -> String {
     line
 }
 
-fn rotated(config: &Config, purpose: KeyPurpose) -> Done {
-    let path = format!("/keys/rotate/{}", purpose.name());
+fn rotated(config: &Config, rotate: &Rotate) -> Done {
+    let (purpose, announce) = (KeyPurpose::from(rotate.purpose), rotate.announce);
+    let path = format!("/keys/rotate/{}?announce={announce}", purpose.name());
     let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
-        let key = service.rotate_key(purpose).await;
+        let key = service.rotate_key(purpose, announce).await;
         let key = key.map_err(|error| chain(&error))?;
         Ok(json!({ "key": key.to_string() }))
     })?;
     let key = answer.get("key").and_then(Value::as_str).unwrap_or("?");
+    if announce {
+        let line = format!(
+            "{key} is in /.well-known/jwks.json and signs nothing yet; once everybody who pins keys has \
+             it, `custodyd key rotate {}` takes it",
+            purpose.name()
+        );
+        return Ok((answer, vec![line]));
+    }
     let next = match purpose {
         KeyPurpose::Wrap => {
             "older records stay under the key before until they change; `custodyd key rewrap` moves them all"

@@ -49,14 +49,25 @@ async fn list(State(actions): State<Arc<Actions>>) -> Answer {
     Ok(Json(actions.service.keys().await?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotating {
+    #[serde(default)]
+    announce: bool,
+}
+
 async fn rotate(
     State(actions): State<Arc<Actions>>,
     Segments(purpose): Segments<String>,
+    Query(rotating): Query<Rotating>,
 ) -> Answer {
     let purpose = KeyPurpose::ALL.into_iter().find(|p| p.name() == purpose);
     let purpose = purpose.ok_or_else(|| malformed("there is no such kind of key".into()))?;
     tracing::warn!(purpose = purpose.name(), "an operator rotates a key");
-    let key = actions.service.rotate_key(purpose).await?;
+    let key = actions
+        .service
+        .rotate_key(purpose, rotating.announce)
+        .await?;
     Ok(Json(json!({ "key": key.to_string() })))
 }
 

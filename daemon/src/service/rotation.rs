@@ -124,11 +124,12 @@ impl Service {
         Ok(json!({ "keys": keys, "damaged": census.damaged }))
     }
 
-    /// Makes the next version of a key and uses it from now on.
+    /// Makes the next version of a key and uses it from now on; with `announce` a signing key is published
+    /// and signs nothing before the next rotation, which takes it: so that whoever pins keys can add it.
     ///
     /// # Errors
     /// `Refused` for the MAC key, and where the token can not make one; then nothing has changed.
-    pub async fn rotate_key(&self, purpose: KeyPurpose) -> Result<KeyId, KeyError> {
+    pub async fn rotate_key(&self, purpose: KeyPurpose, announce: bool) -> Result<KeyId, KeyError> {
         if purpose == KeyPurpose::Mac {
             return refused(
                 "the MAC key makes the identifiers of records, the peppers of PINs and the tags of \
@@ -136,15 +137,27 @@ impl Service {
                  for the life of the realm; a new realm, to which owners enrol again, has a new one",
             );
         }
+        if announce && purpose.is_symmetric() {
+            return refused("nobody outside knows a wrap key: there is nothing to announce");
+        }
         let _one = self.rotation.one_at_a_time.lock().await;
         let before = self.ledger.keys();
+        let change = |key| match announce {
+            true => before.with_announced(key),
+            false => before.with_newer(key),
+        };
         // Before anything is made: whether the head can name one more.
-        let next = before.current(purpose).version.saturating_add(1);
-        before.with_newer(KeyId::new(purpose, next))?;
-        let key = self.make_key(purpose, next).await?;
-        let after = before.with_newer(key)?;
+        let key = match before.announced(purpose).filter(|_| !announce) {
+            Some(announced) => announced,
+            None => {
+                let next = before.current(purpose).version.saturating_add(1);
+                change(KeyId::new(purpose, next))?;
+                self.make_key(purpose, next).await?
+            }
+        };
+        let after = change(key)?;
         // What it signs must verify from the first moment on.
-        if !purpose.is_symmetric() {
+        if !purpose.is_symmetric() && !before.accepts(key) {
             let made = self.ledger.pool().call("public-key", move |custody| {
                 let mut keys = PublicKeys::load(custody)?;
                 let public = custody.public_key(key)?;
@@ -161,7 +174,10 @@ impl Service {
         self.know_those_in_use().await?;
         changed?;
         metrics::counter!("custodyd_keys_rotated_total", "purpose" => purpose.name()).increment(1);
-        tracing::warn!(%key, "a newer key was made and is used from now on");
+        match announce {
+            true => tracing::warn!(%key, "a newer key was made and published"),
+            false => tracing::warn!(%key, "a newer key is used from now on"),
+        }
         Ok(key)
     }
 
@@ -319,6 +335,10 @@ impl Service {
     }
 
     async fn nothing_is_under(&self, key: KeyId) -> Result<(), KeyError> {
+        // It has signed nothing.
+        if self.ledger.keys().announced(key.purpose) == Some(key) {
+            return Ok(());
+        }
         match key.purpose {
             KeyPurpose::Wrap => {}
             KeyPurpose::Webhook => return Ok(()),
@@ -372,6 +392,7 @@ impl Service {
 fn listed(key: KeyId, versions: &KeyVersions, census: &Census, held: bool) -> Value {
     let state = match (versions.accepts(key), key == versions.current(key.purpose)) {
         (_, true) => "current",
+        (true, false) if versions.announced(key.purpose) == Some(key) => "announced",
         (true, false) => "accepted",
         (false, false) => "unused",
     };
