@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, checkpoint, webhook};
+use custodyd_hsm::{Backend, Pool, PoolOptions, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,7 +29,8 @@ use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
 use crate::reload::Reloader;
 use crate::service::{
-    Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
+    Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
+    Strangers,
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
@@ -235,15 +236,6 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let (keys, webhook_keys, checkpoint_keys) = pool
-        .call("load-public-keys", |custody| {
-            Ok((
-                BindingKeys::load(custody)?,
-                webhook::keys(custody)?,
-                checkpoint::keys(custody)?,
-            ))
-        })
-        .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let clock = Arc::new(Clock::default());
     let settings = Settings {
@@ -251,7 +243,13 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         mode: mode(&config.ledger),
         configuration: policies.digest,
     };
+<<<<<<< HEAD
     let opened = ledger::open(&store, &pool, name, &clock, settings).await?;
+=======
+    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
+    // Now that it is known which versions are in use.
+    let keys = pool.call("load-public-keys", PublicKeys::load).await?;
+>>>>>>> w-rotate
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
     let (ledger, writing) = opened.serve(clock);
@@ -259,7 +257,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         &config.witnesses,
         Cosigned::file_of(&config.store.sqlite),
         &ledger.origin(),
-        &checkpoint_keys,
+        &keys.checkpoint,
     );
     let service = Service {
         apps,
@@ -268,14 +266,15 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         proofs: Proofs::new()?,
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
-        bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
-        auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
+        bindings: Bindings::new(pool.clone(), name.clone(), keys.bindings, keys.webhook),
+        auditors: Auditors::new(config.auditors.clone(), keys.checkpoint),
         cosigned,
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
+        rotation: Rotation::default(),
     };
     Ok(Realm {
         service: Arc::new(service),
@@ -304,6 +303,7 @@ impl Realm {
     /// sessions closed.
     pub async fn close(self) {
         self.delivering.drain(self.drain).await;
+        self.service.rotation.stop().await;
         drop(self.service);
         if let Ok(Err(error)) = self.committer.await {
             tracing::error!(%error, "the committer had stopped");

@@ -38,15 +38,14 @@ pub(crate) fn header(typ: &str, key: &PublicKey) -> String {
     ))
 }
 
-/// The public keys of a purpose that the token holds, the newest last. The
-/// database has no say in this.
+/// The public keys of a purpose that are accepted, the newest last; one that was announced and does
+/// not sign yet among them. The database has no say in this.
 pub(crate) fn public_keys(
     custody: &mut dyn Custody,
     purpose: KeyPurpose,
 ) -> Result<Vec<PublicKey>> {
-    let newest = custody.current(purpose)?;
     let mut keys = Vec::new();
-    for version in 1..=newest.version {
+    for version in custody.versions(purpose)? {
         let key = KeyId::new(purpose, version);
         if custody.holds(key)? {
             keys.push(custody.public_key(key)?);

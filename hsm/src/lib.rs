@@ -35,6 +35,7 @@ pub mod public_key;
 pub mod report;
 pub mod seal;
 pub mod secret;
+pub mod versions;
 pub mod webhook;
 
 #[cfg(test)]
@@ -53,4 +54,5 @@ pub use pool::{Pool, PoolOptions, PoolStatus};
 pub use public_key::{PublicKey, jwk_set};
 pub use report::{KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
 pub use secret::{Secret, SecretBytes};
+pub use versions::KeyVersions;
 pub use webhook::WebhookCall;

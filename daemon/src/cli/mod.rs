@@ -7,6 +7,7 @@
 //! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
 
 mod doctor;
+mod key;
 mod ledger;
 mod live;
 pub mod output;
@@ -58,6 +59,9 @@ enum Command {
     /// Hold the database against the token
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Rotate the token's keys, move records to a newer one, retire older ones
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
 }
@@ -86,6 +90,9 @@ pub fn run() -> ExitCode {
         }),
         Command::Ledger(command) => with_config(&output, "ledger", &arguments, |config| {
             ledger::run(&output, &config, command)
+        }),
+        Command::Key(command) => with_config(&output, "key", &arguments, |config| {
+            key::run(&output, &config, command)
         }),
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)

@@ -225,9 +225,7 @@ fn set_owner(connection: &mut Connection, password: &SecretBytes) -> Attempt<()>
 }
 
 fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
-    let handle = handle_of(options.handles, key).ok_or_else(|| {
-        Trouble::Final(Error::invalid("key version", "expected 1 to 15 in a TPM"))
-    })?;
+    let handle = place_of(options, key)?;
     let form = form_of(key.purpose, options.mode);
     let auth = auth(&options.secret, &key.label())?;
     let root = match form {
@@ -245,6 +243,47 @@ fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<(
     let flushed = connection.command("free a place", |esys, _| esys.flush(object));
     owners(kept?)?;
     flushed
+}
+
+/// Makes a newer key in an epoch that stands. The owner's password must be configured, or empty.
+pub(super) fn make_newer(
+    connection: &mut Connection,
+    options: &Options,
+    key: KeyId,
+) -> Attempt<()> {
+    let handle = place_of(options, key)?;
+    if is_there(connection, handle)? {
+        let there = Error::invalid("key version", format!("{key} is in the TPM already"));
+        return Err(Trouble::Final(there));
+    }
+    set_owner(connection, &options.owner_password)?;
+    make(connection, options, key)
+}
+
+/// Takes a key out of the TPM for good; one that is gone already is no error.
+pub(super) fn destroy(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
+    let handle = place_of(options, key)?;
+    if !is_there(connection, handle)? {
+        return Ok(());
+    }
+    set_owner(connection, &options.owner_password)?;
+    let object = connection.command("find a key", |esys, session| {
+        esys.find(handle, Some(session))
+    })?;
+    let gone = connection.ask("TPM2_EvictControl", |esys, session| {
+        esys.persist(object, session, handle)
+    })?;
+    owners(gone)
+}
+
+fn is_there(connection: &mut Connection, handle: u32) -> Attempt<bool> {
+    let listed = connection.command("list handles", |esys, _| esys.handles(handle))?;
+    Ok(listed.contains(&handle))
+}
+
+fn place_of(options: &Options, key: KeyId) -> Attempt<u32> {
+    handle_of(options.handles, key)
+        .ok_or_else(|| Trouble::Final(Error::invalid("key version", "expected 1 to 15 in a TPM")))
 }
 
 /// From the TPM and from the host: good where either is.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{
     epoch::{Epoch, Shared},
     keys::{Scan, SecretKey},
-    mechanism,
+    mechanism, provision,
 };
 use crate::{
     backend::attempt::Trouble,
@@ -33,7 +33,7 @@ impl TpmCustody {
 
 impl Custody for TpmCustody {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
-        let newest = |epoch: &Epoch| Ok(epoch.keys.newest(purpose));
+        let newest = |epoch: &Epoch| Ok(epoch.keys().newest(purpose));
         self.shared.settle("current", newest)?.ok_or_else(|| {
             let name = purpose.name();
             Error::Misconfigured(format!("the token holds no {name} key"))
@@ -42,13 +42,13 @@ impl Custody for TpmCustody {
 
     fn holds(&self, key: KeyId) -> Result<bool> {
         self.shared
-            .settle("holds", |epoch| Ok(epoch.keys.holds(key)))
+            .settle("holds", |epoch| Ok(epoch.keys().holds(key)))
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         check_message(message)?;
         self.shared
-            .settle("hmac", |epoch| match epoch.keys.secret(key)? {
+            .settle("hmac", |epoch| match epoch.keys().secret(key)? {
                 SecretKey::Unsealed { root, .. } => {
                     epoch.be_fresh()?;
                     Ok(mechanism::hmac_on_host(root, message))
@@ -61,14 +61,36 @@ impl Custody for TpmCustody {
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         self.shared.settle("sign", |epoch| {
-            let (key, _) = epoch.keys.pair(key)?;
+            let (key, _) = epoch.keys().pair(key)?;
             epoch.with(|connection| mechanism::ecdsa(connection, key, digest))
         })
     }
 
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.shared
-            .settle("public key", |epoch| Ok(epoch.keys.pair(key)?.1))
+            .settle("public key", |epoch| Ok(epoch.keys().pair(key)?.1))
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = &self.shared;
+        shared.settle("make a key", |epoch| {
+            shared.change_keys(epoch, None, |connection| {
+                provision::make_newer(connection, &shared.options, key)
+            })
+        })
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = &self.shared;
+        shared.settle("destroy a key", |epoch| {
+            if epoch.keys().but(key) == 0 {
+                let only = format!("{key} is the only key of its purpose");
+                return Err(Trouble::Final(Error::invalid("key version", only)));
+            }
+            shared.change_keys(epoch, Some(key), |connection| {
+                provision::destroy(connection, &shared.options, key)
+            })
+        })
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

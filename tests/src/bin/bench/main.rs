@@ -26,6 +26,7 @@ mod load;
 mod parts;
 mod realm;
 mod report;
+mod rewrapping;
 mod scale;
 mod statistics;
 mod strangers;
@@ -169,6 +170,7 @@ fn measure(token: &Path) {
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
+    figures.extend(rewrapping::figures(&app, &parts));
     figures.extend(verification::figures(&mut app));
     figures.extend(ledgerless::figures(&app, &crowd, &rounds));
     figures.extend(anchoring::figures(&runtime));
