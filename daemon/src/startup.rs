@@ -243,13 +243,9 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         mode: mode(&config.ledger),
         configuration: policies.digest,
     };
-<<<<<<< HEAD
     let opened = ledger::open(&store, &pool, name, &clock, settings).await?;
-=======
-    let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
     // Now that it is known which versions are in use.
     let keys = pool.call("load-public-keys", PublicKeys::load).await?;
->>>>>>> w-rotate
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
     let (ledger, writing) = opened.serve(clock);

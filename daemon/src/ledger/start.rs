@@ -20,11 +20,7 @@ use super::members::MemberList;
 use super::memory::Believed;
 use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
-<<<<<<< HEAD
-use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, realm};
-=======
-use super::{Cache, Committer, LedgerError, Reader, keys, realm};
->>>>>>> w-rotate
+use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, keys, realm};
 use crate::clock::Clock;
 use crate::store::Store;
 

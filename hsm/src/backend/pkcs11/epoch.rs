@@ -293,11 +293,11 @@ fn end(phase: &mut Phase, next: Phase) {
 }
 
 impl Epoch {
-<<<<<<< HEAD
     /// Where this token keeps anchors.
     pub(super) fn place(&self) -> Place {
         Place::of(&self.connection.description)
-=======
+    }
+
     fn known(&self) -> Known {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.clone()
@@ -306,7 +306,6 @@ impl Epoch {
     /// The keys to work with now.
     pub(super) fn keys(&self) -> Arc<KeyTable> {
         self.known().table
->>>>>>> w-rotate
     }
 
     /// Health by known answer, on this session.

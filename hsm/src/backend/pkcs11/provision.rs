@@ -1,15 +1,9 @@
 //! Making the keys that are missing.
 //!
-<<<<<<< HEAD
-//! Called by `init` and `token provision` through [`crate::Backend::provision`]. It never overwrites or
-//! mends, and deletes nothing but a key that it has made a moment before and found unfit: a key
-//! that is double or wrong stops it before it begins, because the right answer depends on what is
-//! sealed under which key.
-=======
-//! Called by `init` through [`crate::Backend::provision`], and `make` for a newer version as well. It never deletes,
-//! overwrites or mends: a key that is double or wrong stops it before it
-//! begins, because the right answer depends on what is sealed under which key.
->>>>>>> w-rotate
+//! Called by `init` and `token provision` through [`crate::Backend::provision`], and [`make`] for a newer version as
+//! well. It never overwrites or mends, and deletes nothing but a key that it has made a moment before and found unfit:
+//! a key that is double or wrong stops it before it begins, because the right answer depends on what is sealed under
+//! which key.
 
 use cryptoki::{
     error::{Error as Pkcs11Error, RvError},
@@ -68,7 +62,6 @@ fn refuse(scan: &Scan) -> Result<(), Error> {
     )))
 }
 
-<<<<<<< HEAD
 /// Anchors and no root: the token has served a realm and lost the key to it. Another root of the
 /// same name would hide that.
 fn refuse_a_loss(scan: &Scan, session: &Session, place: Place) -> Result<(), Error> {
@@ -88,7 +81,7 @@ fn refuse_a_loss(scan: &Scan, session: &Session, place: Place) -> Result<(), Err
 
 /// By the fullest template that the module takes. Modules refuse attributes that they do not know,
 /// or that follow from the kind of key; each attempt is judged by what came of it.
-fn make(session: &Session, key: KeyId) -> Attempt<()> {
+pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
     let mut refused = Vec::new();
     for form in [Form::FULL, Form::HMAC, Form::SHORT, Form::SHORT_HMAC] {
         if form.hmac && !key.purpose.is_symmetric() {
@@ -162,10 +155,6 @@ impl Form {
 type Made = Vec<(ObjectHandle, KeyKind)>;
 
 fn generate(session: &Session, key: KeyId, form: Form) -> Result<Made, Pkcs11Error> {
-=======
-pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
-    let label = Attribute::Label(key.label().into_bytes());
->>>>>>> w-rotate
     if key.purpose.is_symmetric() {
         let template = secret(key, form);
         let made = session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
