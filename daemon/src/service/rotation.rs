@@ -22,7 +22,7 @@ use super::Service;
 use crate::ledger::LedgerError;
 use crate::ledger::rewrap::{Census, Moving, Share};
 
-/// Making a key may take a token this long: two primes it is not, but some are remote and slow.
+/// Making a key may take a token this long: some are remote and slow.
 const MAKING: Duration = Duration::from_secs(60);
 /// Versions that are tried where an earlier attempt has left something in the token.
 const VERSIONS: u16 = 8;
