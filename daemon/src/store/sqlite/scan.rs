@@ -4,8 +4,8 @@
 //! bytes, so that no row's size fills our memory; a row beyond its own bound comes back as nothing,
 //! because whoever asks wants to name it and go on. Nothing read here is believed.
 //!
-//! Log entries and records come packed: many rows in one, their lengths in a line of text and their
-//! bytes one after another. Each row by itself costs more on its way to us than its hash does.
+//! Log entries come packed: many rows in one, their lengths in a line of text and their bytes one
+//! after another. Each row by itself costs more on its way to us than its hash does.
 
 use custodyd_hsm::RecordId;
 use futures_util::StreamExt as _;
@@ -43,87 +43,21 @@ async fn part<T>(
     Ok(Unverified::new(found))
 }
 
-/// Rows in one value.
-const PACKED_ENTRIES: u32 = 256;
-const PACKED_RECORDS: u32 = 64;
-
-/// Several rows: a word for each of their numbers and lengths, and a semicolon after each row; then
-/// the bytes of all. A text may hold any bytes in SQLite, and a cast changes none.
-struct Packed {
-    heads: String,
-    data: Vec<u8>,
-    operation: &'static str,
-}
-
-impl Packed {
-    async fn fetch(
-        readers: &SqlitePool,
-        query: Query<'_, Db, SqliteArguments>,
-        operation: &'static str,
-    ) -> Result<Self, StoreError> {
-        let row = query.fetch_one(readers).await;
-        let row = row.map_err(unavailable(operation))?;
-        let heads = row.try_get::<Option<String>, _>("heads");
-        let data = row.try_get::<Option<Vec<u8>>, _>("data");
-        match (heads, data) {
-            (Ok(heads), Ok(data)) => Ok(Self {
-                heads: heads.unwrap_or_default(),
-                data: data.unwrap_or_default(),
-                operation,
-            }),
-            _ => Err(damaged(operation)),
-        }
-    }
-
-    /// Takes the rows apart. All that was packed must be used up.
-    fn rows<T>(
-        &self,
-        read: impl Fn(&mut Words<'_>) -> Option<T>,
-    ) -> Result<Unverified<Vec<T>>, StoreError> {
-        let mut words = Words {
-            words: "".split(' '),
-            data: &self.data,
-        };
-        let rows = self.heads.split_terminator(';').map(|head| {
-            words.words = head.split(' ');
-            read(&mut words)
-        });
-        let rows: Option<Vec<T>> = rows.collect();
-        rows.filter(|_| words.data.is_empty())
-            .map(Unverified::new)
-            .ok_or_else(|| damaged(self.operation))
-    }
-}
-
-/// One row's words, and the bytes that have not been taken.
-struct Words<'a> {
-    words: std::str::Split<'a, char>,
-    data: &'a [u8],
-}
-
-impl Words<'_> {
-    /// A number, or none where that is no number of ours.
-    fn number(&mut self) -> Option<Option<u64>> {
-        self.words.next().map(|word| word.parse().ok())
-    }
-
-    /// As many bytes as the next word says, or none where they are not to be read.
-    fn bytes(&mut self) -> Option<Option<Vec<u8>>> {
-        let Some(length) = self.number()? else {
-            return Some(None);
-        };
-        let (bytes, rest) = self.data.split_at_checked(usize::try_from(length).ok()?)?;
-        self.data = rest;
-        Some(Some(bytes.to_vec()))
-    }
-}
-
-fn damaged(operation: &'static str) -> StoreError {
-    StoreError::Malformed {
-        operation,
-        problem: "the rows do not come as they are: the database file is damaged".into(),
-    }
-}
+/// Several entries of the log: the numbers and lengths of each, ended by a semicolon, and the bytes
+/// of all. A text may hold any bytes in SQLite, and a cast changes none. The limit is written out:
+/// a statement whose limit is bound is compiled anew each time.
+const ENTRIES: &str = "\
+    SELECT group_concat(idx || ' ' || bodied || ' ' || ifnull(length(leaf), '-') || ' ' || \
+        ifnull(length(salt), '-') || ' ' || ifnull(length(body), '-') || ';', '') AS heads, \
+    CAST(group_concat(CAST(leaf AS TEXT), '') AS BLOB) AS leaves, \
+    CAST(group_concat(CAST(salt AS TEXT), '') AS BLOB) AS salts, \
+    CAST(group_concat(CAST(body AS TEXT), '') AS BLOB) AS bodies \
+    FROM (SELECT e.idx AS idx, b.idx IS NOT NULL AS bodied, \
+        CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf, \
+        CASE WHEN typeof(salt) = 'blob' AND length(salt) <= 64 THEN salt END AS salt, \
+        CASE WHEN typeof(body) = 'blob' AND length(body) <= ?4 THEN body END AS body \
+        FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx \
+        WHERE e.idx >= ?1 AND e.idx < ?2 ORDER BY e.idx LIMIT 512)";
 
 pub(super) async fn entries(
     readers: &SqlitePool,
@@ -131,35 +65,58 @@ pub(super) async fn entries(
     to: u64,
 ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
     const OPERATION: &str = "read the log";
-    let query = sqlx::query(
-        "SELECT group_concat(idx || ' ' || ifnull(length(leaf), '-') || ' ' || bodied || ' ' || \
-             ifnull(length(salt), '-') || ' ' || ifnull(length(body), '-') || ';', '') AS heads, \
-         CAST(group_concat(CAST(ifnull(leaf, '') AS TEXT) || CAST(ifnull(salt, '') AS TEXT) || \
-             CAST(ifnull(body, '') AS TEXT), '') AS BLOB) AS data \
-         FROM (SELECT e.idx AS idx, b.idx IS NOT NULL AS bodied, \
-             CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf, \
-             CASE WHEN typeof(salt) = 'blob' AND length(salt) <= 64 THEN salt END AS salt, \
-             CASE WHEN typeof(body) = 'blob' AND length(body) <= ?4 THEN body END AS body \
-             FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx \
-             WHERE e.idx >= ?1 AND e.idx < ?2 ORDER BY e.idx LIMIT ?5)",
-    )
-    .bind(signed(from))
-    .bind(signed(to))
-    .bind(limit(MAX_LEAF))
-    .bind(limit(MAX_BODY))
-    .bind(PACKED_ENTRIES);
-    let packed = Packed::fetch(readers, query, OPERATION).await?;
-    packed.rows(|row| {
-        let (index, leaf) = (row.number()??, row.bytes()?);
-        let bodied = row.number()?? == 1;
-        let (salt, body) = (row.bytes()?, row.bytes()?);
+    let row = sqlx::query(ENTRIES)
+        .bind(signed(from))
+        .bind(signed(to))
+        .bind(limit(MAX_LEAF))
+        .bind(limit(MAX_BODY))
+        .fetch_one(readers)
+        .await
+        .map_err(unavailable(OPERATION))?;
+    let damaged = || StoreError::Malformed {
+        operation: OPERATION,
+        problem: "the rows do not come as they are: the database file is damaged".into(),
+    };
+    let unpacked = unpack(&row).ok_or_else(damaged)?;
+    Ok(Unverified::new(unpacked))
+}
+
+/// Takes the entries apart. All that was packed must be used up.
+fn unpack(row: &SqliteRow) -> Option<Vec<StoredEntry>> {
+    let heads = row.try_get::<Option<&str>, _>("heads").ok()?;
+    let column = |name| {
+        let bytes = row.try_get::<Option<&[u8]>, _>(name).ok()?;
+        Some(bytes.unwrap_or_default())
+    };
+    let (mut leaves, mut salts, mut bodies) =
+        (column("leaves")?, column("salts")?, column("bodies")?);
+    let entry = |head: &str| {
+        let mut words = head.split(' ');
+        let index = words.next()?.parse().ok()?;
+        let bodied = words.next()? == "1";
+        let leaf = take(&mut leaves, words.next()?)?;
+        let salt = take(&mut salts, words.next()?)?;
+        let body = take(&mut bodies, words.next()?)?;
         let body = salt.zip(body).map(|(salt, body)| BodyRow { salt, body });
         Some(StoredEntry {
             index,
             leaf,
             body: bodied.then_some(body),
         })
-    })
+    };
+    let heads = heads.unwrap_or_default().split_terminator(';');
+    let entries: Vec<StoredEntry> = heads.map(entry).collect::<Option<_>>()?;
+    (leaves.is_empty() && salts.is_empty() && bodies.is_empty()).then_some(entries)
+}
+
+/// As many bytes as the word says, or none where they are not to be read.
+fn take(packed: &mut &[u8], word: &str) -> Option<Option<Vec<u8>>> {
+    if word == "-" {
+        return Some(None);
+    }
+    let (bytes, rest) = packed.split_at_checked(word.parse().ok()?)?;
+    *packed = rest;
+    Some(Some(bytes.to_vec()))
 }
 
 pub(super) async fn lists(
@@ -191,28 +148,24 @@ pub(super) async fn records(
 ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
     const OPERATION: &str = "read records";
     let query = sqlx::query(
-        "SELECT group_concat(length(id) || ' ' || generation || ' ' || \
-             ifnull(length(sealed), '-') || ';', '') AS heads, \
-         CAST(group_concat(CAST(id AS TEXT) || CAST(ifnull(sealed, '') AS TEXT), '') AS BLOB) AS data \
-         FROM (SELECT id, generation, \
-             CASE WHEN typeof(sealed) = 'blob' AND length(sealed) <= ?3 THEN sealed END AS sealed \
-             FROM records WHERE id >= ?1 AND id < ?2 AND typeof(id) = 'blob' AND length(id) = 32 \
-             ORDER BY id LIMIT ?4)",
+        "SELECT id, generation, CASE WHEN typeof(sealed) = 'blob' AND length(sealed) <= ?3 THEN sealed END AS sealed \
+         FROM records WHERE id >= ?1 AND id < ?2 AND typeof(id) = 'blob' AND length(id) = 32 ORDER BY id",
     )
     .bind(from)
     .bind(to)
-    .bind(limit(MAX_SEALED))
-    .bind(PACKED_RECORDS);
-    let packed = Packed::fetch(readers, query, OPERATION).await?;
-    packed.rows(|row| {
-        let id = row.bytes()??.try_into().ok()?;
-        let (generation, sealed) = (row.number()?, row.bytes()?);
-        Some(StoredRecord {
-            id: RecordId(id),
-            generation,
+    .bind(limit(MAX_SEALED));
+    part(readers, query, OPERATION, |row| {
+        let id = bounded(row, "id", 32, OPERATION)?;
+        let sealed = bounded(row, "sealed", MAX_SEALED, OPERATION).ok();
+        let size = sealed.as_ref().map_or(0, Vec::len);
+        let record = StoredRecord {
+            id: RecordId(id.try_into().unwrap_or_default()),
+            generation: unsigned(row, "generation", OPERATION).ok(),
             sealed,
-        })
+        };
+        Ok((record, size))
     })
+    .await
 }
 
 pub(super) async fn strays(
