@@ -10,7 +10,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(number, *arguments):
-    if libc.syscall(number, *arguments) == -1:
+    # Whole registers: a plain number would leave half of one as it was.
+    whole = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    if libc.syscall(ctypes.c_long(number), *whole) == -1:
         raise OSError(ctypes.get_errno(), "")
 
 
@@ -45,6 +47,8 @@ TRIES = {
     "mount": lambda: call(165, b"none", b"/mnt", b"tmpfs", 0, None),
     "trace": lambda: call(101, 0, 0, 0, 0),
     "read memory of others": lambda: call(310, os.getppid(), None, 0, None, 0, 0),
+    "sockets past the filter": lambda: call(425, 1, ctypes.create_string_buffer(120)),
+    "kernel keyring": lambda: call(250, 0, -3, 0),
     "change user": lambda: os.setuid(0),
     "set-user-ID file": lambda: os.chmod("/var/lib/custodyd", 0o4700),
     "memory to write and execute": writable_and_executable,
@@ -53,11 +57,16 @@ TRIES = {
 
 
 def outcome(attempt):
-    try:
-        attempt()
-        return "done"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error.errno))
+    """In a process of its own: some that succeed change what the next one may."""
+    child = os.fork()
+    if child == 0:
+        try:
+            attempt()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 255)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return "done" if status == 0 else errno.errorcode.get(status, str(status))
 
 
 print("probe:" + json.dumps({name: outcome(attempt) for name, attempt in TRIES.items()}))
