@@ -19,7 +19,7 @@ use super::{DeliveryError, SetupError, trust};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    Network(HttpsClient),
+    Network(Box<HttpsClient>),
     Courier(Client),
 }
 
@@ -41,7 +41,7 @@ impl Way {
         let uri = https::address(url)?;
         Ok(match courier {
             Some(courier) => Self::Courier(courier),
-            None => Self::Network(https::client(&uri, ca_file)?),
+            None => Self::Network(Box::new(https::client(&uri, ca_file)?)),
         })
     }
 
