@@ -1,5 +1,5 @@
 # demo and test install what is missing first. See scripts/ for what each step does.
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint clean deb
 
 # A development daemon under ./demo-data, with a tour; stays up until Ctrl-C.
 demo:
@@ -22,3 +22,8 @@ lint:
 # What make made inside this folder; the installed packages stay.
 clean:
 	@scripts/clean
+
+# The Debian package, in target/debian.
+deb:
+	@scripts/ensure-tools test
+	@scripts/deb

@@ -11,6 +11,7 @@
 
 mod auditors;
 mod check;
+mod courier;
 mod delivery;
 mod limits;
 mod pin;
@@ -28,8 +29,10 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 
 use crate::ledger::restore::Approvers;
+use crate::private_file::Place;
 
 pub use self::auditors::Auditor;
+pub use self::courier::Courier;
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
@@ -54,6 +57,9 @@ pub struct Config {
     pub auditors: Vec<Auditor>,
     /// `[witnesses]`: who else signs that the log only grows.
     pub witnesses: Witnesses,
+    /// `[courier]`: the process through which mail, calls and checkpoints leave; none where they leave
+    /// from the one that serves.
+    pub courier: Option<Courier>,
     pub log: Log,
 }
 
@@ -75,7 +81,7 @@ pub struct Listen {
     /// PEM, the server's certificate first, then the intermediates.
     pub certificate: PathBuf,
     /// PEM, readable by the daemon alone.
-    pub private_key: PathBuf,
+    pub private_key: Place,
     pub development: Option<Development>,
     /// Open connections, both listeners together, beyond which new ones wait in the kernel's queue.
     pub max_connections: usize,

@@ -1,5 +1,10 @@
 //! What the process asks of the kernel before it holds a secret: no core dumps, no
-//! debugger of the same user, no secret written to swap.
+//! debugger of the same user, no secret written to swap, no new privileges.
+//!
+//! Files, sockets and system calls are bounded by the unit (`systemd/`) and not here. Landlock could
+//! do a part of that without a unit, but a PKCS#11 module of somebody else's opens files, sockets and
+//! devices that only the operator can name, and under the unit it would repeat what the mount namespace
+//! does; so there is none.
 //!
 //! Called first thing by the command line, for every command, because each may read the
 //! token PIN. Nothing here fails a start: a container may forbid any of it, and the
@@ -9,7 +14,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
 
 /// What was granted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +23,8 @@ pub struct Report {
     pub core_dumps: Result<(), String>,
     /// Memory is never written to swap.
     pub locked_memory: Result<(), String>,
+    /// Nothing that this process ever starts gains rights by a set-user-ID bit.
+    pub no_new_privileges: Result<(), String>,
 }
 
 /// Applies everything. Repeating it changes nothing.
@@ -25,6 +32,9 @@ pub fn apply() -> Report {
     Report {
         core_dumps: forbid_core_dumps(),
         locked_memory: lock_memory(),
+        no_new_privileges: set_no_new_privs(true).map_err(|error| {
+            format!("PR_SET_NO_NEW_PRIVS was refused ({error}); allow prctl in the seccomp profile")
+        }),
     }
 }
 
@@ -92,6 +102,10 @@ mod tests {
             !locked.ends_with(" 0 kB"),
             "{locked} {report:?}"
         );
+        assert!(report.no_new_privileges.is_ok());
+        // Of this thread: a process calls it before it has others.
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         assert_eq!(apply(), report);
     }
 }

@@ -6,8 +6,9 @@
 //! `custodyd_policies` beside `service`. `delivery` takes what `service` has to say to people
 //! and sends it by mail or to a gateway for text messages, later and without an answer; `witness`
 //! shows the log's checkpoints to others and keeps what they sign.
-//! `startup` alone wires them together, with `reload`
-//! and `watch` for what goes on while it serves; `cli` calls `startup`, or the socket of a daemon
+//! `startup` alone wires them together, with `handed` and `listening` for its sockets, `supervised` for
+//! what systemd is told, `reload` and `watch` for what goes on while it serves; `courier` is a second
+//! program beside all that, which sends what `delivery` and `witness` give it; `cli` calls `startup`, or the socket of a daemon
 //! that runs. No module calls one above it.
 
 pub mod account;
@@ -17,13 +18,16 @@ pub mod bytes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod courier;
 pub mod delivery;
 mod era;
 pub mod factors;
 mod generations;
+pub mod handed;
 pub mod hardening;
 pub mod http;
 pub mod ledger;
+mod listening;
 pub mod private_file;
 mod reload;
 mod retention;
@@ -31,6 +35,7 @@ mod scrub;
 pub mod service;
 pub mod startup;
 pub mod store;
+mod supervised;
 pub mod telemetry;
 mod watch;
 pub mod witness;

@@ -42,6 +42,49 @@ pub enum PrivateFileError {
     },
     #[error("{}: larger than {limit} bytes, so it is not the file that was meant", path.display())]
     TooLarge { path: PathBuf, limit: usize },
+    #[error(
+        "systemd credential {name:?}: CREDENTIALS_DIRECTORY is not set; add LoadCredential={name}:FILE or \
+         LoadCredentialEncrypted={name}:FILE to the unit, or name a file in the configuration"
+    )]
+    NoCredentials { name: String },
+}
+
+/// Where the configuration says that a secret is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// A file of this user or root, closed to everybody else.
+    File(PathBuf),
+    /// A systemd credential, by its name: a file in `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+}
+
+impl Place {
+    /// The file behind it, and who may be named in its mode.
+    ///
+    /// # Errors
+    /// For a credential of a process that was given none.
+    pub fn locate(&self) -> Result<(PathBuf, Access), PrivateFileError> {
+        match self {
+            Self::File(path) => Ok((path.clone(), Access::Owner)),
+            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => Ok((
+                    PathBuf::from(directory).join(name),
+                    Access::SystemdCredential,
+                )),
+                None => Err(PrivateFileError::NoCredentials { name: name.clone() }),
+            },
+        }
+    }
+}
+
+/// A name that systemd accepts for a credential, and that stays in its directory.
+#[must_use]
+pub fn is_credential_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Who besides the owner may be named in the mode bits.
@@ -188,6 +231,21 @@ mod tests {
         assert!(read(&path, Access::SystemdCredential, 64).is_ok());
         let (_dir, path) = file(0o444);
         assert!(read(&path, Access::SystemdCredential, 64).is_err());
+    }
+
+    #[test]
+    fn a_credential_is_a_plain_name_of_a_unit_that_was_given_one() {
+        for name in ["token-pin", "tls_key.pem", "A1"] {
+            assert!(is_credential_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "../x", "a b", "ä", &"a".repeat(256)] {
+            assert!(!is_credential_name(name), "{name}");
+        }
+        let file = Place::File(PathBuf::from("/k"));
+        assert_eq!(file.locate().unwrap(), (PathBuf::from("/k"), Access::Owner));
+        // Tests run outside of a unit.
+        let told = Place::Credential("k".to_owned()).locate().unwrap_err();
+        assert!(told.to_string().contains("LoadCredential=k:FILE"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::{self, Config};
 use crate::factors::passkey::PasskeyError;
 use crate::http::tls::{self, Tls, TlsError};
+use crate::private_file::Place;
 use crate::service::{Changes, Served, Service};
 
 /// Why a reload changed nothing. Its text is for the operator.
@@ -44,7 +45,7 @@ pub(crate) struct Reloader {
     tls: Arc<Tls>,
     policies: PathBuf,
     certificate: PathBuf,
-    private_key: PathBuf,
+    private_key: Place,
     /// Two at once could leave the older files in place.
     one_at_a_time: Mutex<()>,
 }

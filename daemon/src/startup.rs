@@ -22,11 +22,13 @@ use crate::delivery::{self, Courier, Delivering};
 use crate::factors::dpop::Proofs;
 use crate::factors::pin_argon2::PinHasher;
 use crate::factors::token::EpochKeys;
+use crate::handed::{Handed, HandedError};
 use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
 use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
+use crate::listening::Listeners;
 use crate::reload::Reloader;
 use crate::service::{
     Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
@@ -34,7 +36,7 @@ use crate::service::{
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
-use crate::{retention, scrub, telemetry, watch};
+use crate::{retention, scrub, supervised, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,13 @@ pub enum StartError {
     },
     #[error("{0}")]
     Random(#[from] crate::factors::RandomFailed),
+    #[error("{0}")]
+    Handed(#[from] HandedError),
+    #[error(
+        "the socket \"operator\" that systemd hands over listens on {0}: it asks for no credential, so that only \
+         a loopback address is accepted; see ListenStream= in its .socket unit"
+    )]
+    OperatorInTheOpen(std::net::SocketAddr),
     #[error("the committer stopped, so nothing can be written; see the log, then start again")]
     CommitterStopped,
 }
@@ -74,7 +83,7 @@ fn list(errors: &[custodyd_policies::PolicyError]) -> String {
     lines.join("\n")
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
     let what = what.into();
     move |source| StartError::System { what, source }
 }
@@ -310,11 +319,12 @@ impl Realm {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads. `handed` are the sockets that a service
+/// manager has opened.
 ///
 /// # Errors
 /// Every reason not to start, and a committer that stopped.
-pub async fn serve(config: &Config) -> Result<(), StartError> {
+pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     // First: one that came while nobody listens for it would end the process.
     let hangup = signal(SignalKind::hangup()).map_err(system("listen for SIGHUP"))?;
     let metrics = telemetry::install_metrics()?;
@@ -348,14 +358,16 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     let (stop, stopping) = watch_for_stop::channel(false);
     let limits = Limits::new(config.listen.max_connections, config.listen.drain);
     let mut serving = tokio::task::JoinSet::new();
-    let listen = |address: std::net::SocketAddr, tls, router| {
-        let stopping = stopping.clone();
-        async move {
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(system(format!("listen on {address}")))?;
-            Ok::<_, StartError>(server::serve(listener, tls, router, limits, stopping))
-        }
+    let mut listeners = Listeners::open(config, handed).await?;
+    let made = listeners.made();
+    let mut listen = |listener: TcpListener, tls, router| {
+        serving.spawn(server::serve(
+            listener,
+            tls,
+            router,
+            limits,
+            stopping.clone(),
+        ));
     };
     let public = |url: &str| {
         router::router(Arc::new(Context {
@@ -363,37 +375,36 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
             base_url: url.to_owned(),
         }))
     };
-    serving.spawn(listen(config.listen.public, Some(tls), public(&config.listen.url)).await?);
-    tracing::info!(address = %config.listen.public, url = %config.listen.url, "serving");
-    if let Some(development) = &config.listen.development {
-        serving.spawn(listen(development.listen, None, public(&development.url)).await?);
+    for listener in listeners.public {
+        tracing::info!(address = ?listener.local_addr().ok(), url = %config.listen.url, "serving");
+        listen(listener, Some(Arc::clone(&tls)), public(&config.listen.url));
+    }
+    if let (Some(listener), Some(development)) = (listeners.development, &config.listen.development)
+    {
         tracing::warn!(url = %development.url, "serving without TLS, for development on this machine");
+        listen(listener, None, public(&development.url));
     }
     let checks = vec![
         operator::Check::token(realm.pool.clone()),
         store_check(Arc::clone(&realm.store)),
     ];
-    serving.spawn(
-        listen(
-            config.operator.listen,
-            None,
-            operator::router(checks, metrics),
-        )
-        .await?,
-    );
-    tracing::info!(address = %config.operator.listen, "serving operators");
-    if let Some(path) = &config.operator.socket {
-        let socket =
-            operator_socket::bind(path).map_err(system(format!("listen on {}", path.display())))?;
+    let operators = operator::router(checks, metrics);
+    for listener in listeners.operator {
+        tracing::info!(address = ?listener.local_addr().ok(), "serving operators");
+        listen(listener, None, operators.clone());
+    }
+    if let Some(socket) = listeners.socket {
         let actions = operator_socket::router(operator_socket::Actions {
             service: Arc::clone(&realm.service),
             reload: reload_action(&reloader),
         });
         serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
     }
+    let watchdog = supervised::ready();
 
     let outcome = until_told_to_stop(signals, &mut realm.committer, &reloader).await;
     tracing::info!("stopping");
+    supervised::stopping();
     let _ = stop.send(true);
     while let Some(drained) = serving.join_next().await {
         if let Ok(drained) = drained
@@ -402,9 +413,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
             tracing::warn!(connections = drained.cut, "cut after the drain time");
         }
     }
-    if let Some(path) = &config.operator.socket {
+    if let Some(path) = made {
         let _ = std::fs::remove_file(path);
     }
+    watchdog.abort();
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
     for task in [watching, retiring, scrubbing, witnessing] {

@@ -243,6 +243,12 @@ directory = "policies"
         status.success()
     }
 
+    /// The daemon's process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Sends the daemon a signal and goes on.
     pub fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().unwrap().id();

@@ -46,7 +46,11 @@ impl Webhook {
         let authority = certificates(dir.path());
         std::fs::write(dir.path().join("authority.pem"), authority).unwrap();
         let certificate = dir.path().join("certificate.pem");
-        let tls = tls::server_config(&certificate, &dir.path().join("private-key.pem")).unwrap();
+        let tls = tls::server_config(
+            &certificate,
+            &custodyd::private_file::Place::File(dir.path().join("private-key.pem")),
+        )
+        .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
             "https://localhost:{}/send",

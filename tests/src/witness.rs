@@ -114,7 +114,10 @@ impl Witness {
     /// Serves, after `go_away` at the same address as before.
     pub async fn come_back(&mut self) {
         let at = self.dir.path();
-        let tls = tls::server_config(&at.join("certificate.pem"), &at.join("private-key.pem"));
+        let tls = tls::server_config(
+            &at.join("certificate.pem"),
+            &custodyd::private_file::Place::File(at.join("private-key.pem")),
+        );
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", self.port)).await;
         let listener = listener.unwrap();
         self.port = listener.local_addr().unwrap().port();

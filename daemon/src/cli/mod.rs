@@ -23,6 +23,8 @@ use tokio::runtime::Runtime;
 
 use self::output::{Line, Output};
 use crate::config::{self, Config};
+use crate::courier::{self, CourierError};
+use crate::handed::Handed;
 use crate::startup::{self, StartError};
 use crate::{hardening, telemetry};
 
@@ -46,6 +48,8 @@ struct Arguments {
 enum Command {
     /// Serve until SIGTERM or SIGINT, then finish the answers under way
     Serve,
+    /// Carry mail, text messages and checkpoints for a daemon that has no network, until SIGTERM
+    Courier,
     /// Make the missing keys in the token and the database of a new realm; repeating it changes nothing
     Init,
     /// Find, provision and check tokens
@@ -70,6 +74,8 @@ enum Command {
 pub fn run() -> ExitCode {
     // A usage error ends here, with exit code 2 and a message from clap.
     let arguments = Arguments::parse();
+    // While there is one thread.
+    let handed = Handed::from_environment();
     // Before any secret is read.
     let hardening = hardening::apply();
     // Whatever this process creates is for its own user alone.
@@ -94,10 +100,13 @@ pub fn run() -> ExitCode {
         Command::Key(command) => with_config(&output, "key", &arguments, |config| {
             key::run(&output, &config, command)
         }),
+        Command::Courier => with_config(&output, "courier", &arguments, |config| {
+            courier(&output, &config, handed)
+        }),
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)
                 .map_err(StartError::from)
-                .and_then(|()| block_on(startup::serve(&config)));
+                .and_then(|()| block_on(startup::serve(&config, handed)));
             match served {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => output.failure("serve", &chain(&error)),
@@ -116,6 +125,20 @@ fn with_config(
     match config::load(&arguments.config) {
         Ok(config) => run(config),
         Err(errors) => output.failure(command, &errors.to_string()),
+    }
+}
+
+fn courier(output: &Output, config: &Config, handed: Handed) -> ExitCode {
+    let ran = telemetry::start_logging(&config.log)
+        .map_err(StartError::from)
+        .map_err(CourierError::from)
+        .and_then(|()| {
+            let runtime = Runtime::new().map_err(startup::system("start the runtime"))?;
+            runtime.block_on(courier::run(config, handed))
+        });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failure("courier", &chain(&error)),
     }
 }
 

@@ -13,12 +13,15 @@ use custodyd_hsm::{RealmName, id::SCRATCH_REALMS};
 use toml::de::DeValue;
 
 use super::auditors::auditors;
+use super::courier::courier;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
 use super::restore::restore;
 use super::token;
 use super::witnesses::witnesses;
+use crate::private_file::{self, Place};
+
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
     PinCapacity, Policies, Realm, Store,
@@ -52,10 +55,14 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let development = listen
         .as_ref()
         .is_some_and(|listen| listen.development.is_some());
-    let delivery = delivery::delivery(doc, &mut top, base, development);
+    let courier = courier(doc, &mut top, base);
+    let socket = courier.as_ref().map(|courier| courier.socket.clone());
+    let mut delivery = delivery::delivery(doc, &mut top, base, development);
+    delivery.courier.clone_from(&socket);
     let limits = limits(doc, &mut top);
     let auditors = auditors(doc, &mut top);
-    let witnesses = witnesses(doc, &mut top, base);
+    let mut witnesses = witnesses(doc, &mut top, base);
+    witnesses.courier = socket;
     let log = log(doc, &mut top);
     doc.finish(top);
     Some(Config {
@@ -71,6 +78,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
         limits,
         auditors,
         witnesses,
+        courier,
         log,
     })
 }
@@ -118,12 +126,7 @@ fn listen<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Optio
         "the PEM file with the server's certificate and its intermediates",
         |value| path(value, base),
     );
-    let private_key = doc.required(
-        &mut table,
-        "private_key",
-        "the PEM file with the key of the certificate",
-        |value| path(value, base),
-    );
+    let private_key = private_key(doc, &mut table, base);
     let max_connections = doc.or(&mut table, "max_connections", 4096, |value| {
         number(value, 1..=1_000_000)
     });
@@ -139,11 +142,62 @@ fn listen<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Optio
         public: public?.value,
         url: url?.value,
         certificate: certificate?.value,
-        private_key: private_key?.value,
+        private_key: private_key?,
         development: development.flatten(),
         max_connections,
         drain,
     })
+}
+
+fn private_key<'i>(doc: &mut Document<'i>, table: &mut Table<'i>, base: &Path) -> Option<Place> {
+    let place = secret(
+        doc,
+        table,
+        ("private_key", "private_key_credential"),
+        |value| path(value, base),
+    );
+    if place.is_none() {
+        let message = "listen.private_key is missing: the PEM file with the key of the certificate, or \
+                       listen.private_key_credential, a systemd credential";
+        doc.error(table.at(), message.to_owned());
+    }
+    place.flatten()
+}
+
+/// A secret that is a file or a systemd credential, never both. None where neither is named, and
+/// none inside where one is and was wrong, which has been noted.
+#[allow(clippy::option_option, reason = "absent and wrong are told apart")]
+pub(super) fn secret<'i>(
+    doc: &mut Document<'i>,
+    table: &mut Table<'i>,
+    (file, credential): (&'static str, &'static str),
+    read: impl Fn(&DeValue<'i>) -> Result<PathBuf, String>,
+) -> Option<Option<Place>> {
+    let named = (table.has(file), table.has(credential));
+    let path = doc.optional(table, file, read);
+    let name = doc.optional(table, credential, |value| {
+        let text = string(value)?;
+        if !private_file::is_credential_name(text) {
+            let what = "the name of a credential: letters, digits, dot, hyphen and underscore";
+            return Err(expected(what, value));
+        }
+        Ok(text.to_owned())
+    });
+    match named {
+        (false, false) => None,
+        (true, true) => {
+            let (file, credential) = (table.name_of(file), table.name_of(credential));
+            doc.error(
+                table.at(),
+                format!("{file}: give either this or {credential}, not both"),
+            );
+            Some(None)
+        }
+        _ => Some(
+            path.map(|path| Place::File(path.value))
+                .or(name.map(|name| Place::Credential(name.value))),
+        ),
+    }
 }
 
 fn development<'i>(doc: &mut Document<'i>, mut table: Table<'i>) -> Option<Development> {
@@ -355,7 +409,7 @@ pub(super) fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> 
 }
 
 /// The kernel has 108 bytes for the path of a socket, the last one a zero.
-fn socket_path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+pub(super) fn socket_path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
     let path = path(value, base)?;
     if path.as_os_str().len() > 107 {
         return Err(expected(

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use lettre::message::Mailbox;
 use toml::de::DeValue;
 
-use super::check::{expected, is_host, number, path, split_port, string};
-use super::reader::{Document, Placed, Table};
+use super::check::{expected, is_host, number, path, secret, split_port, string};
+use super::reader::{Document, Table};
+use crate::private_file::Place;
 
 /// `[delivery]`
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Delivery {
     pub queue: usize,
     /// Of those, how many are worked on at once.
     pub concurrency: usize,
+    /// The socket of the courier that sends for us.
+    pub courier: Option<PathBuf>,
 }
 
 /// `[delivery.email]`: a mail server that relays for us.
@@ -32,8 +35,8 @@ pub struct Email {
     pub port: u16,
     pub tls: SmtpTls,
     pub from: Mailbox,
-    /// A name and the file with its password.
-    pub login: Option<(String, PathBuf)>,
+    /// A name and where its password is.
+    pub login: Option<(String, Place)>,
     /// PEM: authorities that are trusted beside those of the host.
     pub ca_file: Option<PathBuf>,
 }
@@ -102,6 +105,7 @@ pub(super) fn delivery<'i>(
         outbox: outbox.map(|placed| placed.value),
         queue,
         concurrency,
+        courier: None,
     }
 }
 
@@ -154,10 +158,9 @@ fn login<'i>(
     doc: &mut Document<'i>,
     table: &mut Table<'i>,
     base: &Path,
-) -> Option<(String, PathBuf)> {
+) -> Option<(String, Place)> {
     let at = table.at();
-    let named = |table: &Table<'i>| (table.has("username"), table.has("password_file"));
-    let (has_name, has_file) = named(table);
+    let has_name = table.has("username");
     let name = doc.optional(table, "username", |value| {
         let text = string(value)?;
         if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
@@ -165,23 +168,27 @@ fn login<'i>(
         }
         Ok(text.to_owned())
     });
-    let file = doc.optional(table, "password_file", |value| path(value, base));
+    let password = secret(
+        doc,
+        table,
+        ("password_file", "password_credential"),
+        |value| path(value, base),
+    );
     if let Some(password) = doc.optional(table, "password", |_| Ok(())) {
         let message = "delivery.email.password: the password is never written in the configuration; put it in \
                        a file of its own with mode 0600 and name that as delivery.email.password_file";
         doc.error(password.at, message.to_owned());
-    } else if has_name != has_file {
+    } else if has_name != password.is_some() {
         let missing = if has_name {
             "password_file"
         } else {
             "username"
         };
-        let message =
-            "is missing: a login has delivery.email.username and delivery.email.password_file";
+        let message = "is missing: a login has delivery.email.username and delivery.email.password_file \
+                       (or password_credential)";
         doc.error(at, format!("delivery.email.{missing} {message}"));
     }
-    let value = |placed: Placed<PathBuf>| placed.value;
-    Some((name?.value, file.map(value)?))
+    Some((name?.value, password??))
 }
 
 fn sms<'i>(doc: &mut Document<'i>, mut table: Table<'i>, base: &Path) -> Option<Sms> {

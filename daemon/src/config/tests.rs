@@ -2,10 +2,12 @@
 //! the parser against arbitrary text.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+mod courier;
 mod witnesses;
 
 use proptest::prelude::*;
 
+use self::courier::COURIER;
 use self::witnesses::WITNESS;
 use super::*;
 
@@ -80,7 +82,8 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .replace("quorum = 1\n", "")
         .replace("ca_file = \"tls/witness-authority.pem\"\n", "")
         .replace(&uncommented(EMAIL), "")
-        .replace(&uncommented(SMS), "");
+        .replace(&uncommented(SMS), "")
+        .replace(COURIER, "");
     assert_eq!(read(&shown).unwrap(), read(EXAMPLE).unwrap());
 }
 
@@ -193,7 +196,7 @@ fn the_channels_of_the_example_are_read() {
     assert_eq!(email.from.to_string(), "Custody <custody@example.com>");
     let login = (
         "custody".to_owned(),
-        Path::new("/base/smtp-password").to_owned(),
+        Place::File(Path::new("/base/smtp-password").to_owned()),
     );
     assert_eq!(email.login, Some(login));
     let sms = delivery.sms.unwrap();

@@ -26,6 +26,8 @@ pub struct Witnesses {
     /// PEM: authorities that are trusted beside those of the host.
     pub ca_file: Option<PathBuf>,
     pub known: Vec<Witness>,
+    /// The socket of the courier that calls them for us.
+    pub courier: Option<PathBuf>,
 }
 
 /// `[witnesses.NAME]`
@@ -86,6 +88,7 @@ pub(super) fn witnesses<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &
         alert_after: alert.map_or(Duration::from_secs(3600).max(period * 2), |one| one.value),
         ca_file: ca_file.map(|placed| placed.value),
         known,
+        courier: None,
     }
 }
 

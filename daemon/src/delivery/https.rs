@@ -1,6 +1,6 @@
 //! The client for outgoing HTTPS: whom it believes, and what it never does.
 //!
-//! Used by `webhook`, and by `witness` for its own calls. TLS 1.2 or 1.3, the host's authorities
+//! Used by `way`, for the calls of `webhook` and `witness`. TLS 1.2 or 1.3, the host's authorities
 //! and a `ca_file` beside them; no redirects, no proxy, no cookies, HTTP/1.1. Plain HTTP only where
 //! the address says so, which the configuration lets through for this machine alone. The caller
 //! bounds the time of a call and the length of what it reads.
@@ -34,6 +34,12 @@ pub(crate) fn client(uri: &Uri, ca_file: Option<&Path>) -> Result<HttpsClient, S
     Ok(Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(30))
         .build(connector.enable_http1().build()))
+}
+
+/// An address that the configuration has judged.
+pub(crate) fn address(url: &str) -> Result<Uri, SetupError> {
+    url.parse()
+        .map_err(|_| SetupError::Address("expected a URL for what is called".to_owned()))
 }
 
 /// The error with its causes: hyper's own text is no more than "client error".

@@ -7,19 +7,26 @@
 //! commit and the [`Courier::post`] happen in the errand. Each channel has a queue of its
 //! own, so that a mail server that hangs holds up neither look-ups nor the other channel.
 //!
+//! Where `[courier]` is configured, this process connects to nothing but that one's socket
+//! (`by_courier`, `way`), and the program `crate::courier` does with `smtp` and `https` what is
+//! otherwise done here.
+//!
 //! Whoever reads the channel reads the code; the network between is hostile, hence TLS. It
 //! must never log an address or a text, tell a requester whether something was sent, or
 //! decide whether it may be. Queues live in memory: what a crash loses is asked for again.
 
 mod address;
+pub(crate) mod by_courier;
 pub(crate) mod https;
 mod lane;
 mod message;
 mod outbox;
 mod queue;
-mod smtp;
+pub(crate) mod smtp;
 mod trust;
+pub(crate) mod way;
 mod webhook;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,12 +41,12 @@ use self::lane::Lane;
 pub use self::message::{Code, Message, Notice, Purpose};
 pub use self::queue::{Errand, Full};
 use self::queue::{Queue, Worker};
+use self::way::Way;
 pub use self::webhook::SIGNATURE;
 use crate::clock::Clock;
 use crate::config;
 
-/// Carries one message to where its person reads it, or says why not. A program of its own
-/// that does the sending would stand behind this.
+/// Carries one message to where its person reads it, or says why not.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// One try. Ends by itself within some seconds; the caller cuts it after half a minute.
@@ -64,6 +71,23 @@ pub enum DeliveryError {
     Misconfigured(String),
 }
 
+impl DeliveryError {
+    /// Without what can be done about it.
+    pub(crate) fn reason(&self) -> &str {
+        let (Self::Temporary(reason) | Self::Permanent(reason) | Self::Misconfigured(reason)) =
+            self;
+        reason
+    }
+
+    pub(crate) fn map(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Temporary(reason) => Self::Temporary(change(reason)),
+            Self::Permanent(reason) => Self::Permanent(change(reason)),
+            Self::Misconfigured(reason) => Self::Misconfigured(change(reason)),
+        }
+    }
+}
+
 /// Why something that goes out could not be set up. For the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -81,6 +105,14 @@ pub enum SetupError {
     Address(String),
     #[error("{0}")]
     Outbox(#[from] outbox::OutboxError),
+    #[error(
+        "courier.socket {}: {source}; start `custodyd courier` (systemctl start custodyd-courier.socket)",
+        path.display()
+    )]
+    NoCourier {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 /// Takes messages and errands, without ever waiting.
@@ -117,8 +149,12 @@ impl Courier {
             email = Some(Arc::clone(&outbox) as Arc<dyn Transport>);
             sms = Some(outbox);
         }
+        let courier = config.courier.as_deref().map(by_courier::Client::new);
         if let Some(settings) = &config.email {
-            email = Some(Arc::new(smtp::Smtp::new(settings, config.concurrency)?));
+            email = Some(match &courier {
+                Some(courier) => Arc::new(courier.clone()),
+                None => Arc::new(smtp::Smtp::new(settings, config.concurrency)?),
+            });
         }
         if let Some(settings) = &config.sms {
             let signer = webhook::Signer {
@@ -126,7 +162,8 @@ impl Courier {
                 realm: realm.clone(),
                 clock: Arc::clone(clock),
             };
-            sms = Some(Arc::new(webhook::Webhook::new(settings, signer)?));
+            let way = Way::new(courier, &settings.webhook, settings.ca_file.as_deref())?;
+            sms = Some(Arc::new(webhook::Webhook::new(settings, way, signer)));
         }
         Ok(Self::with(config.queue, config.concurrency, email, sms))
     }
@@ -223,11 +260,16 @@ impl Delivering {
 pub fn check(config: &config::Delivery) -> Result<String, SetupError> {
     let mut words = Vec::new();
     if let Some(email) = &config.email {
-        smtp::builder(email)?;
+        if config.courier.is_none() {
+            smtp::builder(email)?;
+        }
         words.push(format!("e-mail by {}:{}", email.host, email.port));
     }
     if let Some(sms) = &config.sms {
-        let (_, uri) = webhook::client(sms)?;
+        let uri = https::address(&sms.webhook)?;
+        if config.courier.is_none() {
+            https::client(&uri, sms.ca_file.as_deref())?;
+        }
         // The host alone: gateways hand out addresses with a key in the path or the query.
         words.push(format!(
             "text messages by {}",
@@ -239,6 +281,13 @@ pub fn check(config: &config::Delivery) -> Result<String, SetupError> {
     }
     if words.is_empty() {
         words.push("none is configured: no codes, no notices".to_owned());
+    } else if let Some(path) = config
+        .courier
+        .as_deref()
+        .filter(|_| config.outbox.is_none())
+    {
+        by_courier::Client::new(path).is_there()?;
+        words.push(format!("through the courier at {}", path.display()));
     }
     Ok(words.join(", "))
 }

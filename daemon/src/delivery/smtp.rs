@@ -1,10 +1,9 @@
 //! Mail by SMTP submission (RFC 5321, RFC 6409) with `lettre`.
 //!
-//! Called by `Courier`'s e-mail queue. The mail server of the configuration sees every code;
+//! Called by `Courier`'s e-mail queue, in this process or in that of `custodyd courier`. The mail server of the configuration sees every code;
 //! whoever stands between must not, so TLS is demanded: STARTTLS that fails is an error and
 //! never a reason to go on without. What the server answers is not logged beyond its code.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,24 +14,24 @@ use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::{AsyncSmtpTransportBuilder, Error as SmtpError, PoolConfig};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
-use super::address::Address;
 use super::message::Message;
+use super::wire::Letter;
 use super::{DeliveryError, SetupError, Transport, trust};
 use crate::config::{Email, SmtpTls};
-use crate::private_file::{self, Access};
+use crate::private_file::{self, Place};
 
 /// For one answer of the server.
 const ANSWER: Duration = Duration::from_secs(10);
 const MAX_PASSWORD_FILE: usize = 1024;
 
-pub(super) struct Smtp {
+pub(crate) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
 }
 
 impl Smtp {
     /// Inside the runtime: the pool of connections has a task.
-    pub(super) fn new(config: &Email, connections: usize) -> Result<Self, SetupError> {
+    pub(crate) fn new(config: &Email, connections: usize) -> Result<Self, SetupError> {
         let connections = u32::try_from(connections).unwrap_or(u32::MAX);
         let pool = PoolConfig::new().max_size(connections);
         Ok(Self {
@@ -41,41 +40,38 @@ impl Smtp {
         })
     }
 
-    fn mail(&self, message: &Message) -> Result<Mail, DeliveryError> {
+    fn mail(&self, letter: &Letter<'_>) -> Result<Mail, DeliveryError> {
         // Nothing of this can fail with what the configuration and `Address` let through.
         let wrong = |what: &str| DeliveryError::Permanent(format!("no mail can be made: {what}"));
-        let Address::Email(_) = message.to() else {
-            return Err(wrong("not an e-mail address"));
-        };
-        let to = message
-            .to()
-            .expose()
-            .parse()
-            .map_err(|_| wrong("its address"))?;
-        let words = message.mail();
+        let to = letter.to.parse().map_err(|_| wrong("its address"))?;
         // Our own, with the sender's domain: lettre's would tell this host's name.
-        let id = hex::encode(message.id);
+        let id = hex::encode(letter.id);
         let domain = self.from.email.domain();
         Mail::builder()
             .message_id(Some(format!("<{id}@{domain}>")))
             .date_now()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(words.subject.clone())
+            .subject(letter.subject)
             .header(AutoSubmitted)
-            .singlepart(SinglePart::plain(words.body.as_str().to_owned()))
+            .singlepart(SinglePart::plain(letter.body.to_owned()))
             .map_err(|_| wrong("its head"))
+    }
+
+    /// Gives it to the mail server.
+    pub(crate) async fn post(&self, letter: &Letter<'_>) -> Result<(), DeliveryError> {
+        match self.transport.send(self.mail(letter)?).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(judge(&error)),
+        }
     }
 }
 
 #[async_trait]
 impl Transport for Smtp {
     async fn send(&self, message: &Message) -> Result<(), DeliveryError> {
-        let mail = self.mail(message)?;
-        match self.transport.send(mail).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(judge(&error)),
-        }
+        let words = message.mail();
+        self.post(&Letter::of(message, &words)?).await
     }
 }
 
@@ -90,8 +86,8 @@ pub(super) fn builder(config: &Email) -> Result<AsyncSmtpTransportBuilder, Setup
         .port(config.port)
         .tls(tls)
         .timeout(Some(ANSWER));
-    if let Some((username, file)) = &config.login {
-        builder = builder.credentials(Credentials::new(username.clone(), password(file)?));
+    if let Some((username, place)) = &config.login {
+        builder = builder.credentials(Credentials::new(username.clone(), password(place)?));
     }
     Ok(builder)
 }
@@ -109,8 +105,9 @@ fn parameters(config: &Email) -> Result<TlsParameters, SetupError> {
 }
 
 /// lettre keeps it for as long as it sends, in memory that it does not wipe.
-fn password(file: &Path) -> Result<String, SetupError> {
-    let content = private_file::read(file, Access::Owner, MAX_PASSWORD_FILE)?;
+fn password(place: &Place) -> Result<String, SetupError> {
+    let (file, access) = place.locate()?;
+    let content = private_file::read(&file, access, MAX_PASSWORD_FILE)?;
     let text = std::str::from_utf8(&content).map_err(|_| SetupError::PasswordContent)?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -172,7 +169,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Code, Purpose};
+    use super::super::{Address, Code, Purpose};
     use super::*;
 
     fn config() -> Email {
@@ -201,7 +198,9 @@ mod tests {
         };
         let to = Address::email("ann@example.com").unwrap();
         let message = Message::code(name, to, code).unwrap();
-        String::from_utf8(smtp.mail(&message).unwrap().formatted()).unwrap()
+        let words = message.mail();
+        let letter = Letter::of(&message, &words).unwrap();
+        String::from_utf8(smtp.mail(&letter).unwrap().formatted()).unwrap()
     }
 
     /// The names of the headers, unfolded.
@@ -266,7 +265,7 @@ mod tests {
         let with = |content: &str, mode| {
             std::fs::write(&path, content).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            password(&path)
+            password(&Place::File(path.clone()))
         };
         assert_eq!(with("s3cret pass\n", 0o600).unwrap(), "s3cret pass");
         for (content, mode) in [("", 0o600), ("\n", 0o600), ("a\nb\n", 0o600), ("a", 0o644)] {

@@ -32,7 +32,7 @@ pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, S
 
 /// The TLS error at the bottom of a failed connection, where there is one: a certificate does
 /// not become right by waiting.
-pub(super) fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+pub(crate) fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     if let Some(tls) = error.downcast_ref() {
         return Some(tls);
     }

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use custodyd_hsm::{Pool, RealmName, WebhookCall, webhook};
-use http_body_util::{BodyExt, Full as FullBody, Limited};
+use http_body_util::Full as FullBody;
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{Method, Request, StatusCode, header};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::https::{self, HttpsClient, chain};
 use super::message::Message;
-use super::{DeliveryError, SetupError, Transport, trust};
+use super::way::Way;
+use super::{DeliveryError, Transport};
 use crate::clock::Clock;
 use crate::config::Sms;
 use crate::factors::b64;
@@ -27,8 +27,6 @@ use crate::factors::b64;
 pub const SIGNATURE: &str = "custodyd-signature";
 /// For the whole call.
 const CALL: Duration = Duration::from_secs(10);
-/// Read to its end so that the connection can be used again; past it the connection is closed.
-const MAX_ANSWER: usize = 64 * 1024;
 
 /// What it takes to sign a call in the token.
 pub(super) struct Signer {
@@ -38,21 +36,18 @@ pub(super) struct Signer {
 }
 
 pub(super) struct Webhook {
-    client: HttpsClient,
+    way: Way,
     address: String,
-    uri: Uri,
     signer: Signer,
 }
 
 impl Webhook {
-    pub(super) fn new(config: &Sms, signer: Signer) -> Result<Self, SetupError> {
-        let (client, uri) = client(config)?;
-        Ok(Self {
-            client,
+    pub(super) fn new(config: &Sms, way: Way, signer: Signer) -> Self {
+        Self {
+            way,
             address: config.webhook.clone(),
-            uri,
             signer,
-        })
+        }
     }
 
     async fn call(&self, message: &Message) -> Result<(), DeliveryError> {
@@ -60,17 +55,19 @@ impl Webhook {
         let signature = self.signer.sign(&self.address, message.id, &body).await?;
         let request = Request::builder()
             .method(Method::POST)
-            .uri(self.uri.clone())
+            .uri(&self.address)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, https::USER_AGENT)
             .header(SIGNATURE, signature)
             .body(FullBody::new(body))
             .map_err(|error| DeliveryError::Misconfigured(format!("the webhook: {error}")))?;
-        let answer = self.client.request(request).await.map_err(|e| judge(&e))?;
-        let status = answer.status();
-        let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        by_status(status)
+        let answer = self.way.call(request).await.map_err(named)?;
+        by_status(answer.status)
     }
+}
+
+/// Whom an error is about: the way itself does not know.
+fn named(error: DeliveryError) -> DeliveryError {
+    error.map(|reason| format!("the webhook: {reason}"))
 }
 
 #[async_trait]
@@ -115,16 +112,6 @@ fn body(message: &Message) -> Bytes {
     Bytes::from(body.to_string())
 }
 
-/// The client and where it calls.
-pub(super) fn client(config: &Sms) -> Result<(HttpsClient, Uri), SetupError> {
-    let uri: Uri = config
-        .webhook
-        .parse()
-        .map_err(|_| SetupError::Address("delivery.sms.webhook: expected a URL".to_owned()))?;
-    let client = https::client(&uri, config.ca_file.as_deref())?;
-    Ok((client, uri))
-}
-
 fn by_status(status: StatusCode) -> Result<(), DeliveryError> {
     let code = status.as_u16();
     match code {
@@ -142,13 +129,6 @@ fn by_status(status: StatusCode) -> Result<(), DeliveryError> {
         _ => Err(DeliveryError::Misconfigured(format!(
             "the webhook answered {code}"
         ))),
-    }
-}
-
-fn judge(error: &hyper_util::client::legacy::Error) -> DeliveryError {
-    match trust::tls_error(error) {
-        Some(tls) => DeliveryError::Misconfigured(format!("TLS with the webhook: {tls}")),
-        None => DeliveryError::Temporary(format!("the webhook: {}", chain(error))),
     }
 }
 

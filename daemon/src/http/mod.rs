@@ -4,7 +4,8 @@
 //! every request passes through; `request` proves who asks; `routes` has a file for each kind
 //! of resource; `problem` gives refusals their form; `strangers` is what callers without a session
 //! pass through; `operator` is the listener for
-//! operators' monitoring, `operator_socket` the one for their actions.
+//! operators' monitoring, `operator_socket` the one for their actions; `unix_socket` carries that one
+//! and the courier's.
 
 pub mod certificate;
 pub mod connection;
@@ -22,3 +23,4 @@ pub mod state;
 mod strangers;
 mod tile_path;
 pub mod tls;
+pub(crate) mod unix_socket;

@@ -5,9 +5,6 @@
 //! else is not. It offers actions and the numbers of a trail, and never a secret; names and
 //! addresses in an export alone, which its owner sees. Each action leaves a line in the log.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Path as Segments, Query, State};
@@ -18,14 +15,13 @@ use axum::{Json, Router};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
 
-use super::connection;
 use super::operator_keys;
 use super::problem::Problem;
-use super::server::{Drained, Limits, PeerAddress, drain, stopped};
+use super::server::{Drained, Limits};
+use super::unix_socket::{self, Peers};
 use crate::service::Service;
 
 /// Connections at once: an operator and a few scripts.
@@ -95,104 +91,13 @@ async fn erase(
     Ok(Json(json!({ "erased": account })).into_response())
 }
 
-/// Takes the place of a socket that an earlier daemon left: the caller holds the realm's lock,
-/// so that one does not run any more.
-///
-/// # Errors
-/// Of the file system; another kind of file at this place is left alone.
-pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::AlreadyExists,
-                "there is a file at this place that is no socket",
-            ));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    // The process's mask gives it 0700 at the most; this takes away what means nothing.
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 /// Serves until `shutdown`, then drains.
 pub(crate) async fn serve(
     listener: UnixListener,
     router: Router,
     limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) -> Drained {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut tasks = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stopped(&mut shutdown) => break,
-            Some(_) = tasks.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            continue;
-        };
-        let (true, Ok(permit)) = (admitted(&stream), Arc::clone(&permits).try_acquire_owned())
-        else {
-            continue;
-        };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            let nowhere = PeerAddress(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-            connection::run(stream, nowhere, router, limits.connection, shutdown).await;
-            drop(permit);
-        });
-    }
-    drop(listener);
-    drain(tasks, limits.drain).await
-}
-
-/// SO_PEERCRED: whose process connected, as the kernel knows it.
-fn admitted(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == own || peer.uid() == 0 => true,
-        Ok(peer) => {
-            tracing::warn!(
-                uid = peer.uid(),
-                "somebody else's process was turned away from the operator's socket"
-            );
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "nobody knows who connected to the operator's socket");
-            false
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_socket_is_its_owners_alone_and_takes_a_dead_ones_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("operator.sock");
-        drop(bind(&path).unwrap());
-        let _again = bind(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[tokio::test]
-    async fn another_file_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("operator.sock");
-        std::fs::write(&path, "precious").unwrap();
-        assert!(bind(&path).is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-    }
+    let peers = Peers::root_and("operator.socket", [unix_socket::own()]);
+    unix_socket::serve(listener, (router, peers), CONNECTIONS, limits, shutdown).await
 }

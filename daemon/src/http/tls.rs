@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{InconsistentKeys, ServerConfig};
 
-use crate::private_file::{self, Access, PrivateFileError};
+use crate::private_file::{self, Place, PrivateFileError};
 
 /// A chain of a few certificates is some kilobytes, also with post-quantum signatures.
 const MAX_FILE: usize = 1024 * 1024;
@@ -65,15 +65,16 @@ impl Tls {
 /// Everything the listener needs, checked: the files are readable and belong together.
 pub fn server_config(
     certificate: &Path,
-    private_key: &Path,
+    private_key: &Place,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = read_chain(certificate)?;
-    let key = read_key(private_key)?;
+    let (private_key, access) = private_key.locate()?;
+    let key = read_key(&private_key, access)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| explain(error, certificate, private_key))?;
+        .map_err(|error| explain(error, certificate, &private_key))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -116,8 +117,8 @@ pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError>
     Ok(chain)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let content = private_file::read(path, Access::Owner, MAX_FILE)?;
+fn read_key(path: &Path, access: private_file::Access) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let content = private_file::read(path, access, MAX_FILE)?;
     // The parser's own error may quote a line of the file, which may be key material.
     PrivateKeyDer::from_pem_slice(&content).map_err(|_| TlsError::KeyContent {
         path: path.to_owned(),
@@ -175,13 +176,15 @@ mod tests {
     }
 
     fn refusal(certificate: &Path, key: &Path) -> String {
-        server_config(certificate, key).unwrap_err().to_string()
+        server_config(certificate, &Place::File(key.to_owned()))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn the_post_quantum_hybrid_comes_first_and_only_tls_1_3_is_spoken() {
         let files = files();
-        let config = server_config(&files.certificate, &files.key).unwrap();
+        let config = server_config(&files.certificate, &Place::File(files.key.clone())).unwrap();
         let first = config.crypto_provider().kx_groups.first().unwrap().name();
         assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
         assert_eq!(

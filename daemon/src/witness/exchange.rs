@@ -10,21 +10,20 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use tokio::time::timeout;
 
 use super::note::decimal;
 use crate::config;
 use crate::delivery::SetupError;
-use crate::delivery::https::{self, HttpsClient, chain};
+use crate::delivery::by_courier::Client;
+use crate::delivery::way::{Way, none_within};
 use crate::factors::sha256;
 
 /// For a whole call.
 const CALL: Duration = Duration::from_secs(10);
-/// Signature lines of a few keys, the longest of them ML-DSA.
-const MAX_ANSWER: usize = 64 * 1024;
 /// What a witness says a size in.
 const SIZE: &str = "text/x.tlog.size";
 
@@ -34,7 +33,7 @@ pub(crate) struct Witness {
     pub(crate) name: String,
     pub(crate) key: super::VerifierKey,
     url: String,
-    client: HttpsClient,
+    way: Way,
 }
 
 /// What a witness answers to a checkpoint.
@@ -53,18 +52,17 @@ pub(crate) enum Answer {
 }
 
 impl Witness {
-    /// Reads the `ca_file`; connects nowhere.
+    /// Reads the `ca_file`, unless a courier does the calling; connects nowhere.
     pub(crate) fn new(
         config: &config::Witness,
+        courier: Option<&Path>,
         ca_file: Option<&Path>,
     ) -> Result<Self, SetupError> {
-        let wrong = |_| SetupError::Address(format!("witnesses.{}.url: not a URL", config.name));
-        let uri: Uri = config.url.parse().map_err(wrong)?;
         Ok(Self {
             name: config.name.clone(),
             key: config.key.clone(),
             url: config.url.clone(),
-            client: https::client(&uri, ca_file)?,
+            way: Way::new(courier.map(Client::new), &config.url, ca_file)?,
         })
     }
 
@@ -96,20 +94,17 @@ impl Witness {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}/{path}", self.url))
-            .header(header::USER_AGENT, https::USER_AGENT)
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
-        let call = async {
-            let answer = self.client.request(request).await;
-            let answer = answer.map_err(|error| chain(&error))?;
-            let (parts, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| chain(&*error))?;
-            Ok((parts.status, parts.headers, body.to_bytes().into()))
-        };
-        timeout(CALL, call)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", CALL.as_secs())))
+        let answer = timeout(CALL, self.way.call(request)).await;
+        let answer = answer
+            .unwrap_or_else(|_| Err(none_within(CALL)))
+            .map_err(|error| error.reason().to_owned())?;
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = answer.content_type {
+            headers.insert(header::CONTENT_TYPE, kind);
+        }
+        Ok((answer.status, headers, answer.body.into()))
     }
 }
 

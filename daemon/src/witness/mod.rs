@@ -32,6 +32,7 @@ pub use self::known::{AskError, Known, Shown, newest_known};
 pub use self::note::VerifierKey;
 use crate::config;
 use crate::delivery::SetupError;
+use crate::delivery::by_courier::Client;
 
 /// The witnesses of the configuration, not called yet.
 #[derive(Debug, Default)]
@@ -45,7 +46,8 @@ impl Witnesses {
     pub(crate) fn new(config: &config::Witnesses) -> Result<Self, SetupError> {
         let ca_file = config.ca_file.as_deref();
         let known = config.known.iter();
-        let made = known.map(|one| Witness::new(one, ca_file).map(Arc::new));
+        let courier = config.courier.as_deref();
+        let made = known.map(|one| Witness::new(one, courier, ca_file).map(Arc::new));
         Ok(Self(made.collect::<Result<_, _>>()?))
     }
 }
@@ -59,6 +61,11 @@ pub(crate) fn check(config: &config::Witnesses) -> Result<String, SetupError> {
     let names: Vec<&str> = config.known.iter().map(|one| one.name.as_str()).collect();
     Ok(match names.as_slice() {
         [] => "none is configured: nobody outside notices a token that was put back".to_owned(),
-        names => format!("{} of {}", config.quorum, names.join(", ")),
+        names => {
+            if let Some(path) = &config.courier {
+                Client::new(path).is_there()?;
+            }
+            format!("{} of {}", config.quorum, names.join(", "))
+        }
     })
 }

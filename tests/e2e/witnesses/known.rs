@@ -73,6 +73,7 @@ async fn witnesses_are_asked_what_they_know_and_what_they_show_is_verified() {
         period: Duration::from_secs(60),
         alert_after: Duration::from_secs(60),
         ca_file: Some(ca_file.unwrap().trim_matches('"').into()),
+        courier: None,
         known: known.collect(),
     };
     // The first has cosigned two entries, the second none, the third does not know the log, the

@@ -16,7 +16,7 @@ const MIB: u64 = 1024 * 1024;
 const RED_BELOW: u64 = 100 * MIB;
 const WARN_BELOW: u64 = 1024 * MIB;
 
-pub(super) fn hardening(report: &Report) -> [Line; 2] {
+pub(super) fn hardening(report: &Report) -> [Line; 3] {
     // Not red: some containers can grant neither, and the daemon works without them.
     let line = |check, good: &str, outcome: &Result<(), String>| match outcome {
         Ok(()) => Line::ok(check, good),
@@ -37,6 +37,11 @@ pub(super) fn hardening(report: &Report) -> [Line; 2] {
             "locked memory",
             "secrets do not reach swap",
             &report.locked_memory,
+        ),
+        line(
+            "privileges",
+            "nothing that is started gains new ones",
+            &report.no_new_privileges,
         ),
     ]
 }
@@ -124,8 +129,9 @@ mod tests {
         let report = Report {
             core_dumps: Ok(()),
             locked_memory: Err("the limit is 64 KiB; set LimitMEMLOCK=infinity".to_owned()),
+            no_new_privileges: Ok(()),
         };
-        let [dumps, memory] = hardening(&report);
+        let [dumps, memory, _] = hardening(&report);
         assert_eq!(dumps.status, Status::Ok);
         assert_eq!(memory.status, Status::Warn);
         assert!(

@@ -9,6 +9,7 @@ fn cosigned(quorum: usize) -> Cosigned {
         period: Duration::from_secs(60),
         alert_after: Duration::from_secs(600),
         ca_file: None,
+        courier: None,
         known: Vec::new(),
     };
     Cosigned::open(&config, PathBuf::from("/nowhere"), "o", &[])

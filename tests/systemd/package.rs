@@ -1,0 +1,336 @@
+//! The package, from its installation to its purge, in a machine: on SoftHSM2 and on a TPM, with every
+//! socket handed over, mail by the courier, and the units as they are shipped.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use custodyd_tests::app::{LIMITS, REALM, certificates, free_port, policy, said};
+use custodyd_tests::mail::Mode;
+use custodyd_tests::tpm::SwTpm;
+use custodyd_tests::{Device, MailServer, token};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::inside;
+use super::machine::{Machine, left_out};
+use super::root;
+
+const SECRET: &[u8] = b"the device secret";
+const PIN: &str = "830517";
+const DEB: &str = "/root/custodyd.deb";
+const UNITS: &str = "custodyd.socket custodyd-operator.socket custodyd-metrics.socket custodyd-courier.socket custodyd.service custodyd-doctor.timer";
+/// A command as the daemon's user, with the daemon's credentials: as docs/OPERATIONS.md says it.
+const AS_DAEMON: &str = "systemd-run --quiet --wait --pipe --collect -p User=custodyd \
+     -p LoadCredentialEncrypted=token-pin:custodyd.token-pin \
+     -p LoadCredentialEncrypted=tls-key:custodyd.tls-key \
+     -E SOFTHSM2_CONF=/var/lib/custodyd/softhsm/softhsm2.conf";
+
+/// The package around the programs that these tests run.
+fn built(into: &Path) -> PathBuf {
+    let package = into.join("custodyd.deb");
+    let program = token::program("custodyd");
+    let built = program.parent().and_then(Path::parent).unwrap();
+    let build = Command::new(root().join("scripts/deb"))
+        .env("CARGO_TARGET_DIR", built)
+        .args(["--tests"])
+        .arg(&package)
+        .output()
+        .unwrap();
+    assert!(build.status.success(), "scripts/deb: {}", said(&build));
+    package
+}
+
+struct Scene {
+    machine: Machine,
+    mail: MailServer,
+    tpm: SwTpm,
+    ca: String,
+    port: u16,
+    operator: u16,
+    _dir: TempDir,
+}
+
+impl Scene {
+    /// A machine with the package in it, and around it a mail server and a TPM.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let package = built(dir.path());
+        let mut mail = MailServer::prepared(Mode::Starttls, Some(("custody", "s3cret pass")));
+        mail.run();
+        let tpm = SwTpm::blank();
+        let open = |path: PathBuf, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(tpm.dir().to_owned(), 0o755);
+        for socket in ["s", "s.ctrl"] {
+            open(tpm.dir().join(socket), 0o666);
+        }
+        let machine = Machine::boot(&[(tpm.dir(), "/run/swtpm")]);
+        std::fs::copy(package, machine.path(DEB)).unwrap();
+        let ca = certificates(dir.path());
+        Self {
+            machine,
+            mail,
+            tpm,
+            ca,
+            port: free_port(),
+            operator: free_port(),
+            _dir: dir,
+        }
+    }
+
+    fn config(&self, token: &str) -> String {
+        let (port, operator) = (self.port, self.operator);
+        let authority = self.mail.authority().display().to_string();
+        let file = format!(
+            "password_file = \"{}\"",
+            self.mail.password_file().display()
+        );
+        let mail = self
+            .mail
+            .config()
+            .replace(&authority, "/etc/custodyd/mail-authority.pem")
+            .replace(&file, "password_credential = \"smtp-password\"");
+        format!(
+            "[realm]\nname = \"{REALM}\"\n[listen]\npublic = \"127.0.0.1:{port}\"\n\
+             url = \"https://localhost:{port}\"\ncertificate = \"/etc/custodyd/tls/certificate.pem\"\n\
+             private_key_credential = \"tls-key\"\n[operator]\nlisten = \"127.0.0.1:{operator}\"\n\
+             socket = \"/run/custodyd/operator.sock\"\n[courier]\nsocket = \"/run/custodyd/courier.sock\"\n\
+             {token}[limits]\n{LIMITS}{mail}"
+        )
+    }
+
+    fn configure(&self, token: &str) {
+        self.machine
+            .write("/etc/custodyd/custodyd.toml", &self.config(token));
+    }
+
+    /// What an operator does once, but for the token.
+    fn prepare(&self, dir: &Path) {
+        let machine = &self.machine;
+        machine.write("/etc/custodyd/policies/notes.toml", &policy("notes", ""));
+        let copy = |from: &Path, to: &str| {
+            machine.write(to, &std::fs::read_to_string(from).unwrap());
+        };
+        copy(
+            &dir.join("certificate.pem"),
+            "/etc/custodyd/tls/certificate.pem",
+        );
+        copy(&self.mail.authority(), "/etc/custodyd/mail-authority.pem");
+        copy(&dir.join("private-key.pem"), "/root/tls-key");
+        copy(&self.mail.password_file(), "/root/smtp-password");
+        self.encrypt("tls-key", "/root/tls-key", "custodyd");
+        self.encrypt("smtp-password", "/root/smtp-password", "custodyd-courier");
+        for (unit, address) in [("custodyd", self.port), ("custodyd-metrics", self.operator)] {
+            let text = format!("[Socket]\nListenStream=\nListenStream=127.0.0.1:{address}\n");
+            machine.write(
+                &format!("/etc/systemd/system/{unit}.socket.d/test.conf"),
+                &text,
+            );
+        }
+    }
+
+    fn encrypt(&self, name: &str, file: &str, unit: &str) {
+        self.machine.ok(&format!(
+            "systemd-creds encrypt --quiet --name={name} {file} /etc/credstore.encrypted/{unit}.{name} && rm {file}"
+        ));
+    }
+
+    fn drop_in(&self, name: &str) {
+        let from = format!("/usr/share/custodyd/drop-ins/{name}.conf");
+        let to = "/etc/systemd/system/custodyd.service.d";
+        self.machine.ok(&format!(
+            "mkdir -p {to} && cp {from} {to}/ && systemctl daemon-reload"
+        ));
+    }
+
+    fn device(&self) -> Device {
+        Device::new(
+            &format!("https://localhost:{}", self.port),
+            &self.ca,
+            "notes",
+        )
+    }
+
+    /// An account, a confirmed contact and a backup, and the backup recovered by the PIN.
+    async fn serves(&self, address: &str) -> Device {
+        let mut device = self.device();
+        device.enrol().await;
+        let body = Some(json!({"email": address}));
+        let claimed = device
+            .call("PUT", "/v1/account/contact", body)
+            .await
+            .expect(202);
+        let mails = loop {
+            let count = self.mail.received().len();
+            match self.mail.received().iter().find(|mail| mail.to == address) {
+                Some(mail) => break mail.clone(),
+                None => drop(self.mail.wait_for(count + 1).await),
+            }
+        };
+        assert_eq!(mails.more["user"], true);
+        let code = mails.body.lines().next().unwrap().trim().to_owned();
+        let body = Some(json!({"id": claimed.body["id"], "code": code}));
+        let path = "/v1/account/contact/confirm";
+        device.call("POST", path, body).await.expect(204);
+        device.set_pin(PIN).await.expect(200);
+        device.back_up("device-secret", SECRET).await.expect(200);
+        recovers(&mut device).await;
+        device
+    }
+}
+
+impl Scene {
+    /// After a restart, over a connection of its own.
+    async fn recovers_again(&self, device: &mut Device) {
+        device.http = self.device().http;
+        recovers(device).await;
+    }
+}
+
+async fn recovers(device: &mut Device) {
+    device.token = None;
+    device.try_pin("000000", &[]).await.refused("401 pin-wrong");
+    let answer = device.try_pin(PIN, &["device-secret"]).await.expect(201);
+    let text = answer.body.to_string();
+    assert!(
+        text.contains(&custodyd_tests::device::b64(SECRET)),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_package_installs_serves_upgrades_and_goes() {
+    if left_out() {
+        return;
+    }
+    let scene = Scene::new();
+    let machine = &scene.machine;
+    installs(machine);
+    scene.prepare(scene._dir.path());
+    on_softhsm(&scene);
+    let mut device = scene.serves("ann@example.com").await;
+    inside::is_shut_off(machine);
+    inside::is_confined(machine, scene.port);
+    machine.ok("systemctl start custodyd-doctor.service");
+    machine.ok("custodyd reload");
+    machine.ok("systemctl reload custodyd.service");
+    restarts_what_hangs(machine);
+    scene.recovers_again(&mut device).await;
+    // An upgrade.
+    let before = machine.main_process("custodyd.service");
+    machine.ok(&format!("dpkg -i {DEB}"));
+    assert_ne!(machine.main_process("custodyd.service"), before);
+    scene.recovers_again(&mut device).await;
+    // Removed, and there again: everything is kept.
+    machine.ok("dpkg -r custodyd");
+    machine.ok("test ! -e /usr/bin/custodyd && test -f /etc/custodyd/custodyd.toml");
+    machine.fails("pgrep -x custodyd");
+    machine.ok(&format!("dpkg -i {DEB} && systemctl start {UNITS}"));
+    scene.recovers_again(&mut device).await;
+    on_a_tpm(&scene);
+    scene.serves("bob@example.com").await;
+    machine.ok("systemctl start custodyd-doctor.service");
+    is_purged(machine);
+}
+
+fn installs(machine: &Machine) {
+    // Images for containers forbid their packages to start and stop services; this one has booted.
+    machine.ok("rm -f /usr/sbin/policy-rc.d");
+    machine.ok(&format!("dpkg -i {DEB}"));
+    machine.ok("id custodyd && id custodyd-courier");
+    let folders = machine.ok("stat -c '%U %a' /var/lib/custodyd /run/custodyd");
+    assert_eq!(folders, "custodyd 700\ncustodyd 700\n");
+    // Nothing is started before there is a token: that is the operator's to say.
+    machine.fails("systemctl is-enabled custodyd.service");
+    machine.fails("systemctl is-active custodyd.socket");
+    let verified = machine.ok(
+        "cd /usr/lib/systemd/system && systemd-analyze verify ./custodyd*.service ./custodyd*.socket ./custodyd*.timer 2>&1 | grep custodyd || true",
+    );
+    assert_eq!(verified, "", "systemd-analyze verify");
+}
+
+fn on_softhsm(scene: &Scene) {
+    let machine = &scene.machine;
+    machine.ok(&format!(
+        "setpriv --reuid=custodyd --regid=custodyd --clear-groups \
+         /usr/share/custodyd/softhsm-setup/provision --dir /var/lib/custodyd/softhsm --label {}",
+        token::LABEL
+    ));
+    scene.configure(&format!(
+        "[token]\nmodule = \"{}\"\nlabel = \"{}\"\npin_credential = \"token-pin\"\n",
+        token::module(),
+        token::LABEL
+    ));
+    scene.encrypt(
+        "token-pin",
+        "/var/lib/custodyd/softhsm/user-pin",
+        "custodyd",
+    );
+    scene.drop_in("softhsm2");
+    machine.ok(&format!("{AS_DAEMON} custodyd init"));
+    machine.ok(&format!("systemctl enable --now {UNITS}"));
+}
+
+/// A process that does not live is ended and started anew.
+fn restarts_what_hangs(machine: &Machine) {
+    let fast = "[Service]\nWatchdogSec=2s\n";
+    machine.write("/etc/systemd/system/custodyd.service.d/fast.conf", fast);
+    machine.ok("systemctl daemon-reload && systemctl restart custodyd.service");
+    let hung = machine.main_process("custodyd.service");
+    machine.ok("sleep 3");
+    // The control: it lives, although nobody asks it for anything.
+    assert_eq!(machine.main_process("custodyd.service"), hung);
+    machine.ok(&format!("kill -STOP {hung}"));
+    machine.until("test \"$(systemctl show --property=NRestarts --value custodyd.service)\" = 1");
+    machine.until("systemctl is-active custodyd.service");
+    assert_ne!(machine.main_process("custodyd.service"), hung);
+    machine.ok("rm /etc/systemd/system/custodyd.service.d/fast.conf && systemctl daemon-reload");
+    machine.ok("systemctl restart custodyd.service");
+}
+
+/// Another realm on the same machine, on a TPM.
+fn on_a_tpm(scene: &Scene) {
+    let machine = &scene.machine;
+    let _power = &scene.tpm;
+    machine.ok(&format!("systemctl stop {UNITS}"));
+    machine.ok("cd /var/lib/custodyd && mkdir old && mv custodyd.* old/");
+    let tpm = |more: &str| {
+        format!(
+            "[ledger]\nanchor = \"bounded\"\nanchor_interval = \"1s\"\n[token]\nkind = \"tpm\"\n\
+             tcti = \"swtpm:path=/run/swtpm/s\"\nstate_directory = \"/var/lib/custodyd/tpm\"\n\
+             nv_writes_per_day = 1000000\n{more}"
+        )
+    };
+    scene.configure(&tpm("pin_file = \"/var/lib/custodyd/tpm-secret\"\n"));
+    let told = machine.ok(&format!("{AS_DAEMON} custodyd token provision-tpm"));
+    let at = told
+        .find("storage_key = ")
+        .unwrap_or_else(|| panic!("{told}"));
+    let line: String = told[at..]
+        .chars()
+        .take("storage_key = ".len() + 70)
+        .collect();
+    scene.encrypt("token-pin", "/var/lib/custodyd/tpm-secret", "custodyd");
+    scene.configure(&tpm(&format!("pin_credential = \"token-pin\"\n{line}\n")));
+    scene.drop_in("tpm");
+    machine.ok(&format!("{AS_DAEMON} custodyd init"));
+    machine.ok(&format!("systemctl start {UNITS}"));
+}
+
+fn is_purged(machine: &Machine) {
+    let told = machine.ok("dpkg -P custodyd 2>&1");
+    for kept in [
+        "/var/lib/custodyd",
+        "/etc/credstore.encrypted/custodyd.token-pin",
+    ] {
+        assert!(told.contains(&format!("{kept} stays")), "{told}");
+    }
+    machine.ok("test ! -e /etc/custodyd/custodyd.toml && test ! -e /etc/custodyd/policies");
+    machine.ok(
+        "test -d /var/lib/custodyd/softhsm/tokens && test -f /var/lib/custodyd/custodyd.sqlite",
+    );
+    machine.fails("systemctl cat custodyd.service");
+    machine.fails("find /etc/systemd/system -xtype l | grep custodyd");
+}
