@@ -166,6 +166,8 @@ pub struct Ledger {
     pub anchor_interval: Duration,
     /// Where bounded mode keeps what must outlive the process and not the machine: on a tmpfs.
     pub runtime_directory: PathBuf,
+    /// Whether checkpoints carry an Ed25519 line as well, for witnesses and tools that know no other.
+    pub public_log: bool,
     /// Within this time, the scrub has verified the whole database once.
     pub scrub_period: Duration,
     /// Who may let the realm go on from an older database.

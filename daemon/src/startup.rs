@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, Pool, PoolOptions, ProvisionReport};
+use custodyd_hsm::{Backend, KeyPurpose, Pool, PoolOptions, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -119,7 +119,11 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
         return already_there(config, lock).await;
     }
     let backend = backend::configured(&config.token)?;
-    let keys = backend.provision(false)?;
+    let mut keys = backend.provision(false)?;
+    if config.ledger.public_log {
+        let more = backend.provision_public_log(false)?;
+        keys.created.extend(more.created);
+    }
     let pool = pool(config, backend)?;
     if ledger::realm::is_anchored(&pool, &config.realm.name).await? {
         pool.shutdown();
@@ -251,6 +255,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         cache: Cache::new(config.store.cache_mib << 20),
         mode: mode(&config.ledger),
         configuration: policies.digest,
+        public_log: config.ledger.public_log,
     };
     let opened = ledger::open(&store, &pool, name, &clock, settings).await?;
     // Now that it is known which versions are in use.
@@ -272,7 +277,10 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
         bindings: Bindings::new(pool.clone(), name.clone(), keys.bindings, keys.webhook),
-        auditors: Auditors::new(config.auditors.clone(), keys.checkpoint),
+        auditors: Auditors::new(
+            config.auditors.clone(),
+            (keys.checkpoint, keys.checkpoint_ed25519),
+        ),
         cosigned,
         enrolments: EnrolmentQuota::default(),
         courier,
@@ -290,6 +298,19 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         drain: config.listen.drain,
         committer: tokio::spawn(writing),
     })
+}
+
+/// Only of a daemon that is to serve: the command that makes the key opens the realm, too.
+fn has_the_keys(config: &Config, realm: &Realm) -> Result<(), StartError> {
+    let purpose = KeyPurpose::CheckpointEd25519;
+    if !config.ledger.public_log || realm.service.ledger.keys().has(purpose) {
+        return Ok(());
+    }
+    Err(StartError::Ledger(LedgerError::Refused(format!(
+        "ledger.public_log wants an Ed25519 signature on every checkpoint, and the realm has no key for it: run \
+         `custodyd key rotate {}`, which makes one in the token and names it in the log; or take ledger.public_log out",
+        purpose.name()
+    ))))
 }
 
 fn mode(config: &config::Ledger) -> Mode<'_> {
@@ -334,6 +355,10 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         &config.listen.private_key,
     )?);
     let mut realm = open(config).await?;
+    if let Err(error) = has_the_keys(config, &realm) {
+        realm.close().await;
+        return Err(error);
+    }
     // Before a socket opens: whoever sees that it serves may tell it to stop. Until here the signals
     // end the process, which is as good as a crash and no worse.
     let signals = Signals {

@@ -6,14 +6,25 @@
 //!
 //! The signature type is 0x02 (c2sp.org/signed-note): ECDSA as in
 //! github.com/transparency-dev/witness, that is over SHA-256 of the note text,
-//! in ASN.1 DER, with a key id that hashes the key and *not* the name.
+//! in ASN.1 DER, with a key id that hashes the key and *not* the name. A realm with a public log
+//! signs once more, in type 0x01: Ed25519 over the text, with a key id that hashes both.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::{custody::Custody, error::Result, id::KeyPurpose, public_key::PublicKey, seal};
+use crate::{
+    custody::Custody,
+    ed25519::Ed25519Key,
+    error::Result,
+    id::{KeyId, KeyPurpose},
+    public_key::PublicKey,
+    seal,
+};
 
 /// The signature type of ECDSA in verifier keys (`name+hash+base64(type || SPKI)`).
 pub const SIGNATURE_TYPE: u8 = 0x02;
+
+/// The signature type of Ed25519.
+pub const ED25519_TYPE: u8 = 0x01;
 
 /// SubjectPublicKeyInfo of a P-256 key up to its point (RFC 5480).
 const SPKI_PREFIX: [u8; 26] = [
@@ -38,6 +49,53 @@ pub fn sign(custody: &mut dyn Custody, note_text: &[u8]) -> Result<([u8; 64], Pu
 /// The token's.
 pub fn keys(custody: &mut dyn Custody) -> Result<Vec<PublicKey>> {
     crate::jws::public_keys(custody, KeyPurpose::Checkpoint)
+}
+
+/// Signs the text of a note with the newest Ed25519 checkpoint key, and says which that is.
+///
+/// # Errors
+/// The token's; [`crate::Error::Misconfigured`] where there is no such key.
+pub fn sign_ed25519(custody: &mut dyn Custody, note_text: &[u8]) -> Result<([u8; 64], Ed25519Key)> {
+    let key = custody.current(KeyPurpose::CheckpointEd25519)?;
+    let signature = custody.sign_ed25519(key, note_text)?;
+    Ok((signature, custody.ed25519_key(key)?))
+}
+
+/// The realm's public Ed25519 checkpoint keys, the newest last; none where it has none.
+///
+/// # Errors
+/// The token's.
+pub fn ed25519_keys(custody: &mut dyn Custody) -> Result<Vec<Ed25519Key>> {
+    let purpose = KeyPurpose::CheckpointEd25519;
+    let mut keys = Vec::new();
+    for version in custody.versions(purpose)? {
+        let key = KeyId::new(purpose, version);
+        if custody.holds(key)? {
+            keys.push(custody.ed25519_key(key)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// The bytes behind the base64 of an Ed25519 signature line of this key name.
+#[must_use]
+pub fn ed25519_signature(name: &str, key: &Ed25519Key, signature: &[u8; 64]) -> Vec<u8> {
+    [&ed25519_key_id(name, key)[..], signature].concat()
+}
+
+/// The first four bytes of SHA-256(name || 0A || 01 || key).
+#[must_use]
+pub fn ed25519_key_id(name: &str, key: &Ed25519Key) -> [u8; 4] {
+    let [a, b, c, d, ..] = seal::sha256(&[name.as_bytes(), b"\n", &[ED25519_TYPE], key.as_bytes()]);
+    [a, b, c, d]
+}
+
+/// The key as other tools want it: `<name>+<key id>+<base64(type || key)>`.
+#[must_use]
+pub fn ed25519_verifier_key(name: &str, key: &Ed25519Key) -> String {
+    let id = u32::from_be_bytes(ed25519_key_id(name, key));
+    let material = STANDARD.encode([&[ED25519_TYPE][..], key.as_bytes()].concat());
+    format!("{name}+{id:08x}+{material}")
 }
 
 /// The bytes behind the base64 of a signature line: `key id || DER(r, s)`.
@@ -92,10 +150,12 @@ fn integer(number: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
+    };
 
     use super::*;
-    use crate::{id::KeyId, software::SoftCustody};
+    use crate::software::SoftCustody;
 
     const TEXT: &[u8] = b"demo.example/1\n7\nAAAA\n";
 
@@ -123,6 +183,53 @@ mod tests {
             let other = custody.public_key(KeyId::new(purpose, 1)).unwrap();
             assert!(!other.verifies(TEXT, &signature));
         }
+    }
+
+    // The note, the signer's key and the verifier's of golang.org/x/mod v0.21.0, sumdb/note/note_test.go.
+    #[test]
+    fn the_ed25519_note_of_go() {
+        const TEXT: &[u8] = b"If you think cryptography is the answer to your problem,\n\
+                              then you don't know what your problem is.\n";
+        const LINE: &str = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
+        const VERIFIER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+        let seed = STANDARD
+            .decode("AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz")
+            .unwrap();
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[1..]).unwrap();
+        let key = Ed25519Key::from_bytes(pair.public_key().as_ref()).unwrap();
+        let signature: [u8; 64] = pair.sign(TEXT).as_ref().try_into().unwrap();
+        assert!(key.verifies(TEXT, &signature));
+        let signed = ed25519_signature("PeterNeumann", &key, &signature);
+        assert_eq!(STANDARD.encode(&signed), LINE);
+        assert_eq!(ed25519_verifier_key("PeterNeumann", &key), VERIFIER);
+        // The name is part of the id.
+        assert_ne!(ed25519_key_id("PeterNeumanN", &key), signed[..4]);
+    }
+
+    // The example of c2sp.org/signed-note.
+    #[test]
+    fn the_ed25519_verifier_key_of_the_specification() {
+        let material = STANDARD
+            .decode("AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
+            .unwrap();
+        let key = Ed25519Key::from_bytes(&material[1..]).unwrap();
+        assert_eq!(
+            ed25519_verifier_key("example.com/foo", &key),
+            "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+        );
+    }
+
+    #[test]
+    fn the_newest_ed25519_key_signs_where_there_is_one() {
+        let mut custody = SoftCustody::new();
+        assert!(sign_ed25519(&mut custody, TEXT).is_err());
+        assert!(ed25519_keys(&mut custody).unwrap().is_empty());
+        custody.add_version(KeyPurpose::CheckpointEd25519, 1);
+        custody.add_version(KeyPurpose::CheckpointEd25519, 2);
+        let (signature, key) = sign_ed25519(&mut custody, TEXT).unwrap();
+        assert!(key.verifies(TEXT, &signature) && !key.verifies(b"another", &signature));
+        let keys = ed25519_keys(&mut custody).unwrap();
+        assert!(keys.len() == 2 && keys.last() == Some(&key));
     }
 
     // The public log of Sigstore: its key and its key id, as they are published

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     custody::{AnchorObject, Custody},
+    ed25519::Ed25519Key,
     error::Result,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -103,6 +104,10 @@ impl Custody for Counted<'_> {
         self.inner.current(purpose)
     }
 
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        self.inner.newest(purpose)
+    }
+
     fn holds(&self, key: KeyId) -> Result<bool> {
         self.inner.holds(key)
     }
@@ -137,6 +142,14 @@ impl Custody for Counted<'_> {
 
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.timed(Kind::PublicKey, |c| c.public_key(key))
+    }
+
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        self.timed(Kind::Sign, |c| c.sign_ed25519(key, message))
+    }
+
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        self.timed(Kind::PublicKey, |c| c.ed25519_key(key))
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

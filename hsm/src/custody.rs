@@ -6,6 +6,7 @@
 //! built here from one, HMAC-SHA-256, because it behaves alike everywhere.
 
 use crate::{
+    ed25519::Ed25519Key,
     encoding,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -48,6 +49,14 @@ pub trait Custody: Send {
     /// [`Error::Unavailable`] while the token is away.
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId>;
 
+    /// The same of a purpose that a token need not have a key for.
+    ///
+    /// # Errors
+    /// As for [`Custody::current`].
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        self.current(purpose).map(Some)
+    }
+
     /// Whether the token holds this key: the allow-list for key versions that
     /// are read from stored bytes.
     ///
@@ -60,7 +69,7 @@ pub trait Custody: Send {
     /// # Errors
     /// As for [`Custody::holds`].
     fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
-        let newest = self.current(purpose)?.version;
+        let newest = self.newest(purpose)?.map_or(0, |key| key.version);
         let mut versions = Vec::new();
         for version in 1..=newest {
             if self.holds(KeyId::new(purpose, version))? {
@@ -88,6 +97,22 @@ pub trait Custody: Send {
     /// # Errors
     /// As for [`Custody::sign`].
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey>;
+
+    /// Ed25519 over a whole message (RFC 8032), by a key of a purpose that has such keys.
+    ///
+    /// # Errors
+    /// As for [`Custody::sign`]; [`Error::Misconfigured`] where this kind of token has no such keys.
+    fn sign_ed25519(&mut self, key: KeyId, _message: &[u8]) -> Result<[u8; 64]> {
+        Err(no_ed25519(key))
+    }
+
+    /// The public half of an Ed25519 key.
+    ///
+    /// # Errors
+    /// As for [`Custody::sign_ed25519`].
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        Err(no_ed25519(key))
+    }
 
     /// Random bytes made by the token.
     ///
@@ -182,6 +207,14 @@ pub trait Custody: Send {
     }
 }
 
+/// What a kind of token says that has no Ed25519 keys.
+pub(crate) fn no_ed25519(key: KeyId) -> Error {
+    Error::Misconfigured(format!(
+        "this kind of token has no Ed25519 keys, so there is no {key}: its log's checkpoints carry the ECDSA P-256 \
+         line alone; leave ledger.public_log out, or take a PKCS#11 token with CKM_EDDSA"
+    ))
+}
+
 fn require(key: KeyId, purpose: KeyPurpose) -> Result<()> {
     if key.purpose == purpose {
         return Ok(());
@@ -240,6 +273,16 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Misconfigured`] when a key is double or wrong: nothing is made
     /// then, and nothing is ever deleted.
     fn provision(&self, dry_run: bool) -> Result<ProvisionReport>;
+
+    /// Makes the first Ed25519 key for checkpoints where there is none, in a token whose other keys are there.
+    /// Not for a serving daemon, either.
+    ///
+    /// # Errors
+    /// As for [`Backend::provision`]; [`Error::Misconfigured`] where the token makes no such keys, or
+    /// serves a realm already: that gets the key by a rotation, so that its head names it.
+    fn provision_public_log(&self, _dry_run: bool) -> Result<ProvisionReport> {
+        Err(no_ed25519(KeyId::new(KeyPurpose::CheckpointEd25519, 1)))
+    }
 
     /// Counts the token session epochs of this process, from 1; 0 before the first.
     fn epoch(&self) -> u64 {

@@ -108,7 +108,9 @@ fn refuses(custody: &mut dyn Custody, context: &Context<'_>, sealed: &[u8]) -> R
 /// # Errors
 /// As for [`records`].
 pub fn signatures(custody: &mut dyn Custody) -> Result<usize> {
-    let pairs = KeyPurpose::ALL.into_iter().filter(|p| !p.is_symmetric());
+    let pairs = KeyPurpose::REQUIRED
+        .into_iter()
+        .filter(|p| !p.is_symmetric());
     let keys = pairs
         .map(|purpose| custody.current(purpose))
         .collect::<Result<Vec<KeyId>>>()?;
@@ -125,7 +127,21 @@ pub fn signatures(custody: &mut dyn Custody) -> Result<usize> {
             }
         }
     }
-    Ok(keys.len())
+    Ok(keys.len() + ed25519_signatures(custody)?)
+}
+
+fn ed25519_signatures(custody: &mut dyn Custody) -> Result<usize> {
+    let Some(key) = custody.newest(KeyPurpose::CheckpointEd25519)? else {
+        return Ok(0);
+    };
+    let signature = custody.sign_ed25519(key, PLAINTEXT)?;
+    let public = custody.ed25519_key(key)?;
+    match public.verifies(PLAINTEXT, &signature) && !public.verifies(b"another", &signature) {
+        true => Ok(1),
+        false => Err(failed(&format!(
+            "a signature of {key} is not what it should be"
+        ))),
+    }
 }
 
 /// Draws twice, which must differ.
@@ -228,6 +244,15 @@ mod tests {
         fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
             self.0.current(purpose)
         }
+        fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+            self.0.newest(purpose)
+        }
+        fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+            self.0.sign_ed25519(key, message)
+        }
+        fn ed25519_key(&mut self, key: KeyId) -> Result<crate::Ed25519Key> {
+            self.0.ed25519_key(key)
+        }
         fn holds(&self, key: KeyId) -> Result<bool> {
             self.0.holds(key)
         }
@@ -298,6 +323,8 @@ mod tests {
         let mut custody = custody(Fault::None);
         assert_eq!(records(&mut custody).unwrap(), 7);
         assert_eq!(signatures(&mut custody).unwrap(), 3);
+        custody.0.add_version(KeyPurpose::CheckpointEd25519, 1);
+        assert_eq!(signatures(&mut custody).unwrap(), 4);
         random(&mut custody).unwrap();
         let cost = anchors(&mut custody, 1_800_000_000, 5).unwrap();
         assert_eq!(cost.writes.len(), 5);

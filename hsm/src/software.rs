@@ -18,11 +18,12 @@ use std::{
 use aws_lc_rs::{
     digest::{self, Digest},
     hmac,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 
 use crate::{
     custody::{AnchorHandle, AnchorObject, Custody, MAX_ANCHOR, check_anchor},
+    ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -87,13 +88,14 @@ impl SoftAnchors {
 pub struct SoftCustody {
     keys: BTreeMap<KeyPurpose, Vec<u16>>,
     pairs: BTreeMap<KeyId, EcdsaKeyPair>,
+    edwards: BTreeMap<KeyId, Ed25519KeyPair>,
     /// HMAC operations so far.
     pub(crate) hmacs: usize,
     anchors: SoftAnchors,
 }
 
 impl SoftCustody {
-    /// Version 1 of every key.
+    /// Version 1 of every key that a token must have.
     ///
     /// # Panics
     /// When the host has no randomness.
@@ -102,10 +104,11 @@ impl SoftCustody {
         let mut custody = Self {
             keys: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            edwards: BTreeMap::new(),
             hmacs: 0,
             anchors: SoftAnchors::default(),
         };
-        for purpose in KeyPurpose::ALL {
+        for purpose in KeyPurpose::REQUIRED {
             custody.add_version(purpose, 1);
         }
         custody
@@ -129,7 +132,10 @@ impl SoftCustody {
     /// When the host has no randomness.
     pub fn add_version(&mut self, purpose: KeyPurpose, version: u16) {
         self.keys.entry(purpose).or_default().push(version);
-        if !purpose.is_symmetric() {
+        if purpose.is_ed25519() {
+            let pair = Ed25519KeyPair::generate().unwrap();
+            self.edwards.insert(KeyId::new(purpose, version), pair);
+        } else if !purpose.is_symmetric() {
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
             self.pairs.insert(KeyId::new(purpose, version), pair);
         }
@@ -150,13 +156,18 @@ impl Default for SoftCustody {
 
 impl Custody for SoftCustody {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
-        let versions = self.keys.get(&purpose).unwrap();
-        let newest = versions.iter().max();
-        Ok(KeyId::new(purpose, *newest.unwrap()))
+        self.newest(purpose)?
+            .ok_or_else(|| Error::Misconfigured(format!("no {} key", purpose.name())))
+    }
+
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        let newest = self.keys.get(&purpose).and_then(|all| all.iter().max());
+        Ok(newest.map(|version| KeyId::new(purpose, *version)))
     }
 
     fn holds(&self, key: KeyId) -> Result<bool> {
-        Ok(self.keys.get(&key.purpose).unwrap().contains(&key.version))
+        let held = self.keys.get(&key.purpose);
+        Ok(held.is_some_and(|held| held.contains(&key.version)))
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
@@ -179,6 +190,18 @@ impl Custody for SoftCustody {
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         let pair = self.pairs.get(&key).unwrap();
         PublicKey::from_point(pair.public_key().as_ref())
+    }
+
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        let pair = self.edwards.get(&key);
+        let pair = pair.ok_or_else(|| Error::invalid("key", "does not sign"))?;
+        Ok(pair.sign(message).as_ref().try_into().unwrap())
+    }
+
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        let pair = self.edwards.get(&key);
+        let pair = pair.ok_or_else(|| Error::invalid("key", "does not sign"))?;
+        Ed25519Key::from_bytes(pair.public_key().as_ref())
     }
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {

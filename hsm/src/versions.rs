@@ -83,10 +83,19 @@ pub struct KeyVersions {
     bind: Versions,
     checkpoint: Versions,
     webhook: Versions,
+    /// Of a realm whose checkpoints carry the Ed25519 line, or may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoint_ed25519: Option<Versions>,
 }
 
+/// Of a key that the realm does not have. Version 0 is no key's.
+static NONE: Versions = Versions {
+    current: 0,
+    accepted: Vec::new(),
+};
+
 impl KeyVersions {
-    /// Version 1 of every key and nothing else.
+    /// Version 1 of every key that a realm must have, and nothing else.
     #[must_use]
     pub fn first() -> Self {
         Self {
@@ -95,6 +104,7 @@ impl KeyVersions {
             bind: Versions::only(1),
             checkpoint: Versions::only(1),
             webhook: Versions::only(1),
+            checkpoint_ed25519: None,
         }
     }
 
@@ -105,14 +115,23 @@ impl KeyVersions {
     /// The token's.
     pub fn newest_of(custody: &dyn Custody) -> Result<Self> {
         let mut versions = Self::first();
-        for purpose in KeyPurpose::ALL {
+        for purpose in KeyPurpose::REQUIRED {
             if purpose != KeyPurpose::Mac {
                 *versions.of_mut(purpose) = Versions::only(custody.current(purpose)?.version);
             }
         }
+        let ed25519 = custody.newest(KeyPurpose::CheckpointEd25519)?;
+        versions.checkpoint_ed25519 = ed25519.map(|key| Versions::only(key.version));
         Ok(versions)
     }
 
+    /// Whether the realm has a key of this purpose: always, but for the Ed25519 key of a public log.
+    #[must_use]
+    pub fn has(&self, purpose: KeyPurpose) -> bool {
+        !self.of(purpose).accepted.is_empty()
+    }
+
+    /// Of a purpose that the realm has no key for: version 0, which is no key's, and none accepted.
     #[must_use]
     pub fn of(&self, purpose: KeyPurpose) -> &Versions {
         match purpose {
@@ -121,6 +140,7 @@ impl KeyVersions {
             KeyPurpose::Bind => &self.bind,
             KeyPurpose::Checkpoint => &self.checkpoint,
             KeyPurpose::Webhook => &self.webhook,
+            KeyPurpose::CheckpointEd25519 => self.checkpoint_ed25519.as_ref().unwrap_or(&NONE),
         }
     }
 
@@ -131,6 +151,9 @@ impl KeyVersions {
             KeyPurpose::Bind => &mut self.bind,
             KeyPurpose::Checkpoint => &mut self.checkpoint,
             KeyPurpose::Webhook => &mut self.webhook,
+            KeyPurpose::CheckpointEd25519 => {
+                self.checkpoint_ed25519.get_or_insert_with(|| NONE.clone())
+            }
         }
     }
 
@@ -167,6 +190,15 @@ impl KeyVersions {
     /// # Errors
     /// As for [`KeyVersions::with_newer`]; [`Error::Invalid`] where one is announced already.
     pub fn with_announced(&self, key: KeyId) -> Result<Self> {
+        if !self.has(key.purpose) {
+            return Err(Error::invalid(
+                "key version",
+                format!(
+                    "{key} would be the first of its purpose: nothing else signs in its place, so there is \
+                     nothing to announce it for"
+                ),
+            ));
+        }
         let mut next = self.with_newer(key)?;
         next.of_mut(key.purpose).current = self.of(key.purpose).current;
         match self.announced(key.purpose) {
@@ -267,6 +299,25 @@ mod tests {
         assert_eq!(rotated.announced(KeyPurpose::Bind), None);
     }
 
+    /// What a head looked like before there was such a key is what it looks like without one.
+    #[test]
+    fn a_realm_without_an_ed25519_key_does_not_name_it() {
+        let ed25519 = |version| KeyId::new(KeyPurpose::CheckpointEd25519, version);
+        let first = KeyVersions::first();
+        let text = serde_json::to_string(&first).unwrap();
+        assert!(!text.contains("ed25519"), "{text}");
+        assert!(!first.has(KeyPurpose::CheckpointEd25519) && !first.accepts(ed25519(0)));
+        assert!(first.with_announced(ed25519(1)).is_err() && first.without(ed25519(0)).is_err());
+        let with = first.with_newer(ed25519(1)).unwrap();
+        assert_eq!(with.current(KeyPurpose::CheckpointEd25519), ed25519(1));
+        let text = serde_json::to_string(&with).unwrap();
+        assert_eq!(serde_json::from_str::<KeyVersions>(&text).unwrap(), with);
+        let mut token = crate::software::SoftCustody::new();
+        assert_eq!(KeyVersions::newest_of(&token).unwrap(), first);
+        token.add_version(KeyPurpose::CheckpointEd25519, 1);
+        assert_eq!(KeyVersions::newest_of(&token).unwrap(), with);
+    }
+
     #[test]
     fn a_list_that_no_rotation_makes_is_refused() {
         let parse = |text: &str| serde_json::from_str::<Versions>(text);
@@ -287,7 +338,7 @@ mod tests {
     proptest! {
         /// Whatever the order of rotations and retirements, what results is written and read back.
         #[test]
-        fn every_history_has_one_encoding(steps in prop::collection::vec((0usize..5, 1u16..20, any::<bool>()), 0..60)) {
+        fn every_history_has_one_encoding(steps in prop::collection::vec((0usize..6, 1u16..20, any::<bool>()), 0..60)) {
             let mut versions = KeyVersions::first();
             for (purpose, version, newer) in steps {
                 let key = KeyId::new(KeyPurpose::ALL[purpose], version);
@@ -300,7 +351,8 @@ mod tests {
                     prop_assert_ne!(&next, &versions);
                     versions = next;
                 }
-                prop_assert!(versions.accepts(versions.current(key.purpose)));
+                let current = versions.current(key.purpose);
+                prop_assert_eq!(versions.accepts(current), versions.has(key.purpose));
                 prop_assert!(versions.accepts(ROOT_MAC));
             }
             let text = serde_json::to_string(&versions).unwrap();

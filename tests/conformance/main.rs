@@ -54,6 +54,7 @@ suite::cases_of!(
     tpm_alone,
     crate::tpm::PerStart,
     a_cleared_tpm_is_refused_with_the_next_step,
+    an_ed25519_key_is_refused_with_a_sentence,
     only_the_pinned_storage_key_is_accepted,
     the_tpms_state_put_back_is_noticed,
     records_put_back_or_removed_are_refused,

@@ -30,6 +30,7 @@ mod operator_socket;
 mod passkey;
 mod pin;
 mod privacy;
+mod public_log;
 mod recipients;
 mod recovery_codes;
 mod related_origins;

@@ -4,7 +4,7 @@
 //! not from the daemon's code. Only the arithmetic of audit paths is the crate `tlog_tiles`'.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -23,8 +23,28 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub struct Verifier {
     origin: String,
-    /// Key id and uncompressed point.
-    keys: Vec<([u8; 4], Vec<u8>)>,
+    /// By key id.
+    keys: Vec<([u8; 4], Key)>,
+}
+
+#[derive(Debug)]
+enum Key {
+    /// An uncompressed point.
+    P256(Vec<u8>),
+    Ed25519(Vec<u8>),
+}
+
+impl Key {
+    fn verify(&self, text: &str, signature: &[u8]) -> bool {
+        let verified = match self {
+            Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+                .verify(text.as_bytes(), signature),
+            Self::Ed25519(key) => {
+                UnparsedPublicKey::new(&ED25519, key).verify(text.as_bytes(), signature)
+            }
+        };
+        verified.is_ok()
+    }
 }
 
 /// A receipt that was verified.
@@ -39,10 +59,10 @@ pub struct Proven {
 const SPKI: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
 
 impl Verifier {
-    /// The checkpoint keys of a JWK set.
+    /// The P-256 checkpoint keys of a JWK set.
     #[must_use]
     pub fn new(jwks: &Value) -> Self {
-        let of_the_log = |jwk: &&Value| jwk["use"] == "custodyd-checkpoint";
+        let of_the_log = |jwk: &&Value| jwk["use"] == "custodyd-checkpoint" && jwk["kty"] == "EC";
         let keys = jwks["keys"].as_array().unwrap().iter().filter(of_the_log);
         let key = |jwk: &Value| {
             let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap());
@@ -50,11 +70,39 @@ impl Verifier {
             let spki = [hex::decode(SPKI).unwrap(), point.clone()].concat();
             let id: [u8; 4] = digest(&SHA256, &spki).as_ref()[..4].try_into().unwrap();
             assert_eq!(jwk["note_key_id"], hex::encode(id));
-            (id, point)
+            (id, Key::P256(point))
         };
         Self {
             origin: format!("{REALM}/custodyd/log/1"),
             keys: keys.map(key).collect(),
+        }
+    }
+
+    /// The Ed25519 checkpoint keys of a JWK set and no others, as a tool has them that knows only these: by their
+    /// verifier keys.
+    #[must_use]
+    pub fn ed25519(jwks: &Value) -> Self {
+        let origin = format!("{REALM}/custodyd/log/1");
+        let keys = jwks["keys"].as_array().unwrap().iter();
+        let key = |jwk: &Value| {
+            let verifier_key = jwk["note_verifier_key"].as_str().unwrap();
+            let (name, rest) = verifier_key.split_once('+').unwrap();
+            let (id, material) = rest.split_once('+').unwrap();
+            let material = STANDARD.decode(material).unwrap();
+            assert_eq!((name, material[0], material.len()), (&*origin, 1, 33));
+            let hashed = digest(&SHA256, &[name.as_bytes(), b"\n", &material].concat());
+            let hashed: [u8; 4] = hashed.as_ref()[..4].try_into().unwrap();
+            assert_eq!(
+                (id, &jwk["note_key_id"]),
+                (&*hex::encode(hashed), &id.into())
+            );
+            let x = jwk["x"].as_str().unwrap();
+            assert_eq!(URL_SAFE_NO_PAD.decode(x).unwrap(), material[1..]);
+            (hashed, Key::Ed25519(material[1..].to_vec()))
+        };
+        Self {
+            keys: keys.filter(|jwk| jwk["kty"] == "OKP").map(key).collect(),
+            origin,
         }
     }
 
@@ -70,10 +118,10 @@ impl Verifier {
             let signature = STANDARD.decode(signature).map_err(|e| e.to_string())?;
             let (id, signature) = signature.split_at_checked(4).ok_or("no key id")?;
             let known = self.keys.iter().find(|(known, _)| known == id);
-            if let Some((_, point)) = known.filter(|_| name == self.origin) {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
-                    .verify(text.as_bytes(), signature)
-                    .map_err(|_| "the signature is wrong")?;
+            if let Some((_, key)) = known.filter(|_| name == self.origin) {
+                if !key.verify(&text, signature) {
+                    return Err("the signature is wrong".into());
+                }
                 verified = true;
             }
         }

@@ -57,6 +57,26 @@ test("signatures of other keys are passed over", async () => {
   assert.equal((await verifyCheckpoint(realm.trust, cosigned)).size, 5);
 });
 
+test("the Ed25519 line of a public log is passed over, also where its key is pinned", async () => {
+  const realm = await Realm.make();
+  const ed25519 = {
+    kty: "OKP",
+    crv: "Ed25519",
+    x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    use: "custodyd-checkpoint",
+    note_key_id: "01020304",
+  };
+  const line = toBase64(new Uint8Array([1, 2, 3, 4, ...new Uint8Array(64)]));
+  const note = `${await realm.note(leaves(5))}\u2014 ${realm.name}/custodyd/log/1 ${line}\n`;
+  const pinned = { ...realm.trust, keys: [...realm.trust.keys, ed25519] };
+  assert.equal((await verifyCheckpoint(realm.trust, note)).size, 5);
+  assert.equal((await verifyCheckpoint(pinned, note)).size, 5);
+  // That line alone is not enough for who does not verify it.
+  const [text, signatures] = note.split("\n\n");
+  const alone = `${text}\n\n${signatures!.split("\n")[1]}\n`;
+  await doubted("key-unknown", verifyCheckpoint(pinned, alone));
+});
+
 test("only the DER that DER allows is read", () => {
   const one = `3006020101020102`;
   const raw = rawSignature(Uint8Array.from(one.match(/../g)!, (pair) => parseInt(pair, 16)))!;

@@ -52,6 +52,7 @@ enum Purpose {
     Mac,
     Bind,
     Checkpoint,
+    CheckpointEd25519,
     Webhook,
 }
 
@@ -62,6 +63,7 @@ impl From<Purpose> for KeyPurpose {
             Purpose::Mac => Self::Mac,
             Purpose::Bind => Self::Bind,
             Purpose::Checkpoint => Self::Checkpoint,
+            Purpose::CheckpointEd25519 => Self::CheckpointEd25519,
             Purpose::Webhook => Self::Webhook,
         }
     }
@@ -215,6 +217,9 @@ fn rotated(config: &Config, rotate: &Rotate) -> Done {
         }
         KeyPurpose::Checkpoint => {
             "tell auditors and witnesses: the new key is in /.well-known/jwks.json; both verify"
+        }
+        KeyPurpose::CheckpointEd25519 => {
+            "it signs where ledger.public_log is set; auditors and witnesses find it in /.well-known/jwks.json"
         }
         KeyPurpose::Webhook => {
             "receivers find the new key in /.well-known/jwks.json; then retire the one before"

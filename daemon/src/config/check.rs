@@ -296,6 +296,7 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         PathBuf::from(DEFAULT_RUNTIME),
         |value| path(value, base),
     );
+    let public_log = doc.or(&mut table, "public_log", false, boolean);
     let periods = Duration::from_secs(1)..=Duration::from_secs(90 * 86_400);
     let scrub_period = doc.or(
         &mut table,
@@ -309,6 +310,7 @@ fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledge
         anchor,
         anchor_interval,
         runtime_directory,
+        public_log,
         scrub_period,
         restore,
     }
@@ -366,6 +368,13 @@ pub(super) fn expected(what: &str, found: &DeValue<'_>) -> String {
 
 pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| expected("a string", value))
+}
+
+fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        _ => Err(expected("true or false", value)),
+    }
 }
 
 pub(super) fn number(value: &DeValue<'_>, range: RangeInclusive<usize>) -> Result<usize, String> {

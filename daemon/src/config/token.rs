@@ -169,6 +169,9 @@ pub(super) fn suits_the_ledger(
     let TokenKind::Tpm(tpm) = &value.kind else {
         return;
     };
+    if ledger.public_log {
+        doc.error(*at, "ledger.public_log: a TPM has no Ed25519 keys; its log carries the ECDSA P-256 line alone".to_owned());
+    }
     let least = (OFTENER * DAY).div_ceil(u64::from(tpm.nv_writes_per_day));
     let message = match ledger.anchor {
         Anchor::Strict => {

@@ -7,9 +7,9 @@
 //! nothing here may ever sign what is only durable, only pending, or only remembered by this host.
 //!
 //! The note is written here and not by the crate `signed_note`: its signers and verifiers are
-//! Ed25519 and its key ids hash name and type byte, while PKCS#11 tokens in use sign with P-256,
-//! whose type (0x02) has DER signatures and a key id over the SubjectPublicKeyInfo. The realm has
-//! no Ed25519 key, so there is no second line; a log in the public witness network needs one.
+//! Ed25519 and its key ids hash name and type byte, while every PKCS#11 token in use signs with P-256,
+//! whose type (0x02) has DER signatures and a key id over the SubjectPublicKeyInfo. A public log's
+//! checkpoints have an Ed25519 line (type 0x01) below that one, for those who know no other.
 //!
 //! After a crash here: nothing was written. The next life signs the same text again, or a later.
 
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use custodyd_hsm::{Pool, RealmName, checkpoint};
+use custodyd_hsm::{KeyPurpose, Pool, RealmName, checkpoint};
 
 use super::LedgerError;
 use super::head::Head;
@@ -83,6 +83,8 @@ impl Checkpoint {
 /// The newest checkpoint of this process.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
+    /// Whether the Ed25519 key signs as well, where the realm has one.
+    pub(super) public: bool,
     newest: Mutex<Option<Arc<Checkpoint>>>,
     /// Held while the token signs: who waits here finds what the other has had signed.
     signing: tokio::sync::Mutex<()>,
@@ -121,7 +123,7 @@ impl Checkpoints {
             return Ok(known);
         }
         let name = origin(&head.state.realm, head.state.log_epoch);
-        let note = sign(pool, &name, text(&head)).await?;
+        let note = sign(pool, &name, text(&head), self.public).await?;
         let made = Arc::new(Checkpoint {
             note,
             end,
@@ -184,24 +186,45 @@ pub(super) async fn empty(
     let name = origin(realm, log_epoch);
     let nothing = LogEnd::default();
     let text = lines(&name, nothing.size(), &nothing.root());
-    sign(pool, &name, text).await
+    // By every key there is: each witness knows one of them.
+    sign(pool, &name, text, true).await
 }
 
-/// Signs the statement of an anchored head, or of no entry at all.
-async fn sign(pool: &Pool, name: &str, text: String) -> Result<String, LedgerError> {
+/// Signs the statement of an anchored head, or of no entry at all; where `ed25519` and the realm has
+/// such a key, by that as well.
+async fn sign(pool: &Pool, name: &str, text: String, ed25519: bool) -> Result<String, LedgerError> {
     let signed = text.clone();
-    let (signature, key) = pool
+    let ((signature, key), second) = pool
         .call("sign-checkpoint", move |custody| {
-            checkpoint::sign(custody, signed.as_bytes())
+            let first = checkpoint::sign(custody, signed.as_bytes())?;
+            let has_another = custody.newest(KeyPurpose::CheckpointEd25519)?.is_some();
+            let second = match ed25519 && has_another {
+                true => Some(checkpoint::sign_ed25519(custody, signed.as_bytes())?),
+                false => None,
+            };
+            Ok((first, second))
         })
         .await?;
     // A statement that nobody can verify would look like one of somebody else.
-    if !key.verifies(text.as_bytes(), &signature) {
+    let first_good = key.verifies(text.as_bytes(), &signature);
+    let second_good = second
+        .as_ref()
+        .is_none_or(|(signature, key)| key.verifies(text.as_bytes(), signature));
+    if !first_good || !second_good {
         return Err(LedgerError::internal("verify a signature of the token"));
     }
     metrics::counter!("custodyd_checkpoints_signed_total").increment(1);
-    let line = STANDARD.encode(checkpoint::note_signature(&key, &signature));
-    Ok(format!("{text}\n\u{2014} {name} {line}\n"))
+    let mut note = format!("{text}\n");
+    note.push_str(&line(name, &checkpoint::note_signature(&key, &signature)));
+    if let Some((signature, key)) = second {
+        let signed = checkpoint::ed25519_signature(name, &key, &signature);
+        note.push_str(&line(name, &signed));
+    }
+    Ok(note)
+}
+
+fn line(name: &str, signature: &[u8]) -> String {
+    format!("\u{2014} {name} {}\n", STANDARD.encode(signature))
 }
 
 #[cfg(test)]

@@ -129,6 +129,12 @@ impl Reader {
         }
     }
 
+    /// The same of a log whose checkpoints are signed with Ed25519, too.
+    pub(super) fn of_a_public_log(mut self, public: bool) -> Self {
+        self.checkpoints.public = public;
+        self
+    }
+
     pub(super) fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }

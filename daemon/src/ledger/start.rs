@@ -49,6 +49,8 @@ pub struct Settings<'a> {
     pub mode: Mode<'a>,
     /// Digest of the policies that decisions will be made under.
     pub configuration: Digest,
+    /// Whether checkpoints carry the Ed25519 line, once the realm has a key for it.
+    pub public_log: bool,
 }
 
 /// A realm that was believed, and has logged that it serves.
@@ -91,14 +93,15 @@ pub async fn open(
     let boot_epoch = anchoring.boot_epoch(store, believed).await?;
     let memory = Memory::new(found.believed, boot_epoch);
     memory.decides_under(settings.configuration);
-    let reader = Arc::new(Reader::new(
+    let reader = Reader::new(
         Arc::clone(store),
         pool.clone(),
         name.clone(),
         settings.cache,
         memory,
         Arc::clone(clock),
-    ));
+    );
+    let reader = Arc::new(reader.of_a_public_log(settings.public_log));
     realm::check(&reader).await?;
     let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
     committer.boot(found.repairs).await?;

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use custodyd_hsm::{PublicKey, checkpoint};
+use custodyd_hsm::{Ed25519Key, PublicKey, checkpoint};
 use serde_json::{Value, json};
 use subtle::{Choice, ConstantTimeEq as _};
 
@@ -20,26 +20,43 @@ use crate::ledger::{Checkpoint, LedgerError};
 pub struct Auditors {
     known: Vec<Auditor>,
     /// The newest last. A rotation changes them.
-    keys: RwLock<Vec<PublicKey>>,
+    keys: RwLock<CheckpointKeys>,
 }
+
+/// Of P-256, and of Ed25519 where the realm has such keys; each the newest last.
+type CheckpointKeys = (Vec<PublicKey>, Vec<Ed25519Key>);
 
 impl Auditors {
     #[must_use]
-    pub fn new(known: Vec<Auditor>, keys: Vec<PublicKey>) -> Self {
+    pub fn new(known: Vec<Auditor>, keys: CheckpointKeys) -> Self {
         Self {
             known,
             keys: RwLock::new(keys),
         }
     }
 
-    /// The keys that sign checkpoints, the newest last.
+    /// The P-256 keys that sign checkpoints, the newest last.
     pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        self.known().0
+    }
+
+    fn known(&self) -> CheckpointKeys {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.clone()
     }
 
+    /// The newest key of each kind as a verifier key, for the log of this origin; P-256 first.
+    pub(crate) fn verifier_keys(&self, origin: &str) -> Vec<String> {
+        let (p256, ed25519) = self.known();
+        let p256 = p256.last().map(|key| checkpoint::verifier_key(origin, key));
+        let ed25519 = ed25519
+            .last()
+            .map(|key| checkpoint::ed25519_verifier_key(origin, key));
+        p256.into_iter().chain(ed25519).collect()
+    }
+
     /// From now on these keys are known and no others.
-    pub(super) fn know(&self, keys: Vec<PublicKey>) {
+    pub(super) fn know(&self, keys: CheckpointKeys) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
@@ -59,20 +76,32 @@ impl Auditors {
 
     /// The keys of checkpoints as JWK (RFC 7517). Their `use` is one of our own: libraries that
     /// look for a key to verify a JWS with take only those for `sig`.
-    pub(super) fn jwks(&self) -> Vec<Value> {
-        let keys = self.keys();
-        let newest_first = keys.iter().rev();
-        let jwk = |key: &PublicKey| {
-            let mut jwk = key.jwk();
-            if let Some(members) = jwk.as_object_mut() {
-                members.insert("use".into(), json!("custodyd-checkpoint"));
-                let id = hex::encode(checkpoint::key_id(key));
-                members.insert("note_key_id".into(), json!(id));
-            }
-            jwk
-        };
-        newest_first.map(jwk).collect()
+    pub(super) fn jwks(&self, origin: &str) -> Vec<Value> {
+        let (p256, ed25519) = self.known();
+        let p256 = p256.iter().rev().map(|key| {
+            let verifier_key = checkpoint::verifier_key(origin, key);
+            of_notes(key.jwk(), checkpoint::key_id(key), verifier_key)
+        });
+        let ed25519 = ed25519.iter().rev().map(|key| {
+            let verifier_key = checkpoint::ed25519_verifier_key(origin, key);
+            of_notes(
+                key.jwk(),
+                checkpoint::ed25519_key_id(origin, key),
+                verifier_key,
+            )
+        });
+        p256.chain(ed25519).collect()
     }
+}
+
+/// A key with what readers of signed notes call it.
+fn of_notes(mut jwk: Value, id: [u8; 4], verifier_key: String) -> Value {
+    if let Some(members) = jwk.as_object_mut() {
+        members.insert("use".into(), json!("custodyd-checkpoint"));
+        members.insert("note_key_id".into(), json!(hex::encode(id)));
+        members.insert("note_verifier_key".into(), json!(verifier_key));
+    }
+    jwk
 }
 
 /// What was altered is the log, and no account's record.
@@ -98,7 +127,7 @@ impl Service {
     pub fn jwks(&self) -> Value {
         let mut set = self.bindings.jwks();
         if let Some(keys) = set.get_mut("keys").and_then(Value::as_array_mut) {
-            keys.extend(self.auditors.jwks());
+            keys.extend(self.auditors.jwks(&self.ledger.origin()));
         }
         set
     }
@@ -175,7 +204,7 @@ mod tests {
             name: name.into(),
             credential: sha256(&[b"credential of the ", name.as_bytes()]),
         });
-        let auditors = Auditors::new(known.into(), Vec::new());
+        let auditors = Auditors::new(known.into(), CheckpointKeys::default());
         let by = |credential| auditors.by_credential(credential);
         assert_eq!(by(Some("credential of the first")), Some("first"));
         assert_eq!(by(Some("credential of the second")), Some("second"));
@@ -187,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(by(wrong), None, "{wrong:?}");
         }
-        let nobody = Auditors::new(Vec::new(), Vec::new());
+        let nobody = Auditors::new(Vec::new(), CheckpointKeys::default());
         assert_eq!(nobody.by_credential(Some("")), None);
     }
 }

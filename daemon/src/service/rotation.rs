@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use custodyd_hsm::{
-    AppId, BindingKeys, Custody, KeyId, KeyPurpose, KeyVersions, PublicKey, anchor, checkpoint,
-    webhook,
+    AppId, BindingKeys, Custody, Ed25519Key, KeyId, KeyPurpose, KeyVersions, PublicKey, anchor,
+    checkpoint, webhook,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -77,6 +77,7 @@ pub(crate) struct PublicKeys {
     pub(crate) bindings: BindingKeys,
     pub(crate) webhook: Vec<PublicKey>,
     pub(crate) checkpoint: Vec<PublicKey>,
+    pub(crate) checkpoint_ed25519: Vec<Ed25519Key>,
 }
 
 impl PublicKeys {
@@ -89,6 +90,7 @@ impl PublicKeys {
             bindings: BindingKeys::load(custody)?,
             webhook: webhook::keys(custody)?,
             checkpoint: checkpoint::keys(custody)?,
+            checkpoint_ed25519: checkpoint::ed25519_keys(custody)?,
         })
     }
 }
@@ -160,11 +162,15 @@ impl Service {
         if !purpose.is_symmetric() && !before.accepts(key) {
             let made = self.ledger.pool().call("public-key", move |custody| {
                 let mut keys = PublicKeys::load(custody)?;
-                let public = custody.public_key(key)?;
                 match purpose {
-                    KeyPurpose::Bind => keys.bindings = keys.bindings.with(public),
-                    KeyPurpose::Checkpoint => keys.checkpoint.push(public),
-                    _ => keys.webhook.push(public),
+                    KeyPurpose::CheckpointEd25519 => {
+                        keys.checkpoint_ed25519.push(custody.ed25519_key(key)?);
+                    }
+                    KeyPurpose::Bind => {
+                        keys.bindings = keys.bindings.with(custody.public_key(key)?)
+                    }
+                    KeyPurpose::Checkpoint => keys.checkpoint.push(custody.public_key(key)?),
+                    _ => keys.webhook.push(custody.public_key(key)?),
                 }
                 Ok(keys)
             });
@@ -219,7 +225,8 @@ impl Service {
 
     fn know(&self, keys: PublicKeys) {
         self.bindings.know(keys.bindings, keys.webhook);
-        self.auditors.know(keys.checkpoint);
+        self.auditors
+            .know((keys.checkpoint, keys.checkpoint_ed25519));
     }
 
     /// Begins to move all records to the newest wrap key, in the background; joins a pass that runs.
@@ -349,7 +356,7 @@ impl Service {
                      on every use and kept by their owners as receipts: it stays accepted"
                 ));
             }
-            KeyPurpose::Checkpoint => {
+            KeyPurpose::Checkpoint | KeyPurpose::CheckpointEd25519 => {
                 return refused(format!(
                     "{key} signs nothing any more, and the checkpoints that it has signed are the \
                      evidence of auditors, witnesses and receipts: it stays accepted"
@@ -416,6 +423,11 @@ fn listed(key: KeyId, versions: &KeyVersions, census: &Census, held: bool) -> Va
 fn prove(custody: &mut dyn Custody, key: KeyId) -> custodyd_hsm::Result<()> {
     let wrong = || custodyd_hsm::Error::Misconfigured(format!("{key} was made and does not work"));
     let message = [0x5a; 32];
+    if key.purpose.is_ed25519() {
+        let signature = custody.sign_ed25519(key, &message)?;
+        let sound = custody.ed25519_key(key)?.verifies(&message, &signature);
+        return sound.then_some(()).ok_or_else(wrong);
+    }
     if !key.purpose.is_symmetric() {
         let public = custody.public_key(key)?;
         let digest = crate::factors::sha256(&[&message]);

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::checkpoint;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -35,7 +34,7 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
     }
     tracing::info!(
         origin = service.ledger.origin(),
-        vkey = verifier_key(&service),
+        vkeys = verifier_keys(&service),
         "the log is shown to witnesses"
     );
     look_at_what_was_kept(&service).await;
@@ -55,12 +54,10 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
     tokio::join!(proposals(&service, propose, period), followers);
 }
 
-/// What a witness's operator has to be given, for the newest checkpoint key.
-fn verifier_key(service: &Service) -> String {
-    let newest = service.auditors.keys().pop();
-    newest.as_ref().map_or_else(String::new, |key| {
-        checkpoint::verifier_key(&service.ledger.origin(), key)
-    })
+/// What a witness's operator has to be given, for the newest checkpoint key of each kind: one is enough.
+fn verifier_keys(service: &Service) -> String {
+    let keys = service.auditors.verifier_keys(&service.ledger.origin());
+    keys.join(" ")
 }
 
 /// The checkpoint that was cosigned in an earlier life must be one of this log. If it is not, the
@@ -249,7 +246,7 @@ impl Follower {
                 witness = name,
                 %failure,
                 origin = self.service.ledger.origin(),
-                vkey = verifier_key(&self.service),
+                vkeys = verifier_keys(&self.service),
                 "a witness does not cosign the log"
             ),
             _ => tracing::warn!(witness = name, %failure, "a witness does not cosign the log"),

@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 
 use super::attempt::{Attempt, Trouble};
 use crate::{
+    ed25519::Ed25519Key,
     encoding,
     error::{Error, Result},
     id::KeyId,
@@ -24,6 +25,7 @@ use crate::{
 pub(super) struct KnownAnswers {
     macs: BTreeMap<KeyId, Arc<Secret<32>>>,
     publics: BTreeMap<KeyId, PublicKey>,
+    edwards: BTreeMap<KeyId, Ed25519Key>,
 }
 
 impl KnownAnswers {
@@ -48,11 +50,24 @@ impl KnownAnswers {
         let message = encoding::known_answer();
         let signature = sign(&sha256(&[&message]))?;
         if !public.verifies(&message, &signature) {
-            return Err(Trouble::Final(Error::Misconfigured(format!(
-                "the private and the public key {id} in the token do not belong together"
-            ))));
+            return Err(not_a_pair(id));
         }
         self.publics.insert(id, public);
+        Ok(())
+    }
+
+    /// The same of an Ed25519 pair.
+    pub(super) fn take_ed25519(
+        &mut self,
+        id: KeyId,
+        public: Ed25519Key,
+        sign: impl FnOnce(&[u8]) -> Attempt<[u8; 64]>,
+    ) -> Attempt<()> {
+        let message = encoding::known_answer();
+        if !public.verifies(&message, &sign(&message)?) {
+            return Err(not_a_pair(id));
+        }
+        self.edwards.insert(id, public);
         Ok(())
     }
 
@@ -61,6 +76,7 @@ impl KnownAnswers {
         let mut rest = self.clone();
         rest.macs.retain(|id, _| Some(*id) != gone);
         rest.publics.retain(|id, _| Some(*id) != gone);
+        rest.edwards.retain(|id, _| Some(*id) != gone);
         rest
     }
 
@@ -75,7 +91,11 @@ impl KnownAnswers {
             .publics
             .iter()
             .all(|(id, before)| fresh.publics.get(id) == Some(before));
-        if macs && publics {
+        let edwards = self
+            .edwards
+            .iter()
+            .all(|(id, before)| fresh.edwards.get(id) == Some(before));
+        if macs && publics && edwards {
             return Ok(());
         }
         Err(Error::Misconfigured(
@@ -84,6 +104,12 @@ impl KnownAnswers {
                 .to_owned(),
         ))
     }
+}
+
+fn not_a_pair(id: KeyId) -> Trouble {
+    Trouble::Final(Error::Misconfigured(format!(
+        "the private and the public key {id} in the token do not belong together"
+    )))
 }
 
 /// SHA-256 over the parts, one after another.

@@ -18,15 +18,27 @@ pub enum KeyPurpose {
     Checkpoint,
     /// P-256: signs outgoing webhook calls.
     Webhook,
+    /// Ed25519: signs log checkpoints once more, for a public log. A realm need not have one.
+    CheckpointEd25519,
 }
 
 impl KeyPurpose {
-    pub const ALL: [Self; 5] = [
+    /// Those that every token must have.
+    pub const REQUIRED: [Self; 5] = [
         Self::Wrap,
         Self::Mac,
         Self::Bind,
         Self::Checkpoint,
         Self::Webhook,
+    ];
+
+    pub const ALL: [Self; 6] = [
+        Self::Wrap,
+        Self::Mac,
+        Self::Bind,
+        Self::Checkpoint,
+        Self::Webhook,
+        Self::CheckpointEd25519,
     ];
 
     /// The word in the label.
@@ -38,13 +50,20 @@ impl KeyPurpose {
             Self::Bind => "bind",
             Self::Checkpoint => "checkpoint",
             Self::Webhook => "webhook",
+            Self::CheckpointEd25519 => "checkpoint-ed25519",
         }
     }
 
-    /// Whether the key is a 256-bit secret (true) or a P-256 pair (false).
+    /// Whether the key is a 256-bit secret (true) or a pair (false).
     #[must_use]
     pub fn is_symmetric(self) -> bool {
         matches!(self, Self::Wrap | Self::Mac)
+    }
+
+    /// Whether the pair is one of Ed25519, which a token may lack, and not of P-256.
+    #[must_use]
+    pub fn is_ed25519(self) -> bool {
+        matches!(self, Self::CheckpointEd25519)
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::{
     custody::{AnchorObject, Custody},
-    error::Result,
+    ed25519::Ed25519Key,
+    error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
@@ -26,8 +27,19 @@ pub(super) struct Allowed<'a> {
 impl Custody for Allowed<'_> {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
         match &self.versions {
-            Some(versions) => Ok(versions.current(purpose)),
+            Some(versions) if versions.has(purpose) => Ok(versions.current(purpose)),
+            Some(_) => Err(Error::Misconfigured(format!(
+                "the realm has no {} key",
+                purpose.name()
+            ))),
             None => self.inner.current(purpose),
+        }
+    }
+
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        match &self.versions {
+            Some(versions) => Ok(versions.has(purpose).then(|| versions.current(purpose))),
+            None => self.inner.newest(purpose),
         }
     }
 
@@ -58,6 +70,14 @@ impl Custody for Allowed<'_> {
 
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.inner.public_key(key)
+    }
+
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        self.inner.sign_ed25519(key, message)
+    }
+
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        self.inner.ed25519_key(key)
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {
@@ -97,7 +117,6 @@ impl Custody for Allowed<'_> {
 mod tests {
     use super::*;
     use crate::{
-        error::Error,
         id::{AppId, RealmName, RecordId, RecordKind},
         seal::{self, Context},
         software::SoftCustody,

@@ -3,6 +3,7 @@
 use custodyd_hsm::{
     Backend, Error, KeyId, KeyKind, KeyPurpose, Verdict,
     backend::pkcs11::{self, PinState},
+    checkpoint,
 };
 
 use super::{BIND, MAC, WRAP, operations::sha256};
@@ -33,7 +34,7 @@ pub(crate) fn keys_are_found_with_sound_attributes(rig: &impl Rig) {
     let description = backend.describe();
     assert_eq!(description.software_token, rig.is_software());
     assert!(!description.serial.is_empty() && !description.label.is_empty());
-    for purpose in KeyPurpose::ALL {
+    for purpose in KeyPurpose::REQUIRED {
         assert_eq!(custody.current(purpose).unwrap(), KeyId::new(purpose, 1));
     }
     assert!(custody.holds(WRAP).unwrap());
@@ -212,4 +213,68 @@ pub(crate) fn a_survey_shows_the_token_and_presents_no_pin(rig: &impl Labelled) 
     rig.backend().open().unwrap().probe().unwrap();
     let error = pkcs11::survey(std::path::Path::new("/etc/hostname")).unwrap_err();
     assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+}
+
+/// The key of a public log: made when it is asked for and only then, and good for its own notes.
+pub(crate) fn an_ed25519_key_is_made_where_it_is_asked_for(rig: &impl Labelled) {
+    const ED25519: KeyPurpose = KeyPurpose::CheckpointEd25519;
+    let backend = rig.backend();
+    {
+        let mut custody = backend.open().unwrap();
+        assert_eq!(custody.newest(ED25519).unwrap(), None);
+        assert!(custody.versions(ED25519).unwrap().is_empty());
+        assert!(checkpoint::ed25519_keys(&mut *custody).unwrap().is_empty());
+        assert!(checkpoint::sign_ed25519(&mut *custody, b"text\n").is_err());
+    }
+    let label = KeyId::new(ED25519, 1).label();
+    let dry = backend.provision_public_log(true).unwrap();
+    assert_eq!(dry.created, [label.as_str()]);
+    let made = backend.provision_public_log(false).unwrap();
+    assert_eq!(made.created, [label.as_str()]);
+    assert!(
+        backend
+            .provision_public_log(false)
+            .unwrap()
+            .created
+            .is_empty()
+    );
+    assert!(backend.provision(false).unwrap().created.is_empty());
+    let mut custody = backend.open().unwrap();
+    for report in custody.inventory().unwrap() {
+        assert_eq!(report.first_bad(), None, "{report:?}");
+    }
+    let (signature, key) = checkpoint::sign_ed25519(&mut *custody, b"text\n").unwrap();
+    assert!(key.verifies(b"text\n", &signature) && !key.verifies(b"texT\n", &signature));
+    // A rotation, and the end of the older one.
+    let newer = KeyId::new(ED25519, 2);
+    custody.make_key(newer).unwrap();
+    let keys = checkpoint::ed25519_keys(&mut *custody).unwrap();
+    assert!(keys.len() == 2 && keys.first() == Some(&key) && keys.last() != Some(&key));
+    let (signature, signer) = checkpoint::sign_ed25519(&mut *custody, b"text\n").unwrap();
+    assert_eq!(keys.last(), Some(&signer));
+    assert!(!key.verifies(b"text\n", &signature));
+    custody.destroy_key(KeyId::new(ED25519, 1)).unwrap();
+    assert_eq!(custody.versions(ED25519).unwrap(), [2]);
+    // It signs nothing of the other kind, and the others nothing of its.
+    assert!(custody.sign(newer, &sha256(b"text\n")).is_err());
+    assert!(custody.sign_ed25519(BIND, b"text\n").is_err());
+    custody.probe().unwrap();
+    drop((custody, backend));
+    let mut custody = rig.backend().open().unwrap();
+    assert_eq!(custody.ed25519_key(newer).unwrap(), signer);
+    custody.probe().unwrap();
+}
+
+/// A realm's head names its keys, so a token that serves one gets no key behind its back.
+pub(crate) fn a_token_that_serves_a_realm_gets_its_ed25519_key_by_a_rotation(rig: &impl Labelled) {
+    rig.plant(b"an anchor of some realm");
+    let error = rig.backend().provision_public_log(false).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("custodyd key rotate checkpoint-ed25519"),
+        "{said}"
+    );
+    rig.clear();
+    let made = rig.backend().provision_public_log(false).unwrap();
+    assert_eq!(made.created.len(), 1);
 }

@@ -552,3 +552,15 @@ pub(crate) fn a_wrong_secret_is_told_as_one_by_provisioning_too(rig: &PerStart) 
     });
     misconfigured(short.provision(false), &["too short for a TPM"]);
 }
+
+/// A TPM 2.0 has no Ed25519; it says so, and is as it was.
+pub(crate) fn an_ed25519_key_is_refused_with_a_sentence(rig: &PerStart) {
+    let backend = rig.backend();
+    misconfigured(backend.provision_public_log(false), &["no Ed25519 keys"]);
+    let mut custody = backend.open().unwrap();
+    let key = KeyId::new(KeyPurpose::CheckpointEd25519, 1);
+    misconfigured(custody.make_key(key), &["no Ed25519 keys"]);
+    misconfigured(custody.sign_ed25519(key, b"text"), &["no Ed25519 keys"]);
+    assert_eq!(custody.newest(key.purpose).unwrap(), None);
+    custody.probe().unwrap();
+}

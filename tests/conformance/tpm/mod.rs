@@ -236,7 +236,7 @@ impl<const PER_OPERATION: bool> Rig for Tpm<PER_OPERATION> {
 
 /// After FORMAT.md, section 10.
 fn handle(key: KeyId) -> String {
-    let place = KeyPurpose::ALL
+    let place = KeyPurpose::REQUIRED
         .iter()
         .position(|p| *p == key.purpose)
         .unwrap();

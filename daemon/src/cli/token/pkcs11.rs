@@ -63,7 +63,7 @@ pub(super) fn provision(target: &mut Target) -> Result<Done, ProvisionError> {
     let kind = target.token.kind.clone();
     // One backend for everything: it never presents a PIN again that was refused.
     let backend = backend::with_secret(&kind, secret);
-    let made = make(Arc::clone(&backend), target.dry_run);
+    let made = make(Arc::clone(&backend), target.dry_run, target.public_log);
     let refused = made.iter().any(Line::is_red);
     lines.extend(made);
     if refused || target.dry_run {
@@ -74,10 +74,19 @@ pub(super) fn provision(target: &mut Target) -> Result<Done, ProvisionError> {
     Ok((lines, proposal))
 }
 
-fn make(backend: Arc<dyn Backend>, dry_run: bool) -> Vec<Line> {
-    within(WITH_PROOFS, move || match backend.provision(dry_run) {
-        Ok(report) => report_lines(&report),
-        Err(error) => vec![failed("keys", &error)],
+fn make(backend: Arc<dyn Backend>, dry_run: bool, public_log: bool) -> Vec<Line> {
+    within(WITH_PROOFS, move || {
+        let mut lines = match backend.provision(dry_run) {
+            Ok(report) => report_lines(&report),
+            Err(error) => return vec![failed("keys", &error)],
+        };
+        if public_log {
+            lines.extend(match backend.provision_public_log(dry_run) {
+                Ok(report) => report_lines(&report),
+                Err(error) => vec![failed("keys", &error)],
+            });
+        }
+        lines
     })
 }
 

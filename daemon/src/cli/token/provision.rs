@@ -29,6 +29,9 @@ pub(in crate::cli) struct Provision {
     /// Say what is missing and make nothing
     #[arg(long)]
     dry_run: bool,
+    /// Make the Ed25519 key for ledger.public_log as well
+    #[arg(long, conflicts_with = "tpm")]
+    public_log: bool,
     /// Write what to configure into a new file, too
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     write: Option<PathBuf>,
@@ -85,6 +88,7 @@ pub(super) struct Target {
     pub(super) serial: Option<String>,
     pub(super) slot: Option<u64>,
     pub(super) dry_run: bool,
+    pub(super) public_log: bool,
     /// What is configured, where that names the token.
     ledger: Option<Ledger>,
 }
@@ -160,6 +164,7 @@ fn target(path: &Path, arguments: &Provision) -> Result<Target, ProvisionError> 
         serial: arguments.serial.clone(),
         slot: arguments.slot,
         dry_run: arguments.dry_run,
+        public_log: arguments.public_log || ledger.as_ref().is_some_and(|ledger| ledger.public_log),
         ledger,
     })
 }

@@ -76,6 +76,11 @@ pub(super) fn provision(
             "--serial and --slot are for PKCS#11 tokens, and token.kind is \"tpm\"",
         ));
     }
+    if target.public_log {
+        return Err(ProvisionError::Usage(
+            "a TPM has no Ed25519 keys: leave out --public-log and ledger.public_log, or take a PKCS#11 token",
+        ));
+    }
     let password = match &options.owner_password_file {
         Some(path) => owner_password(path)?,
         None => SecretBytes::from(Vec::new()),

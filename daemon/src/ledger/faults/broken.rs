@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use custodyd_hsm::software::{SoftAnchors, SoftCustody};
 use custodyd_hsm::{
-    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, ProvisionReport,
-    PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, Ed25519Key, Error, KeyId, KeyPurpose, KeyReport,
+    ProvisionReport, PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
 
 use super::tables::Tables;
@@ -275,6 +275,15 @@ struct Token {
 impl Custody for Token {
     fn current(&self, purpose: KeyPurpose) -> TokenResult<KeyId> {
         self.inner.current(purpose)
+    }
+    fn newest(&self, purpose: KeyPurpose) -> TokenResult<Option<KeyId>> {
+        self.inner.newest(purpose)
+    }
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> TokenResult<[u8; 64]> {
+        self.inner.sign_ed25519(key, message)
+    }
+    fn ed25519_key(&mut self, key: KeyId) -> TokenResult<Ed25519Key> {
+        self.inner.ed25519_key(key)
     }
     fn holds(&self, key: KeyId) -> TokenResult<bool> {
         self.inner.holds(key)

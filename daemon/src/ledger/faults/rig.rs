@@ -238,6 +238,7 @@ impl Rig {
                 },
             },
             configuration: [7; 32],
+            public_log: false,
         };
         let opened = open(&store, &self.pool, &realm_name(), &clock, settings).await;
         let Opened {

@@ -12,6 +12,7 @@ use cryptoki::{
 
 use super::mechanism::Attempt;
 use crate::{
+    ed25519::{self, Ed25519Key},
     id::KeyId,
     public_key::{POINT_LENGTH, PublicKey},
     report::{KeyKind, KeyReport, Verdict},
@@ -19,6 +20,22 @@ use crate::{
 
 /// The DER of the object identifier 1.2.840.10045.3.1.7 (RFC 5480, section 2.1.1.1).
 pub(super) const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// The curve of Ed25519 as PKCS#11 3.0 spells it (section 2.3.5): by its name, a PrintableString ...
+pub(super) const EDWARDS25519: [u8; 14] = *b"\x13\x0cedwards25519";
+/// ... or by the object identifier 1.3.101.112 (RFC 8410, section 3).
+pub(super) const ED25519: [u8; 5] = [0x06, 0x03, 0x2b, 0x65, 0x70];
+/// The object identifier 1.3.6.1.4.1.11591.15.1, which some modules tell.
+const ED25519_GNU: [u8; 11] = [
+    0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01,
+];
+
+/// The point of a public key.
+#[derive(Clone, Copy)]
+pub(super) enum Public {
+    P256(PublicKey),
+    Ed25519(Ed25519Key),
+}
 
 /// What an attribute must be.
 #[derive(Clone, Copy)]
@@ -75,7 +92,7 @@ pub(super) fn examine(
     handle: ObjectHandle,
     id: KeyId,
     kind: KeyKind,
-) -> Attempt<(KeyReport, Option<PublicKey>)> {
+) -> Attempt<(KeyReport, Option<Public>)> {
     let rules: Vec<_> = match kind {
         KeyKind::Secret => KEPT.iter().chain(&USES_SECRET).copied().collect(),
         KeyKind::Private => KEPT.iter().chain(&USES_PRIVATE).copied().collect(),
@@ -95,11 +112,16 @@ pub(super) fn examine(
     let found = session.get_attributes(handle, &wanted)?;
     let mut attributes: Vec<(&'static str, String, Verdict)> =
         rules.iter().map(|rule| judge_flag(&found, *rule)).collect();
-    attributes.push(judge_type(&found, kind));
-    attributes.push(judge_parameters(&found, kind));
-    let public = found.iter().find_map(point);
+    attributes.push(judge_type(&found, id, kind));
+    attributes.push(judge_parameters(&found, id, kind));
+    let public = found
+        .iter()
+        .find_map(|attribute| match id.purpose.is_ed25519() {
+            false => point(attribute).map(Public::P256),
+            true => edwards(attribute).map(Public::Ed25519),
+        });
     if kind == KeyKind::Public && public.is_none() {
-        let verdict = Verdict::Bad("not a point of P-256".to_owned());
+        let verdict = Verdict::Bad(format!("not a point of {}", curve_of(id)));
         attributes.push(("CKA_EC_POINT", "unreadable".to_owned(), verdict));
     }
     let report = KeyReport {
@@ -151,13 +173,14 @@ fn flag(attribute: &Attribute) -> Option<bool> {
     }
 }
 
-fn judge_type(found: &[Attribute], kind: KeyKind) -> (&'static str, String, Verdict) {
+fn judge_type(found: &[Attribute], id: KeyId, kind: KeyKind) -> (&'static str, String, Verdict) {
     let value = found.iter().find_map(|attribute| match attribute {
         Attribute::KeyType(key_type) => Some(*key_type),
         _ => None,
     });
     let sound: &[KeyType] = match kind {
         KeyKind::Secret => &[KeyType::GENERIC_SECRET, KeyType::SHA256_HMAC],
+        _ if id.purpose.is_ed25519() => &[KeyType::EC_EDWARDS],
         KeyKind::Private | KeyKind::Public => &[KeyType::EC],
     };
     let verdict = if value.is_some_and(|value| sound.contains(&value)) {
@@ -169,8 +192,19 @@ fn judge_type(found: &[Attribute], kind: KeyKind) -> (&'static str, String, Verd
     ("CKA_KEY_TYPE", shown, verdict)
 }
 
+fn curve_of(id: KeyId) -> &'static str {
+    match id.purpose.is_ed25519() {
+        false => "P-256",
+        true => "Ed25519",
+    }
+}
+
 /// The length of a secret, the curve of a pair.
-fn judge_parameters(found: &[Attribute], kind: KeyKind) -> (&'static str, String, Verdict) {
+fn judge_parameters(
+    found: &[Attribute],
+    id: KeyId,
+    kind: KeyKind,
+) -> (&'static str, String, Verdict) {
     let unknown = || "unknown".to_owned();
     if kind == KeyKind::Secret {
         let length = found.iter().find_map(|attribute| match attribute {
@@ -186,16 +220,22 @@ fn judge_parameters(found: &[Attribute], kind: KeyKind) -> (&'static str, String
         return ("CKA_VALUE_LEN", shown, verdict);
     }
     let curve = found.iter().find_map(|attribute| match attribute {
-        Attribute::EcParams(parameters) => Some(parameters.as_slice() == P256),
+        Attribute::EcParams(parameters) => Some(match id.purpose.is_ed25519() {
+            false => *parameters == P256,
+            true => {
+                *parameters == EDWARDS25519 || *parameters == ED25519 || *parameters == ED25519_GNU
+            }
+        }),
         _ => None,
     });
+    let name = curve_of(id);
     let verdict = match curve {
         Some(true) => Verdict::Good,
-        Some(false) => Verdict::Bad("expected the curve P-256".to_owned()),
-        None => Verdict::Warning("the token does not tell; expected P-256".to_owned()),
+        Some(false) => Verdict::Bad(format!("expected the curve {name}")),
+        None => Verdict::Warning(format!("the token does not tell; expected {name}")),
     };
-    let shown = curve.map_or_else(unknown, |p256| {
-        if p256 { "P-256" } else { "other" }.to_owned()
+    let shown = curve.map_or_else(unknown, |right| {
+        if right { name } else { "other" }.to_owned()
     });
     ("CKA_EC_PARAMS", shown, verdict)
 }
@@ -210,4 +250,51 @@ fn point(attribute: &Attribute) -> Option<PublicKey> {
         point => point,
     };
     PublicKey::from_point(bare).ok()
+}
+
+/// The same of Ed25519, which PKCS#11 3.0 wants bare; some modules give an octet string or a bit string.
+fn edwards(attribute: &Attribute) -> Option<Ed25519Key> {
+    let Attribute::EcPoint(bytes) = attribute else {
+        return None;
+    };
+    let bare = match bytes.as_slice() {
+        [0x04, 0x20, key @ ..] | [0x03, 0x21, 0x00, key @ ..] if key.len() == ed25519::LENGTH => {
+            key
+        }
+        key => key,
+    };
+    Ed25519Key::from_bytes(bare).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 8032, section 7.1, test 1.
+    const KEY: [u8; 32] = [
+        0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07,
+        0x3a, 0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07,
+        0x51, 0x1a,
+    ];
+
+    #[test]
+    fn an_ed25519_point_is_read_in_the_forms_that_modules_give() {
+        let read = |bytes: Vec<u8>| edwards(&Attribute::EcPoint(bytes));
+        let bytes = |key: Option<Ed25519Key>| key.map(|key| *key.as_bytes());
+        assert_eq!(bytes(read(KEY.to_vec())), Some(KEY));
+        assert_eq!(bytes(read([&[0x04, 0x20][..], &KEY].concat())), Some(KEY));
+        assert_eq!(
+            bytes(read([&[0x03, 0x21, 0][..], &KEY].concat())),
+            Some(KEY)
+        );
+        for bad in [
+            Vec::new(),
+            KEY[1..].to_vec(),
+            [&[0x05, 0x20][..], &KEY].concat(),
+            [&[0x03, 0x21, 1][..], &KEY].concat(),
+            [&[0x04, 0x20][..], &KEY, &[0]].concat(),
+        ] {
+            assert_eq!(bytes(read(bad)), None);
+        }
+    }
 }

@@ -13,11 +13,12 @@ use cryptoki::{
 };
 
 use super::{
-    attributes::examine,
+    attributes::{Public, examine},
     mechanism::{self, Attempt},
 };
 use crate::{
     backend::known_answer::KnownAnswers,
+    ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -28,7 +29,7 @@ use crate::{
 struct Found {
     handle: ObjectHandle,
     report: KeyReport,
-    public: Option<PublicKey>,
+    public: Option<Public>,
 }
 
 /// All objects that carry a label of ours.
@@ -39,22 +40,27 @@ pub(super) struct Scan(Vec<Found>);
 pub(super) struct KeyTable {
     pub(super) secrets: BTreeMap<KeyId, ObjectHandle>,
     pub(super) pairs: BTreeMap<KeyId, (ObjectHandle, PublicKey)>,
+    pub(super) edwards: BTreeMap<KeyId, (ObjectHandle, Ed25519Key)>,
 }
 
 impl KeyTable {
     pub(super) fn newest(&self, purpose: KeyPurpose) -> Option<KeyId> {
-        let keys = self.secrets.keys().chain(self.pairs.keys());
-        keys.filter(|id| id.purpose == purpose).max().copied()
+        self.all().filter(|id| id.purpose == purpose).max()
+    }
+
+    fn all(&self) -> impl Iterator<Item = KeyId> {
+        let pairs = self.pairs.keys().chain(self.edwards.keys());
+        self.secrets.keys().chain(pairs).copied()
     }
 
     pub(super) fn holds(&self, key: KeyId) -> bool {
-        self.secrets.contains_key(&key) || self.pairs.contains_key(&key)
+        self.all().any(|held| held == key)
     }
 
     /// How many keys of the same purpose there are besides this one.
     pub(super) fn but(&self, key: KeyId) -> usize {
-        let keys = self.secrets.keys().chain(self.pairs.keys());
-        keys.filter(|id| id.purpose == key.purpose && **id != key)
+        self.all()
+            .filter(|id| id.purpose == key.purpose && *id != key)
             .count()
     }
 
@@ -66,6 +72,10 @@ impl KeyTable {
         self.pairs.get(&key).copied().ok_or_else(|| absent(key))
     }
 
+    pub(super) fn edwards(&self, key: KeyId) -> Result<(ObjectHandle, Ed25519Key)> {
+        self.edwards.get(&key).copied().ok_or_else(|| absent(key))
+    }
+
     /// What every key makes of the known message.
     pub(super) fn answers(&self, session: &Session) -> Attempt<KnownAnswers> {
         let mut answers = KnownAnswers::default();
@@ -75,6 +85,11 @@ impl KeyTable {
         for (id, (handle, public)) in &self.pairs {
             answers.take_signature(*id, *public, |digest| {
                 mechanism::ecdsa(session, *handle, digest)
+            })?;
+        }
+        for (id, (handle, public)) in &self.edwards {
+            answers.take_ed25519(*id, *public, |message| {
+                mechanism::eddsa(session, *handle, message)
             })?;
         }
         Ok(answers)
@@ -118,11 +133,15 @@ impl Scan {
         self.0.iter().filter(same).count()
     }
 
-    /// Purposes that have no key at all.
+    /// Purposes that must have a key and have none at all.
     pub(super) fn missing(&self) -> Vec<KeyPurpose> {
-        let has = |purpose| self.0.iter().any(|f| f.report.id.purpose == purpose);
-        let missing = KeyPurpose::ALL.into_iter().filter(|p| !has(*p));
-        missing.collect()
+        let missing = KeyPurpose::REQUIRED.into_iter();
+        missing.filter(|p| !self.knows(*p)).collect()
+    }
+
+    /// Whether any object is of this purpose.
+    pub(super) fn knows(&self, purpose: KeyPurpose) -> bool {
+        self.0.iter().any(|f| f.report.id.purpose == purpose)
     }
 
     /// The objects of a key, the half that can do something first.
@@ -132,7 +151,8 @@ impl Scan {
     }
 
     /// Half a pair of a purpose that has a whole one besides: what a process leaves that is killed
-    /// while the token makes a newer key. Nothing can be done with it, so it is no reason to stop.
+    /// while the token makes a newer key; of a purpose that needs no key, half a pair of any. Nothing can be
+    /// done with it, so it is no reason to stop.
     fn is_leftover(&self, id: KeyId) -> bool {
         let halves = [KeyKind::Private, KeyKind::Public];
         let whole = |id: KeyId| halves.iter().all(|kind| self.count(id, *kind) == 1);
@@ -144,10 +164,11 @@ impl Scan {
         !id.purpose.is_symmetric()
             && half
             && self.count(id, KeyKind::Secret) == 0
-            && self
-                .0
-                .iter()
-                .any(|f| f.report.id.purpose == id.purpose && whole(f.report.id))
+            && (id.purpose.is_ed25519()
+                || self
+                    .0
+                    .iter()
+                    .any(|f| f.report.id.purpose == id.purpose && whole(f.report.id)))
     }
 
     /// Everything wrong with the keys that are there, one sentence each.
@@ -197,18 +218,22 @@ impl Scan {
                 KeyKind::Secret => {
                     table.secrets.insert(id, found.handle);
                 }
-                KeyKind::Private => {
-                    if let Some(public) = self.public_of(id) {
+                KeyKind::Private => match self.public_of(id) {
+                    Some(Public::P256(public)) => {
                         table.pairs.insert(id, (found.handle, public));
                     }
-                }
+                    Some(Public::Ed25519(public)) => {
+                        table.edwards.insert(id, (found.handle, public));
+                    }
+                    None => {}
+                },
                 KeyKind::Public => {}
             }
         }
         Ok(table)
     }
 
-    fn public_of(&self, id: KeyId) -> Option<PublicKey> {
+    fn public_of(&self, id: KeyId) -> Option<Public> {
         let mut same = self.0.iter().filter(|f| f.report.id == id);
         same.find_map(|f| f.public)
     }

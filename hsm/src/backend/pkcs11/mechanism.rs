@@ -5,7 +5,10 @@
 
 use cryptoki::{
     context::Pkcs11,
-    mechanism::{Mechanism, MechanismType},
+    mechanism::{
+        Mechanism, MechanismType,
+        eddsa::{EddsaParams, EddsaSignatureScheme},
+    },
     object::ObjectHandle,
     session::Session,
     slot::Slot,
@@ -45,6 +48,16 @@ pub(super) fn ecdsa(session: &Session, key: ObjectHandle, digest: &[u8; 32]) -> 
     signature
         .try_into()
         .map_err(|_| Trouble::Sick(format!("an ECDSA signature of {length} bytes")))
+}
+
+/// Pure Ed25519, for which the mechanism has no parameters.
+pub(super) fn eddsa(session: &Session, key: ObjectHandle, message: &[u8]) -> Attempt<[u8; 64]> {
+    let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
+    let signature = session.sign(&pure, key, message)?;
+    let length = signature.len();
+    signature
+        .try_into()
+        .map_err(|_| Trouble::Sick(format!("an Ed25519 signature of {length} bytes")))
 }
 
 pub(super) fn random(session: &Session, out: &mut [u8]) -> Attempt<()> {

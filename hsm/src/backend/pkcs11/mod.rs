@@ -2,7 +2,7 @@
 //!
 //! What it relies on is the small set that modules agree on: CKM_SHA256_HMAC
 //! with a 32-byte secret, raw CKM_ECDSA over a host digest, C_GenerateRandom, and
-//! data objects that can be made and destroyed.
+//! data objects that can be made and destroyed; for a public log CKM_EDDSA as well.
 //! What it does not rely on are return codes: they differ between modules, so
 //! health is decided by known answers alone.
 //!
@@ -105,6 +105,15 @@ impl Backend for Pkcs11Backend {
             let place = anchor::Place::of(&connection.description);
             connection.with_session("provision", |session| {
                 provision::run(session, place, dry_run)
+            })
+        })
+    }
+
+    fn provision_public_log(&self, dry_run: bool) -> Result<ProvisionReport> {
+        self.0.exclusively(|connection| {
+            let place = anchor::Place::of(&connection.description);
+            connection.with_session("provision", |session| {
+                provision::public_log(session, place, dry_run)
             })
         })
     }

@@ -14,13 +14,13 @@ use cryptoki::{
 
 use super::{
     anchor::{self, Place},
-    attributes::{P256, examine},
+    attributes::{ED25519, EDWARDS25519, P256, examine},
     keys::Scan,
     mechanism::{Attempt, Trouble},
 };
 use crate::{
     error::Error,
-    id::KeyId,
+    id::{KeyId, KeyPurpose},
     report::{KeyKind, ProvisionReport},
 };
 
@@ -49,6 +49,40 @@ pub(super) fn run(session: &Session, place: Place, dry_run: bool) -> Attempt<Pro
         existing,
         dry_run,
     })
+}
+
+/// The Ed25519 key of checkpoints, where there is none. A realm that is served has its keys named by
+/// its head, so that one is added to it by a rotation.
+pub(super) fn public_log(
+    session: &Session,
+    place: Place,
+    dry_run: bool,
+) -> Attempt<ProvisionReport> {
+    let key = KeyId::new(KeyPurpose::CheckpointEd25519, 1);
+    let before = Scan::of(session)?;
+    refuse(&before)?;
+    let mut report = ProvisionReport {
+        dry_run,
+        ..ProvisionReport::default()
+    };
+    if before.knows(key.purpose) {
+        return Ok(report);
+    }
+    if anchor::list(session, place, 0).is_ok_and(|anchors| !anchors.is_empty()) {
+        return Err(Trouble::Final(Error::Misconfigured(format!(
+            "{key} was not made: the token serves a realm already, and its log must name the key before it is used; \
+             `custodyd key rotate {}` makes it",
+            key.purpose.name()
+        ))));
+    }
+    if !dry_run {
+        make(session, key)?;
+        let after = Scan::of(session)?;
+        refuse(&after)?;
+        after.table()?;
+    }
+    report.created.push(key.label());
+    Ok(report)
 }
 
 fn refuse(scan: &Scan) -> Result<(), Error> {
@@ -83,8 +117,8 @@ fn refuse_a_loss(scan: &Scan, session: &Session, place: Place) -> Result<(), Err
 /// or that follow from the kind of key; each attempt is judged by what came of it.
 pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
     let mut refused = Vec::new();
-    for form in [Form::FULL, Form::HMAC, Form::SHORT, Form::SHORT_HMAC] {
-        if form.hmac && !key.purpose.is_symmetric() {
+    for form in Form::ALL {
+        if form.hmac && !key.purpose.is_symmetric() || form.oid && !key.purpose.is_ed25519() {
             continue;
         }
         match generate(session, key, form) {
@@ -98,7 +132,9 @@ pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
                     refused.push(why);
                 }
             },
-            Err(Pkcs11Error::Pkcs11(code, _)) if is_about_the_template(code) => {
+            Err(Pkcs11Error::Pkcs11(code, _))
+                if is_about_the_template(code) || key.purpose.is_ed25519() && is_unknown(code) =>
+            {
                 refused.push(format!("{code:?}"));
             }
             Err(error) => return Err(error.into()),
@@ -124,6 +160,18 @@ fn is_about_the_template(code: RvError) -> bool {
     )
 }
 
+/// A token need not have the mechanism or the curve of an Ed25519 key.
+fn is_unknown(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::MechanismInvalid
+            | RvError::MechanismParamInvalid
+            | RvError::CurveNotSupported
+            | RvError::DomainParamsInvalid
+            | RvError::FunctionNotSupported
+    )
+}
+
 /// What to say in a template.
 #[derive(Clone, Copy)]
 struct Form {
@@ -131,25 +179,24 @@ struct Form {
     hmac: bool,
     /// Leave out what the key must not do: the module's defaults are then judged.
     short: bool,
+    /// Name the curve of an Ed25519 key by its object identifier, and not by its name.
+    oid: bool,
 }
 
 impl Form {
-    const FULL: Self = Self {
-        hmac: false,
-        short: false,
-    };
-    const HMAC: Self = Self {
-        hmac: true,
-        short: false,
-    };
-    const SHORT: Self = Self {
-        hmac: false,
-        short: true,
-    };
-    const SHORT_HMAC: Self = Self {
-        hmac: true,
-        short: true,
-    };
+    /// The fullest first.
+    const ALL: [Self; 6] = [
+        Self::new(false, false, false),
+        Self::new(true, false, false),
+        Self::new(false, false, true),
+        Self::new(false, true, false),
+        Self::new(true, true, false),
+        Self::new(false, true, true),
+    ];
+
+    const fn new(hmac: bool, short: bool, oid: bool) -> Self {
+        Self { hmac, short, oid }
+    }
 }
 
 type Made = Vec<(ObjectHandle, KeyKind)>;
@@ -161,7 +208,11 @@ fn generate(session: &Session, key: KeyId, form: Form) -> Result<Made, Pkcs11Err
         return Ok(vec![(made, KeyKind::Secret)]);
     }
     let (public, private) = pair(key, form);
-    let made = session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
+    let mechanism = match key.purpose.is_ed25519() {
+        false => Mechanism::EccKeyPairGen,
+        true => Mechanism::EccEdwardsKeyPairGen,
+    };
+    let made = session.generate_key_pair(&mechanism, &public, &private)?;
     Ok(vec![(made.0, KeyKind::Public), (made.1, KeyKind::Private)])
 }
 
@@ -203,7 +254,7 @@ fn pair(key: KeyId, form: Form) -> (Vec<Attribute>, Vec<Attribute>) {
     let mut public = vec![
         Attribute::Token(true),
         Attribute::Verify(true),
-        Attribute::EcParams(P256.to_vec()),
+        Attribute::EcParams(curve(key, form)),
         Attribute::Label(name.clone()),
     ];
     let mut private = kept(key);
@@ -220,6 +271,14 @@ fn pair(key: KeyId, form: Form) -> (Vec<Attribute>, Vec<Attribute>) {
         ]);
     }
     (public, private)
+}
+
+fn curve(key: KeyId, form: Form) -> Vec<u8> {
+    match (key.purpose.is_ed25519(), form.oid) {
+        (false, _) => P256.to_vec(),
+        (true, false) => EDWARDS25519.to_vec(),
+        (true, true) => ED25519.to_vec(),
+    }
 }
 
 fn kept(key: KeyId) -> Vec<Attribute> {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     custody::{AnchorObject, Custody, check_anchor, check_message},
+    ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -137,6 +138,11 @@ impl Custody for Pkcs11Custody {
         })
     }
 
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        self.shared
+            .with_epoch("newest", |epoch| epoch.keys().newest(purpose))
+    }
+
     fn holds(&self, key: KeyId) -> Result<bool> {
         self.shared
             .with_epoch("holds", |epoch| epoch.keys().holds(key))
@@ -159,6 +165,20 @@ impl Custody for Pkcs11Custody {
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.shared
             .with_epoch("public key", |epoch| epoch.keys().pair(key))?
+            .map(|(_, public)| public)
+    }
+
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        check_message(message)?;
+        self.run("sign", |session, epoch| {
+            let (handle, _) = epoch.keys().edwards(key)?;
+            mechanism::eddsa(session, handle, message)
+        })
+    }
+
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        self.shared
+            .with_epoch("public key", |epoch| epoch.keys().edwards(key))?
             .map(|(_, public)| public)
     }
 

@@ -31,7 +31,9 @@ const PER_PURPOSE: u32 = 0x10;
 
 /// Where a key is, if there is a place for its version (1 to 15).
 pub(super) fn handle_of(first: u32, key: KeyId) -> Option<u32> {
-    let purpose = KeyPurpose::ALL.iter().position(|p| *p == key.purpose)?;
+    let purpose = KeyPurpose::REQUIRED
+        .iter()
+        .position(|p| *p == key.purpose)?;
     let purpose = u32::try_from(purpose).ok()?.checked_add(1)?;
     let version = u32::from(key.version);
     if !(1..PER_PURPOSE).contains(&version) {
@@ -45,7 +47,7 @@ fn key_at(first: u32, handle: u32) -> Option<KeyId> {
     let offset = handle.checked_sub(first)?;
     let purpose = usize::try_from((offset / PER_PURPOSE).checked_sub(1)?).ok()?;
     let version = u16::try_from(offset % PER_PURPOSE).ok()?;
-    let key = KeyId::new(*KeyPurpose::ALL.get(purpose)?, version);
+    let key = KeyId::new(*KeyPurpose::REQUIRED.get(purpose)?, version);
     (version > 0).then_some(key)
 }
 
@@ -196,7 +198,7 @@ impl Scan {
     /// Purposes that have no key at all.
     pub(super) fn missing(&self) -> Vec<KeyPurpose> {
         let has = |purpose| self.found.iter().any(|f| f.report.id.purpose == purpose);
-        let missing = KeyPurpose::ALL.into_iter().filter(|p| !has(*p));
+        let missing = KeyPurpose::REQUIRED.into_iter().filter(|p| !has(*p));
         missing.collect()
     }
 
@@ -267,7 +269,7 @@ mod tests {
     fn each_key_has_one_handle_and_each_handle_at_most_one_key() {
         let first = 0x8101_8100;
         let mut seen = Vec::new();
-        for purpose in KeyPurpose::ALL {
+        for purpose in KeyPurpose::REQUIRED {
             for version in 1..=15 {
                 let key = KeyId::new(purpose, version);
                 let handle = handle_of(first, key).unwrap();
@@ -277,6 +279,8 @@ mod tests {
             }
             assert_eq!(handle_of(first, KeyId::new(purpose, 16)), None);
         }
+        let ed25519 = KeyId::new(KeyPurpose::CheckpointEd25519, 1);
+        assert_eq!(handle_of(first, ed25519), None);
         for handle in first - 1..first + PLACES + 16 {
             assert_eq!(key_at(first, handle).is_some(), seen.contains(&handle));
         }

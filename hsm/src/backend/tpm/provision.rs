@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Do
             refuse_a_loss(store)?;
             created.push(format!("storage key 0x{:08x}", options.handles));
             if dry_run {
-                created.extend(crate::id::KeyPurpose::ALL.map(|p| KeyId::new(p, 1).label()));
+                created.extend(crate::id::KeyPurpose::REQUIRED.map(|p| KeyId::new(p, 1).label()));
                 return Ok(Done {
                     report: report(created, Vec::new(), dry_run),
                     storage_key: None,

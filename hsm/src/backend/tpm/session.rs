@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     backend::attempt::Trouble,
-    custody::{AnchorObject, Custody, check_anchor, check_message},
+    custody::{AnchorObject, Custody, check_anchor, check_message, no_ed25519},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
@@ -38,6 +38,11 @@ impl Custody for TpmCustody {
             let name = purpose.name();
             Error::Misconfigured(format!("the token holds no {name} key"))
         })
+    }
+
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        self.shared
+            .settle("newest", |epoch| Ok(epoch.keys().newest(purpose)))
     }
 
     fn holds(&self, key: KeyId) -> Result<bool> {
@@ -72,6 +77,9 @@ impl Custody for TpmCustody {
     }
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {
+        if key.purpose.is_ed25519() {
+            return Err(no_ed25519(key));
+        }
         let shared = &self.shared;
         shared.settle("make a key", |epoch| {
             shared.change_keys(epoch, None, |connection| {

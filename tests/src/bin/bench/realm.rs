@@ -61,6 +61,7 @@ impl Realm {
             cache: Cache::new(CACHE),
             mode: Mode::Strict,
             configuration: [0; 32],
+            public_log: false,
         };
         let opened = ledger::open(&store, &pool, &realm(), &clock, settings).await;
         let (ledger, writing) = opened.unwrap().serve(clock);
