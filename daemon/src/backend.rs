@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::backend::pkcs11::{self, Pkcs11Backend};
 use custodyd_hsm::backend::tpm::{self, Mode, TpmBackend};
-use custodyd_hsm::{Backend, SecretBytes};
+use custodyd_hsm::{Backend, KeyOrigin, SecretBytes};
 
 use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
 
@@ -18,7 +18,8 @@ use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
 pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
     match &token.kind {
         TokenKind::Pkcs11 { module, label } => {
-            let options = pkcs11::Options::new(module, label, read_token_pin(token)?);
+            let mut options = pkcs11::Options::new(module, label, read_token_pin(token)?);
+            options.origin = origin(token);
             Ok(Arc::new(Pkcs11Backend::new(options)))
         }
         // Most TPMs' owner hierarchies have no password; where there is one, only
@@ -28,6 +29,14 @@ pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
             tpm,
             SecretBytes::from(Vec::new()),
         )?)),
+    }
+}
+
+/// A realm with an escrow has keys that were imported, and every other one has none such.
+fn origin(token: &Token) -> KeyOrigin {
+    match token.escrow {
+        Some(_) => KeyOrigin::Imported,
+        None => KeyOrigin::Token,
     }
 }
 
@@ -43,6 +52,7 @@ pub(crate) fn tpm(
     let secret = read_token_pin(token)?;
     let mut options = tpm::Options::new(&tpm.tcti, secret, &tpm.state_directory);
     options.owner_password = owner_password;
+    options.origin = origin(token);
     options.handles = tpm.handles;
     options.nv_index = tpm.nv_index;
     options.storage_key.clone_from(&tpm.storage_key);

@@ -16,6 +16,7 @@ mod contacts;
 mod delivered_codes;
 mod delivery;
 mod enrolment;
+mod escrow;
 mod flows;
 mod http;
 mod ledger;

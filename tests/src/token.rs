@@ -43,6 +43,27 @@ impl SoftToken {
         token
     }
 
+    /// A token without keys.
+    ///
+    /// # Panics
+    /// As [`SoftToken::fresh`].
+    #[must_use]
+    pub fn blank() -> Self {
+        let token = Self::in_temp_dir();
+        initialise(&token.dir);
+        token
+    }
+
+    /// The section `[token]` of a daemon's configuration.
+    #[must_use]
+    pub fn section(&self) -> String {
+        format!(
+            "module = \"{}\"\nlabel = \"{LABEL}\"\npin_file = \"{}\"\n",
+            module(),
+            self.user_pin_file().display()
+        )
+    }
+
     /// A token made by another process, by its directory.
     #[must_use]
     pub fn attach(dir: impl Into<PathBuf>) -> Self {
@@ -269,16 +290,19 @@ pub fn copy_tokens(from: &Path, to: &Path) -> io::Result<()> {
 /// Makes a token with keys in `dir`, by the same script and the same code that
 /// an operator uses.
 fn build(dir: &Path) {
-    let module = module();
+    initialise(dir);
+    run(Command::new(helper())
+        .arg(module())
+        .arg(LABEL)
+        .arg(dir.join("user-pin"))
+        .env("SOFTHSM2_CONF", dir.join("softhsm2.conf")));
+}
+
+fn initialise(dir: &Path) {
     run(Command::new(repository().join("softhsm-setup/provision"))
         .arg("--dir")
         .arg(dir)
         .args(["--label", LABEL]));
-    run(Command::new(helper())
-        .arg(module)
-        .arg(LABEL)
-        .arg(dir.join("user-pin"))
-        .env("SOFTHSM2_CONF", dir.join("softhsm2.conf")));
 }
 
 fn run(command: &mut Command) {

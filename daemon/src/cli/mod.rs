@@ -7,6 +7,7 @@
 //! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
 
 mod doctor;
+mod escrow;
 mod ledger;
 mod live;
 pub mod output;
@@ -59,6 +60,9 @@ enum Command {
     /// Hold the database against the token
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Keys that some of several custodians can bring back
+    #[command(subcommand)]
+    Escrow(escrow::EscrowCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
 }
@@ -105,6 +109,12 @@ pub fn run() -> ExitCode {
         Command::Ledger(command) => with_config(&output, "ledger", &arguments, |config| {
             ledger::run(&output, &config, command)
         }),
+        Command::Escrow(command) => match escrow::of_custodian(&output, command) {
+            Some(done) => done,
+            None => with_config(&output, "escrow", &arguments, |config| {
+                escrow::of_realm(&output, &config, command)
+            }),
+        },
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)
                 .map_err(StartError::from)

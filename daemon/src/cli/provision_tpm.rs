@@ -31,7 +31,7 @@ pub(super) struct Provision {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ProvisionError {
+pub(super) enum ProvisionError {
     #[error(
         "token.kind is not \"tpm\": this command is for TPMs; `custodyd init` makes the keys of a PKCS#11 token"
     )]
@@ -73,10 +73,7 @@ fn provision(token: &Token, arguments: &Provision) -> Result<Vec<Line>, Provisio
         make_secret(path)?;
         lines.push(Line::ok("secret", format!("made {}", path.display())));
     }
-    let password = match &arguments.owner_password_file {
-        Some(path) => owner_password(path)?,
-        None => SecretBytes::from(Vec::new()),
-    };
+    let password = password(arguments.owner_password_file.as_deref())?;
     let tpm_backend = backend::tpm(token, tpm, password)?;
     let (report, storage_key) = tpm_backend.provision_storage(arguments.dry_run)?;
     for label in &report.existing {
@@ -103,6 +100,22 @@ fn provision(token: &Token, arguments: &Provision) -> Result<Vec<Line>, Provisio
         lines.push(line);
     }
     Ok(lines)
+}
+
+/// Makes the file of the secret where the configuration names one that is not there.
+pub(super) fn ensure_secret(token: &Token) -> Result<(), ProvisionError> {
+    match &token.pin_file {
+        Some(path) if !path.exists() => make_secret(path),
+        _ => Ok(()),
+    }
+}
+
+/// The owner's password in a file, or none.
+pub(super) fn password(path: Option<&Path>) -> Result<SecretBytes, ProvisionError> {
+    match path {
+        Some(path) => owner_password(path),
+        None => Ok(SecretBytes::from(Vec::new())),
+    }
 }
 
 /// Sixty-four hexadecimal digits, so that it passes through any tool.

@@ -24,9 +24,11 @@ pub(super) fn check(token: &Token) -> Vec<Line> {
         Err(error) => return vec![Line::red_told("token", super::chain(&error))],
     };
     let (sender, receiver) = mpsc::channel();
+    let token = token.clone();
     // Not joined: a thread that hangs inside the module cannot be ended, only left behind.
     std::thread::spawn(move || {
-        let lines = examine(&backend);
+        let mut lines = examine(&backend);
+        lines.extend(super::escrow::standing(&token, backend.as_ref()));
         // Its sessions first: this process may be over as soon as the lines are sent.
         drop(backend);
         let _ = sender.send(lines);

@@ -48,6 +48,8 @@ pub struct Settings<'a> {
     pub mode: Mode<'a>,
     /// Digest of the policies that decisions will be made under.
     pub configuration: Digest,
+    /// Whether the configuration says that custodians can bring the keys back.
+    pub escrowed: bool,
 }
 
 /// A realm that was believed, and has logged that it serves.
@@ -75,6 +77,7 @@ pub async fn open(
     let boot_epoch = anchoring.boot_epoch(store, believed).await?;
     let memory = Memory::new(found.believed, boot_epoch);
     memory.decides_under(settings.configuration);
+    let escrowed = Some(settings.escrowed);
     let reader = Arc::new(Reader::new(
         Arc::clone(store),
         pool.clone(),
@@ -83,7 +86,7 @@ pub async fn open(
         memory,
         Arc::clone(clock),
     ));
-    realm::check(&reader).await?;
+    realm::check(&reader, escrowed).await?;
     let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
     committer.boot(found.repairs).await?;
     Ok(Opened { reader, committer })
@@ -97,6 +100,7 @@ pub async fn check(
     store: &Arc<dyn Store>,
     pool: &Pool,
     name: &RealmName,
+    escrowed: bool,
 ) -> Result<(), LedgerError> {
     let memory = Memory::new(believe(store, pool, name).await?, 0);
     let reader = Reader::new(
@@ -107,7 +111,7 @@ pub async fn check(
         memory,
         Arc::default(),
     );
-    realm::check(&reader).await
+    realm::check(&reader, Some(escrowed)).await
 }
 
 /// What a start would believe.

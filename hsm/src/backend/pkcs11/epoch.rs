@@ -52,7 +52,7 @@ enum Phase {
 /// What the workers' custodies, the recovery thread and the backend share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    options: Options,
+    pub(super) options: Options,
     module: Mutex<Option<Module>>,
     phase: RwLock<Phase>,
     recovering: AtomicBool,
@@ -218,7 +218,7 @@ impl Shared {
     }
 
     fn check_keys_on(&self, session: &Session) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
-        let keys = Scan::of(session)?.table()?;
+        let keys = Scan::of(session, self.options.origin)?.table()?;
         let fresh = keys.answers(session)?;
         let mut answers = locked(&self.answers);
         answers.refuse_another_token(&fresh)?;

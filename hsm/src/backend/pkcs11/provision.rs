@@ -7,11 +7,17 @@
 use cryptoki::{mechanism::Mechanism, object::Attribute, session::Session};
 
 use super::{attributes::P256, keys::Scan, mechanism::Attempt};
-use crate::{error::Error, id::KeyId, report::ProvisionReport};
+use crate::{
+    backend::origin as origins, error::Error, id::KeyId, report::ProvisionReport,
+    root_keys::KeyOrigin,
+};
 
-pub(super) fn run(session: &Session, dry_run: bool) -> Attempt<ProvisionReport> {
-    let before = Scan::of(session)?;
+pub(super) fn run(session: &Session, origin: KeyOrigin, dry_run: bool) -> Attempt<ProvisionReport> {
+    let before = Scan::of(session, origin)?;
     refuse(&before)?;
+    if !before.missing().is_empty() {
+        origins::refuse_imported(origin)?;
+    }
     let mut existing: Vec<String> = before.reports().into_iter().map(|r| r.label).collect();
     existing.dedup();
     let mut created = Vec::new();
@@ -24,7 +30,7 @@ pub(super) fn run(session: &Session, dry_run: bool) -> Attempt<ProvisionReport> 
     }
     if !dry_run {
         // What was made is judged like what was found.
-        let after = Scan::of(session)?;
+        let after = Scan::of(session, origin)?;
         refuse(&after)?;
         after.table()?;
     }
@@ -35,7 +41,7 @@ pub(super) fn run(session: &Session, dry_run: bool) -> Attempt<ProvisionReport> 
     })
 }
 
-fn refuse(scan: &Scan) -> Result<(), Error> {
+pub(super) fn refuse(scan: &Scan) -> Result<(), Error> {
     let problems = scan.problems();
     if problems.is_empty() {
         return Ok(());
@@ -47,32 +53,47 @@ fn refuse(scan: &Scan) -> Result<(), Error> {
 }
 
 fn make(session: &Session, key: KeyId) -> Attempt<()> {
-    let label = Attribute::Label(key.label().into_bytes());
     if key.purpose.is_symmetric() {
-        let mut template = kept(&label);
-        template.extend([
-            Attribute::ValueLen(32.into()),
-            Attribute::Sign(true),
-            Attribute::Verify(true),
-            Attribute::Encrypt(false),
-            Attribute::Decrypt(false),
-            Attribute::Wrap(false),
-            Attribute::Unwrap(false),
-            Attribute::Derive(false),
-        ]);
+        let mut template = secret(key);
+        template.push(Attribute::ValueLen(32.into()));
         session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
         return Ok(());
     }
-    let public = [
+    session.generate_key_pair(&Mechanism::EccKeyPairGen, &public(key), &private(key))?;
+    Ok(())
+}
+
+/// What a secret key of ours is, apart from its bytes.
+pub(super) fn secret(key: KeyId) -> Vec<Attribute> {
+    let mut template = kept(key);
+    template.extend([
+        Attribute::Sign(true),
+        Attribute::Verify(true),
+        Attribute::Encrypt(false),
+        Attribute::Decrypt(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ]);
+    template
+}
+
+/// What the public half of a pair is, apart from its point.
+pub(super) fn public(key: KeyId) -> Vec<Attribute> {
+    vec![
         Attribute::Token(true),
         Attribute::Private(false),
         Attribute::Verify(true),
         Attribute::EcParams(P256.to_vec()),
         Attribute::Id(key.label().into_bytes()),
-        label.clone(),
-    ];
-    let mut private = kept(&label);
-    private.extend([
+        Attribute::Label(key.label().into_bytes()),
+    ]
+}
+
+/// What the private half is, apart from its number.
+pub(super) fn private(key: KeyId) -> Vec<Attribute> {
+    let mut template = kept(key);
+    template.extend([
         Attribute::Id(key.label().into_bytes()),
         Attribute::Sign(true),
         // Some tokens would set this one by themselves.
@@ -81,16 +102,15 @@ fn make(session: &Session, key: KeyId) -> Attempt<()> {
         Attribute::Unwrap(false),
         Attribute::Derive(false),
     ]);
-    session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
-    Ok(())
+    template
 }
 
-fn kept(label: &Attribute) -> Vec<Attribute> {
+fn kept(key: KeyId) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
-        label.clone(),
+        Attribute::Label(key.label().into_bytes()),
     ]
 }

@@ -166,7 +166,10 @@ impl Custody for Pkcs11Custody {
     }
 
     fn inventory(&mut self) -> Result<Vec<KeyReport>> {
-        self.run("inventory", |session, _| Ok(Scan::of(session)?.reports()))
+        let origin = self.shared.options.origin;
+        self.run("inventory", |session, _| {
+            Ok(Scan::of(session, origin)?.reports())
+        })
     }
 
     fn probe(&mut self) -> Result<()> {

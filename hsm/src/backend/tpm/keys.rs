@@ -159,7 +159,7 @@ impl Scan {
                 esys.read_public(object, Some(session))
             })?;
             let (attributes, public) =
-                attributes::judge(&public, form_of(id.purpose, options.mode));
+                attributes::judge(&public, form_of(id.purpose, options.mode), options.origin);
             let report = KeyReport {
                 id,
                 label: id.label(),
