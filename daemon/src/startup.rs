@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, BindingKeys, Pool, PoolOptions, ProvisionReport, checkpoint, webhook};
+use custodyd_hsm::{Backend, Pool, PoolOptions, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,7 +30,8 @@ use crate::http::{operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, Ledger, LedgerError, Mode, Opened, Settings};
 use crate::reload::Reloader;
 use crate::service::{
-    Apps, Auditors, Bindings, Callers, EnrolmentQuota, Recipients, Service, Strangers,
+    Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
+    Strangers,
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
@@ -255,15 +256,6 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
     let pool = pool(config, backend::configured(&config.token)?)?;
-    let (keys, webhook_keys, checkpoint_keys) = pool
-        .call("load-public-keys", |custody| {
-            Ok((
-                BindingKeys::load(custody)?,
-                webhook::keys(custody)?,
-                checkpoint::keys(custody)?,
-            ))
-        })
-        .await?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let clock = Arc::new(Clock::default());
     let settings = Settings {
@@ -273,6 +265,8 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         escrowed: config.token.escrow.is_some(),
     };
     let Opened { reader, committer } = ledger::open(&store, &pool, name, &clock, settings).await?;
+    // Now that it is known which versions are in use.
+    let keys = pool.call("load-public-keys", PublicKeys::load).await?;
     let (courier, delivering) = Courier::start(&config.delivery, &pool, name, &clock)?;
     let witnesses = Witnesses::new(&config.witnesses)?;
     let (changes, queue) = mpsc::channel(ledger::QUEUE);
@@ -281,7 +275,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         &config.witnesses,
         Cosigned::file_of(&config.store.sqlite),
         &ledger.origin(),
-        &checkpoint_keys,
+        &keys.checkpoint,
     );
     let service = Service {
         apps,
@@ -290,14 +284,15 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         proofs: Proofs::new()?,
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
-        bindings: Bindings::new(pool.clone(), name.clone(), keys, webhook_keys),
-        auditors: Auditors::new(config.auditors.clone(), checkpoint_keys),
+        bindings: Bindings::new(pool.clone(), name.clone(), keys.bindings, keys.webhook),
+        auditors: Auditors::new(config.auditors.clone(), keys.checkpoint),
         cosigned,
         enrolments: EnrolmentQuota::default(),
         courier,
         recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
+        rotation: Rotation::default(),
     };
     Ok(Realm {
         service: Arc::new(service),
@@ -326,6 +321,7 @@ impl Realm {
     /// sessions closed.
     pub async fn close(self) {
         self.delivering.drain(self.drain).await;
+        self.service.rotation.stop().await;
         drop(self.service);
         if let Ok(Err(error)) = self.committer.await {
             tracing::error!(%error, "the committer had stopped");

@@ -18,6 +18,8 @@ pub use self::{
     warm::{open_warm, seal_warm},
 };
 
+use std::collections::BTreeSet;
+
 use self::format::Parsed;
 use crate::{
     custody::{AnchorObject, Custody},
@@ -133,6 +135,22 @@ impl Survey {
         }
         Ok(newest)
     }
+}
+
+/// The other realms that have anchors in the token, as far as their objects say so: each is under
+/// the same keys, so none of these keys may go while there is one.
+///
+/// # Errors
+/// The token's.
+pub fn other_realms(custody: &mut dyn Custody, realm: &RealmName) -> Result<BTreeSet<RealmName>> {
+    let objects = custody.anchors()?;
+    let named = objects
+        .iter()
+        .filter_map(|object| Parsed::anchor(&object.content).ok());
+    Ok(named
+        .map(|parsed| parsed.realm)
+        .filter(|other| other != realm)
+        .collect())
 }
 
 /// The anchor in an object; none where it is another realm's.

@@ -112,6 +112,14 @@ impl BindingKeys {
         Self { by_header, keys }
     }
 
+    /// The same with a newer key.
+    #[must_use]
+    pub fn with(&self, newer: PublicKey) -> Self {
+        let mut keys = self.keys.clone();
+        keys.push(newer);
+        Self::from_keys(keys)
+    }
+
     /// The keys, in the order of their versions.
     #[must_use]
     pub fn keys(&self) -> &[PublicKey] {

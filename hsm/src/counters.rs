@@ -107,6 +107,18 @@ impl Custody for Counted<'_> {
         self.inner.holds(key)
     }
 
+    fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.inner.versions(purpose)
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        self.inner.make_key(key)
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        self.inner.destroy_key(key)
+    }
+
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         self.timed(Kind::Hmac, |c| c.hmac(key, message))
     }

@@ -56,6 +56,21 @@ pub trait Custody: Send {
     /// [`Error::Unavailable`] while the token is away.
     fn holds(&self, key: KeyId) -> Result<bool>;
 
+    /// Every version of a purpose that the token holds, in rising order, whether in use or not.
+    ///
+    /// # Errors
+    /// As for [`Custody::holds`].
+    fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        let newest = self.current(purpose)?.version;
+        let mut versions = Vec::new();
+        for version in 1..=newest {
+            if self.holds(KeyId::new(purpose, version))? {
+                versions.push(version);
+            }
+        }
+        Ok(versions)
+    }
+
     /// HMAC-SHA-256 inside the token. Backends implement it; callers use
     /// [`Custody::derive`] and [`Custody::mac`], which keep the keys apart.
     ///
@@ -114,6 +129,28 @@ pub trait Custody: Send {
     /// # Errors
     /// [`Error::Unavailable`].
     fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()>;
+
+    /// Makes a key that is not there, judges and proves it like one that was found, and works with
+    /// it from then on. After an error it may be there, half made: take another version.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it is there already or the token has no place for it;
+    /// [`Error::Misconfigured`] where the token's keys are not sound, or it makes none while it serves.
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        Err(Error::Misconfigured(format!(
+            "this kind of token makes no key while it is in use, so {key} was not made"
+        )))
+    }
+
+    /// Destroys a key for good. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// As for [`Custody::make_key`]; [`Error::Invalid`] for the only key of its purpose.
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        Err(Error::Misconfigured(format!(
+            "this kind of token destroys no key while it is in use, so {key} is still there"
+        )))
+    }
 
     /// SP 800-108r1 KDF in counter mode, PRF HMAC-SHA-256, one block of 256
     /// bits, from a wrap key. `context_hash` is SHA-256 over the context, so

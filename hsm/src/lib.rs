@@ -37,6 +37,7 @@ pub mod report;
 pub mod root_keys;
 pub mod seal;
 pub mod secret;
+pub mod versions;
 pub mod webhook;
 
 #[cfg(test)]
@@ -56,4 +57,5 @@ pub use public_key::{PublicKey, jwk_set};
 pub use report::{Imported, KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
 pub use root_keys::{KeyCheck, KeyOrigin, RootKey, RootKeys};
 pub use secret::{Secret, SecretBytes};
+pub use versions::KeyVersions;
 pub use webhook::WebhookCall;

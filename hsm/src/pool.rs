@@ -6,12 +6,13 @@
 //! caller that gave up is not served behind its back. A hung module is not
 //! answered with more threads: those would hang as well. `stuck` shows it.
 
+mod allowed;
 mod queue;
 mod worker;
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -29,6 +30,7 @@ use crate::{
     counters::Counters,
     custody::{Backend, Custody},
     error::{Error, Result},
+    versions::KeyVersions,
 };
 
 /// How the pool is built.
@@ -85,6 +87,8 @@ struct Shared {
     workers: Vec<Worker>,
     abandoned: AtomicU64,
     observer: OnceLock<Observer>,
+    /// The key versions in use, once a head of the ledger has said so.
+    versions: RwLock<Option<Arc<KeyVersions>>>,
 }
 
 /// Told the name of each call that ran and how long it had the token.
@@ -110,6 +114,7 @@ impl Pool {
             workers: custodies.iter().map(|_| Worker::default()).collect(),
             abandoned: AtomicU64::new(0),
             observer: OnceLock::new(),
+            versions: RwLock::new(None),
         });
         let pool = Self(Arc::new(Inner {
             shared: Arc::clone(&shared),
@@ -138,9 +143,23 @@ impl Pool {
         operation: &'static str,
         job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.call_within(self.0.deadline, operation, job).await
+    }
+
+    /// As [`Pool::call`], for what may take longer than anything that a request waits for, such as
+    /// making a key.
+    ///
+    /// # Errors
+    /// As for [`Pool::call`].
+    pub async fn call_within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        operation: &'static str,
+        job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let waiting = Arc::new(());
         let (sender, receiver) = oneshot::channel();
-        let expires = self.submit(operation, &waiting, job, |answer| {
+        let expires = self.submit(deadline, operation, &waiting, job, |answer| {
             let _ = sender.send(answer);
         })?;
         let outcome = tokio::time::timeout_at(expires.into(), receiver).await;
@@ -158,7 +177,8 @@ impl Pool {
     ) -> Result<T> {
         let waiting = Arc::new(());
         let (sender, receiver) = mpsc::sync_channel(1);
-        let expires = self.submit(operation, &waiting, job, move |answer| {
+        let deadline = self.0.deadline;
+        let expires = self.submit(deadline, operation, &waiting, job, move |answer| {
             let _ = sender.try_send(answer);
         })?;
         let left = expires.saturating_duration_since(Instant::now());
@@ -168,12 +188,13 @@ impl Pool {
     /// Puts a job into the queue; gives the moment at which it expires.
     fn submit<T: Send + 'static>(
         &self,
+        deadline: Duration,
         operation: &'static str,
         waiting: &Arc<()>,
         job: impl FnOnce(&mut dyn Custody) -> Result<T> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) -> Result<Instant> {
-        let expires = Instant::now() + self.0.deadline;
+        let expires = Instant::now() + deadline;
         let job = Job::new(operation, expires, Arc::downgrade(waiting), job, reply);
         self.0.shared.queue.push(operation, job)?;
         Ok(expires)
@@ -198,6 +219,18 @@ impl Pool {
     /// worker between two calls, so it must be quick.
     pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
         let _ = self.0.shared.observer.set(Box::new(observer));
+    }
+
+    /// From now on jobs use these key versions and no others, whatever the token holds.
+    pub fn use_versions(&self, versions: KeyVersions) {
+        let used = self.0.shared.versions.write();
+        *used.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(versions));
+    }
+
+    /// The key versions in use; `None` before `use_versions`.
+    #[must_use]
+    pub fn versions(&self) -> Option<Arc<KeyVersions>> {
+        self.0.shared.versions()
     }
 
     /// The state for readiness checks and metrics.
@@ -230,6 +263,13 @@ impl Pool {
     /// [`Error::Unavailable`]. Also done when the last handle goes.
     pub fn shutdown(&self) {
         self.0.shutdown();
+    }
+}
+
+impl Shared {
+    fn versions(&self) -> Option<Arc<KeyVersions>> {
+        let used = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        used.clone()
     }
 }
 

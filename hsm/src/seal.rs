@@ -200,6 +200,15 @@ pub fn open(custody: &mut dyn Custody, context: &Context, sealed: &[u8]) -> Resu
     Ok(plaintext)
 }
 
+/// The version of the wrap key that a sealed record says it is under; `None` for what is no sealed
+/// record. Believe it of bytes whose digest was verified, and of no others.
+#[must_use]
+pub fn key_version(sealed: &[u8]) -> Option<u16> {
+    Header::parse(sealed)
+        .ok()
+        .map(|(header, _)| header.key_version)
+}
+
 /// The digest of a sealed record, by which the ledger refers to it.
 #[must_use]
 pub fn digest(sealed: &[u8]) -> [u8; 32] {

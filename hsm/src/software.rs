@@ -123,7 +123,11 @@ impl SoftCustody {
         }
     }
 
-    pub(crate) fn add_version(&mut self, purpose: KeyPurpose, version: u16) {
+    /// Adds a key as somebody would who writes into the token.
+    ///
+    /// # Panics
+    /// When the host has no randomness.
+    pub fn add_version(&mut self, purpose: KeyPurpose, version: u16) {
         self.keys.entry(purpose).or_default().push(version);
         if !purpose.is_symmetric() {
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -131,7 +135,6 @@ impl SoftCustody {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn remove_version(&mut self, purpose: KeyPurpose, version: u16) {
         if let Some(versions) = self.keys.get_mut(&purpose) {
             versions.retain(|v| *v != version);
@@ -176,6 +179,19 @@ impl Custody for SoftCustody {
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         let pair = self.pairs.get(&key).unwrap();
         PublicKey::from_point(pair.public_key().as_ref())
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        if self.holds(key)? {
+            return Err(Error::invalid("key version", "it is there already"));
+        }
+        self.add_version(key.purpose, key.version);
+        Ok(())
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        self.remove_version(key.purpose, key.version);
+        Ok(())
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

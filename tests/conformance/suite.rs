@@ -33,6 +33,7 @@ macro_rules! run_over {
             keys_are_found_with_sound_attributes,
             provisioning_makes_what_is_missing_and_nothing_else,
             a_missing_key_is_named,
+            a_newer_key_is_made_and_an_older_one_destroyed,
             an_extractable_key_is_refused,
             hmac_is_repeatable_and_keyed,
             derivation_is_the_kdf_of_the_standard,

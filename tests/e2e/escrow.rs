@@ -239,12 +239,18 @@ async fn a_lost_token_is_restored_and_what_does_not_fit_is_refused_before() {
     scene.refused(&scene.restore(&not_sent), "opens with none");
     std::fs::write(&manifest, good.replace("\"needed\": 2", "\"needed\": 3")).unwrap();
     scene.refused(&scene.restore(&sent), "was edited");
-    std::fs::write(&manifest, good.replace(custodyd_tests::app::REALM, "b.example")).unwrap();
+    std::fs::write(
+        &manifest,
+        good.replace(custodyd_tests::app::REALM, "b.example"),
+    )
+    .unwrap();
     scene.refused(&scene.restore(&sent), "b.example");
     std::fs::write(&manifest, &good).unwrap();
     scene.is_blank();
 
-    let dry = scene.restore(&sent).replace("restore ", "restore --dry-run ");
+    let dry = scene
+        .restore(&sent)
+        .replace("restore ", "restore --dry-run ");
     assert!(scene.done(&dry).contains("Nothing was changed"));
     scene.is_blank();
     let text = scene.done(&scene.restore(&sent));
@@ -299,7 +305,11 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
             scene.home(share)
         )
     };
-    assert!(scene.done(&verify("shares/ann.age")).contains("share of ann opens"));
+    assert!(
+        scene
+            .done(&verify("shares/ann.age"))
+            .contains("share of ann opens")
+    );
     scene.refused(&verify("shares/bob.age"), "opens with none");
     // Without the line in the configuration imported keys are refused.
     scene.configure(ESCROW, "");
@@ -314,11 +324,19 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace(&section, &format!("{section}{ESCROW}"))).unwrap();
     let say = |arguments: &str| said(&made.command(arguments).output().unwrap());
-    assert!(say("serve").contains("CKA_ALWAYS_SENSITIVE"), "{}", say("serve"));
+    assert!(
+        say("serve").contains("CKA_ALWAYS_SENSITIVE"),
+        "{}",
+        say("serve")
+    );
     let create = scene.create("late", "");
     assert!(say(&create).contains("cannot be"), "{}", say(&create));
     std::fs::remove_file(made.path("custodyd.sqlite")).unwrap();
-    assert!(say(&create).contains("holds custodyd-wrap-v1 already"), "{}", say(&create));
+    assert!(
+        say(&create).contains("holds custodyd-wrap-v1 already"),
+        "{}",
+        say(&create)
+    );
     assert!(!Path::new(&scene.home("late")).exists());
     assert!(!made.path("escrow.json").exists());
 }

@@ -33,6 +33,7 @@ mod recovery_codes;
 mod related_origins;
 mod reload;
 mod restoring;
+mod rotation;
 mod secrets;
 mod sessions;
 mod stranger_pin;

@@ -343,6 +343,17 @@ fn line(entry: &Entry) -> String {
             "  custodyd {version}, configuration {configuration:.16}"
         ));
     }
+    if let Some(change) = &entry.keys {
+        let before = change.before.accepted().map(|key| key.to_string());
+        let after = change.after.accepted().map(|key| key.to_string());
+        let (before, after): (Vec<String>, Vec<String>) = (before.collect(), after.collect());
+        for key in after.iter().filter(|key| !before.contains(key)) {
+            line.push_str(&format!(", {key} is in use"));
+        }
+        for key in before.iter().filter(|key| !after.contains(key)) {
+            line.push_str(&format!(", {key} is retired"));
+        }
+    }
     if let Some(statement) = &entry.statement {
         let approvals = entry.approvals.len();
         line.push_str(&format!("  {approvals} approvals of\n{statement}"));

@@ -8,6 +8,7 @@
 
 mod doctor;
 mod escrow;
+mod key;
 mod ledger;
 mod live;
 pub mod output;
@@ -63,6 +64,9 @@ enum Command {
     /// Keys that some of several custodians can bring back
     #[command(subcommand)]
     Escrow(escrow::EscrowCommand),
+    /// Rotate the token's keys, move records to a newer one, retire older ones
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
     Doctor,
 }
@@ -115,6 +119,9 @@ pub fn run() -> ExitCode {
                 escrow::of_realm(&output, &config, command)
             }),
         },
+        Command::Key(command) => with_config(&output, "key", &arguments, |config| {
+            key::run(&output, &config, command)
+        }),
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)
                 .map_err(StartError::from)

@@ -11,6 +11,7 @@ pub mod connection;
 mod describe;
 pub(crate) mod extract;
 pub mod operator;
+mod operator_keys;
 pub mod operator_socket;
 pub mod problem;
 pub mod request;

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::connection;
+use super::operator_keys;
 use super::problem::Problem;
 use super::server::{Drained, Limits, PeerAddress, drain, stopped};
 use crate::service::Service;
@@ -44,6 +45,7 @@ pub(crate) fn router(actions: Actions) -> Router {
         .route("/accounts/{app}/{account}/trail", get(trail))
         .route("/accounts/{app}/{account}/export", post(export))
         .route("/accounts/{app}/{account}", delete(erase))
+        .merge(operator_keys::router())
         .with_state(Arc::new(actions))
 }
 

@@ -13,6 +13,7 @@
 
 mod durable;
 mod names;
+mod orders;
 mod publishing;
 mod sealing;
 mod working;
@@ -25,6 +26,7 @@ use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 
+pub(crate) use self::orders::{Order, Rewritten};
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
@@ -32,7 +34,7 @@ use super::anchoring::{AGAIN, Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::Shown;
 use super::record::{Loaded, Reader};
-use super::{BUCKET_BITS, Base, Change, LedgerError};
+use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
 use crate::account::Account;
 use crate::clock::Clock;
 use crate::store::CommitError;
@@ -78,7 +80,7 @@ impl Committer {
     /// any more: then nothing may be written, and the daemon must be started again.
     pub(crate) async fn run(
         mut self,
-        mut changes: mpsc::Receiver<Change>,
+        mut changes: mpsc::Receiver<Request>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         loop {
@@ -100,7 +102,19 @@ impl Committer {
                 break;
             }
             metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
-            self.batch(std::mem::take(&mut waiting)).await?;
+            let (mut changes, mut orders) = (Vec::with_capacity(waiting.len()), Vec::new());
+            for request in waiting.drain(..) {
+                match request {
+                    Request::Change(change) => changes.push(change),
+                    Request::Order(order) => orders.push(order),
+                }
+            }
+            if !changes.is_empty() {
+                self.batch(changes).await?;
+            }
+            for order in orders {
+                self.carry_out(order).await?;
+            }
         }
         self.rest().await
     }

@@ -24,6 +24,7 @@ mod names;
 mod restoring;
 mod retiring;
 mod rig;
+mod rotating;
 mod tables;
 mod verifying;
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use custodyd_hsm::{Pool, RealmName, mac};
+use custodyd_hsm::{KeyVersions, Pool, RealmName, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use crate::store::{HeadRow, Store};
 
 const DOMAIN: &[u8] = b"custodyd/head/v1";
 /// The version of the tables. A database says in its head which it has.
-pub(crate) const SCHEMA: u32 = 3;
+pub(crate) const SCHEMA: u32 = 4;
 
 /// What a head and the state leaf of its batch both say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ pub(crate) struct State {
     /// Digest of the policies that the batch was decided under.
     #[serde(with = "hex::serde")]
     pub(crate) configuration: Digest,
+    /// The versions of the token's keys that are in use. A batch that changes them says so in the log.
+    pub(crate) keys: KeyVersions,
+    /// The tokens that hold those keys, where there are several: all are anchored in before anything
+    /// is released. None is named where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tokens: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +204,8 @@ mod tests {
                 boot_epoch: 0,
                 schema: SCHEMA,
                 configuration: [4; 32],
+                keys: KeyVersions::first(),
+                tokens: Vec::new(),
             },
             size: 9,
             log_root: [3; 32],
@@ -230,7 +238,7 @@ mod tests {
             let said = Head::parse(&row(&head), &realm).unwrap_err();
             assert!(said.contains(what), "{said}");
         };
-        refused(&|head| head.state.schema += 1, "schema 4");
+        refused(&|head| head.state.schema += 1, "schema 5");
         refused(&|head| head.state.seq += 1, "contradicts");
         refused(
             &|head| head.state.realm = RealmName::parse("other.example").unwrap(),

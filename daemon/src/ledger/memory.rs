@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use custodyd_hsm::RealmName;
+use custodyd_hsm::{KeyVersions, RealmName};
 use custodyd_policies::Timestamp;
 use tokio::sync::watch;
 
@@ -81,6 +81,8 @@ impl Believed {
             boot_epoch: 0,
             schema: SCHEMA,
             configuration: [0; 32],
+            keys: KeyVersions::first(),
+            tokens: Vec::new(),
         };
         let head = Head {
             state,

@@ -16,6 +16,7 @@ mod erasure;
 mod faults;
 mod head;
 mod journal;
+mod keys;
 mod log;
 mod members;
 mod memory;
@@ -24,6 +25,7 @@ mod receipts;
 mod record;
 pub mod restore;
 mod retention;
+pub mod rewrap;
 mod start;
 mod tree;
 mod unverified;
@@ -41,6 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::anchoring::Mode;
 pub use self::cache::Cache;
 pub use self::checkpoint::Checkpoint;
+pub(crate) use self::committer::Order;
 pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
 pub use self::head::Head;
@@ -141,6 +144,13 @@ impl Journal {
 /// A decision as the committer runs it.
 pub(crate) type Decide = Box<dyn FnOnce(&mut Account, Moment, &mut Journal) -> bool + Send>;
 
+/// What waits for the committer.
+pub(crate) enum Request {
+    Change(Change),
+    /// Of the ledger itself, and about no account.
+    Order(Order),
+}
+
 /// A change that waits for the committer.
 pub(crate) struct Change {
     pub(crate) base: Base,
@@ -160,14 +170,14 @@ pub(crate) enum Base {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     reader: Arc<Reader>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Request>,
     clock: Arc<Clock>,
 }
 
 impl Ledger {
     pub(crate) fn new(
         reader: Arc<Reader>,
-        changes: mpsc::Sender<Change>,
+        changes: mpsc::Sender<Request>,
         clock: Arc<Clock>,
     ) -> Self {
         Self {
@@ -365,6 +375,13 @@ impl Ledger {
             .await?
     }
 
+    fn send(&self, request: Request) -> Result<(), LedgerError> {
+        self.changes.try_send(request).map_err(|full| match full {
+            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
+            mpsc::error::TrySendError::Closed(_) => LedgerError::Stopped,
+        })
+    }
+
     /// The outer error is the ledger's, the inner one the decision's.
     async fn submit<T, E>(
         &self,
@@ -392,10 +409,7 @@ impl Ledger {
             }),
             reply,
         };
-        self.changes.try_send(change).map_err(|full| match full {
-            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
-            mpsc::error::TrySendError::Closed(_) => LedgerError::Stopped,
-        })?;
+        self.send(Request::Change(change))?;
         let committed = answer
             .await
             .map_err(|_| LedgerError::Stopped)?

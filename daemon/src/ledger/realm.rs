@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AppId, Pool, RealmName, RecordId, RecordKind, anchor, mac};
+use custodyd_hsm::{AppId, KeyVersions, Pool, RealmName, RecordId, RecordKind, anchor, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +51,11 @@ pub async fn create(
     let plaintext = serde_json::to_vec(&record)
         .map_err(|_| LedgerError::internal("encode the realm record"))?;
     let of = realm.clone();
-    let (id, sealed) = pool
+    let (id, sealed, keys) = pool
         .call("seal-realm", move |custody| {
             let id = mac::realm_record_id(custody, &of)?;
             let sealed = seal::seal(custody, &context(&of, &id), &plaintext)?;
-            Ok((id, sealed))
+            Ok((id, sealed, KeyVersions::newest_of(custody)?))
         })
         .await?;
     let mut list = MemberList::default();
@@ -69,7 +69,9 @@ pub async fn create(
     let mut batch = Batch::after(nothing.head.state.seq);
     batch.members = vec![(id.bucket(BUCKET_BITS), list.encode())];
     batch.records = vec![(id, 1, sealed)];
-    let next = nothing.next(nothing.head.clone(), &mut batch)?;
+    let mut head = nothing.head.clone();
+    head.state.keys = keys;
+    let next = nothing.next(head, &mut batch)?;
     batch.head = next.head.authenticate(pool).await?;
     store.commit(&batch).await.map_err(|error| match error {
         CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),

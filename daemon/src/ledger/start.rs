@@ -19,7 +19,7 @@ use super::members::MemberList;
 use super::memory::Believed;
 use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
-use super::{Cache, Committer, LedgerError, Reader, realm};
+use super::{Cache, Committer, LedgerError, Reader, keys, realm};
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -131,13 +131,14 @@ pub(super) async fn believe(
 /// Verifies the database by its own head. Whether that is the newest, `Anchoring::begin` says.
 ///
 /// # Errors
-/// `Tampered` names what contradicts what; `Store` and `Token` where they do not answer.
+/// `Tampered` names what contradicts what; `Refused` as `keys::hold`; `Store` and `Token` where they do not answer.
 pub(crate) async fn find(
     store: &Arc<dyn Store>,
     pool: &Pool,
     realm: &RealmName,
 ) -> Result<Found, LedgerError> {
     let head = Head::read(store, pool, realm).await?;
+    keys::hold(pool, &head).await?;
     let mut repairs = Repairs::default();
     let end = log(store, &head, &mut repairs).await?;
     let tree = state(store, &head, &mut repairs).await?;

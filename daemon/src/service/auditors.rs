@@ -4,7 +4,7 @@
 //! something happens here, or has the database and wants an auditor to see another log. What is
 //! read is verified below, in the ledger; here it is decided who may ask.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use custodyd_hsm::{PublicKey, checkpoint};
 use serde_json::{Value, json};
@@ -19,19 +19,28 @@ use crate::ledger::{Checkpoint, LedgerError};
 #[derive(Debug)]
 pub struct Auditors {
     known: Vec<Auditor>,
-    /// The newest last.
-    keys: Vec<PublicKey>,
+    /// The newest last. A rotation changes them.
+    keys: RwLock<Vec<PublicKey>>,
 }
 
 impl Auditors {
     #[must_use]
     pub fn new(known: Vec<Auditor>, keys: Vec<PublicKey>) -> Self {
-        Self { known, keys }
+        Self {
+            known,
+            keys: RwLock::new(keys),
+        }
     }
 
     /// The keys that sign checkpoints, the newest last.
-    pub(crate) fn keys(&self) -> &[PublicKey] {
-        &self.keys
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// From now on these keys are known and no others.
+    pub(super) fn know(&self, keys: Vec<PublicKey>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// The auditor who has this credential.
@@ -51,7 +60,8 @@ impl Auditors {
     /// The keys of checkpoints as JWK (RFC 7517). Their `use` is one of our own: libraries that
     /// look for a key to verify a JWS with take only those for `sig`.
     pub(super) fn jwks(&self) -> Vec<Value> {
-        let newest_first = self.keys.iter().rev();
+        let keys = self.keys();
+        let newest_first = keys.iter().rev();
         let jwk = |key: &PublicKey| {
             let mut jwk = key.jwk();
             if let Some(members) = jwk.as_object_mut() {

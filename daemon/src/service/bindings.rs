@@ -3,7 +3,7 @@
 //! Made in the token when a credential is added, kept in the envelope, given to the client as
 //! a receipt, and checked at every use against the credential that is about to be believed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use custodyd_hsm::binding::{self, Binding, BindingKeys, BindingKind};
@@ -22,8 +22,8 @@ const REMEMBERED: usize = 100_000;
 pub struct Bindings {
     pool: Pool,
     realm: RealmName,
-    keys: BindingKeys,
-    webhook_keys: Vec<PublicKey>,
+    /// Of bindings and of calls to a webhook. A rotation changes them.
+    keys: RwLock<(Arc<BindingKeys>, Vec<PublicKey>)>,
     verified: Mutex<Generations<[u8; 32], Arc<Binding>>>,
 }
 
@@ -38,8 +38,7 @@ impl Bindings {
         Self {
             pool,
             realm,
-            keys,
-            webhook_keys,
+            keys: RwLock::new((Arc::new(keys), webhook_keys)),
             verified: Mutex::new(Generations::new(REMEMBERED)),
         }
     }
@@ -48,8 +47,24 @@ impl Bindings {
     /// webhook. Each kind has a `typ` of its own, so no key stands for the other's statements.
     #[must_use]
     pub fn jwks(&self) -> serde_json::Value {
-        let newest_first = self.keys.keys().iter().rev();
-        jwk_set(newest_first.chain(self.webhook_keys.iter().rev()))
+        let (bindings, webhook) = self.known();
+        let newest_first = bindings.keys().iter().rev();
+        jwk_set(newest_first.chain(webhook.iter().rev()))
+    }
+
+    fn known(&self) -> (Arc<BindingKeys>, Vec<PublicKey>) {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// From now on these keys are known and no others. What verified before is asked again.
+    pub(super) fn know(&self, bindings: BindingKeys, webhook: Vec<PublicKey>) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = (Arc::new(bindings), webhook);
+        drop(keys);
+        if let Ok(mut verified) = self.verified.lock() {
+            *verified = Generations::new(REMEMBERED);
+        }
     }
 
     /// Signs several bindings of one account in one visit to the token.
@@ -126,7 +141,8 @@ impl Bindings {
             return Ok(Arc::clone(known));
         }
         let statement = self
-            .keys
+            .known()
+            .0
             .verify(jws)
             .map(Arc::new)
             .map_err(|e| Refused::Tampered(format!("a binding does not verify: {e}")))?;

@@ -32,6 +32,7 @@ mod rates;
 mod recipients;
 mod recover;
 mod recovery_codes;
+mod rotation;
 mod secrets;
 mod sessions;
 pub mod standing;
@@ -54,6 +55,8 @@ pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
 pub use self::quota::EnrolmentQuota;
 pub use self::recipients::Recipients;
+pub(crate) use self::rotation::PublicKeys;
+pub use self::rotation::{KeyError, Rotation};
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
@@ -85,6 +88,7 @@ pub struct Service {
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
     pub(crate) recipients: Arc<Recipients>,
+    pub(crate) rotation: Rotation,
 }
 
 /// Who calls without a session: the holder of a device key, proven by DPoP, and the app asked.

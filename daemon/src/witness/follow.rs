@@ -57,8 +57,8 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
 
 /// What a witness's operator has to be given, for the newest checkpoint key.
 fn verifier_key(service: &Service) -> String {
-    let newest = service.auditors.keys().last();
-    newest.map_or_else(String::new, |key| {
+    let newest = service.auditors.keys().pop();
+    newest.as_ref().map_or_else(String::new, |key| {
         checkpoint::verifier_key(&service.ledger.origin(), key)
     })
 }
@@ -262,7 +262,7 @@ impl Follower {
         let origin = self.service.ledger.origin();
         let shown = self.witness.shown(&origin).await.unwrap_or_default();
         let signed = Note::parse(&shown)
-            .is_some_and(|note| note.is_signed_by(&origin, self.service.auditors.keys()));
+            .is_some_and(|note| note.is_signed_by(&origin, &self.service.auditors.keys()));
         tracing::error!(
             witness = self.witness.name,
             %failure,

@@ -20,7 +20,7 @@ use crate::{
 /// What the keys answered when this process first saw each of them. Another
 /// token with the same label, the same PIN and keys of the same names gives
 /// other answers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct KnownAnswers {
     macs: BTreeMap<KeyId, Arc<Secret<32>>>,
     publics: BTreeMap<KeyId, PublicKey>,
@@ -54,6 +54,14 @@ impl KnownAnswers {
         }
         self.publics.insert(id, public);
         Ok(())
+    }
+
+    /// The same without a key that was destroyed on purpose.
+    pub(super) fn without(&self, gone: Option<KeyId>) -> Self {
+        let mut rest = self.clone();
+        rest.macs.retain(|id, _| Some(*id) != gone);
+        rest.publics.retain(|id, _| Some(*id) != gone);
+        rest
     }
 
     /// Every key that was there before must be there and answer as before; new

@@ -4,6 +4,7 @@
 
 use crate::{
     error::{Error, Result},
+    id::KeyId,
     root_keys::KeyOrigin,
 };
 
@@ -27,6 +28,17 @@ pub(super) fn refuse_made(origin: KeyOrigin) -> Result<()> {
             "token.escrow is not set, so keys that were made outside of the token are refused; nothing was changed"
                 .to_owned(),
         )),
+    }
+}
+
+/// A key that a token makes by itself would be in no escrow.
+pub(super) fn refuse_unescrowed(origin: KeyOrigin, key: KeyId) -> Result<()> {
+    match origin {
+        KeyOrigin::Token => Ok(()),
+        KeyOrigin::Imported => Err(Error::Misconfigured(format!(
+            "{key} was not made: the realm's keys are in an escrow, and one that the token makes would be in none and \
+             be lost with the token (docs/ESCROW.md, \"Rotation\")"
+        ))),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Shared,
+    allowed::Allowed,
     queue::{Job, Ran},
 };
 use crate::{counters::Counted, custody::Custody};
@@ -58,7 +59,11 @@ fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job) -> Option
         counters: &shared.counters,
     };
     let began = Instant::now();
-    let ran = job.run(Ok(&mut counted));
+    let mut allowed = Allowed {
+        inner: &mut counted,
+        versions: shared.versions(),
+    };
+    let ran = job.run(Ok(&mut allowed));
     if let Some(observer) = shared.observer.get() {
         observer(operation, began.elapsed());
     }

@@ -71,6 +71,8 @@ fn key_versions_come_from_the_allow_list() {
     custody.add_version(KeyPurpose::Wrap, 2);
     let new = seal(&mut custody, &context(&names), b"new").unwrap();
     assert_eq!(new[4..6], [0, 2]);
+    assert_eq!((key_version(&old), key_version(&new)), (Some(1), Some(2)));
+    assert_eq!(key_version(&new[1..]), None);
     assert!(open(&mut custody, &context(&names), &old).is_ok());
     assert!(open(&mut custody, &context(&names), &new).is_ok());
     custody.remove_version(KeyPurpose::Wrap, 1);

@@ -2,7 +2,7 @@
 
 use custodyd_hsm::{Backend, Error, KeyId, KeyKind, KeyPurpose, Verdict};
 
-use super::{BIND, MAC, WRAP};
+use super::{BIND, MAC, WRAP, operations::sha256};
 use crate::rig::{Labelled, Rig};
 
 pub(crate) fn keys_are_found_with_sound_attributes(rig: &impl Rig) {
@@ -95,6 +95,49 @@ pub(crate) fn a_missing_key_is_named(rig: &impl Rig) {
     assert!(error.to_string().contains("custodyd init"), "{error}");
     backend.provision(false).unwrap();
     backend.open().unwrap().probe().unwrap();
+}
+
+/// What a rotation asks of a token while others use it.
+pub(crate) fn a_newer_key_is_made_and_an_older_one_destroyed(rig: &impl Rig) {
+    let (wrap, bind) = (
+        KeyId::new(KeyPurpose::Wrap, 2),
+        KeyId::new(KeyPurpose::Bind, 2),
+    );
+    let backend = rig.backend();
+    let (mut one, mut other) = (backend.open().unwrap(), backend.open().unwrap());
+    let old = *other.hmac(WRAP, b"x").unwrap().expose();
+    for key in [wrap, bind] {
+        one.make_key(key).unwrap();
+        assert_eq!(other.current(key.purpose).unwrap(), key);
+        assert_eq!(other.versions(key.purpose).unwrap(), [1, 2]);
+        let again = one.make_key(key).unwrap_err();
+        assert!(matches!(again, Error::Invalid { .. }), "{again}");
+    }
+    assert_eq!(other.hmac(WRAP, b"x").unwrap().expose(), &old);
+    let new = *other.hmac(wrap, b"x").unwrap().expose();
+    assert_ne!(new, old);
+    let signed = other.sign(bind, &sha256(b"x")).unwrap();
+    assert!(other.public_key(bind).unwrap().verifies(b"x", &signed));
+    assert!(!other.public_key(BIND).unwrap().verifies(b"x", &signed));
+    for report in other.inventory().unwrap() {
+        assert_eq!(report.first_bad(), None, "{report:?}");
+    }
+    one.probe().unwrap();
+    other.probe().unwrap();
+    one.destroy_key(WRAP).unwrap();
+    one.destroy_key(WRAP).unwrap();
+    assert!(!other.holds(WRAP).unwrap() && other.holds(wrap).unwrap());
+    assert!(other.hmac(WRAP, b"x").is_err());
+    let only = one.destroy_key(wrap).unwrap_err();
+    assert!(matches!(only, Error::Invalid { .. }), "{only}");
+    // A key that is gone on purpose is no reason to doubt the token.
+    other.probe().unwrap();
+    assert_eq!(backend.epoch(), 1);
+    drop((one, other));
+    drop(backend);
+    let mut custody = rig.backend().open().unwrap();
+    assert_eq!(custody.versions(KeyPurpose::Wrap).unwrap(), [2]);
+    assert_eq!(custody.hmac(wrap, b"x").unwrap().expose(), &new);
 }
 
 pub(crate) fn a_doubled_secret_key_is_refused(rig: &impl Labelled) {

@@ -16,7 +16,7 @@ use custodyd_hsm::{
 use super::{BIND, MAC, WRAP};
 use crate::rig::Rig;
 
-fn sha256(message: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(message: &[u8]) -> [u8; 32] {
     let hash = digest::digest(&digest::SHA256, message);
     hash.as_ref().try_into().unwrap()
 }

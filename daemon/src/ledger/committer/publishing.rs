@@ -3,13 +3,15 @@
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
 //! same: it stays pending, nobody is told of it, and nothing is written before it is anchored.
 
+use custodyd_hsm::KeyVersions;
 use custodyd_policies::Timestamp;
 
 use super::{Committer, Failure, Lists, Members, durable};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::Demand;
 use crate::ledger::head::Head;
-use crate::ledger::log::BootLeaf;
+use crate::ledger::keys;
+use crate::ledger::log::{BootLeaf, KeyChange};
 use crate::ledger::start::Repairs;
 use crate::ledger::tree::Digest;
 use crate::store::Batch;
@@ -25,9 +27,10 @@ impl Committer {
         };
         let mut batch = Batch::after(head.state.seq);
         if memory.configuration() != head.state.configuration {
-            batch
-                .entries
-                .push((size, boot_leaf(&head, memory.configuration(), Vec::new())?));
+            batch.entries.push((
+                size,
+                boot_leaf(&head, memory.configuration(), Vec::new(), None)?,
+            ));
             size += 1;
         }
         Ok((batch, size, head.state.seq + 1))
@@ -41,7 +44,7 @@ impl Committer {
         lists: &Lists,
         (now, demand): (Timestamp, Demand),
     ) -> Result<(), Failure> {
-        let batch = self.commit(batch, now).await?;
+        let batch = self.commit(batch, None, now).await?;
         self.demand = demand;
         // Before it is anchored nobody may find it here; what it replaced must not be found
         // either, or a commit upon it would be taken for stale.
@@ -54,13 +57,20 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes the batch with the head over it, and believes it.
-    async fn commit(&mut self, mut batch: Batch, now: Timestamp) -> Result<Batch, Failure> {
+    /// Writes the batch with the head over it, and believes it. `keys` are other key versions from
+    /// this head on, which the batch's boot leaf names.
+    pub(super) async fn commit(
+        &mut self,
+        mut batch: Batch,
+        keys: Option<KeyVersions>,
+        now: Timestamp,
+    ) -> Result<Batch, Failure> {
         let memory = self.reader.memory();
         let mut head = memory.head();
         head.state.time = now;
         head.state.configuration = memory.configuration();
         head.state.boot_epoch = memory.boot_epoch();
+        head.state.keys = keys.unwrap_or(head.state.keys);
         let next = memory.read().next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.reader.pool()).await?;
         // Before it is written: a reader who finds it in the database has to wait, however long it
@@ -88,6 +98,7 @@ impl Committer {
         if let Some(head) = memory.pending() {
             let in_token = self.anchoring.cover(&head, &self.demand).await?;
             memory.settle(in_token);
+            keys::follow(self.reader.pool(), &head);
         }
         Ok(())
     }
@@ -103,11 +114,11 @@ impl Committer {
             (believed.head.clone(), believed.end.size())
         };
         let mut batch = Batch::after(head.state.seq);
-        let leaf = boot_leaf(&head, memory.configuration(), repairs.what)?;
+        let leaf = boot_leaf(&head, memory.configuration(), repairs.what, None)?;
         batch.entries.push((size, leaf));
         batch.digests = repairs.digests;
         batch.tiles = repairs.tiles;
-        let written = self.commit(batch, self.clock.now()).await;
+        let written = self.commit(batch, None, self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
         self.demand.at_once = true;
         self.anchor_pending().await
@@ -146,11 +157,13 @@ impl Committer {
     }
 }
 
-/// The entry of a daemon that goes on from this head, under its policies.
-fn boot_leaf(
+/// The entry of a daemon that goes on from this head, under its policies, and its keys where those
+/// change.
+pub(super) fn boot_leaf(
     head: &Head,
     configuration: Digest,
     repaired: Vec<String>,
+    keys: Option<KeyChange>,
 ) -> Result<Vec<u8>, LedgerError> {
     let encoding = |_| LedgerError::internal("encode a log entry");
     let leaf = BootLeaf {
@@ -159,6 +172,7 @@ fn boot_leaf(
         configuration_before: head.state.configuration,
         configuration,
         repaired,
+        keys,
     };
     leaf.encode().map_err(encoding)
 }

@@ -279,6 +279,12 @@ impl Custody for Token {
     fn holds(&self, key: KeyId) -> TokenResult<bool> {
         self.inner.holds(key)
     }
+    fn make_key(&mut self, key: KeyId) -> TokenResult<()> {
+        self.inner.make_key(key)
+    }
+    fn destroy_key(&mut self, key: KeyId) -> TokenResult<()> {
+        self.inner.destroy_key(key)
+    }
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> TokenResult<Secret<32>> {
         self.work.fetch_add(1, Ordering::SeqCst);
         let wrap = key.purpose == KeyPurpose::Wrap;

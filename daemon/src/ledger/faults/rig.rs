@@ -407,6 +407,11 @@ impl Rig {
         Ok(self.ledger().commit(loaded, charge).await?.0)
     }
 
+    /// A charge that is not booked yet.
+    pub(super) async fn charge_only(&self, id: AccountId) -> Result<u64, LedgerError> {
+        self.charge(id).await
+    }
+
     /// Charges all at once, so that they share batches; returns how many were answered `Ok`.
     pub(super) async fn burst(&mut self, accounts: &[AccountId]) -> usize {
         let charges = accounts.iter().map(|id| self.charge(*id));

@@ -4,6 +4,7 @@
 //! an event is a salted commitment to a body that can be erased (`journal`). The last entry of
 //! each batch is its *state* leaf, by which the log itself says what the state was.
 
+use custodyd_hsm::KeyVersions;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::head::State;
@@ -35,7 +36,7 @@ pub(crate) struct StateLeaf {
     pub(crate) log_root: Digest,
 }
 
-/// A daemon took over the realm from this head, or goes on from it under other policies.
+/// A daemon took over the realm from this head, or goes on from it under other policies or keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BootLeaf {
@@ -53,6 +54,17 @@ pub(crate) struct BootLeaf {
     /// Caches of the database that did not agree with it and were written anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) repaired: Vec<String>,
+    /// The versions of the token's keys, where the head that follows names others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<KeyChange>,
+}
+
+/// A key was rotated or retired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChange {
+    pub before: KeyVersions,
+    pub after: KeyVersions,
 }
 
 /// What was approved, byte for byte, and the signatures over it (OpenSSH, PROTOCOL.sshsig).

@@ -12,8 +12,8 @@ mod tiles;
 pub use self::end::TileRow;
 pub(crate) use self::end::{LogEnd, TILE};
 pub(crate) use self::leaf::{
-    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION, LEAF_STATE,
-    RestoreLeaf, StateLeaf,
+    BootLeaf, KeyChange, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION,
+    LEAF_STATE, RestoreLeaf, StateLeaf,
 };
 pub(crate) use self::proof::Prover;
 pub(crate) use self::tiles::TileReader;

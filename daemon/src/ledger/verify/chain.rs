@@ -13,7 +13,8 @@ use tlog_tiles::{Hash, record_hash};
 use super::findings::Findings;
 use crate::ledger::head::{Head, State};
 use crate::ledger::log::{
-    BootLeaf, LEAF_BOOT, LEAF_RESTORE, LEAF_STATE, LogEnd, RestoreLeaf, StateLeaf, TILE, TileRow,
+    BootLeaf, KeyChange, LEAF_BOOT, LEAF_RESTORE, LEAF_STATE, LogEnd, RestoreLeaf, StateLeaf, TILE,
+    TileRow,
 };
 use crate::ledger::memory::Believed;
 use crate::ledger::restore::Statement;
@@ -63,6 +64,8 @@ pub(crate) struct Chain {
     last: Last,
     /// A restore stands since the last state: the next one must be the one that it allows.
     restored: Option<Restore>,
+    /// The key versions that a boot leaf since the last state has changed.
+    keys: Option<KeyChange>,
     /// Roots do not fit any more, and that has been said.
     broken: bool,
     batches: u64,
@@ -80,6 +83,7 @@ impl Chain {
             confirmed: 0,
             last: Last::Nothing,
             restored: None,
+            keys: None,
             broken: false,
             batches: 0,
             full: Vec::new(),
@@ -120,8 +124,11 @@ impl Chain {
                 }
                 state
             }
-            Some(&LEAF_BOOT) if !doubtful && BootLeaf::parse(leaf).is_none() => {
-                findings.entry(self.size(), "what it says of a start does not parse");
+            Some(&LEAF_BOOT) if !doubtful => {
+                match BootLeaf::parse(leaf) {
+                    Some(boot) => self.keys = boot.keys.or(self.keys.take()),
+                    None => findings.entry(self.size(), "what it says of a start does not parse"),
+                }
                 None
             }
             Some(&LEAF_RESTORE) if !doubtful => {
@@ -144,6 +151,7 @@ impl Chain {
         let Some(state) = state else { return };
         self.batches += 1;
         self.restored = None;
+        self.keys = None;
         self.last = Last::Head(Box::new(Head {
             state: state.state,
             size: self.end.size(),
@@ -173,6 +181,16 @@ impl Chain {
         };
         if let Some(what) = follows(before, state, self.restored.as_ref(), self.broken) {
             findings.entry(at, &what);
+        }
+        // The first state may begin with newer keys: then the token had them before the realm.
+        let first = matches!(self.last, Last::Nothing);
+        let (was, is) = (&before.state.keys, &state.keys);
+        let logged = match &self.keys {
+            Some(change) => change.before == *was && change.after == *is,
+            None => was == is,
+        };
+        if !first && !logged {
+            findings.entry(at, "its key versions are not those that the log has led to");
         }
     }
 

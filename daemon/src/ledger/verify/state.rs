@@ -32,7 +32,7 @@ pub(super) struct Opener {
 }
 
 /// The records of a bucket lie between these.
-fn first_of(bucket: u32) -> Vec<u8> {
+pub(in crate::ledger) fn first_of(bucket: u32) -> Vec<u8> {
     match u16::try_from(bucket) {
         Ok(bucket) => bucket.to_be_bytes().to_vec(),
         Err(_) => vec![0xff; 33],

@@ -9,8 +9,8 @@ use custodyd_hsm::RealmName;
 use serde::Serialize;
 
 use crate::ledger::log::{
-    BootLeaf, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION, LEAF_STATE,
-    RestoreLeaf, StateLeaf,
+    BootLeaf, KeyChange, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION,
+    LEAF_STATE, RestoreLeaf, StateLeaf,
 };
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
@@ -37,6 +37,9 @@ pub struct Entry {
     pub configuration: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<String>,
+    /// Of a rotation: the key versions before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<KeyChange>,
     /// Of a restore: what was approved, and the approvals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
@@ -56,6 +59,7 @@ impl Entry {
             version: None,
             configuration: None,
             repaired: Vec::new(),
+            keys: None,
             statement: None,
             approvals: Vec::new(),
         };
@@ -78,6 +82,7 @@ impl Entry {
                     entry.version = Some(leaf.version);
                     entry.configuration = Some(hex::encode(leaf.configuration));
                     entry.repaired = leaf.repaired;
+                    entry.keys = leaf.keys;
                 }
             }
             Some(&LEAF_RESTORE) => {

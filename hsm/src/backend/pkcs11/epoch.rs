@@ -27,6 +27,7 @@ use super::{
 use crate::{
     backend::known_answer::KnownAnswers,
     error::{Error, Result},
+    id::KeyId,
     report::TokenDescription,
 };
 
@@ -37,7 +38,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Epoch {
     pub(super) number: u64,
     pub(super) connection: Connection,
-    pub(super) keys: KeyTable,
+    keys: RwLock<Known>,
+}
+
+/// The keys, and what they answer. Changes when one is made or destroyed.
+#[derive(Debug, Clone)]
+struct Known {
+    table: Arc<KeyTable>,
     answers: Arc<KnownAnswers>,
 }
 
@@ -197,11 +204,10 @@ impl Shared {
     fn begin(&self) -> Attempt<Epoch> {
         let connection = self.connect()?;
         match self.check_keys(&connection) {
-            Ok((keys, answers)) => Ok(Epoch {
+            Ok(known) => Ok(Epoch {
                 number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
                 connection,
-                keys,
-                answers,
+                keys: RwLock::new(known),
             }),
             Err(trouble) => {
                 connection.end();
@@ -210,20 +216,33 @@ impl Shared {
         }
     }
 
-    fn check_keys(&self, connection: &Connection) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
+    fn check_keys(&self, connection: &Connection) -> Attempt<Known> {
         let session = connection.open_session()?;
-        let checked = self.check_keys_on(&session);
+        let checked = self.check_keys_on(&session, None);
         let _ = session.close();
         checked
     }
 
-    fn check_keys_on(&self, session: &Session) -> Attempt<(KeyTable, Arc<KnownAnswers>)> {
-        let keys = Scan::of(session, self.options.origin)?.table()?;
-        let fresh = keys.answers(session)?;
+    fn check_keys_on(&self, session: &Session, gone: Option<KeyId>) -> Attempt<Known> {
+        let table = Arc::new(Scan::of(session, self.options.origin)?.table()?);
+        let fresh = table.answers(session)?;
         let mut answers = locked(&self.answers);
-        answers.refuse_another_token(&fresh)?;
+        answers.without(gone).refuse_another_token(&fresh)?;
         *answers = Arc::new(fresh);
-        Ok((keys, Arc::clone(&answers)))
+        let answers = Arc::clone(&answers);
+        Ok(Known { table, answers })
+    }
+
+    /// After a key was made, or this one destroyed: all are found, judged and asked anew.
+    pub(super) fn look_again(
+        &self,
+        session: &Session,
+        epoch: &Epoch,
+        gone: Option<KeyId>,
+    ) -> Attempt<()> {
+        let known = self.check_keys_on(session, gone)?;
+        *epoch.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
     }
 
     /// Work on the token outside of any epoch: it ends the present one.
@@ -273,10 +292,21 @@ fn end(phase: &mut Phase, next: Phase) {
 }
 
 impl Epoch {
+    fn known(&self) -> Known {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// The keys to work with now.
+    pub(super) fn keys(&self) -> Arc<KeyTable> {
+        self.known().table
+    }
+
     /// Health by known answer, on this session.
     pub(super) fn probe(&self, session: &Session) -> Attempt<()> {
-        let asked = self.keys.answers(session);
-        let judged = asked.and_then(|fresh| Ok(self.answers.refuse_another_token(&fresh)?));
+        let Known { table, answers } = self.known();
+        let asked = table.answers(session);
+        let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
     }

@@ -52,6 +52,13 @@ impl KeyTable {
         self.secrets.contains_key(&key) || self.pairs.contains_key(&key)
     }
 
+    /// How many keys of the same purpose there are besides this one.
+    pub(super) fn but(&self, key: KeyId) -> usize {
+        let keys = self.secrets.keys().chain(self.pairs.keys());
+        keys.filter(|id| id.purpose == key.purpose && **id != key)
+            .count()
+    }
+
     pub(super) fn secret(&self, key: KeyId) -> Result<ObjectHandle> {
         self.secrets.get(&key).copied().ok_or_else(|| absent(key))
     }
@@ -119,12 +126,41 @@ impl Scan {
         missing.collect()
     }
 
+    /// The objects of a key, the half that can do something first.
+    pub(super) fn objects_of(&self, id: KeyId) -> Vec<ObjectHandle> {
+        let of = self.0.iter().filter(|found| found.report.id == id);
+        of.map(|found| found.handle).collect()
+    }
+
+    /// Half a pair of a purpose that has a whole one besides: what a process leaves that is killed
+    /// while the token makes a newer key. Nothing can be done with it, so it is no reason to stop.
+    fn is_leftover(&self, id: KeyId) -> bool {
+        let halves = [KeyKind::Private, KeyKind::Public];
+        let whole = |id: KeyId| halves.iter().all(|kind| self.count(id, *kind) == 1);
+        let half = halves
+            .iter()
+            .map(|kind| self.count(id, *kind))
+            .sum::<usize>()
+            == 1;
+        !id.purpose.is_symmetric()
+            && half
+            && self.count(id, KeyKind::Secret) == 0
+            && self
+                .0
+                .iter()
+                .any(|f| f.report.id.purpose == id.purpose && whole(f.report.id))
+    }
+
     /// Everything wrong with the keys that are there, one sentence each.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut ids: Vec<KeyId> = self.0.iter().map(|f| f.report.id).collect();
         ids.dedup();
         for id in ids {
+            if self.is_leftover(id) {
+                tracing::warn!(key = %id, "half a key is in the token; it is used for nothing, and may be removed");
+                continue;
+            }
             let symmetric = id.purpose.is_symmetric();
             for kind in [KeyKind::Secret, KeyKind::Private, KeyKind::Public] {
                 let expected = usize::from((kind == KeyKind::Secret) == symmetric);

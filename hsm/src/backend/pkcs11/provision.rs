@@ -1,6 +1,6 @@
 //! Making the keys that are missing.
 //!
-//! Called by `init` through [`crate::Backend::provision`]. It never deletes,
+//! Called by `init` through [`crate::Backend::provision`], and `make` for a newer version as well. It never deletes,
 //! overwrites or mends: a key that is double or wrong stops it before it
 //! begins, because the right answer depends on what is sealed under which key.
 
@@ -52,7 +52,7 @@ pub(super) fn refuse(scan: &Scan) -> Result<(), Error> {
     )))
 }
 
-fn make(session: &Session, key: KeyId) -> Attempt<()> {
+pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
     if key.purpose.is_symmetric() {
         let mut template = secret(key);
         template.push(Attribute::ValueLen(32.into()));

@@ -15,8 +15,10 @@ use super::{
     epoch::{Epoch, Shared},
     keys::Scan,
     mechanism::{self, Attempt, Trouble},
+    provision,
 };
 use crate::{
+    backend::origin as origins,
     custody::{AnchorObject, Custody, check_anchor, check_message},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -129,7 +131,7 @@ impl Pkcs11Custody {
 
 impl Custody for Pkcs11Custody {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
-        let newest = |epoch: &Epoch| epoch.keys.newest(purpose);
+        let newest = |epoch: &Epoch| epoch.keys().newest(purpose);
         self.shared.with_epoch("current", newest)?.ok_or_else(|| {
             let name = purpose.name();
             Error::Misconfigured(format!("the token holds no {name} key"))
@@ -138,27 +140,58 @@ impl Custody for Pkcs11Custody {
 
     fn holds(&self, key: KeyId) -> Result<bool> {
         self.shared
-            .with_epoch("holds", |epoch| epoch.keys.holds(key))
+            .with_epoch("holds", |epoch| epoch.keys().holds(key))
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         check_message(message)?;
         self.run("hmac", |session, epoch| {
-            mechanism::hmac(session, epoch.keys.secret(key)?, message)
+            mechanism::hmac(session, epoch.keys().secret(key)?, message)
         })
     }
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         self.run("sign", |session, epoch| {
-            let (handle, _) = epoch.keys.pair(key)?;
+            let (handle, _) = epoch.keys().pair(key)?;
             mechanism::ecdsa(session, handle, digest)
         })
     }
 
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.shared
-            .with_epoch("public key", |epoch| epoch.keys.pair(key))?
+            .with_epoch("public key", |epoch| epoch.keys().pair(key))?
             .map(|(_, public)| public)
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let origin = shared.options.origin;
+        origins::refuse_unescrowed(origin, key)?;
+        self.run_once("make a key", |session, epoch| {
+            // Whatever stands under this label, whole or half: a second one would be worse.
+            if !Scan::of(session, origin)?.objects_of(key).is_empty() {
+                let there = Error::invalid("key version", format!("{key} is in the token already"));
+                return Err(Trouble::Final(there));
+            }
+            provision::make(session, key)?;
+            shared.look_again(session, epoch, None)
+        })
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let origin = shared.options.origin;
+        self.run_once("destroy a key", |session, epoch| {
+            let others = Scan::of(session, origin)?.table()?.but(key);
+            if others == 0 {
+                let only = format!("{key} is the only key of its purpose");
+                return Err(Trouble::Final(Error::invalid("key version", only)));
+            }
+            for object in Scan::of(session, origin)?.objects_of(key) {
+                session.destroy_object(object)?;
+            }
+            shared.look_again(session, epoch, Some(key))
+        })
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

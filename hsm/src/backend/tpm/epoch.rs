@@ -30,6 +30,7 @@ use crate::{
         known_answer::KnownAnswers,
     },
     error::{Error, Result},
+    id::KeyId,
     report::TokenDescription,
 };
 
@@ -41,11 +42,17 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Epoch {
     pub(super) number: u64,
-    pub(super) keys: KeyTable,
+    keys: RwLock<Known>,
     connection: Mutex<Connection>,
     index: Tr,
-    answers: Arc<KnownAnswers>,
     answered: Mutex<Instant>,
+}
+
+/// The keys, and what they answer. Changes when one is made or destroyed.
+#[derive(Debug, Clone)]
+struct Known {
+    table: Arc<KeyTable>,
+    answers: Arc<KnownAnswers>,
 }
 
 #[derive(Debug)]
@@ -255,12 +262,11 @@ impl Shared {
     fn begin(&self) -> Attempt<Epoch> {
         let mut connection = self.connect()?;
         match self.check(&mut connection) {
-            Ok((keys, index, answers)) => Ok(Epoch {
+            Ok((known, index)) => Ok(Epoch {
                 number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
-                keys,
+                keys: RwLock::new(known),
                 connection: Mutex::new(connection),
                 index,
-                answers,
                 answered: Mutex::new(Instant::now()),
             }),
             Err(trouble) => {
@@ -270,16 +276,42 @@ impl Shared {
         }
     }
 
-    fn check(&self, connection: &mut Connection) -> Attempt<(KeyTable, Tr, Arc<KnownAnswers>)> {
+    fn check(&self, connection: &mut Connection) -> Attempt<(Known, Tr)> {
         let scan = Scan::of(connection, &self.options)?;
         let index = index::require(connection, &self.options)?;
         self.attempts.fetch_add(1, Ordering::SeqCst);
-        let keys = scan.table(connection, &self.options)?;
-        let fresh = keys.answers(connection)?;
+        Ok((self.known(connection, &scan, None)?, index))
+    }
+
+    fn known(
+        &self,
+        connection: &mut Connection,
+        scan: &Scan,
+        gone: Option<KeyId>,
+    ) -> Attempt<Known> {
+        let table = Arc::new(scan.table(connection, &self.options)?);
+        let fresh = table.answers(connection)?;
         let mut answers = locked(&self.answers);
-        answers.refuse_another_token(&fresh)?;
+        answers.without(gone).refuse_another_token(&fresh)?;
         *answers = Arc::new(fresh);
-        Ok((keys, index, Arc::clone(&answers)))
+        let answers = Arc::clone(&answers);
+        Ok(Known { table, answers })
+    }
+
+    /// Makes or destroys a key, then finds, judges and asks all of them anew.
+    pub(super) fn change_keys(
+        &self,
+        epoch: &Epoch,
+        gone: Option<KeyId>,
+        change: impl FnOnce(&mut Connection) -> Attempt<()>,
+    ) -> Attempt<()> {
+        epoch.with(|connection| {
+            change(connection)?;
+            let scan = Scan::of(connection, &self.options)?;
+            let known = self.known(connection, &scan, gone)?;
+            *epoch.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
+            Ok(())
+        })
     }
 
     /// Work on the TPM outside of any epoch: it ends the present one. May be done again where it
@@ -356,6 +388,16 @@ impl Epoch {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn all_known(&self) -> Known {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// The keys to work with now.
+    pub(super) fn keys(&self) -> Arc<KeyTable> {
+        self.all_known().table
+    }
+
     /// Takes a turn on the TPM.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Attempt<T>) -> Attempt<T> {
         let done = work(&mut locked(&self.connection));
@@ -376,8 +418,9 @@ impl Epoch {
 
     /// Health by known answer.
     pub(super) fn probe(&self) -> Attempt<()> {
-        let asked = self.with(|connection| self.keys.answers(connection));
-        let judged = asked.and_then(|fresh| Ok(self.answers.refuse_another_token(&fresh)?));
+        let Known { table, answers } = self.all_known();
+        let asked = self.with(|connection| table.answers(connection));
+        let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
     }

@@ -100,6 +100,13 @@ impl KeyTable {
         self.secrets.contains_key(&key) || self.pairs.contains_key(&key)
     }
 
+    /// How many keys of the same purpose there are besides this one.
+    pub(super) fn but(&self, key: KeyId) -> usize {
+        let keys = self.secrets.keys().chain(self.pairs.keys());
+        keys.filter(|id| id.purpose == key.purpose && **id != key)
+            .count()
+    }
+
     pub(super) fn secret(&self, key: KeyId) -> Result<&SecretKey> {
         self.secrets.get(&key).ok_or_else(|| absent(key))
     }

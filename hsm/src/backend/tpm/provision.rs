@@ -236,9 +236,7 @@ fn keep(
     id: KeyId,
     key: Option<&RootKey>,
 ) -> Attempt<()> {
-    let handle = handle_of(options.handles, id).ok_or_else(|| {
-        Trouble::Final(Error::invalid("key version", "expected 1 to 15 in a TPM"))
-    })?;
+    let handle = place_of(options, id)?;
     let object = match key {
         Some(key) => import::object(connection, options, key)?,
         None => make(connection, options, id)?,
@@ -279,6 +277,47 @@ pub(super) fn entropy(options: &Options) -> Attempt<Secret<32>> {
         Ok(bytes) => Ok(Secret::init(|place: &mut [u8; 32]| *place = bytes)),
         Err(_) => Err(Trouble::Sick("random bytes that are too few".to_owned())),
     }
+}
+
+/// Makes a newer key in an epoch that stands. The owner's password must be configured, or empty.
+pub(super) fn make_newer(
+    connection: &mut Connection,
+    options: &Options,
+    key: KeyId,
+) -> Attempt<()> {
+    let handle = place_of(options, key)?;
+    if is_there(connection, handle)? {
+        let there = Error::invalid("key version", format!("{key} is in the TPM already"));
+        return Err(Trouble::Final(there));
+    }
+    set_owner(connection, &options.owner_password)?;
+    keep(connection, options, key, None)
+}
+
+/// Takes a key out of the TPM for good; one that is gone already is no error.
+pub(super) fn destroy(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
+    let handle = place_of(options, key)?;
+    if !is_there(connection, handle)? {
+        return Ok(());
+    }
+    set_owner(connection, &options.owner_password)?;
+    let object = connection.command("find a key", |esys, session| {
+        esys.find(handle, Some(session))
+    })?;
+    let gone = connection.ask("TPM2_EvictControl", |esys, session| {
+        esys.persist(object, session, handle)
+    })?;
+    owners(gone)
+}
+
+fn is_there(connection: &mut Connection, handle: u32) -> Attempt<bool> {
+    let listed = connection.command("list handles", |esys, _| esys.handles(handle))?;
+    Ok(listed.contains(&handle))
+}
+
+fn place_of(options: &Options, key: KeyId) -> Attempt<u32> {
+    handle_of(options.handles, key)
+        .ok_or_else(|| Trouble::Final(Error::invalid("key version", "expected 1 to 15 in a TPM")))
 }
 
 /// From the TPM and from the host: good where either is.

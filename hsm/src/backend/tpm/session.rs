@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::{
     epoch::{Epoch, Shared},
     keys::{Scan, SecretKey},
-    mechanism,
+    mechanism, provision,
 };
 use crate::{
     backend::attempt::Trouble,
+    backend::origin,
     custody::{AnchorObject, Custody, check_anchor, check_message},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -33,7 +34,7 @@ impl TpmCustody {
 
 impl Custody for TpmCustody {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
-        let newest = |epoch: &Epoch| Ok(epoch.keys.newest(purpose));
+        let newest = |epoch: &Epoch| Ok(epoch.keys().newest(purpose));
         self.shared.settle("current", newest)?.ok_or_else(|| {
             let name = purpose.name();
             Error::Misconfigured(format!("the token holds no {name} key"))
@@ -42,13 +43,13 @@ impl Custody for TpmCustody {
 
     fn holds(&self, key: KeyId) -> Result<bool> {
         self.shared
-            .settle("holds", |epoch| Ok(epoch.keys.holds(key)))
+            .settle("holds", |epoch| Ok(epoch.keys().holds(key)))
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         check_message(message)?;
         self.shared
-            .settle("hmac", |epoch| match epoch.keys.secret(key)? {
+            .settle("hmac", |epoch| match epoch.keys().secret(key)? {
                 SecretKey::Unsealed { root, .. } => {
                     epoch.be_fresh()?;
                     Ok(mechanism::hmac_on_host(root, message))
@@ -61,14 +62,37 @@ impl Custody for TpmCustody {
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         self.shared.settle("sign", |epoch| {
-            let (key, _) = epoch.keys.pair(key)?;
+            let (key, _) = epoch.keys().pair(key)?;
             epoch.with(|connection| mechanism::ecdsa(connection, key, digest))
         })
     }
 
     fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
         self.shared
-            .settle("public key", |epoch| Ok(epoch.keys.pair(key)?.1))
+            .settle("public key", |epoch| Ok(epoch.keys().pair(key)?.1))
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = &self.shared;
+        origin::refuse_unescrowed(shared.options.origin, key)?;
+        shared.settle("make a key", |epoch| {
+            shared.change_keys(epoch, None, |connection| {
+                provision::make_newer(connection, &shared.options, key)
+            })
+        })
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = &self.shared;
+        shared.settle("destroy a key", |epoch| {
+            if epoch.keys().but(key) == 0 {
+                let only = format!("{key} is the only key of its purpose");
+                return Err(Trouble::Final(Error::invalid("key version", only)));
+            }
+            shared.change_keys(epoch, Some(key), |connection| {
+                provision::destroy(connection, &shared.options, key)
+            })
+        })
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

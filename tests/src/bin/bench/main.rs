@@ -24,6 +24,7 @@ mod extra;
 mod load;
 mod parts;
 mod report;
+mod rewrapping;
 mod statistics;
 mod strangers;
 mod verification;
@@ -146,6 +147,7 @@ fn measure(token: &Path) {
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
+    figures.extend(rewrapping::figures(&app, &parts));
     figures.extend(verification::figures(&mut app));
     figures.extend(anchoring::figures(&runtime));
     report::table(&rounds, &figures);

@@ -11,7 +11,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use custodyd::factors::dpop::{Expected, Proofs};
 use custodyd_hsm::backend::pkcs11::Pkcs11Backend;
 use custodyd_hsm::{
-    AppId, Backend, Custody, KeyPurpose, Pool, PoolOptions, RealmName, RecordKind, mac,
+    AppId, Backend, Custody, KeyId, KeyPurpose, Pool, PoolOptions, RealmName, RecordKind, mac,
 };
 use custodyd_policies::{PinPolicy, Timestamp};
 use custodyd_tests::SoftAuthenticator;
@@ -71,6 +71,16 @@ impl Parts {
         on_all_cores(lasting, usize::MAX, |worker, index| {
             let mut custody = self.custodies[worker].lock().unwrap();
             operation(custody.as_mut(), index);
+        })
+    }
+
+    /// Derivations alone, as sealing or opening a record asks for one.
+    pub(crate) fn derivations(&self, lasting: Duration) -> Sample {
+        on_all_cores(lasting, usize::MAX, |worker, _| {
+            let mut custody = self.custodies[worker].lock().unwrap();
+            // Of a newer one this process, which has its own view of the token, knows nothing.
+            let key = KeyId::new(KeyPurpose::Wrap, 1);
+            custody.derive(key, LABEL, &[6; 32]).unwrap();
         })
     }
 

@@ -1,0 +1,330 @@
+//! `custodyd key`: which keys are in use, a newer one, the move to it, the end of the older one.
+//!
+//! Called by the command line's table. Where a daemon runs it is asked, by its socket; where none
+//! does, the realm is opened here and the same use cases are called (`service::rotation`). Nothing
+//! here decides anything about a key.
+
+use std::io::IsTerminal as _;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use custodyd_hsm::{AppId, KeyId, KeyPurpose};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::output::Output;
+use super::socket::ask;
+use super::{chain, log_quietly};
+use crate::config::Config;
+use crate::ledger::rewrap::Share;
+use crate::service::Service;
+use crate::startup::{self, Realm};
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Show every key, what it is used for, and how many records are under it
+    List,
+    /// Make the next version of a key in the token, and use it at once for what is new
+    Rotate(Rotate),
+    /// Move all records to the newest wrap key, while the daemon serves; again where it was stopped
+    Rewrap(Rewrap),
+    /// Take an older key out of those that are believed, once nothing is under it
+    Retire(Retire),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Purpose {
+    Wrap,
+    Mac,
+    Bind,
+    Checkpoint,
+    Webhook,
+}
+
+impl From<Purpose> for KeyPurpose {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Wrap => Self::Wrap,
+            Purpose::Mac => Self::Mac,
+            Purpose::Bind => Self::Bind,
+            Purpose::Checkpoint => Self::Checkpoint,
+            Purpose::Webhook => Self::Webhook,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rewrap {
+    /// Percent of the time that the move may take from the requests
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+    share: u32,
+    /// An app that is not served any more and still has records; may be repeated
+    #[arg(long = "app", value_name = "NAME", value_parser = |text: &str| AppId::parse(text).map_err(|error| error.to_string()))]
+    apps: Vec<AppId>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Retire {
+    /// Such as wrap-v1
+    #[arg(value_name = "KEY", value_parser = key)]
+    key: KeyId,
+    /// Destroy it in the token as well: nobody can open a backup from before any more
+    #[arg(long)]
+    destroy: bool,
+    /// Do destroy it: nothing brings a key back
+    #[arg(long, requires = "destroy")]
+    yes: bool,
+}
+
+fn key(text: &str) -> Result<KeyId, String> {
+    let full = match text.starts_with("custodyd-") {
+        true => text.to_owned(),
+        false => format!("custodyd-{text}"),
+    };
+    KeyId::parse_label(&full).ok_or_else(|| "expected a key such as wrap-v1".to_owned())
+}
+
+/// Who does it: the daemon that runs, or this process.
+enum Hands<'a> {
+    Daemon(&'a Config),
+    Own(Runtime, Option<Box<Realm>>),
+}
+
+impl<'a> Hands<'a> {
+    fn of(config: &'a Config) -> Result<Self, String> {
+        let socket = config.operator.socket.as_deref();
+        if socket.is_some_and(|path| UnixStream::connect(path).is_ok()) {
+            return Ok(Self::Daemon(config));
+        }
+        log_quietly(config).map_err(|error| chain(&error))?;
+        let runtime = Runtime::new().map_err(|error| format!("start the runtime: {error}"))?;
+        let realm = runtime.block_on(startup::open(config));
+        let realm = realm.map_err(|error| match config.operator.socket {
+            Some(_) => chain(&error),
+            None => format!(
+                "{} (a running daemon is asked by operator.socket, which is not set)",
+                chain(&error)
+            ),
+        })?;
+        Ok(Self::Own(runtime, Some(Box::new(realm))))
+    }
+
+    fn ask<F: Future<Output = Result<Value, String>>>(
+        &self,
+        (method, path): (&str, &str),
+        own: impl FnOnce(Arc<Service>) -> F,
+    ) -> Result<Value, String> {
+        match self {
+            Self::Daemon(config) => ask(config, method, path),
+            Self::Own(runtime, Some(realm)) => runtime.block_on(own(Arc::clone(&realm.service))),
+            Self::Own(_, None) => Err("the realm is closed".to_owned()),
+        }
+    }
+}
+
+impl Drop for Hands<'_> {
+    fn drop(&mut self) {
+        if let Self::Own(runtime, realm) = self
+            && let Some(realm) = realm.take()
+        {
+            runtime.block_on(realm.close());
+        }
+    }
+}
+
+pub(super) fn run(output: &Output, config: &Config, command: &KeyCommand) -> ExitCode {
+    let (name, done) = match command {
+        KeyCommand::List => ("key list", list(config)),
+        KeyCommand::Rotate(rotate) => ("key rotate", rotated(config, rotate.purpose.into())),
+        KeyCommand::Rewrap(rewrap) => ("key rewrap", rewrapped(output, config, rewrap)),
+        KeyCommand::Retire(retire) => ("key retire", retired(config, retire)),
+    };
+    match done {
+        Ok((answer, lines)) => output.done(name, &answer, &lines),
+        Err(error) => output.failure(name, &error),
+    }
+}
+
+type Done = Result<(Value, Vec<String>), String>;
+
+fn list(config: &Config) -> Done {
+    let answer = Hands::of(config)?.ask(("GET", "/keys"), |service| async move {
+        service.keys().await.map_err(|error| chain(&error))
+    })?;
+    let keys = answer.get("keys").and_then(Value::as_array);
+    let mut lines: Vec<String> = keys.into_iter().flatten().map(line).collect();
+    let damaged = answer.get("damaged").and_then(Value::as_u64).unwrap_or(0);
+    if damaged > 0 {
+        lines.push(format!(
+            "{damaged} rows do not verify and are not counted; see `custodyd ledger verify`"
+        ));
+    }
+    Ok((answer, lines))
+}
+
+fn line(key: &Value) -> String {
+    let text = |name| key.get(name).and_then(Value::as_str).unwrap_or("?");
+    let state = match (text("state"), text("purpose")) {
+        ("current", _) => "used for what is new",
+        ("accepted", "wrap") => "older: still opens what is under it",
+        ("accepted", _) => "older: what it has signed still verifies",
+        _ => "not in use, by this realm's log",
+    };
+    let mut line = format!("{:<24} {state}", text("key"));
+    if let Some(records) = key.get("records").and_then(Value::as_u64) {
+        line.push_str(&format!("; {records} records"));
+    }
+    line
+}
+
+fn rotated(config: &Config, purpose: KeyPurpose) -> Done {
+    let path = format!("/keys/rotate/{}", purpose.name());
+    let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
+        let key = service.rotate_key(purpose).await;
+        let key = key.map_err(|error| chain(&error))?;
+        Ok(json!({ "key": key.to_string() }))
+    })?;
+    let key = answer.get("key").and_then(Value::as_str).unwrap_or("?");
+    let next = match purpose {
+        KeyPurpose::Wrap => {
+            "older records stay under the key before until they change; `custodyd key rewrap` moves them all"
+        }
+        KeyPurpose::Checkpoint => {
+            "tell auditors and witnesses: the new key is in /.well-known/jwks.json; both verify"
+        }
+        KeyPurpose::Webhook => {
+            "receivers find the new key in /.well-known/jwks.json; then retire the one before"
+        }
+        KeyPurpose::Bind | KeyPurpose::Mac => "what the key before has signed still verifies",
+    };
+    let lines = vec![format!("{key} is used from now on"), next.to_owned()];
+    Ok((answer, lines))
+}
+
+fn rewrapped(output: &Output, config: &Config, rewrap: &Rewrap) -> Done {
+    let hands = Hands::of(config)?;
+    let share = Share::percent(rewrap.share).ok_or("the share is a percentage, 1 to 100")?;
+    let names: Vec<String> = rewrap.apps.iter().map(ToString::to_string).collect();
+    let path = format!(
+        "/keys/rewrap?share={}&apps={}",
+        rewrap.share,
+        names.join(",")
+    );
+    let apps = rewrap.apps.clone();
+    let mut seen = hands.ask(("POST", &path), |service| async move {
+        Ok(service.begin_rewrap(share, apps))
+    })?;
+    let bar = bar(output);
+    let number = |seen: &Value, name| seen.get(name).and_then(Value::as_u64);
+    while seen.get("running").and_then(Value::as_bool) == Some(true) {
+        if let Some(bar) = &bar {
+            bar.set_length(number(&seen, "of").unwrap_or(0));
+            bar.set_position(number(&seen, "buckets").unwrap_or(0));
+            bar.set_message(format!("{} moved", number(&seen, "moved").unwrap_or(0)));
+        }
+        seen = hands.ask(("GET", "/keys/rewrap"), |service| async move {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            Ok(service.rewrapping())
+        })?;
+        if let Hands::Daemon(_) = &hands {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    if let Some(error) = seen.get("error").and_then(Value::as_str) {
+        return Err(format!("{error}; what was moved stays so: run it again"));
+    }
+    let Some(left) = number(&seen, "left") else {
+        return Err("the pass was stopped; run it again".to_owned());
+    };
+    let moved = number(&seen, "moved").unwrap_or(0);
+    let mut lines = vec![format!("{moved} records were moved to the newest wrap key")];
+    if left == 0 {
+        lines.push(
+            "no record is left under an older one; that was counted on verified state".into(),
+        );
+        return Ok((seen, lines));
+    }
+    Err(format!(
+        "{moved} records were moved, and {left} are left under older keys; {} of them are of apps \
+         that are not served any more (name these with --app), or damaged",
+        number(&seen, "unopened").unwrap_or(0)
+    ))
+}
+
+fn bar(output: &Output) -> Option<ProgressBar> {
+    if output.is_json() || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent} %  {msg}  {eta} left") {
+        bar.set_style(style);
+    }
+    Some(bar)
+}
+
+fn retired(config: &Config, retire: &Retire) -> Done {
+    let key = retire.key;
+    let lost = match key.purpose {
+        KeyPurpose::Wrap => format!(
+            "a backup of the database from before {key} was retired needs it, and can not be \
+             opened or restored by anybody once it is destroyed"
+        ),
+        _ => format!("nobody can sign with {key} any more once it is destroyed"),
+    };
+    if retire.destroy && !retire.yes {
+        let answer = json!({ "key": key.to_string(), "retired": false, "destroyed": false });
+        let hint = "nothing was changed; --yes retires and destroys it for good".to_owned();
+        return Ok((answer, vec![lost, hint]));
+    }
+    let path = format!("/keys/retire/{key}?destroy={}", retire.destroy);
+    let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
+        let done = service.retire_key(key, retire.destroy).await;
+        done.map_err(|error| chain(&error))
+    })?;
+    let was = |name| answer.get(name).and_then(Value::as_bool) == Some(true);
+    let mut lines = vec![match was("retired") {
+        true => format!("{key} is retired: what is under it is refused as tampering"),
+        false => format!("{key} was not in use"),
+    }];
+    if was("destroyed") {
+        lines.push(format!("{key} is destroyed in the token: {lost}"));
+    }
+    Ok((answer, lines))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_a_short_and_a_long_name() {
+        let wrap = KeyId::new(KeyPurpose::Wrap, 1);
+        assert_eq!(key("wrap-v1").unwrap(), wrap);
+        assert_eq!(key("custodyd-wrap-v1").unwrap(), wrap);
+        for bad in [
+            "wrap",
+            "wrap-v0",
+            "wrap-v01",
+            "custodyd-",
+            "",
+            "custodyd-custodyd-wrap-v1",
+        ] {
+            assert!(key(bad).is_err(), "{bad}");
+        }
+    }
+}

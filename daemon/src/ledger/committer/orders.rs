@@ -1,0 +1,136 @@
+//! Orders: batches about no account, made by the ledger itself.
+//!
+//! Called by the committer's loop between two batches of changes. Each is durable and anchored before
+//! its giver is answered, like every other batch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use custodyd_hsm::KeyPurpose;
+use tokio::sync::oneshot;
+
+use super::publishing::boot_leaf;
+use super::{Committer, Failure};
+use crate::ledger::LedgerError;
+use crate::ledger::anchoring::Demand;
+use crate::ledger::log::KeyChange;
+use crate::ledger::rewrap::{Resealed, bucket_of};
+use crate::store::Batch;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, Arc<LedgerError>>>;
+
+pub(crate) enum Order {
+    /// Other key versions from now on.
+    Keys {
+        change: Box<KeyChange>,
+        reply: Answer<()>,
+    },
+    /// Records that say the same under the newest wrap key.
+    Rewrap {
+        records: Arc<Vec<Resealed>>,
+        reply: Answer<Rewritten>,
+    },
+}
+
+/// What became of an order to put records back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rewritten {
+    pub(crate) moved: u64,
+}
+
+impl Committer {
+    pub(super) async fn carry_out(&mut self, order: Order) -> Result<(), LedgerError> {
+        match order {
+            Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
+            Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
+        }
+    }
+
+    /// One batch with an entry that names both, anchored in the token at once.
+    async fn change_keys(&mut self, change: KeyChange) -> Result<(), Failure> {
+        self.settled().await?;
+        let memory = self.reader.memory();
+        let (head, size) = {
+            let believed = memory.read();
+            (believed.head.clone(), believed.end.size())
+        };
+        if head.state.keys != change.before {
+            return Err(LedgerError::Stale.into());
+        }
+        let mut batch = Batch::after(head.state.seq);
+        let after = change.after.clone();
+        let leaf = boot_leaf(&head, memory.configuration(), Vec::new(), Some(change))?;
+        batch.entries.push((size, leaf));
+        self.commit(batch, Some(after), self.clock.now()).await?;
+        self.demand = Demand {
+            at_once: true,
+            ..Demand::default()
+        };
+        self.settled().await
+    }
+
+    /// One batch that changes nothing but the key that records are under. A record that is not the
+    /// one that was read is left alone: whoever has changed it has sealed it under the newest key.
+    async fn rewrap(&mut self, records: &[Resealed]) -> Result<Rewritten, Failure> {
+        self.settled().await?;
+        let newest = self.reader.memory().head().state.keys;
+        let newest = newest.current(KeyPurpose::Wrap).version;
+        let touched = records.iter().map(|record| bucket_of(&record.before.id));
+        let mut lists = self.member_lists(touched.collect()).await;
+        let (mut batch, ..) = self.begin()?;
+        let mut touched = BTreeSet::new();
+        for record in records {
+            let bucket = bucket_of(&record.before.id);
+            let Some(Ok(list)) = lists.get_mut(&bucket) else {
+                continue;
+            };
+            if record.version == newest && list.get(&record.before.id) == Some(&record.before) {
+                list.put(record.after);
+                touched.insert(bucket);
+                let (id, generation) = (record.after.id, record.after.generation);
+                batch.records.push((id, generation, record.sealed.clone()));
+            }
+        }
+        let moved = batch.records.len() as u64;
+        if moved == 0 {
+            return Ok(Rewritten { moved });
+        }
+        for bucket in touched {
+            if let Some(Ok(list)) = lists.get(&bucket) {
+                batch.members.push((bucket, list.encode()));
+            }
+        }
+        let batch = self.commit(batch, None, self.clock.now()).await?;
+        self.demand = Demand::default();
+        // Not kept in memory: what is used there is worth more than what a pass came by.
+        self.reader.cache().forget(&batch);
+        self.settled().await?;
+        Ok(Rewritten { moved })
+    }
+
+    /// Nothing is written upon a batch that is not anchored.
+    pub(super) async fn settled(&mut self) -> Result<(), Failure> {
+        self.anchor_pending().await.map_err(|error| Failure {
+            fatal: matches!(error, LedgerError::Stopped),
+            error,
+        })
+    }
+}
+
+/// Tells the giver; an outcome that nobody knows ends the committer.
+pub(super) fn answer<T>(reply: Answer<T>, done: Result<T, Failure>) -> Result<(), LedgerError> {
+    match done {
+        Ok(done) => {
+            let _ = reply.send(Ok(done));
+            Ok(())
+        }
+        Err(Failure { error, fatal }) => {
+            tracing::error!(%error, "an order of the ledger was not committed");
+            let _ = reply.send(Err(Arc::new(error)));
+            match fatal {
+                true => Err(LedgerError::Stopped),
+                false => Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Moving records to the newest wrap key while the realm serves, and the proof that none is left.
+//!
+//! Called by `service` for `custodyd key list|rewrap|retire`. What a record is sealed under says its
+//! header, and that is believed of bytes alone whose digest the newest member list names: so the
+//! counts come from verified state, and a database that lies about a row makes it damaged, never
+//! moved. The old key opens a record and the new one seals it outside of the committer; that only
+//! puts it in its place, if nobody has changed the record meanwhile. A pass keeps no state: after
+//! a crash the next one finds what is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use custodyd_hsm::seal::{self, Context};
+use custodyd_hsm::{AppId, Custody, Error, KeyPurpose, RealmName, RecordId, RecordKind};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::oneshot;
+
+use super::cache::Committed;
+use super::committer::Rewritten;
+use super::members::{Member, MemberList};
+use super::memory::Shown;
+use super::record::Reader;
+use super::tree::BUCKETS;
+use super::verify::first_of;
+use super::{BUCKET_BITS, Ledger, LedgerError, Order, Request, shared};
+
+/// Buckets that are read at a time.
+const SLICE: u32 = 256;
+/// Records that are moved together, in one commit.
+const BATCH: usize = 128;
+/// Records that wait to be moved, and what they may weigh.
+const WAITING: usize = 8 * BATCH;
+const WAITING_BYTES: usize = 16 << 20;
+/// When less than that is put back all the same: a crash costs no more.
+const AT_LEAST_EVERY: Duration = Duration::from_millis(250);
+/// How long the token is taken at a time: requests wait behind it.
+const TURN: Duration = Duration::from_millis(50);
+/// Tries of what fails because token or committer are busy or away, and the first pause.
+const TRIES: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Under which wrap keys the records are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Records by key version.
+    pub under: BTreeMap<u16, u64>,
+    /// Lists and rows that do not verify: nobody knows what belongs there.
+    pub damaged: u64,
+}
+
+/// How far a pass is; for whoever watches.
+#[derive(Debug, Default)]
+pub struct Moving {
+    buckets: AtomicU64,
+    moved: AtomicU64,
+    unopened: AtomicU64,
+    /// Microseconds until the last record was moved, the count after it left out.
+    micros: AtomicU64,
+    /// Records of one turn in the token, as it takes them.
+    turn: AtomicUsize,
+}
+
+impl Moving {
+    /// Buckets that were gone over, and how many there are.
+    #[must_use]
+    pub fn buckets(&self) -> (u64, u64) {
+        (self.buckets.load(Ordering::Relaxed), u64::from(BUCKETS))
+    }
+
+    /// Records that were moved.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Records that none of the apps opens.
+    #[must_use]
+    pub fn unopened(&self) -> u64 {
+        self.unopened.load(Ordering::Relaxed)
+    }
+
+    /// Seconds that the move has taken; zero until it has ended.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.micros.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Larger turns where the token is quick, smaller ones where it is slow.
+    fn took(&self, turn: usize, time: Duration) {
+        let next = match time {
+            time if time > TURN => turn / 2,
+            time if time < TURN / 4 => turn * 2,
+            _ => turn,
+        };
+        self.turn.store(next.clamp(1, BATCH), Ordering::Relaxed);
+    }
+}
+
+/// What a pass may take: so many percent of the time, and with all of it several turns at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Share(u32);
+
+impl Share {
+    /// `None` outside of 1 to 100.
+    #[must_use]
+    pub fn percent(share: u32) -> Option<Self> {
+        (1..=100).contains(&share).then_some(Self(share))
+    }
+
+    fn lanes(self) -> usize {
+        if self.0 == 100 { 3 } else { 1 }
+    }
+
+    /// The rest after work that took so long.
+    fn rest(self, took: Duration) -> Duration {
+        took.saturating_mul(100 - self.0) / self.0
+    }
+}
+
+/// A record as it was read, and as it is to be.
+#[derive(Debug)]
+pub(crate) struct Resealed {
+    pub(crate) before: Member,
+    pub(crate) after: Member,
+    pub(crate) version: u16,
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl Ledger {
+    /// Counts all records by the wrap key that they are under.
+    ///
+    /// # Errors
+    /// Token or store unavailable.
+    pub async fn census(&self) -> Result<Census, LedgerError> {
+        let mut census = Census::default();
+        let mut from = 0;
+        while from < BUCKETS {
+            let upto = (from + SLICE).min(BUCKETS);
+            let (records, damaged) = self.reader.verified(from, upto).await?;
+            census.damaged += damaged;
+            for record in records {
+                match seal::key_version(&record.sealed) {
+                    Some(version) => *census.under.entry(version).or_default() += 1,
+                    None => census.damaged += 1,
+                }
+            }
+            from = upto;
+        }
+        Ok(census)
+    }
+
+    /// Goes over all records once, moves each to the newest wrap key that is under another one, and
+    /// counts them again. `apps` are those whose records there may be.
+    ///
+    /// # Errors
+    /// Token, store or committer unavailable for longer: what was moved stays moved.
+    pub async fn rewrap(
+        &self,
+        mut apps: Vec<AppId>,
+        share: Share,
+        moving: &Moving,
+    ) -> Result<Census, LedgerError> {
+        moving.turn.store(4, Ordering::Relaxed);
+        let began = Instant::now();
+        let newest = self.keys().current(KeyPurpose::Wrap).version;
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        let mut from = 0;
+        while from < BUCKETS {
+            let upto = (from + SLICE).min(BUCKETS);
+            let (records, _) = self.reader.verified(from, upto).await?;
+            for record in records {
+                if seal::key_version(&record.sealed) != Some(newest) {
+                    bytes += record.sealed.len();
+                    waiting.push(record);
+                }
+            }
+            from = upto;
+            if waiting.len() >= WAITING || bytes >= WAITING_BYTES || from == BUCKETS {
+                bytes = 0;
+                self.move_all(std::mem::take(&mut waiting), &mut apps, share, moving)
+                    .await?;
+            }
+            let done = u64::from(from);
+            moving.buckets.store(done, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        moving.micros.store(micros, Ordering::Relaxed);
+        self.census().await
+    }
+
+    async fn move_all(
+        &self,
+        records: Vec<Committed>,
+        apps: &mut Vec<AppId>,
+        share: Share,
+        moving: &Moving,
+    ) -> Result<(), LedgerError> {
+        let mut batches: Vec<Vec<Arc<Committed>>> = Vec::new();
+        for record in records {
+            match batches.last_mut() {
+                Some(batch) if batch.len() < BATCH => batch.push(Arc::new(record)),
+                _ => batches.push(vec![Arc::new(record)]),
+            }
+        }
+        let of = &*apps;
+        let moves = batches
+            .into_iter()
+            .map(|batch| self.move_some(batch, of.clone(), share, moving));
+        let mut done = stream::iter(moves).buffer_unordered(share.lanes());
+        let mut first = None;
+        while let Some(app) = done.next().await {
+            first = app?.or(first);
+        }
+        drop(done);
+        // Most records belong to one app: it is tried first.
+        if let Some(at) = first.and_then(|first| apps.iter().position(|app| *app == first)) {
+            apps.swap(0, at);
+        }
+        Ok(())
+    }
+
+    /// One commit's records; the app that opened the last of them.
+    async fn move_some(
+        &self,
+        batch: Vec<Arc<Committed>>,
+        mut apps: Vec<AppId>,
+        share: Share,
+        moving: &Moving,
+    ) -> Result<Option<AppId>, LedgerError> {
+        let mut resealed = Vec::with_capacity(batch.len());
+        let mut rest = batch.as_slice();
+        let mut since = Instant::now();
+        while !rest.is_empty() {
+            let turn = moving.turn.load(Ordering::Relaxed).clamp(1, rest.len());
+            let (now, later) = rest.split_at(turn);
+            let began = Instant::now();
+            let turned = patiently(|| self.reader.reseal(now.to_vec(), apps.clone())).await?;
+            let took = began.elapsed();
+            moving.took(turn, took);
+            apps = turned.apps;
+            moving
+                .unopened
+                .fetch_add(turned.unopened, Ordering::Relaxed);
+            resealed.extend(turned.resealed);
+            rest = later;
+            tokio::time::sleep(share.rest(took)).await;
+            if rest.is_empty() || since.elapsed() > AT_LEAST_EVERY {
+                self.put_all_back(std::mem::take(&mut resealed), share, moving)
+                    .await?;
+                since = Instant::now();
+            }
+        }
+        Ok(apps.into_iter().next())
+    }
+
+    async fn put_all_back(
+        &self,
+        resealed: Vec<Resealed>,
+        share: Share,
+        moving: &Moving,
+    ) -> Result<(), LedgerError> {
+        let resealed = Arc::new(resealed);
+        let began = Instant::now();
+        let done = patiently(|| self.put_back(Arc::clone(&resealed))).await?;
+        moving.moved.fetch_add(done.moved, Ordering::Relaxed);
+        metrics::counter!("custodyd_rewrapped_records_total").increment(done.moved);
+        tokio::time::sleep(share.rest(began.elapsed())).await;
+        Ok(())
+    }
+
+    async fn put_back(&self, records: Arc<Vec<Resealed>>) -> Result<Rewritten, LedgerError> {
+        if records.is_empty() {
+            return Ok(Rewritten::default());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Order(Order::Rewrap { records, reply }))?;
+        answer
+            .await
+            .map_err(|_| LedgerError::Stopped)?
+            .map_err(shared)
+    }
+}
+
+/// Repeats what fails in passing; requests come first, and the token may be away for a moment.
+async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..TRIES {
+        match attempt().await {
+            Err(error) if passes(&error) => {
+                tracing::debug!(%error, "rewrapping waits");
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2);
+            }
+            settled => return settled,
+        }
+    }
+    attempt().await
+}
+
+fn passes(error: &LedgerError) -> bool {
+    match error {
+        LedgerError::Busy | LedgerError::Store(_) => true,
+        LedgerError::Token(error) => error.is_retryable(),
+        _ => false,
+    }
+}
+
+/// What a turn in the token gave.
+struct Turned {
+    resealed: Vec<Resealed>,
+    /// The app that opened the last record first.
+    apps: Vec<AppId>,
+    unopened: u64,
+}
+
+impl Reader {
+    /// All records of some buckets, each as the newest member list has it, and how many lists and
+    /// rows do not verify.
+    async fn verified(&self, mut from: u32, to: u32) -> Result<(Vec<Committed>, u64), LedgerError> {
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        while from < to {
+            let rows = self.store().lists(from, to).await?.examine();
+            let last = rows.last().map_or(to, |(bucket, _)| bucket + 1);
+            let upto = last.clamp(from + 1, to);
+            let mut rows: BTreeMap<u32, Option<Vec<u8>>> = rows.into_iter().collect();
+            let mut lists = BTreeMap::new();
+            for bucket in from..upto {
+                match self.newest_list(bucket, rows.remove(&bucket)).await {
+                    Ok(list) => drop(lists.insert(bucket, list)),
+                    Err(LedgerError::Tampered(what)) => {
+                        tracing::error!(what, "a bucket is left out");
+                        damaged += 1;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            damaged += self.rows_of(&lists, (from, upto), &mut records).await?;
+            from = upto;
+        }
+        Ok((records, damaged))
+    }
+
+    async fn newest_list(
+        &self,
+        bucket: u32,
+        row: Option<Option<Vec<u8>>>,
+    ) -> Result<MemberList, LedgerError> {
+        let shown = row.unwrap_or_else(|| Some(MemberList::EMPTY.to_vec()));
+        if let Some(shown) = shown
+            && let Ok(Shown::Newest(list)) = self.memory().judge(self.realm(), bucket, Some(&shown))
+        {
+            return Ok(list);
+        }
+        // Maybe a batch came between: as a request reads it.
+        let mut any = [0; 32];
+        let prefix = first_of(bucket);
+        if let Some(start) = any.get_mut(..prefix.len()) {
+            start.copy_from_slice(&prefix);
+        }
+        Ok(self.newest_row(&RecordId(any), bucket).await?.0)
+    }
+
+    /// The rows of these lists' records.
+    async fn rows_of(
+        &self,
+        lists: &BTreeMap<u32, MemberList>,
+        (from, to): (u32, u32),
+        records: &mut Vec<Committed>,
+    ) -> Result<u64, LedgerError> {
+        let mut missing: BTreeMap<RecordId, Member> = lists
+            .values()
+            .flat_map(|list| list.all().iter().map(|member| (member.id, *member)))
+            .collect();
+        let (mut from, to) = (first_of(from), first_of(to));
+        loop {
+            let rows = self.store().records(&from, &to).await?.examine();
+            let Some(end) = rows.last().map(|row| row.id) else {
+                break;
+            };
+            let mut beyond = end.as_bytes().to_vec();
+            beyond.push(0);
+            if beyond <= from {
+                return Err(LedgerError::Tampered(
+                    "records come out of order: the database file is damaged".into(),
+                ));
+            }
+            from = beyond;
+            for row in rows {
+                let Some(member) = missing.get(&row.id).copied() else {
+                    continue;
+                };
+                let Some(sealed) = row.sealed else { continue };
+                if row.generation == Some(member.generation)
+                    && seal::digest(&sealed) == member.digest
+                {
+                    missing.remove(&row.id);
+                    records.push(Committed { member, sealed });
+                }
+            }
+        }
+        let mut damaged = 0;
+        // Rows that a batch has overtaken, that are gone, or that were altered.
+        for record in missing.into_keys() {
+            match self.read(&record).await {
+                Ok(found) => records.extend(found),
+                Err(LedgerError::Tampered(what)) => {
+                    tracing::error!(what, "a record is left out");
+                    damaged += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Opens records under whatever key they are, and seals them under the newest.
+    async fn reseal(
+        &self,
+        records: Vec<Arc<Committed>>,
+        mut apps: Vec<AppId>,
+    ) -> Result<Turned, LedgerError> {
+        let realm = self.realm().clone();
+        let turned = self.pool().call("rewrap", move |custody| {
+            let version = custody.current(KeyPurpose::Wrap)?.version;
+            let (mut resealed, mut unopened) = (Vec::with_capacity(records.len()), 0);
+            for record in records {
+                match again(custody, &realm, &mut apps, &record)? {
+                    Some(sealed) => resealed.push(Resealed {
+                        before: record.member,
+                        after: Member {
+                            digest: seal::digest(&sealed),
+                            ..record.member
+                        },
+                        version,
+                        sealed,
+                    }),
+                    None => unopened += 1,
+                }
+            }
+            Ok(Turned {
+                resealed,
+                apps,
+                unopened,
+            })
+        });
+        Ok(turned.await?)
+    }
+}
+
+/// The same record under the newest key, if it is one of these apps' or the realm's.
+fn again(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    apps: &mut [AppId],
+    record: &Committed,
+) -> custodyd_hsm::Result<Option<Vec<u8>>> {
+    let member = &record.member;
+    let context = |app| Context {
+        realm,
+        app,
+        kind: member.kind,
+        record: &member.id,
+        generation: member.generation,
+    };
+    if member.kind == RecordKind::Realm {
+        let plaintext = seal::open(custody, &context(&AppId::REALM), &record.sealed)?;
+        return seal::seal(custody, &context(&AppId::REALM), plaintext.expose()).map(Some);
+    }
+    for at in 0..apps.len() {
+        let Some(app) = apps.get(at) else { break };
+        match seal::open(custody, &context(app), &record.sealed) {
+            Ok(plaintext) => {
+                let sealed = seal::seal(custody, &context(app), plaintext.expose())?;
+                apps.swap(0, at);
+                return Ok(Some(sealed));
+            }
+            // Another app's.
+            Err(Error::Tampered { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The bucket that a record stands in.
+pub(super) fn bucket_of(record: &RecordId) -> u32 {
+    record.bucket(BUCKET_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_leaves_the_rest_of_the_time_to_others() {
+        let took = Duration::from_millis(30);
+        let rest = |share| Share::percent(share).map(|share| share.rest(took));
+        assert_eq!(rest(100), Some(Duration::ZERO));
+        assert_eq!(rest(50), Some(took));
+        assert_eq!(rest(25), Some(took * 3));
+        assert_eq!((rest(0), rest(101)), (None, None));
+    }
+
+    #[test]
+    fn turns_follow_the_token() {
+        let moving = Moving::default();
+        for (turn, time, next) in [
+            (8, 5, 16),
+            (8, 30, 8),
+            (8, 90, 4),
+            (1, 90, 1),
+            (BATCH, 1, BATCH),
+        ] {
+            moving.took(turn, Duration::from_millis(time));
+            assert_eq!(moving.turn.load(Ordering::Relaxed), next);
+        }
+    }
+}

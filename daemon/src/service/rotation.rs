@@ -1,0 +1,409 @@
+//! Rotating the token's keys: a newer one, the move to it, the end of the older one.
+//!
+//! Called by the operator's socket, and by the command line where no daemon runs. The order of the
+//! steps is the argument. A newer key is made in the token, judged and proven there, and only
+//! then named by a head that is in the log and anchored; until then, and for ever where that
+//! fails, it is used for nothing. A key that was found in the token, and not made by the step
+//! before, is never taken: whoever can write into the token's object store would choose our key.
+//! An older key leaves the accepted ones when the verified state holds nothing under it, and the
+//! token only after that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use custodyd_hsm::{
+    AppId, BindingKeys, Custody, KeyId, KeyPurpose, KeyVersions, PublicKey, anchor, checkpoint,
+    webhook,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::Service;
+use crate::ledger::LedgerError;
+use crate::ledger::rewrap::{Census, Moving, Share};
+
+/// Making a key may take a token this long: two primes it is not, but some are remote and slow.
+const MAKING: Duration = Duration::from_secs(60);
+/// Versions that are tried where an earlier attempt has left something in the token.
+const VERSIONS: u16 = 8;
+
+/// Why a key was not rotated, moved or retired. Its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    #[error("token: {0}")]
+    Token(#[from] custodyd_hsm::Error),
+}
+
+fn refused<T>(what: impl Into<String>) -> Result<T, KeyError> {
+    Err(KeyError::Refused(what.into()))
+}
+
+/// What runs of a rotation, and that nothing else of one does.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    one_at_a_time: tokio::sync::Mutex<()>,
+    rewrap: Mutex<Option<Rewrap>>,
+}
+
+/// The newest pass, running or ended.
+#[derive(Debug)]
+struct Rewrap {
+    moving: Arc<Moving>,
+    ended: Arc<Mutex<Option<Result<Census, String>>>>,
+    task: JoinHandle<()>,
+}
+
+impl Rotation {
+    fn rewrap(&self) -> std::sync::MutexGuard<'_, Option<Rewrap>> {
+        self.rewrap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a pass: the next one finds what is left.
+    pub(crate) async fn stop(&self) {
+        let running = self.rewrap().take();
+        if let Some(rewrap) = running {
+            rewrap.task.abort();
+            let _ = rewrap.task.await;
+        }
+    }
+}
+
+/// The public halves of the keys in use.
+pub(crate) struct PublicKeys {
+    pub(crate) bindings: BindingKeys,
+    pub(crate) webhook: Vec<PublicKey>,
+    pub(crate) checkpoint: Vec<PublicKey>,
+}
+
+impl PublicKeys {
+    /// As the token holds them, of the versions that are accepted.
+    ///
+    /// # Errors
+    /// The token's.
+    pub(crate) fn load(custody: &mut dyn Custody) -> custodyd_hsm::Result<Self> {
+        Ok(Self {
+            bindings: BindingKeys::load(custody)?,
+            webhook: webhook::keys(custody)?,
+            checkpoint: checkpoint::keys(custody)?,
+        })
+    }
+}
+
+impl Service {
+    /// Every key of the token and of the head, what it is used for, and how many records are
+    /// under it, as the verified state says.
+    ///
+    /// # Errors
+    /// Token or store unavailable.
+    pub async fn keys(&self) -> Result<Value, KeyError> {
+        let census = self.ledger.census().await?;
+        let versions = self.ledger.keys();
+        let held = self
+            .ledger
+            .pool()
+            .call("list-keys", |custody| {
+                let mut held = Vec::new();
+                for purpose in KeyPurpose::ALL {
+                    let versions = custody.versions(purpose)?.into_iter();
+                    held.extend(versions.map(|version| KeyId::new(purpose, version)));
+                }
+                Ok(held)
+            })
+            .await?;
+        let mut all: Vec<KeyId> = held.iter().copied().chain(versions.accepted()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let keys: Vec<Value> = all
+            .into_iter()
+            .map(|key| listed(key, &versions, &census, held.contains(&key)))
+            .collect();
+        Ok(json!({ "keys": keys, "damaged": census.damaged }))
+    }
+
+    /// Makes the next version of a key and uses it from now on.
+    ///
+    /// # Errors
+    /// `Refused` for the MAC key, and where the token can not make one; then nothing has changed.
+    pub async fn rotate_key(&self, purpose: KeyPurpose) -> Result<KeyId, KeyError> {
+        if purpose == KeyPurpose::Mac {
+            return refused(
+                "the MAC key makes the identifiers of records, the peppers of PINs and the tags of \
+                 heads: with another one no account would be found and no head believed. It stays \
+                 for the life of the realm; a new realm, to which owners enrol again, has a new one",
+            );
+        }
+        let _one = self.rotation.one_at_a_time.lock().await;
+        let before = self.ledger.keys();
+        // Before anything is made: whether the head can name one more.
+        let next = before.current(purpose).version.saturating_add(1);
+        before.with_newer(KeyId::new(purpose, next))?;
+        let key = self.make_key(purpose, next).await?;
+        let after = before.with_newer(key)?;
+        // What it signs must verify from the first moment on.
+        if !purpose.is_symmetric() {
+            let made = self.ledger.pool().call("public-key", move |custody| {
+                let mut keys = PublicKeys::load(custody)?;
+                let public = custody.public_key(key)?;
+                match purpose {
+                    KeyPurpose::Bind => keys.bindings = keys.bindings.with(public),
+                    KeyPurpose::Checkpoint => keys.checkpoint.push(public),
+                    _ => keys.webhook.push(public),
+                }
+                Ok(keys)
+            });
+            self.know(made.await?);
+        }
+        let changed = self.ledger.change_keys(before, after).await;
+        self.know_those_in_use().await?;
+        changed?;
+        metrics::counter!("custodyd_keys_rotated_total", "purpose" => purpose.name()).increment(1);
+        tracing::warn!(%key, "a newer key was made and is used from now on");
+        Ok(key)
+    }
+
+    /// In the token, by the token, and proven there. What an earlier attempt has left is passed over.
+    async fn make_key(&self, purpose: KeyPurpose, first: u16) -> Result<KeyId, KeyError> {
+        let made = self
+            .ledger
+            .pool()
+            .call_within(MAKING, "make-key", move |custody| {
+                let held = custody.versions(purpose)?.last().copied().unwrap_or(0);
+                let first = first.max(held.saturating_add(1));
+                let last = first.saturating_add(VERSIONS);
+                for version in first..=last {
+                    let key = KeyId::new(purpose, version);
+                    match custody.make_key(key) {
+                        Ok(()) => {
+                            prove(custody, key)?;
+                            return Ok(key);
+                        }
+                        Err(custodyd_hsm::Error::Invalid { .. }) if version < last => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(custodyd_hsm::Error::Misconfigured(
+                    "no version is left for another key".to_owned(),
+                ))
+            });
+        Ok(made.await?)
+    }
+
+    async fn know_those_in_use(&self) -> Result<(), KeyError> {
+        let keys = self
+            .ledger
+            .pool()
+            .call("load-public-keys", PublicKeys::load);
+        self.know(keys.await?);
+        Ok(())
+    }
+
+    fn know(&self, keys: PublicKeys) {
+        self.bindings.know(keys.bindings, keys.webhook);
+        self.auditors.know(keys.checkpoint);
+    }
+
+    /// Begins to move all records to the newest wrap key, in the background; joins a pass that runs.
+    /// `more` are apps that are not served any more.
+    pub fn begin_rewrap(self: &Arc<Self>, share: Share, more: Vec<AppId>) -> Value {
+        {
+            let mut newest = self.rotation.rewrap();
+            let running = newest.as_ref().is_some_and(|pass| !pass.task.is_finished());
+            if !running {
+                let served = self.apps.retention().into_iter().map(|(app, _)| app);
+                let mut apps: Vec<AppId> = served.collect();
+                apps.extend(more);
+                let moving = Arc::<Moving>::default();
+                let ended = Arc::<Mutex<Option<Result<Census, String>>>>::default();
+                let task = tokio::spawn({
+                    let (ledger, moving) = (self.ledger.clone(), Arc::clone(&moving));
+                    let ended = Arc::clone(&ended);
+                    async move {
+                        let done = ledger.rewrap(apps, share, &moving).await;
+                        match &done {
+                            Ok(census) => tracing::info!(
+                                moved = moving.moved(),
+                                under = ?census.under,
+                                "all records were gone over for the newest wrap key"
+                            ),
+                            Err(error) => {
+                                tracing::error!(%error, "rewrapping stopped; run it again")
+                            }
+                        }
+                        let done = done.map_err(|error| error.to_string());
+                        *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+                    }
+                });
+                *newest = Some(Rewrap {
+                    moving,
+                    ended,
+                    task,
+                });
+            }
+        }
+        self.rewrapping()
+    }
+
+    /// How far the newest pass is, and what it has found at its end.
+    #[must_use]
+    pub fn rewrapping(&self) -> Value {
+        let newest = self.rotation.rewrap();
+        let Some(pass) = newest.as_ref() else {
+            return json!({ "running": false, "begun": false });
+        };
+        let (done, of) = pass.moving.buckets();
+        let ended = pass.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = json!({
+            "begun": true,
+            "running": ended.is_none() && !pass.task.is_finished(),
+            "buckets": done,
+            "of": of,
+            "moved": pass.moving.moved(),
+            "unopened": pass.moving.unopened(),
+            "seconds": pass.moving.seconds(),
+        });
+        let more = match &*ended {
+            None => return answer,
+            Some(Ok(census)) => {
+                let newest = self.ledger.keys().current(KeyPurpose::Wrap).version;
+                let under = census.under.iter();
+                let left: u64 = under.filter(|(v, _)| **v != newest).map(|(_, n)| n).sum();
+                json!({ "left": left, "damaged": census.damaged, "under": census.under })
+            }
+            Some(Err(error)) => json!({ "error": error }),
+        };
+        if let (Some(answer), Value::Object(more)) = (answer.as_object_mut(), more) {
+            answer.extend(more);
+        }
+        answer
+    }
+
+    /// Takes an older key out of those that are accepted, once nothing is under it; with `destroy`
+    /// out of the token, too. Says what it did.
+    ///
+    /// # Errors
+    /// `Refused` says why the key is still needed; then nothing has changed.
+    pub async fn retire_key(&self, key: KeyId, destroy: bool) -> Result<Value, KeyError> {
+        let _one = self.rotation.one_at_a_time.lock().await;
+        let before = self.ledger.keys();
+        if key == before.current(key.purpose) {
+            return refused(format!(
+                "{key} is the key that is used for what is new; rotate it first"
+            ));
+        }
+        if destroy {
+            self.only_realm(key).await?;
+        }
+        let accepted = before.accepts(key);
+        if accepted {
+            self.nothing_is_under(key).await?;
+            let after = before.without(key)?;
+            self.ledger.change_keys(before, after).await?;
+            self.know_those_in_use().await?;
+            tracing::warn!(%key, "a key was retired: what is under it is not believed any more");
+        }
+        if destroy {
+            let gone = self
+                .ledger
+                .pool()
+                .call_within(MAKING, "destroy-key", move |custody| {
+                    custody.destroy_key(key)
+                });
+            gone.await?;
+            tracing::warn!(%key, "a key was destroyed in the token");
+        }
+        Ok(json!({ "key": key.to_string(), "retired": accepted, "destroyed": destroy }))
+    }
+
+    async fn nothing_is_under(&self, key: KeyId) -> Result<(), KeyError> {
+        match key.purpose {
+            KeyPurpose::Wrap => {}
+            KeyPurpose::Webhook => return Ok(()),
+            KeyPurpose::Mac => return refused(format!("{key} stays for the life of the realm")),
+            KeyPurpose::Bind => {
+                return refused(format!(
+                    "{key} signs nothing any more, and the bindings that it has signed are checked \
+                     on every use and kept by their owners as receipts: it stays accepted"
+                ));
+            }
+            KeyPurpose::Checkpoint => {
+                return refused(format!(
+                    "{key} signs nothing any more, and the checkpoints that it has signed are the \
+                     evidence of auditors, witnesses and receipts: it stays accepted"
+                ));
+            }
+        }
+        let census = self.ledger.census().await?;
+        let under = census.under.get(&key.version).copied().unwrap_or(0);
+        if under > 0 {
+            return refused(format!(
+                "{under} records are sealed under {key}: `custodyd key rewrap` moves them first"
+            ));
+        }
+        if census.damaged > 0 {
+            return refused(format!(
+                "{} rows of the database do not verify, and what belongs in their place may be \
+                 sealed under {key}: see `custodyd ledger verify`, mend them, then retire it",
+                census.damaged
+            ));
+        }
+        Ok(())
+    }
+
+    /// Keys belong to the token, and another realm on it may be under this one.
+    async fn only_realm(&self, key: KeyId) -> Result<(), KeyError> {
+        let realm = self.ledger.realm().clone();
+        let others = self.ledger.pool().call("list-anchors", move |custody| {
+            anchor::other_realms(custody, &realm)
+        });
+        match others.await?.first() {
+            None => Ok(()),
+            Some(other) => refused(format!(
+                "the token holds an anchor of the realm {other} as well, which may be under {key}: \
+                 it is not destroyed; retire it without --destroy"
+            )),
+        }
+    }
+}
+
+fn listed(key: KeyId, versions: &KeyVersions, census: &Census, held: bool) -> Value {
+    let state = match (versions.accepts(key), key == versions.current(key.purpose)) {
+        (_, true) => "current",
+        (true, false) => "accepted",
+        (false, false) => "unused",
+    };
+    let mut listed = json!({
+        "key": key.to_string(),
+        "purpose": key.purpose.name(),
+        "version": key.version,
+        "state": state,
+        "in_token": held,
+    });
+    if key.purpose == KeyPurpose::Wrap {
+        let records = census.under.get(&key.version).copied().unwrap_or(0);
+        if let Some(members) = listed.as_object_mut() {
+            members.insert("records".into(), records.into());
+        }
+    }
+    listed
+}
+
+/// Before a head names it: the key gives one answer twice, and none that version 1 gives.
+fn prove(custody: &mut dyn Custody, key: KeyId) -> custodyd_hsm::Result<()> {
+    let wrong = || custodyd_hsm::Error::Misconfigured(format!("{key} was made and does not work"));
+    let message = [0x5a; 32];
+    if !key.purpose.is_symmetric() {
+        let public = custody.public_key(key)?;
+        let digest = crate::factors::sha256(&[&message]);
+        let signature = custody.sign(key, &digest)?;
+        let sound = public.verifies(&message, &signature);
+        return sound.then_some(()).ok_or_else(wrong);
+    }
+    let older = KeyId::new(key.purpose, 1);
+    let (one, two) = (custody.hmac(key, &message)?, custody.hmac(key, &message)?);
+    let unlike = !custody.holds(older)? || !custody.hmac(older, &message)?.ct_eq(&one);
+    (one.ct_eq(&two) && unlike).then_some(()).ok_or_else(wrong)
+}
