@@ -19,7 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 mod era;
-mod escrow;
+pub mod escrow;
 pub mod factors;
 mod generations;
 pub mod hardening;

@@ -212,7 +212,7 @@ async fn a_lost_token_is_restored_and_what_does_not_fit_is_refused_before() {
     // A second ceremony of the same realm: another new token, other keys.
     scene.lose_the_token();
     scene.refused("serve", "is missing");
-    scene.refused("init", "token holds");
+    scene.refused("init", "escrow restore");
     let database = scene.app.path("custodyd.sqlite");
     let aside = scene.app.path("aside.sqlite");
     std::fs::rename(&database, &aside).unwrap();
@@ -292,6 +292,8 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
     scene.app.launch().await;
     let doctor = scene.done("doctor");
     assert!(doctor.contains("ready"), "{doctor}");
+    assert!(doctor.contains("2 of 3 custodians"), "{doctor}");
+    scene.refused("key rotate wrap", "in none");
     assert!(scene.app.stop());
     let check = scene.done("token check");
     assert!(check.contains("CKA_ALWAYS_SENSITIVE=false"), "{check}");

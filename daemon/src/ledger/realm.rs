@@ -153,6 +153,27 @@ pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(),
     }
 }
 
+/// As `check`, of a database by its own head alone.
+#[cfg(test)]
+pub(super) async fn kind_of(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+    escrowed: bool,
+) -> Result<(), LedgerError> {
+    let found = super::start::find(store, pool, name).await?;
+    let memory = super::memory::Memory::new(found.believed, 0);
+    let reader = Reader::new(
+        Arc::clone(store),
+        pool.clone(),
+        name.clone(),
+        super::Cache::new(0),
+        memory,
+        Arc::default(),
+    );
+    check(&reader, Some(escrowed)).await
+}
+
 fn context<'a>(realm: &'a RealmName, record: &'a RecordId) -> Context<'a> {
     Context {
         realm,

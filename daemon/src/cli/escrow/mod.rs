@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use custodyd_hsm::escrow::{EscrowError, Identity, MAX_SHARE_FILE, Share};
 
-pub(super) use self::standing::line as standing;
+pub(super) use self::standing::{line as standing, named};
 use super::output::Output;
 use crate::config::Config;
 use crate::escrow::ManifestError;

@@ -5,6 +5,7 @@
 //! it is initialised anew, and the ceremony repeated. Everything that can be refused is refused before.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use custodyd_hsm::escrow::{self as ceremony, Escrow, Manifest, Plan, Recipient};
@@ -88,7 +89,7 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
         return Ok(would(&made.manifest, "make these keys and escrow them"));
     }
     write_all(&made, place, &wanted.directory)?;
-    let imported = bring_in(config, backend.as_ref(), &keys, &made.manifest)?;
+    let imported = bring_in(config, backend, &keys, &made.manifest)?;
     let mut lines = told(&imported, &made.manifest);
     lines.push(format!(
         "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
@@ -109,7 +110,7 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
     if wanted.how.dry_run {
         return Ok(would(&manifest, "import the keys, which these shares open"));
     }
-    let imported = bring_in(config, backend.as_ref(), &keys, &manifest)?;
+    let imported = bring_in(config, backend, &keys, &manifest)?;
     let mut lines = told(&imported, &manifest);
     match std::fs::remove_file(&wanted.identity) {
         Ok(()) => lines.push(format!(
@@ -149,7 +150,7 @@ fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
 }
 
 /// The token, with what only a provisioning needs.
-fn token(config: &Config, how: &How) -> Result<std::sync::Arc<dyn Backend>, CeremonyError> {
+fn token(config: &Config, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
     let TokenKind::Tpm(tpm) = &config.token.kind else {
         return Ok(backend::configured(&config.token)?);
     };
@@ -157,11 +158,7 @@ fn token(config: &Config, how: &How) -> Result<std::sync::Arc<dyn Backend>, Cere
         provision_tpm::ensure_secret(&config.token)?;
     }
     let password = provision_tpm::password(how.owner_password_file.as_deref())?;
-    Ok(std::sync::Arc::new(backend::tpm(
-        &config.token,
-        tpm,
-        password,
-    )?))
+    Ok(Arc::new(backend::tpm(&config.token, tpm, password)?))
 }
 
 /// Everything that the custodians get, durable before the token is changed.
@@ -185,7 +182,7 @@ fn write_all(made: &Escrow, place: &Path, directory: &Path) -> Result<(), Ceremo
 /// Imports, and asks the token for what only the holder of these keys can say.
 fn bring_in(
     config: &Config,
-    backend: &dyn Backend,
+    backend: Arc<dyn Backend>,
     keys: &RootKeys,
     manifest: &Manifest,
 ) -> Result<Imported, CeremonyError> {
@@ -193,9 +190,11 @@ fn bring_in(
     let mut token = config.token.clone();
     if let (TokenKind::Tpm(tpm), Some(name)) = (&mut token.kind, &imported.storage_key) {
         tpm.storage_key = Some(name.clone());
+        // The first has the state directory to itself.
+        drop(backend);
         escrow::holds_in(backend::configured(&token)?.as_ref(), manifest)?;
     } else {
-        escrow::holds_in(backend, manifest)?;
+        escrow::holds_in(backend.as_ref(), manifest)?;
     }
     Ok(imported)
 }

@@ -10,6 +10,24 @@ use super::super::output::Line;
 use crate::config::Token;
 use crate::escrow;
 
+/// The same beside a running daemon, whose token is not asked a second time.
+pub(in crate::cli) fn named(token: &Token) -> Option<Line> {
+    let path = token.escrow.as_ref()?;
+    Some(match escrow::read_any(path) {
+        Ok(manifest) => Line::ok(
+            "escrow",
+            format!(
+                "the keys were made outside of the token: {} of {} custodians can bring them back (ceremony {}; whether \
+                 the token holds exactly those: custodyd token check)",
+                manifest.needed,
+                manifest.custodians.len(),
+                manifest.ceremony_name()
+            ),
+        ),
+        Err(error) => Line::red_told("escrow", error.to_string()),
+    })
+}
+
 /// None for a realm whose keys its token has made.
 pub(in crate::cli) fn line(token: &Token, backend: &dyn Backend) -> Option<Line> {
     let path = token.escrow.as_ref()?;

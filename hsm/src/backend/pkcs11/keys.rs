@@ -184,7 +184,8 @@ impl Scan {
         for purpose in self.missing() {
             problems.push(format!(
                 "the key {} is missing: `custodyd init` makes it in a new realm; in an existing \
-                 one this is another token, or its keys were deleted",
+                 one this is another token, or its keys were deleted (those of an escrowed realm come \
+                 back by `custodyd escrow restore`)",
                 KeyId::new(purpose, 1)
             ));
         }
