@@ -127,9 +127,10 @@ fn an_edited_manifest_is_refused_wherever_it_was_edited() {
     // Whoever could make shares name the edited manifest still lacks the key of its MAC.
     let edited = Manifest::parse(&text.replacen("\"made\": 7", "\"made\": 8", 1)).unwrap();
     let hash = edited.hash().unwrap();
-    let renamed = (0..2).map(|at| Share {
-        manifest: hash,
-        ..scene.share(at)
+    let renamed = (0..2).map(|at| {
+        let mut share = scene.share(at);
+        share.manifest = hash;
+        share
     });
     assert!(matches!(
         open(&edited, renamed.collect()),

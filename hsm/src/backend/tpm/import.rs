@@ -202,8 +202,7 @@ mod tests {
 
     #[test]
     fn the_cipher_is_aes_128_cfb() {
-        // NIST SP 800-38A, section F.3.13, with its vector: the first block alone depends on it,
-        // so the all-zero vector is held against AES-128 of a zero block (FIPS 197 by any library).
+        // With a key, a vector and a text of zeros the first block is AES-128 of a zero block.
         let key = Secret::init(|_| ());
         let zeros = SecretBytes::init(16, |_| ());
         let block = conceal(&key, zeros).unwrap();
