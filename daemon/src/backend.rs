@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::backend::pkcs11::{self, Pkcs11Backend};
 use custodyd_hsm::backend::tpm::{self, Mode, TpmBackend};
-use custodyd_hsm::{Backend, SecretBytes};
+use custodyd_hsm::{Backend, KeyOrigin, SecretBytes};
 
 use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
 
@@ -16,11 +16,19 @@ use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
 /// # Errors
 /// When the PIN can not be read safely.
 pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
-    Ok(with_secret(&token.kind, read_token_pin(token)?))
+    Ok(with_secret(
+        &token.kind,
+        read_token_pin(token)?,
+        origin(token),
+    ))
 }
 
 /// A backend with a PIN, or a TPM's secret, that the caller has.
-pub(crate) fn with_secret(kind: &TokenKind, secret: SecretBytes) -> Arc<dyn Backend> {
+pub(crate) fn with_secret(
+    kind: &TokenKind,
+    secret: SecretBytes,
+    origin: KeyOrigin,
+) -> Arc<dyn Backend> {
     match kind {
         TokenKind::Pkcs11 {
             module,
@@ -29,18 +37,36 @@ pub(crate) fn with_secret(kind: &TokenKind, secret: SecretBytes) -> Arc<dyn Back
         } => {
             let mut options = pkcs11::Options::new(module, label, secret);
             options.token_serial.clone_from(serial);
+            options.origin = origin;
             Arc::new(Pkcs11Backend::new(options))
         }
         // Most TPMs' owner hierarchies have no password; where there is one, only
         // `token provision` is told it.
-        TokenKind::Tpm(tpm) => Arc::new(self::tpm(tpm, secret, SecretBytes::from(Vec::new()))),
+        TokenKind::Tpm(tpm) => {
+            let no_password = SecretBytes::from(Vec::new());
+            Arc::new(self::tpm(tpm, secret, no_password, origin))
+        }
+    }
+}
+
+/// A realm with an escrow has keys that were imported, and every other one has none such.
+pub(crate) fn origin(token: &Token) -> KeyOrigin {
+    match token.escrow {
+        Some(_) => KeyOrigin::Imported,
+        None => KeyOrigin::Token,
     }
 }
 
 /// A TPM, with what provisioning it needs.
-pub(crate) fn tpm(tpm: &Tpm, secret: SecretBytes, owner_password: SecretBytes) -> TpmBackend {
+pub(crate) fn tpm(
+    tpm: &Tpm,
+    secret: SecretBytes,
+    owner_password: SecretBytes,
+    origin: KeyOrigin,
+) -> TpmBackend {
     let mut options = tpm::Options::new(&tpm.tcti, secret, &tpm.state_directory);
     options.owner_password = owner_password;
+    options.origin = origin;
     options.handles = tpm.handles;
     options.nv_index = tpm.nv_index;
     options.storage_key.clone_from(&tpm.storage_key);

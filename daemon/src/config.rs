@@ -115,6 +115,8 @@ pub struct Token {
     pub pin_file: Option<PathBuf>,
     /// Name of a systemd credential (a file in `$CREDENTIALS_DIRECTORY`).
     pub pin_credential: Option<String>,
+    /// The manifest of the realm's escrow; where there is one, its keys are made outside of the token.
+    pub escrow: Option<PathBuf>,
     pub threads: usize,
     /// Calls that may wait; past it a request is answered "busy".
     pub queue: usize,

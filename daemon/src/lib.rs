@@ -21,6 +21,7 @@ pub mod config;
 pub mod courier;
 pub mod delivery;
 mod era;
+pub mod escrow;
 pub mod factors;
 mod generations;
 pub mod handed;

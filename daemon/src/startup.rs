@@ -19,6 +19,7 @@ use crate::backend;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::delivery::{self, Courier, Delivering};
+use crate::escrow::{self, Escrowed, ManifestError};
 use crate::factors::dpop::Proofs;
 use crate::factors::pin_argon2::PinHasher;
 use crate::factors::token::EpochKeys;
@@ -53,6 +54,8 @@ pub enum StartError {
     Token(#[from] custodyd_hsm::Error),
     #[error("{0}")]
     Delivery(#[from] delivery::SetupError),
+    #[error("{0}")]
+    Escrow(#[from] ManifestError),
     #[error("{0}")]
     Ledger(#[from] LedgerError),
     #[error("{0}")]
@@ -134,13 +137,15 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
             config.store.sqlite.display()
         ))));
     }
+    let escrow = escrowed(config, &pool).await?;
     // Written beside its place and moved there whole, so that a crash leaves no half realm.
     let place = config.store.sqlite.clone();
     let draft = draft_of(&place);
     remove_draft(&draft)?;
     {
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(Exclusive::take(&draft)?).await?);
-        ledger::realm::create(&store, &pool, &config.realm.name, Clock::default().now()).await?;
+        let now = Clock::default().now();
+        ledger::realm::create(&store, &pool, &config.realm.name, escrow, now).await?;
         store.close().await;
     }
     publish(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
@@ -160,6 +165,21 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     ])
 }
 
+/// What the realm's record says of its escrow: of one that is of the keys in the token, or it would be
+/// believed until the day on which it does not help.
+async fn escrowed(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, StartError> {
+    let Some(path) = &config.token.escrow else {
+        return Ok(None);
+    };
+    let manifest = escrow::read(path, &config.realm.name)?;
+    let note = Escrowed::of(&manifest);
+    pool.call("check-escrow", move |custody| {
+        Ok(escrow::holds(custody, &manifest))
+    })
+    .await??;
+    Ok(Some(note))
+}
+
 async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, StartError> {
     let pool = pool(config, backend::configured(&config.token)?)?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
@@ -167,7 +187,7 @@ async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, 
     let finished = match ledger::realm::is_anchored(&pool, name).await {
         // `init` was stopped between its last two steps.
         Ok(false) => ledger::realm::anchor_first(&store, &pool, name).await,
-        Ok(true) => ledger::check(&store, &pool, name).await,
+        Ok(true) => ledger::check(&store, &pool, name, config.token.escrow.is_some()).await,
         Err(error) => Err(error),
     };
     store.close().await;
@@ -256,6 +276,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         mode: mode(&config.ledger),
         configuration: policies.digest,
         public_log: config.ledger.public_log,
+        escrowed: config.token.escrow.is_some(),
     };
     let opened = ledger::open(&store, &pool, name, &clock, settings).await?;
     // Now that it is known which versions are in use.

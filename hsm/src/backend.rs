@@ -6,5 +6,6 @@
 
 mod attempt;
 mod known_answer;
+mod origin;
 pub mod pkcs11;
 pub mod tpm;

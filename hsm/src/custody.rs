@@ -11,7 +11,8 @@ use crate::{
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
-    report::{KeyReport, ProvisionReport, TokenDescription},
+    report::{Imported, KeyReport, ProvisionReport, TokenDescription},
+    root_keys::RootKeys,
     secret::Secret,
 };
 
@@ -284,10 +285,32 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_ed25519(KeyId::new(KeyPurpose::CheckpointEd25519, 1)))
     }
 
+    /// Random bytes of a token that may have no key yet. Not for a serving daemon.
+    ///
+    /// # Errors
+    /// As for [`Backend::inspect`].
+    fn entropy(&self) -> Result<Secret<32>> {
+        Err(takes_no_keys())
+    }
+
+    /// Brings keys in that were made outside, into a token that holds none of ours; a kind of token that
+    /// has more to be made makes it as for [`Backend::provision`]. Not for a serving daemon.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] where it is not configured for such keys, or holds keys already: nothing is
+    /// made then, and nothing is ever deleted.
+    fn import(&self, _keys: &RootKeys, _dry_run: bool) -> Result<Imported> {
+        Err(takes_no_keys())
+    }
+
     /// Counts the token session epochs of this process, from 1; 0 before the first.
     fn epoch(&self) -> u64 {
         0
     }
+}
+
+fn takes_no_keys() -> Error {
+    Error::Misconfigured("this kind of token takes no keys that were made outside".to_owned())
 }
 
 #[cfg(test)]

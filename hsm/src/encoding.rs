@@ -6,7 +6,7 @@
 //! So ("ab", "c") and ("a", "bc") differ, and no statement of one kind can be
 //! read as one of another. FORMAT.md has the same, for readers without Rust.
 
-use crate::id::{AppId, RealmName, RecordId, RecordKind};
+use crate::id::{AppId, KeyId, RealmName, RecordId, RecordKind};
 
 /// A statement under construction.
 #[derive(Debug)]
@@ -145,6 +145,15 @@ pub const REALM_RECORD: &[u8] = b"realm";
 #[must_use]
 pub fn known_answer() -> Vec<u8> {
     Fields::new(b"custodyd/known-answer/v1").finish()
+}
+
+/// What an escrow's check value of a secret key is an HMAC of. Like the health probe's message it is
+/// neither the input of a derivation nor any statement that authenticates something.
+#[must_use]
+pub fn key_check(key: KeyId) -> Vec<u8> {
+    Fields::new(b"custodyd/key-check/v1")
+        .text(&key.label())
+        .finish()
 }
 
 /// The input of the SP 800-108r1 KDF in counter mode for one 256-bit block:

@@ -6,7 +6,8 @@
 //!
 //! The order of the modules is the order of trust:
 //! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook, anchor, checkpoint}` and
-//! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them.
+//! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them. `root_keys ->
+//! escrow` is for the ceremonies in which keys are outside of a token; of the two a backend knows the first, to import.
 
 #![cfg_attr(
     test,
@@ -27,6 +28,7 @@ pub mod custody;
 pub mod ed25519;
 pub mod encoding;
 pub mod error;
+pub mod escrow;
 pub mod id;
 mod jws;
 pub mod mac;
@@ -34,6 +36,7 @@ pub mod pool;
 pub mod proof;
 pub mod public_key;
 pub mod report;
+pub mod root_keys;
 pub mod seal;
 pub mod secret;
 pub mod versions;
@@ -54,7 +57,8 @@ pub use error::{AnchorFault, Error, Result};
 pub use id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind};
 pub use pool::{Pool, PoolOptions, PoolStatus};
 pub use public_key::{PublicKey, jwk_set};
-pub use report::{KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
+pub use report::{Imported, KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
+pub use root_keys::{KeyCheck, KeyOrigin, RootKey, RootKeys};
 pub use secret::{Secret, SecretBytes};
 pub use versions::KeyVersions;
 pub use webhook::WebhookCall;

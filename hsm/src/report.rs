@@ -72,6 +72,15 @@ pub struct TokenDescription {
     pub software_token: bool,
 }
 
+/// What an import did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Imported {
+    pub report: ProvisionReport,
+    /// The name of a TPM's storage key, to configure; none in other tokens, and in a dry run that
+    /// found none.
+    pub storage_key: Option<String>,
+}
+
 /// What provisioning did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProvisionReport {

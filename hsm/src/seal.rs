@@ -16,6 +16,7 @@ mod local;
 use aws_lc_rs::{digest as sha, rand};
 
 use self::aead::{TAG, framed, unframed};
+pub(crate) use self::aead::{open as open_once, seal as seal_once};
 #[cfg(test)]
 pub(crate) use self::local::seal_local_with_salt;
 pub use self::local::{LocalKey, MAX_LOCAL, Pad, open_local, seal_local};

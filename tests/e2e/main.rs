@@ -17,6 +17,7 @@ mod courier;
 mod delivered_codes;
 mod delivery;
 mod enrolment;
+mod escrow;
 mod flows;
 mod handed;
 mod http;

@@ -106,11 +106,25 @@ impl TestApp {
     }
 
     pub async fn with(setup: Setup) -> Self {
+        let mut app = Self::prepared(setup, SoftToken::fresh());
+        app.found().await;
+        app
+    }
+
+    /// Makes the realm, and starts the daemon.
+    pub async fn found(&mut self) {
+        let init = self.command("init").output().unwrap();
+        assert!(init.status.success(), "init: {}", said(&init));
+        self.launch().await;
+    }
+
+    /// Everything but a realm.
+    #[must_use]
+    pub fn prepared(setup: Setup, token: SoftToken) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("custodyd-test-")
             .tempdir()
             .unwrap();
-        let token = SoftToken::fresh();
         let ca = certificates(dir.path());
         let (public, operator) = (free_port(), free_port());
         let url = format!("https://localhost:{public}");
@@ -118,14 +132,6 @@ impl TestApp {
         for (name, text) in &setup.policies {
             std::fs::write(dir.path().join(format!("policies/{name}.toml")), text).unwrap();
         }
-        let softhsm = || {
-            format!(
-                "module = \"{}\"\nlabel = \"{}\"\npin_file = \"{}\"",
-                token::module(),
-                token::LABEL,
-                token.user_pin_file().display()
-            )
-        };
         let config = format!(
             r#"[realm]
 name = "{REALM}"
@@ -149,24 +155,20 @@ directory = "policies"
 {}
 {}
 "#,
-            setup.token.clone().unwrap_or_else(softhsm),
+            setup.token.clone().unwrap_or_else(|| token.section()),
             setup.cache_mib,
             setup.limits,
             setup.config
         );
         std::fs::write(dir.path().join("custodyd.toml"), config).unwrap();
-        let mut app = Self {
+        Self {
             dir,
             url,
             operator: format!("http://127.0.0.1:{operator}"),
             ca,
             token,
             child: None,
-        };
-        let init = app.command("init").output().unwrap();
-        assert!(init.status.success(), "init: {}", said(&init));
-        app.launch().await;
-        app
+        }
     }
 
     /// A command of the daemon's binary with this test's configuration.

@@ -43,6 +43,27 @@ impl SoftToken {
         token
     }
 
+    /// A token without keys.
+    ///
+    /// # Panics
+    /// As [`SoftToken::fresh`].
+    #[must_use]
+    pub fn blank() -> Self {
+        let token = Self::in_temp_dir();
+        initialise(&token.dir);
+        token
+    }
+
+    /// The section `[token]` of a daemon's configuration.
+    #[must_use]
+    pub fn section(&self) -> String {
+        format!(
+            "module = \"{}\"\nlabel = \"{LABEL}\"\npin_file = \"{}\"\n",
+            module(),
+            self.user_pin_file().display()
+        )
+    }
+
     /// A token made by another process, by its directory.
     #[must_use]
     pub fn attach(dir: impl Into<PathBuf>) -> Self {
@@ -291,13 +312,16 @@ pub fn copy_tokens(from: &Path, to: &Path) -> io::Result<()> {
 /// Makes a token with keys in `dir`, by the same script and the same code that
 /// an operator uses.
 fn build(dir: &Path) {
-    let module = module();
-    script("provision", dir);
+    initialise(dir);
     run(Command::new(helper())
-        .arg(module)
+        .arg(module())
         .arg(LABEL)
         .arg(dir.join("user-pin"))
         .env("SOFTHSM2_CONF", dir.join("softhsm2.conf")));
+}
+
+fn initialise(dir: &Path) {
+    script("provision", dir);
 }
 
 /// A script of `softhsm-setup`, for the test token in `dir`.

@@ -46,7 +46,11 @@ fn configured(config: &Config) -> Vec<Line> {
     let daemon = listeners::find_daemon(config.operator.listen);
     lines.extend(listeners::check(config, daemon.is_some()));
     lines.extend(match &daemon {
-        Some(daemon) => ask(daemon),
+        Some(daemon) => {
+            let mut lines = ask(daemon);
+            lines.extend(super::escrow::named(&config.token));
+            lines
+        }
         None => token::check(&config.token),
     });
     lines.extend(files::store(&config.store.sqlite));

@@ -7,6 +7,7 @@
 //! Exit codes: 0 done or all checks passed, 1 failed or a check is red, 2 wrong usage.
 
 mod doctor;
+mod escrow;
 mod key;
 mod ledger;
 mod live;
@@ -63,6 +64,9 @@ enum Command {
     /// Hold the database against the token
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Keys that some of several custodians can bring back
+    #[command(subcommand)]
+    Escrow(escrow::EscrowCommand),
     /// Rotate the token's keys, move records to a newer one, retire older ones
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -97,6 +101,12 @@ pub fn run() -> ExitCode {
         Command::Ledger(command) => with_config(&output, "ledger", &arguments, |config| {
             ledger::run(&output, &config, command)
         }),
+        Command::Escrow(command) => match escrow::of_custodian(&output, command) {
+            Some(done) => done,
+            None => with_config(&output, "escrow", &arguments, |config| {
+                escrow::of_realm(&output, &config, command)
+            }),
+        },
         Command::Key(command) => with_config(&output, "key", &arguments, |config| {
             key::run(&output, &config, command)
         }),

@@ -9,9 +9,9 @@ mod list;
 mod modules;
 mod pkcs11;
 mod proof;
-mod provision;
+pub(super) mod provision;
 mod secret;
-mod tpm;
+pub(super) mod tpm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -61,7 +61,14 @@ pub(super) fn run(output: &Output, config: &Path, command: &TokenCommand) -> Exi
 /// Every line of the examination, for `doctor`: nothing is written. The first that fails ends it.
 pub(super) fn check(token: &Token) -> Vec<Line> {
     match backend::configured(token) {
-        Ok(backend) => within(DEADLINE, move || examine(&backend)),
+        Ok(backend) => {
+            let token = token.clone();
+            within(DEADLINE, move || {
+                let mut lines = examine(&backend);
+                lines.extend(super::escrow::standing(&token, backend.as_ref()));
+                lines
+            })
+        }
         Err(error) => vec![Line::red_told("token", super::chain(&error))],
     }
 }
@@ -72,8 +79,10 @@ fn check_and_prove(token: &Token, realm: RealmName) -> Vec<Line> {
         Err(error) => return vec![Line::red_told("token", super::chain(&error))],
     };
     let writes = proof::writes(&token.kind, false);
+    let token = token.clone();
     within(WITH_PROOFS, move || {
         let mut lines = examine(&backend);
+        lines.extend(super::escrow::standing(&token, backend.as_ref()));
         if lines.iter().any(Line::is_red) {
             return lines;
         }

@@ -85,6 +85,7 @@ mod tests {
             },
             pin_file: Some(path),
             pin_credential: None,
+            escrow: None,
             threads: 1,
             queue: 1,
             deadline: std::time::Duration::from_secs(1),

@@ -48,6 +48,7 @@ pub(super) fn token<'i>(
     let pin_named = table.has("pin_file") || table.has("pin_credential") || table.has("pin");
     let pin_file = doc.optional(&mut table, "pin_file", |value| path(value, base));
     let pin_credential = doc.optional(&mut table, "pin_credential", credential_name);
+    let escrow = doc.optional(&mut table, "escrow", |value| path(value, base));
     let threads = doc.or(&mut table, "threads", 2, |value| number(value, 1..=64));
     let queue = doc.or(&mut table, "queue", 1024, |value| number(value, 1..=65_536));
     let deadline = doc.or(&mut table, "deadline", Duration::from_secs(5), |value| {
@@ -65,6 +66,7 @@ pub(super) fn token<'i>(
         kind: kind?,
         pin_file: pin_file.map(|placed| placed.value),
         pin_credential: pin_credential.map(|placed| placed.value),
+        escrow: escrow.map(|placed| placed.value),
         threads,
         queue,
         deadline,

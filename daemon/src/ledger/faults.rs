@@ -19,6 +19,7 @@ mod auditing;
 mod bounded;
 mod broken;
 mod erasing;
+mod escrowed;
 mod limits;
 mod names;
 mod restoring;

@@ -16,6 +16,7 @@ use super::members::{Member, MemberList};
 use super::memory::Believed;
 use super::record::Reader;
 use super::{BUCKET_BITS, Head, LedgerError};
+use crate::escrow::Escrowed;
 use crate::store::{Batch, CommitError, Store};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ struct RealmRecord {
     format: u8,
     realm: RealmName,
     created: Timestamp,
+    /// Absent where the token has made the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    escrow: Option<Escrowed>,
 }
 
 /// Writes the first batch of an empty database: the realm's record, and the head over it. The
@@ -35,12 +39,14 @@ pub async fn create(
     store: &Arc<dyn Store>,
     pool: &Pool,
     realm: &RealmName,
+    escrow: Option<Escrowed>,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
     let record = RealmRecord {
         format: 1,
         realm: realm.clone(),
         created: now,
+        escrow,
     };
     let plaintext = serde_json::to_vec(&record)
         .map_err(|_| LedgerError::internal("encode the realm record"))?;
@@ -105,11 +111,12 @@ pub async fn anchor_first(
     Anchoring::begin_history(pool, None, &head).await
 }
 
-/// Opens the realm's record, as proof that the wrap key is the one that the accounts are under.
+/// Opens the realm's record, as proof that the wrap key is the one that the accounts are under. It says, too,
+/// which kind of keys the realm was made with: a configuration that accepts the other kind is refused.
 ///
 /// # Errors
-/// `Tampered` where it does not open, or is another realm's.
-pub(super) async fn check(reader: &Reader) -> Result<(), LedgerError> {
+/// `Tampered` where it does not open, or is another realm's; `Refused` for the other kind.
+pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(), LedgerError> {
     let realm = reader.realm().clone();
     let id = reader
         .pool()
@@ -126,13 +133,45 @@ pub(super) async fn check(reader: &Reader) -> Result<(), LedgerError> {
     let plaintext = reader.unseal(&AppId::REALM, Arc::new(found)).await?;
     let record: RealmRecord = serde_json::from_slice(plaintext.expose())
         .map_err(|_| LedgerError::Tampered("the realm record does not parse".into()))?;
-    if record.realm == *reader.realm() {
-        Ok(())
-    } else {
-        Err(LedgerError::Tampered(
+    if record.realm != *reader.realm() {
+        return Err(LedgerError::Tampered(
             "the realm record names another realm".into(),
-        ))
+        ));
     }
+    match (escrowed, record.escrow) {
+        (Some(false), Some(escrow)) => Err(LedgerError::Refused(format!(
+            "the realm was made with keys that {} of {} custodians can bring back (ceremony {}), and token.escrow is not \
+             set: name its manifest there",
+            escrow.needed, escrow.custodians, escrow.ceremony
+        ))),
+        (Some(true), None) => Err(LedgerError::Refused(
+            "the realm was made with keys that its token has made and nobody else ever had; token.escrow would let \
+             imported ones pass for them: remove it"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// As `check`, of a database by its own head alone.
+#[cfg(test)]
+pub(super) async fn kind_of(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+    escrowed: bool,
+) -> Result<(), LedgerError> {
+    let found = super::start::find(store, pool, name).await?;
+    let memory = super::memory::Memory::new(found.believed, 0);
+    let reader = Reader::new(
+        Arc::clone(store),
+        pool.clone(),
+        name.clone(),
+        super::Cache::new(0),
+        memory,
+        Arc::default(),
+    );
+    check(&reader, Some(escrowed)).await
 }
 
 fn context<'a>(realm: &'a RealmName, record: &'a RecordId) -> Context<'a> {

@@ -51,6 +51,8 @@ pub struct Settings<'a> {
     pub configuration: Digest,
     /// Whether checkpoints carry the Ed25519 line, once the realm has a key for it.
     pub public_log: bool,
+    /// Whether the configuration says that custodians can bring the keys back.
+    pub escrowed: bool,
 }
 
 /// A realm that was believed, and has logged that it serves.
@@ -102,7 +104,7 @@ pub async fn open(
         Arc::clone(clock),
     );
     let reader = Arc::new(reader.of_a_public_log(settings.public_log));
-    realm::check(&reader).await?;
+    realm::check(&reader, Some(settings.escrowed)).await?;
     let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
     committer.boot(found.repairs).await?;
     Ok(Opened { reader, committer })
@@ -116,6 +118,7 @@ pub async fn check(
     store: &Arc<dyn Store>,
     pool: &Pool,
     name: &RealmName,
+    escrowed: bool,
 ) -> Result<(), LedgerError> {
     let memory = Memory::new(believe(store, pool, name).await?, 0);
     let reader = Reader::new(
@@ -126,7 +129,7 @@ pub async fn check(
         memory,
         Arc::default(),
     );
-    realm::check(&reader).await
+    realm::check(&reader, Some(escrowed)).await
 }
 
 /// What a start would believe.

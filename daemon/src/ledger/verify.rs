@@ -199,7 +199,7 @@ pub async fn verify(
     };
     let reader = reader(store, pool, name, &head, tree.clone(), edge.clone());
     if tree.is_some()
-        && let Err(error) = realm::check(&reader).await
+        && let Err(error) = realm::check(&reader, None).await
     {
         report.refused = Some(evidence(error)?);
     }

@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
 /// What a key in the token is for. Keys are never shared between purposes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum KeyPurpose {
@@ -68,7 +72,8 @@ impl KeyPurpose {
 }
 
 /// One key in the token: its purpose and its version, which starts at 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyId {
     pub purpose: KeyPurpose,
     pub version: u16,
@@ -94,6 +99,21 @@ impl KeyId {
         let purpose = KeyPurpose::ALL.into_iter().find(|p| p.name() == name)?;
         let id = Self::new(purpose, version.parse().ok().filter(|v| *v > 0)?);
         (id.label() == label).then_some(id)
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(key: KeyId) -> Self {
+        key.label()
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = Error;
+
+    fn try_from(label: String) -> Result<Self> {
+        let refused = || Error::invalid("key label", "expected one such as custodyd-wrap-v1");
+        Self::parse_label(&label).ok_or_else(refused)
     }
 }
 

@@ -1,6 +1,6 @@
 //! AES-256-GCM under a key that is used once, and the frame inside it.
 //!
-//! Called by the two sealings only. The nonce is zero because the key is fresh
+//! Called by the two sealings, and by `escrow`. The nonce is zero because the key is fresh
 //! for each message (a new salt is part of its derivation); calling [`seal`]
 //! twice with one key would break both messages.
 
@@ -51,7 +51,7 @@ fn cipher(key: &Secret<32>) -> Result<LessSafeKey> {
 }
 
 /// Ciphertext and tag. The frame is encrypted in place.
-pub(super) fn seal(key: &Secret<32>, aad: &[u8], mut frame: SecretBytes) -> Result<Vec<u8>> {
+pub(crate) fn seal(key: &Secret<32>, aad: &[u8], mut frame: SecretBytes) -> Result<Vec<u8>> {
     let nonce = Nonce::assume_unique_for_key([0; 12]);
     let tag = cipher(key)?
         .seal_in_place_separate_tag(nonce, Aad::from(aad), frame.expose_mut())
@@ -60,7 +60,7 @@ pub(super) fn seal(key: &Secret<32>, aad: &[u8], mut frame: SecretBytes) -> Resu
 }
 
 /// The frame, if key, AAD, ciphertext and tag belong together.
-pub(super) fn open(
+pub(crate) fn open(
     key: &Secret<32>,
     aad: &[u8],
     body: &[u8],

@@ -79,6 +79,16 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
     match written {
         Ok(made) => {
             let mut lines = proposal(&made, &wanted.statement);
+            if made.token_remembers.is_none()
+                && wishes.checkpoints.is_empty()
+                && wishes.claims.is_empty()
+            {
+                lines.push(
+                    "no checkpoint of an auditor or witness bounds it: an older database would pass just as well; say so \
+                     to the approvers"
+                        .into(),
+                );
+            }
             lines.extend(silent.iter().map(|witness| format!("not asked: {witness}")));
             let answer =
                 json!({ "statement": made, "file": wanted.statement, "not_asked": silent });

@@ -13,7 +13,7 @@ use super::proof::Proposal;
 use crate::config::{DEFAULT_STATE, Token, TokenKind, Tpm};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FragmentError {
+pub(in crate::cli) enum FragmentError {
     #[error(
         "{}: it is there already, and is not written over; nothing was changed. Give another name, or move it away",
         .0.display()
@@ -46,6 +46,9 @@ pub(super) fn text(token: &Token, proposal: Proposal) -> String {
         (None, None) => text.push_str(
             "pin_file = \"token-pin\"    # put the PIN into this file, mode 0600, beside the configuration\n",
         ),
+    }
+    if let Some(escrow) = &token.escrow {
+        line(&mut text, "escrow", &escrow.display().to_string());
     }
     text.push_str("\n[ledger]\n");
     match proposal {
@@ -126,6 +129,7 @@ mod tests {
             kind,
             pin_file: Some("/etc/custodyd/pin \"of\" the token".into()),
             pin_credential: None,
+            escrow: None,
             threads: 2,
             queue: 1024,
             deadline: Duration::from_secs(5),

@@ -209,6 +209,7 @@ fn keys(module: &Path, label: &str, pin: &PinSource) -> Vec<Line> {
         },
         pin_file: pin.pin_file.clone(),
         pin_credential: pin.pin_credential.clone(),
+        escrow: None,
         threads: 1,
         queue: 1,
         deadline: PATIENCE,
@@ -218,7 +219,7 @@ fn keys(module: &Path, label: &str, pin: &PinSource) -> Vec<Line> {
         Err(error) => return vec![Line::red_told("token", error.to_string())],
     };
     within(PATIENCE, move || {
-        let backend = backend::with_secret(&token.kind, secret);
+        let backend = backend::with_secret(&token.kind, secret, backend::origin(&token));
         match backend.inspect() {
             Ok(keys) => {
                 let mut lines = vec![super::described(&backend.describe())];

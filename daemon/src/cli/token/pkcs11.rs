@@ -62,7 +62,7 @@ pub(super) fn provision(target: &mut Target) -> Result<Done, ProvisionError> {
     let secret = secret::of(&target.token, &label)?;
     let kind = target.token.kind.clone();
     // One backend for everything: it never presents a PIN again that was refused.
-    let backend = backend::with_secret(&kind, secret);
+    let backend = backend::with_secret(&kind, secret, backend::origin(&target.token));
     let made = make(Arc::clone(&backend), target.dry_run, target.public_log);
     let refused = made.iter().any(Line::is_red);
     lines.extend(made);

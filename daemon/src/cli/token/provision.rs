@@ -57,7 +57,7 @@ pub(in crate::cli) struct Provision {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProvisionError {
+pub(in crate::cli) enum ProvisionError {
     #[error(
         "{0}\nor name a token that is not configured yet: --module PATH --label LABEL, or --tpm"
     )]
@@ -186,6 +186,7 @@ fn named(kind: TokenKind, pin: &PinSource) -> Token {
         kind,
         pin_file: pin.pin_file.as_deref().map(absolute),
         pin_credential: pin.pin_credential.clone(),
+        escrow: None,
         threads: 1,
         queue: 1,
         deadline: Duration::from_secs(5),

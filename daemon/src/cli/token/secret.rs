@@ -22,7 +22,7 @@ pub(in crate::cli) struct PinSource {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SecretError {
+pub(in crate::cli) enum SecretError {
     #[error("{0}")]
     Named(#[from] PinError),
     #[error(

@@ -18,7 +18,7 @@ use super::pkcs11::Done;
 use super::provision::{ProvisionError, Target, absolute, proven, report_lines};
 use super::{WITH_PROOFS, failed, secret, within};
 use crate::backend;
-use crate::config::{DEFAULT_STATE, TokenKind, Tpm};
+use crate::config::{DEFAULT_STATE, Token, TokenKind, Tpm};
 use crate::private_file::{self, Access};
 
 /// No password of a TPM is longer than a digest.
@@ -81,10 +81,7 @@ pub(super) fn provision(
             "a TPM has no Ed25519 keys: leave out --public-log and ledger.public_log, or take a PKCS#11 token",
         ));
     }
-    let password = match &options.owner_password_file {
-        Some(path) => owner_password(path)?,
-        None => SecretBytes::from(Vec::new()),
-    };
+    let password = password(options.owner_password_file.as_deref())?;
     let mut lines = Vec::new();
     match (&token.pin_file, &token.pin_credential) {
         (Some(path), _) if !path.exists() => {
@@ -102,7 +99,12 @@ pub(super) fn provision(
         }
         _ => {}
     }
-    let tpm_backend = backend::tpm(&tpm, secret::of(token, "TPM")?, password);
+    let tpm_backend = backend::tpm(
+        &tpm,
+        secret::of(token, "TPM")?,
+        password,
+        backend::origin(token),
+    );
     let (made, name) = make(tpm_backend, target.dry_run);
     let refused = made.iter().any(Line::is_red);
     lines.extend(made);
@@ -112,7 +114,11 @@ pub(super) fn provision(
     // It was compared with the configured one before anything was made.
     tpm.storage_key = name;
     token.kind = TokenKind::Tpm(tpm);
-    let again = backend::with_secret(&token.kind, secret::of(token, "TPM")?);
+    let again = backend::with_secret(
+        &token.kind,
+        secret::of(token, "TPM")?,
+        backend::origin(token),
+    );
     let (proofs, proposal) = proven(token.kind.clone(), again);
     lines.extend(proofs);
     Ok((lines, proposal))
@@ -131,6 +137,22 @@ fn make(backend: TpmBackend, dry_run: bool) -> (Vec<Line>, Option<String>) {
         }
     });
     (lines, receiver.try_recv().ok().flatten())
+}
+
+/// Makes the file of the secret where the configuration names one that is not there.
+pub(in crate::cli) fn ensure_secret(token: &Token) -> Result<(), ProvisionError> {
+    match &token.pin_file {
+        Some(path) if !path.exists() => make_secret(path),
+        _ => Ok(()),
+    }
+}
+
+/// The owner's password in a file, or none.
+pub(in crate::cli) fn password(path: Option<&Path>) -> Result<SecretBytes, ProvisionError> {
+    match path {
+        Some(path) => owner_password(path),
+        None => Ok(SecretBytes::from(Vec::new())),
+    }
 }
 
 /// Sixty-four hexadecimal digits, so that it passes through any tool.

@@ -139,7 +139,7 @@ impl Rig {
         let mut rig = Self::nothing();
         let lock = Exclusive::take(&rig.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
-        realm::create(&store, &rig.pool, &realm_name(), Timestamp(1000))
+        realm::create(&store, &rig.pool, &realm_name(), None, Timestamp(1000))
             .await
             .unwrap();
         realm::anchor_first(&store, &rig.pool, &realm_name())
@@ -239,6 +239,7 @@ impl Rig {
             },
             configuration: [7; 32],
             public_log: false,
+            escrowed: false,
         };
         let opened = open(&store, &self.pool, &realm_name(), &clock, settings).await;
         let Opened {

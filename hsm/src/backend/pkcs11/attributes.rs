@@ -16,6 +16,7 @@ use crate::{
     id::KeyId,
     public_key::{POINT_LENGTH, PublicKey},
     report::{KeyKind, KeyReport, Verdict},
+    root_keys::KeyOrigin,
 };
 
 /// The DER of the object identifier 1.2.840.10045.3.1.7 (RFC 5480, section 2.1.1.1).
@@ -48,40 +49,58 @@ enum Rule {
     Should(bool),
 }
 
-/// The key stays in the token for ever and was never outside it.
-const KEPT: [(AttributeType, &str, Rule); 6] = [
+/// The key stays in the token for ever.
+const KEPT: [(AttributeType, &str, Rule); 4] = [
     (A::Token, "CKA_TOKEN", Rule::Must(true)),
     (A::Private, "CKA_PRIVATE", Rule::Must(true)),
     (A::Sensitive, "CKA_SENSITIVE", Rule::Must(true)),
-    (A::AlwaysSensitive, "CKA_ALWAYS_SENSITIVE", Rule::Must(true)),
     (A::Extractable, "CKA_EXTRACTABLE", Rule::Must(false)),
+];
+
+/// And it was never outside: the token made it.
+const MADE: [(AttributeType, &str, Rule); 3] = [
+    (A::AlwaysSensitive, "CKA_ALWAYS_SENSITIVE", Rule::Must(true)),
     (
         A::NeverExtractable,
         "CKA_NEVER_EXTRACTABLE",
         Rule::Must(true),
     ),
+    // Some software tokens report false for keys that they made themselves.
+    (A::Local, "CKA_LOCAL", Rule::Should(true)),
+];
+
+/// Or it came from outside, for an escrow: one that the token made is in no escrow.
+const IMPORTED: [(AttributeType, &str, Rule); 3] = [
+    (
+        A::AlwaysSensitive,
+        "CKA_ALWAYS_SENSITIVE",
+        Rule::Usage(false),
+    ),
+    (
+        A::NeverExtractable,
+        "CKA_NEVER_EXTRACTABLE",
+        Rule::Usage(false),
+    ),
+    (A::Local, "CKA_LOCAL", Rule::Usage(false)),
 ];
 
 /// It signs and does nothing else: a key that may also encrypt, wrap or derive
 /// would let its holder compute things that only we should.
-const USES_SECRET: [(AttributeType, &str, Rule); 7] = [
+const USES_SECRET: [(AttributeType, &str, Rule); 6] = [
     (A::Sign, "CKA_SIGN", Rule::Must(true)),
     (A::Encrypt, "CKA_ENCRYPT", Rule::Usage(false)),
     (A::Decrypt, "CKA_DECRYPT", Rule::Usage(false)),
     (A::Wrap, "CKA_WRAP", Rule::Usage(false)),
     (A::Unwrap, "CKA_UNWRAP", Rule::Usage(false)),
     (A::Derive, "CKA_DERIVE", Rule::Usage(false)),
-    // Some software tokens report false for keys that they made themselves.
-    (A::Local, "CKA_LOCAL", Rule::Should(true)),
 ];
 
-const USES_PRIVATE: [(AttributeType, &str, Rule); 6] = [
+const USES_PRIVATE: [(AttributeType, &str, Rule); 5] = [
     (A::Sign, "CKA_SIGN", Rule::Must(true)),
     (A::SignRecover, "CKA_SIGN_RECOVER", Rule::Should(false)),
     (A::Decrypt, "CKA_DECRYPT", Rule::Usage(false)),
     (A::Unwrap, "CKA_UNWRAP", Rule::Usage(false)),
     (A::Derive, "CKA_DERIVE", Rule::Usage(false)),
-    (A::Local, "CKA_LOCAL", Rule::Should(true)),
 ];
 
 const USES_PUBLIC: [(AttributeType, &str, Rule); 1] = [(A::Token, "CKA_TOKEN", Rule::Must(true))];
@@ -91,11 +110,16 @@ pub(super) fn examine(
     session: &Session,
     handle: ObjectHandle,
     id: KeyId,
-    kind: KeyKind,
+    (kind, origin): (KeyKind, KeyOrigin),
 ) -> Attempt<(KeyReport, Option<Public>)> {
+    let whence = match origin {
+        KeyOrigin::Token => &MADE,
+        KeyOrigin::Imported => &IMPORTED,
+    };
+    let kept = KEPT.iter().chain(whence);
     let rules: Vec<_> = match kind {
-        KeyKind::Secret => KEPT.iter().chain(&USES_SECRET).copied().collect(),
-        KeyKind::Private => KEPT.iter().chain(&USES_PRIVATE).copied().collect(),
+        KeyKind::Secret => kept.chain(&USES_SECRET).copied().collect(),
+        KeyKind::Private => kept.chain(&USES_PRIVATE).copied().collect(),
         KeyKind::Public => USES_PUBLIC.to_vec(),
     };
     let mut wanted: Vec<AttributeType> = rules.iter().map(|(kind, ..)| *kind).collect();

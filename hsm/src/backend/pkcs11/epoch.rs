@@ -60,7 +60,7 @@ enum Phase {
 /// What the workers' custodies, the recovery thread and the backend share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    options: Options,
+    pub(super) options: Options,
     module: Mutex<Option<Module>>,
     phase: RwLock<Phase>,
     recovering: AtomicBool,
@@ -225,7 +225,7 @@ impl Shared {
     }
 
     fn check_keys_on(&self, session: &Session, gone: Option<KeyId>) -> Attempt<Known> {
-        let table = Arc::new(Scan::of(session)?.table()?);
+        let table = Arc::new(Scan::of(session, self.options.origin)?.table()?);
         let fresh = table.answers(session)?;
         let mut answers = locked(&self.answers);
         answers.without(gone).refuse_another_token(&fresh)?;

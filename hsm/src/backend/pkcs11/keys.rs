@@ -23,6 +23,7 @@ use crate::{
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::{KeyKind, KeyReport},
+    root_keys::KeyOrigin,
 };
 
 /// One object that carries a label of ours.
@@ -102,7 +103,7 @@ fn absent(key: KeyId) -> Error {
 
 impl Scan {
     /// Reads every key object of the token whose label is one of ours.
-    pub(super) fn of(session: &Session) -> Attempt<Self> {
+    pub(super) fn of(session: &Session, origin: KeyOrigin) -> Attempt<Self> {
         let mut found = Vec::new();
         for (class, kind) in [
             (ObjectClass::SECRET_KEY, KeyKind::Secret),
@@ -111,7 +112,7 @@ impl Scan {
         ] {
             for handle in session.find_objects(&[Attribute::Class(class)])? {
                 if let Some(id) = label_of(session, handle)? {
-                    let (report, public) = examine(session, handle, id, kind)?;
+                    let (report, public) = examine(session, handle, id, (kind, origin))?;
                     found.push(Found {
                         handle,
                         report,
@@ -204,7 +205,8 @@ impl Scan {
         for purpose in self.missing() {
             problems.push(format!(
                 "the key {} is missing: `custodyd init` makes it in a new realm; in an existing \
-                 one this is another token, or its keys were deleted",
+                 one this is another token, or its keys were deleted (those of an escrowed realm come \
+                 back by `custodyd escrow restore`)",
                 KeyId::new(purpose, 1)
             ));
         }

@@ -16,6 +16,7 @@
 mod anchor;
 mod attributes;
 mod epoch;
+mod import;
 mod keys;
 mod mechanism;
 mod provision;
@@ -28,10 +29,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 pub use self::survey::{PinState, SlotSeen, Survey, TokenSeen, survey};
 use self::{epoch::Shared, session::Pkcs11Custody};
 use crate::{
+    backend::origin,
     custody::{Backend, Custody},
     error::Result,
-    report::{KeyReport, ProvisionReport, TokenDescription},
-    secret::SecretBytes,
+    report::{Imported, KeyReport, ProvisionReport, TokenDescription},
+    root_keys::{KeyOrigin, RootKeys},
+    secret::{Secret, SecretBytes},
 };
 
 /// Which token, and how patient to be with it.
@@ -45,6 +48,8 @@ pub struct Options {
     pub token_serial: Option<String>,
     /// The user PIN.
     pub pin: SecretBytes,
+    /// Where its keys were made. Keys of the other kind are refused.
+    pub origin: KeyOrigin,
     /// How long a start may wait for a token that answers with passing errors.
     pub start_patience: Duration,
     /// The longest pause between two attempts to recover.
@@ -60,6 +65,7 @@ impl Options {
             token_label: token_label.to_owned(),
             token_serial: None,
             pin,
+            origin: KeyOrigin::Token,
             start_patience: Duration::from_secs(3),
             recovery_pause: Duration::from_secs(5),
         }
@@ -95,26 +101,50 @@ impl Backend for Pkcs11Backend {
     }
 
     fn inspect(&self) -> Result<Vec<KeyReport>> {
+        let origin = self.0.options.origin;
         self.0.exclusively(|connection| {
-            connection.with_session("inspect", |session| Ok(keys::Scan::of(session)?.reports()))
+            connection.with_session("inspect", |session| {
+                Ok(keys::Scan::of(session, origin)?.reports())
+            })
         })
     }
 
     fn provision(&self, dry_run: bool) -> Result<ProvisionReport> {
+        let origin = self.0.options.origin;
         self.0.exclusively(|connection| {
             let place = anchor::Place::of(&connection.description);
             connection.with_session("provision", |session| {
-                provision::run(session, place, dry_run)
+                provision::run(session, place, origin, dry_run)
             })
         })
     }
 
     fn provision_public_log(&self, dry_run: bool) -> Result<ProvisionReport> {
+        let origin = self.0.options.origin;
         self.0.exclusively(|connection| {
             let place = anchor::Place::of(&connection.description);
             connection.with_session("provision", |session| {
-                provision::public_log(session, place, dry_run)
+                provision::public_log(session, place, origin, dry_run)
             })
+        })
+    }
+
+    fn entropy(&self) -> Result<Secret<32>> {
+        self.0.exclusively(|connection| {
+            connection.with_session("random", |session| {
+                Secret::try_init(|place| mechanism::random(session, place))
+            })
+        })
+    }
+
+    fn import(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
+        origin::refuse_made(self.0.options.origin)?;
+        let report = self.0.exclusively(|connection| {
+            connection.with_session("import", |session| import::run(session, keys, dry_run))
+        })?;
+        Ok(Imported {
+            report,
+            storage_key: None,
         })
     }
 

@@ -19,15 +19,25 @@ use super::{
     mechanism::{Attempt, Trouble},
 };
 use crate::{
+    backend::origin as origins,
     error::Error,
     id::{KeyId, KeyPurpose},
     report::{KeyKind, ProvisionReport},
+    root_keys::KeyOrigin,
 };
 
-pub(super) fn run(session: &Session, place: Place, dry_run: bool) -> Attempt<ProvisionReport> {
-    let before = Scan::of(session)?;
+pub(super) fn run(
+    session: &Session,
+    place: Place,
+    origin: KeyOrigin,
+    dry_run: bool,
+) -> Attempt<ProvisionReport> {
+    let before = Scan::of(session, origin)?;
     refuse(&before)?;
     refuse_a_loss(&before, session, place)?;
+    if !before.missing().is_empty() {
+        origins::refuse_imported(origin)?;
+    }
     let mut existing: Vec<String> = before.reports().into_iter().map(|r| r.label).collect();
     existing.dedup();
     let mut created = Vec::new();
@@ -40,7 +50,7 @@ pub(super) fn run(session: &Session, place: Place, dry_run: bool) -> Attempt<Pro
     }
     if !dry_run {
         // What was made is judged like what was found.
-        let after = Scan::of(session)?;
+        let after = Scan::of(session, origin)?;
         refuse(&after)?;
         after.table()?;
     }
@@ -56,11 +66,15 @@ pub(super) fn run(session: &Session, place: Place, dry_run: bool) -> Attempt<Pro
 pub(super) fn public_log(
     session: &Session,
     place: Place,
+    origin: KeyOrigin,
     dry_run: bool,
 ) -> Attempt<ProvisionReport> {
     let key = KeyId::new(KeyPurpose::CheckpointEd25519, 1);
-    let before = Scan::of(session)?;
+    let before = Scan::of(session, origin)?;
     refuse(&before)?;
+    if !before.knows(key.purpose) {
+        origins::refuse_unescrowed(origin, key)?;
+    }
     let mut report = ProvisionReport {
         dry_run,
         ..ProvisionReport::default()
@@ -77,7 +91,7 @@ pub(super) fn public_log(
     }
     if !dry_run {
         make(session, key)?;
-        let after = Scan::of(session)?;
+        let after = Scan::of(session, origin)?;
         refuse(&after)?;
         after.table()?;
     }
@@ -85,7 +99,7 @@ pub(super) fn public_log(
     Ok(report)
 }
 
-fn refuse(scan: &Scan) -> Result<(), Error> {
+pub(super) fn refuse(scan: &Scan) -> Result<(), Error> {
     let problems = scan.problems();
     if problems.is_empty() {
         return Ok(());
@@ -219,7 +233,7 @@ fn generate(session: &Session, key: KeyId, form: Form) -> Result<Made, Pkcs11Err
 /// The first attribute that spoils what was made.
 fn judged(session: &Session, key: KeyId, objects: &Made) -> Attempt<Option<String>> {
     for (object, kind) in objects {
-        let (report, _) = examine(session, *object, key, *kind)?;
+        let (report, _) = examine(session, *object, key, (*kind, KeyOrigin::Token))?;
         if let Some((name, why)) = report.first_bad() {
             return Ok(Some(format!("{name}: {why}")));
         }
@@ -281,7 +295,7 @@ fn curve(key: KeyId, form: Form) -> Vec<u8> {
     }
 }
 
-fn kept(key: KeyId) -> Vec<Attribute> {
+pub(super) fn kept(key: KeyId) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(true),

@@ -18,6 +18,7 @@ use super::{
     provision,
 };
 use crate::{
+    backend::origin as origins,
     custody::{AnchorObject, Custody, check_anchor, check_message},
     ed25519::Ed25519Key,
     error::{Error, Result},
@@ -184,9 +185,11 @@ impl Custody for Pkcs11Custody {
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {
         let shared = Arc::clone(&self.shared);
+        let origin = shared.options.origin;
+        origins::refuse_unescrowed(origin, key)?;
         self.run_once("make a key", |session, epoch| {
             // Whatever stands under this label, whole or half: a second one would be worse.
-            if !Scan::of(session)?.objects_of(key).is_empty() {
+            if !Scan::of(session, origin)?.objects_of(key).is_empty() {
                 let there = Error::invalid("key version", format!("{key} is in the token already"));
                 return Err(Trouble::Final(there));
             }
@@ -197,13 +200,14 @@ impl Custody for Pkcs11Custody {
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         let shared = Arc::clone(&self.shared);
+        let origin = shared.options.origin;
         self.run_once("destroy a key", |session, epoch| {
-            let others = Scan::of(session)?.table()?.but(key);
+            let others = Scan::of(session, origin)?.table()?.but(key);
             if others == 0 {
                 let only = format!("{key} is the only key of its purpose");
                 return Err(Trouble::Final(Error::invalid("key version", only)));
             }
-            for object in Scan::of(session)?.objects_of(key) {
+            for object in Scan::of(session, origin)?.objects_of(key) {
                 session.destroy_object(object)?;
             }
             shared.look_again(session, epoch, Some(key))
@@ -215,7 +219,10 @@ impl Custody for Pkcs11Custody {
     }
 
     fn inventory(&mut self) -> Result<Vec<KeyReport>> {
-        self.run("inventory", |session, _| Ok(Scan::of(session)?.reports()))
+        let origin = self.shared.options.origin;
+        self.run("inventory", |session, _| {
+            Ok(Scan::of(session, origin)?.reports())
+        })
     }
 
     fn probe(&mut self) -> Result<()> {

@@ -23,7 +23,7 @@ use tss_esapi::{
 };
 
 use super::mechanism::right_aligned;
-use crate::{public_key::PublicKey, report::Verdict};
+use crate::{public_key::PublicKey, report::Verdict, root_keys::KeyOrigin};
 
 /// What an object is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,19 @@ const NAMES: [(u32, &str); 11] = [
 ];
 
 impl Form {
-    pub(super) fn attributes(self) -> u32 {
+    pub(super) fn attributes(self, origin: KeyOrigin) -> u32 {
+        match (self, origin) {
+            // The TPM did not make what is secret in it.
+            (Self::Hmac, KeyOrigin::Imported) => KEPT | TPMA_OBJECT_SIGN_ENCRYPT,
+            // Nor is it bound to this TPM by more than its lack of a policy: TPM2_Import wants it so.
+            (Self::Ecdsa, KeyOrigin::Imported) => {
+                TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA | TPMA_OBJECT_SIGN_ENCRYPT
+            }
+            (form, _) => form.made(),
+        }
+    }
+
+    fn made(self) -> u32 {
         match self {
             Self::StorageKey => {
                 KEPT | TPMA_OBJECT_SENSITIVEDATAORIGIN
@@ -72,7 +84,7 @@ impl Form {
     }
 
     /// For an object that is to be made.
-    pub(super) fn template(self) -> TPM2B_PUBLIC {
+    pub(super) fn template(self, origin: KeyOrigin) -> TPM2B_PUBLIC {
         let (type_, parameters) = match self {
             Self::StorageKey => (TPM2_ALG_ECC, ecc(TPM2_ALG_NULL, true)),
             Self::Sealed => (TPM2_ALG_KEYEDHASH, keyed_hash(TPM2_ALG_NULL)),
@@ -84,7 +96,7 @@ impl Form {
             publicArea: TPMT_PUBLIC {
                 type_,
                 nameAlg: TPM2_ALG_SHA256,
-                objectAttributes: self.attributes(),
+                objectAttributes: self.attributes(origin),
                 parameters,
                 ..Default::default()
             },
@@ -152,9 +164,13 @@ fn keyed_hash(scheme: u16) -> TPMU_PUBLIC_PARMS {
 pub(super) type Judged = Vec<(&'static str, String, Verdict)>;
 
 /// Judges an object that is meant to have this form; with its point, where it has one.
-pub(super) fn judge(found: &TPM2B_PUBLIC, form: Form) -> (Judged, Option<PublicKey>) {
+pub(super) fn judge(
+    found: &TPM2B_PUBLIC,
+    form: Form,
+    origin: KeyOrigin,
+) -> (Judged, Option<PublicKey>) {
     let area = &found.publicArea;
-    let wanted = form.attributes();
+    let wanted = form.attributes(origin);
     let (shown, point) = shape(found);
     let of_other_mode = [Form::Sealed, Form::Hmac].map(Form::shown).contains(&shown)
         && [Form::Sealed, Form::Hmac].contains(&form);
@@ -194,7 +210,7 @@ fn verdict(good: bool, why: impl FnOnce() -> String) -> Verdict {
 /// Which of our forms the type and the parameters are.
 fn shape(found: &TPM2B_PUBLIC) -> (&'static str, Option<PublicKey>) {
     const OTHER: (&str, Option<PublicKey>) = ("other", None);
-    let same = |form: Form| same_parameters(found, &form.template());
+    let same = |form: Form| same_parameters(found, &form.template(KeyOrigin::Token));
     match Public::try_from(*found) {
         Ok(Public::KeyedHash { .. }) if same(Form::Sealed) => (Form::Sealed.shown(), None),
         Ok(Public::KeyedHash { .. }) if same(Form::Hmac) => (Form::Hmac.shown(), None),
@@ -249,11 +265,26 @@ mod tests {
     /// Those whose template is whole: a pair's point comes with the pair.
     const FORMS: [Form; 2] = [Form::Sealed, Form::Hmac];
 
+    fn all() -> impl Iterator<Item = (Form, KeyOrigin)> {
+        FORMS
+            .into_iter()
+            .flat_map(|form| [KeyOrigin::Token, KeyOrigin::Imported].map(|origin| (form, origin)))
+    }
+
+    #[test]
+    fn an_imported_hmac_key_is_no_made_one() {
+        let (made, imported) = (KeyOrigin::Token, KeyOrigin::Imported);
+        for (is, wanted) in [(made, imported), (imported, made)] {
+            let bad = first_bad(&judge(&Form::Hmac.template(is), Form::Hmac, wanted).0);
+            assert!(bad.unwrap().starts_with("sensitiveDataOrigin"));
+        }
+    }
+
     #[test]
     fn what_is_made_is_what_is_accepted() {
-        for form in FORMS {
+        for (form, origin) in all() {
             assert_eq!(
-                first_bad(&judge(&form.template(), form).0),
+                first_bad(&judge(&form.template(origin), form, origin).0),
                 None,
                 "{form:?}"
             );
@@ -262,11 +293,11 @@ mod tests {
 
     #[test]
     fn each_attribute_that_differs_is_named() {
-        for form in FORMS {
+        for (form, origin) in all() {
             for (bit, name) in NAMES {
-                let mut found = form.template();
+                let mut found = form.template(origin);
                 found.publicArea.objectAttributes ^= bit;
-                let bad = first_bad(&judge(&found, form).0).unwrap();
+                let bad = first_bad(&judge(&found, form, origin).0).unwrap();
                 assert!(bad.starts_with(name), "{bad}");
             }
         }
@@ -274,11 +305,11 @@ mod tests {
 
     #[test]
     fn another_form_or_a_policy_is_refused() {
-        let mut found = Form::Sealed.template();
-        assert!(first_bad(&judge(&found, Form::Hmac).0).is_some());
+        let mut found = Form::Sealed.template(KeyOrigin::Token);
+        assert!(first_bad(&judge(&found, Form::Hmac, KeyOrigin::Token).0).is_some());
         found.publicArea.authPolicy.size = 32;
         assert!(
-            first_bad(&judge(&found, Form::Sealed).0)
+            first_bad(&judge(&found, Form::Sealed, KeyOrigin::Token).0)
                 .unwrap()
                 .starts_with("authPolicy")
         );

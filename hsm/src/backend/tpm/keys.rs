@@ -168,7 +168,7 @@ impl Scan {
                 esys.read_public(object, Some(session))
             })?;
             let (attributes, public) =
-                attributes::judge(&public, form_of(id.purpose, options.mode));
+                attributes::judge(&public, form_of(id.purpose, options.mode), options.origin);
             let report = KeyReport {
                 id,
                 label: id.label(),
@@ -227,7 +227,8 @@ impl Scan {
         for purpose in self.missing() {
             problems.push(format!(
                 "the key {} is missing: `custodyd init` makes it in a new realm; in an existing \
-                 one this is another token, or its keys were deleted",
+                 one this is another token, or its keys were deleted (those of an escrowed realm come \
+                 back by `custodyd escrow restore`)",
                 KeyId::new(purpose, 1)
             ));
         }

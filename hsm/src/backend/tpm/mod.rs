@@ -14,6 +14,7 @@ mod anchor;
 mod attributes;
 mod epoch;
 mod esys;
+mod import;
 mod index;
 mod keys;
 mod mechanism;
@@ -26,10 +27,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use self::{epoch::Shared, session::TpmCustody};
 use crate::{
+    backend::origin,
     custody::{Backend, Custody},
     error::{Error, Result},
-    report::{KeyReport, ProvisionReport, TokenDescription},
-    secret::SecretBytes,
+    report::{Imported, KeyReport, ProvisionReport, TokenDescription},
+    root_keys::{KeyOrigin, RootKeys},
+    secret::{Secret, SecretBytes},
 };
 
 /// Where keys are unless something else is configured.
@@ -66,6 +69,8 @@ pub struct Options {
     /// Where the records of anchors are.
     pub state_directory: PathBuf,
     pub mode: Mode,
+    /// Where the keys were made. Pairs of the other kind are refused.
+    pub origin: KeyOrigin,
     /// How often the NV index may be written in a day.
     pub nv_writes_per_day: u32,
     /// How long a start may wait for a TPM that answers with passing errors.
@@ -87,6 +92,7 @@ impl Options {
             storage_key: None,
             state_directory: state_directory.into(),
             mode: Mode::PerStart,
+            origin: KeyOrigin::Token,
             nv_writes_per_day: DEFAULT_NV_WRITES_PER_DAY,
             start_patience: Duration::from_secs(3),
             recovery_pause: Duration::from_secs(2),
@@ -161,7 +167,7 @@ impl TpmBackend {
     pub fn provision_storage(&self, dry_run: bool) -> Result<(ProvisionReport, Option<String>)> {
         self.0.options.check()?;
         let done = self.0.exclusively(true, |store| {
-            provision::run(&self.0.options, store, dry_run)
+            provision::run(&self.0.options, store, None, dry_run)
         })?;
         Ok((done.report, done.storage_key))
     }
@@ -185,6 +191,22 @@ impl Backend for TpmBackend {
 
     fn provision(&self, dry_run: bool) -> Result<ProvisionReport> {
         Ok(self.provision_storage(dry_run)?.0)
+    }
+
+    fn entropy(&self) -> Result<Secret<32>> {
+        provision::entropy(&self.0.options).map_err(|trouble| trouble.into_error("random"))
+    }
+
+    fn import(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
+        self.0.options.check()?;
+        origin::refuse_made(self.0.options.origin)?;
+        let done = self.0.exclusively(true, |store| {
+            provision::run(&self.0.options, store, Some(keys), dry_run)
+        })?;
+        Ok(Imported {
+            report: done.report,
+            storage_key: done.storage_key,
+        })
     }
 
     fn epoch(&self) -> u64 {

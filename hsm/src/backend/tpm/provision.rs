@@ -11,7 +11,7 @@ use super::{
     anchor::store::Store,
     attributes::{self, Form},
     esys::{Esys, Tr},
-    index,
+    import, index,
     keys::{Scan, form_of, handle_of},
     mechanism,
     response::Meaning,
@@ -21,10 +21,12 @@ use crate::{
     backend::{
         attempt::{Attempt, Trouble},
         known_answer::sha256,
+        origin,
     },
     error::Error,
-    id::KeyId,
+    id::{KeyId, KeyPurpose},
     report::ProvisionReport,
+    root_keys::{KeyOrigin, RootKey, RootKeys},
     secret::{Secret, SecretBytes},
 };
 
@@ -36,7 +38,12 @@ pub(super) struct Done {
     pub(super) storage_key: Option<String>,
 }
 
-pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Done> {
+pub(super) fn run(
+    options: &Options,
+    store: &Store,
+    keys: Option<&RootKeys>,
+    dry_run: bool,
+) -> Attempt<Done> {
     // Before anything is made: the secret is good enough.
     auth(&options.secret, "")?;
     let mut esys = token::reach(options)?;
@@ -48,7 +55,7 @@ pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Do
             refuse_a_loss(store)?;
             created.push(format!("storage key 0x{:08x}", options.handles));
             if dry_run {
-                created.extend(crate::id::KeyPurpose::REQUIRED.map(|p| KeyId::new(p, 1).label()));
+                created.extend(KeyPurpose::REQUIRED.map(|p| KeyId::new(p, 1).label()));
                 return Ok(Done {
                     report: report(created, Vec::new(), dry_run),
                     storage_key: None,
@@ -59,7 +66,7 @@ pub(super) fn run(options: &Options, store: &Store, dry_run: bool) -> Attempt<Do
     };
     let description = token::describe(&mut esys, options, &name)?;
     let mut connection = Connection::with_session(esys, storage_key, description)?;
-    let done = below(&mut connection, options, store, (created, dry_run));
+    let done = below(&mut connection, options, store, keys, (created, dry_run));
     connection.end();
     done.map(|report| Done {
         report,
@@ -80,10 +87,16 @@ fn below(
     connection: &mut Connection,
     options: &Options,
     store: &Store,
+    keys: Option<&RootKeys>,
     (mut created, dry_run): (Vec<String>, bool),
 ) -> Attempt<ProvisionReport> {
     set_owner(connection, &options.owner_password)?;
     let before = Scan::of(connection, options)?;
+    match (keys, before.reports().first()) {
+        (Some(_), Some(there)) => return Err(origin::refuse_occupied(&there.label).into()),
+        (None, _) if !before.missing().is_empty() => origin::refuse_imported(options.origin)?,
+        _ => {}
+    }
     refuse(&before)?;
     let existing = before.reports().into_iter().map(|r| r.label).collect();
     if before.missing().is_empty() {
@@ -93,12 +106,15 @@ fn below(
     if index::provision(connection, options, store, dry_run)? {
         created.push(format!("NV index 0x{:08x}", options.nv_index));
     }
-    for purpose in before.missing() {
-        let key = KeyId::new(purpose, 1);
+    let wanted = match keys {
+        Some(keys) => keys.iter().map(|key| (key.id, Some(key))).collect(),
+        None => before.missing().into_iter().map(first).collect::<Vec<_>>(),
+    };
+    for (id, key) in wanted {
         if !dry_run {
-            make(connection, options, key)?;
+            keep(connection, options, id, key)?;
         }
-        created.push(key.label());
+        created.push(id.label());
     }
     if !dry_run {
         // What was made is judged like what was found, and what was found must know the secret.
@@ -152,7 +168,7 @@ fn accepted(esys: &mut Esys, key: Tr, options: &Options) -> Attempt<Name> {
         esys.read_public(key, None)
     })?;
     let name = token::name(&public)?;
-    let (judged, _) = attributes::judge(&public, Form::StorageKey);
+    let (judged, _) = attributes::judge(&public, Form::StorageKey, KeyOrigin::Token);
     if let Some(why) = attributes::first_bad(&judged) {
         return Err(Trouble::Final(Error::Misconfigured(format!(
             "nothing was changed: the object at 0x{:08x} is no storage key of custodyd ({why}); set token.handles \
@@ -190,7 +206,7 @@ fn persisted_storage_key(esys: &mut Esys, options: &Options, session: Tr) -> Att
     command(esys, "set the owner's password", |esys| {
         esys.set_auth(Tr::OWNER, options.owner_password.expose())
     })?;
-    let template = Form::StorageKey.template();
+    let template = Form::StorageKey.template(KeyOrigin::Token);
     let primary = owners(command(esys, "TPM2_CreatePrimary", |esys| {
         unless_refused(esys.create_primary(session, &template))
     })?)?;
@@ -224,8 +240,31 @@ fn set_owner(connection: &mut Connection, password: &SecretBytes) -> Attempt<()>
     })
 }
 
-fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
-    let handle = place_of(options, key)?;
+fn first(purpose: KeyPurpose) -> (KeyId, Option<&'static RootKey>) {
+    (KeyId::new(purpose, 1), None)
+}
+
+/// Makes a key, or takes one in, and keeps it at its handle.
+fn keep(
+    connection: &mut Connection,
+    options: &Options,
+    id: KeyId,
+    key: Option<&RootKey>,
+) -> Attempt<()> {
+    let handle = place_of(options, id)?;
+    let object = match key {
+        Some(key) => import::object(connection, options, key)?,
+        None => make(connection, options, id)?,
+    };
+    let kept = connection.ask("TPM2_EvictControl", |esys, session| {
+        esys.persist(object, session, handle)
+    });
+    let flushed = connection.command("free a place", |esys, _| esys.flush(object));
+    owners(kept?)?;
+    flushed
+}
+
+fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<Tr> {
     let form = form_of(key.purpose, options.mode);
     let auth = auth(&options.secret, &key.label())?;
     let root = match form {
@@ -233,16 +272,26 @@ fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<(
         Form::StorageKey | Form::Hmac | Form::Ecdsa => None,
     };
     let data = root.as_ref().map_or(&[][..], |root| root.expose());
-    let (parent, template) = (connection.storage_key, form.template());
-    let object = connection.command("TPM2_Create", |esys, session| {
+    let (parent, template) = (connection.storage_key, form.template(KeyOrigin::Token));
+    connection.command("TPM2_Create", |esys, session| {
         esys.create((parent, session), &template, auth.expose(), data)
+    })
+}
+
+/// Random bytes of a TPM that may have no storage key yet. They are mixed with the host's, so whoever
+/// sits in between and knows them has nothing.
+pub(super) fn entropy(options: &Options) -> Attempt<Secret<32>> {
+    let mut esys = token::reach(options)?;
+    let session = command(&mut esys, "start a session", |esys| {
+        esys.start_session(None)
     })?;
-    let kept = connection.ask("TPM2_EvictControl", |esys, session| {
-        esys.persist(object, session, handle)
-    });
-    let flushed = connection.command("free a place", |esys, _| esys.flush(object));
-    owners(kept?)?;
-    flushed
+    let bytes = command(&mut esys, "TPM2_GetRandom", |esys| esys.random(session, 32));
+    let _ = command(&mut esys, "end a session", |esys| esys.flush(session));
+    let bytes = zeroize::Zeroizing::new(bytes?);
+    match bytes.as_slice().try_into() {
+        Ok(bytes) => Ok(Secret::init(|place: &mut [u8; 32]| *place = bytes)),
+        Err(_) => Err(Trouble::Sick("random bytes that are too few".to_owned())),
+    }
 }
 
 /// Makes a newer key in an epoch that stands. The owner's password must be configured, or empty.
@@ -257,7 +306,7 @@ pub(super) fn make_newer(
         return Err(Trouble::Final(there));
     }
     set_owner(connection, &options.owner_password)?;
-    make(connection, options, key)
+    keep(connection, options, key, None)
 }
 
 /// Takes a key out of the TPM for good; one that is gone already is no error.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     backend::attempt::Trouble,
+    backend::origin,
     custody::{AnchorObject, Custody, check_anchor, check_message, no_ed25519},
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -81,6 +82,7 @@ impl Custody for TpmCustody {
             return Err(no_ed25519(key));
         }
         let shared = &self.shared;
+        origin::refuse_unescrowed(shared.options.origin, key)?;
         shared.settle("make a key", |epoch| {
             shared.change_keys(epoch, None, |connection| {
                 provision::make_newer(connection, &shared.options, key)

@@ -61,6 +61,7 @@ impl Realm {
             cache: Cache::new(CACHE),
             mode: Mode::Strict,
             configuration: [0; 32],
+            escrowed: false,
             public_log: false,
         };
         let opened = ledger::open(&store, &pool, &realm(), &clock, settings).await;

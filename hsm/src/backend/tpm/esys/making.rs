@@ -9,10 +9,11 @@
 
 use std::ptr;
 
-use tss_esapi::tss2_esys::*;
+use tss_esapi::{constants::tss::TPM2_ALG_NULL, tss2_esys::*};
 use zeroize::Zeroize;
 
 use super::{Call, Conceal, Esys, Tr, check, digest, sized, taken};
+use crate::backend::tpm::import::Wrapped;
 
 impl Esys {
     /// A primary key of the owner's hierarchy, in a transient place.
@@ -96,9 +97,55 @@ impl Esys {
         created?;
         let _ = (taken(made), taken(hash), taken(ticket));
         let (private, public) = (taken(private)?, taken(public)?);
+        self.load((parent, session), &private, &public)
+    }
+
+    /// A pair that was wrapped for `parent`, loaded below it into a transient place.
+    pub(in crate::backend::tpm) fn import(
+        &mut self,
+        (parent, session): (Tr, Tr),
+        wrapped: &Wrapped,
+    ) -> Call<Tr> {
+        self.conceal(session, Conceal::Neither)?;
+        let (size, buffer) = sized(&wrapped.duplicate)?;
+        let duplicate = TPM2B_PRIVATE { size, buffer };
+        let (size, secret) = sized(&wrapped.seed)?;
+        let seed = TPM2B_ENCRYPTED_SECRET { size, secret };
+        let key = TPM2B_DATA::default();
+        let inner = TPMT_SYM_DEF_OBJECT {
+            algorithm: TPM2_ALG_NULL,
+            ..Default::default()
+        };
+        let mut private = ptr::null_mut();
+        // SAFETY: as in the parent: the structures outlive the call, and the answer is taken once.
+        check(unsafe {
+            Esys_Import(
+                self.context,
+                parent.0,
+                session.0,
+                Tr::NONE,
+                Tr::NONE,
+                &key,
+                &wrapped.public,
+                &duplicate,
+                &seed,
+                &inner,
+                &mut private,
+            )
+        })?;
+        let private = taken(private)?;
+        self.load((parent, session), &private, &wrapped.public)
+    }
+
+    fn load(
+        &mut self,
+        (parent, session): (Tr, Tr),
+        private: &TPM2B_PRIVATE,
+        public: &TPM2B_PUBLIC,
+    ) -> Call<Tr> {
         self.conceal(session, Conceal::Neither)?;
         let mut object = Tr::NONE;
-        // SAFETY: as in the parent: the structures outlive the call, and each answer is taken once.
+        // SAFETY: as in the parent: the structures outlive the call.
         check(unsafe {
             Esys_Load(
                 self.context,
@@ -106,8 +153,8 @@ impl Esys {
                 session.0,
                 Tr::NONE,
                 Tr::NONE,
-                &private,
-                &public,
+                private,
+                public,
                 &mut object,
             )
         })?;

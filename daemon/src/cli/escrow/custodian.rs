@@ -1,0 +1,107 @@
+//! What custodians do, and the address they send to.
+//!
+//! Called by the parent. A share passes through this process from one age file to another; it is neither
+//! printed nor written in clear. Plain `age -d | age -r` does the same, without the checks.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use custodyd_hsm::escrow::{Identity, Recipient};
+use serde_json::json;
+
+use super::{CeremonyError, Done, identity, share, write};
+use crate::escrow;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Receive {
+    /// A new file for the identity; in /run or another place that forgets
+    identity: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Reencrypt {
+    /// Your identity, as age-keygen wrote it
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+    /// The recipient that the host of the restore has made; hear it from somebody whose voice you know
+    #[arg(long, value_name = "RECIPIENT")]
+    to: String,
+    /// The manifest of the ceremony
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// Your share
+    share: PathBuf,
+    /// A new file
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Verify {
+    /// Your identity, as age-keygen wrote it
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+    /// The manifest of the ceremony
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// Your share
+    share: PathBuf,
+}
+
+pub(super) fn receive(wanted: &Receive) -> Result<Done, CeremonyError> {
+    let identity = Identity::generate();
+    let recipient = identity.recipient().to_string();
+    write(&wanted.identity, identity.to_file().expose())?;
+    let lines = vec![
+        recipient.clone(),
+        "tell this recipient to the custodians by a way that nobody can change on its way, such as a call: whoever \
+         gives them another one in its place gets their shares"
+            .to_owned(),
+        format!(
+            "each runs: custodyd escrow reencrypt --identity KEY --manifest MANIFEST --to {recipient} SHARE OUT"
+        ),
+        format!(
+            "then: custodyd escrow restore --identity {} OUT OUT ...",
+            wanted.identity.display()
+        ),
+    ];
+    Ok(Done {
+        value: json!({ "recipient": recipient, "identity": wanted.identity }),
+        lines,
+    })
+}
+
+pub(super) fn reencrypt(wanted: &Reencrypt) -> Result<Done, CeremonyError> {
+    let to = Recipient::parse(&wanted.to)?;
+    let manifest = escrow::read_any(&wanted.manifest)?;
+    let share = share(&wanted.share, &identity(&wanted.identity)?)?;
+    let owner = manifest.owner(&share)?.name.clone();
+    write(&wanted.out, share.encrypt(&to)?.as_bytes())?;
+    let line = format!(
+        "the share of {owner} in the escrow of {} (ceremony {}) is in {}, for {to} alone",
+        manifest.realm,
+        manifest.ceremony_name(),
+        wanted.out.display()
+    );
+    Ok(Done {
+        value: json!({ "custodian": owner, "realm": manifest.realm, "ceremony": manifest.ceremony_name(), "file": wanted.out }),
+        lines: vec![line],
+    })
+}
+
+pub(super) fn verify(wanted: &Verify) -> Result<Done, CeremonyError> {
+    let manifest = escrow::read_any(&wanted.manifest)?;
+    let share = share(&wanted.share, &identity(&wanted.identity)?)?;
+    let owner = manifest.owner(&share)?.name.clone();
+    let line = format!(
+        "the share of {owner} opens, and is the one that was made for the escrow of {} (ceremony {}, {} of {} \
+         custodians)",
+        manifest.realm,
+        manifest.ceremony_name(),
+        manifest.needed,
+        manifest.custodians.len()
+    );
+    Ok(Done {
+        value: json!({ "custodian": owner, "realm": manifest.realm, "ceremony": manifest.ceremony_name() }),
+        lines: vec![line],
+    })
+}

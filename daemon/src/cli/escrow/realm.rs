@@ -1,0 +1,237 @@
+//! The two ceremonies on the realm's host: making its keys, and bringing them back.
+//!
+//! Called by the parent. What is true after a crash: files are written before the token is changed, so keys that
+//! are in a token are in an escrow. Where an import was cut off the token holds some of them and no realm;
+//! it is initialised anew, and the ceremony repeated. Everything that can be refused is refused before.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use custodyd_hsm::escrow::{self as ceremony, Escrow, Manifest, Plan, Recipient};
+use custodyd_hsm::{Backend, Imported, RootKeys};
+use serde_json::json;
+
+use super::super::token::tpm;
+use super::{CeremonyError, Done, identity, share, write};
+use crate::backend;
+use crate::clock::Clock;
+use crate::config::{Config, TokenKind, read_token_pin};
+use crate::escrow;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// How many custodians it takes to bring the keys back
+    #[arg(long, value_name = "K")]
+    needed: usize,
+    /// A custodian and their age recipient; once for each
+    #[arg(long, value_name = "NAME=RECIPIENT", required = true)]
+    custodian: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// A new directory for the shares
+    directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Restore {
+    /// The identity that `escrow receive` made
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+    #[command(flatten)]
+    how: How,
+    /// The custodians' shares, re-encrypted to that identity
+    #[arg(required = true)]
+    shares: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Check everything and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// A file with the password of the TPM's owner, where it has one
+    #[arg(long, value_name = "FILE")]
+    owner_password_file: Option<PathBuf>,
+}
+
+pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyError> {
+    let place = place(config)?;
+    if config.store.sqlite.exists() {
+        return Err(CeremonyError::Refused(format!(
+            "there is a realm in {} already. Keys that were made in a token never leave it, so a realm cannot be \
+             escrowed afterwards: make a new one, on another token",
+            config.store.sqlite.display()
+        )));
+    }
+    for path in [place, &wanted.directory] {
+        if path.exists() {
+            return Err(CeremonyError::Refused(format!(
+                "{} is there already, perhaps of an earlier ceremony; nothing was changed. Name another, or remove \
+                 it if no token holds its keys",
+                path.display()
+            )));
+        }
+    }
+    let custodians = wanted.custodian.iter().map(|text| custodian(text));
+    let custodians: Vec<_> = custodians.collect::<Result<_, _>>()?;
+    let backend = token(config, &wanted.how)?;
+    let keys = RootKeys::make(&backend.entropy()?)?;
+    let plan = Plan {
+        realm: &config.realm.name,
+        needed: wanted.needed,
+        custodians: &custodians,
+        made: Clock::default().now().0,
+    };
+    let made = ceremony::create(&plan, &keys)?;
+    backend.import(&keys, true)?;
+    if wanted.how.dry_run {
+        return Ok(would(&made.manifest, "make these keys and escrow them"));
+    }
+    write_all(&made, place, &wanted.directory)?;
+    let imported = bring_in(config, backend, &keys, &made.manifest)?;
+    let mut lines = told(&imported, &made.manifest);
+    lines.push(format!(
+        "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
+         then remove the directory from this host",
+        wanted.directory.display()
+    ));
+    lines.push("now: custodyd init".to_owned());
+    Ok(done(&imported, &made.manifest, lines))
+}
+
+pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, CeremonyError> {
+    let manifest = escrow::read(place(config)?, &config.realm.name)?;
+    let receiver = identity(&wanted.identity)?;
+    let shares = wanted.shares.iter().map(|path| share(path, &receiver));
+    let keys = ceremony::open(&manifest, shares.collect::<Result<_, _>>()?)?;
+    let backend = token(config, &wanted.how)?;
+    backend.import(&keys, true)?;
+    if wanted.how.dry_run {
+        return Ok(would(&manifest, "import the keys, which these shares open"));
+    }
+    let imported = bring_in(config, backend, &keys, &manifest)?;
+    let mut lines = told(&imported, &manifest);
+    match std::fs::remove_file(&wanted.identity) {
+        Ok(()) => lines.push(format!(
+            "removed {}: the re-encrypted shares open no more",
+            wanted.identity.display()
+        )),
+        Err(error) => lines.push(format!(
+            "remove {} ({error}): with it the re-encrypted shares open",
+            wanted.identity.display()
+        )),
+    }
+    lines.push(
+        "the token holds the keys and remembers nothing. Put the newest database in place, then: custodyd ledger \
+         propose-restore --without-anchor (docs/ESCROW.md). Destroy the lost token if it turns up: it has the same \
+         keys and an older memory"
+            .to_owned(),
+    );
+    Ok(done(&imported, &manifest, lines))
+}
+
+/// Where the configuration says that the manifest is.
+fn place(config: &Config) -> Result<&Path, CeremonyError> {
+    config.token.escrow.as_deref().ok_or_else(|| {
+        CeremonyError::Refused(
+            "token.escrow is not set: it names the manifest, and says that this realm's keys are made outside of its \
+             token. A realm that was made without it stays so: its keys never leave the token"
+                .to_owned(),
+        )
+    })
+}
+
+fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
+    let (name, recipient) = text
+        .split_once('=')
+        .ok_or_else(|| CeremonyError::Refused(format!("\"{text}\": expected NAME=age1...")))?;
+    Ok((name.to_owned(), Recipient::parse(recipient)?))
+}
+
+/// The token, with what only a provisioning needs.
+fn token(config: &Config, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
+    let TokenKind::Tpm(settings) = &config.token.kind else {
+        return Ok(backend::configured(&config.token)?);
+    };
+    if !how.dry_run {
+        tpm::ensure_secret(&config.token)?;
+    }
+    let password = tpm::password(how.owner_password_file.as_deref())?;
+    let secret = read_token_pin(&config.token)?;
+    let origin = backend::origin(&config.token);
+    Ok(Arc::new(backend::tpm(settings, secret, password, origin)))
+}
+
+/// Everything that the custodians get, durable before the token is changed.
+fn write_all(made: &Escrow, place: &Path, directory: &Path) -> Result<(), CeremonyError> {
+    let io = |source| CeremonyError::Io {
+        path: directory.to_owned(),
+        source,
+    };
+    std::fs::create_dir(directory).map_err(io)?;
+    let manifest = made.manifest.encode()?;
+    write(&directory.join("manifest.json"), manifest.as_bytes())?;
+    for (custodian, file) in made.manifest.custodians.iter().zip(&made.files) {
+        let path = directory.join(format!("{}.age", custodian.name));
+        write(&path, file.as_bytes())?;
+    }
+    let synced = std::fs::File::open(directory).and_then(|folder| folder.sync_all());
+    synced.map_err(io)?;
+    write(place, manifest.as_bytes())
+}
+
+/// Imports, and asks the token for what only the holder of these keys can say.
+fn bring_in(
+    config: &Config,
+    backend: Arc<dyn Backend>,
+    keys: &RootKeys,
+    manifest: &Manifest,
+) -> Result<Imported, CeremonyError> {
+    let imported = backend.import(keys, false)?;
+    let mut token = config.token.clone();
+    if let (TokenKind::Tpm(tpm), Some(name)) = (&mut token.kind, &imported.storage_key) {
+        tpm.storage_key = Some(name.clone());
+        // The first has the state directory to itself.
+        drop(backend);
+        escrow::holds_in(backend::configured(&token)?.as_ref(), manifest)?;
+    } else {
+        escrow::holds_in(backend.as_ref(), manifest)?;
+    }
+    Ok(imported)
+}
+
+fn told(imported: &Imported, manifest: &Manifest) -> Vec<String> {
+    let mut lines = vec![format!(
+        "imported {} of the escrow {} ({} of {} custodians); the token gives the answers that only these keys give",
+        imported.report.created.join(", "),
+        manifest.ceremony_name(),
+        manifest.needed,
+        manifest.custodians.len()
+    )];
+    if let Some(name) = &imported.storage_key {
+        lines.push(format!(
+            "put this line into [token]: storage_key = \"{name}\""
+        ));
+    }
+    lines
+}
+
+fn done(imported: &Imported, manifest: &Manifest, lines: Vec<String>) -> Done {
+    Done {
+        value: json!({
+            "ceremony": manifest.ceremony_name(),
+            "imported": imported.report.created,
+            "storage_key": imported.storage_key,
+        }),
+        lines,
+    }
+}
+
+fn would(manifest: &Manifest, what: &str) -> Done {
+    let line = format!("nothing stands in the way; would {what}. Nothing was changed");
+    Done {
+        value: json!({ "realm": manifest.realm, "dry_run": true }),
+        lines: vec![line],
+    }
+}

@@ -1,0 +1,52 @@
+//! Which of the two ways a token's keys may come about.
+//!
+//! Asked by the backends before they make keys or take some in.
+
+use crate::{
+    error::{Error, Result},
+    id::KeyId,
+    root_keys::KeyOrigin,
+};
+
+/// Keys are not made in a token whose keys are to be in an escrow.
+pub(super) fn refuse_imported(origin: KeyOrigin) -> Result<()> {
+    match origin {
+        KeyOrigin::Token => Ok(()),
+        KeyOrigin::Imported => Err(Error::Misconfigured(
+            "token.escrow is set, and the token lacks keys: `custodyd escrow create` makes those of a new realm, \
+             `custodyd escrow restore` brings back those of an existing one"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Nor are keys imported where everybody relies on their never having been outside.
+pub(super) fn refuse_made(origin: KeyOrigin) -> Result<()> {
+    match origin {
+        KeyOrigin::Imported => Ok(()),
+        KeyOrigin::Token => Err(Error::Misconfigured(
+            "token.escrow is not set, so keys that were made outside of the token are refused; nothing was changed"
+                .to_owned(),
+        )),
+    }
+}
+
+/// A key that a token makes by itself would be in no escrow.
+pub(super) fn refuse_unescrowed(origin: KeyOrigin, key: KeyId) -> Result<()> {
+    match origin {
+        KeyOrigin::Token => Ok(()),
+        KeyOrigin::Imported => Err(Error::Misconfigured(format!(
+            "{key} was not made: the realm's keys are in an escrow, and one that the token makes would be in none and \
+             be lost with the token (docs/ESCROW.md, \"Rotation\")"
+        ))),
+    }
+}
+
+/// What is there already is never overwritten.
+pub(super) fn refuse_occupied(label: &str) -> Error {
+    Error::Misconfigured(format!(
+        "the token holds {label} already, so nothing was changed: keys are imported into a token that has none. Keys \
+         that were made in a token never leave it, and a realm that uses them cannot be escrowed afterwards; take \
+         another token (or, if an import into this one was cut off, initialise it anew)"
+    ))
+}

@@ -1,0 +1,344 @@
+//! The token is lost: `docs/ESCROW.md`, from outside. A realm whose keys are in an escrow comes back on another
+//! token, and on another kind of token; and what does not belong together is refused before anything is changed.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use custodyd_hsm::escrow::Identity;
+use custodyd_tests::app::{policy, said};
+use custodyd_tests::token::SoftToken;
+use custodyd_tests::tpm::SwTpm;
+use custodyd_tests::{Device, Setup, TestApp};
+
+use crate::restoring::{key, sign};
+
+const PIN: &str = "830517";
+const SECRET: &[u8] = b"the device secret";
+const NAMES: [&str; 3] = ["ann", "bob", "carol"];
+/// For TPMs; a SoftHSM2 token stands it too.
+const BOUNDED: &str =
+    "[ledger]\nanchor = \"bounded\"\nanchor_interval = \"1s\"\nruntime_directory = \".\"\n";
+const ESCROW: &str = "escrow = \"escrow.json\"\n";
+
+/// A daemon before its first key, three custodians, two approvers.
+struct Scene {
+    app: TestApp,
+    home: PathBuf,
+    approvers: [PathBuf; 2],
+}
+
+fn write_private(path: &Path, content: &[u8]) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+impl Scene {
+    fn new(ledger: &str) -> Self {
+        let home = tempfile::tempdir().unwrap().keep();
+        for name in NAMES {
+            let identity = Identity::generate();
+            write_private(
+                &home.join(format!("{name}.key")),
+                identity.to_file().expose(),
+            );
+            std::fs::write(
+                home.join(format!("{name}.pub")),
+                identity.recipient().to_string(),
+            )
+            .unwrap();
+        }
+        let approvers = ["one", "two"].map(|name| key(&home, name, "ed25519"));
+        let public = |key: &PathBuf| {
+            let text = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+            text.trim().to_owned()
+        };
+        let [one, two] = [&approvers[0], &approvers[1]].map(public);
+        let token = SoftToken::blank();
+        let app = TestApp::prepared(
+            Setup {
+                policies: vec![("notes".into(), policy("notes", ""))],
+                config: format!(
+                    "{ledger}[ledger.restore]\napprovals = 2\n[ledger.restore.approvers]\none = \"{one}\"\ntwo = \"{two}\"\n"
+                ),
+                token: Some(format!("{}{ESCROW}", token.section())),
+                ..Setup::default()
+            },
+            token,
+        );
+        Self {
+            app,
+            home,
+            approvers,
+        }
+    }
+
+    fn run(&self, arguments: &str) -> (bool, String) {
+        let output = self.app.command(arguments).output().unwrap();
+        (output.status.success(), said(&output))
+    }
+
+    #[track_caller]
+    fn done(&self, arguments: &str) -> String {
+        let (good, text) = self.run(arguments);
+        assert!(good, "{arguments}: {text}");
+        text
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &str, what: &str) {
+        let (good, text) = self.run(arguments);
+        assert!(!good && text.contains(what), "{arguments}: {text}");
+    }
+
+    fn home(&self, name: &str) -> String {
+        self.home.join(name).display().to_string()
+    }
+
+    fn create(&self, directory: &str, more: &str) -> String {
+        let custodians = NAMES.map(|name| {
+            let recipient = std::fs::read_to_string(self.home(&format!("{name}.pub"))).unwrap();
+            format!("--custodian {name}={recipient} ")
+        });
+        format!(
+            "escrow create {more}--needed 2 {}{}",
+            custodians.concat(),
+            self.home(directory)
+        )
+    }
+
+    /// A realm with an account, whose keys are in an escrow; the shares are in `shares`.
+    async fn founded(ledger: &str) -> (Self, Device) {
+        let mut scene = Self::new(ledger);
+        scene.done(&scene.create("shares", ""));
+        scene.app.found().await;
+        let mut device = scene.app.device("notes");
+        device.enrol().await;
+        device.set_pin(PIN).await.expect(200);
+        device.back_up("device-secret", SECRET).await.expect(200);
+        assert!(scene.app.stop());
+        (scene, device)
+    }
+
+    /// The token is gone with its files; another of the same label, and nothing in it, takes its place.
+    fn lose_the_token(&mut self) {
+        let old = self.app.token.section();
+        self.app.token = SoftToken::blank();
+        self.configure(&old, &self.app.token.section());
+    }
+
+    fn configure(&self, from: &str, to: &str) {
+        let path = self.app.path("custodyd.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
+    /// The host makes an address; these custodians send their shares of `directory` to it.
+    fn sent(&self, directory: &str, names: &[&str]) -> Vec<String> {
+        let host = self.home("host.key");
+        if !Path::new(&host).exists() {
+            self.done(&format!("escrow receive {host}"));
+        }
+        let text = std::fs::read_to_string(&host).unwrap();
+        let recipient = text
+            .lines()
+            .find_map(|line| line.strip_prefix("# public key: "));
+        let send = |name: &&str| {
+            let out = self.home(&format!("{directory}-{name}.sent"));
+            if !Path::new(&out).exists() {
+                let share = self.home(&format!("{directory}/{name}.age"));
+                self.done(&format!(
+                    "escrow reencrypt --identity {} --manifest {} --to {} {share} {out}",
+                    self.home(&format!("{name}.key")),
+                    self.home(&format!("{directory}/manifest.json")),
+                    recipient.unwrap()
+                ));
+            }
+            out
+        };
+        names.iter().map(send).collect()
+    }
+
+    fn restore(&self, shares: &[String]) -> String {
+        format!(
+            "escrow restore --identity {} {}",
+            self.home("host.key"),
+            shares.join(" ")
+        )
+    }
+
+    /// The token has the keys again and remembers nothing: the ceremony of the ledger, then everybody is back.
+    async fn go_on(&mut self, mut device: Device) {
+        self.refused("serve", "no anchor of this realm");
+        let statement = self.app.path("restore.json");
+        self.done(&format!(
+            "ledger propose-restore --without-anchor --guesses-left 3 {}",
+            statement.display()
+        ));
+        let approvals = [&self.approvers[0], &self.approvers[1]]
+            .map(|key| sign(key, "custodyd-restore", &statement))
+            .map(|path| format!(" --approval {}", path.display()));
+        self.done(&format!(
+            "ledger accept-restore {}{}",
+            statement.display(),
+            approvals.concat()
+        ));
+        self.app.launch().await;
+        let back = device.try_pin(PIN, &["device-secret"]).await.expect(201);
+        assert_eq!(
+            back.body["secrets"]["device-secret"]["server_slot"],
+            custodyd_tests::device::b64(SECRET)
+        );
+        let mut newcomer = self.app.device("notes");
+        newcomer.enrol().await;
+        assert!(self.app.stop());
+        self.done("ledger verify --open");
+        let check = self.done("token check");
+        assert!(check.contains("2 of ann, bob, carol"), "{check}");
+    }
+
+    /// Nothing of ours is in the token.
+    fn is_blank(&self) {
+        let (_, text) = self.run("token check");
+        assert!(!text.contains("CKA_TOKEN"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_token_is_restored_and_what_does_not_fit_is_refused_before() {
+    let (mut scene, device) = Scene::founded("").await;
+    let manifest = scene.app.path("escrow.json");
+    let good = std::fs::read_to_string(&manifest).unwrap();
+    // A second ceremony of the same realm: another new token, other keys.
+    scene.lose_the_token();
+    scene.refused("serve", "is missing");
+    scene.refused("init", "escrow restore");
+    let database = scene.app.path("custodyd.sqlite");
+    let aside = scene.app.path("aside.sqlite");
+    std::fs::rename(&database, &aside).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    scene.done(&scene.create("others", ""));
+    // Neither again over it, nor the first keys into it.
+    scene.refused(&scene.create("third", ""), "is there already");
+    std::fs::write(&manifest, &good).unwrap();
+    std::fs::rename(&aside, &database).unwrap();
+    let sent = scene.sent("shares", &["ann", "carol"]);
+    scene.refused(&scene.restore(&sent), "holds custodyd-wrap-v1 already");
+    scene.refused("serve", "not made by this token");
+    let (_, text) = scene.run("token check");
+    assert!(text.contains("not the one of the escrow"), "{text}");
+
+    scene.lose_the_token();
+    let others = scene.sent("others", &["bob"]);
+    let both = [sent[0].clone(), others[0].clone()];
+    scene.refused(&scene.restore(&both), "two ceremonies");
+    scene.refused(&scene.restore(&sent[..1]), "1 of 2 shares");
+    let twice = [sent[0].clone(), sent[0].clone()];
+    scene.refused(&scene.restore(&twice), "given twice");
+    let not_sent = [scene.home("shares/ann.age"), sent[1].clone()];
+    scene.refused(&scene.restore(&not_sent), "opens with none");
+    std::fs::write(&manifest, good.replace("\"needed\": 2", "\"needed\": 3")).unwrap();
+    scene.refused(&scene.restore(&sent), "was edited");
+    std::fs::write(
+        &manifest,
+        good.replace(custodyd_tests::app::REALM, "b.example"),
+    )
+    .unwrap();
+    scene.refused(&scene.restore(&sent), "b.example");
+    std::fs::write(&manifest, &good).unwrap();
+    scene.is_blank();
+
+    let dry = scene
+        .restore(&sent)
+        .replace("restore ", "restore --dry-run ");
+    assert!(scene.done(&dry).contains("Nothing was changed"));
+    scene.is_blank();
+    let text = scene.done(&scene.restore(&sent));
+    assert!(text.contains("propose-restore"), "{text}");
+    assert!(!Path::new(&scene.home("host.key")).exists());
+    scene.go_on(device).await;
+}
+
+#[tokio::test]
+async fn keys_of_a_soft_token_come_back_in_a_tpm() {
+    let (mut scene, device) = Scene::founded(BOUNDED).await;
+    let tpm = SwTpm::blank();
+    let section = |more: &str| {
+        format!(
+            "kind = \"tpm\"\ntcti = \"{}\"\nstate_directory = \"{}\"\npin_file = \"{}\"\nnv_writes_per_day = 1000000\n{more}",
+            tpm.tcti(),
+            tpm.anchors().display(),
+            tpm.dir().join("pin").display(),
+        )
+    };
+    scene.configure(&scene.app.token.section(), &section(""));
+    scene.app.token = SoftToken::blank();
+    let sent = scene.sent("shares", &["carol", "bob"]);
+    let text = scene.done(&scene.restore(&sent));
+    let at = text.find("storage_key = ").unwrap();
+    let line: String = text[at..].chars().take(84).collect();
+    scene.configure(&section(""), &section(&format!("{line}\n")));
+    scene.go_on(device).await;
+    let check = scene.done("token check");
+    assert!(check.contains("fixedTPM=false"), "{check}");
+    // What an escrow has brought in does not pass for what a TPM has made.
+    scene.configure(ESCROW, "");
+    scene.refused("serve", "fixedTPM");
+}
+
+#[tokio::test]
+async fn the_two_kinds_of_realm_are_kept_apart() {
+    let (mut scene, _) = Scene::founded("").await;
+    scene.app.launch().await;
+    let doctor = scene.done("doctor");
+    assert!(doctor.contains("ready"), "{doctor}");
+    assert!(doctor.contains("2 of 3 custodians"), "{doctor}");
+    scene.refused("key rotate wrap", "in none");
+    assert!(scene.app.stop());
+    let check = scene.done("token check");
+    assert!(check.contains("CKA_ALWAYS_SENSITIVE=false"), "{check}");
+    assert!(check.contains("CKA_EXTRACTABLE=false"), "{check}");
+    // A custodian's yearly drill.
+    let verify = |share: &str| {
+        format!(
+            "escrow verify --identity {} --manifest {} {}",
+            scene.home("ann.key"),
+            scene.home("shares/manifest.json"),
+            scene.home(share)
+        )
+    };
+    assert!(
+        scene
+            .done(&verify("shares/ann.age"))
+            .contains("share of ann opens")
+    );
+    scene.refused(&verify("shares/bob.age"), "opens with none");
+    // Without the line in the configuration imported keys are refused.
+    scene.configure(ESCROW, "");
+    scene.refused("serve", "CKA_ALWAYS_SENSITIVE");
+    scene.refused(&scene.create("late", ""), "token.escrow is not set");
+
+    // And a realm of the other kind: its keys were made in the token, and stay there.
+    let mut made = TestApp::start().await;
+    assert!(made.stop());
+    let section = made.token.section();
+    let path = made.path("custodyd.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(&section, &format!("{section}{ESCROW}"))).unwrap();
+    let say = |arguments: &str| said(&made.command(arguments).output().unwrap());
+    assert!(
+        say("serve").contains("CKA_ALWAYS_SENSITIVE"),
+        "{}",
+        say("serve")
+    );
+    let create = scene.create("late", "");
+    assert!(say(&create).contains("cannot be"), "{}", say(&create));
+    std::fs::remove_file(made.path("custodyd.sqlite")).unwrap();
+    assert!(
+        say(&create).contains("holds custodyd-wrap-v1 already"),
+        "{}",
+        say(&create)
+    );
+    assert!(!Path::new(&scene.home("late")).exists());
+    assert!(!made.path("escrow.json").exists());
+}
