@@ -304,7 +304,7 @@ fn on_a_tpm(scene: &Scene) {
         )
     };
     scene.configure(&tpm("pin_file = \"/var/lib/custodyd/tpm-secret\"\n"));
-    let told = machine.ok(&format!("{AS_DAEMON} custodyd token provision-tpm"));
+    let told = machine.ok(&format!("{AS_DAEMON} custodyd token provision"));
     let at = told
         .find("storage_key = ")
         .unwrap_or_else(|| panic!("{told}"));
