@@ -45,9 +45,14 @@ suite::cases_of!(
     the_mode_is_the_one_that_the_keys_were_made_with,
     a_key_at_the_handle_of_another_does_not_answer,
     nothing_secret_passes_in_clear,
-    keys_of_an_escrow_come_in_concealed_and_stay,
     what_the_tpm_puts_off_is_asked_again_and_lockout_is_not,
     an_extension_whose_answer_is_lost_is_found,
     the_owners_password_is_for_provisioning_alone,
     a_wrong_secret_is_told_as_one_by_provisioning_too,
+);
+suite::cases_of!(
+    crate::tpm::importing,
+    tpm_importing,
+    crate::tpm::PerStart,
+    keys_of_an_escrow_come_in_concealed_and_stay,
 );

@@ -10,11 +10,10 @@ use std::{
 };
 
 use custodyd_hsm::{
-    Advanced, Anchor, AnchorFault, Backend, Custody, Error, KeyId, KeyOrigin, KeyPurpose,
-    RealmName, Result, RootKeys, SecretBytes,
+    Advanced, Anchor, AnchorFault, Backend, Custody, Error, KeyId, KeyPurpose, RealmName, Result,
+    SecretBytes,
     anchor::{advance, newest},
     backend::tpm::{Mode, Options, TpmBackend},
-    root_keys::differing,
 };
 use custodyd_tests::tpm::{NV_INDEX, SwTpm};
 
@@ -44,7 +43,7 @@ fn anchor(serial: u64) -> Anchor {
     }
 }
 
-fn backend(options: Options) -> TpmBackend {
+pub(super) fn backend(options: Options) -> TpmBackend {
     TpmBackend::new(options)
 }
 
@@ -75,7 +74,7 @@ fn fault_of<T: std::fmt::Debug>(outcome: Result<T>) -> AnchorFault {
 }
 
 #[track_caller]
-fn misconfigured<T>(outcome: Result<T>, texts: &[&str]) {
+pub(super) fn misconfigured<T>(outcome: Result<T>, texts: &[&str]) {
     let error = outcome.map(|_| ()).unwrap_err();
     assert!(matches!(error, Error::Misconfigured(_)), "{error}");
     for text in texts {
@@ -552,61 +551,4 @@ pub(crate) fn a_wrong_secret_is_told_as_one_by_provisioning_too(rig: &PerStart) 
         ..rig.options()
     });
     misconfigured(short.provision(false), &["too short for a TPM"]);
-}
-
-pub(crate) fn keys_of_an_escrow_come_in_concealed_and_stay(rig: &PerStart) {
-    let bus = Bus::between(&rig.0, |_| Told::Pass);
-    for mode in [Mode::PerStart, Mode::PerOperation] {
-        for purpose in KeyPurpose::ALL {
-            rig.delete(KeyId::new(purpose, 1));
-        }
-        let escrowed = || {
-            backend(Options {
-                tcti: bus.tcti.clone(),
-                origin: KeyOrigin::Imported,
-                mode,
-                ..rig.options()
-            })
-        };
-        let keys = RootKeys::make(&escrowed().entropy().unwrap()).unwrap();
-        misconfigured(escrowed().provision(false), &["escrow create"]);
-        let made_here = Options {
-            mode,
-            ..rig.options()
-        };
-        misconfigured(backend(made_here).import(&keys, false), &["token.escrow"]);
-        escrowed().import(&keys, false).unwrap();
-        let backend = escrowed();
-        let mut custody = backend.open().unwrap();
-        custody.probe().unwrap();
-        assert_eq!(differing(&mut *custody, &keys.checks()).unwrap(), None);
-        assert!(custody.make_key(KeyId::new(KeyPurpose::Wrap, 2)).is_err());
-        drop(custody);
-        drop(backend);
-        misconfigured(escrowed().import(&keys, false), &["already"]);
-        for key in keys.iter() {
-            assert!(!bus.heard(key.expose()), "{}", key.id);
-            // The control: what may be heard is.
-            let point = key.public().map(|point| &point.as_point()[1..33]);
-            assert!(point.is_none_or(|x| bus.heard(x)));
-        }
-        let made = Options {
-            mode,
-            ..rig.options()
-        };
-        misconfigured(self::backend(made).open(), &["fixedTPM"]);
-    }
-    // Not bound to the TPM by an attribute, and still not taken out of it by whoever has the secret.
-    let (bind, auth) = (handle(BIND), rig.0.auth(&BIND.label()));
-    let arguments = [
-        "-C", "null", "-c", &bind, "-p", &auth, "-G", "null", "-r", "dup", "-s", "seed", "-u", "u",
-    ];
-    let duplicated = std::process::Command::new("tpm2_duplicate")
-        .args(arguments)
-        .env("TPM2TOOLS_TCTI", rig.0.tcti())
-        .current_dir(rig.0.dir())
-        .output()
-        .unwrap();
-    assert!(!duplicated.status.success() && !rig.0.dir().join("dup").exists());
-    rig.0.flush();
 }

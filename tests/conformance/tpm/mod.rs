@@ -3,6 +3,7 @@
 
 mod bus;
 pub(crate) mod cases;
+pub(crate) mod importing;
 
 use std::{env, fs, path::PathBuf, sync::Arc};
 
