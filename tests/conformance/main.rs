@@ -28,6 +28,14 @@ mod wycheproof;
 suite::run_over!(on_softhsm, crate::softhsm::SoftHsm);
 suite::run_labels_over!(labels_on_softhsm, crate::softhsm::SoftHsm);
 suite::run_anchors_over!(anchors_on_softhsm, crate::softhsm::SoftHsm);
+suite::cases! { ed25519_on_softhsm, crate::softhsm::SoftHsm,
+    an_ed25519_key_is_made_where_it_is_asked_for,
+    a_token_that_serves_a_realm_gets_its_ed25519_key_by_a_rotation,
+}
+// Built without Ed25519, it stands for every token that has none.
+suite::cases! { ed25519_on_kryoptic, crate::kryoptic::Kryoptic,
+    an_ed25519_key_that_the_token_can_not_make_is_refused,
+}
 suite::run_over!(on_kryoptic, crate::kryoptic::Kryoptic);
 suite::run_labels_over!(labels_on_kryoptic, crate::kryoptic::Kryoptic);
 suite::run_anchors_over!(anchors_on_kryoptic, crate::kryoptic::Kryoptic);

@@ -66,8 +66,6 @@ macro_rules! run_labels_over {
             half_a_key_pair_is_refused,
             a_wrong_label_names_what_is_there,
             a_root_that_is_gone_beside_anchors_is_not_made_anew,
-            an_ed25519_key_is_made_where_it_is_asked_for,
-            a_token_that_serves_a_realm_gets_its_ed25519_key_by_a_rotation,
             a_survey_shows_the_token_and_presents_no_pin,
         }
     };

@@ -278,3 +278,27 @@ pub(crate) fn a_token_that_serves_a_realm_gets_its_ed25519_key_by_a_rotation(rig
     let made = rig.backend().provision_public_log(false).unwrap();
     assert_eq!(made.created.len(), 1);
 }
+
+/// A token without the mechanism says so, and works as before.
+pub(crate) fn an_ed25519_key_that_the_token_can_not_make_is_refused(rig: &impl Labelled) {
+    let key = KeyId::new(KeyPurpose::CheckpointEd25519, 1);
+    let backend = rig.backend();
+    let mut custody = backend.open().unwrap();
+    let before = custody.inventory().unwrap();
+    for refused in [
+        custody.make_key(key).unwrap_err(),
+        backend.provision_public_log(false).unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::Misconfigured(_)), "{refused}");
+        let said = refused.to_string();
+        assert!(
+            said.contains(&key.label()) && said.contains("MechanismInvalid"),
+            "{said}"
+        );
+    }
+    drop(custody);
+    let mut custody = backend.open().unwrap();
+    assert_eq!(custody.inventory().unwrap(), before);
+    assert_eq!(custody.newest(key.purpose).unwrap(), None);
+    custody.probe().unwrap();
+}
