@@ -143,16 +143,20 @@ impl Survey {
 /// the same keys, so none of these keys may go while there is one.
 ///
 /// # Errors
-/// The token's.
+/// The token's; [`Error::Misconfigured`] where an object does not say whose it is.
 pub fn other_realms(custody: &mut dyn Custody, realm: &RealmName) -> Result<BTreeSet<RealmName>> {
     let objects = custody.anchors()?;
-    let named = objects
-        .iter()
-        .filter_map(|object| Parsed::anchor(&object.content).ok());
-    Ok(named
-        .map(|parsed| parsed.realm)
-        .filter(|other| other != realm)
-        .collect())
+    let mut others = BTreeSet::new();
+    for object in &objects {
+        // It may be of a realm that a newer custodyd serves.
+        let parsed = Parsed::anchor(&object.content).map_err(|_| {
+            Error::Misconfigured("the token holds an anchor that cannot be read, so nobody can say whose keys these are".to_owned())
+        })?;
+        if parsed.realm != *realm {
+            others.insert(parsed.realm);
+        }
+    }
+    Ok(others)
 }
 
 /// The anchor in an object; none where it is another realm's.

@@ -103,7 +103,11 @@ pub(crate) fn is_shut_off(machine: &Machine) {
     let given = list(courier, "/run/credentials/custodyd-courier.service");
     assert_eq!(given, "smtp-password\n");
     assert!(list(daemon, "/var/lib/custodyd").contains("custodyd.sqlite"));
-    for hidden in ["/var/lib/custodyd", "/run/custodyd"] {
+    for hidden in [
+        "/var/lib/custodyd",
+        "/run/custodyd",
+        "/run/custodyd-sockets",
+    ] {
         assert_eq!(list(courier, hidden), "", "{hidden}");
     }
     // A second process of the daemon's user cannot look into it; into one that did not forbid it, it can.

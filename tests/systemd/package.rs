@@ -96,7 +96,7 @@ impl Scene {
             "[realm]\nname = \"{REALM}\"\n[listen]\npublic = \"127.0.0.1:{port}\"\n\
              url = \"https://localhost:{port}\"\ncertificate = \"/etc/custodyd/tls/certificate.pem\"\n\
              private_key_credential = \"tls-key\"\n[operator]\nlisten = \"127.0.0.1:{operator}\"\n\
-             socket = \"/run/custodyd/operator.sock\"\n[courier]\nsocket = \"/run/custodyd/courier.sock\"\n\
+             socket = \"/run/custodyd-sockets/operator.sock\"\n[courier]\nsocket = \"/run/custodyd-sockets/courier.sock\"\n\
              {token}[limits]\n{LIMITS}{mail}"
         )
     }

@@ -29,7 +29,7 @@ pub(super) fn courier<'i>(
     let socket = doc.required(
         &mut table,
         "socket",
-        "the Unix socket of the courier, such as \"/run/custodyd/courier.sock\"",
+        "the Unix socket of the courier, such as \"/run/custodyd-sockets/courier.sock\"",
         |value| socket_path(value, base),
     );
     let peer = doc.optional(&mut table, "peer", |value| {

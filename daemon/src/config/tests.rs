@@ -76,7 +76,7 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
             "",
         )
         .replace("outbox = \"outbox.jsonl\"\n", "")
-        .replace("socket = \"/run/custodyd/operator.sock\"\n", "")
+        .replace("socket = \"/run/custodyd-sockets/operator.sock\"\n", "")
         .replace(AUDITOR, "")
         .replace(&restore(), "")
         .replace(&uncommented(WITNESS), "")

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use governor::clock::MonotonicClock;
 use governor::{Quota, RateLimiter};
-use hyper::Method;
+use hyper::{Method, Uri};
 
 use crate::config::Config;
 use crate::delivery::smtp::Smtp;
@@ -45,7 +45,9 @@ impl Destinations {
         let mail = mail.map(|email| Smtp::new(email, delivery.concurrency));
         let texts = delivery.sms.as_ref().map(|sms| {
             let way = Way::new(None, &sms.webhook, sms.ca_file.as_deref())?;
-            Ok::<_, SetupError>((sms.webhook.clone(), way))
+            // As a request spells it: one without a path gets one.
+            let url = sms.webhook.parse::<Uri>().map(|url| url.to_string());
+            Ok::<_, SetupError>((url.unwrap_or_else(|_| sms.webhook.clone()), way))
         });
         let ca_file = config.witnesses.ca_file.as_deref();
         let witnesses = config.witnesses.known.iter();

@@ -91,6 +91,14 @@ impl Written {
         if self.subject.len() > MAX_SUBJECT || self.subject.chars().any(char::is_control) {
             return Err("the subject is not one short line");
         }
+        // A bare carriage return ends a line for some relays: what follows would be a mail of its own.
+        if self
+            .body
+            .chars()
+            .any(|char| char.is_control() && char != '\n')
+        {
+            return Err("the text has control characters besides line feeds");
+        }
         Ok(Letter {
             id: self.id,
             to: &self.to,
@@ -187,6 +195,8 @@ mod tests {
             ("subject", "S\r\nBcc: eve@example.com"),
             ("subject", "S\n"),
             ("subject", &"S".repeat(513)),
+            ("body", "one\r.\r\nMAIL FROM:<boss@example.com>\n"),
+            ("body", "one\0two"),
         ] {
             let letter = written(json!({ name: value })).unwrap();
             assert!(letter.letter().is_err(), "{name}: {value}");

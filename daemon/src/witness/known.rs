@@ -58,7 +58,12 @@ pub async fn newest_known(
     realm: &RealmName,
     log_epoch: u64,
 ) -> Result<Vec<Known>, AskError> {
-    let witnesses = Witnesses::new(config)?;
+    // The courier could deny that a witness knows anything, and an old backup would look right.
+    let directly = config::Witnesses {
+        courier: None,
+        ..config.clone()
+    };
+    let witnesses = Witnesses::new(&directly)?;
     if witnesses.0.is_empty() {
         return Ok(Vec::new());
     }

@@ -107,6 +107,14 @@ impl Manifest {
         hex::encode(self.ceremony)
     }
 
+    /// What two people compare who must have the same manifest: another one has another, whatever it says.
+    ///
+    /// # Errors
+    /// Never for these fields; the signature is serde's.
+    pub fn fingerprint(&self) -> Result<String, EscrowError> {
+        Ok(hex::encode(self.hash()?))
+    }
+
     /// Everything that was fixed before the keys were sealed.
     pub(super) fn aad(&self) -> Result<Vec<u8>, EscrowError> {
         let mut bare = self.clone();

@@ -82,9 +82,19 @@ pub(super) fn reencrypt(wanted: &Reencrypt) -> Result<Done, CeremonyError> {
         manifest.ceremony_name(),
         wanted.out.display()
     );
+    let fingerprint = manifest.fingerprint()?;
+    let compare = format!(
+        "the manifest is {fingerprint}: tell it to whoever restores, by voice, before the import"
+    );
     Ok(Done {
-        value: json!({ "custodian": owner, "realm": manifest.realm, "ceremony": manifest.ceremony_name(), "file": wanted.out }),
-        lines: vec![line],
+        value: json!({
+            "custodian": owner,
+            "realm": manifest.realm,
+            "ceremony": manifest.ceremony_name(),
+            "manifest": fingerprint,
+            "file": wanted.out,
+        }),
+        lines: vec![line, compare],
     })
 }
 

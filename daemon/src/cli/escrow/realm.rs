@@ -108,7 +108,13 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
     let backend = token(config, &wanted.how)?;
     backend.import(&keys, true)?;
     if wanted.how.dry_run {
-        return Ok(would(&manifest, "import the keys, which these shares open"));
+        let mut would = would(&manifest, "import the keys, which these shares open");
+        let fingerprint = manifest.fingerprint()?;
+        would.lines.push(format!(
+            "the manifest is {fingerprint}: each custodian must have seen the same one; whoever could exchange \
+             manifest and shares could bring in keys of their own"
+        ));
+        return Ok(would);
     }
     let imported = bring_in(config, backend, &keys, &manifest)?;
     let mut lines = told(&imported, &manifest);
@@ -176,9 +182,18 @@ fn write_all(made: &Escrow, place: &Path, directory: &Path) -> Result<(), Ceremo
         let path = directory.join(format!("{}.age", custodian.name));
         write(&path, file.as_bytes())?;
     }
-    let synced = std::fs::File::open(directory).and_then(|folder| folder.sync_all());
-    synced.map_err(io)?;
-    write(place, manifest.as_bytes())
+    write(place, manifest.as_bytes())?;
+    // Also the folders that now name them.
+    let folders = [Some(directory), directory.parent(), place.parent()];
+    for folder in folders.into_iter().flatten() {
+        let here = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        let synced = std::fs::File::open(here).and_then(|folder| folder.sync_all());
+        synced.map_err(io)?;
+    }
+    Ok(())
 }
 
 /// Imports, and asks the token for what only the holder of these keys can say.

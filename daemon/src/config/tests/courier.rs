@@ -4,7 +4,7 @@ use super::*;
 use crate::private_file::Place;
 
 pub(super) const COURIER: &str = "[courier]
-socket = \"/run/custodyd/courier.sock\"
+socket = \"/run/custodyd-sockets/courier.sock\"
 peer = \"custodyd\"
 messages_per_minute = 600
 ";
@@ -18,7 +18,7 @@ fn both_processes_learn_of_the_socket_and_nothing_else_changes() {
     let plain = read(EXAMPLE).unwrap();
     assert_eq!((plain.courier, plain.delivery.courier), (None, None));
     let config = with(COURIER).unwrap();
-    let socket = Path::new("/run/custodyd/courier.sock").to_owned();
+    let socket = Path::new("/run/custodyd-sockets/courier.sock").to_owned();
     assert_eq!(config.delivery.courier, Some(socket.clone()));
     assert_eq!(config.witnesses.courier, Some(socket.clone()));
     let courier = config.courier.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Called by `provision`, by people, never by a daemon. A secret goes in as every secret does, encrypted by the
 //! session. A pair cannot: TPM2_Import takes it below the storage key, wrapped for that key alone (Part 1 of the
-//! TPM 2.0 Library Specification, section 23.3), so whoever sits on the bus learns nothing. What was imported is
+//! TPM 2.0 Library Specification, section 23.3), so whoever listens on the bus learns nothing; an
+//! interposer who answers with a storage key of its own would, so its name is compared before (docs/ESCROW.md). What was imported is
 //! not `fixedTPM`; it has no policy, and without one no TPM duplicates it.
 
 use aws_lc_rs::{
