@@ -19,9 +19,35 @@ use crate::{
 };
 
 pub(super) struct Allowed<'a> {
-    pub(super) inner: &'a mut dyn Custody,
+    inner: &'a mut dyn Custody,
     /// The same during the whole job, whatever is rotated meanwhile.
-    pub(super) versions: Option<Arc<KeyVersions>>,
+    versions: Option<Arc<KeyVersions>>,
+    /// A key that this job has made, and has to prove before any head can name it.
+    made: Option<KeyId>,
+}
+
+impl<'a> Allowed<'a> {
+    pub(super) fn new(inner: &'a mut dyn Custody, versions: Option<Arc<KeyVersions>>) -> Self {
+        Self {
+            inner,
+            versions,
+            made: None,
+        }
+    }
+
+    fn accepts(&self, key: KeyId) -> bool {
+        self.versions.as_ref().is_none_or(|v| v.accepts(key))
+    }
+
+    /// Whoever asks `holds` first, as `seal` does, never sees this refusal.
+    fn refuse_unnamed(&self, key: KeyId) -> Result<()> {
+        match self.accepts(key) || self.made == Some(key) {
+            true => Ok(()),
+            false => Err(Error::Misconfigured(format!(
+                "{key} is not used: the realm's head does not name it"
+            ))),
+        }
+    }
 }
 
 impl Custody for Allowed<'_> {
@@ -44,8 +70,7 @@ impl Custody for Allowed<'_> {
     }
 
     fn holds(&self, key: KeyId) -> Result<bool> {
-        let allowed = self.versions.as_ref().is_none_or(|v| v.accepts(key));
-        Ok(allowed && self.inner.holds(key)?)
+        Ok(self.accepts(key) && self.inner.holds(key)?)
     }
 
     fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
@@ -53,18 +78,22 @@ impl Custody for Allowed<'_> {
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        self.refuse_unnamed(key)?;
         self.inner.hmac(key, message)
     }
 
     fn derive(&mut self, key: KeyId, label: &[u8], context_hash: &[u8; 32]) -> Result<Secret<32>> {
+        self.refuse_unnamed(key)?;
         self.inner.derive(key, label, context_hash)
     }
 
     fn mac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        self.refuse_unnamed(key)?;
         self.inner.mac(key, message)
     }
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
+        self.refuse_unnamed(key)?;
         self.inner.sign(key, digest)
     }
 
@@ -73,6 +102,7 @@ impl Custody for Allowed<'_> {
     }
 
     fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        self.refuse_unnamed(key)?;
         self.inner.sign_ed25519(key, message)
     }
 
@@ -105,7 +135,9 @@ impl Custody for Allowed<'_> {
     }
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {
-        self.inner.make_key(key)
+        self.inner.make_key(key)?;
+        self.made = Some(key);
+        Ok(())
     }
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
@@ -146,19 +178,16 @@ mod tests {
         token.add_version(KeyPurpose::Wrap, 2);
         let planted = seal::seal(&mut token, &context, b"planted").unwrap();
         // The control: without a head the token's own answer stands.
-        let mut unruled = Allowed {
-            inner: &mut token,
-            versions: None,
-        };
+        let mut unruled = Allowed::new(&mut token, None);
         assert_eq!(unruled.current(KeyPurpose::Wrap).unwrap(), wrap(2));
         assert!(seal::open(&mut unruled, &context, &planted).is_ok());
-        let mut ruled = Allowed {
-            inner: &mut token,
-            versions: Some(Arc::new(KeyVersions::first())),
-        };
+        let mut ruled = Allowed::new(&mut token, Some(Arc::new(KeyVersions::first())));
         assert_eq!(ruled.current(KeyPurpose::Wrap).unwrap(), wrap(1));
         assert!(!ruled.holds(wrap(2)).unwrap() && ruled.holds(wrap(1)).unwrap());
         assert_eq!(ruled.versions(KeyPurpose::Wrap).unwrap(), [1, 2]);
+        assert!(ruled.derive(wrap(2), b"label", &[0; 32]).is_err());
+        assert!(ruled.hmac(wrap(2), b"message").is_err());
+        assert!(ruled.derive(wrap(1), b"label", &[0; 32]).is_ok());
         assert!(matches!(
             seal::open(&mut ruled, &context, &planted),
             Err(Error::Tampered { .. })
@@ -189,10 +218,7 @@ mod tests {
             (both.clone(), true),
             (both.without(wrap(1)).unwrap(), false),
         ] {
-            let mut ruled = Allowed {
-                inner: &mut token,
-                versions: Some(Arc::new(versions)),
-            };
+            let mut ruled = Allowed::new(&mut token, Some(Arc::new(versions)));
             assert_eq!(seal::open(&mut ruled, &context, &old).is_ok(), opens);
         }
     }

@@ -59,10 +59,7 @@ fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job) -> Option
         counters: &shared.counters,
     };
     let began = Instant::now();
-    let mut allowed = Allowed {
-        inner: &mut counted,
-        versions: shared.versions(),
-    };
+    let mut allowed = Allowed::new(&mut counted, shared.versions());
     let ran = job.run(Ok(&mut allowed));
     if let Some(observer) = shared.observer.get() {
         observer(operation, began.elapsed());
