@@ -10,10 +10,14 @@ use cryptoki::{
 };
 use zeroize::Zeroizing;
 
-use super::{attributes::P256, keys::Scan, mechanism::Attempt, provision};
+use super::{
+    attributes::P256,
+    keys::Scan,
+    mechanism::Attempt,
+    provision::{self, Form},
+};
 use crate::{
     backend::origin,
-    id::KeyId,
     report::ProvisionReport,
     root_keys::{KeyOrigin, RootKey, RootKeys},
 };
@@ -45,7 +49,7 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
     // The library's attribute owns its bytes; the copy that it makes of them for the call is its own.
     let value = Zeroizing::new(key.expose().to_vec());
     let Some(point) = key.public() else {
-        let mut template = secret(key.id);
+        let mut template = provision::secret(key.id, Form::FULLEST);
         template.extend([
             Attribute::Class(ObjectClass::SECRET_KEY),
             Attribute::KeyType(KeyType::GENERIC_SECRET),
@@ -53,7 +57,7 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
         ]);
         return add(session, template);
     };
-    let mut private = private(key.id);
+    let (mut public, mut private) = provision::pair(key.id, Form::FULLEST);
     private.extend([
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::KeyType(KeyType::EC),
@@ -61,7 +65,6 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
         Attribute::Value(value.to_vec()),
     ]);
     add(session, private)?;
-    let mut public = public(key.id);
     public.extend([
         Attribute::Class(ObjectClass::PUBLIC_KEY),
         Attribute::KeyType(KeyType::EC),
@@ -69,48 +72,6 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
         Attribute::EcPoint([&[0x04, 0x41], &point.as_point()[..]].concat()),
     ]);
     add(session, public)
-}
-
-/// What a secret key of ours is, apart from its bytes.
-fn secret(key: KeyId) -> Vec<Attribute> {
-    let mut template = provision::kept(key);
-    template.extend([
-        Attribute::Sign(true),
-        Attribute::Verify(true),
-        Attribute::Encrypt(false),
-        Attribute::Decrypt(false),
-        Attribute::Wrap(false),
-        Attribute::Unwrap(false),
-        Attribute::Derive(false),
-    ]);
-    template
-}
-
-/// What the public half of a pair is, apart from its point.
-fn public(key: KeyId) -> Vec<Attribute> {
-    vec![
-        Attribute::Token(true),
-        Attribute::Private(false),
-        Attribute::Verify(true),
-        Attribute::EcParams(P256.to_vec()),
-        Attribute::Id(key.label().into_bytes()),
-        Attribute::Label(key.label().into_bytes()),
-    ]
-}
-
-/// What the private half is, apart from its number.
-fn private(key: KeyId) -> Vec<Attribute> {
-    let mut template = provision::kept(key);
-    template.extend([
-        Attribute::Id(key.label().into_bytes()),
-        Attribute::Sign(true),
-        // Some tokens would set this one by themselves.
-        Attribute::SignRecover(false),
-        Attribute::Decrypt(false),
-        Attribute::Unwrap(false),
-        Attribute::Derive(false),
-    ]);
-    template
 }
 
 /// Makes one object, and wipes the template's secret.

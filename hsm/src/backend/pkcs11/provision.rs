@@ -188,7 +188,7 @@ fn is_unknown(code: RvError) -> bool {
 
 /// What to say in a template.
 #[derive(Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     /// Name the key type CKK_SHA256_HMAC, and do not leave it to the mechanism.
     hmac: bool,
     /// Leave out what the key must not do: the module's defaults are then judged.
@@ -198,9 +198,9 @@ struct Form {
 }
 
 impl Form {
-    /// The fullest first.
+    pub(super) const FULLEST: Self = Self::new(false, false, false);
     const ALL: [Self; 6] = [
-        Self::new(false, false, false),
+        Self::FULLEST,
         Self::new(true, false, false),
         Self::new(false, false, true),
         Self::new(false, true, false),
@@ -217,7 +217,11 @@ type Made = Vec<(ObjectHandle, KeyKind)>;
 
 fn generate(session: &Session, key: KeyId, form: Form) -> Result<Made, Pkcs11Error> {
     if key.purpose.is_symmetric() {
-        let template = secret(key, form);
+        let mut template = secret(key, form);
+        template.push(Attribute::ValueLen(32.into()));
+        if form.hmac {
+            template.push(Attribute::KeyType(KeyType::SHA256_HMAC));
+        }
         let made = session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
         return Ok(vec![(made, KeyKind::Secret)]);
     }
@@ -241,16 +245,10 @@ fn judged(session: &Session, key: KeyId, objects: &Made) -> Attempt<Option<Strin
     Ok(None)
 }
 
-fn secret(key: KeyId, form: Form) -> Vec<Attribute> {
+/// What a secret key of ours is, apart from its bytes.
+pub(super) fn secret(key: KeyId, form: Form) -> Vec<Attribute> {
     let mut template = kept(key);
-    template.extend([
-        Attribute::ValueLen(32.into()),
-        Attribute::Sign(true),
-        Attribute::Verify(true),
-    ]);
-    if form.hmac {
-        template.push(Attribute::KeyType(KeyType::SHA256_HMAC));
-    }
+    template.extend([Attribute::Sign(true), Attribute::Verify(true)]);
     if !form.short {
         template.extend([
             Attribute::Encrypt(false),
@@ -263,7 +261,8 @@ fn secret(key: KeyId, form: Form) -> Vec<Attribute> {
     template
 }
 
-fn pair(key: KeyId, form: Form) -> (Vec<Attribute>, Vec<Attribute>) {
+/// What a pair of ours is, public and private half, apart from its point and its number.
+pub(super) fn pair(key: KeyId, form: Form) -> (Vec<Attribute>, Vec<Attribute>) {
     let name = key.label().into_bytes();
     let mut public = vec![
         Attribute::Token(true),
@@ -295,7 +294,7 @@ fn curve(key: KeyId, form: Form) -> Vec<u8> {
     }
 }
 
-pub(super) fn kept(key: KeyId) -> Vec<Attribute> {
+fn kept(key: KeyId) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(true),
