@@ -23,7 +23,7 @@ use super::members::{Member, MemberList};
 use super::memory::Shown;
 use super::record::Reader;
 use super::tree::BUCKETS;
-use super::verify::first_of;
+use super::verify::{beyond, first_of};
 use super::{BUCKET_BITS, Ledger, LedgerError, Order, Request, shared};
 
 /// Buckets that are read at a time.
@@ -379,16 +379,9 @@ impl Reader {
         let (mut from, to) = (first_of(from), first_of(to));
         loop {
             let rows = self.store().records(&from, &to).await?.examine();
-            let Some(end) = rows.last().map(|row| row.id) else {
+            let Some(beyond) = beyond(&rows, &from)? else {
                 break;
             };
-            let mut beyond = end.as_bytes().to_vec();
-            beyond.push(0);
-            if beyond <= from {
-                return Err(LedgerError::Tampered(
-                    "records come out of order: the database file is damaged".into(),
-                ));
-            }
             from = beyond;
             for row in rows {
                 let Some(member) = missing.get(&row.id).copied() else {

@@ -29,7 +29,7 @@ pub use self::findings::{Finding, Findings};
 pub use self::scrub::Scrubbed;
 pub use self::standing::{Standing, standing};
 use self::state::Opener;
-pub(super) use self::state::first_of;
+pub(super) use self::state::{beyond, first_of};
 pub use self::tail::{Entry, size, tail};
 use super::log::LogEnd;
 use super::memory::{Believed, Memory};

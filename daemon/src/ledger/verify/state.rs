@@ -42,6 +42,24 @@ pub(in crate::ledger) fn first_of(bucket: u32) -> Vec<u8> {
     }
 }
 
+/// Where the rows go on after these, if these are any; `from` is where these began.
+pub(in crate::ledger) fn beyond(
+    rows: &[StoredRecord],
+    from: &[u8],
+) -> Result<Option<Vec<u8>>, LedgerError> {
+    let Some(last) = rows.last() else {
+        return Ok(None);
+    };
+    let mut beyond = last.id.as_bytes().to_vec();
+    beyond.push(0);
+    match beyond.as_slice() > from {
+        true => Ok(Some(beyond)),
+        false => Err(LedgerError::Tampered(
+            "records come out of order: the database file is damaged".into(),
+        )),
+    }
+}
+
 impl Task {
     /// Goes over all buckets, beginning with `first`. `tree` is what they must be, unless memory is
     /// asked.
@@ -151,16 +169,9 @@ impl Task {
         loop {
             let unread = |_| LedgerError::internal("read the records");
             let rows = reading.await.map_err(unread)??.examine();
-            let Some(end) = rows.last().map(|row| row.id) else {
+            let Some(beyond) = beyond(&rows, &from)? else {
                 break;
             };
-            let mut beyond = end.as_bytes().to_vec();
-            beyond.push(0);
-            if beyond <= from {
-                return Err(LedgerError::Tampered(
-                    "records come out of order: the database file is damaged".into(),
-                ));
-            }
             from = beyond;
             // The next rows are on their way while these are hashed.
             reading = self.records_ahead(from.clone(), to.clone());
