@@ -85,7 +85,13 @@ test("a PIN unlocks offline, is changed there, and settled with the daemon once"
     await sdk.settlePin(custody, "830517", "294061");
     await sdk.signOut(custody);
     const { unlocked } = await sdk.signInWithPin(custody, "294061");
+    await sdk.sync(custody);
+    let reported: string | null | undefined;
+    for await (const event of sdk.verifiedEvents(custody)) {
+      if (event.kind === "offline-pins-refused") reported = event.detail;
+    }
     return {
+      reported,
       pending,
       early: early?.code,
       key: unlocked?.thumbprint,
@@ -93,8 +99,8 @@ test("a PIN unlocks offline, is changed there, and settled with the daemon once"
     };
   });
   assert.deepEqual(
-    [online.pending, online.early, online.key, online.pinPending],
-    [true, "pin-wrong", key, false],
+    [online.pending, online.early, online.key, online.pinPending, online.reported],
+    [true, "pin-wrong", key, false, "1"],
   );
   await phone.context.close();
 });

@@ -7,6 +7,7 @@ pub mod app_keys;
 mod codes;
 mod contacts;
 pub mod log;
+mod offline;
 mod privacy;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use self::contacts::{
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
 pub use self::log::{LogEntry, LogReceipt, ProvenEvent};
+pub use self::offline::OfflineReport;
 pub use self::privacy::{
     AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
 };

@@ -50,8 +50,8 @@ export async function removeDevice(custody: Custody, deviceId: string): Promise<
 export async function addAppKey(custody: Custody, key: Unlocked): Promise<string> {
   const { app, realm, device, transport } = custody;
   const bound = await transport.request("post", "/v1/account/app-keys", {
-    body: async (nonce) => ({
-      app_key_proof: await appKeyProof(key, `${realm.name}/${app}`, device.jwk, nonce),
+    body: async (fresh) => ({
+      app_key_proof: await appKeyProof(key, `${realm.name}/${app}`, device.jwk, fresh),
     }),
   });
   const expected = { app, sub: accountOf(custody), kind: "app-key", device_id: key.thumbprint };

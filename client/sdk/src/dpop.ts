@@ -23,9 +23,9 @@ export interface ProofInput {
   readonly token: string | undefined;
   /** Exactly the bytes that are sent; undefined for a GET. */
   readonly body: Uint8Array | undefined;
+  /** Seconds since the Unix epoch, by the daemon's clock as far as it is known. */
+  readonly now: number;
 }
-
-const now = (): number => Math.floor(Date.now() / 1000);
 
 async function hash(bytes: Uint8Array): Promise<string> {
   return toBase64Url(await sha256(bytes));
@@ -38,7 +38,7 @@ export async function dpopProof(key: SigningKey, about: ProofInput): Promise<str
     jti: toBase64Url(random(16)),
     htm: about.method,
     htu: url,
-    iat: now(),
+    iat: about.now,
   };
   if (about.nonce !== undefined) claims["nonce"] = about.nonce;
   if (about.token !== undefined) claims["ath"] = await hash(utf8(about.token));
@@ -51,9 +51,14 @@ export async function appKeyProof(
   appKey: SigningKey,
   audience: string,
   device: PublicJwk,
-  nonce: string,
+  fresh: { readonly nonce: string; readonly now: number },
 ): Promise<string> {
   const header = { typ: "custodyd-app-key+jwt", alg: "ES256", jwk: appKey.jwk };
-  const claims = { aud: audience, jkt: await thumbprint(device), nonce, iat: now() };
+  const claims = {
+    aud: audience,
+    jkt: await thumbprint(device),
+    nonce: fresh.nonce,
+    iat: fresh.now,
+  };
   return signJws(appKey.privateKey, header, claims);
 }

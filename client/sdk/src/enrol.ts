@@ -67,8 +67,8 @@ async function create(
   const { app, realm, device, transport } = custody;
   const created = await transport.request("post", "/v1/apps/{app}/accounts", {
     headers: { "Idempotency-Key": pending.idempotencyKey },
-    body: async (nonce) => ({
-      app_key_proof: await appKeyProof(unlocked, `${realm.name}/${app}`, device.jwk, nonce),
+    body: async (fresh) => ({
+      app_key_proof: await appKeyProof(unlocked, `${realm.name}/${app}`, device.jwk, fresh),
       ...(options.deviceName === undefined ? {} : { device_name: options.deviceName }),
       ...(options.ticket === undefined ? {} : { ticket: options.ticket }),
     }),

@@ -27,10 +27,17 @@ export type Answer<R extends Route, M extends Method> =
     ? Json<S[keyof S & (200 | 201 | 202 | 204)]>
     : never;
 
+/** What makes a proof fresh. */
+export interface Fresh {
+  readonly nonce: string;
+  /** Seconds since the Unix epoch. */
+  readonly now: number;
+}
+
 /** What a request brings beside its route. */
 export interface Parts<R extends Route, M extends Method> {
-  /** Given as a function where it has to name the nonce of its own proof. */
-  readonly body?: Body<R, M> | ((nonce: string) => Promise<Body<R, M>>);
+  /** Given as a function where it has to name the nonce and the time of its own proof. */
+  readonly body?: Body<R, M> | ((fresh: Fresh) => Promise<Body<R, M>>);
   /** Placeholders of the path. */
   readonly path?: Readonly<Record<string, string>>;
   readonly query?: Readonly<Record<string, string>>;
@@ -39,6 +46,8 @@ export interface Parts<R extends Route, M extends Method> {
 
 /** Longer than the daemon's own limit, so that it is the one to say what happened. */
 const PATIENCE = 40_000;
+/** The daemon takes proofs a minute off. A smaller difference may be the way of an answer. */
+const CLOCKS_DIFFER = 10;
 
 interface Prepared {
   readonly method: string;
@@ -53,6 +62,8 @@ export class Transport {
   /** The running session's token. */
   session: Schemas["SessionToken"] | undefined;
   #nonce: string | undefined;
+  /** Seconds by which the daemon's clock is ahead of this device's. */
+  #ahead = 0;
 
   constructor(
     /** What the daemon's configuration calls `listen.url`; proofs name it byte by byte. */
@@ -70,12 +81,27 @@ export class Transport {
   ): Promise<Answer<R, M>> {
     if (typeof parts.body === "function" && this.#nonce === undefined) await this.#meet();
     for (let again = true; ; again = false) {
+      const assumed = this.#ahead;
       const response = await this.#send(await this.#prepare(method, route, parts));
       const body = await read(response);
       if (response.ok) return body as Answer<R, M>;
       const problem = problemOf(response, body);
-      if (problem.code !== "use-dpop-nonce" || !again) throw refused(problem);
+      // Refused before anything was done: with the nonce, or the time, that it came back with.
+      const clock = problem.code === "dpop-invalid" && assumed !== this.#ahead;
+      if (!(problem.code === "use-dpop-nonce" || clock) || !again) throw refused(problem);
     }
+  }
+
+  /** The daemon's time, as far as it has told it. A device whose clock is wrong works all the same. */
+  get now(): number {
+    return Math.floor(Date.now() / 1000) + this.#ahead;
+  }
+
+  #compareClocks(response: Response): void {
+    const told = Date.parse(response.headers.get("Date") ?? "") / 1000;
+    if (Number.isNaN(told)) return;
+    const ahead = Math.round(told - Date.now() / 1000);
+    if (Math.abs(ahead - this.#ahead) > CLOCKS_DIFFER) this.#ahead = ahead;
   }
 
   /** Learns a nonce. */
@@ -98,7 +124,10 @@ export class Transport {
     const given: unknown = parts.body;
     const content =
       typeof given === "function"
-        ? await (given as (nonce: string) => Promise<unknown>)(this.#nonce ?? "")
+        ? await (given as (fresh: Fresh) => Promise<unknown>)({
+            nonce: this.#nonce ?? "",
+            now: this.now,
+          })
         : given;
     const headers: Record<string, string> = { ...parts.headers };
     if (content !== undefined) headers["Content-Type"] = "application/json";
@@ -114,7 +143,10 @@ export class Transport {
 
   async #send(call: Prepared, proven = true): Promise<Response> {
     const headers = { ...call.headers };
-    if (proven) headers["DPoP"] = await dpopProof(this.key, { ...call, nonce: this.#nonce });
+    if (proven) {
+      const fresh = { nonce: this.#nonce, now: this.now };
+      headers["DPoP"] = await dpopProof(this.key, { ...call, ...fresh });
+    }
     if (call.token !== undefined) headers["Authorization"] = `DPoP ${call.token}`;
     let response: Response;
     try {
@@ -132,6 +164,7 @@ export class Transport {
       throw new Unreachable("the custody service did not answer", { cause });
     }
     this.#nonce = response.headers.get("DPoP-Nonce") ?? this.#nonce;
+    this.#compareClocks(response);
     return response;
   }
 }

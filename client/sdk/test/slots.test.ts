@@ -5,6 +5,7 @@ import { random, toBase64Url } from "../src/bytes.js";
 import { type Custody, keepAccount, lock } from "../src/custody.js";
 import { Unlocked } from "../src/keys.js";
 import { changePinOffline } from "../src/offline/pin-change.js";
+import { sync } from "../src/offline/queue.js";
 import { hashPin } from "../src/offline/argon2.js";
 import {
   dropOffline,
@@ -48,6 +49,31 @@ test("the right PIN unlocks, wrong ones are counted first and add up", async () 
   assert.equal((await unlockOfflineByPin(custody, "830517")).thumbprint, key);
   assert.equal(custody.unlocked?.thumbprint, key);
   assert.equal((await offlineState(custody)).wrongPins, 0);
+});
+
+test("wrong PINs are reported once there is somebody to tell, and the right one is none of them", async () => {
+  const reports: unknown[] = [];
+  let reachable = false;
+  const daemon = new FakeDaemon(({ path, body }) => {
+    if (!reachable) throw new TypeError("nobody asks the daemon");
+    assert.equal(path, "/v1/account/offline-report");
+    reports.push(JSON.parse(body!));
+    return { status: 204 };
+  });
+  const custody = await daemon.custody(await Realm.make());
+  await keepAccount(custody, { account: "a-1" });
+  await keepAppKey(custody, await Unlocked.create());
+  await keepOfflineByPin(custody, "830517");
+  for (const wrong of ["111222", "333444"]) {
+    await assert.rejects(unlockOfflineByPin(custody, wrong), { code: "offline-pin-wrong" });
+  }
+  await unlockOfflineByPin(custody, "830517");
+  custody.transport.session = { token: "t-1", scope: "read" } as never;
+  assert.deepEqual(await sync(custody), { sent: [], waiting: [], because: undefined });
+  reachable = true;
+  await sync(custody);
+  await sync(custody);
+  assert.deepEqual(reports, [{ wrong_pins: 2 }]);
 });
 
 test("a PIN changed offline is pending, and the old one is gone", async () => {

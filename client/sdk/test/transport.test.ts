@@ -51,6 +51,30 @@ test("a nonce that is never right ends", async () => {
   assert.equal(daemon.asked.length, 2);
 });
 
+test("a device whose clock is wrong learns the daemon's time, and the request is sent once more", async () => {
+  const date = new Date(Date.now() + 3_600_000);
+  const right = (iat: unknown): boolean => Math.abs(Number(iat) - date.getTime() / 1000) < 5;
+  const daemon = new FakeDaemon(({ claims }) =>
+    right(claims["iat"])
+      ? { body: { app: "notes" }, date }
+      : { ...problem(401, "dpop-invalid"), date },
+  );
+  const custody = await daemon.custody(await Realm.make());
+  assert.deepEqual(await viewAccount(custody), { app: "notes" });
+  assert.deepEqual(await viewAccount(custody), { app: "notes" });
+  assert.deepEqual(
+    daemon.asked.map(({ claims }) => right(claims["iat"])),
+    [false, true, true],
+  );
+});
+
+test("a proof that is refused for another reason is not sent again", async () => {
+  const daemon = new FakeDaemon(() => ({ ...problem(401, "dpop-invalid"), date: new Date() }));
+  const custody = await daemon.custody(await Realm.make());
+  await assert.rejects(viewAccount(custody), { code: "dpop-invalid" });
+  assert.equal(daemon.asked.length, 1);
+});
+
 test("a proof covers exactly the bytes that are sent, and paths are encoded", async () => {
   const daemon = new FakeDaemon(() => ({ body: { version: 4 } }));
   const custody = await daemon.custody(await Realm.make());

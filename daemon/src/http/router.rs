@@ -24,8 +24,8 @@ use utoipa_axum::routes;
 use super::describe;
 use super::problem::{Code, Problem};
 use super::routes::{
-    account, accounts, app_keys, bindings, contacts, devices, discovery, log, otp, passkeys, pin,
-    privacy, recover, recovery_codes, secrets, sessions, totp,
+    account, accounts, app_keys, bindings, contacts, devices, discovery, log, offline, otp,
+    passkeys, pin, privacy, recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
 use super::strangers;
@@ -95,6 +95,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(sessions::end_all))
         .routes(routes!(account::show))
         .routes(routes!(account::events))
+        .routes(routes!(offline::report))
         .routes(routes!(pin::set, pin::remove))
         .routes(routes!(passkeys::options))
         .routes(routes!(passkeys::add))
@@ -215,6 +216,8 @@ fn cors(context: Arc<Context>) -> CorsLayer {
         ])
         .expose_headers([
             DPOP_NONCE.clone(),
+            // A device whose clock is wrong learns by how much (proofs carry its time).
+            header::DATE,
             header::ETAG,
             header::RETRY_AFTER,
             header::WWW_AUTHENTICATE,

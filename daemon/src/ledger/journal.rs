@@ -75,6 +75,8 @@ pub enum EventKind {
     AccountExported,
     AppKeyAdded,
     AppKeyRemoved,
+    /// A device reports wrong PINs that were typed where only its own copy heard them.
+    OfflinePinsRefused,
 }
 
 impl EventKind {
@@ -124,7 +126,8 @@ impl EventKind {
             | Self::RecoverCancelled
             | Self::RecoverUsed
             | Self::AccountExported
-            | Self::AppKeyRemoved => false,
+            | Self::AppKeyRemoved
+            | Self::OfflinePinsRefused => false,
         }
     }
 }
@@ -173,7 +176,8 @@ impl NewEvent {
                 | EventKind::TotpEnrolled
                 | EventKind::SecretStored
                 | EventKind::SecretReleased
-                | EventKind::AccountExported,
+                | EventKind::AccountExported
+                | EventKind::OfflinePinsRefused,
                 _,
             ) => Haste::None,
             _ => Haste::AtOnce,

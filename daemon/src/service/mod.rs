@@ -21,6 +21,7 @@ mod error;
 mod guess;
 mod named;
 mod notices;
+mod offline;
 mod operators;
 mod overview;
 mod passkeys;

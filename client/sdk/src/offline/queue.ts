@@ -8,9 +8,10 @@
  */
 import { type Bytes, equal, random, toHex } from "../bytes.js";
 import { type Custody, isBound } from "../custody.js";
-import { Refused, SessionOver, Unreachable, VersionConflict } from "../errors.js";
+import { CustodyError, Refused, SessionOver, Unreachable, VersionConflict } from "../errors.js";
 import { getSecret, putSecret, type Stored } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
+import { reportOffline } from "./report.js";
 
 const COPY = "copy/";
 const QUEUE = "queue/";
@@ -130,7 +131,7 @@ export async function dropLost(custody: Custody, lost: Lost): Promise<void> {
   });
 }
 
-/** Sends what waits. Call it after each sign-in and when the network is back. */
+/** Sends what waits, and what happened offline. Call it after each sign-in and when the network is back. */
 export async function sync(custody: Custody, rule: Rule = laterWins): Promise<Synced> {
   const work = () => syncAlone(custody, rule);
   // Two tabs would resolve the same conflict twice.
@@ -142,23 +143,39 @@ export async function sync(custody: Custody, rule: Rule = laterWins): Promise<Sy
 async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
   const sent: string[] = [];
   let because: Synced["because"];
+  if (custody.transport.session) await tellIfPossible(custody);
   for (const name of await pendingChanges(custody)) {
     if (custody.transport.session?.scope !== "full") {
       because = "sign-in";
       break;
     }
-    try {
-      await send(custody, name, rule);
-      sent.push(name);
-    } catch (error) {
-      const code = error instanceof Refused ? error.code : "";
-      if (error instanceof Unreachable) because = "offline";
-      else if (error instanceof SessionOver || code === "read-only-session") because = "sign-in";
-      else throw error;
-      break;
-    }
+    because = await whatStops(() => send(custody, name, rule));
+    if (because) break;
+    sent.push(name);
   }
   return { sent, waiting: await pendingChanges(custody), because };
+}
+
+/** What can not be told now stays counted; it must not keep a change of the owner's back. */
+async function tellIfPossible(custody: Custody): Promise<void> {
+  try {
+    await reportOffline(custody);
+  } catch (error) {
+    if (!(error instanceof CustodyError)) throw error;
+  }
+}
+
+/** Why a step has to wait; undefined where it was done. */
+async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"]> {
+  try {
+    await step();
+    return undefined;
+  } catch (error) {
+    const code = error instanceof Refused ? error.code : "";
+    if (error instanceof Unreachable) return "offline";
+    if (error instanceof SessionOver || code === "read-only-session") return "sign-in";
+    throw error;
+  }
 }
 
 /** Sends one secret until it is there, or theirs stays. */

@@ -39,6 +39,8 @@ export interface Slots {
   readonly pin?: PinSlot | undefined;
   /** Guesses that were begun and not found right. */
   readonly wrongPins: number;
+  /** Those of them that the daemon has not been told of (`report.ts`). */
+  readonly unreported?: number | undefined;
   /** The PIN was changed here and not at the daemon yet. */
   readonly pinPending?: boolean | undefined;
 }
@@ -132,6 +134,7 @@ export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Pr
       passkeys: way === "pin" ? slots.passkeys : [],
       pin: way === "passkey" ? slots.pin : undefined,
       wrongPins: way === "passkey" ? slots.wrongPins : 0,
+      unreported: slots.unreported,
     });
   });
 }
@@ -175,7 +178,10 @@ export async function unlockOfflineByPasskey(
 export async function openPinSlot(custody: Custody, pin: string): Promise<Bytes> {
   const slot = await custody.storage.update([OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
-    if (slots.pin) update.set(OFFLINE, { ...slots, wrongPins: slots.wrongPins + 1 });
+    const { wrongPins, unreported = 0 } = slots;
+    if (slots.pin) {
+      update.set(OFFLINE, { ...slots, wrongPins: wrongPins + 1, unreported: unreported + 1 });
+    }
     return slots.pin;
   });
   if (!slot) throw new NotReady("no-offline-slot", "no PIN unlocks offline on this device");
@@ -184,7 +190,10 @@ export async function openPinSlot(custody: Custody, pin: string): Promise<Bytes>
   if (!secret)
     throw new CanNotOpen("offline-pin-wrong", "the PIN does not open this device's copy");
   await custody.storage.update([OFFLINE], (update) => {
-    update.set(OFFLINE, { ...slotsOf(update.get(OFFLINE)), wrongPins: 0 });
+    const slots = slotsOf(update.get(OFFLINE));
+    // This guess was right: it is the one that there is nothing to report of.
+    const unreported = Math.max((slots.unreported ?? 0) - 1, 0);
+    update.set(OFFLINE, { ...slots, wrongPins: 0, unreported });
   });
   return secret;
 }

@@ -19,6 +19,7 @@ export interface Reply {
   readonly status?: number;
   readonly body?: unknown;
   readonly nonce?: string;
+  readonly date?: Date;
 }
 
 type Answering = (asked: Asked) => Reply | Promise<Reply>;
@@ -44,6 +45,7 @@ export class FakeDaemon {
     const reply = await this.answer(asked);
     const text = typeof reply.body === "string" ? reply.body : JSON.stringify(reply.body);
     const sent = new Headers(reply.nonce === undefined ? {} : { "DPoP-Nonce": reply.nonce });
+    if (reply.date) sent.set("Date", reply.date.toUTCString());
     const status = reply.status ?? 200;
     return new Response(status === 204 ? null : text, { status, headers: sent });
   }) as typeof fetch;
