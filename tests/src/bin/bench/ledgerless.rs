@@ -18,38 +18,64 @@ use custodyd::ledger::{EventKind, Ledger, LedgerError, NewEvent};
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{AccountId, Pool, RecordId, RecordKind, mac};
 use custodyd_policies::Timestamp;
-use custodyd_tests::TestApp;
+use custodyd_tests::{Setup, TestApp};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Round;
-use crate::cpu::{Sample, sample};
+use crate::cpu::{self, Sample, sample};
 use crate::load::Crowd;
 use crate::realm::{self, Realm, notes};
-use crate::report::{Figure, median};
+use crate::report::Figure;
 use crate::statistics::quantile;
+use crate::{RECOVERIES, commit};
 
 /// Names the job.
 pub(crate) const COMPARE: &str = "compare";
+/// Measures this and nothing else.
+pub(crate) const LEDGER: &str = "ledger";
 /// Both in turn, so often, so long each.
 const TURNS: usize = 5;
 const TURN: Duration = Duration::from_secs(2);
 const MAX_BATCH: usize = 256;
 
-/// Of the daemon that the rounds have measured, and that is stopped.
-pub(crate) fn figures(app: &TestApp, crowd: &Crowd, rounds: &[Round]) -> Vec<Figure> {
+/// What the daemon itself was seen to do.
+pub(crate) struct Seen {
+    /// Changes in one transaction.
+    pub(crate) batch: f64,
+    /// CPU of one recovery by passkey.
+    pub(crate) micros: f64,
+}
+
+/// This by itself, of a daemon that has nothing else to do: for whoever works on the ledger.
+pub(crate) fn alone(runtime: &Runtime, setup: Setup) -> Vec<Figure> {
+    let mut app = runtime.block_on(TestApp::with(setup));
+    let server = cpu::child("custodyd");
+    let mut crowd = Crowd::enrolled(&app);
+    let before = runtime.block_on(commit::Seen::now(&app));
+    let passkey = crowd.passkeys(server, RECOVERIES * 2);
+    let after = runtime.block_on(commit::Seen::now(&app));
+    let seen = Seen {
+        batch: commit::Shape::between(&before, &after, passkey.sample.count).changes,
+        micros: passkey.sample.micros(),
+    };
+    assert!(app.stop(), "{}", app.log());
+    figures(&app, &crowd, &seen)
+}
+
+/// Of the daemon that was measured, and that is stopped.
+pub(crate) fn figures(app: &TestApp, crowd: &Crowd, seen: &Seen) -> Vec<Figure> {
     println!("with the ledger and without ...");
-    let batch = median(rounds, |round| round.batch).round().max(1.0);
+    let batch = seen.batch.round().max(1.0);
     let (batch, accounts) = (batch.to_string(), crowd.accounts());
     let mut arguments = vec![batch.as_str()];
     arguments.extend(accounts.iter().map(String::as_str));
     let said: Value = serde_json::from_str(&realm::job(app, COMPARE, &arguments)).unwrap();
     let micros = |name: &str| said[name].as_f64().unwrap();
     let (with, without) = (micros("with"), micros("without"));
-    let whole = median(rounds, |round| round.passkey.sample.micros());
+    let whole = seen.micros;
     let ratio = (whole - (with - without)) / whole;
     let cpu = "us CPU";
     vec![

@@ -88,14 +88,18 @@ fn main() -> ExitCode {
             let batch = batch.parse().unwrap();
             ledgerless::compare(Path::new(app), Path::new(token), batch, accounts);
         }
+        [ledgerless::LEDGER] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&ledgerless::alone(&runtime, setup()));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
         }
         other => {
             eprintln!(
-                "`bench` alone measures everything, `bench scale N` a realm of N accounts; \
-                 {other:?} is nothing that it does"
+                "`bench` alone measures everything, `bench scale N` a realm of N accounts, \
+                 `bench ledger` what the ledger takes of a recovery; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -167,12 +171,16 @@ fn measure(token: &Path) {
             &runtime, &app, server, &mut crowd, &mut codes, &parts,
         ));
     }
+    let seen = ledgerless::Seen {
+        batch: report::median(&rounds, |round| round.batch),
+        micros: report::median(&rounds, |round| round.passkey.sample.micros()),
+    };
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
     figures.extend(extra.figures());
     figures.extend(rewrapping::figures(&app, &parts));
     figures.extend(verification::figures(&mut app));
-    figures.extend(ledgerless::figures(&app, &crowd, &rounds));
+    figures.extend(ledgerless::figures(&app, &crowd, &seen));
     figures.extend(anchoring::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
