@@ -9,7 +9,7 @@ use std::path::Path;
 
 use custodyd_tests::Device;
 use custodyd_tests::app::{certificates_for, said};
-use custodyd_tests::handbook::{Block, When, agrees, chapter};
+use custodyd_tests::handbook::{Block, When, agrees, chapter, folder};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
@@ -74,8 +74,11 @@ impl Site {
         assert!(!blocks.is_empty(), "{name} has no commands for {ways:?}");
         let marked = blocks
             .iter()
-            .map(|block| format!("printf '{MARK}\\n'\n{}", block.commands));
-        let script = format!("set -euo pipefail\nexec 2>&1\n{}", marked.collect::<String>());
+            .map(|block| format!("printf '{MARK}%s\\n' \"$SECONDS\"\n{}", block.commands));
+        let script = format!(
+            "set -euo pipefail\nexec 2>&1\n{}",
+            marked.collect::<String>()
+        );
         self.machine.write("/run/handbook.sh", &script);
         let output = self
             .machine
@@ -83,20 +86,37 @@ impl Site {
             .env("HOME", "/root")
             .envs(known.iter().copied())
             .env("CURL_CA_BUNDLE", format!("{DESK}/ca.pem"))
-            .args(["bash", "-c", "cd \"$1\" && exec bash /run/handbook.sh", "-", DESK])
+            .args([
+                "bash",
+                "-c",
+                "cd \"$1\" && exec bash /run/handbook.sh",
+                "-",
+                DESK,
+            ])
             .output()
             .unwrap();
         let told = said(&output);
-        let parts: Vec<&str> = told.split(MARK).skip(1).map(|part| &part[1..]).collect();
+        let parts = told
+            .split(MARK)
+            .skip(1)
+            .filter_map(|part| part.split_once('\n'));
+        let (seconds, parts): (Vec<&str>, Vec<&str>) = parts.unzip();
         if std::env::var_os("CUSTODYD_HANDBOOK_TRANSCRIPT").is_some() {
-            for (block, part) in blocks.iter().zip(&parts) {
-                println!("--- {name}\n{}--->\n{part}", block.commands);
+            for ((block, part), second) in blocks.iter().zip(&parts).zip(&seconds) {
+                println!(
+                    "--- {name}, second {second}\n{}--->\n{part}",
+                    block.commands
+                );
             }
         }
         if !output.status.success() {
             let journal = self.machine.journal();
             let failed = &blocks[parts.len().saturating_sub(1)].commands;
-            panic!("{name}: this failed ({}):\n{failed}--->\n{}\n{journal}", output.status, parts.last().unwrap_or(&""));
+            panic!(
+                "{name}: this failed ({}):\n{failed}--->\n{}\n{journal}",
+                output.status,
+                parts.last().unwrap_or(&"")
+            );
         }
         for (block, part) in blocks.iter().zip(&parts) {
             if let Some(shown) = &block.shown {
@@ -132,6 +152,7 @@ impl Site {
         device.enrol().await;
         device.set_pin(PIN).await.expect(200);
         device.back_up("device-secret", SECRET).await.expect(200);
+        hang_up(&mut device).await;
         device
     }
 
@@ -142,7 +163,15 @@ impl Site {
         let answer = device.try_pin(PIN, &["device-secret"]).await.expect(201);
         let secret = custodyd_tests::device::b64(SECRET);
         assert!(answer.body.to_string().contains(&secret));
+        hang_up(device).await;
     }
+}
+
+/// Closes the device's connections: while a chapter is followed, nobody here would notice that a daemon which
+/// stops wants to close them.
+async fn hang_up(device: &mut Device) {
+    device.http = reqwest::Client::new();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }
 
 /// A program that `scripts/ensure-tools` has put beside the others.
@@ -213,4 +242,34 @@ async fn a_realm_moves_by_the_handbook() {
     old.follow("move", &["old"]);
     new.follow("move", &["new"]);
     new.recovers(&mut device).await;
+}
+
+/// Chapters that have no commands.
+const WITHOUT: [&str; 2] = ["README", "plan"];
+/// What nobody can run here, by its first line.
+const NOT_RUN: [&str; 2] = [
+    "install -D -m 644 -t /etc/systemd/system/custodyd.service.d /usr/share/custodyd/drop-ins/network-hsm.conf",
+    "systemd-creds encrypt --name=smtp-password PASSWORD-FILE /etc/credstore.encrypted/custodyd-courier.smtp-password",
+];
+
+#[test]
+fn every_chapter_is_followed_and_little_is_left_out() {
+    let tests = include_str!("handbook.rs");
+    let mut left_out = Vec::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let blocks = chapter(name);
+        assert_eq!(blocks.is_empty(), WITHOUT.contains(&name), "{name}");
+        let followed = tests.contains(&format!("(\"{name}\", &["));
+        assert!(followed || blocks.is_empty(), "no test follows {name}");
+        for block in blocks {
+            match block.when {
+                When::Always => {}
+                When::On(way) => assert!(tests.contains(&format!("\"{way}\"]")), "{name}: {way}"),
+                When::Never => left_out.push(block.commands.lines().next().unwrap().to_owned()),
+            }
+        }
+    }
+    assert_eq!(left_out, NOT_RUN);
 }
