@@ -42,7 +42,7 @@ impl Site {
         machine.write(&format!("{DESK}/ca.pem"), &ca);
         let package = machine.path(&format!("{DESK}/custodyd_0.1.0-1_amd64.deb"));
         std::fs::copy(built(), package).unwrap();
-        let promtool = machine.path("/usr/local/bin/promtool");
+        let promtool = machine.path("/usr/bin/promtool");
         std::fs::copy(tool("promtool"), promtool).unwrap();
         let site = Self { machine, ca, dir };
         site.certificate();
