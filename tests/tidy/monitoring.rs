@@ -40,7 +40,9 @@ fn promtool(arguments: &[&str], file: &Path) -> (bool, String) {
         .args(arguments)
         .arg(file)
         .output()
-        .expect("promtool is not in PATH: scripts/ensure-tools, then make test");
+        .unwrap_or_else(|error| {
+            panic!("promtool ({error}): scripts/ensure-tools puts it into target/tools/bin")
+        });
     let said = [output.stdout, output.stderr].concat();
     (
         output.status.success(),
