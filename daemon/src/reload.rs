@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::config::{self, Config};
 use crate::factors::passkey::PasskeyError;
+use crate::http::certificate;
 use crate::http::tls::{self, Tls, TlsError};
 use crate::private_file::Place;
 use crate::service::{Changes, Served, Service};
@@ -93,6 +94,7 @@ impl Reloader {
         let tls = tls::server_config(&self.certificate, &self.private_key)?;
         // From here on nothing can fail.
         self.tls.replace(tls);
+        certificate::show(&self.certificate);
         let apps = self.service.apps().replace(served);
         self.service.ledger.decides_under(policies.digest);
         Ok(Reloaded { apps })

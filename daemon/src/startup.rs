@@ -27,7 +27,7 @@ use crate::handed::{Handed, HandedError};
 use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
-use crate::http::{operator, operator_socket, router, tls};
+use crate::http::{certificate, operator, operator_socket, router, tls};
 use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
 use crate::listening::Listeners;
 use crate::reload::Reloader;
@@ -388,7 +388,12 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         hangup,
     };
     watch::measure_token(&realm.pool);
-    let watching = tokio::spawn(watch::run(Arc::clone(&realm.service), realm.pool.clone()));
+    let watching = tokio::spawn(watch::run(
+        Arc::clone(&realm.service),
+        realm.pool.clone(),
+        config.store.sqlite.clone(),
+    ));
+    certificate::show(&config.listen.certificate);
     let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));
     let scrubbing = tokio::spawn(scrub::run(
         Arc::clone(&realm.service),

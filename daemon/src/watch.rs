@@ -1,11 +1,12 @@
-//! What is looked at every second while the daemon serves: how full the queues are, and whether
-//! the slow mode is over.
+//! What is looked at every second while the daemon serves: how full the queues and the disk are, and
+//! whether the slow mode is over.
 //!
 //! Started by `startup` and dropped with the service's other tasks. It changes nothing that
 //! requests depend on, except for ending the slow mode, and waits for nothing.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use custodyd_hsm::Pool;
 
@@ -22,13 +23,16 @@ pub(crate) fn measure_token(pool: &Pool) {
 }
 
 /// Runs until it is dropped.
-pub(crate) async fn run(service: Arc<Service>, pool: Pool) {
+pub(crate) async fn run(service: Arc<Service>, pool: Pool, database: PathBuf) {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    metrics::gauge!("custodyd_start_time_seconds").set(started.unwrap_or_default().as_secs_f64());
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         service.strangers.look(service.now());
         show(&service, &pool);
+        show_disk(&database);
     }
 }
 
@@ -42,4 +46,17 @@ fn show(service: &Service, pool: &Pool) {
     metrics::gauge!("custodyd_commit_queue").set(service.ledger.waiting() as f64);
     metrics::gauge!("custodyd_pin_places_taken").set(service.hasher.taken() as f64);
     metrics::gauge!("custodyd_apps").set(service.apps.count() as f64);
+}
+
+/// A write-ahead log that can not grow any more refuses every change, so its place is watched with the file's.
+fn show_disk(database: &Path) {
+    if let Some(Ok(space)) = database.parent().map(rustix::fs::statvfs) {
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        metrics::gauge!("custodyd_disk_free_bytes").set(free as f64);
+    }
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let bytes = size(database).saturating_add(size(Path::new(&log)));
+    metrics::gauge!("custodyd_database_bytes").set(bytes as f64);
 }

@@ -104,10 +104,31 @@ async fn a_token_that_goes_away_is_told_and_one_that_comes_back_is_used() {
     let (status, body) = app.operator("/readyz").await;
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("token"), "{body}");
+    // A scrape tells the same, and of the store that it is well.
+    let ready = |check: &str, is: u8| format!("custodyd_ready{{check=\"{check}\"}} {is}\n");
+    let (_, metrics) = app.operator("/metrics").await;
+    assert!(metrics.contains(&ready("token", 0)), "{metrics}");
+    assert!(metrics.contains(&ready("store", 1)), "{metrics}");
     std::fs::rename(&away, &tokens).unwrap();
     for _ in 0..150 {
         if app.operator("/readyz").await.0 == 200 {
             device.call("GET", "/v1/account", None).await.expect(200);
+            let (_, metrics) = app.operator("/metrics").await;
+            assert!(metrics.contains(&ready("token", 1)), "{metrics}");
+            for name in [
+                "certificate_until_time_seconds",
+                "disk_free_bytes",
+                "database_bytes",
+                "start_time_seconds",
+            ] {
+                let shown = metrics
+                    .lines()
+                    .find_map(|line| line.strip_prefix(&format!("custodyd_{name} ")));
+                assert!(
+                    shown.is_some_and(|value| value.parse::<f64>().unwrap() > 0.0),
+                    "{name}"
+                );
+            }
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -1,4 +1,4 @@
-//! The newest database is lost: `docs/OPERATIONS.md`, from outside, with the signatures of real
+//! The newest database is lost: `docs/handbook/backup.md`, from outside, with the signatures of real
 //! OpenSSH keys.
 
 use std::path::{Path, PathBuf};

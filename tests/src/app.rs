@@ -324,6 +324,11 @@ pub fn free_port() -> u16 {
 
 /// An authority, and a certificate for localhost; returns the authority's PEM.
 pub fn certificates(dir: &Path) -> String {
+    certificates_for(dir, "localhost")
+}
+
+/// The same for another name.
+pub fn certificates_for(dir: &Path, name: &str) -> String {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     // Two names: with one, openssl takes the server's certificate for a self-signed one.
@@ -334,7 +339,7 @@ pub fn certificates(dir: &Path) -> String {
     let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()])
         .unwrap()
         .signed_by(&key, &issuer)
         .unwrap();

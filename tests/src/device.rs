@@ -118,6 +118,7 @@ impl Answer {
 pub struct Device {
     pub http: reqwest::Client,
     pub url: String,
+    pub realm: String,
     pub app: String,
     pub key: Key,
     pub app_key: Key,
@@ -151,6 +152,7 @@ impl Device {
                 .build()
                 .unwrap(),
             url: url.to_owned(),
+            realm: crate::app::REALM.to_owned(),
             app: app.to_owned(),
             key: Key::default(),
             app_key: Key::default(),
@@ -266,7 +268,7 @@ impl Device {
     pub fn app_key_proof(&self) -> String {
         self.app_key.jws(
             &json!({"typ": "custodyd-app-key+jwt", "alg": "ES256", "jwk": self.app_key.jwk()}),
-            &json!({"aud": format!("{}/{}", crate::app::REALM, self.app), "jkt": self.key.thumbprint(),
+            &json!({"aud": format!("{}/{}", self.realm, self.app), "jkt": self.key.thumbprint(),
                 "nonce": self.nonce, "iat": now()}),
         )
     }

@@ -18,6 +18,7 @@ pub mod authenticator;
 pub mod codes;
 pub mod description;
 pub mod device;
+pub mod handbook;
 pub mod kryoptic;
 pub mod log;
 pub mod mail;

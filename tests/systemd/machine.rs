@@ -2,13 +2,14 @@
 //!
 //! What is written in it is in memory and goes with it, and it ends with the test, however that ends: it
 //! lives below a shell that waits for this process to close a pipe. It has the host's network, so that
-//! servers of the test can be reached; nothing of the host is started in it but what `sysinit.target`
+//! servers of the test can be reached, or a loopback of its own, so that ports are free; nothing of the host is started in it but what `sysinit.target`
 //! needs and the message bus.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use custodyd_tests::app::said;
@@ -47,6 +48,15 @@ pub(crate) fn left_out() -> bool {
 impl Machine {
     /// With folders of the host mounted: source and target.
     pub(crate) fn boot(binds: &[(&Path, &str)]) -> Self {
+        Self::boot_with(binds, &[])
+    }
+
+    /// The same, with a network of its own that leads nowhere.
+    pub(crate) fn boot_apart(binds: &[(&Path, &str)]) -> Self {
+        Self::boot_with(binds, &["--private-network"])
+    }
+
+    fn boot_with(binds: &[(&Path, &str)], options: &[&str]) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "this test starts a container and needs root; CUSTODYD_WITHOUT_MACHINE=1 leaves it out"
@@ -63,7 +73,9 @@ impl Machine {
         let wanted =
             "[Unit]\nRequires=sysinit.target dbus.socket\nAfter=sysinit.target dbus.socket\n";
         std::fs::write(target.join("test.target"), wanted).unwrap();
-        let name = format!("custodyd-{}", std::process::id());
+        static BOOTED: AtomicU32 = AtomicU32::new(0);
+        let booted = BOOTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("custodyd-{}-{booted}", std::process::id());
         let mut shell = Command::new("unshare")
             .args([
                 "--mount",
@@ -76,6 +88,7 @@ impl Machine {
             ])
             .arg(dir.path())
             .arg(format!("--machine={name}"))
+            .args(options)
             .args(
                 binds
                     .iter()
@@ -130,19 +143,29 @@ impl Machine {
         std::fs::write(path, text).unwrap();
     }
 
+    /// The network that its processes see.
+    pub(crate) fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.leader))
+    }
+
     /// A line of shell, as root.
     pub(crate) fn run(&self, line: &str) -> Output {
-        Command::new("nsenter")
+        let mut command = self.inside();
+        command.args(["sh", "-c", line]).output().unwrap()
+    }
+
+    /// A program, as root; its arguments are still to be given.
+    pub(crate) fn inside(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
             .args(["--target", &self.leader.to_string(), "--all", "--"])
-            .args(["sh", "-c", line])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("SYSTEMD_PAGER", "")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
     }
 
     /// The same, which must succeed; returns what it said.

@@ -13,7 +13,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod debian;
 mod exposure;
+mod handbook;
 mod inside;
 mod machine;
 mod package;

@@ -3,70 +3,24 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use custodyd_tests::app::{LIMITS, REALM, certificates, free_port, policy, said};
+use custodyd_tests::app::{LIMITS, REALM, certificates, free_port, policy};
 use custodyd_tests::mail::Mode;
 use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Device, MailServer, token};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::debian::{built, handed_to_root};
 use super::inside;
 use super::machine::{Machine, left_out};
-use super::root;
 
 const SECRET: &[u8] = b"the device secret";
 const PIN: &str = "830517";
 const DEB: &str = "/root/custodyd.deb";
 const UNITS: &str = "custodyd.socket custodyd-operator.socket custodyd-metrics.socket custodyd-courier.socket custodyd.service custodyd-doctor.timer";
-/// A command as the daemon's user, with the daemon's credentials: as docs/OPERATIONS.md says it.
-const AS_DAEMON: &str = "systemd-run --quiet --wait --pipe --collect -p User=custodyd \
-     -p LoadCredentialEncrypted=token-pin:custodyd.token-pin \
-     -p LoadCredentialEncrypted=tls-key:custodyd.tls-key \
-     -E SOFTHSM2_CONF=/var/lib/custodyd/softhsm/softhsm2.conf";
-
-/// The package around the programs that these tests run.
-fn built(into: &Path) -> PathBuf {
-    let package = into.join("custodyd.deb");
-    let program = token::program("custodyd");
-    let built = program.parent().and_then(Path::parent).unwrap();
-    let build = Command::new(root().join("scripts/deb"))
-        .env("CARGO_TARGET_DIR", built)
-        .args(["--tests"])
-        .arg(&package)
-        .output()
-        .unwrap();
-    assert!(build.status.success(), "scripts/deb: {}", said(&build));
-    package
-}
-
-/// The package, where who started this process has built it.
-const PACKAGE: &str = "CUSTODYD_TEST_PACKAGE";
-
-/// Whether this process is nobody to start a machine: then root has run the test in its place. The package is
-/// made first, so that no file of root's is left where the programs are built.
-fn handed_to_root(test: &str) -> bool {
-    if rustix::process::geteuid().is_root() {
-        return false;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let package = built(dir.path());
-    let variables = std::env::vars().map(|(name, value)| format!("{name}={value}"));
-    let ran = Command::new("sudo")
-        .args(["-n", "env"])
-        .args(variables)
-        .arg(format!("{PACKAGE}={}", package.display()))
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .status();
-    assert!(
-        ran.is_ok_and(|status| status.success()),
-        "this test starts a container and needs root: it failed there, or sudo asks for a password; \
-         CUSTODYD_WITHOUT_MACHINE=1 leaves it out"
-    );
-    true
-}
+/// A command as the daemon's user, with the daemon's credentials and environment.
+const AS_DAEMON: &str = "as-custodyd";
 
 struct Scene {
     machine: Machine,
@@ -82,10 +36,6 @@ impl Scene {
     /// A machine with the package in it, and around it a mail server and a TPM.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let package = match std::env::var_os(PACKAGE) {
-            Some(package) => package.into(),
-            None => built(dir.path()),
-        };
         let mut mail = MailServer::prepared(Mode::Starttls, Some(("custody", "s3cret pass")));
         mail.run();
         let tpm = SwTpm::blank();
@@ -97,7 +47,7 @@ impl Scene {
             open(tpm.dir().join(socket), 0o666);
         }
         let machine = Machine::boot(&[(tpm.dir(), "/run/swtpm")]);
-        std::fs::copy(package, machine.path(DEB)).unwrap();
+        std::fs::copy(built(), machine.path(DEB)).unwrap();
         let ca = certificates(dir.path());
         Self {
             machine,

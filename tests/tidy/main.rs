@@ -8,7 +8,9 @@
 )]
 
 mod dependencies;
+mod links;
 mod metrics;
+mod monitoring;
 
 use std::path::{Path, PathBuf};
 

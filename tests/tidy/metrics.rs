@@ -21,7 +21,7 @@ fn in_sources() -> BTreeSet<String> {
     names
 }
 
-fn documented() -> BTreeSet<String> {
+pub(super) fn documented() -> BTreeSet<String> {
     let text = std::fs::read_to_string(root().join("docs/METRICS.md")).unwrap();
     text.lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))

@@ -26,7 +26,7 @@ use crate::private_file;
 use crate::startup::{self, StartError};
 use crate::store::{Exclusive, Sqlite, Store};
 
-const PAGE: &str = "see \"The database does not agree with the token\" in docs/OPERATIONS.md";
+const PAGE: &str = "see docs/handbook/disagree.md, \"The database and the token disagree\"";
 const FOLLOWED: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]

@@ -223,7 +223,7 @@ fn realms_anchor(custody: &mut dyn Custody, realm: &RealmName) -> Line {
         Err(error) => Line::red(
             "realm",
             format!("{realm}: {error}"),
-            "see \"The database does not agree with the token\" in docs/OPERATIONS.md",
+            "see docs/handbook/disagree.md, \"The database and the token disagree\"",
         ),
     }
 }

@@ -69,7 +69,7 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
     // Some are examples and not defaults: they depend on the machine or exclude each other.
     let shown = shown
         .replace("pin_credential = \"token-pin\"\n", "")
-        .replace("escrow = \"/etc/custodyd/escrow.json\"\n", "")
+        .replace("escrow = \"/var/lib/custodyd/escrow.json\"\n", "")
         .replace("threads = 4\n", "")
         .replace(
             "[listen.development]\nlisten = \"127.0.0.1:8080\"\nurl = \"http://localhost:8080\"\n",

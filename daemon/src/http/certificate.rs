@@ -1,17 +1,31 @@
-//! When a certificate is valid: the one thing `doctor` wants to know of it.
+//! When a certificate is valid: the one thing `doctor` and whoever watches the metrics want to know of it.
 //!
-//! Called by `doctor` only. It walks the DER (X.690) of an X.509 certificate (RFC 5280,
+//! Called by `doctor`, the start and a reload. It walks the DER (X.690) of an X.509 certificate (RFC 5280,
 //! section 4.1) as far as its validity and judges nothing else; whether TLS accepts the
 //! certificate is for rustls to say. The bytes are the operator's own file, and still
 //! nothing here may panic on them.
 
+use std::path::Path;
 use std::time::SystemTime;
+
+use super::tls;
 
 /// `notBefore` and `notAfter`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Validity {
     pub from: SystemTime,
     pub until: SystemTime,
+}
+
+/// Shows as a metric until when the certificate in a file is valid; nothing, where that cannot be read.
+pub fn show(file: &Path) {
+    let chain = tls::read_chain(file).ok();
+    let until = chain
+        .and_then(|chain| validity(chain.first()?))
+        .and_then(|validity| validity.until.duration_since(SystemTime::UNIX_EPOCH).ok());
+    if let Some(until) = until {
+        metrics::gauge!("custodyd_certificate_until_time_seconds").set(until.as_secs_f64());
+    }
 }
 
 const SEQUENCE: u8 = 0x30;

@@ -5,7 +5,8 @@
 //! must work for the daemon to be ready is given to it as named checks.
 //!
 //! `GET /healthz` says that the process answers; `GET /readyz` runs every check, 200 or 503
-//! with problem+json (RFC 9457); `GET /metrics` is the Prometheus text format 0.0.4.
+//! with problem+json (RFC 9457); `GET /metrics` is the Prometheus text format 0.0.4. It runs the
+//! checks, too, so that each scrape tells what was true at its time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -141,6 +142,11 @@ fn not_ready(failures: &[Failure]) -> Response {
 }
 
 async fn render_metrics(State(operator): State<Arc<Operator>>) -> Response {
+    let outcomes = join_all(operator.checks.iter().map(Check::outcome)).await;
+    for (check, outcome) in operator.checks.iter().zip(&outcomes) {
+        let ready = if outcome.is_ok() { 1.0 } else { 0.0 };
+        metrics::gauge!("custodyd_ready", "check" => check.name).set(ready);
+    }
     let content_type = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",

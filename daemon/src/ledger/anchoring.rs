@@ -306,6 +306,7 @@ impl Anchoring {
                 Ok(())
             }
             Advanced::Raced(other) => {
+                metrics::counter!("custodyd_anchor_failures_total", "why" => "raced").increment(1);
                 tracing::error!(ours = ?to, theirs = ?other, "somebody else has moved the anchor");
                 Err(LedgerError::Stopped)
             }
@@ -320,8 +321,15 @@ impl Anchoring {
                 anchor::advance(custody, &of, Some(&from), &next)
             })
             .await;
-        if advanced.is_err() && !self.unsure.contains(to) {
-            self.unsure.push(to.clone());
+        if let Err(error) = &advanced {
+            let why = match error {
+                Error::Worn { .. } => "worn",
+                _ => "token",
+            };
+            metrics::counter!("custodyd_anchor_failures_total", "why" => why).increment(1);
+            if !self.unsure.contains(to) {
+                self.unsure.push(to.clone());
+            }
         }
         Ok(advanced?)
     }

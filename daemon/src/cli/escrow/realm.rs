@@ -130,7 +130,7 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
     }
     lines.push(
         "the token holds the keys and remembers nothing. Put the newest database in place, then: custodyd ledger \
-         propose-restore --without-anchor (docs/ESCROW.md). Destroy the lost token if it turns up: it has the same \
+         propose-restore --without-anchor (docs/handbook/lose-hsm.md). Destroy the lost token if it turns up: it has the same \
          keys and an older memory"
             .to_owned(),
     );

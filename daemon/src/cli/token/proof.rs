@@ -112,7 +112,7 @@ pub(super) fn propose(kind: &TokenKind, cost: &AnchorCost) -> (Proposal, Line) {
     } else {
         let why = format!(
             "bounded: each request would wait {} or more for a strict anchor. In bounded mode the token is told \
-             every ten seconds, and at once where something is taken away; docs/OPERATIONS.md has what that \
+             every ten seconds, and at once where something is taken away; docs/handbook/plan.md has what that \
              costs after a loss of power. Strict is the safer one if people can wait",
             shown(median)
         );
