@@ -42,10 +42,7 @@ pub(crate) fn with_secret(
         }
         // Most TPMs' owner hierarchies have no password; where there is one, only
         // `token provision` is told it.
-        TokenKind::Tpm(tpm) => {
-            let no_password = SecretBytes::from(Vec::new());
-            Arc::new(self::tpm(tpm, secret, no_password, origin))
-        }
+        TokenKind::Tpm(tpm) => Arc::new(self::tpm(tpm, secret, Apart::default(), origin)),
     }
 }
 
@@ -57,15 +54,22 @@ pub(crate) fn origin(token: &Token) -> KeyOrigin {
     }
 }
 
+/// What only provisioning a TPM, and approving another boot, needs. It is kept off this host.
+#[derive(Debug, Default)]
+pub(crate) struct Apart {
+    /// None for the empty one.
+    pub(crate) owner_password: Option<SecretBytes>,
+    pub(crate) recovery_key: Option<SecretBytes>,
+}
+
 /// A TPM, with what provisioning it needs.
-pub(crate) fn tpm(
-    tpm: &Tpm,
-    secret: SecretBytes,
-    owner_password: SecretBytes,
-    origin: KeyOrigin,
-) -> TpmBackend {
+pub(crate) fn tpm(tpm: &Tpm, secret: SecretBytes, apart: Apart, origin: KeyOrigin) -> TpmBackend {
     let mut options = tpm::Options::new(&tpm.tcti, secret, &tpm.state_directory);
-    options.owner_password = owner_password;
+    if let Some(password) = apart.owner_password {
+        options.owner_password = password;
+    }
+    options.recovery_key = apart.recovery_key;
+    options.pcrs.clone_from(&tpm.pcrs);
     options.origin = origin;
     options.handles = tpm.handles;
     options.nv_index = tpm.nv_index;

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use custodyd_hsm::RealmName;
+use custodyd_hsm::backend::tpm::Pcrs;
 
 use crate::ledger::restore::Approvers;
 use crate::private_file::Place;
@@ -149,6 +150,8 @@ pub struct Tpm {
     pub nv_index: u32,
     /// Each HMAC is computed in the TPM.
     pub per_operation: bool,
+    /// What the keys are bound to, beside the secret.
+    pub pcrs: Option<Pcrs>,
     pub nv_writes_per_day: u32,
 }
 

@@ -73,6 +73,15 @@ impl Anchor {
     }
 }
 
+/// What the bytes of an anchor say, with nobody's word for it but whoever gave the bytes.
+///
+/// # Errors
+/// [`Error::Tampered`] for bytes that are no anchor, [`Error::UnsupportedVersion`].
+pub fn unverified(bytes: &[u8]) -> Result<(RealmName, Anchor)> {
+    let parsed = format::Parsed::anchor(bytes)?;
+    Ok((parsed.realm, parsed.anchor))
+}
+
 /// A verified anchor and the object that it is in.
 struct Found {
     object: AnchorObject,

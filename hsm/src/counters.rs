@@ -12,6 +12,7 @@ use crate::{
     custody::{AnchorObject, Custody},
     ed25519::Ed25519Key,
     error::Result,
+    evidence::Evidence,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
@@ -166,6 +167,10 @@ impl Custody for Counted<'_> {
 
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
         self.timed(Kind::Anchors, |c| c.anchors())
+    }
+
+    fn certify_anchors(&mut self, nonce: &[u8]) -> Result<Evidence> {
+        self.timed(Kind::Anchors, |c| c.certify_anchors(nonce))
     }
 
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {

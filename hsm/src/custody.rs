@@ -9,6 +9,7 @@ use crate::{
     ed25519::Ed25519Key,
     encoding,
     error::{Error, Result},
+    evidence::Evidence,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::{Imported, KeyReport, ProvisionReport, TokenDescription},
@@ -154,6 +155,18 @@ pub trait Custody: Send {
     /// # Errors
     /// [`Error::Unavailable`].
     fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()>;
+
+    /// What the anchors are, signed by the token for somebody who does not believe this host, with a nonce
+    /// of theirs.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] where this kind of token does not do that; [`Error::Invalid`] for a nonce
+    /// of another length than [`crate::evidence::NONCE`]; else as for [`Custody::anchors`].
+    fn certify_anchors(&mut self, _nonce: &[u8]) -> Result<Evidence> {
+        Err(Error::Misconfigured(
+            "only a TPM signs what it remembers; this kind of token has nothing that others could check".to_owned(),
+        ))
+    }
 
     /// Makes a key that is not there, judges and proves it like one that was found, and works with
     /// it from then on. After an error it may be there, half made: take another version.

@@ -85,3 +85,29 @@ suite::cases_of!(
     crate::tpm::PerStart,
     keys_of_an_escrow_come_in_concealed_and_stay,
 );
+suite::cases_of!(
+    crate::tpm::booted,
+    tpm_booted,
+    crate::tpm::PerStart,
+    only_the_approved_boot_uses_the_keys,
+    the_secret_alone_opens_nothing_in_another_boot,
+    what_was_approved_before_is_not_any_more,
+    an_announced_boot_is_approved_beside_the_present_one,
+    any_boot_is_approved_until_the_next_reseal,
+    an_index_made_anew_approves_nothing,
+    keys_are_bound_when_they_are_made_or_never,
+    keys_of_an_escrow_are_bound_and_do_not_come_out,
+);
+suite::cases_of!(
+    crate::tpm::booted,
+    tpm_booted_per_operation,
+    crate::tpm::PerOperation,
+    only_the_approved_boot_computes_in_the_tpm,
+);
+suite::cases_of!(
+    crate::tpm::evidence,
+    tpm_evidence,
+    crate::tpm::PerStart,
+    evidence_is_the_tpms_word_and_nothing_else,
+    the_attestation_key_stays_and_is_of_its_tpm,
+);

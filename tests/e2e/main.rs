@@ -47,6 +47,8 @@ mod text_messages;
 mod token;
 mod totp;
 mod tpm;
+mod tpm_booted;
+mod tpm_evidence;
 mod unknown_devices;
 mod walk;
 mod witnesses;

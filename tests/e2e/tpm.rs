@@ -10,13 +10,13 @@ use custodyd_tests::{Setup, TestApp, token};
 use crate::restoring::{key, sign};
 
 /// An interval that a TPM would not stand for long, and a budget that lets it.
-const LEDGER: &str = r#"[ledger]
+pub(crate) const LEDGER: &str = r#"[ledger]
 anchor = "bounded"
 anchor_interval = "1s"
 runtime_directory = "."
 "#;
 
-fn section(tpm: &SwTpm, more: &str) -> String {
+pub(crate) fn section(tpm: &SwTpm, more: &str) -> String {
     format!(
         "kind = \"tpm\"\ntcti = \"{}\"\nstate_directory = \"{}\"\npin_file = \"{}\"\nnv_writes_per_day = 1000000\n{more}",
         tpm.tcti(),
@@ -45,7 +45,7 @@ fn provision(tpm: &SwTpm, more: &str, arguments: &[&str]) -> Output {
 }
 
 /// By the command line, as docs/TPM.md says it; returns the line to configure.
-fn provisioned(tpm: &SwTpm, more: &str) -> String {
+pub(crate) fn provisioned(tpm: &SwTpm, more: &str) -> String {
     let dry = provision(tpm, more, &["--dry-run"]);
     assert!(
         dry.status.success() && said(&dry).contains("would make"),
@@ -242,7 +242,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Waits until readiness is this; the time is what an operator is promised, and some for a busy machine.
-async fn until(app: &TestApp, status: u16, seconds: u64) {
+pub(crate) async fn until(app: &TestApp, status: u16, seconds: u64) {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(seconds * 4);
     while app.operator("/readyz").await.0 != status {
         assert!(

@@ -4,6 +4,7 @@
 //! step of a restore, and none needs a daemon: they are for the hour in which it refuses to start.
 //! What they say names rows, entries and batches, never people.
 
+mod evidence;
 mod restore;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _, Write as _};
@@ -35,8 +36,8 @@ pub(super) enum LedgerCommand {
     Verify(Verify),
     /// Show the newest entries of the log, as the database has them
     Tail(Tail),
-    /// Show what the token remembers, what the database shows, and whether the two agree
-    Anchor,
+    /// Show what the token remembers, what the database shows, and whether the two agree; or have a TPM sign it
+    Anchor(evidence::Wanted),
     /// Write the whole log into a file that `verify --from` checks without the database
     Export(Export),
     /// Write the statement by which approvers let the realm go on from an older database
@@ -74,6 +75,14 @@ pub(super) struct Export {
     file: PathBuf,
 }
 
+/// What an auditor runs, without a configuration.
+pub(super) fn of_auditor(output: &Output, command: &LedgerCommand) -> Option<ExitCode> {
+    match command {
+        LedgerCommand::Anchor(wanted) => evidence::verify(output, wanted),
+        _ => None,
+    }
+}
+
 pub(super) fn run(output: &Output, config: &Config, command: &LedgerCommand) -> ExitCode {
     if let Err(error) = super::log_quietly(config) {
         return output.failure("ledger", &chain(&error));
@@ -84,7 +93,9 @@ pub(super) fn run(output: &Output, config: &Config, command: &LedgerCommand) -> 
             None => verify_database(output, config, verify.open),
         },
         LedgerCommand::Tail(tail) => show_tail(output, config, tail),
-        LedgerCommand::Anchor => show_anchor(output, config),
+        LedgerCommand::Anchor(wanted) => {
+            evidence::run(output, config, wanted).unwrap_or_else(|| show_anchor(output, config))
+        }
         LedgerCommand::Export(Export { file }) => write_export(output, config, file),
         LedgerCommand::ProposeRestore(wanted) => restore::propose(output, config, wanted),
         LedgerCommand::AcceptRestore(wanted) => restore::accept(output, config, wanted),

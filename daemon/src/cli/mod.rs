@@ -98,9 +98,12 @@ pub fn run() -> ExitCode {
         Command::Account(command) => with_config(&output, "account", &arguments, |config| {
             live::account(&output, &config, command)
         }),
-        Command::Ledger(command) => with_config(&output, "ledger", &arguments, |config| {
-            ledger::run(&output, &config, command)
-        }),
+        Command::Ledger(command) => match ledger::of_auditor(&output, command) {
+            Some(done) => done,
+            None => with_config(&output, "ledger", &arguments, |config| {
+                ledger::run(&output, &config, command)
+            }),
+        },
         Command::Escrow(command) => match escrow::of_custodian(&output, command) {
             Some(done) => done,
             None => with_config(&output, "escrow", &arguments, |config| {

@@ -10,6 +10,7 @@ mod modules;
 mod pkcs11;
 mod proof;
 pub(super) mod provision;
+mod reseal;
 mod secret;
 pub(super) mod tpm;
 
@@ -42,12 +43,15 @@ pub(super) enum TokenCommand {
     Provision(provision::Provision),
     /// Log in, judge every key, and prove keys and anchors; all that is written is a scratch anchor, which goes again
     Check,
+    /// Say which boots may use the keys of a TPM, where they are bound to its PCRs (token.pcrs)
+    Reseal(reseal::Reseal),
 }
 
 pub(super) fn run(output: &Output, config: &Path, command: &TokenCommand) -> ExitCode {
     match command {
         TokenCommand::List(list) => list::run(output, config, list),
         TokenCommand::Provision(provision) => provision::run(output, config, provision),
+        TokenCommand::Reseal(reseal) => reseal::run(output, config, reseal),
         TokenCommand::Check => match config::load(config) {
             Ok(config) => {
                 let lines = check_and_prove(&config.token, config.realm.name);

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use custodyd_hsm::backend::tpm;
+use custodyd_hsm::backend::tpm::{self, Pcrs};
 use toml::de::DeValue;
 
 use super::check::{duration, expected, number, path, string};
@@ -144,6 +144,7 @@ fn tpm<'i>(doc: &mut Document<'i>, table: &mut Table<'i>, base: &Path) -> Option
             .as_bool()
             .ok_or_else(|| expected("true or false", value))
     });
+    let pcrs = doc.optional(table, "pcrs", registers);
     let default = usize::try_from(tpm::DEFAULT_NV_WRITES_PER_DAY).unwrap_or(1);
     let writes = doc.or(table, "nv_writes_per_day", default, |value| {
         number(value, 1..=1_000_000)
@@ -155,6 +156,7 @@ fn tpm<'i>(doc: &mut Document<'i>, table: &mut Table<'i>, base: &Path) -> Option
         handles,
         nv_index,
         per_operation,
+        pcrs: pcrs.map(|placed| placed.value),
         nv_writes_per_day: u32::try_from(writes).unwrap_or(u32::MAX),
     })
 }
@@ -195,6 +197,20 @@ fn handle(value: &DeValue<'_>, check: fn(u32) -> custodyd_hsm::Result<()>) -> Re
     check(handle)
         .map(|()| handle)
         .map_err(|error| error.to_string())
+}
+
+fn registers(value: &DeValue<'_>) -> Result<Pcrs, String> {
+    let DeValue::Array(list) = value else {
+        return Err(expected("a list of PCRs, such as [7]", value));
+    };
+    let numbers = list
+        .iter()
+        .map(|item| number(item.get_ref(), 0..=usize::from(u8::MAX)));
+    let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+    let numbers = numbers
+        .into_iter()
+        .map(|number| u64::try_from(number).unwrap_or(u64::MAX));
+    Pcrs::new(numbers).map_err(|error| error.to_string())
 }
 
 /// Two bytes of algorithm and a SHA-256.
@@ -278,6 +294,9 @@ mod tests {
         assert_eq!(tpm.state_directory, Path::new(DEFAULT_STATE));
         assert_eq!(tpm.handles, 0x8101_8100);
         assert!(!tpm.per_operation);
+        assert_eq!(tpm.pcrs, None);
+        let bound = tpm_of(&format!("{TOKEN}pcrs = [7, 0, 7]\n")).pcrs.unwrap();
+        assert_eq!(bound.to_string(), "0,7");
         let name = format!("000b{}", "aF".repeat(32));
         let more = format!(
             "{TOKEN}storage_key = \"{name}\"\nhandles = 0x81020000\nnv_index = 0x1800001\nper_operation = true\n"
@@ -298,6 +317,11 @@ mod tests {
             ("label = \"l\"", "token.label: unknown key"),
             ("nv_writes_per_day = 0", "from 1 to 1000000"),
             ("per_operation = 1", "true or false"),
+            ("pcrs = 7", "a list of PCRs"),
+            ("pcrs = []", "at least one"),
+            ("pcrs = [24]", "no PCR 24"),
+            ("pcrs = [7, 16]", "any program resets PCR 16"),
+            ("pcrs = [\"7\"]", "number"),
         ] {
             let error = read(&format!("{TOKEN}{line}\n"), LEDGER).unwrap_err();
             assert!(error.contains(said), "{line}: {error}");

@@ -12,6 +12,7 @@ pub mod connection;
 mod describe;
 pub(crate) mod extract;
 pub mod operator;
+mod operator_evidence;
 mod operator_keys;
 pub mod operator_socket;
 pub mod problem;

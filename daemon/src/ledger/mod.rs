@@ -12,6 +12,7 @@ mod checkpoint;
 mod committer;
 mod deletions;
 mod erasure;
+pub mod evidence;
 #[cfg(test)]
 mod faults;
 mod head;
@@ -46,6 +47,7 @@ pub use self::checkpoint::Checkpoint;
 pub(crate) use self::committer::Order;
 pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
+pub use self::evidence::AnchorEvidence;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
 pub use self::log::TileRow;

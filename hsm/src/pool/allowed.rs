@@ -11,6 +11,7 @@ use crate::{
     custody::{AnchorObject, Custody},
     ed25519::Ed25519Key,
     error::{Error, Result},
+    evidence::Evidence,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
@@ -132,6 +133,10 @@ impl Custody for Allowed<'_> {
 
     fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
         self.inner.destroy_anchor(object)
+    }
+
+    fn certify_anchors(&mut self, nonce: &[u8]) -> Result<Evidence> {
+        self.inner.certify_anchors(nonce)
     }
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {

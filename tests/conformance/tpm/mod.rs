@@ -1,8 +1,10 @@
 //! The rig for the TPM backend: swtpm, whose power is cut, and tpm2-tools, another program than
 //! the one under test, which knows only FORMAT.md.
 
+pub(crate) mod booted;
 mod bus;
 pub(crate) mod cases;
+pub(crate) mod evidence;
 pub(crate) mod importing;
 
 use std::{env, fs, path::PathBuf, sync::Arc};

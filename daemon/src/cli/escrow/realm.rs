@@ -53,6 +53,9 @@ struct How {
     /// A file with the password of the TPM's owner, where it has one
     #[arg(long, value_name = "FILE")]
     owner_password_file: Option<PathBuf>,
+    /// With token.pcrs: a file with the recovery key, which is made where it is not there
+    #[arg(long, value_name = "FILE")]
+    recovery_key: Option<PathBuf>,
 }
 
 pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyError> {
@@ -163,10 +166,14 @@ fn token(config: &Config, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> 
     if !how.dry_run {
         tpm::ensure_secret(&config.token)?;
     }
-    let password = tpm::password(how.owner_password_file.as_deref())?;
+    if let Some(path) = how.recovery_key.as_deref().filter(|_| !how.dry_run) {
+        tpm::ensure_recovery_key(path)?;
+    }
+    let there = how.recovery_key.as_deref().filter(|path| path.exists());
+    let apart = tpm::apart(how.owner_password_file.as_deref(), there)?;
     let secret = read_token_pin(&config.token)?;
     let origin = backend::origin(&config.token);
-    Ok(Arc::new(backend::tpm(settings, secret, password, origin)))
+    Ok(Arc::new(backend::tpm(settings, secret, apart, origin)))
 }
 
 /// Everything that the custodians get, durable before the token is changed.

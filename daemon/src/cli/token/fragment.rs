@@ -84,6 +84,9 @@ fn of_tpm(text: &mut String, tpm: &Tpm) {
     if tpm.per_operation {
         text.push_str("per_operation = true\n");
     }
+    if let Some(pcrs) = &tpm.pcrs {
+        let _ = writeln!(text, "pcrs = [{pcrs}]");
+    }
     if tpm.nv_writes_per_day != tpm::DEFAULT_NV_WRITES_PER_DAY {
         let _ = writeln!(text, "nv_writes_per_day = {}", tpm.nv_writes_per_day);
     }
@@ -163,6 +166,7 @@ mod tests {
             handles: 0x8102_0000,
             nv_index: 0x0180_0001,
             per_operation: true,
+            pcrs: Some(tpm::Pcrs::parse("0,7").unwrap()),
             nv_writes_per_day: 2000,
         }));
         let read = read_back(&tpm, Proposal::Bounded("10m"));

@@ -114,9 +114,9 @@ fn provision(config: &Path, arguments: &Provision) -> Result<Outcome, ProvisionE
     }
     let mut target = target(config, arguments)?;
     let (mut lines, done) = match target.token.kind.clone() {
-        TokenKind::Pkcs11 { .. } if arguments.tpm_options.names_an_owner() => {
+        TokenKind::Pkcs11 { .. } if arguments.tpm_options.names_what_is_kept_apart() => {
             return Err(ProvisionError::Usage(
-                "--owner-password-file is for a TPM, and this token is a PKCS#11 one",
+                "--owner-password-file and --recovery-key are for a TPM, and this token is a PKCS#11 one",
             ));
         }
         TokenKind::Pkcs11 { .. } => pkcs11::provision(&mut target)?,

@@ -1,7 +1,7 @@
 //! Provisioning a TPM 2.0: its secret, storage key, keys and NV index.
 //!
-//! Called by `provision`. This is the only command that wants the owner's password, which the daemon
-//! never needs and should not be able to read. It makes the secret file where there is none, since
+//! Called by `provision`. This and `reseal` are the only commands that want what is kept off the
+//! host, which the daemon never needs and should not be able to read. It makes the secret file where there is none, since
 //! a TPM's secret is nothing to remember.
 
 use std::io::Write as _;
@@ -10,19 +10,19 @@ use std::sync::mpsc;
 
 use clap::Args;
 use custodyd_hsm::SecretBytes;
-use custodyd_hsm::backend::tpm::{self, TpmBackend};
+use custodyd_hsm::backend::tpm::{self, Pcrs, TpmBackend};
 use zeroize::Zeroizing;
 
 use super::super::output::Line;
 use super::pkcs11::Done;
 use super::provision::{ProvisionError, Target, absolute, proven, report_lines};
 use super::{WITH_PROOFS, failed, secret, within};
-use crate::backend;
+use crate::backend::{self, Apart};
 use crate::config::{DEFAULT_STATE, Token, TokenKind, Tpm};
 use crate::private_file::{self, Access};
 
-/// No password of a TPM is longer than a digest.
-const LONGEST: usize = 64;
+/// No password of a TPM is longer than a digest, and a recovery key has as many digits.
+const LONGEST: usize = 65;
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct TpmOptions {
@@ -40,14 +40,20 @@ pub(in crate::cli) struct TpmOptions {
     /// The roots never leave the TPM, which then computes each HMAC; not to be changed later
     #[arg(long, requires = "tpm")]
     per_operation: bool,
+    /// Bind the keys to what was booted: PCRs of the SHA-256 bank, such as 7; not to be added or left out later
+    #[arg(long, value_name = "PCRS", requires = "tpm", value_parser = pcrs)]
+    pcrs: Option<Pcrs>,
+    /// With PCRs: a file for the recovery key, without which another boot is never approved; made where it is not there
+    #[arg(long, value_name = "FILE", conflicts_with = "module")]
+    recovery_key: Option<PathBuf>,
     /// A file (mode 0600) with the password of the TPM's owner hierarchy, where it has one
     #[arg(long, value_name = "FILE", conflicts_with = "module")]
     owner_password_file: Option<PathBuf>,
 }
 
 impl TpmOptions {
-    pub(super) fn names_an_owner(&self) -> bool {
-        self.owner_password_file.is_some()
+    pub(super) fn names_what_is_kept_apart(&self) -> bool {
+        self.owner_password_file.is_some() || self.recovery_key.is_some()
     }
 
     /// With everything else as it usually is; a configuration can say more.
@@ -60,6 +66,7 @@ impl TpmOptions {
             handles: tpm::DEFAULT_HANDLES,
             nv_index: tpm::DEFAULT_NV_INDEX,
             per_operation: self.per_operation,
+            pcrs: self.pcrs.clone(),
             nv_writes_per_day: tpm::DEFAULT_NV_WRITES_PER_DAY,
         }))
     }
@@ -81,7 +88,11 @@ pub(super) fn provision(
             "a TPM has no Ed25519 keys: leave out --public-log and ledger.public_log, or take a PKCS#11 token",
         ));
     }
-    let password = password(options.owner_password_file.as_deref())?;
+    if options.recovery_key.is_some() && tpm.pcrs.is_none() {
+        return Err(ProvisionError::Usage(
+            "--recovery-key goes with --pcrs or token.pcrs: without them every boot may use the keys",
+        ));
+    }
     let mut lines = Vec::new();
     match (&token.pin_file, &token.pin_credential) {
         (Some(path), _) if !path.exists() => {
@@ -99,12 +110,10 @@ pub(super) fn provision(
         }
         _ => {}
     }
-    let tpm_backend = backend::tpm(
-        &tpm,
-        secret::of(token, "TPM")?,
-        password,
-        backend::origin(token),
-    );
+    let recovery = recovery_key(options, target.dry_run, &mut lines)?;
+    let apart = apart(options.owner_password_file.as_deref(), recovery)?;
+    let secret = secret::of(token, "TPM")?;
+    let tpm_backend = backend::tpm(&tpm, secret, apart, backend::origin(token));
     let (made, name) = make(tpm_backend, target.dry_run);
     let refused = made.iter().any(Line::is_red);
     lines.extend(made);
@@ -147,12 +156,53 @@ pub(in crate::cli) fn ensure_secret(token: &Token) -> Result<(), ProvisionError>
     }
 }
 
-/// The owner's password in a file, or none.
-pub(in crate::cli) fn password(path: Option<&Path>) -> Result<SecretBytes, ProvisionError> {
-    match path {
-        Some(path) => owner_password(path),
-        None => Ok(SecretBytes::from(Vec::new())),
+/// Makes the file of the recovery key where it is not there, and says what becomes of it.
+fn recovery_key<'o>(
+    options: &'o TpmOptions,
+    dry_run: bool,
+    lines: &mut Vec<Line>,
+) -> Result<Option<&'o Path>, ProvisionError> {
+    let Some(path) = options.recovery_key.as_deref() else {
+        return Ok(None);
+    };
+    match (path.exists(), dry_run) {
+        (true, _) => return Ok(Some(path)),
+        (false, true) => {
+            let detail = format!("would make {} first, with a new key", path.display());
+            lines.push(Line::ok("recovery key", detail));
+            return Ok(None);
+        }
+        (false, false) => ensure_recovery_key(path)?,
     }
+    lines.push(Line::warn(
+        "recovery key",
+        format!(
+            "made {}: whoever has it approves what this machine may boot, and without it a change of firmware loses \
+             the keys",
+            path.display()
+        ),
+        "keep it off this machine, such as encrypted to a custodian (age -r), then remove it here",
+    ));
+    Ok(Some(path))
+}
+
+/// Makes the file where it is not there.
+pub(in crate::cli) fn ensure_recovery_key(path: &Path) -> Result<(), ProvisionError> {
+    match path.exists() {
+        true => Ok(()),
+        false => make_secret(path),
+    }
+}
+
+/// What is kept off this host, from files; each may be missing.
+pub(in crate::cli) fn apart(
+    owner_password: Option<&Path>,
+    recovery_key: Option<&Path>,
+) -> Result<Apart, ProvisionError> {
+    Ok(Apart {
+        owner_password: owner_password.map(secret_in).transpose()?,
+        recovery_key: recovery_key.map(secret_in).transpose()?,
+    })
 }
 
 /// Sixty-four hexadecimal digits, so that it passes through any tool.
@@ -169,7 +219,11 @@ fn make_secret(path: &Path) -> Result<(), ProvisionError> {
     })
 }
 
-fn owner_password(path: &Path) -> Result<SecretBytes, ProvisionError> {
+fn pcrs(text: &str) -> Result<Pcrs, String> {
+    Pcrs::parse(text).map_err(|error| error.to_string())
+}
+
+fn secret_in(path: &Path) -> Result<SecretBytes, ProvisionError> {
     let mut content = private_file::read(path, Access::Owner, LONGEST)?;
     if content.last() == Some(&b'\n') {
         content.pop();

@@ -29,6 +29,7 @@ use std::collections::BTreeSet;
 
 use self::{record::Record, store::Store, wear::Wear};
 use super::{
+    Options, attest,
     esys::Tr,
     response::Meaning,
     token::{Connection, hex},
@@ -40,6 +41,7 @@ use crate::{
     },
     custody::{AnchorHandle, AnchorObject, MAX_ANCHOR},
     error::{AnchorFault, Error},
+    evidence::Evidence,
 };
 
 /// Objects that one record may hold. Each realm leaves two at most.
@@ -117,6 +119,12 @@ impl Anchors<'_> {
                 },
             })
             .collect())
+    }
+
+    /// The record that is true, and the TPM's word for it.
+    pub(super) fn certify(&mut self, options: &Options, nonce: &[u8]) -> Attempt<Evidence> {
+        let (_, record) = self.current()?;
+        attest::certify(self.connection, options, self.index, (nonce, &record))
     }
 
     /// Adds an object: one extension of the index.

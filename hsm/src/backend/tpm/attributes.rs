@@ -36,6 +36,8 @@ pub(super) enum Form {
     Hmac,
     /// A P-256 pair.
     Ecdsa,
+    /// One that signs nothing but what the TPM says of itself.
+    Attest,
 }
 
 const KEPT: u32 =
@@ -80,7 +82,33 @@ impl Form {
             Self::Hmac | Self::Ecdsa => {
                 KEPT | TPMA_OBJECT_SENSITIVEDATAORIGIN | TPMA_OBJECT_SIGN_ENCRYPT
             }
+            Self::Attest => Self::Ecdsa.made() | TPMA_OBJECT_RESTRICTED,
         }
+    }
+
+    /// The same with a policy: then the authorization alone does not suffice.
+    fn bound(self, origin: KeyOrigin, policy: Option<&[u8; 32]>) -> u32 {
+        match policy {
+            None => self.attributes(origin),
+            Some(_) => self.attributes(origin) & !TPMA_OBJECT_USERWITHAUTH,
+        }
+    }
+
+    /// For an object that is to be made with a policy, or without one.
+    pub(super) fn template_with(
+        self,
+        origin: KeyOrigin,
+        policy: Option<&[u8; 32]>,
+    ) -> TPM2B_PUBLIC {
+        let mut template = self.template(origin);
+        template.publicArea.objectAttributes = self.bound(origin, policy);
+        if let Some(policy) = policy {
+            let place = &mut template.publicArea.authPolicy;
+            place.size = 32;
+            let bytes = place.buffer.iter_mut().zip(policy);
+            bytes.for_each(|(to, from)| *to = *from);
+        }
+        template
     }
 
     /// For an object that is to be made.
@@ -89,7 +117,7 @@ impl Form {
             Self::StorageKey => (TPM2_ALG_ECC, ecc(TPM2_ALG_NULL, true)),
             Self::Sealed => (TPM2_ALG_KEYEDHASH, keyed_hash(TPM2_ALG_NULL)),
             Self::Hmac => (TPM2_ALG_KEYEDHASH, keyed_hash(TPM2_ALG_HMAC)),
-            Self::Ecdsa => (TPM2_ALG_ECC, ecc(TPM2_ALG_ECDSA, false)),
+            Self::Ecdsa | Self::Attest => (TPM2_ALG_ECC, ecc(TPM2_ALG_ECDSA, false)),
         };
         TPM2B_PUBLIC {
             size: 0,
@@ -108,7 +136,7 @@ impl Form {
             Self::StorageKey => "storage key P-256",
             Self::Sealed => "sealed bytes",
             Self::Hmac => "HMAC-SHA-256",
-            Self::Ecdsa => "ECDSA P-256 with SHA-256",
+            Self::Ecdsa | Self::Attest => "ECDSA P-256 with SHA-256",
         }
     }
 }
@@ -163,14 +191,15 @@ fn keyed_hash(scheme: u16) -> TPMU_PUBLIC_PARMS {
 /// Name, value as found, verdict.
 pub(super) type Judged = Vec<(&'static str, String, Verdict)>;
 
-/// Judges an object that is meant to have this form; with its point, where it has one.
+/// Judges an object that is meant to have this form and policy; with its point, where it has one.
 pub(super) fn judge(
     found: &TPM2B_PUBLIC,
     form: Form,
     origin: KeyOrigin,
+    policy: Option<&[u8; 32]>,
 ) -> (Judged, Option<PublicKey>) {
     let area = &found.publicArea;
-    let wanted = form.attributes(origin);
+    let wanted = form.bound(origin, policy);
     let (shown, point) = shape(found);
     let of_other_mode = [Form::Sealed, Form::Hmac].map(Form::shown).contains(&shown)
         && [Form::Sealed, Form::Hmac].contains(&form);
@@ -191,13 +220,37 @@ pub(super) fn judge(
         let why = || format!("expected {must}");
         (*name, is.to_string(), verdict(is == must, why))
     }));
-    let plain = area.nameAlg == TPM2_ALG_SHA256 && area.authPolicy.size == 0;
-    judged.push((
-        "authPolicy",
-        if plain { "none" } else { "other" }.to_owned(),
-        verdict(plain, || "expected none, and names by SHA-256".to_owned()),
-    ));
+    judged.push(judged_policy(found, policy));
     (judged, point)
+}
+
+fn judged_policy(
+    found: &TPM2B_PUBLIC,
+    wanted: Option<&[u8; 32]>,
+) -> (&'static str, String, Verdict) {
+    let area = &found.publicArea;
+    let is = area
+        .authPolicy
+        .buffer
+        .get(..usize::from(area.authPolicy.size));
+    let good = is == Some(wanted.map_or(&[][..], |policy| policy.as_slice()));
+    let shown = match (good, wanted, is) {
+        (true, Some(_), _) => "PCRs",
+        (_, _, Some([])) => "none",
+        _ => "other",
+    };
+    let good = good && area.nameAlg == TPM2_ALG_SHA256;
+    let why = || {
+        match wanted {
+        None => "expected none, and names by SHA-256. Where the realm's keys are bound to what was booted, token.pcrs \
+                 says so"
+            .to_owned(),
+        Some(_) => "expected the one of token.pcrs: the key was made without it, or beside another recovery object, \
+                    which cannot be changed"
+            .to_owned(),
+    }
+    };
+    ("authPolicy", shown.to_owned(), verdict(good, why))
 }
 
 fn verdict(good: bool, why: impl FnOnce() -> String) -> Verdict {
@@ -275,7 +328,7 @@ mod tests {
     fn an_imported_hmac_key_is_no_made_one() {
         let (made, imported) = (KeyOrigin::Token, KeyOrigin::Imported);
         for (is, wanted) in [(made, imported), (imported, made)] {
-            let bad = first_bad(&judge(&Form::Hmac.template(is), Form::Hmac, wanted).0);
+            let bad = first_bad(&judge(&Form::Hmac.template(is), Form::Hmac, wanted, None).0);
             assert!(bad.unwrap().starts_with("sensitiveDataOrigin"));
         }
     }
@@ -284,10 +337,28 @@ mod tests {
     fn what_is_made_is_what_is_accepted() {
         for (form, origin) in all() {
             assert_eq!(
-                first_bad(&judge(&form.template(origin), form, origin).0),
+                first_bad(&judge(&form.template(origin), form, origin, None).0),
                 None,
                 "{form:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_policy_is_exactly_the_one_that_is_wanted() {
+        let (one, other) = ([1; 32], [2; 32]);
+        for (form, origin) in all() {
+            for is in [None, Some(&one), Some(&other)] {
+                for wanted in [None, Some(&one)] {
+                    let found = form.template_with(origin, is);
+                    let bad = first_bad(&judge(&found, form, origin, wanted).0);
+                    assert_eq!(bad.is_none(), is == wanted, "{form:?} {is:?} {wanted:?}");
+                }
+            }
+            // The authorization alone must not suffice beside a policy.
+            let mut found = form.template_with(origin, Some(&one));
+            found.publicArea.objectAttributes |= TPMA_OBJECT_USERWITHAUTH;
+            assert!(first_bad(&judge(&found, form, origin, Some(&one)).0).is_some());
         }
     }
 
@@ -297,7 +368,7 @@ mod tests {
             for (bit, name) in NAMES {
                 let mut found = form.template(origin);
                 found.publicArea.objectAttributes ^= bit;
-                let bad = first_bad(&judge(&found, form, origin).0).unwrap();
+                let bad = first_bad(&judge(&found, form, origin, None).0).unwrap();
                 assert!(bad.starts_with(name), "{bad}");
             }
         }
@@ -306,10 +377,10 @@ mod tests {
     #[test]
     fn another_form_or_a_policy_is_refused() {
         let mut found = Form::Sealed.template(KeyOrigin::Token);
-        assert!(first_bad(&judge(&found, Form::Hmac, KeyOrigin::Token).0).is_some());
+        assert!(first_bad(&judge(&found, Form::Hmac, KeyOrigin::Token, None).0).is_some());
         found.publicArea.authPolicy.size = 32;
         assert!(
-            first_bad(&judge(&found, Form::Sealed, KeyOrigin::Token).0)
+            first_bad(&judge(&found, Form::Sealed, KeyOrigin::Token, None).0)
                 .unwrap()
                 .starts_with("authPolicy")
         );

@@ -21,7 +21,7 @@ use super::{
     esys::Tr,
     index,
     keys::{KeyTable, Scan},
-    mechanism,
+    mechanism, policy,
     token::Connection,
 };
 use crate::{
@@ -279,6 +279,7 @@ impl Shared {
     fn check(&self, connection: &mut Connection) -> Attempt<(Known, Tr)> {
         let scan = Scan::of(connection, &self.options)?;
         let index = index::require(connection, &self.options)?;
+        policy::require(connection, &self.options)?;
         self.attempts.fetch_add(1, Ordering::SeqCst);
         Ok((self.known(connection, &scan, None)?, index))
     }

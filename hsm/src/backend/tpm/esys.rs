@@ -1,6 +1,6 @@
 //! The calls into libtss2 (TSS 2.0 Enhanced System API), each as a safe function.
 //!
-//! Called by this backend alone; with `making` the only files of the crate with unsafe code. The wrapper of
+//! Called by this backend alone; with `making` and `policy` the only files of the crate with unsafe code. The wrapper of
 //! `tss-esapi` 7.7 knows neither NV_Extend nor HMAC sequences, does not let us at its context to
 //! call them, and drops `swtpm:path=`; its types are used wherever they do.
 //!
@@ -13,13 +13,14 @@
 )]
 
 mod making;
+mod policy;
 
 use std::{ffi::CStr, ptr};
 
 use tss_esapi::{
     constants::tss::{
         TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_NULL, TPM2_ALG_SHA256, TPM2_CAP_HANDLES,
-        TPM2_CAP_TPM_PROPERTIES, TPM2_RH_NULL, TPM2_SE_HMAC, TPM2_ST_HASHCHECK,
+        TPM2_CAP_TPM_PROPERTIES, TPM2_RH_NULL, TPM2_SE_HMAC, TPM2_ST_HASHCHECK, TPMA_SESSION_AUDIT,
         TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT, TPMA_SESSION_ENCRYPT,
     },
     tss2_esys::{self as c, *},
@@ -48,6 +49,24 @@ pub(super) enum Conceal {
     Command,
     Answer,
     Both,
+    /// Neither, of a command that needs no authorization: the session vouches for the answer.
+    Audit,
+}
+
+/// What authorizes the use of a key: the session, or a policy beside it. The session conceals.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By {
+    pub(super) session: Tr,
+    pub(super) policy: Option<Tr>,
+}
+
+impl By {
+    fn handles(self) -> (ESYS_TR, ESYS_TR) {
+        match self.policy {
+            None => (self.session.0, Tr::NONE),
+            Some(policy) => (policy.0, self.session.0),
+        }
+    }
 }
 
 /// A connection to a TPM. Everything made through it goes with it, except what is persistent.
@@ -172,6 +191,10 @@ impl Esys {
     /// An HMAC session with parameter encryption by AES-128-CFB; its secret is a salt that only
     /// the holder of `key` can open, where there is one.
     pub(super) fn start_session(&mut self, key: Option<Tr>) -> Call<Tr> {
+        self.start(key, TPM2_SE_HMAC)
+    }
+
+    fn start(&mut self, key: Option<Tr>, kind: TPM2_SE) -> Call<Tr> {
         let symmetric = TPMT_SYM_DEF {
             algorithm: TPM2_ALG_AES,
             keyBits: TPMU_SYM_KEY_BITS { aes: 128 },
@@ -189,7 +212,7 @@ impl Esys {
                 Tr::NONE,
                 Tr::NONE,
                 ptr::null(),
-                TPM2_SE_HMAC,
+                kind,
                 &symmetric,
                 TPM2_ALG_SHA256,
                 &mut session,
@@ -206,6 +229,7 @@ impl Esys {
                 Conceal::Command => TPMA_SESSION_DECRYPT,
                 Conceal::Answer => TPMA_SESSION_ENCRYPT,
                 Conceal::Both => TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT,
+                Conceal::Audit => TPMA_SESSION_AUDIT,
             };
         // SAFETY: plain values.
         check(unsafe { Esys_TRSess_SetAttributes(self.context, session.0, flags, 0xff) })
@@ -321,8 +345,8 @@ impl Esys {
         filled(bytes.size, &bytes.buffer).map(<[u8]>::to_vec)
     }
 
-    pub(super) fn sign(&mut self, key: Tr, session: Tr, hash: &[u8; 32]) -> Call<TPMT_SIGNATURE> {
-        self.conceal(session, Conceal::Command)?;
+    pub(super) fn sign(&mut self, key: Tr, by: By, hash: &[u8; 32]) -> Call<TPMT_SIGNATURE> {
+        self.conceal(by.session, Conceal::Command)?;
         let hash = digest(hash)?;
         // The key has its scheme; and no restricted key is asked, so no ticket is needed.
         let scheme = TPMT_SIG_SCHEME {
@@ -335,13 +359,14 @@ impl Esys {
             digest: TPM2B_DIGEST::default(),
         };
         let mut signature = ptr::null_mut();
+        let (first, second) = by.handles();
         // SAFETY: the structures outlive the call; the out-pointer as in `read_public`.
         check(unsafe {
             Esys_Sign(
                 self.context,
                 key.0,
-                session.0,
-                Tr::NONE,
+                first,
+                second,
                 Tr::NONE,
                 &hash,
                 &scheme,
@@ -353,20 +378,12 @@ impl Esys {
     }
 
     /// The 32 bytes in a sealed object; none where it holds another number of them.
-    pub(super) fn unseal(&mut self, object: Tr, session: Tr) -> Call<Option<Secret<32>>> {
-        self.conceal(session, Conceal::Answer)?;
+    pub(super) fn unseal(&mut self, object: Tr, by: By) -> Call<Option<Secret<32>>> {
+        self.conceal(by.session, Conceal::Answer)?;
         let mut data = ptr::null_mut();
+        let (first, second) = by.handles();
         // SAFETY: as in `read_public`.
-        check(unsafe {
-            Esys_Unseal(
-                self.context,
-                object.0,
-                session.0,
-                Tr::NONE,
-                Tr::NONE,
-                &mut data,
-            )
-        })?;
+        check(unsafe { Esys_Unseal(self.context, object.0, first, second, Tr::NONE, &mut data) })?;
         let mut data = taken(data)?;
         let secret = match filled(data.size, &data.buffer) {
             Ok(bytes) if bytes.len() == 32 => {
@@ -379,17 +396,18 @@ impl Esys {
     }
 
     /// HMAC-SHA-256 of at most 1024 bytes with a key of the TPM.
-    pub(super) fn hmac(&mut self, key: Tr, session: Tr, message: &[u8]) -> Call<Vec<u8>> {
-        self.conceal(session, Conceal::Both)?;
+    pub(super) fn hmac(&mut self, key: Tr, by: By, message: &[u8]) -> Call<Vec<u8>> {
+        self.conceal(by.session, Conceal::Both)?;
         let message = input(message)?;
         let mut tag = ptr::null_mut();
+        let (first, second) = by.handles();
         // SAFETY: as in `sign`.
         check(unsafe {
             Esys_HMAC(
                 self.context,
                 key.0,
-                session.0,
-                Tr::NONE,
+                first,
+                second,
                 Tr::NONE,
                 &message,
                 TPM2_ALG_NULL,
@@ -401,17 +419,20 @@ impl Esys {
     }
 
     /// Begins an HMAC over a longer message. The sequence takes one of the TPM's few places.
-    pub(super) fn hmac_start(&mut self, key: Tr, session: Tr) -> Call<Tr> {
-        self.conceal(session, Conceal::Neither)?;
+    pub(super) fn hmac_start(&mut self, key: Tr, by: By) -> Call<Tr> {
+        // A session that authorizes nothing conceals something, here nothing worth it.
+        let conceal = by.policy.map_or(Conceal::Neither, |_| Conceal::Command);
+        self.conceal(by.session, conceal)?;
         let auth = TPM2B_DIGEST::default();
         let mut sequence = Tr::NONE;
+        let (first, second) = by.handles();
         // SAFETY: as in `sign`.
         check(unsafe {
             Esys_HMAC_Start(
                 self.context,
                 key.0,
-                session.0,
-                Tr::NONE,
+                first,
+                second,
                 Tr::NONE,
                 &auth,
                 TPM2_ALG_NULL,
@@ -479,6 +500,45 @@ impl Esys {
         })?;
         let data = taken(data)?;
         filled(data.size, &data.buffer).map(<[u8]>::to_vec)
+    }
+
+    /// What an index holds, said and signed by the TPM: the statement as it was signed, and the signature. The
+    /// key's authorization is empty, so it goes without a session.
+    pub(super) fn nv_certify(
+        &mut self,
+        (key, index): (Tr, Tr),
+        session: Tr,
+        nonce: &[u8],
+    ) -> Call<(Vec<u8>, TPMT_SIGNATURE)> {
+        self.conceal(session, Conceal::Neither)?;
+        let (size, buffer) = sized(nonce)?;
+        let nonce = TPM2B_DATA { size, buffer };
+        let scheme = TPMT_SIG_SCHEME {
+            scheme: TPM2_ALG_NULL,
+            ..Default::default()
+        };
+        let (mut said, mut signature) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: as in `sign`.
+        check(unsafe {
+            Esys_NV_Certify(
+                self.context,
+                key.0,
+                index.0,
+                index.0,
+                ESYS_TR_PASSWORD,
+                session.0,
+                Tr::NONE,
+                &nonce,
+                &scheme,
+                32,
+                0,
+                &mut said,
+                &mut signature,
+            )
+        })?;
+        let (said, signature) = (taken(said)?, taken(signature)?);
+        let said = filled(said.size, &said.attestationData)?.to_vec();
+        Ok((said, signature))
     }
 
     pub(super) fn nv_extend(&mut self, index: Tr, session: Tr, by: &[u8]) -> Call<()> {

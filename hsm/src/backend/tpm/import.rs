@@ -4,7 +4,7 @@
 //! session. A pair cannot: TPM2_Import takes it below the storage key, wrapped for that key alone (Part 1 of the
 //! TPM 2.0 Library Specification, section 23.3), so whoever listens on the bus learns nothing; an
 //! interposer who answers with a storage key of its own would, so its name is compared before (docs/ESCROW.md). What was imported is
-//! not `fixedTPM`; it has no policy, and without one no TPM duplicates it.
+//! not `fixedTPM`; it has no policy, without which no TPM duplicates it, or one for TPM2_Sign alone.
 
 use aws_lc_rs::{
     agreement::{self, ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey},
@@ -50,7 +50,8 @@ pub(super) fn object(connection: &mut Connection, options: &Options, key: &RootK
     let parent = connection.storage_key;
     let Some(point) = key.public() else {
         let form = super::keys::form_of(key.id.purpose, options.mode);
-        let template = form.template(KeyOrigin::Imported);
+        let policy = connection.policy_of(form);
+        let template = form.template_with(KeyOrigin::Imported, policy.as_ref());
         return connection.command("TPM2_Create", |esys, session| {
             esys.create((parent, session), &template, auth.expose(), key.expose())
         });
@@ -58,9 +59,11 @@ pub(super) fn object(connection: &mut Connection, options: &Options, key: &RootK
     let found = connection.command("read the storage key", |esys, session| {
         esys.read_public(parent, Some(session))
     })?;
-    let (_, storage) = attributes::judge(&found, Form::StorageKey, KeyOrigin::Token);
+    let (_, storage) = attributes::judge(&found, Form::StorageKey, KeyOrigin::Token, None);
     let storage = storage.ok_or_else(|| Trouble::Sick("a storage key without a point".into()))?;
-    let wrapped = wrap(&storage, (point, key.expose()), &auth)?;
+    let policy = connection.policy_of(Form::Ecdsa);
+    let template = Form::Ecdsa.template_with(KeyOrigin::Imported, policy.as_ref());
+    let wrapped = wrap(&storage, template, (point, key.expose()), &auth)?;
     connection.command("TPM2_Import", |esys, session| {
         esys.import((parent, session), &wrapped)
     })
@@ -68,10 +71,10 @@ pub(super) fn object(connection: &mut Connection, options: &Options, key: &RootK
 
 fn wrap(
     storage: &PublicKey,
+    mut public: TPM2B_PUBLIC,
     (point, number): (&PublicKey, &[u8; 32]),
     auth: &Secret<32>,
 ) -> Attempt<Wrapped> {
-    let mut public = Form::Ecdsa.template(KeyOrigin::Imported);
     public.publicArea.unique = TPMU_PUBLIC_ID {
         ecc: as_point(point),
     };

@@ -14,10 +14,13 @@ use super::{
     esys::Tr,
     mechanism,
     response::Meaning,
-    token::{Connection, auth},
+    token::{Connection, Name, auth},
 };
 use crate::{
-    backend::attempt::{Attempt, Trouble},
+    backend::{
+        attempt::{Attempt, Trouble},
+        known_answer::sha256,
+    },
     error::Error,
 };
 
@@ -46,6 +49,22 @@ fn public(handle: u32) -> TPMS_NV_PUBLIC {
         dataSize: 32,
         authPolicy: Default::default(),
     }
+}
+
+/// The name of an index of ours that was written.
+pub(super) fn name(handle: u32) -> Name {
+    let area = [
+        &handle.to_be_bytes()[..],
+        &TPM2_ALG_SHA256.to_be_bytes(),
+        &(attributes() | WRITTEN).to_be_bytes(),
+        // No policy, and 32 bytes.
+        &[0, 0, 0, 32],
+    ];
+    let mut name = [0; 34];
+    let (algorithm, digest) = name.split_at_mut(2);
+    algorithm.copy_from_slice(&TPM2_ALG_SHA256.to_be_bytes());
+    digest.copy_from_slice(&sha256(&area));
+    name
 }
 
 /// An index of the right form.

@@ -10,7 +10,7 @@ use super::{
     Mode, Options,
     attributes::{self, Form},
     esys::Tr,
-    mechanism,
+    mechanism, policy,
     token::{Connection, auth},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
-    report::{KeyKind, KeyReport},
+    report::{KeyKind, KeyReport, Verdict},
     secret::Secret,
 };
 
@@ -72,6 +72,8 @@ pub(super) struct Scan {
     found: Vec<Found>,
     /// Handles between ours that no key has.
     strays: Vec<u32>,
+    /// There is a recovery object, and nothing says that keys are bound.
+    bound: bool,
 }
 
 /// Where the key of an HMAC is.
@@ -152,9 +154,15 @@ impl Scan {
         let mut scan = Self {
             found: Vec::new(),
             strays: Vec::new(),
+            bound: false,
         };
+        let any = policy::is_any(connection)?;
         for handle in listed {
             if handle <= first || handle >= last {
+                continue;
+            }
+            if handle == first.saturating_add(policy::RECOVERY) {
+                scan.bound = options.pcrs.is_none();
                 continue;
             }
             let Some(id) = key_at(first, handle) else {
@@ -167,8 +175,20 @@ impl Scan {
             let public = connection.command("read a key", |esys, session| {
                 esys.read_public(object, Some(session))
             })?;
-            let (attributes, public) =
-                attributes::judge(&public, form_of(id.purpose, options.mode), options.origin);
+            let form = form_of(id.purpose, options.mode);
+            let policy = connection.policy_of(form);
+            let (mut attributes, public) =
+                attributes::judge(&public, form, options.origin, policy.as_ref());
+            if any {
+                attributes.push((
+                    "approved",
+                    "any".to_owned(),
+                    Verdict::Warning(
+                        "whatever was booted may use it: `custodyd token reseal` approves what is booted now, and no more"
+                            .to_owned(),
+                    ),
+                ));
+            }
             let report = KeyReport {
                 id,
                 label: id.label(),
@@ -214,7 +234,10 @@ impl Scan {
                 f.report.label
             ))
         });
-        strays.chain(bad).collect()
+        let bound = self.bound.then(|| {
+            "the keys are bound to what was booted, by a recovery object, and token.pcrs is not set".to_owned()
+        });
+        bound.into_iter().chain(strays).chain(bad).collect()
     }
 
     /// The keys to work with, if each purpose has a sound one. Presents the secret for the first time.

@@ -4,10 +4,10 @@
 //! TPM, never a value.
 
 use aws_lc_rs::hmac as host;
-use tss_esapi::structures::Signature;
+use tss_esapi::structures::{EccSignature, Signature};
 use zeroize::Zeroizing;
 
-use super::{esys::Tr, token::Connection};
+use super::{esys::Tr, policy::Use, token::Connection};
 use crate::{
     backend::attempt::{Attempt, Trouble},
     secret::Secret,
@@ -19,8 +19,8 @@ const INPUT: usize = 1024;
 /// HMAC-SHA-256 under a key that stays in the TPM. A long message goes in parts.
 pub(super) fn hmac(connection: &mut Connection, key: Tr, message: &[u8]) -> Attempt<Secret<32>> {
     let tag = match message.len() {
-        0..=INPUT => connection.command("TPM2_HMAC", |esys, session| {
-            esys.hmac(key, session, message)
+        0..=INPUT => connection.with_key("TPM2_HMAC", Use::Root, |esys, by| {
+            esys.hmac(key, by, message)
         })?,
         _ => hmac_in_parts(connection, key, message)?,
     };
@@ -34,8 +34,8 @@ pub(super) fn hmac(connection: &mut Connection, key: Tr, message: &[u8]) -> Atte
 /// Not repeated where the TPM puts a step off: a sequence that is given up holds its place until
 /// the connection ends.
 fn hmac_in_parts(connection: &mut Connection, key: Tr, message: &[u8]) -> Attempt<Vec<u8>> {
-    let sequence = connection.command("TPM2_HMAC_Start", |esys, session| {
-        esys.hmac_start(key, session)
+    let sequence = connection.with_key("TPM2_HMAC_Start", Use::Root, |esys, by| {
+        esys.hmac_start(key, by)
     })?;
     let mut parts = message.chunks(INPUT).peekable();
     while let Some(part) = parts.next() {
@@ -63,25 +63,34 @@ pub(super) fn hmac_on_host(root: &Secret<32>, message: &[u8]) -> Secret<32> {
 }
 
 pub(super) fn unseal(connection: &mut Connection, object: Tr) -> Attempt<Secret<32>> {
-    let root = connection.command("TPM2_Unseal", |esys, session| esys.unseal(object, session))?;
+    let root = connection.with_key("TPM2_Unseal", Use::Root, |esys, by| esys.unseal(object, by))?;
     root.ok_or_else(|| Trouble::Sick("a root key that is not of 32 bytes".to_owned()))
 }
 
 pub(super) fn ecdsa(connection: &mut Connection, key: Tr, digest: &[u8; 32]) -> Attempt<[u8; 64]> {
-    let answer =
-        connection.command("TPM2_Sign", |esys, session| esys.sign(key, session, digest))?;
-    let unreadable = || Trouble::Sick("a signature that is none of ECDSA P-256".to_owned());
-    let Ok(Signature::EcDsa(signature)) = Signature::try_from(answer) else {
-        return Err(unreadable());
-    };
+    let answer = connection.with_key("TPM2_Sign", Use::Pair, |esys, by| {
+        esys.sign(key, by, digest)
+    })?;
+    match Signature::try_from(answer) {
+        Ok(Signature::EcDsa(signature)) => raw(&signature),
+        _ => Err(no_signature()),
+    }
+}
+
+fn no_signature() -> Trouble {
+    Trouble::Sick("a signature that is none of ECDSA P-256".to_owned())
+}
+
+/// r || s.
+pub(super) fn raw(signature: &EccSignature) -> Attempt<[u8; 64]> {
     let mut out = [0; 64];
     let (r, s) = out.split_at_mut(32);
     for (place, number) in [
         (r, signature.signature_r().value()),
         (s, signature.signature_s().value()),
     ] {
-        *place.first_chunk_mut().ok_or_else(unreadable)? =
-            right_aligned(number).ok_or_else(unreadable)?;
+        *place.first_chunk_mut().ok_or_else(no_signature)? =
+            right_aligned(number).ok_or_else(no_signature)?;
     }
     Ok(out)
 }

@@ -11,6 +11,7 @@
 //! bus, a daemon or a host of virtual machines in between learns and changes nothing. What it can do is to be silent.
 
 mod anchor;
+mod attest;
 mod attributes;
 mod epoch;
 mod esys;
@@ -18,6 +19,8 @@ mod import;
 mod index;
 mod keys;
 mod mechanism;
+mod pcr;
+mod policy;
 mod provision;
 mod response;
 mod session;
@@ -25,7 +28,12 @@ mod token;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use self::{epoch::Shared, session::TpmCustody};
+pub use self::{
+    attest::{Attested, verify},
+    pcr::{PcrState, Pcrs},
+    policy::Wanted as Reseal,
+};
+use self::{epoch::Shared, session::TpmCustody, token::Connection};
 use crate::{
     backend::origin,
     custody::{Backend, Custody},
@@ -60,6 +68,10 @@ pub struct Options {
     pub secret: SecretBytes,
     /// The password of the owner hierarchy, for provisioning; usually empty.
     pub owner_password: SecretBytes,
+    /// What keys are bound to, beside the secret. Decided when they are made.
+    pub pcrs: Option<Pcrs>,
+    /// What approves another state of the PCRs, for provisioning and `token reseal`; never on this host.
+    pub recovery_key: Option<SecretBytes>,
     /// The first of 256 persistent handles that belong to the realm.
     pub handles: u32,
     /// The NV index of the anchors.
@@ -87,6 +99,8 @@ impl Options {
             tcti: tcti.to_owned(),
             secret,
             owner_password: SecretBytes::from(Vec::new()),
+            pcrs: None,
+            recovery_key: None,
             handles: DEFAULT_HANDLES,
             nv_index: DEFAULT_NV_INDEX,
             storage_key: None,
@@ -101,7 +115,14 @@ impl Options {
 
     fn check(&self) -> Result<()> {
         check_handles(self.handles)?;
-        check_nv_index(self.nv_index)
+        check_nv_index(self.nv_index)?;
+        if self.pcrs.is_some() && policy::index_of(self.handles) == self.nv_index {
+            return Err(Error::Misconfigured(format!(
+                "token.nv_index 0x{:08x} is where these token.handles have their approved PCRs; give another one",
+                self.nv_index
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +191,32 @@ impl TpmBackend {
             provision::run(&self.0.options, store, None, dry_run)
         })?;
         Ok((done.report, done.storage_key))
+    }
+}
+
+impl TpmBackend {
+    /// Approves what may be booted from now on, and proves that the keys answer then. Returns a line
+    /// for each approved state.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] where keys are not bound, or the recovery key is missing or wrong.
+    pub fn reseal(&self, wanted: &Reseal, dry_run: bool) -> Result<Vec<String>> {
+        let options = &self.0.options;
+        options.check()?;
+        self.0.exclusively(false, |_| {
+            let mut connection = Connection::begin(options)?;
+            let done =
+                policy::reseal(&mut connection, options, wanted, dry_run).and_then(|lines| {
+                    if !dry_run {
+                        let scan = keys::Scan::of(&mut connection, options)?;
+                        scan.table(&mut connection, options)?
+                            .answers(&mut connection)?;
+                    }
+                    Ok(lines)
+                });
+            connection.end();
+            done
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     esys::{Esys, Tr},
     import, index,
     keys::{Scan, form_of, handle_of},
-    mechanism,
+    mechanism, policy,
     response::Meaning,
     token::{self, Connection, Name, auth, command, hex},
 };
@@ -56,10 +56,16 @@ pub(super) fn run(
             created.push(format!("storage key 0x{:08x}", options.handles));
             if dry_run {
                 created.extend(KeyPurpose::REQUIRED.map(|p| KeyId::new(p, 1).label()));
+                if let Some(pcrs) = &options.pcrs {
+                    created.push(format!("recovery object and NV index of the PCRs {pcrs}"));
+                }
                 return Ok(Done {
                     report: report(created, Vec::new(), dry_run),
                     storage_key: None,
                 });
+            }
+            if options.pcrs.is_some() {
+                policy::recovery_key(options)?;
             }
             make_storage_key(&mut esys, options)?
         }
@@ -91,6 +97,7 @@ fn below(
     (mut created, dry_run): (Vec<String>, bool),
 ) -> Attempt<ProvisionReport> {
     set_owner(connection, &options.owner_password)?;
+    connection.binding = policy::find(connection, options)?;
     let before = Scan::of(connection, options)?;
     match (keys, before.reports().first()) {
         (Some(_), Some(there)) => return Err(origin::refuse_occupied(&there.label).into()),
@@ -98,8 +105,9 @@ fn below(
         _ => {}
     }
     refuse(&before)?;
+    created.extend(bind(connection, options, &before, dry_run)?);
     let existing = before.reports().into_iter().map(|r| r.label).collect();
-    if before.missing().is_empty() {
+    if before.missing().is_empty() && created.is_empty() {
         // A wrong secret is told as one, before the index refuses it.
         before.table(connection, options)?;
     }
@@ -123,6 +131,36 @@ fn below(
         after.table(connection, options)?.answers(connection)?;
     }
     Ok(report(created, existing, dry_run))
+}
+
+/// What binds the keys to what was booted, before there are any.
+fn bind(
+    connection: &mut Connection,
+    options: &Options,
+    before: &Scan,
+    dry_run: bool,
+) -> Attempt<Vec<String>> {
+    if options.pcrs.is_some() && connection.binding.is_none() && !before.reports().is_empty() {
+        return Err(Trouble::Final(policy::unbound()));
+    }
+    let recovery = |connection: &mut Connection, auth: &[u8; 32]| {
+        let handle = options.handles.saturating_add(policy::RECOVERY);
+        let (parent, template) = (
+            connection.storage_key,
+            Form::Sealed.template(KeyOrigin::Token),
+        );
+        // Nobody ever asks for what is in it: it is there to be authorized.
+        let unused = root(connection)?;
+        let object = connection.command("TPM2_Create", |esys, session| {
+            esys.create((parent, session), &template, auth, unused.expose())
+        })?;
+        persist(connection, object, handle)
+    };
+    let made = policy::provision(connection, options, recovery, dry_run)?;
+    if made.is_empty() {
+        policy::require(connection, options)?;
+    }
+    Ok(made)
 }
 
 fn refuse(scan: &Scan) -> Result<(), Error> {
@@ -168,7 +206,7 @@ fn accepted(esys: &mut Esys, key: Tr, options: &Options) -> Attempt<Name> {
         esys.read_public(key, None)
     })?;
     let name = token::name(&public)?;
-    let (judged, _) = attributes::judge(&public, Form::StorageKey, KeyOrigin::Token);
+    let (judged, _) = attributes::judge(&public, Form::StorageKey, KeyOrigin::Token, None);
     if let Some(why) = attributes::first_bad(&judged) {
         return Err(Trouble::Final(Error::Misconfigured(format!(
             "nothing was changed: the object at 0x{:08x} is no storage key of custodyd ({why}); set token.handles \
@@ -256,6 +294,11 @@ fn keep(
         Some(key) => import::object(connection, options, key)?,
         None => make(connection, options, id)?,
     };
+    persist(connection, object, handle)
+}
+
+/// Keeps a transient object at a handle, and frees its place.
+fn persist(connection: &mut Connection, object: Tr, handle: u32) -> Attempt<()> {
     let kept = connection.ask("TPM2_EvictControl", |esys, session| {
         esys.persist(object, session, handle)
     });
@@ -269,10 +312,14 @@ fn make(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<T
     let auth = auth(&options.secret, &key.label())?;
     let root = match form {
         Form::Sealed => Some(root(connection)?),
-        Form::StorageKey | Form::Hmac | Form::Ecdsa => None,
+        Form::StorageKey | Form::Hmac | Form::Ecdsa | Form::Attest => None,
     };
     let data = root.as_ref().map_or(&[][..], |root| root.expose());
-    let (parent, template) = (connection.storage_key, form.template(KeyOrigin::Token));
+    let policy = connection.policy_of(form);
+    let (parent, template) = (
+        connection.storage_key,
+        form.template_with(KeyOrigin::Token, policy.as_ref()),
+    );
     connection.command("TPM2_Create", |esys, session| {
         esys.create((parent, session), &template, auth.expose(), data)
     })

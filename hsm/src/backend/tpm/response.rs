@@ -7,7 +7,7 @@
 use tss_esapi::constants::tss::{
     TPM2_RC_AUTH_FAIL, TPM2_RC_BAD_AUTH, TPM2_RC_HANDLE, TPM2_RC_INITIALIZE, TPM2_RC_LOCKOUT,
     TPM2_RC_NV_RATE, TPM2_RC_NV_SPACE, TPM2_RC_NV_UNAVAILABLE, TPM2_RC_NV_UNINITIALIZED,
-    TPM2_RC_RETRY, TPM2_RC_TESTING, TPM2_RC_YIELDED,
+    TPM2_RC_PCR_CHANGED, TPM2_RC_RETRY, TPM2_RC_TESTING, TPM2_RC_YIELDED,
 };
 
 use super::esys::Code;
@@ -50,7 +50,9 @@ impl Code {
                 | TPM2_RC_YIELDED
                 | TPM2_RC_TESTING
                 | TPM2_RC_NV_RATE
-                | TPM2_RC_NV_UNAVAILABLE,
+                | TPM2_RC_NV_UNAVAILABLE
+                // Between a policy and its use some register was extended; the policy is asked again.
+                | TPM2_RC_PCR_CHANGED,
             ) => Meaning::Passing,
             Some(TPM2_RC_AUTH_FAIL | TPM2_RC_BAD_AUTH) => Meaning::WrongAuth,
             Some(TPM2_RC_LOCKOUT) => Meaning::Lockout,
@@ -101,6 +103,7 @@ mod tests {
         for (code, meaning) in [
             (0x922, Meaning::Passing),
             (0x920, Meaning::Passing),
+            (0x128, Meaning::Passing),
             (0x000b_0922, Meaning::Passing),
             (0x921, Meaning::Lockout),
             (0x98e, Meaning::WrongAuth),

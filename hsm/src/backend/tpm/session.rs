@@ -16,6 +16,7 @@ use crate::{
     backend::origin,
     custody::{AnchorObject, Custody, check_anchor, check_message, no_ed25519},
     error::{Error, Result},
+    evidence::{Evidence, NONCE},
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
@@ -124,6 +125,16 @@ impl Custody for TpmCustody {
         let shared = &self.shared;
         shared.settle("list anchors", |epoch| {
             shared.with_anchors(epoch, |anchors| anchors.list())
+        })
+    }
+
+    fn certify_anchors(&mut self, nonce: &[u8]) -> Result<Evidence> {
+        if !NONCE.contains(&nonce.len()) {
+            return Err(Error::invalid("nonce", "expected 16 to 32 bytes"));
+        }
+        let shared = &self.shared;
+        shared.settle("certify the anchors", |epoch| {
+            shared.with_anchors(epoch, |anchors| anchors.certify(&shared.options, nonce))
         })
     }
 

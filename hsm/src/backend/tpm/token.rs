@@ -20,7 +20,9 @@ use tss_esapi::{
 
 use super::{
     Options,
-    esys::{Code, Esys, Tr},
+    attributes::Form,
+    esys::{By, Code, Esys, Tr},
+    policy::{self, Binding, Use},
     response::Meaning,
 };
 use crate::{
@@ -48,6 +50,8 @@ pub(super) struct Connection {
     pub(super) storage_key: Tr,
     pub(super) session: Tr,
     pub(super) description: TokenDescription,
+    /// What binds the keys to what was booted, where they are.
+    pub(super) binding: Option<Binding>,
 }
 
 /// The name of an object: two bytes of algorithm, and its digest.
@@ -142,7 +146,17 @@ impl Connection {
             ))));
         }
         let description = describe(&mut esys, options, &found)?;
-        Self::with_session(esys, storage_key, description)
+        let mut begun = Self::with_session(esys, storage_key, description)?;
+        match policy::find(&mut begun, options) {
+            Ok(binding) => {
+                begun.binding = binding;
+                Ok(begun)
+            }
+            Err(trouble) => {
+                begun.end();
+                Err(trouble)
+            }
+        }
     }
 
     pub(super) fn with_session(
@@ -158,6 +172,7 @@ impl Connection {
             storage_key,
             session,
             description,
+            binding: None,
         })
     }
 
@@ -186,8 +201,37 @@ impl Connection {
         })
     }
 
-    /// Gives the session's place back. The TPM may be gone: then so is the session.
+    /// A command with one of our keys: its authorization is in the session, and where it is bound to what
+    /// was booted, in a policy as well.
+    pub(super) fn with_key<T>(
+        &mut self,
+        what: &str,
+        purpose: Use,
+        mut call: impl FnMut(&mut Esys, By) -> std::result::Result<T, Code>,
+    ) -> Attempt<T> {
+        let binding = self.binding.clone();
+        self.command(what, |esys, session| {
+            let by = match &binding {
+                Some(binding) => binding.satisfy(esys, session, purpose)?,
+                None => By {
+                    session,
+                    policy: None,
+                },
+            };
+            call(esys, by)
+        })
+    }
+
+    /// The policy that a key of this form has, if any.
+    pub(super) fn policy_of(&self, form: Form) -> Option<[u8; 32]> {
+        self.binding.as_ref().map(|binding| binding.policy_of(form))
+    }
+
+    /// Gives the sessions' places back. The TPM may be gone: then so are they.
     pub(super) fn end(mut self) {
+        if let Some(binding) = &self.binding {
+            let _ = self.esys.flush(binding.session());
+        }
         let _ = self.esys.flush(self.session);
     }
 }

@@ -83,6 +83,11 @@ impl Crowd {
         Self::with(app, WORKERS, EACH_OF_A_THOUSAND, None)
     }
 
+    /// Few enough to be enrolled on a slow token, and enough for some seconds of recoveries.
+    pub(crate) fn of_a_few(app: &TestApp) -> Self {
+        Self::with(app, WORKERS, 8, None)
+    }
+
     fn with(app: &TestApp, workers: usize, each: usize, pin: Option<&str>) -> Self {
         Self(thread::scope(|scope| {
             let workers: Vec<_> = (0..workers)

@@ -17,6 +17,7 @@
 )]
 
 mod anchoring;
+mod backends;
 mod codes;
 mod commit;
 mod cpu;
@@ -79,6 +80,9 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         [] => start_with_a_token(),
+        [backends::ALONE] => {
+            start_again(Command::new(std::env::current_exe().unwrap()).arg(backends::BACKENDS))
+        }
         [MEASURE, token] => measure(Path::new(token)),
         [scale::FILL, app, token, template, count] => {
             let count = count.parse().unwrap();
@@ -92,14 +96,19 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&ledgerless::alone(&runtime, setup()));
         }
+        [backends::BACKENDS] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&backends::figures(&runtime));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
         }
         other => {
             eprintln!(
-                "`bench` alone measures everything, `bench scale N` a realm of N accounts, \
-                 `bench ledger` what the ledger takes of a recovery; {other:?} is nothing that it does"
+                "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
+                 the ledger takes of a recovery, `bench backends` recoveries by kind of token; {other:?} is \
+                 nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -110,12 +119,19 @@ fn main() -> ExitCode {
 fn start_with_a_token() {
     let token = SoftToken::fresh();
     let (name, value) = token.environment();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .arg(MEASURE)
-        .arg(token.dir())
-        .env(name, value)
-        .status()
-        .unwrap();
+    start_again(
+        Command::new(std::env::current_exe().unwrap())
+            .arg(MEASURE)
+            .arg(token.dir())
+            .env(name, value),
+    );
+}
+
+/// kryoptic finds its token in the same way.
+fn start_again(command: &mut Command) {
+    let kryoptic = backends::kryoptic();
+    let environment = kryoptic.as_ref().map(|token| token.environment());
+    let status = command.envs(environment).status().unwrap();
     assert!(status.success(), "{status}");
 }
 
@@ -182,6 +198,7 @@ fn measure(token: &Path) {
     figures.extend(verification::figures(&mut app));
     figures.extend(ledgerless::figures(&app, &crowd, &seen));
     figures.extend(anchoring::figures(&runtime));
+    figures.extend(backends::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();

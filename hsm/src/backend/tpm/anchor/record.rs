@@ -64,11 +64,11 @@ impl Record {
         bytes
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::backend::tpm) fn encode(&self) -> Vec<u8> {
         [&self.before[..], &self.body()].concat()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::backend::tpm) fn decode(bytes: &[u8]) -> Option<Self> {
         let (before, rest) = bytes.split_first_chunk::<32>()?;
         let (magic, rest) = rest.split_first_chunk::<4>()?;
         if *magic != MAGIC {

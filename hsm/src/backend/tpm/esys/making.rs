@@ -1,6 +1,6 @@
 //! The calls into libtss2 that make something in the TPM and keep it there.
 //!
-//! Called by `provision` and `index` alone: the daemon makes nothing. For the rest see the parent.
+//! Called by `provision`, `policy` and `index`, and by `attest` for a key that stays in a file. For the rest see the parent.
 
 #![allow(
     unsafe_code,
@@ -12,7 +12,7 @@ use std::ptr;
 use tss_esapi::{constants::tss::TPM2_ALG_NULL, tss2_esys::*};
 use zeroize::Zeroize;
 
-use super::{Call, Conceal, Esys, Tr, check, digest, sized, taken};
+use super::{Call, Conceal, Esys, Tr, check, digest, filled, sized, taken};
 use crate::backend::tpm::import::Wrapped;
 
 impl Esys {
@@ -60,6 +60,39 @@ impl Esys {
         auth: &[u8],
         data: &[u8],
     ) -> Call<Tr> {
+        let (private, public) = self.created((parent, session), template, auth, data)?;
+        self.load((parent, session), &private, &public)
+    }
+
+    /// A key below `parent` that everybody may use who has what is returned: its private part, which only
+    /// the parent opens, and its public area.
+    pub(in crate::backend::tpm) fn create_kept(
+        &mut self,
+        parent: (Tr, Tr),
+        template: &TPM2B_PUBLIC,
+    ) -> Call<(Vec<u8>, TPM2B_PUBLIC)> {
+        let (private, public) = self.created(parent, template, &[], &[])?;
+        Ok((filled(private.size, &private.buffer)?.to_vec(), public))
+    }
+
+    /// Loads what [`Esys::create_kept`] has made.
+    pub(in crate::backend::tpm) fn load_kept(
+        &mut self,
+        parent: (Tr, Tr),
+        private: &[u8],
+        public: &TPM2B_PUBLIC,
+    ) -> Call<Tr> {
+        let (size, buffer) = sized(private)?;
+        self.load(parent, &TPM2B_PRIVATE { size, buffer }, public)
+    }
+
+    fn created(
+        &mut self,
+        (parent, session): (Tr, Tr),
+        template: &TPM2B_PUBLIC,
+        auth: &[u8],
+        data: &[u8],
+    ) -> Call<(TPM2B_PRIVATE, TPM2B_PUBLIC)> {
         self.conceal(session, Conceal::Command)?;
         let (size, buffer) = sized(data)?;
         let mut sensitive = TPM2B_SENSITIVE_CREATE {
@@ -96,8 +129,7 @@ impl Esys {
         sensitive.sensitive.data.buffer.zeroize();
         created?;
         let _ = (taken(made), taken(hash), taken(ticket));
-        let (private, public) = (taken(private)?, taken(public)?);
-        self.load((parent, session), &private, &public)
+        Ok((taken(private)?, taken(public)?))
     }
 
     /// A pair that was wrapped for `parent`, loaded below it into a transient place.

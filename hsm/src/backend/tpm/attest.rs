@@ -1,0 +1,288 @@
+//! Evidence of what the NV index of the anchors holds, for people who do not trust this host.
+//!
+//! Making it is called by `session`, verifying it by the command line and by whoever links this crate; that
+//! needs no TPM. The attestation key is restricted: it signs what the TPM says of itself and nothing that
+//! anybody makes up, so root of this host, who can use it, cannot have it lie. That it is a key of a TPM
+//! nobody sees from it alone: an auditor notes its name while the host is trusted, at provisioning,
+//! and takes no other from then on.
+//!
+//! The key lies wrapped for its TPM in a file beside the records, since keeping it in the TPM would need the
+//! owner's password. Lost, it is made anew, with another name.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use tss_esapi::{
+    structures::{Attest, AttestInfo, Public, Signature},
+    traits::{Marshall as _, UnMarshall as _},
+    tss2_esys::TPM2B_PUBLIC,
+};
+
+use super::{
+    Options,
+    anchor::{Chain, record::Record},
+    attributes::{self, Form},
+    esys::Tr,
+    index, mechanism,
+    token::{self, Connection, hex},
+};
+use crate::{
+    backend::attempt::{Attempt, Trouble},
+    error::{Error, Result},
+    evidence::{Evidence, NONCE},
+    public_key::PublicKey,
+    root_keys::KeyOrigin,
+};
+
+const FILE: &str = "attestation-key";
+const MAGIC: [u8; 4] = *b"CDQ\x01";
+const LONGEST: usize = 4096;
+
+/// Has the TPM sign what the index holds, with the caller's nonce.
+pub(super) fn certify(
+    connection: &mut Connection,
+    options: &Options,
+    index: Tr,
+    (nonce, record): (&[u8], &Record),
+) -> Attempt<Evidence> {
+    let (key, public) = key(connection, options)?;
+    let certified = connection.command("TPM2_NV_Certify", |esys, session| {
+        esys.nv_certify((key, index), session, nonce)
+    });
+    let flushed = connection.command("free a place", |esys, _| esys.flush(key));
+    let (attest, signature) = certified?;
+    flushed?;
+    let Ok(Signature::EcDsa(signature)) = Signature::try_from(signature) else {
+        return Err(Trouble::Sick(
+            "a signature that is none of ECDSA".to_owned(),
+        ));
+    };
+    let evidence = Evidence {
+        nv_index: options.nv_index,
+        key: public,
+        attest,
+        signature: mechanism::raw(&signature)?.to_vec(),
+        record: record.encode(),
+    };
+    // What others will check is checked here first.
+    verify(&evidence, nonce).map_err(|error| Trouble::Sick(error.to_string()))?;
+    Ok(evidence)
+}
+
+/// The attestation key in a transient place, made where there is none, with its TPMT_PUBLIC.
+fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)> {
+    let path = options.state_directory.join(FILE);
+    let failed = |error: io::Error| {
+        let reason = format!("{}: {error}", path.display());
+        Trouble::Final(Error::unavailable("keep the attestation key", reason))
+    };
+    let (private, public) = match fs::read(&path) {
+        Ok(bytes) => decode(&bytes).ok_or_else(|| unusable(&path.display().to_string()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (private, public) = make(connection)?;
+            keep(&path, &encode(&private, &public)).map_err(failed)?;
+            (private, public)
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let area = area(&public).map_err(|_| unusable(&path.display().to_string()))?;
+    let parent = connection.storage_key;
+    // A refusal is about the file, and no reason to think that the TPM is away.
+    let loaded = connection.command("TPM2_Load", |esys, session| {
+        Ok(esys.load_kept((parent, session), &private, &area).ok())
+    })?;
+    match loaded {
+        Some(key) => Ok((key, public)),
+        None => Err(unusable(&path.display().to_string())),
+    }
+}
+
+fn unusable(path: &str) -> Trouble {
+    Trouble::Final(Error::Misconfigured(format!(
+        "the attestation key in {path} is damaged, or of another TPM: remove the file, and another key is made. \
+         Whoever checks evidence has to be told its new name"
+    )))
+}
+
+fn make(connection: &mut Connection) -> Attempt<(Vec<u8>, Vec<u8>)> {
+    let (parent, template) = (
+        connection.storage_key,
+        Form::Attest.template(KeyOrigin::Token),
+    );
+    let (private, public) = connection.command("TPM2_Create", |esys, session| {
+        esys.create_kept((parent, session), &template)
+    })?;
+    let unreadable = || Trouble::Sick("a public area that cannot be read".to_owned());
+    let public = Public::try_from(public).map_err(|_| unreadable())?;
+    Ok((private, public.marshall().map_err(|_| unreadable())?))
+}
+
+fn encode(private: &[u8], public: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(private.len()).unwrap_or(u32::MAX);
+    [&MAGIC[..], &length.to_be_bytes(), private, public].concat()
+}
+
+fn decode(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let rest = bytes.strip_prefix(&MAGIC)?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (private, public) = rest.split_at_checked(length)?;
+    (bytes.len() <= LONGEST).then(|| (private.to_vec(), public.to_vec()))
+}
+
+fn keep(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// TPMT_PUBLIC, and nothing behind it.
+fn area(bytes: &[u8]) -> Result<TPM2B_PUBLIC> {
+    let refused = || Error::invalid("attestation key", "it is no public area of a TPM");
+    let public = Public::unmarshall(bytes).map_err(|_| refused())?;
+    let again = public.marshall().map_err(|_| refused())?;
+    match again == bytes {
+        true => TPM2B_PUBLIC::try_from(public).map_err(|_| refused()),
+        false => Err(refused()),
+    }
+}
+
+/// What evidence says once its signature, its nonce and its chain were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attested {
+    /// The name of the attestation key, in hexadecimal: to be compared with the one that was noted.
+    pub key: String,
+    /// What the index held.
+    pub value: [u8; 32],
+    /// Milliseconds that the TPM has had power, and whether that number may have gone back once.
+    pub clock: u64,
+    pub clock_is_safe: bool,
+    /// How often it was reset, and restarted without a reset.
+    pub resets: u32,
+    pub restarts: u32,
+    pub firmware: u64,
+    /// How often the index was extended by a record before this one.
+    pub writes: u64,
+    /// The anchors that the TPM vouches for by the value.
+    pub anchors: Vec<Vec<u8>>,
+}
+
+/// Checks evidence. Whose key it is, the caller has to know.
+///
+/// # Errors
+/// [`Error::Invalid`], with what is wrong.
+pub fn verify(evidence: &Evidence, nonce: &[u8]) -> Result<Attested> {
+    let refused = |why: &str| Error::invalid("evidence", why);
+    if !NONCE.contains(&nonce.len()) {
+        return Err(refused("a nonce has 16 to 32 bytes"));
+    }
+    let area = area(&evidence.key)?;
+    if area.publicArea.objectAttributes != Form::Attest.attributes(KeyOrigin::Token) {
+        return Err(refused(
+            "its key is no attestation key: it has other attributes, or is not restricted",
+        ));
+    }
+    let (judged, point) = attributes::judge(&area, Form::Attest, KeyOrigin::Token, None);
+    if let Some(why) = attributes::first_bad(&judged) {
+        return Err(refused(&format!("its key is no attestation key: {why}")));
+    }
+    let point: PublicKey = point.ok_or_else(|| refused("its key has no point"))?;
+    let signature = <&[u8; 64]>::try_from(evidence.signature.as_slice());
+    let signature = signature.map_err(|_| refused("its signature is not of 64 bytes"))?;
+    if !point.verifies(&evidence.attest, signature) {
+        return Err(refused("its key has not signed it"));
+    }
+    // It refuses what does not begin as only a TPM begins.
+    let attest =
+        Attest::unmarshall(&evidence.attest).map_err(|_| refused("it is no statement of a TPM"))?;
+    if attest
+        .marshall()
+        .map_err(|_| refused("it is no statement of a TPM"))?
+        != evidence.attest
+    {
+        return Err(refused(
+            "there is something behind the statement of the TPM",
+        ));
+    }
+    if attest.extra_data().value() != nonce {
+        return Err(refused("it was made for another nonce"));
+    }
+    let AttestInfo::Nv { info } = attest.attested() else {
+        return Err(refused("it is not about an NV index"));
+    };
+    if info.index_name().value() != index::name(evidence.nv_index) || info.offset() != 0 {
+        return Err(refused(
+            "it is about another NV index than one of custodyd's anchors",
+        ));
+    }
+    let value = Chain::try_from(info.nv_contents().value());
+    let value = value.map_err(|_| refused("the index holds no chain"))?;
+    let record = Record::decode(&evidence.record).filter(|record| record.leads_to(&value));
+    let record =
+        record.ok_or_else(|| refused("its record does not lead to what the index holds"))?;
+    let clock = attest.clock_info();
+    Ok(Attested {
+        key: hex(&token::name(&area).map_err(|trouble| trouble.into_error("name"))?),
+        value,
+        clock: clock.clock(),
+        clock_is_safe: clock.safe(),
+        resets: clock.reset_count(),
+        restarts: clock.restart_count(),
+        firmware: attest.firmware_version(),
+        writes: record.writes,
+        anchors: record
+            .objects
+            .into_iter()
+            .map(|(_, content)| content)
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_file_is_a_key_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [bytes.clone(), [&MAGIC[..], &[0, 0, 0, 9], &bytes].concat()] {
+                if let Some((private, public)) = decode(&bytes) {
+                    prop_assert_eq!(encode(&private, &public), bytes);
+                    let _ = area(&public);
+                }
+            }
+        }
+
+        /// The signature is checked before anything else is read, so the readers are asked directly, too.
+        #[test]
+        fn any_evidence_is_refused_and_nothing_panics(
+            key in prop::collection::vec(any::<u8>(), 0..120),
+            attest in prop::collection::vec(any::<u8>(), 0..200),
+            signature in prop::collection::vec(any::<u8>(), 60..68),
+            record in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            // The front of a statement on an NV index.
+            let near = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x14, 0, 2][..], &attest].concat();
+            for attest in [attest, near] {
+                let _ = Attest::unmarshall(&attest);
+                let evidence = Evidence {
+                    nv_index: 0x0181_8100,
+                    key: key.clone(),
+                    attest,
+                    signature: signature.clone(),
+                    record: record.clone(),
+                };
+                prop_assert!(verify(&evidence, &[1; 16]).is_err());
+            }
+        }
+    }
+}

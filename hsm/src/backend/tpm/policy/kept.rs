@@ -1,0 +1,96 @@
+//! The file that says in words which states are approved: `pcrs`, beside the records of anchors.
+//!
+//! Called by the parent. Nothing in it counts before its digest is the one in the NV index. While that
+//! is written there are two files, and both are looked at: after a crash one of them fits.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use crate::{
+    backend::{attempt::Trouble, tpm::pcr::Approved},
+    error::Error,
+};
+
+const KEPT: &str = "pcrs";
+const NEW: &str = "pcrs.new";
+const LONGEST: u64 = 65_536;
+
+/// What was approved by this digest, if a file says it.
+pub(super) fn find(directory: &Path, digest: &[u8; 32]) -> Option<Approved> {
+    let read = [KEPT, NEW]
+        .into_iter()
+        .filter_map(|name| load(&directory.join(name)));
+    read.into_iter()
+        .find(|approved| approved.digest() == *digest)
+}
+
+/// Before the index is written.
+pub(super) fn prepare(directory: &Path, approved: &Approved) -> Result<(), Trouble> {
+    write(directory, &approved.encode()).map_err(|error| failed(directory, &error))
+}
+
+/// After it.
+pub(super) fn settle(directory: &Path) -> Result<(), Trouble> {
+    fs::rename(directory.join(NEW), directory.join(KEPT))
+        .and_then(|()| File::open(directory)?.sync_all())
+        .map_err(|error| failed(directory, &error))
+}
+
+fn failed(directory: &Path, error: &io::Error) -> Trouble {
+    let reason = format!("{}: {error}", directory.join(NEW).display());
+    Trouble::Final(Error::unavailable("keep the approved PCRs", reason))
+}
+
+fn load(path: &Path) -> Option<Approved> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    let approved = Approved::decode(&bytes);
+    if approved.is_none() {
+        tracing::warn!(file = %path.display(), "a file of approved PCRs cannot be read");
+    }
+    approved
+}
+
+fn write(directory: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(directory.join(NEW))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_two_files_fits_after_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = |byte: &str| {
+            let state = crate::backend::tpm::PcrState::parse(&format!("7={}", byte.repeat(32)));
+            Approved::states(vec![state.unwrap()]).unwrap()
+        };
+        let (one, other) = (state("01"), state("02"));
+        prepare(directory.path(), &one).unwrap();
+        assert_eq!(find(directory.path(), &one.digest()), Some(one.clone()));
+        settle(directory.path()).unwrap();
+        prepare(directory.path(), &other).unwrap();
+        for approved in [&one, &other] {
+            assert_eq!(
+                find(directory.path(), &approved.digest()).as_ref(),
+                Some(approved)
+            );
+        }
+        settle(directory.path()).unwrap();
+        assert_eq!(find(directory.path(), &one.digest()), None);
+    }
+}
