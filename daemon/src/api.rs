@@ -7,6 +7,7 @@ pub mod app_keys;
 mod codes;
 mod contacts;
 pub mod log;
+mod opaque;
 mod privacy;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,11 @@ pub use self::contacts::{
     PinAfterCode, RemoveAddress, RequestCode, SetAddress,
 };
 pub use self::log::{LogEntry, LogReceipt, ProvenEvent};
+pub use self::opaque::{
+    FinishOpaqueAfterCode, FinishOpaqueRegistration, FinishOpaqueSession, KeyStretching,
+    OpaqueLoginStarted, OpaqueRegistrationStarted, PinCheckedBy, StartOpaqueAfterCode,
+    StartOpaqueRegistration, StartOpaqueSession,
+};
 pub use self::privacy::{
     AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
 };
@@ -338,6 +344,7 @@ pub struct DeviceView {
 pub struct PinView {
     pub device_id: String,
     pub binding: String,
+    pub checked_by: PinCheckedBy,
     #[schema(value_type = u64)]
     pub set: Timestamp,
     /// Attempts that may be made now.

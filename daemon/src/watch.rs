@@ -1,8 +1,8 @@
-//! What is looked at every second while the daemon serves: how full the queues are, and whether
-//! the slow mode is over.
+//! What is looked at every second while the daemon serves: how full the queues are, which guesses
+//! were never finished, and whether the slow mode is over.
 //!
 //! Started by `startup` and dropped with the service's other tasks. It changes nothing that
-//! requests depend on, except for ending the slow mode, and waits for nothing.
+//! requests depend on, except for the slow mode, and waits for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) async fn run(service: Arc<Service>, pool: Pool) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        service.strangers.look(service.now());
+        service.look();
         show(&service, &pool);
     }
 }

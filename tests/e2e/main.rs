@@ -25,6 +25,7 @@ mod kills;
 mod ledger;
 mod limits;
 mod log;
+mod opaque;
 mod openapi;
 mod operator;
 mod operator_socket;

@@ -21,6 +21,7 @@ pub mod device;
 pub mod kryoptic;
 pub mod log;
 pub mod mail;
+pub mod opaque;
 pub mod token;
 pub mod tpm;
 pub mod webhook;

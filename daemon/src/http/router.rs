@@ -24,8 +24,8 @@ use utoipa_axum::routes;
 use super::describe;
 use super::problem::{Code, Problem};
 use super::routes::{
-    account, accounts, app_keys, bindings, contacts, devices, discovery, log, otp, passkeys, pin,
-    privacy, recover, recovery_codes, secrets, sessions, totp,
+    account, accounts, app_keys, bindings, contacts, devices, discovery, log, opaque, otp,
+    passkeys, pin, privacy, recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
 use super::strangers;
@@ -96,6 +96,12 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(account::show))
         .routes(routes!(account::events))
         .routes(routes!(pin::set, pin::remove))
+        .routes(routes!(opaque::start_registration))
+        .routes(routes!(opaque::finish_registration))
+        .routes(routes!(opaque::start_sign_in))
+        .routes(routes!(opaque::finish_sign_in))
+        .routes(routes!(opaque::start_after_code))
+        .routes(routes!(opaque::finish_after_code))
         .routes(routes!(passkeys::options))
         .routes(routes!(passkeys::add))
         .routes(routes!(passkeys::confirm))
