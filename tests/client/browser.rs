@@ -96,7 +96,7 @@ async fn obey(app: &mut TestApp, mut asked: tokio::net::TcpStream) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flows() {
-    assert_eq!(stories("e2e/flows.ts").await, 8);
+    assert_eq!(stories("e2e/flows.ts").await, 9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

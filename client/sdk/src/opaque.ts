@@ -30,7 +30,7 @@ function stretching(cost: Cost) {
 
 /** What the daemon can not judge, because it never sees the PIN. */
 export function judgePin(pin: string, minLength: number): void {
-  const characters = [...spelt(pin).toLowerCase()];
+  const characters = Array.from(spelt(pin).toLowerCase());
   const codes = characters.map((character) => character.codePointAt(0) ?? 0);
   const steps = codes.slice(1).map((code, at) => code - (codes[at] ?? 0));
   const inStep = steps.every((step) => step === steps[0] && Math.abs(step) <= 1);

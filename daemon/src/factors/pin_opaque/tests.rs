@@ -312,6 +312,9 @@ fn the_neutral_element_is_no_message() {
 }
 
 proptest! {
+    // Unoptimised, each takes a while.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn any_bytes_are_refused_or_answered(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = RegistrationStart::parse(&bytes);
