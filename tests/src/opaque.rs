@@ -8,8 +8,9 @@ use opaque_ke::ksf::Ksf;
 use opaque_ke::rand::{CryptoRng, Error, RngCore};
 use opaque_ke::{
     CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration,
-    ClientRegistrationFinishParameters, CredentialResponse, RegistrationResponse, Ristretto255,
-    TripleDh,
+    ClientRegistrationFinishParameters, CredentialFinalization, CredentialRequest,
+    CredentialResponse, RegistrationResponse, Ristretto255, ServerLogin, ServerLoginParameters,
+    ServerRegistration, ServerSetup, TripleDh,
 };
 use serde_json::{Value, json};
 
@@ -26,9 +27,9 @@ impl CipherSuite for Suite {
     type Ksf = Stretching;
 }
 
-/// Argon2id with a salt of zeros.
+/// Argon2id with a salt of zeros; or nothing at all, for a bench of the server.
 #[derive(Debug)]
-pub struct Stretching(Params);
+pub struct Stretching(Option<Params>);
 
 impl Default for Stretching {
     fn default() -> Self {
@@ -47,7 +48,7 @@ impl Stretching {
     pub fn of(cost: &Value) -> Self {
         let number = |name: &str| u32::try_from(cost[name].as_u64().unwrap()).unwrap();
         let (memory, passes, lanes) = (number("memory_kib"), number("passes"), number("lanes"));
-        Self(Params::new(memory, passes, lanes, Some(64)).unwrap())
+        Self(Some(Params::new(memory, passes, lanes, Some(64)).unwrap()))
     }
 }
 
@@ -56,7 +57,10 @@ impl Ksf for Stretching {
         &self,
         input: GenericArray<u8, L>,
     ) -> Result<GenericArray<u8, L>, InternalError> {
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.0.clone());
+        let Some(params) = &self.0 else {
+            return Ok(input);
+        };
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
         let mut output = GenericArray::default();
         argon2
             .hash_password_into(&input, &[0; 16], &mut output)
@@ -113,10 +117,13 @@ impl Registering {
     /// With what the first call was answered.
     #[must_use]
     pub fn finish(self, pin: &str, answer: &Value, cost: &Value) -> Registered {
+        self.made(pin, answer, cost, &Stretching::of(cost))
+    }
+
+    fn made(self, pin: &str, answer: &Value, cost: &Value, ksf: &Stretching) -> Registered {
         let response = unb64(answer["response"].as_str().unwrap());
-        let ksf = Stretching::of(cost);
         let parameters = ClientRegistrationFinishParameters {
-            ksf: Some(&ksf),
+            ksf: Some(ksf),
             ..ClientRegistrationFinishParameters::default()
         };
         let response = RegistrationResponse::deserialize(&response).unwrap();
@@ -164,10 +171,19 @@ impl LoggingIn {
     /// With what the first call was answered: `None` where the PIN is wrong.
     #[must_use]
     pub fn finish(&self, answer: &Value) -> Option<LoggedIn> {
+        self.made(answer, &Stretching::of(&answer["key_stretching"]))
+    }
+
+    /// Of a PIN that was registered without stretching.
+    #[must_use]
+    pub fn finish_unstretched(&self, answer: &Value) -> Option<LoggedIn> {
+        self.made(answer, &Stretching(None))
+    }
+
+    fn made(&self, answer: &Value, ksf: &Stretching) -> Option<LoggedIn> {
         let ke2 = unb64(answer["ke2"].as_str().unwrap());
-        let ksf = Stretching::of(&answer["key_stretching"]);
         let parameters = ClientLoginFinishParameters {
-            ksf: Some(&ksf),
+            ksf: Some(ksf),
             ..ClientLoginFinishParameters::default()
         };
         let ke2 = CredentialResponse::deserialize(&ke2).unwrap();
@@ -183,6 +199,58 @@ impl LoggingIn {
     }
 }
 
+/// The server's part of logins, by the library alone: for a bench.
+#[allow(missing_debug_implementations, reason = "it holds keys")]
+pub struct Protocol {
+    setup: ServerSetup<Suite>,
+    record: Vec<u8>,
+    ke1: Vec<u8>,
+}
+
+impl Protocol {
+    #[must_use]
+    pub fn new(pin: &str) -> Self {
+        let setup = ServerSetup::<Suite>::new(&mut Random);
+        let started = ClientRegistration::<Suite>::start(&mut Random, pin.as_bytes()).unwrap();
+        let response = ServerRegistration::start(&setup, started.message, b"ann").unwrap();
+        let ksf = Stretching(None);
+        let parameters = ClientRegistrationFinishParameters {
+            ksf: Some(&ksf),
+            ..ClientRegistrationFinishParameters::default()
+        };
+        let finished = started
+            .state
+            .finish(&mut Random, pin.as_bytes(), response.message, parameters)
+            .unwrap();
+        let login = ClientLogin::<Suite>::start(&mut Random, pin.as_bytes()).unwrap();
+        Self {
+            setup,
+            record: finished.message.serialize().to_vec(),
+            ke1: login.message.serialize().to_vec(),
+        }
+    }
+
+    /// One login: the answer to its first message, and a look at its last one, which is wrong and costs the same.
+    ///
+    /// # Panics
+    /// If the library refuses the first message.
+    pub fn serve(&self) {
+        let answered = ServerLogin::start(
+            &mut Random,
+            &self.setup,
+            Some(ServerRegistration::deserialize(&self.record).unwrap()),
+            CredentialRequest::deserialize(&self.ke1).unwrap(),
+            b"ann",
+            ServerLoginParameters::default(),
+        )
+        .unwrap();
+        std::hint::black_box(answered.message.serialize());
+        let end = CredentialFinalization::deserialize(&[7; 64]).unwrap();
+        let parameters = ServerLoginParameters::default();
+        assert!(answered.state.finish(end, parameters).is_err());
+    }
+}
+
 /// The PIN as a client may have it.
 #[derive(Debug)]
 pub struct Tried {
@@ -195,13 +263,21 @@ pub struct Tried {
 impl Device {
     /// Both calls of a registration, with the policy's cost; the export key.
     pub async fn register_pin(&mut self, pin: &str) -> Vec<u8> {
+        self.register(pin, Stretching::of(&default_cost())).await
+    }
+
+    /// The same of a client that lies about what it has spent.
+    pub async fn register_unstretched_pin(&mut self, pin: &str) -> Vec<u8> {
+        self.register(pin, Stretching(None)).await
+    }
+
+    async fn register(&mut self, pin: &str, ksf: Stretching) -> Vec<u8> {
         let (state, body) = Registering::start(pin);
         let started = self
             .call("POST", "/v1/account/opaque/start", Some(body))
             .await
             .expect(200);
-        let cost = started.body["key_stretching"].clone();
-        let registered = state.finish(pin, &started.body, &cost);
+        let registered = state.made(pin, &started.body, &default_cost(), &ksf);
         let answer = self
             .call(
                 "POST",

@@ -23,6 +23,7 @@ mod cpu;
 mod extra;
 mod ledgerless;
 mod load;
+mod opaque;
 mod parts;
 mod realm;
 mod report;
@@ -88,13 +89,19 @@ fn main() -> ExitCode {
             let batch = batch.parse().unwrap();
             ledgerless::compare(Path::new(app), Path::new(token), batch, accounts);
         }
+        [opaque::OPAQUE] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let app = runtime.block_on(TestApp::with(setup()));
+            let mut crowd = Crowd::enrolled(&app);
+            report::list(&opaque::figures(&app, cpu::child("custodyd"), &mut crowd));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
         }
         other => {
             eprintln!(
-                "`bench` alone measures everything, `bench scale N` a realm of N accounts; \
+                "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench opaque` PINs by OPAQUE; \
                  {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
@@ -167,8 +174,10 @@ fn measure(token: &Path) {
             &runtime, &app, server, &mut crowd, &mut codes, &parts,
         ));
     }
+    let opaque = opaque::figures(&app, server, &mut crowd);
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
+    figures.extend(opaque);
     figures.extend(extra.figures());
     figures.extend(rewrapping::figures(&app, &parts));
     figures.extend(verification::figures(&mut app));
