@@ -55,6 +55,32 @@ test("enrolment, a closed page, and the PIN that brings the key back", async () 
   await phone.context.close();
 });
 
+test("the PIN is in no request, unless the app says that the server checks it", async () => {
+  const phone = await stage.device();
+  const sent: string[] = [];
+  phone.page.on("request", (request) => sent.push(request.postData() ?? ""));
+  const said = (pin: string) => sent.some((body) => body.includes(pin));
+  await enrolled(phone);
+  await phone.page.evaluate(() => sdk.signInWithPin(kept.custody, "830517"));
+  assert.ok(sent.length > 5 && !said("830517"));
+  const other = await phone.page.evaluate(async () => {
+    const { custody } = kept;
+    const view = await sdk.viewAccount(custody);
+    await sdk.setPin(custody, "294061", { onServer: true });
+    const refused = await kept.tried(() => sdk.signInWithPin(custody, "294061"));
+    return { by: view.pin?.checked_by, refused: refused?.code };
+  });
+  assert.deepEqual(other, { by: "opaque", refused: "pin-other-way" });
+  assert.ok(said("294061"), "the control");
+  await phone.page.evaluate(async () => {
+    await sdk.signInWithPin(kept.custody, "294061", { onServer: true });
+    await sdk.setPin(kept.custody, "830517");
+    await sdk.signInWithPin(kept.custody, "830517");
+  });
+  assert.ok(!said("830517"));
+  await phone.context.close();
+});
+
 test("a wrong PIN says how many tries are left, and the right one works afterwards", async () => {
   const phone = await stage.device();
   await enrolled(phone);

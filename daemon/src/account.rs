@@ -10,26 +10,26 @@
 mod alias;
 mod contacts;
 mod forgotten;
+mod pin;
 mod restored;
 mod trail;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
-use custodyd_policies::{Budget, Timestamp};
+use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Passkey;
 use zeroize::Zeroizing;
 
 pub use self::alias::{Alias, AliasError, AliasName, MAX_ALIASES};
 pub use self::contacts::{Contact, Contacts, Usage};
+pub use self::pin::{Pin, PinWay};
 pub use self::restored::{History, Restored};
 pub use self::trail::{Mark, Trail};
 use crate::bytes::{Bytes, SharedSecret};
 use crate::factors::jwk::PublicJwk;
-use crate::factors::pin_argon2::PinRecord;
 
 mod codes;
 
@@ -134,22 +134,6 @@ pub struct RevokedBinding {
     pub device_id: String,
     pub issued: Timestamp,
     pub revoked: Timestamp,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pin {
-    /// Shared with the evaluation that is under way; never copied.
-    pub record: Arc<PinRecord>,
-    pub device_id: String,
-    pub binding: String,
-    pub set: Timestamp,
-    /// Of the bound devices.
-    pub budget: Budget,
-    /// Of all others together, where the policy lets them try.
-    pub strangers: Budget,
-    /// Of devices that are not bound and came in with a delivered code.
-    pub after_code: Budget,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ mod codes;
 mod contacts;
 pub mod log;
 mod offline;
+mod opaque;
 mod privacy;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,11 @@ pub use self::contacts::{
 };
 pub use self::log::{LogEntry, LogReceipt, ProvenEvent};
 pub use self::offline::OfflineReport;
+pub use self::opaque::{
+    FinishOpaqueAfterCode, FinishOpaqueRegistration, FinishOpaqueSession, KeyStretching,
+    OpaqueLoginStarted, OpaqueRegistrationStarted, PinCheckedBy, StartOpaqueAfterCode,
+    StartOpaqueRegistration, StartOpaqueSession,
+};
 pub use self::privacy::{
     AliasView, EraseAccount, Export, HeldSecret, HeldSlot, OperatorExport, RemovedDeviceView,
 };
@@ -340,6 +346,7 @@ pub struct DeviceView {
 pub struct PinView {
     pub device_id: String,
     pub binding: String,
+    pub checked_by: PinCheckedBy,
     #[schema(value_type = u64)]
     pub set: Timestamp,
     /// Attempts that may be made now.

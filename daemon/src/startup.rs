@@ -22,6 +22,7 @@ use crate::delivery::{self, Courier, Delivering};
 use crate::escrow::{self, Escrowed, ManifestError};
 use crate::factors::dpop::Proofs;
 use crate::factors::pin_argon2::PinHasher;
+use crate::factors::pin_opaque::OpaqueServer;
 use crate::factors::token::EpochKeys;
 use crate::handed::{Handed, HandedError};
 use crate::http::server::{self, Limits};
@@ -33,7 +34,7 @@ use crate::listening::Listeners;
 use crate::reload::Reloader;
 use crate::service::{
     Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
-    Strangers,
+    Strangers, Unfinished,
 };
 use crate::store::{Exclusive, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
@@ -290,6 +291,8 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         &ledger.origin(),
         &keys.checkpoint,
     );
+    let committer = tokio::spawn(writing);
+    let seed = ledger.opaque_seed().await?;
     let service = Service {
         apps,
         keys: EpochKeys::new(pool.clone(), name.clone(), ledger.era()),
@@ -297,6 +300,10 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         proofs: Proofs::new()?,
         hasher: PinHasher::new(config.pin.threads, config.pin.queue)
             .map_err(system("start the PIN hasher"))?,
+        opaque: OpaqueServer::from_seed(seed.expose()).map_err(|error| {
+            StartError::Ledger(LedgerError::Refused(format!("the realm's record: {error}")))
+        })?,
+        unfinished: Unfinished::default(),
         bindings: Bindings::new(pool.clone(), name.clone(), keys.bindings, keys.webhook),
         auditors: Auditors::new(
             config.auditors.clone(),
@@ -317,7 +324,7 @@ pub async fn open(config: &Config) -> Result<Realm, StartError> {
         witnesses,
         delivering,
         drain: config.listen.drain,
-        committer: tokio::spawn(writing),
+        committer,
     })
 }
 

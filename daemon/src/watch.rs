@@ -1,8 +1,8 @@
-//! What is looked at every second while the daemon serves: how full the queues and the disk are, and
-//! whether the slow mode is over.
+//! What is looked at every second while the daemon serves: how full the queues and the disk are, which
+//! guesses were never finished, and whether the slow mode is over.
 //!
 //! Started by `startup` and dropped with the service's other tasks. It changes nothing that
-//! requests depend on, except for ending the slow mode, and waits for nothing.
+//! requests depend on, except for the slow mode, and waits for nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) async fn run(service: Arc<Service>, pool: Pool, database: PathBuf) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        service.strangers.look(service.now());
+        service.look();
         show(&service, &pool);
         show_disk(&database);
     }

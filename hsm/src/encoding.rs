@@ -6,7 +6,7 @@
 //! So ("ab", "c") and ("a", "bc") differ, and no statement of one kind can be
 //! read as one of another. FORMAT.md has the same, for readers without Rust.
 
-use crate::id::{AppId, KeyId, RealmName, RecordId, RecordKind};
+use crate::id::{AccountId, AppId, KeyId, RealmName, RecordId, RecordKind};
 
 /// A statement under construction.
 #[derive(Debug)]
@@ -73,6 +73,34 @@ pub fn pin_pepper(realm: &RealmName, app: &AppId, account: &RecordId) -> Vec<u8>
         .text(realm.as_str())
         .text(app.as_str())
         .bytes(&account.0)
+        .finish()
+}
+
+/// What the OPRF key of one OPAQUE record is derived from (RFC 9807, section 6.4.2). Each registration has a salt of
+/// its own: whoever may register a PIN may evaluate under the key of that record and of no other.
+#[must_use]
+pub fn opaque_key_material(
+    realm: &RealmName,
+    app: &AppId,
+    account: &RecordId,
+    salt: &[u8; 32],
+) -> Vec<u8> {
+    Fields::new(b"custodyd/opaque-key-material/v1")
+        .text(realm.as_str())
+        .text(app.as_str())
+        .bytes(&account.0)
+        .bytes(salt)
+        .finish()
+}
+
+/// What the record is derived from that a stranger is shown for an account identifier, whether there is such an
+/// account or not.
+#[must_use]
+pub fn opaque_decoy(realm: &RealmName, app: &AppId, account: &AccountId) -> Vec<u8> {
+    Fields::new(b"custodyd/opaque-decoy/v1")
+        .text(realm.as_str())
+        .text(app.as_str())
+        .bytes(account.as_bytes())
         .finish()
 }
 

@@ -84,6 +84,36 @@ pub fn pin_pepper(
     custody.mac(ROOT_MAC, &encoding::pin_pepper(realm, app, account))
 }
 
+/// The key material of one OPAQUE record. It leaves the token, since no token computes an OPRF, and is worth the
+/// guesses at this one record to whoever has that, too; callers forget it at once.
+///
+/// # Errors
+/// The token's.
+pub fn opaque_key_material(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    account: &RecordId,
+    salt: &[u8; 32],
+) -> Result<Secret<32>> {
+    let statement = encoding::opaque_key_material(realm, app, account, salt);
+    custody.mac(ROOT_MAC, &statement)
+}
+
+/// What a stranger's OPAQUE record is made of, the same for ever for one account identifier. It is
+/// no key of any real record, or a stranger could have guesses evaluated that nobody pays for.
+///
+/// # Errors
+/// The token's.
+pub fn opaque_decoy(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    account: &AccountId,
+) -> Result<Secret<32>> {
+    custody.mac(ROOT_MAC, &encoding::opaque_decoy(realm, app, account))
+}
+
 /// The key of epoch `number` for sealing tokens on the host. It lives in host
 /// memory, so a caller changes the number often and forgets old keys.
 ///

@@ -12,7 +12,7 @@ use crate::{
     custody::Custody,
     encoding,
     error::{Error, Result},
-    id::{AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind},
+    id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind},
     mac::{self, EpochUse},
     public_key::PublicKey,
     seal::{self, Context, LocalKey, Pad},
@@ -260,6 +260,14 @@ fn mac_statements() {
             ),
         ),
         ("pin-pepper", encoding::pin_pepper(&realm, &app, &record)),
+        (
+            "opaque-key-material",
+            encoding::opaque_key_material(&realm, &app, &record, &[0x3c; 32]),
+        ),
+        (
+            "opaque-decoy",
+            encoding::opaque_decoy(&realm, &app, &AccountId([0x11; 16])),
+        ),
         ("session-epoch-key", encoding::session_epoch_key(&realm, 3)),
         (
             "ceremony-epoch-key",
@@ -296,6 +304,14 @@ fn mac_functions() {
     assert_eq!(id.to_string(), text("record-id-realm", "tag"));
     let pepper = mac::pin_pepper(&mut custody, &realm, &app, &RecordId([0x5a; 32])).unwrap();
     assert_eq!(hex::encode(pepper.expose()), text("pin-pepper", "tag"));
+    let record = RecordId([0x5a; 32]);
+    let key = mac::opaque_key_material(&mut custody, &realm, &app, &record, &[0x3c; 32]).unwrap();
+    assert_eq!(
+        hex::encode(key.expose()),
+        text("opaque-key-material", "tag")
+    );
+    let decoy = mac::opaque_decoy(&mut custody, &realm, &app, &AccountId([0x11; 16])).unwrap();
+    assert_eq!(hex::encode(decoy.expose()), text("opaque-decoy", "tag"));
     for (usage, name) in [
         (EpochUse::Session, "session-epoch-key"),
         (EpochUse::Ceremony, "ceremony-epoch-key"),

@@ -498,6 +498,8 @@ def statements():
         "record-id-alias": lp(b"custodyd/record-id/v1", realm, app, b"\x02", b"ann@demo.example"),
         "record-id-realm": lp(b"custodyd/record-id/v1", realm, b"_realm", b"\x00", b"realm"),
         "pin-pepper": lp(b"custodyd/pin-pepper/v1", realm, app, record),
+        "opaque-key-material": lp(b"custodyd/opaque-key-material/v1", realm, app, record, b"\x3c" * 32),
+        "opaque-decoy": lp(b"custodyd/opaque-decoy/v1", realm, app, b"\x11" * 16),
         "session-epoch-key": lp(b"custodyd/session-epoch/v1", realm, be(3, 8)),
         "ceremony-epoch-key": lp(b"custodyd/ceremony-epoch/v1", realm, be(3, 8)),
         "idempotent-account": lp(b"custodyd/idempotent-account/v1", realm, app, b"jkt", b"key"),

@@ -116,8 +116,27 @@ pub struct PinPolicy {
     pub passes: u32,
     /// Argon2id lanes (parameter p).
     pub lanes: u32,
+    /// Whether the server may check PINs itself, by Argon2id: it sees the PIN then.
+    pub argon2id: bool,
+    /// Whether PINs may be checked by OPAQUE (RFC 9807), where they never leave the client.
+    pub opaque: bool,
+    /// What a client has to spend on each PIN with OPAQUE, at least; and what one is told that has no record.
+    pub ksf: Ksf,
+    /// How long a login or a registration by OPAQUE may take between its two calls.
+    pub ceremony: Duration,
     /// The guess budget.
     pub rounds: Rounds,
+}
+
+/// The key stretching function of a client with OPAQUE (RFC 9807, section 2.3): Argon2id with these parameters.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Ksf {
+    /// Memory in KiB (RFC 9106, parameter m).
+    pub memory_kib: u32,
+    /// Passes (parameter t).
+    pub passes: u32,
+    /// Lanes (parameter p).
+    pub lanes: u32,
 }
 
 /// Passkeys.
@@ -216,7 +235,21 @@ impl Default for PinPolicy {
             memory_kib: 19_456,
             passes: 2,
             lanes: 1,
+            argon2id: true,
+            opaque: true,
+            ksf: Ksf::default(),
+            ceremony: minutes(2),
             rounds: Rounds::default(),
+        }
+    }
+}
+
+impl Default for Ksf {
+    fn default() -> Self {
+        Self {
+            memory_kib: 19_456,
+            passes: 2,
+            lanes: 1,
         }
     }
 }

@@ -185,6 +185,13 @@ impl Budget {
         }
     }
 
+    /// Whether this charge is neither decided nor expired.
+    #[must_use]
+    pub fn is_pending(&self, id: ChargeId, now: Timestamp) -> bool {
+        let mut charges = self.in_flight.iter();
+        charges.any(|charge| charge.id == id.0 && charge.expires > now)
+    }
+
     /// Charges that are neither decided nor expired.
     #[must_use]
     pub fn in_flight(&self, now: Timestamp) -> u32 {

@@ -41,6 +41,12 @@ pub const PIN_LANES: RangeInclusive<u32> = 1..=4;
 /// Least memory times passes, in KiB: 19 MiB twice, the first choice of OWASP's Password Storage Cheat Sheet for
 /// Argon2id. Memory and passes may be traded at this product; variants that cost less in all are refused.
 pub const PIN_MEMORY_TIMES_PASSES: u64 = 2 * 19_456;
+/// `pin.ksf_memory_kib`, and what a client may say that it has spent: up to the 2 GiB of RFC 9106's first choice.
+pub const KSF_MEMORY_KIB: RangeInclusive<u32> = 8192..=2_097_152;
+/// `pin.ksf_passes`, as above.
+pub const KSF_PASSES: RangeInclusive<u32> = 1..=64;
+/// `pin.ksf_lanes`, as above.
+pub const KSF_LANES: RangeInclusive<u32> = 1..=16;
 /// `attempts` of one round. All rounds together: [`MAX_ATTEMPTS`](crate::rounds::MAX_ATTEMPTS).
 pub const ROUND_ATTEMPTS: RangeInclusive<u32> = 1..=crate::rounds::MAX_ATTEMPTS;
 /// `wait` of a round after the first.
@@ -52,6 +58,7 @@ pub const PASSKEY_IDLE: RangeInclusive<Duration> = span(DAY, 10 * YEAR);
 /// `passkeys.max_per_account`. Bounded, like devices and secrets, because the envelope is.
 pub const PASSKEYS: RangeInclusive<usize> = 1..=32;
 /// `passkeys.ceremony`: time for a person to find the authenticator; no more, since a challenge lives as long.
+/// `pin.ceremony`: time for a slow device to stretch the PIN; no more, since a charge is in doubt as long.
 pub const CEREMONY: RangeInclusive<Duration> = span(30, 15 * MINUTE);
 /// `totp.digits`. More than eight no authenticator app shows.
 pub const TOTP_DIGITS: RangeInclusive<usize> = 6..=8;

@@ -19,6 +19,7 @@
 //! | [`otp`], [`pacing`] | which codes may be accepted, and when the next one may be sent |
 //! | [`retention`] | when an account or an event has been kept for long enough |
 //! | [`pin`] | which PINs may be set |
+//! | [`ksf`] | what a client with OPAQUE must have spent on one |
 //! | [`app`], [`bounds`], [`mod@parse`] | what a policy is, what its values may be, and how a file becomes one |
 
 pub mod app;
@@ -27,6 +28,7 @@ pub mod bounds;
 pub mod devices;
 pub mod expiry;
 pub mod factor;
+pub mod ksf;
 mod origin;
 pub mod otp;
 pub mod pacing;
@@ -43,7 +45,7 @@ pub mod time;
 mod properties;
 
 pub use app::{
-    Aliases, AppPolicy, Backend, Channel, Contacts, DeliveredCodes, Devices, Enrolment,
+    Aliases, AppPolicy, Backend, Channel, Contacts, DeliveredCodes, Devices, Enrolment, Ksf,
     LinkTemplate, Passkeys, PinPolicy, Recover, RecoveryCodes, Release, RelyingParty, Retention,
     Secrets, ServerSlot, Sessions, TicketKey, Totp, UnknownDevice,
 };
@@ -51,6 +53,7 @@ pub use attempts::{Budget, ChargeId, MAX_ATTEMPTS, Refused, Standing, UnknownCha
 pub use devices::{recovery_incomplete, rounds_after_code, unknown_device};
 pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_until, is_fresh};
 pub use factor::{Factor, Strength};
+pub use ksf::KsfRefused;
 pub use otp::accept_step;
 pub use pacing::{Paced, may_deliver};
 pub use parse::{PolicyError, parse};

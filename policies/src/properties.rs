@@ -140,6 +140,9 @@ fn within_bounds(policy: &AppPolicy) -> Result<(), TestCaseError> {
     held("lanes", p.lanes, &bounds::PIN_LANES)?;
     let cost = u64::from(p.memory_kib) * u64::from(p.passes);
     prop_assert!(cost >= bounds::PIN_MEMORY_TIMES_PASSES);
+    prop_assert!(p.opaque || p.argon2id || !p.allowed);
+    prop_assert_eq!(p.ksf.accepts(&p.ksf), Ok(()));
+    held("ceremony", p.ceremony, &bounds::CEREMONY)?;
     held("max_age", k.max_age, &bounds::PASSKEY_AGE)?;
     held("max_idle", k.max_idle, &bounds::PASSKEY_IDLE)?;
     prop_assert!(k.max_idle <= k.max_age);

@@ -56,6 +56,7 @@ async fn stories(file: &str) -> usize {
     std::fs::create_dir_all(&artefacts).unwrap();
     let mut command = node(&["scripts/test.mjs", file]);
     command
+        .env("NODE_EXTRA_CA_CERTS", app.path("authority.pem"))
         .env("CUSTODYD_URL", &app.url)
         .env("CUSTODYD_APP", "notes")
         .env("CUSTODYD_REALM", REALM)
@@ -95,7 +96,7 @@ async fn obey(app: &mut TestApp, mut asked: tokio::net::TcpStream) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flows() {
-    assert_eq!(stories("e2e/flows.ts").await, 8);
+    assert_eq!(stories("e2e/flows.ts").await, 9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,6 +107,12 @@ async fn ways_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readme() {
     assert_eq!(stories("e2e/readme.ts").await, 1);
+}
+
+/// No browser in this one: npm's own library, in Node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opaque() {
+    assert_eq!(stories("e2e/opaque.ts").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,6 +26,7 @@ mod ledger;
 mod limits;
 mod log;
 mod offline;
+mod opaque;
 mod openapi;
 mod operator;
 mod operator_socket;

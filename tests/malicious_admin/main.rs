@@ -27,6 +27,8 @@
 //! | trigger made while we run | schema | its change counter, in every commit | the same |
 //! | old version of an account: guesses, consumed ceremonies, used codes | record and member list | state tree in memory | denial of service for its bucket |
 //! | used TOTP step, spent recovery code, counted attempts | the same | the same | the same |
+//! | finished login by OPAQUE, charged start of one | the same | the same | the same |
+//! | the realm's record, with the seed of its OPAQUE keys | `records.sealed`, member entries too | the same; at the start, the state tree | the same |
 //! | the envelope of an erased account in place of its tombstone | the same | the same | the same |
 //! | an alias without record and member entry | the same | the same | the same |
 //! | a session of a removed device, one that was signed out | the same | the same | the same |
@@ -54,6 +56,7 @@ mod codes;
 mod erased;
 mod events;
 mod log;
+mod opaque;
 mod records;
 mod rollback;
 mod schema;

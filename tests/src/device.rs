@@ -19,6 +19,11 @@ pub fn b64(bytes: &[u8]) -> String {
 }
 
 #[must_use]
+pub fn unb64(text: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(text).unwrap()
+}
+
+#[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     b64(digest(&SHA256, bytes).as_ref())
 }

@@ -22,6 +22,7 @@ pub mod handbook;
 pub mod kryoptic;
 pub mod log;
 pub mod mail;
+pub mod opaque;
 pub mod token;
 pub mod tpm;
 pub mod webhook;

@@ -41,6 +41,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
     "The service was restored from a backup. Sign in once by your strongest way, a passkey for instance.",
   "pin-weak": "Choose a PIN that is longer or harder to guess.",
   "pin-not-set": "This account has no PIN. Take another way.",
+  "pin-other-way": "This PIN was set in an older way. Take another way in, and set it anew.",
   "precondition-failed": "Another device has changed this meanwhile. Load it again.",
   "release-forbidden": "This way of signing in may not have the key back. Take a stronger one.",
   "enrolment-closed": "New accounts need an invitation.",

@@ -178,7 +178,10 @@ export class NotReady extends CustodyError {
 /** What was typed, or what was stored, does not open. */
 export class CanNotOpen extends CustodyError {
   override readonly name = "CanNotOpen";
-  constructor(code: "code-mistyped" | "secret-damaged" | "offline-pin-wrong", message: string) {
+  constructor(
+    code: "code-mistyped" | "secret-damaged" | "offline-pin-wrong" | "pin-weak",
+    message: string,
+  ) {
     super(code, message);
   }
 }

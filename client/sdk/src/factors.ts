@@ -7,6 +7,7 @@
  */
 import { toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
+import { registerPin } from "./opaque.js";
 import { newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
@@ -22,12 +23,25 @@ async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): 
   });
 }
 
+/** How a PIN is checked. */
+export interface PinOptions {
+  /**
+   * Sends the PIN to the daemon, which hashes it (Argon2id), in place of OPAQUE. For apps whose policy has
+   * no OPAQUE, and for PINs that were set this way. Never done because the daemon says so: whoever
+   * runs it could else have the PIN by asking.
+   */
+  readonly onServer?: boolean;
+}
+
 /** Sets the PIN, changes it, or replaces a forgotten one. The session goes on. */
-export async function setPin(custody: Custody, pin: string): Promise<void> {
-  const body = { pin };
-  const { pin: bound, session } = await custody.transport.request("put", "/v1/account/pin", {
-    body,
-  });
+export async function setPin(
+  custody: Custody,
+  pin: string,
+  options: PinOptions = {},
+): Promise<void> {
+  const { pin: bound, session } = options.onServer
+    ? await custody.transport.request("put", "/v1/account/pin", { body: { pin } })
+    : await registerPin(custody, pin);
   await demand(custody, "pin", bound);
   custody.transport.session = session;
 }

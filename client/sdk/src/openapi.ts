@@ -359,7 +359,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/account/offline-report": {
+    "/v1/account/opaque/finish": {
         parameters: {
             query?: never;
             header?: never;
@@ -369,13 +369,34 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Report wrong PINs that were tried without a network
-         * @description For a device that keeps a copy which a PIN opens offline. The number becomes an event
-         *     (`offline-pins-refused`, with the number as its detail) that the owner reads on every device; no
-         *     budget is charged. Any session will do, a read-only one too. Where the answer is
-         *     lost, a report that is sent again is a second event: it tells too much rather than nothing.
+         * Register a PIN by OPAQUE
+         * @description It takes the place of the PIN that the account has, also of one that the server checks. `key_stretching` is
+         *     what the client has spent on it: the policy has a minimum, and every login is told to spend the same.
+         *     `secrets` stores contents rewrapped for the new PIN in the same commit. Every other session that
+         *     the old PIN opened ends.
          */
-        post: operations["post_v1_account_offline_report"];
+        post: operations["post_v1_account_opaque_finish"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/account/opaque/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to register a PIN by OPAQUE
+         * @description Offline registration of RFC 9807, section 5, with ristretto255 and SHA-512. The PIN stays with the
+         *     client. Needs what `PUT /v1/account/pin` needs. Nothing is changed yet.
+         */
+        post: operations["post_v1_account_opaque_start"];
         delete?: never;
         options?: never;
         head?: never;
@@ -467,7 +488,9 @@ export interface paths {
         get?: never;
         /**
          * Set or change the PIN
-         * @description Needs a fresh session of a PIN, a passkey or the account's creation. `secrets` stores
+         * @description The server sees the PIN and hashes it. `POST /v1/account/opaque/start` sets one that stays with the client.
+         *
+         *     Needs a fresh session of a PIN, a passkey or the account's creation. `secrets` stores
          *     contents rewrapped for the new PIN in the same commit. Every other session that the old PIN
          *     opened ends.
          */
@@ -705,6 +728,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/apps/{app}/sessions/opaque/finish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign in with a PIN by OPAQUE
+         * @description The end of a login that this device began, until it expires. `release` returns secrets with the session.
+         */
+        post: operations["post_v1_apps_app_sessions_opaque_finish"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/apps/{app}/sessions/opaque/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to sign in with a PIN by OPAQUE
+         * @description Online login of RFC 9807, section 6, with ristretto255 and SHA-512, 3DH, no context and no identifiers. The attempt
+         *     is charged before the answer is made, and a right end gives it back. A device that is not bound
+         *     to the account gets an answer that no PIN fits, unless the policy has a budget for strangers' PINs; whether there is
+         *     such an account does not show. It is charged nothing.
+         */
+        post: operations["post_v1_apps_app_sessions_opaque_start"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/apps/{app}/sessions/otp": {
         parameters: {
             query?: never;
@@ -853,6 +919,46 @@ export interface paths {
          * @description Ends all sessions of this device; of a device that is not bound, this one session.
          */
         delete: operations["delete_v1_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/session/opaque/finish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Go on with a PIN by OPAQUE
+         * @description Makes a full session of one of scope `pin-only`.
+         */
+        post: operations["post_v1_session_opaque_finish"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/session/opaque/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to go on with a PIN by OPAQUE
+         * @description For a session of scope `pin-only`. The PIN is tried on a budget of its own, as by `POST /v1/session/pin`.
+         */
+        post: operations["post_v1_session_opaque_start"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1143,7 +1249,7 @@ export interface components {
          * @description What happened. Stable names: they stand in the log for ever.
          * @enum {string}
          */
-        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed" | "offline-pins-refused";
+        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed";
         EventPage: {
             /** @description C2SP signed note that the proofs of this page lead to. */
             checkpoint: string;
@@ -1192,6 +1298,55 @@ export interface components {
             };
             /** @description Those that it does not: sign in with another factor to export them. */
             secrets_withheld: string[];
+        };
+        FinishOpaqueAfterCode: {
+            bind_device?: components["schemas"]["BindDevice"] | null;
+            /**
+             * Format: byte
+             * @description KE3: 64 bytes.
+             */
+            ke3: string;
+            login: string;
+            release?: string[];
+        };
+        FinishOpaqueRegistration: {
+            /** @description What the client has spent on the PIN, and has to spend again at each login. */
+            key_stretching: components["schemas"]["KeyStretching"];
+            /**
+             * Format: byte
+             * @description RegistrationRecord: 192 bytes.
+             */
+            record: string;
+            registration: string;
+            /** @description Secrets rewrapped for the new factor, stored in the same commit. */
+            secrets?: {
+                [key: string]: components["schemas"]["Rewrapped"];
+            };
+        };
+        FinishOpaqueSession: {
+            /**
+             * Format: byte
+             * @description KE3: 64 bytes.
+             */
+            ke3: string;
+            login: string;
+            /** @description Names of the secrets to return with the session, in the same commit. */
+            release?: string[];
+        };
+        /**
+         * @description The key stretching function of the client: Argon2id version 1.3 (RFC 9106) with a salt of sixteen zero bytes, as
+         *     RFC 9807, section 7, recommends. Parameter t is `passes`, m is `memory_kib`, p is `lanes`.
+         */
+        KeyStretching: {
+            /** Format: int32 */
+            lanes: number;
+            /**
+             * Format: int32
+             * @description Memory in KiB.
+             */
+            memory_kib: number;
+            /** Format: int32 */
+            passes: number;
         };
         KeyView: {
             /** Format: int64 */
@@ -1263,12 +1418,62 @@ export interface components {
             /** @description Name that the authenticator shows beside the passkey; at most 64 characters. */
             user_name?: string | null;
         };
-        OfflineReport: {
+        /**
+         * @description An attempt was charged for this, whatever comes of it; a right end gives it back. Whether the PIN was right shows the
+         *     client's library. The last three are told to a bound device only.
+         */
+        OpaqueLoginStarted: {
             /**
              * Format: int32
-             * @description PINs that were tried against this device's own copy and did not open it, since the last report.
+             * @description Attempts that may be made now, if this one was wrong.
              */
-            wrong_pins: number;
+            attempts_left?: number | null;
+            /** @description No attempt is left, if this one was wrong. */
+            exhausted?: boolean | null;
+            /**
+             * Format: int64
+             * @description The login may be finished until then.
+             */
+            expires: number;
+            /**
+             * Format: byte
+             * @description KE2: 320 bytes.
+             */
+            ke2: string;
+            /** @description What was spent on the PIN when it was registered. */
+            key_stretching: components["schemas"]["KeyStretching"];
+            /** @description Opaque; send it back with the end of the login. It can be used once. */
+            login: string;
+            /**
+             * Format: int64
+             * @description The next attempt may be made then, if this one was wrong.
+             */
+            wait_until?: number | null;
+        };
+        OpaqueRegistrationStarted: {
+            /**
+             * Format: int64
+             * @description The registration may be finished until then.
+             */
+            expires: number;
+            /** @description The least that this app's policy asks for. A client may spend more, and says so with the record. */
+            key_stretching: components["schemas"]["KeyStretching"];
+            /** @description The fewest characters that this app's policy asks for. The server can not count them. */
+            min_length: number;
+            /** @description Opaque; send it back with the record. It can be used once. */
+            registration: string;
+            /**
+             * Format: byte
+             * @description RegistrationResponse: 64 bytes.
+             */
+            response: string;
+            /**
+             * Format: byte
+             * @description 32 bytes, for a client that seals secrets under the export key: the device identifier of the PIN will be the
+             *     SHA-256 over `custodyd/opaque-pin-device-id/v1`, this salt, memory_kib, passes, lanes (4 bytes each, big endian)
+             *     and the record, each of the six with its length before it (4 bytes, big endian); in base64url.
+             */
+            salt: string;
         };
         PasskeyOptions: {
             /**
@@ -1313,6 +1518,11 @@ export interface components {
             /** @description Replaces the session that asked, which ends where the old PIN opened it. */
             session: components["schemas"]["SessionToken"];
         };
+        /**
+         * @description By what a PIN is checked: whichever way it was set.
+         * @enum {string}
+         */
+        PinCheckedBy: "argon2id" | "opaque";
         PinSession: {
             /** Format: uuid */
             account: string;
@@ -1329,6 +1539,7 @@ export interface components {
              */
             attempts_left?: number | null;
             binding: string;
+            checked_by: components["schemas"]["PinCheckedBy"];
             device_id: string;
             /** @description No attempt is left until another factor resets the PIN's budget. */
             exhausted?: boolean | null;
@@ -1547,6 +1758,29 @@ export interface components {
         };
         /** @enum {string} */
         SlotType: "prf" | "opaque" | "recovery-code";
+        StartOpaqueAfterCode: {
+            /**
+             * Format: byte
+             * @description KE1 (RFC 9807, section 6.1): 96 bytes.
+             */
+            ke1: string;
+        };
+        StartOpaqueRegistration: {
+            /**
+             * Format: byte
+             * @description RegistrationRequest (RFC 9807, section 5.1): 32 bytes.
+             */
+            request: string;
+        };
+        StartOpaqueSession: {
+            /** Format: uuid */
+            account: string;
+            /**
+             * Format: byte
+             * @description KE1 (RFC 9807, section 6.1): 96 bytes.
+             */
+            ke1: string;
+        };
         TotpBound: {
             /** @description Replaces the session that asked, which ends where the app before opened it. */
             session: components["schemas"]["SessionToken"];
@@ -2060,7 +2294,7 @@ export interface operations {
             };
         };
     };
-    post_v1_account_offline_report: {
+    post_v1_account_opaque_finish: {
         parameters: {
             query?: never;
             header?: never;
@@ -2069,16 +2303,42 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["OfflineReport"];
+                "application/json": components["schemas"]["FinishOpaqueRegistration"];
             };
         };
         responses: {
             /** @description as it was asked for */
-            204: {
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["PinBound"];
+                };
+            };
+        };
+    };
+    post_v1_account_opaque_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartOpaqueRegistration"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpaqueRegistrationStarted"];
+                };
             };
         };
     };
@@ -2565,6 +2825,66 @@ export interface operations {
             };
         };
     };
+    post_v1_apps_app_sessions_opaque_finish: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description RFC 9449 proof with nonce and body_sha256 */
+                DPoP: string;
+            };
+            path: {
+                /** @description app identifier of the policy file */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FinishOpaqueSession"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionStarted"];
+                };
+            };
+        };
+    };
+    post_v1_apps_app_sessions_opaque_start: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description RFC 9449 proof with nonce and body_sha256 */
+                DPoP: string;
+            };
+            path: {
+                /** @description app identifier of the policy file */
+                app: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartOpaqueSession"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpaqueLoginStarted"];
+                };
+            };
+        };
+    };
     post_v1_apps_app_sessions_otp: {
         parameters: {
             query?: never;
@@ -2760,6 +3080,54 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    post_v1_session_opaque_finish: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FinishOpaqueAfterCode"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionStarted"];
+                };
+            };
+        };
+    };
+    post_v1_session_opaque_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartOpaqueAfterCode"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpaqueLoginStarted"];
+                };
             };
         };
     };

@@ -8,6 +8,8 @@
 import { toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
+import type { PinOptions } from "./factors.js";
+import { login } from "./opaque.js";
 import { parseRecoveryCode } from "./recovery-codes.js";
 import { accountOf, APP_KEY, boundAccount, DEVICE_SECRET, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
@@ -41,16 +43,30 @@ export async function openReadOnly(
   return takeSession(custody, await custody.transport.request("post", route, { body }));
 }
 
-/** Signs in with the PIN, on a bound device. */
+/**
+ * Signs in with the PIN, on a bound device. The PIN stays on this device (OPAQUE), unless `onServer` says
+ * that it was set the other way: `pin-other-way` tells which it is.
+ */
 export async function signInWithPin(
   custody: Custody,
   pin: string,
-  options: Pick<SignInOptions, "release" | "account"> = {},
+  options: Pick<SignInOptions, "release" | "account"> & PinOptions = {},
 ): Promise<SignedIn> {
+  const { transport } = custody;
   const account = options.account ?? accountOf(custody);
-  const body = { account, pin, release: more(options).release };
-  const route = "/v1/apps/{app}/sessions/pin";
-  return takeSession(custody, await custody.transport.request("post", route, { body }));
+  const { release } = more(options);
+  if (options.onServer) {
+    const body = { account, pin, release };
+    const route = "/v1/apps/{app}/sessions/pin";
+    return takeSession(custody, await transport.request("post", route, { body }));
+  }
+  const start = "/v1/apps/{app}/sessions/opaque/start";
+  const ended = await login(pin, (ke1) =>
+    transport.request("post", start, { body: { account, ke1 } }),
+  );
+  const route = "/v1/apps/{app}/sessions/opaque/finish";
+  const body = { ...ended, release };
+  return takeSession(custody, await transport.request("post", route, { body }));
 }
 
 /** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
@@ -139,10 +155,18 @@ export async function signInWithCode(
 export async function continueWithPin(
   custody: Custody,
   pin: string,
-  options: Omit<SignInOptions, "account"> = {},
+  options: Omit<SignInOptions, "account"> & PinOptions = {},
 ): Promise<SignedIn> {
-  const body = { pin, ...more(options) };
-  return takeSession(custody, await custody.transport.request("post", "/v1/session/pin", { body }));
+  const { transport } = custody;
+  if (options.onServer) {
+    const body = { pin, ...more(options) };
+    return takeSession(custody, await transport.request("post", "/v1/session/pin", { body }));
+  }
+  const start = "/v1/session/opaque/start";
+  const ended = await login(pin, (ke1) => transport.request("post", start, { body: { ke1 } }));
+  const body = { ...ended, ...more(options) };
+  const route = "/v1/session/opaque/finish";
+  return takeSession(custody, await transport.request("post", route, { body }));
 }
 
 /** Renews the session's idle time. The absolute end stays. */

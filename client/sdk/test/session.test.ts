@@ -53,7 +53,7 @@ async function scene(): Promise<Scene> {
 test("a key that this device knows is opened, also where the log can not be asked", async () => {
   const { custody, unlocked } = await scene();
   await keepAppKey(custody, unlocked);
-  const signedIn = await signInWithPin(custody, "830517", { account: "a-1" });
+  const signedIn = await signInWithPin(custody, "830517", { account: "a-1", onServer: true });
   assert.equal(signedIn.unlocked?.thumbprint, unlocked.thumbprint);
   assert.ok(isBound(custody) && custody.transport.session);
 });
@@ -72,7 +72,10 @@ test("where the log does not go on, neither session nor key is left", async () =
     };
     return { body };
   };
-  await assert.rejects(signInWithPin(custody, "830517", { account: "a-1" }), Untrusted);
+  await assert.rejects(
+    signInWithPin(custody, "830517", { account: "a-1", onServer: true }),
+    Untrusted,
+  );
   assert.deepEqual([custody.transport.session, custody.unlocked], [undefined, undefined]);
 });
 
@@ -85,7 +88,7 @@ test("a key that this device sees for the first time must be bound by the realm"
     const binding = await (good ? realm : await Realm.make()).binding(claims);
     const app_keys = [{ device_id, jwk: unlocked.jwk, binding, added: 1 }];
     stage.view = () => Promise.resolve({ body: { account: "a-1", app: "notes", app_keys } });
-    const signing = signInWithPin(custody, "830517", { account: "a-1" });
+    const signing = signInWithPin(custody, "830517", { account: "a-1", onServer: true });
     if (good) assert.equal((await signing).unlocked?.thumbprint, device_id);
     else await assert.rejects(signing, Untrusted);
     assert.equal(custody.unlocked !== undefined, good);
@@ -98,7 +101,7 @@ test("what the daemon says of this device's binding is what holds", async () => 
   await keepAppKey(custody, unlocked);
   await keepAccount(custody, { account: "another", boundDevice: custody.device.thumbprint });
   stage.bound = false;
-  await signInWithPin(custody, "830517", { account: "a-1" });
+  await signInWithPin(custody, "830517", { account: "a-1", onServer: true });
   assert.ok(!isBound(custody));
 });
 

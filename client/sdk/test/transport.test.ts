@@ -21,7 +21,7 @@ import { Realm } from "./support/realm.js";
 
 async function refusedWith(reply: Reply): Promise<unknown> {
   const custody = await new FakeDaemon(() => reply).custody(await Realm.make());
-  return signInWithPin(custody, "830517", { account: "a" }).then(
+  return signInWithPin(custody, "830517", { account: "a", onServer: true }).then(
     () => assert.fail("it was not refused"),
     (error: unknown) => error,
   );

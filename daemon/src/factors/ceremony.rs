@@ -1,10 +1,12 @@
 //! A ceremony: a challenge that was given to one app, one device, and where it
 //! is known one account, for one purpose.
 //!
-//! Made by `service/` when it answers with passkey options, sealed by `token`
+//! Made by `service/` when it answers with passkey options, or to the first message
+//! of OPAQUE, sealed by `token`
 //! and given to the client, who brings it back with the answer. So a start
-//! writes nothing, whoever asks. It must never be taken as unused: its id is put
-//! into the envelope's consumed set by the commit of the login itself.
+//! writes nothing of it, whoever asks. It must never be taken as unused: its id is put
+//! into the envelope's consumed set by the commit of the login itself. (A login by
+//! OPAQUE has something in the envelope already, its charge, and that is used up instead.)
 
 use custodyd_hsm::{AccountId, AppId};
 use custodyd_policies::Timestamp;
@@ -22,6 +24,12 @@ pub enum Purpose {
     Authenticate,
     /// Show that an existing passkey is still in its owner's hands.
     ConfirmPasskey,
+    /// Register a PIN by OPAQUE.
+    RegisterOpaque,
+    /// Sign in with a PIN by OPAQUE.
+    SignInByOpaque,
+    /// Complete half a sign-in with a PIN by OPAQUE.
+    GoOnByOpaque,
 }
 
 /// The content of a ceremony token. `S` is the state of the factor's library.

@@ -13,6 +13,7 @@
 //! | [`ceremony`] | a passkey challenge was issued to this app, device and account | make a ceremony single use: its id is consumed in the envelope |
 //! | [`passkey`] | a credential answered a challenge with presence and verification (WebAuthn Level 3) | see, keep or log a PRF result; trust a credential that the envelope did not give |
 //! | [`pin_argon2`] | the PIN equals the enrolled one (RFC 9106) | run before the attempt was charged; run without a reservation; keep a PIN |
+//! | [`pin_opaque`] | the client knows the enrolled PIN, which it never sends (RFC 9807) | answer before the attempt was charged; evaluate for a stranger under a key of a real record; keep a session key |
 //! | [`totp`] | an authenticator app shares the secret, in this time step (RFC 6238) | take a step at or before the last one; show the secret after enrolment |
 //! | [`delivered_code`] | who asked can read what was sent to a contact | keep a code: it is computed anew; give a stranger a short one; redeem one twice or for another device |
 //! | [`recovery_code`] | one of ten codes that were written down at enrolment | see a code or its slot part; accept one twice |
@@ -31,6 +32,7 @@ pub mod jwk;
 pub mod jws;
 pub mod passkey;
 pub mod pin_argon2;
+pub mod pin_opaque;
 pub mod recovery_code;
 pub mod session;
 pub mod ticket;

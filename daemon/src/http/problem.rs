@@ -190,6 +190,8 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::NotSet(guess) => (S::CONFLICT, guess.codes().not_set),
         Refused::RecoveryWaits { .. } => (S::CONFLICT, "recovery-waits"),
         Refused::PinWeak(_) => (S::UNPROCESSABLE_ENTITY, "pin-weak"),
+        Refused::Ksf(_) => (S::UNPROCESSABLE_ENTITY, "ksf-weak"),
+        Refused::PinOtherWay(_) => (S::CONFLICT, "pin-other-way"),
         Refused::NotAllowed(_) => (S::FORBIDDEN, "not-allowed-by-policy"),
         Refused::Passkey(error) => match error.code() {
             code @ "prf-results-refused" => (S::UNPROCESSABLE_ENTITY, code),

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use super::describe;
 use super::problem::{Code, Problem};
 use super::routes::{
-    account, accounts, app_keys, bindings, contacts, devices, discovery, log, offline, otp,
+    account, accounts, app_keys, bindings, contacts, devices, discovery, log, offline, opaque, otp,
     passkeys, pin, privacy, recover, recovery_codes, secrets, sessions, totp,
 };
 use super::state::Context;
@@ -97,6 +97,12 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(account::events))
         .routes(routes!(offline::report))
         .routes(routes!(pin::set, pin::remove))
+        .routes(routes!(opaque::start_registration))
+        .routes(routes!(opaque::finish_registration))
+        .routes(routes!(opaque::start_sign_in))
+        .routes(routes!(opaque::finish_sign_in))
+        .routes(routes!(opaque::start_after_code))
+        .routes(routes!(opaque::finish_after_code))
         .routes(routes!(passkeys::options))
         .routes(routes!(passkeys::add))
         .routes(routes!(passkeys::confirm))

@@ -60,6 +60,7 @@ pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
 pub(crate) use self::witnessing::{empty_checkpoint, origin};
 use crate::account::{Account, Alias, AliasName};
+use crate::bytes::SharedSecret;
 use crate::clock::Clock;
 use crate::era::Era;
 use crate::store::{Store, StoreError};
@@ -213,6 +214,14 @@ impl Ledger {
             log_epoch: memory.history().log_epoch,
             boot_epoch: memory.boot_epoch(),
         }
+    }
+
+    /// The seed of the realm's OPAQUE keys, the same for ever.
+    ///
+    /// # Errors
+    /// Token or store unavailable, or a realm record that is not ours.
+    pub async fn opaque_seed(&self) -> Result<SharedSecret, LedgerError> {
+        realm::opaque_seed(self).await
     }
 
     #[must_use]

@@ -2,20 +2,26 @@
 //! together.
 //!
 //! `init` seals it as the first record; every start opens it. A database of another realm, a
-//! token with other keys or a changed realm name does not get past it.
+//! token with other keys or a changed realm name does not get past it. It also keeps what the realm's
+//! OPAQUE keys are made from: the one secret that is of no account.
 
 use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AppId, KeyVersions, Pool, RealmName, RecordId, RecordKind, anchor, mac};
+use custodyd_hsm::{
+    AppId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, RecordKind, SecretBytes, anchor, mac,
+};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::anchoring::Anchoring;
 use super::members::{Member, MemberList};
 use super::memory::Believed;
 use super::record::Reader;
-use super::{BUCKET_BITS, Head, LedgerError};
+use super::rewrap::Resealed;
+use super::{BUCKET_BITS, Head, Ledger, LedgerError};
+use crate::bytes::SharedSecret;
 use crate::escrow::Escrowed;
 use crate::store::{Batch, CommitError, Store};
 
@@ -28,7 +34,13 @@ struct RealmRecord {
     /// Absent where the token has made the keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     escrow: Option<Escrowed>,
+    /// What the realm's OPAQUE keys are derived from. Absent in realms that were made before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opaque_seed: Option<SharedSecret>,
 }
+
+/// Bytes of the seed of the OPAQUE keys.
+const OPAQUE_SEED: usize = 32;
 
 /// Writes the first batch of an empty database: the realm's record, and the head over it. The
 /// realm is whole once `anchor_first` has made the token remember it.
@@ -47,9 +59,9 @@ pub async fn create(
         realm: realm.clone(),
         created: now,
         escrow,
+        opaque_seed: Some(new_seed()?),
     };
-    let plaintext = serde_json::to_vec(&record)
-        .map_err(|_| LedgerError::internal("encode the realm record"))?;
+    let plaintext = encode(&record)?;
     let of = realm.clone();
     let (id, sealed, keys) = pool
         .call("seal-realm", move |custody| {
@@ -111,12 +123,58 @@ pub async fn anchor_first(
     Anchoring::begin_history(pool, None, &head).await
 }
 
-/// Opens the realm's record, as proof that the wrap key is the one that the accounts are under. It says, too,
-/// which kind of keys the realm was made with: a configuration that accepts the other kind is refused.
+/// The seed of the realm's OPAQUE keys, sealed in its record under the wrap key. A realm that has none
+/// gets one here, in a batch of its own: it stays, or no PIN of before could be used.
 ///
 /// # Errors
-/// `Tampered` where it does not open, or is another realm's; `Refused` for the other kind.
-pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(), LedgerError> {
+/// As `check`; `Stale` where somebody else has changed the record meanwhile, which nobody does.
+pub(super) async fn opaque_seed(ledger: &Ledger) -> Result<SharedSecret, LedgerError> {
+    let (before, mut record) = read(&ledger.reader).await?;
+    if let Some(seed) = record.opaque_seed {
+        return Ok(seed);
+    }
+    let seed = new_seed()?;
+    record.opaque_seed = Some(seed.clone());
+    let plaintext = encode(&record)?;
+    let realm = ledger.reader.realm().clone();
+    let resealed = ledger.pool().call("seal-realm", move |custody| {
+        let version = custody.current(KeyPurpose::Wrap)?.version;
+        let sealed = seal::seal(custody, &context(&realm, &before.id), &plaintext)?;
+        let after = Member {
+            digest: seal::digest(&sealed),
+            ..before
+        };
+        Ok(Resealed {
+            before,
+            after,
+            version,
+            sealed,
+        })
+    });
+    let resealed = Arc::new(vec![resealed.await?]);
+    match ledger.put_back(resealed).await?.moved {
+        1 => Ok(seed),
+        _ => Err(LedgerError::Stale),
+    }
+}
+
+fn new_seed() -> Result<SharedSecret, LedgerError> {
+    let mut drawn = Ok(());
+    let seed = SecretBytes::init(OPAQUE_SEED, |bytes| drawn = aws_lc_rs::rand::fill(bytes));
+    drawn.map_err(|_| LedgerError::internal("draw a seed"))?;
+    Ok(SharedSecret::new(seed))
+}
+
+fn encode(record: &RealmRecord) -> Result<Zeroizing<Vec<u8>>, LedgerError> {
+    // Larger than any record: a vector that grows would leave the seed behind.
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(4096));
+    serde_json::to_writer(&mut *plaintext, record)
+        .map_err(|_| LedgerError::internal("encode the realm record"))?;
+    Ok(plaintext)
+}
+
+/// The realm's record, opened, and where it stands.
+async fn read(reader: &Reader) -> Result<(Member, RealmRecord), LedgerError> {
     let realm = reader.realm().clone();
     let id = reader
         .pool()
@@ -130,6 +188,7 @@ pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(),
             "the database has no realm record of this token".into(),
         ));
     };
+    let member = found.member;
     let plaintext = reader.unseal(&AppId::REALM, Arc::new(found)).await?;
     let record: RealmRecord = serde_json::from_slice(plaintext.expose())
         .map_err(|_| LedgerError::Tampered("the realm record does not parse".into()))?;
@@ -138,6 +197,16 @@ pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(),
             "the realm record names another realm".into(),
         ));
     }
+    Ok((member, record))
+}
+
+/// Opens the realm's record, as proof that the wrap key is the one that the accounts are under. It says, too,
+/// which kind of keys the realm was made with: a configuration that accepts the other kind is refused.
+///
+/// # Errors
+/// `Tampered` where it does not open, or is another realm's; `Refused` for the other kind.
+pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(), LedgerError> {
+    let (_, record) = read(reader).await?;
     match (escrowed, record.escrow) {
         (Some(false), Some(escrow)) => Err(LedgerError::Refused(format!(
             "the realm was made with keys that {} of {} custodians can bring back (ceremony {}), and token.escrow is not \

@@ -270,7 +270,10 @@ impl Ledger {
         Ok(())
     }
 
-    async fn put_back(&self, records: Arc<Vec<Resealed>>) -> Result<Rewritten, LedgerError> {
+    pub(super) async fn put_back(
+        &self,
+        records: Arc<Vec<Resealed>>,
+    ) -> Result<Rewritten, LedgerError> {
         if records.is_empty() {
             return Ok(Rewritten::default());
         }

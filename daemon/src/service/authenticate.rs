@@ -12,11 +12,12 @@ use std::sync::Arc;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, AppId, RecordId, Secret, SecretBytes};
-use custodyd_policies::Factor;
+use custodyd_policies::{Factor, Timestamp};
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
-use super::guess::{self, Guess};
+use super::guess::{self, Charged, Guess};
 use super::named::Named;
+use super::pin::PinCheck;
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, devices, passkeys, quarantine, secrets, standing};
 use crate::account::Account;
@@ -45,11 +46,11 @@ impl Service {
         device: Device,
         request: PinSession,
     ) -> Result<SessionStarted, Refused> {
-        if !device.app.policy.pin.allowed {
-            return Err(Refused::NotAllowed("PIN"));
-        }
+        PinCheck::Argon2id.allowed(&device.app.policy.pin)?;
         let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
-        let (guess, found) = self.may_try_pin(&device, request.account).await?;
+        let (guess, found) = self
+            .may_try_pin(&device, request.account, PinCheck::Argon2id)
+            .await?;
         // Capacity before the charge: a charged guess must be evaluated, whatever else
         // arrives. After the check above, so that those who may not try can not take any.
         let capacity = self.place_for(guess)?;
@@ -57,16 +58,19 @@ impl Service {
         let Some(loaded) = found else {
             return Err(self.decoy_pin(&device, capacity, pin).await);
         };
-        self.check_pin(&loaded)?;
+        self.check_pin(&loaded.account, PinCheck::Argon2id)?;
         if guess == Guess::Pin {
             releases.exist_in(&loaded.account)?;
         }
         let pepper = self.pepper(&loaded).await?;
 
         let charged = self
-            .charge(guess, &device, loaded, |account| {
-                let record = account.pin.as_ref().map(|pin| Arc::clone(&pin.record));
-                record.ok_or(Refused::NotSet(Guess::Pin))
+            .charge(guess, &device, loaded, move |account| {
+                let pin = account.pin.as_ref();
+                let record = pin.and_then(|pin| pin.way.argon2id());
+                record
+                    .map(Arc::clone)
+                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))
             })
             .await;
         let (charged, record, loaded) = match charged {
@@ -84,11 +88,24 @@ impl Service {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
 
+        self.open_by_pin(device, loaded, charged, releases, Charged::succeed)
+            .await
+    }
+
+    /// The PIN was right: the end of both ways to check one.
+    pub(super) async fn open_by_pin(
+        &self,
+        device: Device,
+        loaded: Loaded,
+        charged: Charged,
+        releases: secrets::Releases,
+        succeed: fn(&Charged, &mut Account, Timestamp) -> Result<(), Refused>,
+    ) -> Result<SessionStarted, Refused> {
         let asks = device.clone();
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                charged.succeed(account, moment.now)?;
+                succeed(&charged, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
                 open_session(&asks, account, charged.proven(), &releases, moment, journal)
             })
@@ -246,15 +263,6 @@ impl Service {
             })
             .await?;
         self.started(&device, &opened.0, &loaded, opened.1).await
-    }
-
-    /// The account's PIN by its binding, which has to be whole.
-    fn check_pin(&self, loaded: &Loaded) -> Result<(), Refused> {
-        let pin = loaded.account.pin.as_ref();
-        let pin = pin.ok_or(Refused::NotSet(Guess::Pin))?;
-        let device_id = pin.record.device_id();
-        self.bindings
-            .check(&loaded.account, BindingKind::Pin, &device_id, &pin.binding)
     }
 
     /// The account, for a device that is bound to it; everybody else is a stranger.

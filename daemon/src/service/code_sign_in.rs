@@ -18,10 +18,11 @@ use custodyd_policies::{Factor, Recovery, Timestamp, UnknownDevice, may_recover,
 use super::authenticate::{Opened, open_session};
 use super::guess::{self, Charged, Guess};
 use super::named::Named;
+use super::pin::PinCheck;
 use super::sessions::Proven;
 use super::{Caller, Device, Refused, Service, counted, devices, held, secrets};
 use crate::account::Account;
-use crate::api::{CodeSession, PinAfterCode, SessionStarted};
+use crate::api::{BindDevice, CodeSession, PinAfterCode, SessionStarted};
 use crate::delivery::Notice;
 use crate::factors::delivered_code::{Code, OtpSecret, PendingCodes};
 use crate::factors::session::Scope;
@@ -254,36 +255,26 @@ impl Service {
         caller: Caller,
         request: PinAfterCode,
     ) -> Result<SessionStarted, Refused> {
-        if caller.session.scope != Scope::PinOnly {
-            return Err(Refused::SessionComplete);
-        }
-        if !caller.app.policy.pin.allowed {
-            return Err(Refused::NotAllowed("PIN"));
-        }
-        let wanted = request.bind_device.map(devices::wanted).transpose()?;
-        let releases = secrets::Releases::new(&caller.app, Factor::Pin, true, request.release)?;
-        let capacity = self.hasher.reserve()?;
-        let account = caller.account();
-        let pin = account.pin.as_ref().ok_or(Refused::AuthenticationFailed)?;
-        self.bindings.check(
-            account,
-            BindingKind::Pin,
-            &pin.record.device_id(),
-            &pin.binding,
+        let next = Next::of(
+            &caller,
+            PinCheck::Argon2id,
+            request.bind_device,
+            request.release,
         )?;
+        let capacity = self.hasher.reserve()?;
+        let guess = Guess::PinAfterCode;
+        self.check_pin(caller.account(), PinCheck::Argon2id)
+            .map_err(|refused| guess.told(refused))?;
         let pepper = self.pepper(&caller.loaded).await?;
         let device = caller.device();
         let (charged, record, loaded) = self
-            .charge(
-                Guess::PinAfterCode,
-                &device,
-                caller.loaded.clone(),
-                |account| {
-                    let pin = account.pin.as_ref();
-                    let pin = pin.ok_or(Refused::AuthenticationFailed)?;
-                    Ok(Arc::clone(&pin.record))
-                },
-            )
+            .charge(guess, &device, caller.loaded.clone(), move |account| {
+                let pin = account.pin.as_ref();
+                let record = pin.and_then(|pin| pin.way.argon2id());
+                record
+                    .map(Arc::clone)
+                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))
+            })
             .await?;
         let typed = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
         let right = self
@@ -293,6 +284,21 @@ impl Service {
         if !right {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
+        self.complete(caller, loaded, charged, next, Charged::succeed)
+            .await
+    }
+
+    /// The PIN was right: what it completes, whichever way it was checked.
+    pub(super) async fn complete(
+        &self,
+        caller: Caller,
+        loaded: Loaded,
+        charged: Charged,
+        next: Next,
+        succeed: fn(&Charged, &mut Account, Timestamp) -> Result<(), Refused>,
+    ) -> Result<SessionStarted, Refused> {
+        let Next { wanted, releases } = next;
+        let device = caller.device();
         let binding = match &wanted {
             Some(_) => Some(
                 self.sign_device(&device, loaded.account.id, self.now())
@@ -305,7 +311,7 @@ impl Service {
             .ledger
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                charged.succeed(account, moment.now)?;
+                succeed(&charged, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
                 // The limited session has done its work.
                 super::sessions::end_one(&caller.session, account);
@@ -324,6 +330,38 @@ impl Service {
         }
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
+}
+
+/// What half a sign-in is to become with the PIN.
+pub(super) struct Next {
+    wanted: Option<devices::Wanted>,
+    releases: secrets::Releases,
+}
+
+impl Next {
+    /// # Errors
+    /// `SessionComplete`, `NotAllowed`, those of releases.
+    pub(super) fn of(
+        caller: &Caller,
+        check: PinCheck,
+        bind_device: Option<BindDevice>,
+        release: Vec<String>,
+    ) -> Result<Self, Refused> {
+        half_signed_in(caller, check)?;
+        Ok(Self {
+            wanted: bind_device.map(devices::wanted).transpose()?,
+            releases: secrets::Releases::new(&caller.app, Factor::Pin, true, release)?,
+        })
+    }
+}
+
+/// # Errors
+/// `SessionComplete`, `NotAllowed`.
+pub(super) fn half_signed_in(caller: &Caller, check: PinCheck) -> Result<(), Refused> {
+    if caller.session.scope != Scope::PinOnly {
+        return Err(Refused::SessionComplete);
+    }
+    check.allowed(&caller.app.policy.pin)
 }
 
 /// Whether a code opens no more than the way to the PIN for this device.

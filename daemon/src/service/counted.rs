@@ -20,6 +20,18 @@ pub(super) fn wrong(factor: Factor) {
     count(factor, "wrong");
 }
 
+/// So many guesses by OPAQUE were begun and never finished.
+pub(super) fn unfinished(guesses: u32) {
+    if guesses > 0 {
+        metrics::counter!(
+            "custodyd_guesses_total",
+            "factor" => Factor::Pin.name(),
+            "outcome" => "unfinished"
+        )
+        .increment(u64::from(guesses));
+    }
+}
+
 /// How the budget of a wrong guess stands now.
 pub(super) fn stands(factor: Factor, standing: &Standing) {
     if standing.exhausted {

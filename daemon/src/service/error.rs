@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use custodyd_policies::{Refused as BudgetRefused, StepUp, Timestamp};
+use custodyd_policies::{KsfRefused, Refused as BudgetRefused, StepUp, Timestamp};
 
 use super::guess::Guess;
 use crate::factors::RandomFailed;
@@ -13,6 +13,7 @@ use crate::factors::ceremony::CeremonyError;
 use crate::factors::dpop::ProofError;
 use crate::factors::passkey::PasskeyError;
 use crate::factors::pin_argon2::{Busy, PinError};
+use crate::factors::pin_opaque::OpaqueError;
 use crate::factors::ticket::TicketError;
 use crate::factors::token::TokenError;
 use crate::ledger::LedgerError;
@@ -81,6 +82,10 @@ pub enum Refused {
     RecoveryWaits { due: Timestamp },
     #[error("{0}")]
     PinWeak(String),
+    #[error("{0}")]
+    Ksf(#[from] KsfRefused),
+    #[error("the PIN of this account is checked by {0}: sign in that way, or set it anew")]
+    PinOtherWay(&'static str),
     #[error("this app's policy does not allow a {0}")]
     NotAllowed(&'static str),
     #[error("{0}")]
@@ -221,6 +226,18 @@ impl From<PinError> for Refused {
     fn from(error: PinError) -> Self {
         tracing::error!(%error, "a PIN was not evaluated");
         Self::Internal("evaluate a PIN")
+    }
+}
+
+impl From<OpaqueError> for Refused {
+    fn from(error: OpaqueError) -> Self {
+        match error {
+            OpaqueError::Message { .. } => Self::Malformed(error.to_string()),
+            error => {
+                tracing::error!(%error, "a message of OPAQUE was not answered");
+                Self::Internal("answer a message of OPAQUE")
+            }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ use crate::ledger::{Journal, Loaded, NewEvent};
 
 /// A charge whose outcome was never recorded counts as failed from then on.
 const EVALUATION: Duration = Duration::from_secs(60);
+/// As long as a device identifier, and none: that of a PIN is a hash.
+const NO_CREDENTIAL: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A guess that has been paid for. A login in several messages may keep it meanwhile, where
 /// nobody else can change it: in the envelope or in a sealed token.
@@ -35,9 +37,37 @@ pub(super) struct Charged {
     pub(super) credential: String,
     /// Thumbprint of the device that guesses.
     thumbprint: String,
+    /// The outcome has to be recorded before.
+    pub(super) expires: Timestamp,
 }
 
 impl Charged {
+    /// What a stranger who was charged nothing is given, where others get a charge: nothing in any account is like it.
+    pub(super) fn nothing(device: &Device, expires: Timestamp) -> Self {
+        Self {
+            guess: Guess::StrangerPin,
+            charge: ChargeId(0),
+            credential: NO_CREDENTIAL.to_owned(),
+            thumbprint: device.key.thumbprint.clone(),
+            expires,
+        }
+    }
+
+    pub(super) fn guess(&self) -> Guess {
+        self.guess
+    }
+
+    /// Whether the credential that was guessed at is still the account's PIN.
+    pub(super) fn is_at(&self, account: &Account) -> bool {
+        let pin = account.pin.as_ref();
+        pin.is_some_and(|pin| pin.device_id == self.credential)
+    }
+
+    /// How many digits its number has, of the most that there can be.
+    pub(super) fn digits(&self) -> (usize, usize) {
+        (self.charge.0.to_string().len(), 20)
+    }
+
     /// Charges one guess in the account's state. To be committed before it is evaluated, which
     /// has to be done before `expires`.
     pub(super) fn new(
@@ -66,6 +96,7 @@ impl Charged {
             charge,
             credential: credential.to_owned(),
             thumbprint: thumbprint.clone(),
+            expires,
         };
         let (kind, _) = guess.events();
         journal.note(NewEvent::new(kind).by(guess.factor()).on(thumbprint));
@@ -100,6 +131,33 @@ impl Charged {
                 .on(&self.thumbprint),
         );
         Ok(standing)
+    }
+
+    /// As `fail`, of a guess whose outcome may be sent twice: the second time nothing is recorded.
+    pub(super) fn fail_once(
+        &self,
+        rounds: &Rounds,
+        account: &mut Account,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<Standing, Refused> {
+        let pending = self.budget(account)?.is_pending(self.charge, now);
+        match pending {
+            true => self.fail(rounds, account, now, journal),
+            false => Err(self.guess.told(Refused::CeremonyConsumed)),
+        }
+    }
+
+    /// As `succeed`, of a guess whose outcome may be sent twice.
+    pub(super) fn succeed_once(
+        &self,
+        account: &mut Account,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let budget = self.budget(account)?;
+        budget
+            .succeed(self.charge, now)
+            .map_err(|_| self.guess.told(Refused::CeremonyConsumed))
     }
 
     /// The refusal for a wrong guess, as the one who guessed may see it.
@@ -170,11 +228,24 @@ impl Service {
         loaded: Loaded,
         pick: impl FnOnce(&Account) -> Result<C, Refused> + Send + 'static,
     ) -> Result<(Charged, C, Loaded), Refused> {
+        self.charge_for(guess, EVALUATION, device, loaded, pick)
+            .await
+    }
+
+    /// As `charge`, of a guess whose outcome is known within `lasts`.
+    pub(super) async fn charge_for<C: Send + 'static>(
+        &self,
+        guess: Guess,
+        lasts: Duration,
+        device: &Device,
+        loaded: Loaded,
+        pick: impl FnOnce(&Account) -> Result<C, Refused> + Send + 'static,
+    ) -> Result<(Charged, C, Loaded), Refused> {
         let device = device.clone();
         let ((charged, picked), loaded) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
-                let expires = moment.now.plus(EVALUATION);
+                let expires = moment.now.plus(lasts);
                 let charged = Charged::new(guess, &device, account, moment.now, expires, journal)?;
                 Ok((charged, pick(account)?))
             })
@@ -189,12 +260,39 @@ impl Service {
         loaded: Loaded,
         charged: Charged,
     ) -> Refused {
+        self.record(device, loaded, charged, Charged::fail).await
+    }
+
+    /// The same of a guess whose outcome may be sent twice.
+    pub(super) async fn record_wrong_once(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+        charged: Charged,
+    ) -> Refused {
+        self.record(device, loaded, charged, Charged::fail_once)
+            .await
+    }
+
+    async fn record(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+        charged: Charged,
+        fail: fn(
+            &Charged,
+            &Rounds,
+            &mut Account,
+            Timestamp,
+            &mut Journal,
+        ) -> Result<Standing, Refused>,
+    ) -> Refused {
         counted::wrong(charged.guess.factor());
         let rounds = charged.guess.rounds(&device.app.policy);
         let recorded = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
-                let standing = charged.fail(&rounds, account, moment.now, journal)?;
+                let standing = fail(&charged, &rounds, account, moment.now, journal)?;
                 Ok((charged.guess.factor(), standing, charged.wrong(&standing)))
             })
             .await;

@@ -22,6 +22,8 @@ mod guess;
 mod named;
 mod notices;
 mod offline;
+mod opaque_enrol;
+mod opaque_sign_in;
 mod operators;
 mod overview;
 mod passkeys;
@@ -40,6 +42,7 @@ pub mod standing;
 mod stranger_pin;
 mod strangers;
 mod totp;
+mod unfinished;
 
 use std::sync::Arc;
 
@@ -61,10 +64,12 @@ pub use self::rotation::{KeyError, Rotation};
 pub use self::secrets::Precondition;
 pub use self::standing::{Asking, Standing};
 pub use self::strangers::Strangers;
+pub use self::unfinished::Unfinished;
 use crate::account::{Account, BoundPasskey};
 use crate::delivery::Courier;
 use crate::factors::dpop::{DeviceKey, Proofs};
 use crate::factors::pin_argon2::PinHasher;
+use crate::factors::pin_opaque::OpaqueServer;
 use crate::factors::random;
 use crate::factors::session::{Scope, Session};
 use crate::factors::token::EpochKeys;
@@ -81,6 +86,8 @@ pub struct Service {
     pub(crate) proofs: Proofs,
     pub(crate) keys: EpochKeys,
     pub(crate) hasher: PinHasher,
+    pub(crate) opaque: OpaqueServer,
+    pub(crate) unfinished: Unfinished,
     pub(crate) bindings: Bindings,
     pub(crate) auditors: Auditors,
     pub(crate) cosigned: Cosigned,
@@ -117,6 +124,16 @@ impl Service {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.ledger.now()
+    }
+
+    /// What time alone brings about: guesses that nobody finished have failed, and the slow mode may be over. Called
+    /// every second or so.
+    pub(crate) fn look(&self) {
+        let now = self.now();
+        for _ in 0..self.unfinished.take(now) {
+            self.strangers.failed(now);
+        }
+        self.strangers.look(now);
     }
 }
 
@@ -200,7 +217,8 @@ impl Caller {
 /// would bar its owner from adding another. Nor is one that the policy does not allow any more.
 fn held(account: &Account, app: &App, now: Timestamp) -> Vec<Factor> {
     let mut held = Vec::new();
-    if account.pin.is_some() && app.policy.pin.allowed {
+    let pin = account.pin.as_ref();
+    if pin.is_some_and(|pin| pin.way.is_allowed(&app.policy.pin)) {
         held.push(Factor::Pin);
     }
     let live = |bound: &BoundPasskey| {

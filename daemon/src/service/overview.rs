@@ -4,7 +4,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
 use super::{App, Caller, Refused, Service, auditors, contacts, held, recover, secrets};
-use crate::account::{Account, BoundKey, BoundPasskey, Pin, Usage};
+use crate::account::{Account, BoundKey, BoundPasskey, Pin, PinWay, Usage};
 use crate::api::{
     self, AccountView, DeviceView, EventPage, KeyView, PasskeyView, PinView, ProvenEvent,
     RecoveryCodesView, TotpView,
@@ -178,6 +178,10 @@ fn pin_view(seen: &Seen<'_>, pin: &Pin, now: Timestamp) -> PinView {
     PinView {
         device_id: pin.device_id.clone(),
         binding: pin.binding.clone(),
+        checked_by: match pin.way {
+            PinWay::Argon2id(_) => api::PinCheckedBy::Argon2id,
+            PinWay::Opaque(_) => api::PinCheckedBy::Opaque,
+        },
         set: pin.set,
         attempts_left: standing.as_ref().map(|standing| standing.left),
         wait_until: standing.as_ref().and_then(|standing| standing.wait_until),

@@ -1,23 +1,73 @@
-//! Setting and removing the PIN.
+//! Setting and removing the PIN, whichever way it is checked.
 //!
-//! The PIN is hashed with the account's own salt and a pepper that only the token can make;
-//! what is stored can not be guessed at without the token. A new PIN starts with a new budget:
-//! whoever may set one has just proven something at least as strong.
+//! By Argon2id, the PIN is hashed with the account's own salt and a pepper that only the token can make;
+//! by OPAQUE (`opaque_enrol`), the client makes a record under a key that only the token can make. What is
+//! stored can not be guessed at without the token. An account has one PIN: setting it one way replaces one of the other.
+//! A new PIN starts with a new budget: whoever may set one has just proven something at least as strong.
 
 use std::sync::Arc;
 
 use custodyd_hsm::SecretBytes;
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{Factor, Recovery, pin};
+use custodyd_policies::{Factor, PinPolicy, Recovery, pin};
 
 use super::guess::Guess;
+use super::passkeys::Consumed;
 use super::{Caller, Refused, Service, secrets};
-use crate::account::Pin;
+use crate::account::{Account, Pin, PinWay};
 use crate::api::{Bound, SessionToken, SetPin};
 use crate::delivery::Notice;
 use crate::ledger::{EventKind, NewEvent};
 
+/// By which way a PIN is to be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PinCheck {
+    Argon2id,
+    Opaque,
+}
+
+impl PinCheck {
+    /// # Errors
+    /// `NotAllowed`.
+    pub(super) fn allowed(self, policy: &PinPolicy) -> Result<(), Refused> {
+        let (way, what) = match self {
+            Self::Argon2id => (policy.argon2id, "PIN that the server checks by Argon2id"),
+            Self::Opaque => (policy.opaque, "PIN by OPAQUE"),
+        };
+        match (policy.allowed, way) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Refused::NotAllowed(what)),
+            (false, _) => Err(Refused::NotAllowed("PIN")),
+        }
+    }
+
+    pub(super) fn is_of(self, way: &PinWay) -> bool {
+        match way {
+            PinWay::Argon2id(_) => self == Self::Argon2id,
+            PinWay::Opaque(_) => self == Self::Opaque,
+        }
+    }
+
+    /// The refusal where the account has no PIN that is checked this way.
+    pub(super) fn missing(self, account: &Account) -> Refused {
+        match (self, &account.pin) {
+            (_, None) => Refused::NotSet(Guess::Pin),
+            (Self::Argon2id, Some(_)) => Refused::PinOtherWay("OPAQUE"),
+            (Self::Opaque, Some(_)) => Refused::PinOtherWay("Argon2id on the server"),
+        }
+    }
+}
+
 impl Service {
+    /// The account's PIN, which has to be of this kind, and its binding whole.
+    pub(super) fn check_pin(&self, account: &Account, check: PinCheck) -> Result<(), Refused> {
+        let pin = account.pin.as_ref().filter(|pin| check.is_of(&pin.way));
+        let pin = pin.ok_or_else(|| check.missing(account))?;
+        let device_id = pin.way.device_id();
+        self.bindings
+            .check(account, BindingKind::Pin, &device_id, &pin.binding)
+    }
+
     /// Sessions that the old PIN opened end with it, on every device; the one that asks goes on
     /// with the token in the answer.
     ///
@@ -28,11 +78,8 @@ impl Service {
         caller: Caller,
         request: SetPin,
     ) -> Result<(Bound, SessionToken), Refused> {
-        let now = self.now();
         let policy = &caller.app.policy.pin;
-        if !policy.allowed {
-            return Err(Refused::NotAllowed("PIN"));
-        }
+        PinCheck::Argon2id.allowed(policy)?;
         pin::acceptable(policy, request.pin.expose())
             .map_err(|weakness| Refused::PinWeak(weakness.to_string()))?;
         let writes = secrets::Writes::new(&caller.app, request.secrets)?;
@@ -41,7 +88,20 @@ impl Service {
         let pepper = self.pepper(&caller.loaded).await?;
         let secret = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
         let record = self.hasher.enrol(capacity, secret, pepper, policy).await?;
-        let device_id = record.device_id();
+        self.replace_pin(caller, PinWay::Argon2id(Arc::new(record)), writes, None)
+            .await
+    }
+
+    /// Puts a new PIN in the place of one of before, whichever way that was checked. `used` is used up by it.
+    pub(super) async fn replace_pin(
+        &self,
+        caller: Caller,
+        way: PinWay,
+        writes: secrets::Writes,
+        used: Option<Consumed>,
+    ) -> Result<(Bound, SessionToken), Refused> {
+        let now = self.now();
+        let device_id = way.device_id();
         let [binding] = self
             .bindings
             .sign(
@@ -61,6 +121,9 @@ impl Service {
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 let now = moment.now;
+                if let Some(used) = used {
+                    used.once(account, now)?;
+                }
                 let granted = caller.recovers(account, Recovery::ReplacePin, now, journal)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::Pin {
@@ -77,7 +140,7 @@ impl Service {
                 strangers.secret_replaced(moment.now);
                 after_code.secret_replaced(moment.now);
                 account.pin = Some(Pin {
-                    record: Arc::new(record),
+                    way,
                     device_id,
                     binding,
                     set: moment.now,

@@ -5,12 +5,14 @@
 //! an account that does not exist, has no PIN or has no such try left gets the same place in
 //! the same queue and an evaluation of the same cost, and only then the refusal of a wrong PIN.
 //! What a commit takes beside it is hidden by a wait before and after the evaluation, each to the
-//! next multiple of the strangers' deadline. Nothing is written for a decoy.
+//! next multiple of the strangers' deadline. Nothing is written for a decoy. (By OPAQUE the same is done in
+//! `opaque_sign_in`.)
 
 use custodyd_hsm::{AccountId, RecordId, SecretBytes};
 use custodyd_policies::{Factor, UnknownDevice, unknown_device};
 
 use super::guess::Guess;
+use super::pin::PinCheck;
 use super::{Device, Refused, Service};
 use crate::factors::pin_argon2::Reservation;
 use crate::ledger::Loaded;
@@ -26,6 +28,7 @@ impl Service {
         &self,
         device: &Device,
         account: AccountId,
+        check: PinCheck,
     ) -> Result<(Guess, Option<Loaded>), Refused> {
         let found = match self.known(device, account).await {
             Ok(loaded) if self.is_bound(device, &loaded)? => {
@@ -41,6 +44,7 @@ impl Service {
                 let rounds = guess.rounds(&device.app.policy);
                 let may_try = |loaded: &Loaded| {
                     let pin = loaded.account.pin.as_ref();
+                    let pin = pin.filter(|pin| check.is_of(&pin.way));
                     pin.is_some_and(|pin| pin.strangers.standing(&rounds, self.now()).left > 0)
                 };
                 Ok((guess, found.filter(may_try)))

@@ -5,7 +5,7 @@
 
 use super::budget;
 use super::section::Section;
-use crate::app::PinPolicy;
+use crate::app::{Ksf, PinPolicy};
 use crate::bounds;
 
 pub(super) fn pin(root: &mut Section<'_, '_>) -> PinPolicy {
@@ -18,19 +18,50 @@ pub(super) fn pin(root: &mut Section<'_, '_>) -> PinPolicy {
         memory_kib: section.number("memory_kib", default.memory_kib, &bounds::PIN_MEMORY_KIB),
         passes: section.number("passes", default.passes, &bounds::PIN_PASSES),
         lanes: section.number("lanes", default.lanes, &bounds::PIN_LANES),
+        argon2id: section.boolean("argon2id", default.argon2id),
+        opaque: section.boolean("opaque", default.opaque),
+        ksf: ksf(&mut section, default.ksf),
+        ceremony: section.duration("ceremony", default.ceremony, &bounds::CEREMONY),
         rounds: budget::rounds(&mut section, "rounds").unwrap_or(default.rounds),
     };
-    let cost = u64::from(pin.memory_kib) * u64::from(pin.passes);
-    if section.sound() && cost < bounds::PIN_MEMORY_TIMES_PASSES {
-        let least = bounds::PIN_MEMORY_TIMES_PASSES;
+    let ksf = pin.ksf;
+    costs_enough(&mut section, "", pin.memory_kib, pin.passes);
+    costs_enough(&mut section, "ksf_", ksf.memory_kib, ksf.passes);
+    if section.sound() && pin.allowed && !pin.argon2id && !pin.opaque {
         section.flaw(
-            "memory_kib",
-            format_args!(
-                "memory_kib times passes is {cost}, expected at least {least} \
-                 (19 MiB with 2 passes, as OWASP recommends for Argon2id)"
-            ),
+            "opaque",
+            "expected opaque or argon2id to be true: a PIN has to be checked somehow; to have none, say allowed = false",
         );
     }
     section.finish();
     pin
+}
+
+fn ksf(section: &mut Section<'_, '_>, default: Ksf) -> Ksf {
+    Ksf {
+        memory_kib: section.number(
+            "ksf_memory_kib",
+            default.memory_kib,
+            &bounds::KSF_MEMORY_KIB,
+        ),
+        passes: section.number("ksf_passes", default.passes, &bounds::KSF_PASSES),
+        lanes: section.number("ksf_lanes", default.lanes, &bounds::KSF_LANES),
+    }
+}
+
+/// A weak hash is refused, whoever computes it.
+fn costs_enough(section: &mut Section<'_, '_>, prefix: &str, memory_kib: u32, passes: u32) {
+    let (cost, least) = (
+        u64::from(memory_kib) * u64::from(passes),
+        bounds::PIN_MEMORY_TIMES_PASSES,
+    );
+    if section.sound() && cost < least {
+        section.flaw(
+            &format!("{prefix}memory_kib"),
+            format_args!(
+                "{prefix}memory_kib times {prefix}passes is {cost}, expected at least {least} \
+                 (19 MiB with 2 passes, as OWASP recommends for Argon2id)"
+            ),
+        );
+    }
 }

@@ -98,6 +98,18 @@ fn values_out_of_bounds_name_the_bounds() {
         ),
         ("[pin]\npasses = 1", "as OWASP recommends for Argon2id"),
         ("[pin]\nlanes = 99999999999999999999", "from 1 to 4"),
+        ("[pin]\nksf_memory_kib = 4096", "from 8192 to 2097152"),
+        ("[pin]\nksf_passes = 65", "from 1 to 64"),
+        ("[pin]\nksf_lanes = 0", "from 1 to 16"),
+        (
+            "[pin]\nksf_passes = 1",
+            "ksf_memory_kib times ksf_passes is 19456, expected at least 38912",
+        ),
+        ("[pin]\nceremony = \"16m\"", "from 30s to 15m"),
+        (
+            "[pin]\nopaque = false\nargon2id = false",
+            "pin.opaque: expected opaque or argon2id to be true",
+        ),
         (
             "[devices]\ncode = \"yes\"",
             "expected one of \"then-pin\", \"suffices\", \"no\", found \"yes\"",
@@ -116,6 +128,12 @@ fn values_out_of_bounds_name_the_bounds() {
 fn argon2_may_trade_memory_for_passes() {
     let text = format!("{MINIMAL}\n[pin]\nmemory_kib = 9728\npasses = 4");
     assert_eq!(refused(&text), [""; 0]);
+}
+
+#[test]
+fn without_pins_there_need_be_no_way_to_check_one() {
+    let none = "[pin]\nallowed = false\nopaque = false\nargon2id = false";
+    assert_eq!(refused(&format!("{MINIMAL}\n{none}")), [""; 0]);
 }
 
 #[test]

@@ -84,6 +84,9 @@ fn the_strict_file_is_stricter_throughout() -> Result<(), Vec<PolicyError>> {
     assert!(strict.sessions.read_only_absolute < demo.sessions.read_only_absolute);
     assert!(strict.pin.rounds.total() < demo.pin.rounds.total());
     assert!(strict.pin.min_length > demo.pin.min_length);
+    assert!(strict.pin.opaque && !strict.pin.argon2id);
+    assert_eq!(demo.pin.ksf.accepts(&strict.pin.ksf), Ok(()));
+    assert!(strict.pin.ksf.accepts(&demo.pin.ksf).is_err());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ pub(super) mod devices;
 pub(super) mod discovery;
 pub(super) mod log;
 pub(super) mod offline;
+pub(super) mod opaque;
 pub(super) mod otp;
 pub(super) mod passkeys;
 pub(super) mod pin;

@@ -89,7 +89,7 @@ pub(in crate::http) async fn sign_in(
         (status = 201, body = SessionStarted),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "authentication-failed: a wrong PIN, none, or no attempt left now; session-*, dpop-*"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "release-forbidden, not-allowed-by-policy"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "session-complete: this session needs no PIN"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "session-complete: this session needs no PIN; pin-other-way: it stays with the client, by OPAQUE"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "busy: nothing was charged"),
     ),
 )]

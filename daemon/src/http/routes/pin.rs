@@ -17,7 +17,15 @@ pub(in crate::http) struct PinBound {
     session: SessionToken,
 }
 
+impl PinBound {
+    pub(super) fn new(pin: Bound, session: SessionToken) -> Self {
+        Self { pin, session }
+    }
+}
+
 /// Set or change the PIN
+///
+/// The server sees the PIN and hashes it. `POST /v1/account/opaque/start` sets one that stays with the client.
 ///
 /// Needs a fresh session of a PIN, a passkey or the account's creation. `secrets` stores
 /// contents rewrapped for the new PIN in the same commit. Every other session that the old PIN
@@ -45,7 +53,7 @@ pub(in crate::http) async fn set(
         .service
         .set_pin(caller, signed.json::<SetPin>()?)
         .await?;
-    Ok(Json(PinBound { pin, session }))
+    Ok(Json(PinBound::new(pin, session)))
 }
 
 /// Remove the PIN

@@ -30,7 +30,7 @@ use crate::http::state::Shared;
         (status = 401, body = Problem, content_type = "application/problem+json", description = "pin-wrong (attempts_left, wait_until, exhausted), authentication-failed, dpop-*"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "pin-exhausted, release-forbidden, confirm-first"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found: a secret to release; app-unknown"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "pin-not-set"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "pin-not-set; pin-other-way: the PIN stays with the client, by OPAQUE"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "pin-wait (Retry-After)"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "busy: nothing was charged"),
     ),

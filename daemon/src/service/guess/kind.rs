@@ -202,17 +202,20 @@ impl Guess {
     }
 
     /// A refusal as the one who guessed may see it.
-    pub(super) fn told(self, refused: Refused) -> Refused {
+    pub(in crate::service) fn told(self, refused: Refused) -> Refused {
         match refused {
             Refused::Wrong { .. }
             | Refused::Wait { .. }
             | Refused::Exhausted(_)
             | Refused::NotSet(_)
+            | Refused::CeremonyConsumed
             | Refused::ConfirmFirst
                 if self.by_stranger() =>
             {
                 Refused::AuthenticationFailed
             }
+            // Who came in with a code may be told how the PIN is checked, or could not go on with it.
+            Refused::PinOtherWay(_) if self == Self::StrangerPin => Refused::AuthenticationFailed,
             refused => refused,
         }
     }

@@ -24,6 +24,7 @@ mod cpu;
 mod extra;
 mod ledgerless;
 mod load;
+mod opaque;
 mod parts;
 mod realm;
 mod report;
@@ -100,6 +101,12 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&backends::figures(&runtime));
         }
+        [opaque::OPAQUE] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let app = runtime.block_on(TestApp::with(setup()));
+            let mut crowd = Crowd::enrolled(&app);
+            report::list(&opaque::figures(&app, cpu::child("custodyd"), &mut crowd));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
@@ -107,8 +114,8 @@ fn main() -> ExitCode {
         other => {
             eprintln!(
                 "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
-                 the ledger takes of a recovery, `bench backends` recoveries by kind of token; {other:?} is \
-                 nothing that it does"
+                 the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench opaque` \
+                 PINs by OPAQUE; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -191,8 +198,10 @@ fn measure(token: &Path) {
         batch: report::median(&rounds, |round| round.batch),
         micros: report::median(&rounds, |round| round.passkey.sample.micros()),
     };
+    let opaque = opaque::figures(&app, server, &mut crowd);
     let extra = Extra::measured(&runtime, &app, &mut crowd);
     let mut figures = report::figures(&rounds);
+    figures.extend(opaque);
     figures.extend(extra.figures());
     figures.extend(rewrapping::figures(&app, &parts));
     figures.extend(verification::figures(&mut app));

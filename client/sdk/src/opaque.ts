@@ -1,0 +1,102 @@
+/**
+ * PINs by OPAQUE (RFC 9807): the PIN does not leave this device, and the daemon can not be made to
+ * learn it. The library (WebAssembly) is loaded when a PIN is typed, and not before.
+ *
+ * Two calls each way. The daemon charges a guess at the first one of a login, and its answer shows
+ * here whether the PIN was right; a wrong one is not told to the daemon, which counts it already.
+ */
+import type { Custody } from "./custody.js";
+import { AuthenticationFailed, CanNotOpen, Refused, WrongGuess } from "./errors.js";
+import type { Schemas } from "./transport.js";
+
+type Cost = Schemas["KeyStretching"];
+type Started = Schemas["OpaqueLoginStarted"];
+
+async function library() {
+  const opaque = await import("@serenity-kit/opaque");
+  await opaque.ready;
+  return opaque.client;
+}
+
+/** One PIN has one spelling, whatever keyboard it came from. */
+function spelt(pin: string): string {
+  return pin.normalize("NFC");
+}
+
+function stretching(cost: Cost) {
+  const { memory_kib: memory, passes: iterations, lanes: parallelism } = cost;
+  return { "argon2id-custom": { memory, iterations, parallelism } };
+}
+
+/** What the daemon can not judge, because it never sees the PIN. */
+export function judgePin(pin: string, minLength: number): void {
+  const characters = Array.from(spelt(pin).toLowerCase());
+  const codes = characters.map((character) => character.codePointAt(0) ?? 0);
+  const steps = codes.slice(1).map((code, at) => code - (codes[at] ?? 0));
+  const inStep = steps.every((step) => step === steps[0] && Math.abs(step) <= 1);
+  const period = characters.findIndex(
+    (_, size) => size > 0 && characters.every((c, at) => c === characters[at % size]),
+  );
+  const repeats = period > 0 && period < minLength;
+  if (characters.length < minLength || inStep || repeats) {
+    const rule = `a PIN has at least ${String(minLength)} characters, and is no sequence or repetition`;
+    throw new CanNotOpen("pin-weak", rule);
+  }
+}
+
+/** Registers a PIN in the place of the one that the account has. */
+export async function registerPin(
+  custody: Custody,
+  pin: string,
+): Promise<{ pin: Schemas["Bound"]; session: Schemas["SessionToken"] }> {
+  const client = await library();
+  const password = spelt(pin);
+  const { clientRegistrationState, registrationRequest } = client.startRegistration({ password });
+  const started = await custody.transport.request("post", "/v1/account/opaque/start", {
+    body: { request: registrationRequest },
+  });
+  judgePin(pin, started.min_length);
+  const { registrationRecord: record } = client.finishRegistration({
+    clientRegistrationState,
+    registrationResponse: started.response,
+    password,
+    keyStretching: stretching(started.key_stretching),
+  });
+  const { registration, key_stretching } = started;
+  const body = { registration, record, key_stretching };
+  return custody.transport.request("post", "/v1/account/opaque/finish", { body });
+}
+
+/** The two messages of a login; `begin` sends the first one. Throws where the PIN is wrong. */
+export async function login(
+  pin: string,
+  begin: (ke1: string) => Promise<Started>,
+): Promise<{ readonly login: string; readonly ke3: string }> {
+  const client = await library();
+  const password = spelt(pin);
+  const { clientLoginState, startLoginRequest } = client.startLogin({ password });
+  const started = await begin(startLoginRequest);
+  const ended = client.finishLogin({
+    clientLoginState,
+    loginResponse: started.ke2,
+    password,
+    keyStretching: stretching(started.key_stretching),
+  });
+  if (!ended) throw wrong(started);
+  return { login: started.login, ke3: ended.finishLoginRequest };
+}
+
+/** As the daemon would say it, if it knew. A stranger is told no more here than there. */
+function wrong(started: Started): Refused {
+  const { attempts_left, wait_until, exhausted } = started;
+  const status = 401;
+  if (attempts_left === undefined || attempts_left === null) {
+    const detail = "the account, the device or the PIN is not right";
+    return new AuthenticationFailed({ code: "authentication-failed", status, detail });
+  }
+  const detail = "the PIN is wrong";
+  return new WrongGuess({
+    ...{ code: "pin-wrong", status, detail, attempts_left, exhausted },
+    ...(wait_until ? { wait_until } : {}),
+  });
+}

@@ -1,0 +1,75 @@
+/** What the daemon can not judge any more: which PINs may be set. And a login that is not answered in earnest. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { client, ready, server } from "@serenity-kit/opaque";
+import { AuthenticationFailed, CanNotOpen, WrongGuess } from "../src/errors.js";
+import { judgePin, login } from "../src/opaque.js";
+
+test("PINs that are too short, in sequence or repeated are refused", () => {
+  for (const pin of [
+    "83051",
+    "123456",
+    "987654",
+    "aaaaaa",
+    "AaAaAa",
+    "121212",
+    "123123",
+    "abcdef",
+  ]) {
+    assert.throws(() => {
+      judgePin(pin, 6);
+    }, CanNotOpen);
+  }
+  for (const pin of ["830517", "correct horse", "135792", "äöüßéè"]) judgePin(pin, 6);
+});
+
+const cost = { memory_kib: 8192, passes: 1, lanes: 1 };
+const stretching = { "argon2id-custom": { memory: 8192, iterations: 1, parallelism: 1 } };
+
+/** A daemon's side of the protocol, by the same library. */
+async function enrolled(password: string) {
+  await ready;
+  const serverSetup = server.createSetup();
+  const userIdentifier = "ann";
+  const { clientRegistrationState, registrationRequest } = client.startRegistration({ password });
+  const { registrationResponse } = server.createRegistrationResponse({
+    ...{ serverSetup, userIdentifier, registrationRequest },
+  });
+  const { registrationRecord } = client.finishRegistration({
+    ...{ clientRegistrationState, registrationResponse, password, keyStretching: stretching },
+  });
+  return (startLoginRequest: string, told: object) => {
+    const answered = server.startLogin({
+      ...{ serverSetup, userIdentifier, registrationRecord, startLoginRequest },
+    });
+    const { loginResponse: ke2, serverLoginState } = answered;
+    const started = { login: "cc1", ke2, key_stretching: cost, expires: 1, ...told };
+    return { started, serverLoginState };
+  };
+}
+
+test("a right PIN ends a login as the other side expects it", async () => {
+  const answer = await enrolled("830517");
+  let state = "";
+  const ended = await login("830517", (ke1) => {
+    const { started, serverLoginState } = answer(ke1, { attempts_left: 4, exhausted: false });
+    state = serverLoginState;
+    return Promise.resolve(started);
+  });
+  const { sessionKey } = server.finishLogin({
+    ...{ serverLoginState: state, finishLoginRequest: ended.ke3 },
+  });
+  assert.ok(sessionKey);
+});
+
+test("a wrong PIN is told as the daemon would tell it", async () => {
+  const answer = await enrolled("830517");
+  const told = { attempts_left: 3, exhausted: false, wait_until: null };
+  const tried = login("830518", (ke1) => Promise.resolve(answer(ke1, told).started));
+  await assert.rejects(tried, (error) => {
+    assert.ok(error instanceof WrongGuess);
+    return error.attemptsLeft === 3 && !error.exhausted && error.code === "pin-wrong";
+  });
+  const stranger = login("830518", (ke1) => Promise.resolve(answer(ke1, {}).started));
+  await assert.rejects(stranger, AuthenticationFailed);
+});
