@@ -14,6 +14,7 @@ pub(crate) mod extract;
 pub mod operator;
 mod operator_keys;
 pub mod operator_socket;
+mod operator_tokens;
 pub mod problem;
 pub mod request;
 pub mod router;

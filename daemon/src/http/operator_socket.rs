@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use super::operator_keys;
 use super::problem::Problem;
 use super::server::{Drained, Limits};
 use super::unix_socket::{self, Peers};
+use super::{operator_keys, operator_tokens};
 use crate::service::Service;
 
 /// Connections at once: an operator and a few scripts.
@@ -42,6 +42,7 @@ pub(crate) fn router(actions: Actions) -> Router {
         .route("/accounts/{app}/{account}/export", post(export))
         .route("/accounts/{app}/{account}", delete(erase))
         .merge(operator_keys::router())
+        .merge(operator_tokens::router())
         .with_state(Arc::new(actions))
 }
 

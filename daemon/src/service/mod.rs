@@ -38,6 +38,7 @@ mod sessions;
 pub mod standing;
 mod stranger_pin;
 mod strangers;
+pub mod tokens;
 mod totp;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ mod codes;
 mod commit;
 mod cpu;
 mod extra;
+mod failover;
 mod ledgerless;
 mod load;
 mod parts;
@@ -174,6 +175,7 @@ fn measure(token: &Path) {
     figures.extend(verification::figures(&mut app));
     figures.extend(ledgerless::figures(&app, &crowd, &rounds));
     figures.extend(anchoring::figures(&runtime));
+    figures.extend(failover::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();
