@@ -23,6 +23,17 @@ pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
     ))
 }
 
+/// Every configured token by its name, none of them opened yet.
+///
+/// # Errors
+/// When a PIN can not be read safely.
+pub(crate) fn each(token: &Token) -> Result<Vec<(String, Arc<dyn Backend>)>, PinError> {
+    let tokens = token.each().into_iter();
+    tokens
+        .map(|(name, token)| Ok((name, configured(&token)?)))
+        .collect()
+}
+
 /// A backend with a PIN, or a TPM's secret, that the caller has.
 pub(crate) fn with_secret(
     kind: &TokenKind,

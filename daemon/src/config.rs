@@ -17,6 +17,7 @@ mod limits;
 mod pin;
 mod policies;
 mod reader;
+mod replicas;
 mod restore;
 mod token;
 mod witnesses;
@@ -38,6 +39,7 @@ pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
+pub use self::replicas::{PRIMARY, Replica, Replicas};
 pub use self::token::DEFAULT_STATE;
 pub use self::witnesses::{Witness, Witnesses};
 
@@ -123,6 +125,8 @@ pub struct Token {
     pub queue: usize,
     /// For one call, waiting included.
     pub deadline: Duration,
+    /// Further tokens with the same keys.
+    pub replicas: Replicas,
 }
 
 /// What kind of token it is, and where.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{Backend, KeyPurpose, Pool, PoolOptions, ProvisionReport};
+use custodyd_hsm::{KeyPurpose, Pool, PoolOptions, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -92,14 +92,22 @@ pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> 
     move |source| StartError::System { what, source }
 }
 
-fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> {
-    Ok(Pool::start(
-        backend,
-        PoolOptions {
-            threads: config.token.threads,
-            queue: config.token.queue,
-            deadline: config.token.deadline,
-        },
+/// The token, or the set of several. One that is said to be lost makes a set of a single token, too.
+fn pool(config: &Config, lost: Option<&str>) -> Result<Pool, StartError> {
+    let options = PoolOptions {
+        threads: config.token.threads,
+        queue: config.token.queue,
+        deadline: config.token.deadline,
+    };
+    if lost.is_none() && config.token.replicas.known.is_empty() {
+        let backend = backend::configured(&config.token)?;
+        return Ok(Pool::start(backend, options)?);
+    }
+    let tokens = backend::each(&config.token)?;
+    Ok(Pool::start_set(
+        tokens,
+        options,
+        config.token.replicas.patience,
     )?)
 }
 
@@ -108,7 +116,7 @@ fn pool(config: &Config, backend: Arc<dyn Backend>) -> Result<Pool, StartError> 
 /// # Errors
 /// When it can not be reached, or its PIN not be read.
 pub(crate) fn token(config: &Config) -> Result<Pool, StartError> {
-    pool(config, backend::configured(&config.token)?)
+    pool(config, None)
 }
 
 /// Makes the missing keys in the token and a new realm in an empty database. Where a realm
@@ -122,13 +130,8 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     if config.store.sqlite.exists() {
         return already_there(config, lock).await;
     }
-    let backend = backend::configured(&config.token)?;
-    let mut keys = backend.provision(false)?;
-    if config.ledger.public_log {
-        let more = backend.provision_public_log(false)?;
-        keys.created.extend(more.created);
-    }
-    let pool = pool(config, backend)?;
+    let keys = provision(config)?;
+    let pool = pool(config, None)?;
     if ledger::realm::is_anchored(&pool, &config.realm.name).await? {
         pool.shutdown();
         return Err(StartError::Ledger(LedgerError::Refused(format!(
@@ -166,6 +169,32 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
     ])
 }
 
+/// Makes the keys that are missing; where there are several tokens, none is made, for each would have others.
+fn provision(config: &Config) -> Result<ProvisionReport, StartError> {
+    let tokens = backend::each(&config.token)?;
+    let several = tokens.len() > 1;
+    let mut done = ProvisionReport::default();
+    for (name, backend) in tokens {
+        let mut keys = backend.provision(several)?;
+        if config.ledger.public_log {
+            let more = backend.provision_public_log(several)?;
+            keys.created.extend(more.created);
+        }
+        if several && !keys.created.is_empty() {
+            return Err(StartError::Token(custodyd_hsm::Error::Misconfigured(
+                format!(
+                    "the token {name} lacks {}: several tokens have the same keys, which none of them can make for the \
+                 others. Make them by `custodyd escrow create`, which brings them into all (docs/ESCROW.md), or \
+                 copy them by the maker's own means",
+                    keys.created.join(", ")
+                ),
+            )));
+        }
+        done.created.extend(keys.created);
+    }
+    Ok(done)
+}
+
 /// What the realm's record says of its escrow: of one that is of the keys in the token, or it would be
 /// believed until the day on which it does not help.
 async fn escrowed(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, StartError> {
@@ -182,7 +211,7 @@ async fn escrowed(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, Star
 }
 
 async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, StartError> {
-    let pool = pool(config, backend::configured(&config.token)?)?;
+    let pool = pool(config, None)?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let name = &config.realm.name;
     let finished = match ledger::realm::is_anchored(&pool, name).await {
@@ -264,12 +293,23 @@ pub struct Realm {
 /// # Errors
 /// Every reason not to serve.
 pub async fn open(config: &Config) -> Result<Realm, StartError> {
+    open_without(config, None).await
+}
+
+/// As `open`, where an operator says that the token of this serial number is lost: its head names it no more.
+///
+/// # Errors
+/// As `open`; `Refused` where no head names such a token.
+pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<Realm, StartError> {
     let name = &config.realm.name;
     let policies =
         config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
     let apps = Apps::new(name, policies.apps)?;
     let lock = Exclusive::take(&config.store.sqlite)?;
-    let pool = pool(config, backend::configured(&config.token)?)?;
+    let pool = pool(config, lost)?;
+    if let (Some(lost), Some(set)) = (lost, pool.set()) {
+        set.is_lost(lost.to_owned());
+    }
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let clock = Arc::new(Clock::default());
     let settings = Settings {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use custodyd_hsm::Pool;
+use custodyd_hsm::{Pool, Standing};
 
-use crate::service::Service;
+use crate::service::{Service, tokens};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -42,6 +42,12 @@ fn show(service: &Service, pool: &Pool) {
     metrics::gauge!("custodyd_token_queue").set(queued);
     metrics::gauge!("custodyd_token_running").set(running);
     metrics::gauge!("custodyd_token_stuck").set(stuck);
+    if let Some(set) = pool.set() {
+        for standing in [Standing::Well, Standing::Sick, Standing::Outside] {
+            let count = tokens::count(set, standing) as f64;
+            metrics::gauge!("custodyd_token_members", "state" => standing.name()).set(count);
+        }
+    }
     metrics::gauge!("custodyd_token_epoch").set(token.epoch as f64);
     metrics::gauge!("custodyd_commit_queue").set(service.ledger.waiting() as f64);
     metrics::gauge!("custodyd_pin_places_taken").set(service.hasher.taken() as f64);

@@ -6,7 +6,8 @@
 //!
 //! The order of the modules is the order of trust:
 //! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook, anchor, checkpoint}` and
-//! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them. `root_keys ->
+//! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them. `pool <-> set`: the set's tokens each
+//! have a pool, and one pool is in front of them. `root_keys ->
 //! escrow` is for the ceremonies in which keys are outside of a token; of the two a backend knows the first, to import.
 
 #![cfg_attr(
@@ -40,6 +41,7 @@ pub mod report;
 pub mod root_keys;
 pub mod seal;
 pub mod secret;
+pub mod set;
 pub mod versions;
 pub mod webhook;
 
@@ -62,5 +64,6 @@ pub use public_key::{PublicKey, jwk_set};
 pub use report::{Imported, KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
 pub use root_keys::{KeyCheck, KeyOrigin, RootKey, RootKeys};
 pub use secret::{Secret, SecretBytes};
+pub use set::{Member, Standing, TokenSet};
 pub use versions::KeyVersions;
 pub use webhook::WebhookCall;

@@ -30,6 +30,7 @@ use crate::{
     counters::Counters,
     custody::{Backend, Custody},
     error::{Error, Result},
+    set::{SetBackend, TokenSet},
     versions::KeyVersions,
 };
 
@@ -76,6 +77,8 @@ struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     deadline: Duration,
+    /// The tokens behind this one pool, where there are several.
+    set: Option<Arc<TokenSet>>,
 }
 
 /// What the workers see.
@@ -101,6 +104,30 @@ impl Pool {
     /// The backend's, when the token cannot be opened now; [`Error::Invalid`]
     /// for options out of range.
     pub fn start(backend: Arc<dyn Backend>, options: PoolOptions) -> Result<Self> {
+        Self::start_before(backend, options, None)
+    }
+
+    /// A pool in front of several tokens with the same keys, by the names that operators have for them. One
+    /// that leaves everybody without an answer for as long as `patience` is not waited for any longer.
+    ///
+    /// # Errors
+    /// As [`Pool::start`], where none of them opens; [`Error::Misconfigured`] where two are one token.
+    pub fn start_set(
+        tokens: Vec<(String, Arc<dyn Backend>)>,
+        options: PoolOptions,
+        patience: Duration,
+    ) -> Result<Self> {
+        check(&options)?;
+        let set = TokenSet::open(tokens, &options, patience)?;
+        let front = Arc::new(SetBackend(Arc::clone(&set)));
+        Self::start_before(front, options, Some(set))
+    }
+
+    fn start_before(
+        backend: Arc<dyn Backend>,
+        options: PoolOptions,
+        set: Option<Arc<TokenSet>>,
+    ) -> Result<Self> {
         check(&options)?;
         let mut custodies = Vec::with_capacity(options.threads);
         for _ in 0..options.threads {
@@ -120,6 +147,7 @@ impl Pool {
             shared: Arc::clone(&shared),
             threads: Mutex::new(Vec::new()),
             deadline: options.deadline,
+            set,
         }));
         for (index, custody) in custodies.into_iter().enumerate() {
             let shared = Arc::clone(&shared);
@@ -233,16 +261,34 @@ impl Pool {
         self.0.shared.versions()
     }
 
+    /// The tokens behind this pool, where there are several.
+    #[must_use]
+    pub fn set(&self) -> Option<&Arc<TokenSet>> {
+        self.0.set.as_ref()
+    }
+
+    /// What the token is known by among several: the serial number that it tells.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] where it tells none.
+    pub fn identity(&self) -> Result<String> {
+        let description = self.0.shared.backend.describe();
+        crate::set::identity(&description.label, &description)
+    }
+
     /// The state for readiness checks and metrics.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         let shared = &self.0.shared;
         let now = Instant::now();
         let running: Vec<Instant> = shared.workers.iter().filter_map(Worker::expiry).collect();
+        let behind = self.0.set.iter().flat_map(|set| set.members());
+        let stuck_behind: usize = behind.map(|member| member.stuck()).sum();
+        let stuck = running.iter().filter(|expires| **expires < now).count();
         PoolStatus {
             queued: shared.queue.len(),
             running: running.len(),
-            stuck: running.iter().filter(|expires| **expires < now).count(),
+            stuck: stuck + stuck_behind,
             last_error: locked(&shared.last_error).clone(),
             epoch: shared.backend.epoch(),
         }
@@ -290,6 +336,9 @@ impl Inner {
             } else {
                 tracing::warn!("a token worker hangs inside the module; left behind at shutdown");
             }
+        }
+        if let Some(set) = &self.set {
+            set.shutdown();
         }
     }
 }

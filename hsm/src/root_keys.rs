@@ -166,18 +166,27 @@ pub fn differing(custody: &mut dyn Custody, checks: &[KeyCheck]) -> Result<Optio
         if !custody.holds(key)? {
             return Ok(Some(key));
         }
-        let found = match key.purpose.is_symmetric() {
-            true => custody
-                .hmac(key, &encoding::key_check(key))?
-                .expose()
-                .to_vec(),
-            false => custody.public_key(key)?.as_point().to_vec(),
-        };
-        if found != expected.check {
+        if check_of(custody, key)?.check != expected.check {
             return Ok(Some(key));
         }
     }
     Ok(None)
+}
+
+/// What shows that a token holds this key, which it does.
+///
+/// # Errors
+/// The token's.
+pub fn check_of(custody: &mut dyn Custody, key: KeyId) -> Result<KeyCheck> {
+    let check = if key.purpose.is_symmetric() {
+        let tag = custody.hmac(key, &encoding::key_check(key))?;
+        tag.expose().to_vec()
+    } else if key.purpose.is_ed25519() {
+        custody.ed25519_key(key)?.as_bytes().to_vec()
+    } else {
+        custody.public_key(key)?.as_point().to_vec()
+    };
+    Ok(KeyCheck { key, check })
 }
 
 fn point_of(value: &Secret<32>) -> Result<PublicKey> {

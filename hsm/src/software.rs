@@ -87,8 +87,8 @@ impl SoftAnchors {
 #[derive(Debug)]
 pub struct SoftCustody {
     keys: BTreeMap<KeyPurpose, Vec<u16>>,
-    pairs: BTreeMap<KeyId, EcdsaKeyPair>,
-    edwards: BTreeMap<KeyId, Ed25519KeyPair>,
+    pairs: BTreeMap<KeyId, Arc<EcdsaKeyPair>>,
+    edwards: BTreeMap<KeyId, Arc<Ed25519KeyPair>>,
     /// HMAC operations so far.
     pub(crate) hmacs: usize,
     anchors: SoftAnchors,
@@ -126,6 +126,18 @@ impl SoftCustody {
         }
     }
 
+    /// Another token with the same keys, and this object store.
+    #[must_use]
+    pub fn twin(&self, anchors: SoftAnchors) -> Self {
+        Self {
+            keys: self.keys.clone(),
+            pairs: self.pairs.clone(),
+            edwards: self.edwards.clone(),
+            hmacs: 0,
+            anchors,
+        }
+    }
+
     /// Adds a key as somebody would who writes into the token.
     ///
     /// # Panics
@@ -134,10 +146,12 @@ impl SoftCustody {
         self.keys.entry(purpose).or_default().push(version);
         if purpose.is_ed25519() {
             let pair = Ed25519KeyPair::generate().unwrap();
-            self.edwards.insert(KeyId::new(purpose, version), pair);
+            self.edwards
+                .insert(KeyId::new(purpose, version), Arc::new(pair));
         } else if !purpose.is_symmetric() {
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-            self.pairs.insert(KeyId::new(purpose, version), pair);
+            self.pairs
+                .insert(KeyId::new(purpose, version), Arc::new(pair));
         }
     }
 

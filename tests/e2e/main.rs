@@ -18,6 +18,7 @@ mod delivered_codes;
 mod delivery;
 mod enrolment;
 mod escrow;
+mod failover;
 mod flows;
 mod handed;
 mod http;

@@ -37,6 +37,7 @@
 //! | two copies of the database alternated | the file | the same | the same |
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
+//! | a failover token behind: old version of everything, the token that was given up then, the other one away | the file | a start wants every token that the head names, by serial number | an operator who says that the other token is lost brings guesses back |
 //! | old version of everything and of the token | the file, the token's directory | **none on this host: it is a token's duty not to be put back**; witnesses tell of it (`e2e/witnesses/put_back.rs`) | guesses come back |
 //!
 //! What concerns one node and its ledger is tried much faster, and with each defence switched off as
@@ -61,6 +62,7 @@ mod records;
 mod rollback;
 mod schema;
 mod signed_in;
+mod tokens;
 
 use custodyd_tests::admin::literal;
 use custodyd_tests::{Admin, Device, Setup, TestApp};

@@ -99,14 +99,33 @@ fn witnesses(config: &config::Witnesses) -> Line {
 /// What a running daemon says of its token and store, from its `/readyz`.
 fn ask(daemon: &Daemon) -> Vec<Line> {
     match daemon.ready() {
-        Ok(()) => vec![Line::ok(
-            "token, store",
-            "the running daemon is ready: its token gave the known answer (keys: custodyd token check)",
-        )],
+        Ok(answer) => {
+            let mut lines = vec![Line::ok(
+                "token, store",
+                "the running daemon is ready: its token gave the known answer (keys: custodyd token check)",
+            )];
+            let tokens = answer.get("tokens").and_then(serde_json::Value::as_array);
+            lines.extend(tokens.into_iter().flatten().map(one_of_several));
+            lines
+        }
         Err(detail) => vec![Line::red(
             "token, store",
             format!("the running daemon is not ready: {detail}"),
             "see its log",
         )],
+    }
+}
+
+/// A token that is not in use protects nobody from losing the next one.
+fn one_of_several(token: &serde_json::Value) -> Line {
+    let shown = token::members::line(token);
+    let state = token.get("state").and_then(serde_json::Value::as_str);
+    match state {
+        Some("well") => Line::ok("replica", shown),
+        _ => Line::warn(
+            "replica",
+            shown,
+            "docs/handbook/lose-hsm.md, \"One of several tokens is lost\"",
+        ),
     }
 }

@@ -101,15 +101,19 @@ fn key(text: &str) -> Result<KeyId, String> {
 }
 
 /// Who does it: the daemon that runs, or this process.
-enum Hands<'a> {
+pub(super) enum Hands<'a> {
     Daemon(&'a Config),
     Own(Runtime, Option<Box<Realm>>),
 }
 
 impl<'a> Hands<'a> {
-    fn of(config: &'a Config) -> Result<Self, String> {
+    pub(super) fn daemon_runs(config: &Config) -> bool {
         let socket = config.operator.socket.as_deref();
-        if socket.is_some_and(|path| UnixStream::connect(path).is_ok()) {
+        socket.is_some_and(|path| UnixStream::connect(path).is_ok())
+    }
+
+    pub(super) fn of(config: &'a Config) -> Result<Self, String> {
+        if Self::daemon_runs(config) {
             return Ok(Self::Daemon(config));
         }
         log_quietly(config).map_err(|error| chain(&error))?;
@@ -125,7 +129,7 @@ impl<'a> Hands<'a> {
         Ok(Self::Own(runtime, Some(Box::new(realm))))
     }
 
-    fn ask<F: Future<Output = Result<Value, String>>>(
+    pub(super) fn ask<F: Future<Output = Result<Value, String>>>(
         &self,
         (method, path): (&str, &str),
         own: impl FnOnce(Arc<Service>) -> F,

@@ -335,6 +335,13 @@ fn show_tail(output: &Output, config: &Config, tail: &Tail) -> ExitCode {
     }
 }
 
+fn named(tokens: &[String]) -> String {
+    match tokens.is_empty() {
+        true => "one without a name".to_owned(),
+        false => tokens.join(" and "),
+    }
+}
+
 /// One entry at once, for whoever follows.
 fn told(output: &Output, entry: &Entry) {
     output.entry(&json!(entry), &line(entry));
@@ -352,6 +359,13 @@ fn line(entry: &Entry) -> String {
     if let (Some(version), Some(configuration)) = (&entry.version, &entry.configuration) {
         line.push_str(&format!(
             "  custodyd {version}, configuration {configuration:.16}"
+        ));
+    }
+    if let Some(change) = &entry.tokens {
+        line.push_str(&format!(
+            ", tokens from {} to {}",
+            named(&change.before),
+            named(&change.after)
         ));
     }
     if let Some(change) = &entry.keys {

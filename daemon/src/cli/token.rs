@@ -6,6 +6,7 @@
 mod apart;
 mod fragment;
 mod list;
+pub(super) mod members;
 mod modules;
 mod pkcs11;
 mod proof;
@@ -45,11 +46,20 @@ pub(super) enum TokenCommand {
     Check,
     /// Say which boots may use the keys of a TPM, where they are bound to its PCRs (token.pcrs)
     Reseal(reseal::Reseal),
+    /// Where a realm has several tokens: show how each stands
+    Members,
+    /// Take a token into the realm's set: one that was given up, or a new one with the same keys
+    Readmit(members::Which),
+    /// Take a token out of the realm's set; without a daemon, say that it is lost
+    Expel(members::Expel),
 }
 
 pub(super) fn run(output: &Output, config: &Path, command: &TokenCommand) -> ExitCode {
     match command {
         TokenCommand::List(list) => list::run(output, config, list),
+        TokenCommand::Members => members::members(output, config),
+        TokenCommand::Readmit(which) => members::readmit(output, config, which),
+        TokenCommand::Expel(expel) => members::expel(output, config, expel),
         TokenCommand::Provision(provision) => provision::run(output, config, provision),
         TokenCommand::Reseal(reseal) => reseal::run(output, config, reseal),
         TokenCommand::Check => match config::load(config) {
@@ -64,6 +74,24 @@ pub(super) fn run(output: &Output, config: &Path, command: &TokenCommand) -> Exi
 
 /// Every line of the examination, for `doctor`: nothing is written. The first that fails ends it.
 pub(super) fn check(token: &Token) -> Vec<Line> {
+    of_each(token, check_one)
+}
+
+/// One token after another, each under its name where there are several.
+fn of_each(token: &Token, work: impl Fn(&Token) -> Vec<Line>) -> Vec<Line> {
+    let all = token.each();
+    let several = all.len() > 1;
+    let mut lines = Vec::new();
+    for (name, token) in all {
+        if several {
+            lines.push(Line::ok("replica", format!("{name}:")));
+        }
+        lines.extend(work(&token));
+    }
+    lines
+}
+
+fn check_one(token: &Token) -> Vec<Line> {
     match backend::configured(token) {
         Ok(backend) => {
             let token = token.clone();
@@ -78,6 +106,10 @@ pub(super) fn check(token: &Token) -> Vec<Line> {
 }
 
 fn check_and_prove(token: &Token, realm: RealmName) -> Vec<Line> {
+    of_each(token, |token| check_and_prove_one(token, realm.clone()))
+}
+
+fn check_and_prove_one(token: &Token, realm: RealmName) -> Vec<Line> {
     let backend = match backend::configured(token) {
         Ok(backend) => backend,
         Err(error) => return vec![Line::red_told("token", super::chain(&error))],

@@ -89,6 +89,7 @@ mod tests {
             threads: 1,
             queue: 1,
             deadline: std::time::Duration::from_secs(1),
+            replicas: crate::config::Replicas::default(),
         })
     }
 

@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::check::{duration, expected, number, path, string};
 use super::reader::{Document, Placed, Table};
+use super::replicas::replicas;
 use super::{Anchor, Ledger, Token, TokenKind, Tpm};
 
 /// Debian's SoftHSM2.
@@ -34,66 +35,84 @@ pub(super) fn token<'i>(
 ) -> Option<Placed<Token>> {
     let mut table = doc.table(top, "token");
     let at = table.at();
-    let kind = doc.or(&mut table, "kind", Kind::Pkcs11, |value| {
-        match string(value)? {
-            "pkcs11" => Ok(Kind::Pkcs11),
-            "tpm" => Ok(Kind::Tpm),
-            _ => Err(expected("\"pkcs11\" or \"tpm\"", value)),
-        }
-    });
-    let kind = match kind {
-        Kind::Pkcs11 => pkcs11(doc, &mut table, base),
-        Kind::Tpm => tpm(doc, &mut table, base).map(TokenKind::Tpm),
-    };
-    let pin_named = table.has("pin_file") || table.has("pin_credential") || table.has("pin");
-    let pin_file = doc.optional(&mut table, "pin_file", |value| path(value, base));
-    let pin_credential = doc.optional(&mut table, "pin_credential", credential_name);
+    let kind = kind_of(doc, &mut table, base);
+    let (pin_file, pin_credential) = pin_of(doc, &mut table, base);
     let escrow = doc.optional(&mut table, "escrow", |value| path(value, base));
     let threads = doc.or(&mut table, "threads", 2, |value| number(value, 1..=64));
     let queue = doc.or(&mut table, "queue", 1024, |value| number(value, 1..=65_536));
     let deadline = doc.or(&mut table, "deadline", Duration::from_secs(5), |value| {
         duration(value, Duration::from_millis(100)..=Duration::from_secs(60))
     });
-    // Somebody who writes the PIN itself here deserves a better sentence than "unknown key".
-    if let Some(pin) = doc.optional(&mut table, "pin", |_| Ok(())) {
-        let message = "token.pin: the PIN is never written in the configuration; put it in a file of \
-                       its own with mode 0600 and name that as token.pin_file";
-        doc.error(pin.at, message.to_owned());
-    }
+    let replicas = replicas(doc, &mut table, base, deadline);
     doc.finish(table);
-    one_pin(doc, (&pin_file, &pin_credential), pin_named, at);
     let value = Token {
         kind: kind?,
-        pin_file: pin_file.map(|placed| placed.value),
-        pin_credential: pin_credential.map(|placed| placed.value),
+        pin_file,
+        pin_credential,
         escrow: escrow.map(|placed| placed.value),
         threads,
         queue,
         deadline,
+        replicas,
     };
     Some(Placed { value, at })
 }
 
-fn one_pin(
-    doc: &mut Document<'_>,
-    given: (&Option<Placed<PathBuf>>, &Option<Placed<String>>),
-    named: bool,
-    at: usize,
-) {
-    match given {
+/// Which token it is, of one kind or the other.
+pub(super) fn kind_of<'i>(
+    doc: &mut Document<'i>,
+    table: &mut Table<'i>,
+    base: &Path,
+) -> Option<TokenKind> {
+    let kind = doc.or(table, "kind", Kind::Pkcs11, |value| match string(value)? {
+        "pkcs11" => Ok(Kind::Pkcs11),
+        "tpm" => Ok(Kind::Tpm),
+        _ => Err(expected("\"pkcs11\" or \"tpm\"", value)),
+    });
+    match kind {
+        Kind::Pkcs11 => pkcs11(doc, table, base),
+        Kind::Tpm => tpm(doc, table, base).map(TokenKind::Tpm),
+    }
+}
+
+/// Where its PIN is: exactly one of the two.
+pub(super) fn pin_of<'i>(
+    doc: &mut Document<'i>,
+    table: &mut Table<'i>,
+    base: &Path,
+) -> (Option<PathBuf>, Option<String>) {
+    let named = table.has("pin_file") || table.has("pin_credential") || table.has("pin");
+    let file = doc.optional(table, "pin_file", |value| path(value, base));
+    let credential = doc.optional(table, "pin_credential", credential_name);
+    let [name, file_name, credential_name] =
+        ["pin", "pin_file", "pin_credential"].map(|key| table.name_of(key));
+    // Somebody who writes the PIN itself here deserves a better sentence than "unknown key".
+    if let Some(pin) = doc.optional(table, "pin", |_| Ok(())) {
+        let message = format!(
+            "{name}: the PIN is never written in the configuration; put it in a file of \
+             its own with mode 0600 and name that as {file_name}"
+        );
+        doc.error(pin.at, message);
+    }
+    match (&file, &credential) {
         (Some(_), Some(second)) => doc.error(
             second.at,
-            "token.pin_credential: give either this or token.pin_file, not both".to_owned(),
+            format!("{credential_name}: give either this or {file_name}, not both"),
         ),
         // A PIN key that was there but wrong has been reported already.
         (None, None) if !named => doc.error(
-            at,
-            "token.pin_file is missing: the file with the token's user PIN, or the TPM's secret (mode 0600), \
-             or token.pin_credential with the name of a systemd credential"
-                .to_owned(),
+            table.at(),
+            format!(
+                "{file_name} is missing: the file with the token's user PIN, or the TPM's secret (mode 0600), \
+                 or {credential_name} with the name of a systemd credential"
+            ),
         ),
         _ => {}
     }
+    (
+        file.map(|placed| placed.value),
+        credential.map(|placed| placed.value),
+    )
 }
 
 fn pkcs11<'i>(doc: &mut Document<'i>, table: &mut Table<'i>, base: &Path) -> Option<TokenKind> {
@@ -170,11 +189,16 @@ pub(super) fn suits_the_ledger(
     let Some(Placed { value, at }) = token else {
         return;
     };
-    let TokenKind::Tpm(tpm) = &value.kind else {
-        return;
-    };
+    for (_, token) in value.each() {
+        if let TokenKind::Tpm(tpm) = &token.kind {
+            tpm_suits(doc, tpm, *at, ledger);
+        }
+    }
+}
+
+fn tpm_suits(doc: &mut Document<'_>, tpm: &Tpm, at: usize, ledger: &Ledger) {
     if ledger.public_log {
-        doc.error(*at, "ledger.public_log: a TPM has no Ed25519 keys; its log carries the ECDSA P-256 line alone".to_owned());
+        doc.error(at, "ledger.public_log: a TPM has no Ed25519 keys; its log carries the ECDSA P-256 line alone".to_owned());
     }
     let least = (OFTENER * DAY).div_ceil(u64::from(tpm.nv_writes_per_day));
     let message = match ledger.anchor {
@@ -188,7 +212,7 @@ pub(super) fn suits_the_ledger(
         ),
         Anchor::Bounded => return,
     };
-    doc.error(*at, message);
+    doc.error(at, message);
 }
 
 fn handle(value: &DeValue<'_>, check: fn(u32) -> custodyd_hsm::Result<()>) -> Result<u32, String> {

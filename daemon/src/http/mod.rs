@@ -15,6 +15,7 @@ pub mod operator;
 mod operator_evidence;
 mod operator_keys;
 pub mod operator_socket;
+mod operator_tokens;
 pub mod problem;
 pub mod request;
 pub mod router;

@@ -23,6 +23,8 @@ use futures_util::future::{BoxFuture, join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
+use crate::service::tokens;
+
 /// A check that takes longer counts as failed. Monitoring asks again soon.
 const CHECK_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -33,6 +35,7 @@ type Run = dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 pub struct Check {
     name: &'static str,
     run: Arc<Run>,
+    tokens: Option<Pool>,
 }
 
 impl Check {
@@ -45,6 +48,7 @@ impl Check {
         Self {
             name,
             run: Arc::new(move || run().boxed()),
+            tokens: None,
         }
     }
 
@@ -52,14 +56,16 @@ impl Check {
     /// honest sign of health, for return codes lie (a token whose files are gone still
     /// says that it is logged in).
     pub fn token(pool: Pool) -> Self {
-        Self::new("token", move || {
+        let tokens = Some(pool.clone());
+        let check = Self::new("token", move || {
             let pool = pool.clone();
             async move {
                 pool.call("readiness probe", |custody| custody.probe())
                     .await
                     .map_err(|error| error.to_string())
             }
-        })
+        });
+        Self { tokens, ..check }
     }
 
     async fn outcome(&self) -> Result<(), Failure> {
@@ -112,7 +118,17 @@ async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
     let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
     if failures.is_empty() {
         let names: Vec<_> = operator.checks.iter().map(|check| check.name).collect();
-        return no_store(axum::Json(json!({ "ready": true, "checked": names })));
+        let mut answer = json!({ "ready": true, "checked": names });
+        let pools = operator
+            .checks
+            .iter()
+            .filter_map(|check| check.tokens.as_ref());
+        let tokens = pools.filter_map(tokens::shown).next();
+        if let (Some(answer), Some(tokens)) = (answer.as_object_mut(), tokens) {
+            // One of several is enough to be ready; which do not answer is said all the same.
+            answer.insert("tokens".to_owned(), tokens);
+        }
+        return no_store(axum::Json(answer));
     }
     for failure in &failures {
         tracing::warn!(check = failure.check, reason = failure.reason, "not ready");

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::problem::Problem;
 use super::server::{Drained, Limits};
 use super::unix_socket::{self, Peers};
-use super::{operator_evidence, operator_keys};
+use super::{operator_evidence, operator_keys, operator_tokens};
 use crate::service::Service;
 
 /// Connections at once: an operator and a few scripts.
@@ -43,6 +43,7 @@ pub(crate) fn router(actions: Actions) -> Router {
         .route("/accounts/{app}/{account}", delete(erase))
         .merge(operator_keys::router())
         .merge(operator_evidence::router())
+        .merge(operator_tokens::router())
         .with_state(Arc::new(actions))
 }
 

@@ -10,8 +10,13 @@
 //! descends from the anchor, believes it, and anchors it. After a loss of power in bounded mode
 //! the token may remember an older head than was told; then its dirty flag says that guesses may
 //! be forgotten, the boot epoch rises, and every account pays for it (`account::forgotten`).
+//!
+//! With several tokens "in the token" means in each of them (`each`). Those that fail are named to the
+//! committer, which gives them up before it tells anybody anything (`ledger::tokens`).
 
 mod descent;
+mod each;
+mod several;
 mod warm;
 
 use std::collections::HashSet;
@@ -22,10 +27,14 @@ use std::time::{Duration, Instant};
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
 use custodyd_hsm::{Error, Pool, RealmName, RecordId};
 
+use self::each::Each;
+pub(crate) use self::each::Lost;
+pub(in crate::ledger) use self::several::remembered;
 use self::warm::Warm;
 use super::LedgerError;
 use super::head::Head;
 use super::memory::Believed;
+use super::tokens;
 use crate::store::Store;
 
 /// When the token is told.
@@ -52,6 +61,16 @@ pub(crate) struct Demand {
     pub(crate) charged: Vec<RecordId>,
 }
 
+/// What became of a head that was to be anchored.
+#[derive(Debug)]
+pub(crate) enum Covered {
+    InToken,
+    /// By a warm anchor.
+    Here,
+    /// Not in these; nothing may be told before the realm has given them up.
+    Except(Vec<Lost>),
+}
+
 /// Keeps the token's anchor up with the database.
 #[derive(Debug)]
 pub(crate) struct Anchoring {
@@ -59,8 +78,10 @@ pub(crate) struct Anchoring {
     realm: RealmName,
     /// The newest in the token.
     last: Anchor,
-    /// What was tried since, and nobody knows how it ended.
-    unsure: Vec<Anchor>,
+    /// Every token that has to know.
+    each: Vec<Each>,
+    /// When all of several tokens were last seen to be there.
+    looked: Instant,
     bounded: Option<Bounded>,
 }
 
@@ -89,20 +110,9 @@ impl Anchoring {
         store: &Arc<dyn Store>,
         found: &Believed,
     ) -> Result<Self, LedgerError> {
-        let of = realm.clone();
-        let anchor = pool
-            .call("read-anchor", move |custody| anchor::newest(custody, &of))
-            .await?;
-        #[cfg(test)]
-        let anchor = store.weakness().anchor(anchor, &found.head);
-        let Some(last) = anchor else {
-            return Err(LedgerError::Refused(
-                "the token holds no anchor of this realm, so nobody can say whether the database is \
-                 the newest; is it the right token?"
-                    .into(),
-            ));
-        };
-        descent::check(&last, store, found).await?;
+        tokens::hold(pool, &found.head).await?;
+        let each = several::begin(pool, realm, store, found).await?;
+        let last = several::newest(&each)?;
         let bounded = match mode {
             Mode::Strict => None,
             Mode::Bounded {
@@ -121,7 +131,8 @@ impl Anchoring {
             pool: pool.clone(),
             realm: realm.clone(),
             last,
-            unsure: Vec::new(),
+            each,
+            looked: Instant::now(),
             bounded,
         })
     }
@@ -149,10 +160,10 @@ impl Anchoring {
             descent::check(warm, store, found).await?;
         }
         let forgotten = self.last.dirty && warm.is_none();
-        if self.last.clean {
+        if self.each.iter().any(|each| each.last.clean) {
             let mut open = self.next(&found.head, self.last.boot_epoch)?;
             open.dirty = false;
-            self.advance(open).await?;
+            several::none(self.advance(open).await?)?;
         }
         if forgotten {
             tracing::warn!(
@@ -175,19 +186,22 @@ impl Anchoring {
         head: &Head,
     ) -> Result<(), LedgerError> {
         let of = head.state.realm.clone();
-        let (from, first) = (from.cloned(), anchor_of(head, from)?);
-        let advanced = pool
-            .call("anchor", move |custody| {
-                anchor::advance(custody, &of, from.as_ref(), &first)
-            })
-            .await?;
-        match advanced {
-            Advanced::Anchored => Ok(()),
-            Advanced::Raced(_) => Err(LedgerError::Stopped),
+        let first = anchor_of(head, from)?;
+        for pool in several::pools(pool)? {
+            let (of, from, first) = (of.clone(), from.cloned(), first.clone());
+            let advanced = pool
+                .call("anchor", move |custody| {
+                    anchor::advance(custody, &of, from.as_ref(), &first)
+                })
+                .await?;
+            if let Advanced::Raced(_) = advanced {
+                return Err(LedgerError::Stopped);
+            }
         }
+        Ok(())
     }
 
-    /// Makes this head the newest, as the mode and the batch demand; says whether the token knows
+    /// Makes this head the newest, as the mode and the batch demand; says who knows
     /// it now. May be called again after an error, with the same head: what an earlier try has
     /// done is found.
     ///
@@ -199,10 +213,10 @@ impl Anchoring {
         &mut self,
         head: &Head,
         demand: &Demand,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<Covered, LedgerError> {
         let mut to = self.next(head, head.state.boot_epoch)?;
         let Some(bounded) = &mut self.bounded else {
-            return self.advance(to).await.map(|()| true);
+            return self.advance(to).await.map(Covered::in_token);
         };
         let uses_up = demand.uses_up || !demand.charged.is_empty();
         let mut here = HashSet::new();
@@ -221,7 +235,7 @@ impl Anchoring {
             match self.advance(to.clone()).await {
                 // What only the interval wants can wait until the token may be written again.
                 Err(LedgerError::Token(Error::Worn { .. })) if !must => {}
-                told => return told.map(|()| true),
+                told => return told.map(Covered::in_token),
             }
         }
         let Some(bounded) = &mut self.bounded else {
@@ -236,35 +250,45 @@ impl Anchoring {
         bounded.warm.write(&self.pool, &self.realm, &to).await?;
         bounded.ahead = true;
         bounded.charged.extend(&demand.charged);
-        Ok(false)
+        Ok(Covered::Here)
     }
 
     /// When the token has to be told of what it does not know yet, if there is anything.
     pub(crate) fn due(&self) -> Option<Instant> {
+        let look = (self.each.len() > 1).then(|| self.looked + several::LOOK);
+        let owed = self.owed();
+        look.into_iter().chain(owed).min()
+    }
+
+    fn owed(&self) -> Option<Instant> {
         let bounded = self.bounded.as_ref()?;
         let waits = bounded.ahead || self.last.dirty;
         waits.then(|| (bounded.anchored + bounded.interval).max(bounded.not_before))
     }
 
-    /// Tells the token of everything, while nothing is under way.
+    /// Tells the token of what it does not know, while nothing is under way; looks whether all of
+    /// several tokens are there. Says which are not, and whether the token knows everything now.
     ///
     /// # Errors
     /// As `cover`.
-    pub(crate) async fn catch_up(&mut self, head: &Head) -> Result<(), LedgerError> {
+    pub(crate) async fn catch_up(&mut self, head: &Head) -> Result<Covered, LedgerError> {
+        if self.owed().is_none_or(|owed| owed > Instant::now()) {
+            return self.look().await.map(Covered::but_for);
+        }
         if let Some(bounded) = &mut self.bounded {
             bounded.not_before = Instant::now() + AGAIN;
         }
         let to = self.next(head, head.state.boot_epoch)?;
-        self.advance(to).await
+        self.advance(to).await.map(Covered::in_token)
     }
 
     /// The last word of a daemon that stops: nothing follows. Strict mode has said everything.
     ///
     /// # Errors
     /// As `cover`.
-    pub(crate) async fn rest(&mut self, head: &Head) -> Result<(), LedgerError> {
+    pub(crate) async fn rest(&mut self, head: &Head) -> Result<Vec<Lost>, LedgerError> {
         if self.bounded.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut to = self.next(head, head.state.boot_epoch)?;
         to.clean = true;
@@ -277,61 +301,44 @@ impl Anchoring {
         Ok(next)
     }
 
-    async fn advance(&mut self, mut to: Anchor) -> Result<(), LedgerError> {
+    /// Makes this the newest in every token; says in which it did not, where it did in others.
+    async fn advance(&mut self, to: Anchor) -> Result<Vec<Lost>, LedgerError> {
         let started = Instant::now();
-        let mut advanced = self.step(&to).await?;
-        if let Advanced::Raced(other) = &advanced
-            && self.unsure.contains(other)
-        {
-            // A try of ours whose answer was lost: it is there, and this one comes after it.
-            self.last = other.clone();
-            to.serial = Anchor::serial_after(Some(&self.last));
-            advanced = self.step(&to).await?;
-        }
+        let lost = several::advance(&mut self.each, &to).await?;
         metrics::histogram!("custodyd_anchor_seconds").record(started.elapsed().as_secs_f64());
-        match advanced {
-            Advanced::Anchored => {
-                self.last = to;
-                self.unsure.clear();
-                if let Some(bounded) = &mut self.bounded {
-                    // By it the next start knows that the kernel has not been started since.
-                    bounded
-                        .warm
-                        .write(&self.pool, &self.realm, &self.last)
-                        .await?;
-                    bounded.anchored = Instant::now();
-                    bounded.ahead = false;
-                    bounded.charged.clear();
-                }
-                Ok(())
-            }
-            Advanced::Raced(other) => {
-                metrics::counter!("custodyd_anchor_failures_total", "why" => "raced").increment(1);
-                tracing::error!(ours = ?to, theirs = ?other, "somebody else has moved the anchor");
-                Err(LedgerError::Stopped)
-            }
+        if !lost.is_empty() {
+            return Ok(lost);
+        }
+        self.looked = Instant::now();
+        self.last = several::newest(&self.each)?;
+        if let Some(bounded) = &mut self.bounded {
+            // By it the next start knows that the kernel has not been started since.
+            bounded
+                .warm
+                .write(&self.pool, &self.realm, &self.last)
+                .await?;
+            bounded.anchored = Instant::now();
+            bounded.ahead = false;
+            bounded.charged.clear();
+        }
+        Ok(lost)
+    }
+}
+
+impl Covered {
+    fn in_token(lost: Vec<Lost>) -> Self {
+        match lost.is_empty() {
+            true => Self::InToken,
+            false => Self::Except(lost),
         }
     }
 
-    async fn step(&mut self, to: &Anchor) -> Result<Advanced, LedgerError> {
-        let (of, from, next) = (self.realm.clone(), self.last.clone(), to.clone());
-        let advanced = self
-            .pool
-            .call("anchor", move |custody| {
-                anchor::advance(custody, &of, Some(&from), &next)
-            })
-            .await;
-        if let Err(error) = &advanced {
-            let why = match error {
-                Error::Worn { .. } => "worn",
-                _ => "token",
-            };
-            metrics::counter!("custodyd_anchor_failures_total", "why" => why).increment(1);
-            if !self.unsure.contains(to) {
-                self.unsure.push(to.clone());
-            }
+    /// Nothing was anchored; these are gone.
+    fn but_for(lost: Vec<Lost>) -> Self {
+        match lost.is_empty() {
+            true => Self::Here,
+            false => Self::Except(lost),
         }
-        Ok(advanced?)
     }
 }
 

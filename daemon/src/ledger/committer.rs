@@ -16,6 +16,7 @@ mod names;
 mod orders;
 mod publishing;
 mod sealing;
+mod tokens;
 mod working;
 
 use std::collections::{BTreeMap, HashMap};

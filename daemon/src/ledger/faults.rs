@@ -26,6 +26,7 @@ mod restoring;
 mod retiring;
 mod rig;
 mod rotating;
+mod several;
 mod tables;
 mod verifying;
 

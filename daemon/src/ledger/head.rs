@@ -11,8 +11,8 @@ use custodyd_hsm::{KeyVersions, Pool, RealmName, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
 use super::tree::Digest;
+use super::{LedgerError, tokens};
 use crate::account::{History, Restored};
 use crate::store::{HeadRow, Store};
 
@@ -143,6 +143,7 @@ impl Head {
         if store.weakness().any_head {
             return Ok(head);
         }
+        tokens::prefer(pool, &head);
         Self::authentic(pool, realm, &row).await?;
         Ok(head)
     }

@@ -47,6 +47,19 @@ pub(crate) enum Shown {
     Odd,
 }
 
+/// The head that is to follow a pending one, and its log; nothing but these changes.
+#[derive(Debug)]
+pub(crate) struct Further {
+    head: Head,
+    end: LogEnd,
+}
+
+impl Further {
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Memory {
     believed: RwLock<Believed>,
@@ -112,23 +125,7 @@ impl Believed {
         head.state.previous = self.head.hash().map_err(encoding)?;
         head.state.state_root = update.root();
         let mut end = self.end.clone();
-        for (index, leaf) in &batch.entries {
-            if *index != end.size() {
-                return Err(LedgerError::internal("append to the log"));
-            }
-            end.append(leaf);
-        }
-        let leaf = StateLeaf {
-            state: head.state.clone(),
-            size: end.size(),
-            log_root: end.root(),
-        };
-        let leaf = leaf.encode().map_err(encoding)?;
-        end.append(&leaf);
-        batch.entries.push((end.size() - 1, leaf));
-        batch.tiles.extend(end.take_rows());
-        head.size = end.size();
-        head.log_root = end.root();
+        append(&mut end, &mut head, batch)?;
         Ok(Next {
             head,
             digests,
@@ -136,6 +133,30 @@ impl Believed {
             end,
         })
     }
+}
+
+/// The entries of a batch, the state leaf after them, and what of the head follows from both.
+fn append(end: &mut LogEnd, head: &mut Head, batch: &mut Batch) -> Result<(), LedgerError> {
+    for (index, leaf) in &batch.entries {
+        if *index != end.size() {
+            return Err(LedgerError::internal("append to the log"));
+        }
+        end.append(leaf);
+    }
+    let leaf = StateLeaf {
+        state: head.state.clone(),
+        size: end.size(),
+        log_root: end.root(),
+    };
+    let leaf = leaf
+        .encode()
+        .map_err(|_| LedgerError::internal("encode a head"))?;
+    end.append(&leaf);
+    batch.entries.push((end.size() - 1, leaf));
+    batch.tiles.extend(end.take_rows());
+    head.size = end.size();
+    head.log_root = end.root();
+    Ok(())
 }
 
 impl Memory {
@@ -199,6 +220,37 @@ impl Memory {
     pub(crate) fn pending(&self) -> Option<Head> {
         let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
         pending.as_ref().map(|next| next.head.clone())
+    }
+
+    /// Completes a batch that changes no record and follows the pending one.
+    ///
+    /// # Errors
+    /// Where nothing is pending.
+    pub(crate) fn upon_pending(
+        &self,
+        mut head: Head,
+        batch: &mut Batch,
+    ) -> Result<Further, LedgerError> {
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = pending.as_ref() else {
+            return Err(LedgerError::internal("find the pending batch"));
+        };
+        head.state.seq = next.head.state.seq + 1;
+        head.state.state_root = next.head.state.state_root;
+        let previous = next.head.hash();
+        head.state.previous = previous.map_err(|_| LedgerError::internal("encode a head"))?;
+        let mut end = next.end.clone();
+        append(&mut end, &mut head, batch)?;
+        Ok(Further { head, end })
+    }
+
+    /// That batch is durable: the two are believed together, or neither.
+    pub(crate) fn pend_further(&self, further: Further) {
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = pending.as_mut() {
+            next.head = further.head;
+            next.end = further.end;
+        }
     }
 
     /// The pending batch is anchored, in the token or by a warm anchor: from now on it is what is

@@ -28,6 +28,7 @@ pub mod restore;
 mod retention;
 pub mod rewrap;
 mod start;
+mod tokens;
 mod tree;
 mod unverified;
 pub mod verify;

@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{
-    AppId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, RecordKind, SecretBytes, anchor, mac,
+    AppId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, RecordKind, SecretBytes, mac,
 };
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::anchoring::Anchoring;
+use super::anchoring::{self, Anchoring};
 use super::members::{Member, MemberList};
 use super::memory::Believed;
 use super::record::Reader;
 use super::rewrap::Resealed;
-use super::{BUCKET_BITS, Head, Ledger, LedgerError};
+use super::{BUCKET_BITS, Head, Ledger, LedgerError, tokens};
 use crate::bytes::SharedSecret;
 use crate::escrow::Escrowed;
 use crate::store::{Batch, CommitError, Store};
@@ -82,6 +82,7 @@ pub async fn create(
     batch.members = vec![(id.bucket(BUCKET_BITS), list.encode())];
     batch.records = vec![(id, 1, sealed)];
     let mut head = nothing.head.clone();
+    head.state.tokens = tokens::of_new(pool, &keys).await?;
     head.state.keys = keys;
     let next = nothing.next(head, &mut batch)?;
     batch.head = next.head.authenticate(pool).await?;
@@ -97,11 +98,7 @@ pub async fn create(
 /// # Errors
 /// The token's.
 pub async fn is_anchored(pool: &Pool, realm: &RealmName) -> Result<bool, LedgerError> {
-    let of = realm.clone();
-    let newest = pool
-        .call("read-anchor", move |custody| anchor::newest(custody, &of))
-        .await?;
-    Ok(newest.is_some())
+    Ok(anchoring::remembered(pool, realm).await?.is_some())
 }
 
 /// Makes the token remember the first head of a realm that it does not know yet. Refused for any

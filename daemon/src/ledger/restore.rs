@@ -116,6 +116,8 @@ impl Ceremony<'_> {
         match start::believe(self.store, self.pool, self.realm).await {
             Ok(_) => refused("a daemon starts on this database: there is nothing to restore"),
             Err(LedgerError::Tampered(_)) => Ok(()),
+            // It names tokens that are lost: the restored realm has this one.
+            Err(LedgerError::Refused(_)) if !found.believed.head.state.tokens.is_empty() => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -181,6 +183,13 @@ impl Ceremony<'_> {
     }
 
     async fn anchor(&self) -> Result<Option<Anchor>, LedgerError> {
+        if self.pool.set().is_some() {
+            return Err(LedgerError::Refused(
+                "a restore is of one token: leave one in the configuration, without [token.replicas]; once the \
+                 daemon serves on it, `custodyd token readmit` takes the others in"
+                    .into(),
+            ));
+        }
         let of = self.realm.clone();
         let newest = self
             .pool
@@ -285,6 +294,9 @@ impl Ceremony<'_> {
             guesses_left: statement.guesses_left,
             boot_epoch: state.boot_epoch,
         });
+        if !state.tokens.is_empty() {
+            state.tokens = vec![self.pool.identity()?];
+        }
         let next = believed.next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.pool).await?;
         self.store

@@ -92,6 +92,7 @@ pub async fn open(
     clock.committed(found.believed.head.state.time);
     let believed = &found.believed;
     let mut anchoring = Anchoring::begin(pool, name, settings.mode, store, believed).await?;
+    anchoring.refuse_laggards()?;
     let boot_epoch = anchoring.boot_epoch(store, believed).await?;
     let memory = Memory::new(found.believed, boot_epoch);
     memory.decides_under(settings.configuration);

@@ -41,6 +41,7 @@ mod sessions;
 pub mod standing;
 mod stranger_pin;
 mod strangers;
+pub mod tokens;
 mod totp;
 mod unfinished;
 

@@ -27,12 +27,12 @@ pub(super) fn find_daemon(operator: SocketAddr) -> Option<Daemon> {
 }
 
 impl Daemon {
-    /// Its readiness; the error is what it says has failed.
-    pub(super) fn ready(&self) -> Result<(), String> {
+    /// Its readiness, and what it says beside; the error is what it says has failed.
+    pub(super) fn ready(&self) -> Result<serde_json::Value, String> {
         let (status, body) =
             get(self.0, "/readyz").map_err(|error| format!("no answer ({error})"))?;
         if status == 200 {
-            return Ok(());
+            return Ok(serde_json::from_str(&body).unwrap_or_default());
         }
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         let failed = problem.get("failed").and_then(|list| list.as_array());
@@ -163,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             Daemon(answering("HTTP/1.1 200 OK\r\n\r\n{}")).ready(),
-            Ok(())
+            Ok(serde_json::json!({}))
         );
     }
 

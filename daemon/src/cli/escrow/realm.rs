@@ -16,7 +16,7 @@ use super::super::token::tpm;
 use super::{CeremonyError, Done, identity, share, write};
 use crate::backend;
 use crate::clock::Clock;
-use crate::config::{Config, TokenKind, read_token_pin};
+use crate::config::{Config, PRIMARY, Token, TokenKind, read_token_pin};
 use crate::escrow;
 
 #[derive(Debug, Args)]
@@ -38,6 +38,9 @@ pub(in crate::cli) struct Restore {
     /// The identity that `escrow receive` made
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
+    /// The token to bring them into, by its name among several
+    #[arg(long, value_name = "NAME", default_value = PRIMARY)]
+    token: String,
     #[command(flatten)]
     how: How,
     /// The custodians' shares, re-encrypted to that identity
@@ -78,8 +81,11 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     }
     let custodians = wanted.custodian.iter().map(|text| custodian(text));
     let custodians: Vec<_> = custodians.collect::<Result<_, _>>()?;
-    let backend = token(config, &wanted.how)?;
-    let keys = RootKeys::make(&backend.entropy()?)?;
+    let tokens = tokens(config, &wanted.how, None)?;
+    let Some((_, first)) = tokens.first() else {
+        return Err(CeremonyError::Refused("there is no token".to_owned()));
+    };
+    let keys = RootKeys::make(&first.entropy()?)?;
     let plan = Plan {
         realm: &config.realm.name,
         needed: wanted.needed,
@@ -87,13 +93,14 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
         made: Clock::default().now().0,
     };
     let made = ceremony::create(&plan, &keys)?;
-    backend.import(&keys, true)?;
+    for (_, backend) in &tokens {
+        backend.import(&keys, true)?;
+    }
     if wanted.how.dry_run {
         return Ok(would(&made.manifest, "make these keys and escrow them"));
     }
     write_all(&made, place, &wanted.directory)?;
-    let imported = bring_in(config, backend, &keys, &made.manifest)?;
-    let mut lines = told(&imported, &made.manifest);
+    let (imported, mut lines) = bring_into_all(tokens, &keys, &made.manifest)?;
     lines.push(format!(
         "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
          then remove the directory from this host",
@@ -108,8 +115,10 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
     let receiver = identity(&wanted.identity)?;
     let shares = wanted.shares.iter().map(|path| share(path, &receiver));
     let keys = ceremony::open(&manifest, shares.collect::<Result<_, _>>()?)?;
-    let backend = token(config, &wanted.how)?;
-    backend.import(&keys, true)?;
+    let tokens = tokens(config, &wanted.how, Some(wanted.token.as_str()))?;
+    for (_, backend) in &tokens {
+        backend.import(&keys, true)?;
+    }
     if wanted.how.dry_run {
         let mut would = would(&manifest, "import the keys, which these shares open");
         let fingerprint = manifest.fingerprint()?;
@@ -119,8 +128,7 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
         ));
         return Ok(would);
     }
-    let imported = bring_in(config, backend, &keys, &manifest)?;
-    let mut lines = told(&imported, &manifest);
+    let (imported, mut lines) = bring_into_all(tokens, &keys, &manifest)?;
     match std::fs::remove_file(&wanted.identity) {
         Ok(()) => lines.push(format!(
             "removed {}: the re-encrypted shares open no more",
@@ -131,12 +139,19 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
             wanted.identity.display()
         )),
     }
-    lines.push(
-        "the token holds the keys and remembers nothing. Put the newest database in place, then: custodyd ledger \
-         propose-restore --without-anchor (docs/handbook/lose-hsm.md). Destroy the lost token if it turns up: it has the same \
-         keys and an older memory"
-            .to_owned(),
-    );
+    lines.push(match config.token.replicas.known.is_empty() {
+        true => {
+            "the token holds the keys and remembers nothing. Put the newest database in place, then: custodyd ledger \
+             propose-restore --without-anchor (docs/handbook/lose-hsm.md). Destroy the lost token if it turns up: it has the same \
+             keys and an older memory"
+                .to_owned()
+        }
+        false => format!(
+            "the token holds the keys and remembers nothing. With another token of the realm serving: custodyd token \
+             readmit {}. Destroy the lost token if it turns up: it has the same keys",
+            wanted.token
+        ),
+    });
     Ok(done(&imported, &manifest, lines))
 }
 
@@ -158,22 +173,63 @@ fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
     Ok((name.to_owned(), Recipient::parse(recipient)?))
 }
 
-/// The token, with what only a provisioning needs.
-fn token(config: &Config, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
-    let TokenKind::Tpm(settings) = &config.token.kind else {
-        return Ok(backend::configured(&config.token)?);
+type Tokens = Vec<((String, Token), Arc<dyn Backend>)>;
+
+/// Every token of the configuration, or the one of this name, with what only a provisioning needs.
+fn tokens(config: &Config, how: &How, only: Option<&str>) -> Result<Tokens, CeremonyError> {
+    let each = config.token.each().into_iter();
+    let wanted: Vec<_> = each
+        .filter(|(name, _)| only.is_none_or(|only| only == name))
+        .collect();
+    if wanted.is_empty() {
+        return Err(CeremonyError::Refused(format!(
+            "no token of the configuration is called {:?}",
+            only.unwrap_or_default()
+        )));
+    }
+    wanted
+        .into_iter()
+        .map(|(name, token)| {
+            let backend = self::token(&token, how)?;
+            Ok(((name, token), backend))
+        })
+        .collect()
+}
+
+fn token(token: &Token, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
+    let TokenKind::Tpm(settings) = &token.kind else {
+        return Ok(backend::configured(token)?);
     };
     if !how.dry_run {
-        tpm::ensure_secret(&config.token)?;
+        tpm::ensure_secret(token)?;
     }
     if let Some(path) = how.recovery_key.as_deref().filter(|_| !how.dry_run) {
         tpm::ensure_recovery_key(path)?;
     }
     let there = how.recovery_key.as_deref().filter(|path| path.exists());
     let apart = tpm::apart(how.owner_password_file.as_deref(), there)?;
-    let secret = read_token_pin(&config.token)?;
-    let origin = backend::origin(&config.token);
+    let secret = read_token_pin(token)?;
+    let origin = backend::origin(token);
     Ok(Arc::new(backend::tpm(settings, secret, apart, origin)))
+}
+
+/// Into one after another; what was imported into the last, and what to say of all.
+fn bring_into_all(
+    tokens: Tokens,
+    keys: &RootKeys,
+    manifest: &Manifest,
+) -> Result<(Imported, Vec<String>), CeremonyError> {
+    let several = tokens.len() > 1;
+    let (mut last, mut lines) = (Imported::default(), Vec::new());
+    for ((name, token), backend) in tokens {
+        last = bring_in(&token, backend, keys, manifest)?;
+        let told = told(&last, manifest).into_iter();
+        lines.extend(told.map(|line| match several {
+            true => format!("{name}: {line}"),
+            false => line,
+        }));
+    }
+    Ok((last, lines))
 }
 
 /// Everything that the custodians get, durable before the token is changed.
@@ -205,13 +261,13 @@ fn write_all(made: &Escrow, place: &Path, directory: &Path) -> Result<(), Ceremo
 
 /// Imports, and asks the token for what only the holder of these keys can say.
 fn bring_in(
-    config: &Config,
+    token: &Token,
     backend: Arc<dyn Backend>,
     keys: &RootKeys,
     manifest: &Manifest,
 ) -> Result<Imported, CeremonyError> {
     let imported = backend.import(keys, false)?;
-    let mut token = config.token.clone();
+    let mut token = token.clone();
     if let (TokenKind::Tpm(tpm), Some(name)) = (&mut token.kind, &imported.storage_key) {
         tpm.storage_key = Some(name.clone());
         // The first has the state directory to itself.

@@ -136,6 +136,7 @@ mod tests {
             threads: 2,
             queue: 1024,
             deadline: Duration::from_secs(5),
+            replicas: config::Replicas::default(),
         }
     }
 

@@ -213,6 +213,7 @@ fn keys(module: &Path, label: &str, pin: &PinSource) -> Vec<Line> {
         threads: 1,
         queue: 1,
         deadline: PATIENCE,
+        replicas: crate::config::Replicas::default(),
     };
     let secret = match secret::of(&token, label) {
         Ok(secret) => secret,

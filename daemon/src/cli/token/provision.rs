@@ -190,6 +190,7 @@ fn named(kind: TokenKind, pin: &PinSource) -> Token {
         threads: 1,
         queue: 1,
         deadline: Duration::from_secs(5),
+        replicas: config::Replicas::default(),
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use custodyd_hsm::anchor::Anchor;
 
 use super::{LedgerError, hash};
-use crate::ledger::log::{Prover, StateLeaf};
+use crate::ledger::head::Head;
+use crate::ledger::log::{LogEnd, Prover, StateLeaf};
 use crate::ledger::memory::Believed;
 use crate::ledger::start;
 use crate::store::Store;
@@ -24,14 +25,27 @@ pub(in crate::ledger) async fn check(
     store: &Arc<dyn Store>,
     found: &Believed,
 ) -> Result<(), LedgerError> {
+    check_head("the token", anchor, store, (&found.head, &found.end)).await
+}
+
+/// The same of a token by its name, and of a head with the log that it names.
+///
+/// # Errors
+/// As `check`.
+pub(super) async fn check_head(
+    token: &str,
+    anchor: &Anchor,
+    store: &Arc<dyn Store>,
+    (head, end): (&Head, &LogEnd),
+) -> Result<(), LedgerError> {
     #[cfg(test)]
     if store.weakness().any_anchor {
         return Ok(());
     }
-    let state = &found.head.state;
+    let state = &head.state;
     let refused = |what: &str| {
         LedgerError::Tampered(format!(
-            "the token has anchored batch {} of log epoch {}, the database shows batch {} of \
+            "{token} has anchored batch {} of log epoch {}, the database shows batch {} of \
              log epoch {}: {what}",
             anchor.seq, anchor.log_epoch, state.seq, state.log_epoch
         ))
@@ -45,13 +59,13 @@ pub(in crate::ledger) async fn check(
         ));
     }
     let expected = if state.seq == anchor.seq {
-        hash(&found.head)?
+        hash(head)?
     } else if anchor.clean {
         return Err(refused(
             "nothing was written after the clean stop that the token remembers",
         ));
     } else {
-        successor(store, found, anchor.seq).await?
+        successor(store, (head.size, end), anchor.seq).await?
     };
     if expected == anchor.head {
         Ok(())
@@ -63,14 +77,11 @@ pub(in crate::ledger) async fn check(
 /// What the batch after `seq` names as the head before it.
 async fn successor(
     store: &Arc<dyn Store>,
-    found: &Believed,
+    (size, end): (u64, &LogEnd),
     seq: u64,
 ) -> Result<[u8; 32], LedgerError> {
-    let prover = Prover {
-        store,
-        end: &found.end,
-    };
-    let mut upper = found.head.size;
+    let prover = Prover { store, end };
+    let mut upper = size;
     while upper > 0 {
         let lower = upper.saturating_sub(CHUNK);
         let leaves = start::leaves(store, lower, upper - lower).await?;

@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use custodyd_hsm::KeyPurpose;
+use custodyd_hsm::{KeyPurpose, Member};
 use tokio::sync::oneshot;
 
 use super::publishing::boot_leaf;
 use super::{Committer, Failure};
 use crate::ledger::LedgerError;
-use crate::ledger::anchoring::Demand;
+use crate::ledger::anchoring::{Demand, Lost};
 use crate::ledger::log::KeyChange;
 use crate::ledger::rewrap::{Resealed, bucket_of};
 use crate::store::Batch;
@@ -30,6 +30,13 @@ pub(crate) enum Order {
         records: Arc<Vec<Resealed>>,
         reply: Answer<Rewritten>,
     },
+    /// A token is in the set from now on.
+    Readmit {
+        member: Arc<Member>,
+        reply: Answer<()>,
+    },
+    /// An operator takes a token out.
+    Expel { lost: Lost, reply: Answer<()> },
 }
 
 /// What became of an order to put records back.
@@ -43,6 +50,8 @@ impl Committer {
         match order {
             Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
             Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
+            Order::Readmit { member, reply } => answer(reply, self.readmit(member).await),
+            Order::Expel { lost, reply } => answer(reply, self.take_out(lost).await),
         }
     }
 
@@ -59,14 +68,25 @@ impl Committer {
         }
         let mut batch = Batch::after(head.state.seq);
         let after = change.after.clone();
-        let leaf = boot_leaf(&head, memory.configuration(), Vec::new(), Some(change))?;
+        let leaf = boot_leaf(
+            &head,
+            memory.configuration(),
+            Vec::new(),
+            (Some(change), None),
+        )?;
         batch.entries.push((size, leaf));
-        self.commit(batch, Some(after), self.clock.now()).await?;
+        self.commit(batch, (Some(after), None), self.clock.now())
+            .await?;
         self.demand = Demand {
             at_once: true,
             ..Demand::default()
         };
         self.settled().await
+    }
+
+    async fn take_out(&mut self, lost: Lost) -> Result<(), Failure> {
+        self.settled().await?;
+        self.expel(vec![lost]).await
     }
 
     /// One batch that changes nothing but the key that records are under. A record that is not the
@@ -100,7 +120,7 @@ impl Committer {
                 batch.members.push((bucket, list.encode()));
             }
         }
-        let batch = self.commit(batch, None, self.clock.now()).await?;
+        let batch = self.commit(batch, (None, None), self.clock.now()).await?;
         self.demand = Demand::default();
         // Not kept in memory: what is used there is worth more than what a pass came by.
         self.reader.cache().forget(&batch);

@@ -8,11 +8,11 @@ use custodyd_policies::Timestamp;
 
 use super::{Committer, Failure, Lists, Members, durable};
 use crate::ledger::LedgerError;
-use crate::ledger::anchoring::Demand;
+use crate::ledger::anchoring::{Covered, Demand};
 use crate::ledger::head::Head;
-use crate::ledger::keys;
-use crate::ledger::log::{BootLeaf, KeyChange};
+use crate::ledger::log::{BootLeaf, KeyChange, TokenChange};
 use crate::ledger::start::Repairs;
+use crate::ledger::tokens;
 use crate::ledger::tree::Digest;
 use crate::store::Batch;
 
@@ -29,7 +29,7 @@ impl Committer {
         if memory.configuration() != head.state.configuration {
             batch.entries.push((
                 size,
-                boot_leaf(&head, memory.configuration(), Vec::new(), None)?,
+                boot_leaf(&head, memory.configuration(), Vec::new(), (None, None))?,
             ));
             size += 1;
         }
@@ -44,7 +44,7 @@ impl Committer {
         lists: &Lists,
         (now, demand): (Timestamp, Demand),
     ) -> Result<(), Failure> {
-        let batch = self.commit(batch, None, now).await?;
+        let batch = self.commit(batch, (None, None), now).await?;
         self.demand = demand;
         // Before it is anchored nobody may find it here; what it replaced must not be found
         // either, or a commit upon it would be taken for stale.
@@ -57,12 +57,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes the batch with the head over it, and believes it. `keys` are other key versions from
+    /// Writes the batch with the head over it, and believes it. `keys` and `tokens` are others from
     /// this head on, which the batch's boot leaf names.
     pub(super) async fn commit(
         &mut self,
         mut batch: Batch,
-        keys: Option<KeyVersions>,
+        (keys, tokens): (Option<KeyVersions>, Option<Vec<String>>),
         now: Timestamp,
     ) -> Result<Batch, Failure> {
         let memory = self.reader.memory();
@@ -71,6 +71,7 @@ impl Committer {
         head.state.configuration = memory.configuration();
         head.state.boot_epoch = memory.boot_epoch();
         head.state.keys = keys.unwrap_or(head.state.keys);
+        head.state.tokens = tokens.unwrap_or(head.state.tokens);
         let next = memory.read().next(head, &mut batch)?;
         batch.head = next.head.authenticate(self.reader.pool()).await?;
         // Before it is written: a reader who finds it in the database has to wait, however long it
@@ -88,21 +89,6 @@ impl Committer {
         Ok(batch)
     }
 
-    /// Anchors the batch that is durable, if there is one that is not anchored yet.
-    pub(super) async fn anchor_pending(&mut self) -> Result<(), LedgerError> {
-        let memory = self.reader.memory();
-        #[cfg(test)]
-        if self.reader.store().weakness().lazy {
-            memory.settle(true);
-        }
-        if let Some(head) = memory.pending() {
-            let in_token = self.anchoring.cover(&head, &self.demand).await?;
-            memory.settle(in_token);
-            keys::follow(self.reader.pool(), &head);
-        }
-        Ok(())
-    }
-
     /// Logs that this daemon took the realm over, with what it had to mend.
     ///
     /// # Errors
@@ -114,11 +100,13 @@ impl Committer {
             (believed.head.clone(), believed.end.size())
         };
         let mut batch = Batch::after(head.state.seq);
-        let leaf = boot_leaf(&head, memory.configuration(), repairs.what, None)?;
+        let change = tokens::change(self.reader.pool(), &head);
+        let tokens = change.as_ref().map(|change| change.after.clone());
+        let leaf = boot_leaf(&head, memory.configuration(), repairs.what, (None, change))?;
         batch.entries.push((size, leaf));
         batch.digests = repairs.digests;
         batch.tiles = repairs.tiles;
-        let written = self.commit(batch, None, self.clock.now()).await;
+        let written = self.commit(batch, (None, tokens), self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
         self.demand.at_once = true;
         self.anchor_pending().await
@@ -132,8 +120,17 @@ impl Committer {
             // A warm anchor may do for it: what the token knows is not said here.
             self.anchor_pending().await
         } else {
-            let told = self.anchoring.catch_up(&memory.head()).await;
-            told.inspect(|()| memory.token_knows_all())
+            match self.anchoring.catch_up(&memory.head()).await {
+                Ok(Covered::InToken) => {
+                    memory.token_knows_all();
+                    Ok(())
+                }
+                Ok(Covered::Here) => Ok(()),
+                Ok(Covered::Except(lost)) => {
+                    self.expel(lost).await.map_err(|failure| failure.error)
+                }
+                Err(error) => Err(error),
+            }
         };
         match caught_up {
             Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
@@ -151,19 +148,28 @@ impl Committer {
             tracing::warn!(%error, "the last batch is not anchored; the next start anchors it");
         })?;
         let head = self.reader.memory().head();
-        self.anchoring.rest(&head).await.inspect_err(|error| {
+        let mut rested = self.anchoring.rest(&head).await;
+        if let Ok(lost) = &mut rested
+            && !lost.is_empty()
+        {
+            let lost = std::mem::take(lost);
+            self.expel(lost).await.map_err(|failure| failure.error)?;
+            let head = self.reader.memory().head();
+            rested = self.anchoring.rest(&head).await;
+        }
+        rested.map(drop).inspect_err(|error| {
             tracing::warn!(%error, "the clean stop is not anchored; the next start does without it");
         })
     }
 }
 
-/// The entry of a daemon that goes on from this head, under its policies, and its keys where those
-/// change.
+/// The entry of a daemon that goes on from this head, under its policies, and its keys and tokens where
+/// those change.
 pub(super) fn boot_leaf(
     head: &Head,
     configuration: Digest,
     repaired: Vec<String>,
-    keys: Option<KeyChange>,
+    (keys, tokens): (Option<KeyChange>, Option<TokenChange>),
 ) -> Result<Vec<u8>, LedgerError> {
     let encoding = |_| LedgerError::internal("encode a log entry");
     let leaf = BootLeaf {
@@ -173,6 +179,7 @@ pub(super) fn boot_leaf(
         configuration,
         repaired,
         keys,
+        tokens,
     };
     leaf.encode().map_err(encoding)
 }

@@ -136,7 +136,23 @@ impl Rig {
     }
 
     pub(super) async fn new() -> Self {
+        Self::nothing().founded().await
+    }
+
+    /// The same on another kind of token, or on several.
+    pub(super) async fn of(pool: Pool) -> Self {
         let mut rig = Self::nothing();
+        rig.pool = pool;
+        rig.founded().await
+    }
+
+    /// Other tokens in the lives that follow.
+    pub(super) fn serve_upon(&mut self, pool: Pool) {
+        self.pool = pool;
+    }
+
+    async fn founded(self) -> Self {
+        let mut rig = self;
         let lock = Exclusive::take(&rig.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
         realm::create(&store, &rig.pool, &realm_name(), None, Timestamp(1000))

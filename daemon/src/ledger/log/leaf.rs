@@ -57,6 +57,17 @@ pub(crate) struct BootLeaf {
     /// The versions of the token's keys, where the head that follows names others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keys: Option<KeyChange>,
+    /// The tokens that hold them, where the head that follows names others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<TokenChange>,
+}
+
+/// A token was taken into the set, or given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenChange {
+    pub before: Vec<String>,
+    pub after: Vec<String>,
 }
 
 /// A key was rotated or retired.

@@ -13,7 +13,7 @@ pub use self::end::TileRow;
 pub(crate) use self::end::{LogEnd, TILE};
 pub(crate) use self::leaf::{
     BootLeaf, KeyChange, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION,
-    LEAF_STATE, RestoreLeaf, StateLeaf,
+    LEAF_STATE, RestoreLeaf, StateLeaf, TokenChange,
 };
 pub(crate) use self::proof::Prover;
 pub(crate) use self::tiles::TileReader;

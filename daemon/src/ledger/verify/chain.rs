@@ -14,7 +14,7 @@ use super::findings::Findings;
 use crate::ledger::head::{Head, State};
 use crate::ledger::log::{
     BootLeaf, KeyChange, LEAF_BOOT, LEAF_RESTORE, LEAF_STATE, LogEnd, RestoreLeaf, StateLeaf, TILE,
-    TileRow,
+    TileRow, TokenChange,
 };
 use crate::ledger::memory::Believed;
 use crate::ledger::restore::Statement;
@@ -66,6 +66,8 @@ pub(crate) struct Chain {
     restored: Option<Restore>,
     /// The key versions that a boot leaf since the last state has changed.
     keys: Option<KeyChange>,
+    /// The same of the tokens.
+    tokens: Option<TokenChange>,
     /// Roots do not fit any more, and that has been said.
     broken: bool,
     batches: u64,
@@ -84,6 +86,7 @@ impl Chain {
             last: Last::Nothing,
             restored: None,
             keys: None,
+            tokens: None,
             broken: false,
             batches: 0,
             full: Vec::new(),
@@ -126,7 +129,10 @@ impl Chain {
             }
             Some(&LEAF_BOOT) if !doubtful => {
                 match BootLeaf::parse(leaf) {
-                    Some(boot) => self.keys = boot.keys.or(self.keys.take()),
+                    Some(boot) => {
+                        self.keys = boot.keys.or(self.keys.take());
+                        self.tokens = boot.tokens.or(self.tokens.take());
+                    }
                     None => findings.entry(self.size(), "what it says of a start does not parse"),
                 }
                 None
@@ -152,6 +158,7 @@ impl Chain {
         self.batches += 1;
         self.restored = None;
         self.keys = None;
+        self.tokens = None;
         self.last = Last::Head(Box::new(Head {
             state: state.state,
             size: self.end.size(),
@@ -191,6 +198,15 @@ impl Chain {
         };
         if !first && !logged {
             findings.entry(at, "its key versions are not those that the log has led to");
+        }
+        let (was, is) = (&before.state.tokens, &state.tokens);
+        let logged = match &self.tokens {
+            Some(change) => change.before == *was && change.after == *is,
+            None => was == is,
+        };
+        // A restore is of one token, which its approvers have before them.
+        if !first && !logged && self.restored.is_none() {
+            findings.entry(at, "its tokens are not those that the log has led to");
         }
     }
 

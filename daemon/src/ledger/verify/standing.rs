@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::anchor::{self, Anchor};
+use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::{Pool, RealmName};
 
 use super::start;
+use crate::ledger::anchoring;
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
 
@@ -24,15 +25,12 @@ pub struct Standing {
 
 /// Asks the token and the database, and changes neither.
 pub async fn standing(store: &Arc<dyn Store>, pool: &Pool, realm: &RealmName) -> Standing {
-    let of = realm.clone();
-    let token = pool
-        .call("read-anchor", move |custody| anchor::newest(custody, &of))
-        .await;
+    let token = anchoring::remembered(pool, realm).await;
     let database = Head::read(store, pool, realm)
         .await
         .map(|head| (head.state.seq, head.state.log_epoch, head.size));
     Standing {
-        token: token.map_err(Into::into),
+        token,
         database,
         relation: start::believe(store, pool, realm).await.map(drop),
     }

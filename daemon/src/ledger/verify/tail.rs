@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::ledger::log::{
     BootLeaf, KeyChange, LEAF_BOOT, LEAF_ERASURE, LEAF_EVENT, LEAF_RESTORE, LEAF_RETENTION,
-    LEAF_STATE, RestoreLeaf, StateLeaf,
+    LEAF_STATE, RestoreLeaf, StateLeaf, TokenChange,
 };
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
@@ -40,6 +40,9 @@ pub struct Entry {
     /// Of a rotation: the key versions before and after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeyChange>,
+    /// Of a set of tokens that became another one: their serial numbers before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenChange>,
     /// Of a restore: what was approved, and the approvals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
@@ -60,6 +63,7 @@ impl Entry {
             configuration: None,
             repaired: Vec::new(),
             keys: None,
+            tokens: None,
             statement: None,
             approvals: Vec::new(),
         };
@@ -83,6 +87,7 @@ impl Entry {
                     entry.configuration = Some(hex::encode(leaf.configuration));
                     entry.repaired = leaf.repaired;
                     entry.keys = leaf.keys;
+                    entry.tokens = leaf.tokens;
                 }
             }
             Some(&LEAF_RESTORE) => {

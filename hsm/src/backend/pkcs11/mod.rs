@@ -11,7 +11,8 @@
 //! session; if the known answer is wrong there too, one thread ends the epoch
 //! and begins the next, and everybody else is told at once to come back later.
 //!
-//! PKCS#11 state belongs to the process: use one backend per module and process.
+//! PKCS#11 state belongs to the process: tokens in two slots of one module share it (`module`). One
+//! token has one backend per process.
 
 mod anchor;
 mod attributes;
@@ -19,6 +20,7 @@ mod epoch;
 mod import;
 mod keys;
 mod mechanism;
+mod module;
 mod provision;
 mod session;
 mod survey;

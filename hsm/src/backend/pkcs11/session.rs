@@ -30,9 +30,25 @@ use crate::{
 
 pub(super) struct Pkcs11Custody {
     shared: Arc<Shared>,
-    /// With the number of its epoch: after that epoch the handle means nothing,
-    /// or worse, somebody else's session.
-    session: Option<(u64, Session)>,
+    session: Option<Open>,
+}
+
+/// A session, with the epoch that it is of. After the module was finalised its handle means nothing,
+/// or worse, somebody else's session.
+struct Open {
+    epoch: u64,
+    /// Of the module.
+    life: u64,
+    session: Session,
+}
+
+impl Open {
+    /// Closes what is of an earlier epoch, if the module was not finalised since: another token needs it.
+    fn forget(self, now: &Epoch) {
+        if self.life == now.connection.life {
+            let _ = self.session.close();
+        }
+    }
 }
 
 impl Pkcs11Custody {
@@ -116,15 +132,23 @@ impl Pkcs11Custody {
         call: &mut impl FnMut(&Session, &Epoch) -> Attempt<T>,
     ) -> Attempt<T> {
         let session = match self.session.take() {
-            Some((number, session)) if number == epoch.number => session,
-            // Of an epoch that was finalized: forgotten, not closed.
-            _ => epoch.connection.open_session()?,
+            Some(open) if open.epoch == epoch.number => open.session,
+            earlier => {
+                if let Some(open) = earlier {
+                    open.forget(epoch);
+                }
+                epoch.connection.open_session()?
+            }
         };
         let outcome = call(&session, epoch);
         if matches!(outcome, Err(Trouble::Sick(_))) {
             let _ = session.close();
         } else {
-            self.session = Some((epoch.number, session));
+            self.session = Some(Open {
+                epoch: epoch.number,
+                life: epoch.connection.life,
+                session,
+            });
         }
         outcome
     }
@@ -255,16 +279,12 @@ impl Custody for Pkcs11Custody {
 }
 
 impl Drop for Pkcs11Custody {
-    /// Closes the session if its epoch still stands. The lock that
-    /// [`Shared::with_epoch`] holds keeps it standing meanwhile.
+    /// Closes the session if its handle still means it. The lock that
+    /// [`Shared::with_epoch`] holds keeps that so meanwhile.
     fn drop(&mut self) {
-        let Some((number, session)) = self.session.take() else {
+        let Some(open) = self.session.take() else {
             return;
         };
-        let _ = self.shared.with_epoch("close", |epoch| {
-            if epoch.number == number {
-                let _ = session.close();
-            }
-        });
+        let _ = self.shared.with_epoch("close", |epoch| open.forget(epoch));
     }
 }

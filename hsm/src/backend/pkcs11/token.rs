@@ -1,26 +1,25 @@
 //! Reaching the token: load the module, initialize it, find the one token that
 //! is meant, log in once; and the way back.
 //!
-//! Called by `epoch` under its write lock, so nothing else is inside the module
+//! Called by `epoch` under its write lock, so nothing else of this token is inside the module
 //! meanwhile. A [`Connection`] must be ended by [`Connection::end`]: a session
-//! handle that outlives C_Finalize would close a session of the next epoch.
+//! handle that outlives C_Finalize would close a session of the next epoch. Where two tokens are in
+//! slots of one module, `module` keeps it initialised until neither is in use.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::Pkcs11,
     error::{Error as Pkcs11Error, RvError},
     session::{Session, UserType},
     slot::{Slot, TokenInfo},
     types::RawAuthPin,
 };
 
+pub(super) use super::module::Module;
 use super::{
     Options,
     mechanism::{self, Attempt, Trouble},
@@ -30,100 +29,40 @@ use crate::{
     report::TokenDescription,
 };
 
-/// The loaded module. Loaded once, it stays; only its state comes and goes.
-#[derive(Debug, Clone)]
-pub(super) struct Module {
-    context: Pkcs11,
-    /// Our initialization stands: also after a C_Finalize that failed.
-    initialized: Arc<AtomicBool>,
-}
-
 /// A token that is initialized and logged in.
 #[derive(Debug)]
 pub(super) struct Connection {
     module: Module,
+    /// The initialisation of the module that its sessions belong to.
+    pub(super) life: u64,
     slot: Slot,
     /// Keeps the process logged in: closing the last session logs out.
     login: Mutex<Session>,
     pub(super) description: TokenDescription,
 }
 
-impl Module {
-    pub(super) fn load(path: &Path) -> Result<Self> {
-        let module = path.display();
-        // A bare name would be searched for in places that others may write to.
-        if !path.is_absolute() {
-            return Err(Error::Misconfigured(format!(
-                "the PKCS#11 module {module} must be given by its absolute path"
-            )));
-        }
-        let context = Pkcs11::new(path).map_err(|error| {
-            Error::Misconfigured(format!(
-                "the PKCS#11 module {module} does not load ({error}); check the path and install \
-                 the module (Debian: apt install softhsm2)"
-            ))
-        })?;
-        Ok(Self {
-            context,
-            initialized: Arc::default(),
-        })
-    }
-
-    fn initialize(&self) -> Attempt<()> {
-        let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
-        match self.context.initialize(arguments) {
-            Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _))
-                if self.initialized.load(Ordering::SeqCst) => {}
-            Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
-                return Err(Trouble::Final(Error::Misconfigured(
-                    "the PKCS#11 module is already in use in this process; one backend per module"
-                        .to_owned(),
-                )));
-            }
-            other => other?,
-        }
-        self.initialized.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Initializes, looks, and finalizes, without any login.
-    pub(super) fn look<T>(&self, work: impl FnOnce(&Pkcs11) -> Attempt<T>) -> Attempt<T> {
-        self.initialize()?;
-        let seen = work(&self.context);
-        self.finalize();
-        seen
-    }
-
-    fn finalize(&self) {
-        match self.context.clone().finalize() {
-            Ok(()) => self.initialized.store(false, Ordering::SeqCst),
-            Err(error) => tracing::warn!(%error, "C_Finalize failed"),
-        }
-    }
-}
-
 impl Connection {
     /// Initializes the module and logs in. Whatever fails, the module is left finalized.
     pub(super) fn begin(module: &Module, options: &Options, logins: &AtomicU64) -> Attempt<Self> {
-        module.initialize()?;
-        let connected = Self::connect(module, options, logins);
+        let life = module.enter()?;
+        let connected = Self::connect(module, life, options, logins);
         if connected.is_err() {
-            module.finalize();
+            module.leave();
         }
         connected
     }
 
-    fn connect(module: &Module, options: &Options, logins: &AtomicU64) -> Attempt<Self> {
-        let (slot, info) = find(&module.context, options)?;
-        mechanism::require(&module.context, slot)?;
+    fn connect(module: &Module, life: u64, options: &Options, logins: &AtomicU64) -> Attempt<Self> {
+        let (slot, info) = find(module.library(), options)?;
+        mechanism::require(module.library(), slot)?;
         check_pin_state(&info, options)?;
-        let session = module.context.open_rw_session_no_drop(slot)?;
-        if let Err(trouble) = log_in(&session, options, logins) {
-            let _ = session.close();
-            return Err(trouble);
-        }
+        module.take(slot.id())?;
+        let session = logged_in(module, slot, options, logins).inspect_err(|_| {
+            module.give_back(slot.id());
+        })?;
         Ok(Self {
             module: module.clone(),
+            life,
             slot,
             login: Mutex::new(session),
             description: describe(&info, options),
@@ -133,7 +72,7 @@ impl Connection {
     /// A further session; it shares the login. To be closed by its owner, and
     /// only while this connection stands.
     pub(super) fn open_session(&self) -> Attempt<Session> {
-        Ok(self.module.context.open_rw_session_no_drop(self.slot)?)
+        Ok(self.module.library().open_rw_session_no_drop(self.slot)?)
     }
 
     /// Runs something on a session of its own.
@@ -150,7 +89,7 @@ impl Connection {
         attempt.map_err(|trouble| trouble.into_error(operation))
     }
 
-    /// Closes the login deliberately and finalizes. Errors are of no interest:
+    /// Closes the login deliberately and finalizes, unless another token needs the module. Errors are of no interest:
     /// the token may be gone, and the next start does not depend on them.
     pub(super) fn end(self) {
         let session = self
@@ -158,7 +97,8 @@ impl Connection {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         let _ = session.close();
-        self.module.finalize();
+        self.module.give_back(self.slot.id());
+        self.module.leave();
     }
 }
 
@@ -172,8 +112,16 @@ pub(super) fn glance(module: &Module, options: &Options) -> Attempt<TokenDescrip
 fn find(library: &Pkcs11, options: &Options) -> Attempt<(Slot, TokenInfo)> {
     let mut matching = Vec::new();
     let mut seen = Vec::new();
+    let mut silent = None;
     for slot in library.get_slots_with_token()? {
-        let info = library.get_token_info(slot)?;
+        let info = match library.get_token_info(slot) {
+            Ok(info) => info,
+            // Perhaps a neighbour that died: no reason to miss ours.
+            Err(error) => {
+                silent = Some(error);
+                continue;
+            }
+        };
         if !info.token_initialized() {
             continue;
         }
@@ -187,6 +135,9 @@ fn find(library: &Pkcs11, options: &Options) -> Attempt<(Slot, TokenInfo)> {
         }
     }
     let wanted = &options.token_label;
+    if let (true, Some(error)) = (matching.is_empty(), silent) {
+        return Err(error.into());
+    }
     match (matching.pop(), matching.is_empty()) {
         (Some(found), true) => Ok(found),
         (Some(_), false) => Err(Trouble::Final(Error::Misconfigured(format!(
@@ -226,6 +177,20 @@ fn check_pin_state(info: &TokenInfo, options: &Options) -> Attempt<()> {
         ))));
     }
     Ok(())
+}
+
+fn logged_in(
+    module: &Module,
+    slot: Slot,
+    options: &Options,
+    logins: &AtomicU64,
+) -> Attempt<Session> {
+    let session = module.library().open_rw_session_no_drop(slot)?;
+    if let Err(trouble) = log_in(&session, options, logins) {
+        let _ = session.close();
+        return Err(trouble);
+    }
+    Ok(session)
 }
 
 fn log_in(session: &Session, options: &Options, logins: &AtomicU64) -> Attempt<()> {
@@ -276,13 +241,5 @@ mod tests {
         assert!(is_software("SoftHSM project", "SoftHSM v2"));
         assert!(is_software("Kryoptic Project", "v1"));
         assert!(!is_software("Yubico (www.yubico.com)", "YubiHSM"));
-    }
-
-    #[test]
-    fn a_module_that_is_not_there_is_named_with_what_to_do() {
-        for path in ["libsofthsm2.so", "/nowhere/libsofthsm2.so"] {
-            let error = Module::load(Path::new(path)).unwrap_err().to_string();
-            assert!(error.contains(path), "{error}");
-        }
     }
 }

@@ -22,6 +22,7 @@ mod codes;
 mod commit;
 mod cpu;
 mod extra;
+mod failover;
 mod ledgerless;
 mod load;
 mod opaque;
@@ -208,6 +209,7 @@ fn measure(token: &Path) {
     figures.extend(ledgerless::figures(&app, &crowd, &seen));
     figures.extend(anchoring::figures(&runtime));
     figures.extend(backends::figures(&runtime));
+    figures.extend(failover::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();

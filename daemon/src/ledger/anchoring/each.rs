@@ -1,0 +1,268 @@
+//! One token's anchor, as this process knows it; of a realm with several tokens there is one of these for each.
+//!
+//! Used by the parent alone. A token that fails is asked again within the patience of its set: at least
+//! twice, since a host that was stopped for a moment finds every deadline passed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use custodyd_hsm::anchor::{self, Advanced, Anchor};
+use custodyd_hsm::{Error, Member, Pool, RealmName};
+
+use super::LedgerError;
+
+/// Between two tries on one token.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(in crate::ledger) struct Each {
+    pool: Pool,
+    realm: RealmName,
+    /// The newest in this token.
+    pub(super) last: Anchor,
+    /// What was tried since, and nobody knows how it ended.
+    unsure: Vec<Anchor>,
+    among: Option<Among>,
+}
+
+/// The token as one of several.
+#[derive(Clone, Debug)]
+struct Among {
+    member: Arc<Member>,
+    id: String,
+    patience: Duration,
+}
+
+/// A token that was not there, or not as it was left.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) error: LedgerError,
+}
+
+impl Each {
+    /// Every token that has to be anchored in, with what it remembers of the realm.
+    ///
+    /// # Errors
+    /// `Token` where one does not answer, or not with an anchor.
+    pub(super) async fn of_all(
+        pool: &Pool,
+        realm: &RealmName,
+    ) -> Result<Vec<(Self, bool)>, LedgerError> {
+        let Some(set) = pool.set() else {
+            return Ok(vec![Self::read(pool.clone(), realm, None).await?]);
+        };
+        let mut all = Vec::new();
+        for member in set.serving() {
+            let among = Among {
+                member: Arc::clone(member),
+                id: member.id()?,
+                patience: set.patience(),
+            };
+            all.push(Self::read(member.pool()?, realm, Some(among)).await?);
+        }
+        Ok(all)
+    }
+
+    /// A token that is none of the set yet.
+    ///
+    /// # Errors
+    /// As `of_all`.
+    pub(super) async fn newcomer(
+        member: &Arc<Member>,
+        patience: Duration,
+        realm: &RealmName,
+    ) -> Result<(Self, bool), LedgerError> {
+        let among = Among {
+            member: Arc::clone(member),
+            id: member.id()?,
+            patience,
+        };
+        Self::read(member.pool()?, realm, Some(among)).await
+    }
+
+    /// With whether there is an anchor at all.
+    async fn read(
+        pool: Pool,
+        realm: &RealmName,
+        among: Option<Among>,
+    ) -> Result<(Self, bool), LedgerError> {
+        let of = realm.clone();
+        let newest = pool
+            .call("read-anchor", move |custody| anchor::newest(custody, &of))
+            .await?;
+        let there = newest.is_some();
+        let each = Self {
+            pool,
+            realm: realm.clone(),
+            last: newest.unwrap_or(NONE),
+            unsure: Vec::new(),
+            among,
+        };
+        Ok((each, there))
+    }
+
+    pub(super) fn id(&self) -> Option<&str> {
+        self.among.as_ref().map(|among| among.id.as_str())
+    }
+
+    /// As people know it; nothing where there is only one.
+    pub(super) fn called(&self) -> String {
+        match &self.among {
+            Some(among) => format!("the token {} ({})", among.member.name(), among.id),
+            None => "the token".to_owned(),
+        }
+    }
+
+    pub(super) fn lost(&self, error: LedgerError) -> Lost {
+        let (id, name) = match &self.among {
+            Some(among) => (among.id.clone(), among.member.name().to_owned()),
+            None => (String::new(), String::new()),
+        };
+        Lost { id, name, error }
+    }
+
+    /// Makes this the newest in the token; its serial number is the token's next.
+    ///
+    /// # Errors
+    /// `Stopped` where somebody else has moved the anchor; else the token's.
+    pub(super) async fn advance(&mut self, to: &Anchor) -> Result<(), LedgerError> {
+        let Some(among) = self.among.clone() else {
+            return self.once(to).await;
+        };
+        let (begun, mut tries) = (Instant::now(), 0);
+        loop {
+            tries += 1;
+            let done = self.once(to).await;
+            let again = match &done {
+                Err(LedgerError::Token(error)) => {
+                    among.member.is_sick("anchor", error);
+                    passes(error)
+                }
+                Err(_) => false,
+                Ok(()) => {
+                    among.member.is_well();
+                    false
+                }
+            };
+            if !again || (tries > 1 && begun.elapsed() >= among.patience) {
+                return done;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn once(&mut self, to: &Anchor) -> Result<(), LedgerError> {
+        let mut to = self.after_last(to);
+        let mut advanced = self.step(&to).await?;
+        if let Advanced::Raced(other) = &advanced
+            && self.unsure.contains(other)
+        {
+            // A try of ours whose answer was lost: it is there, and this one comes after it.
+            self.last = other.clone();
+            to = self.after_last(&to);
+            advanced = self.step(&to).await?;
+        }
+        match advanced {
+            Advanced::Anchored => {
+                self.last = to;
+                self.unsure.clear();
+                Ok(())
+            }
+            Advanced::Raced(other) => {
+                metrics::counter!("custodyd_anchor_failures_total", "why" => "raced").increment(1);
+                tracing::error!(ours = ?to, theirs = ?other, "somebody else has moved the anchor");
+                Err(LedgerError::Stopped)
+            }
+        }
+    }
+
+    fn after_last(&self, to: &Anchor) -> Anchor {
+        Anchor {
+            serial: Anchor::serial_after(self.before()),
+            ..to.clone()
+        }
+    }
+
+    /// Nothing is anchored before the first.
+    fn before(&self) -> Option<&Anchor> {
+        (self.last.serial > 0).then_some(&self.last)
+    }
+
+    async fn step(&mut self, to: &Anchor) -> Result<Advanced, LedgerError> {
+        let (of, from, next) = (self.realm.clone(), self.before().cloned(), to.clone());
+        let advanced = self
+            .pool
+            .call("anchor", move |custody| {
+                anchor::advance(custody, &of, from.as_ref(), &next)
+            })
+            .await;
+        if let Err(error) = &advanced {
+            let why = match error {
+                Error::Worn { .. } => "worn",
+                _ => "token",
+            };
+            metrics::counter!("custodyd_anchor_failures_total", "why" => why).increment(1);
+            if !self.unsure.contains(to) {
+                self.unsure.push(to.clone());
+            }
+        }
+        Ok(advanced?)
+    }
+
+    /// Whether the token is there, and remembers what it was told last.
+    ///
+    /// # Errors
+    /// `Refused` where it remembers something else; else the token's.
+    pub(super) async fn look(&self) -> Result<(), LedgerError> {
+        let Some(among) = &self.among else {
+            return Ok(());
+        };
+        let (begun, mut tries) = (Instant::now(), 0);
+        loop {
+            tries += 1;
+            let of = self.realm.clone();
+            let seen = self.pool.call("look-at-anchor", move |custody| {
+                custody.probe()?;
+                anchor::newest(custody, &of)
+            });
+            let error = match seen.await {
+                Ok(newest) => {
+                    let ours = newest.as_ref().is_some_and(|newest| {
+                        self.before() == Some(newest) || self.unsure.contains(newest)
+                    });
+                    among.member.is_well();
+                    return match ours {
+                        true => Ok(()),
+                        false => Err(LedgerError::Refused(
+                            "it does not remember what it was told last".into(),
+                        )),
+                    };
+                }
+                Err(error) => error,
+            };
+            among.member.is_sick("look", &error);
+            if !passes(&error) || (tries > 1 && begun.elapsed() >= among.patience) {
+                return Err(error.into());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Whether the same may succeed in a moment.
+fn passes(error: &Error) -> bool {
+    error.is_retryable() && !matches!(error, Error::Worn { .. })
+}
+
+/// Stands for no anchor: serial numbers begin with 1.
+const NONE: Anchor = Anchor {
+    serial: 0,
+    log_epoch: 0,
+    seq: 0,
+    head: [0; 32],
+    boot_epoch: 0,
+    clean: false,
+    dirty: false,
+};

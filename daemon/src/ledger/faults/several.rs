@@ -1,0 +1,494 @@
+//! A realm with two tokens, of which each may be away at any step; and the administrator with an older
+//! database meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use custodyd_hsm::software::{SoftAnchors, SoftCustody};
+use custodyd_hsm::{
+    AnchorObject, Backend, Custody, Error, KeyId, KeyPurpose, KeyReport, Member, Pool, PoolOptions,
+    ProvisionReport, PublicKey, Result as TokenResult, Secret, TokenDescription,
+};
+use proptest::prelude::*;
+
+use super::broken::{Commit, Script};
+use super::rig::Rig;
+use crate::ledger::LedgerError;
+
+/// Each token is asked twice within it.
+const PATIENCE: Duration = Duration::from_millis(120);
+
+/// A token of a pair: what it holds outlives every login.
+#[derive(Clone)]
+struct Soft {
+    serial: &'static str,
+    keys: Arc<SoftCustody>,
+    anchors: SoftAnchors,
+    away: Arc<AtomicBool>,
+    /// After so many anchors it goes away.
+    anchors_left: Arc<AtomicUsize>,
+}
+
+struct Session {
+    token: Soft,
+    inner: SoftCustody,
+}
+
+impl Soft {
+    fn pair() -> [Self; 2] {
+        let keys = Arc::new(SoftCustody::new());
+        ["A", "B"].map(|serial| Self {
+            serial,
+            keys: Arc::clone(&keys),
+            anchors: SoftAnchors::default(),
+            away: Arc::default(),
+            anchors_left: Arc::new(AtomicUsize::new(usize::MAX)),
+        })
+    }
+
+    fn goes(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    fn comes_back(&self) {
+        self.anchors_left.store(usize::MAX, Ordering::SeqCst);
+        self.away.store(false, Ordering::SeqCst);
+    }
+
+    fn goes_after(&self, anchors: usize) {
+        self.anchors_left.store(anchors, Ordering::SeqCst);
+    }
+
+    fn is_there(&self) -> TokenResult<()> {
+        match self.away.load(Ordering::SeqCst) {
+            false => Ok(()),
+            true => Err(Error::Unavailable {
+                operation: "test",
+                reason: "away".into(),
+            }),
+        }
+    }
+}
+
+impl Backend for Soft {
+    fn open(&self) -> TokenResult<Box<dyn Custody>> {
+        self.is_there()?;
+        Ok(Box::new(Session {
+            token: self.clone(),
+            inner: self.keys.twin(self.anchors.clone()),
+        }))
+    }
+    fn describe(&self) -> TokenDescription {
+        TokenDescription {
+            serial: self.serial.to_owned(),
+            ..TokenDescription::default()
+        }
+    }
+    fn inspect(&self) -> TokenResult<Vec<KeyReport>> {
+        Ok(Vec::new())
+    }
+    fn provision(&self, _: bool) -> TokenResult<ProvisionReport> {
+        Ok(ProvisionReport::default())
+    }
+}
+
+impl Session {
+    fn inside(&mut self) -> TokenResult<&mut SoftCustody> {
+        self.token.is_there()?;
+        Ok(&mut self.inner)
+    }
+}
+
+impl Custody for Session {
+    fn current(&self, purpose: KeyPurpose) -> TokenResult<KeyId> {
+        self.inner.current(purpose)
+    }
+    fn newest(&self, purpose: KeyPurpose) -> TokenResult<Option<KeyId>> {
+        self.inner.newest(purpose)
+    }
+    fn holds(&self, key: KeyId) -> TokenResult<bool> {
+        self.inner.holds(key)
+    }
+    fn hmac(&mut self, key: KeyId, message: &[u8]) -> TokenResult<Secret<32>> {
+        self.inside()?.hmac(key, message)
+    }
+    fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> TokenResult<[u8; 64]> {
+        self.inside()?.sign(key, digest)
+    }
+    fn public_key(&mut self, key: KeyId) -> TokenResult<PublicKey> {
+        self.inside()?.public_key(key)
+    }
+    fn random(&mut self, out: &mut [u8]) -> TokenResult<()> {
+        self.inside()?.random(out)
+    }
+    fn inventory(&mut self) -> TokenResult<Vec<KeyReport>> {
+        self.inside()?.inventory()
+    }
+    fn probe(&mut self) -> TokenResult<()> {
+        self.inside()?.probe()
+    }
+    fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
+        self.inside()?.anchors()
+    }
+    fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
+        let left = &self.token.anchors_left;
+        if left.load(Ordering::SeqCst) == 0 {
+            self.token.goes();
+        } else {
+            left.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.inside()?.create_anchor(content)
+    }
+    fn destroy_anchor(&mut self, object: &AnchorObject) -> TokenResult<()> {
+        self.inside()?.destroy_anchor(object)
+    }
+}
+
+/// A pool over these, which must be there.
+fn pool(tokens: &[&Soft]) -> Pool {
+    let named = tokens.iter().map(|token| {
+        let backend: Arc<dyn Backend> = Arc::new((*token).clone());
+        (token.serial.to_lowercase(), backend)
+    });
+    Pool::start_set(named.collect(), PoolOptions::default(), PATIENCE).unwrap()
+}
+
+struct Scene {
+    rig: Rig,
+    tokens: [Soft; 2],
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let tokens = Soft::pair();
+        let rig = Rig::of(pool(&[&tokens[0], &tokens[1]])).await;
+        assert_eq!(rig.ledger().tokens(), ["A", "B"]);
+        Self { rig, tokens }
+    }
+
+    async fn charge(&self) -> Result<u64, LedgerError> {
+        self.rig.charge_only(self.rig.accounts[0]).await
+    }
+
+    /// A process of before ends; another one has what is there now.
+    async fn restart(&mut self) -> Result<(), LedgerError> {
+        self.rig.crash().await;
+        self.rig.try_serve(Script::default()).await
+    }
+
+    fn member(&self, serial: &str) -> Arc<Member> {
+        let set = self.rig.pool().set().unwrap();
+        Arc::clone(set.of_id(serial).unwrap())
+    }
+
+    async fn refused(&mut self, what: &str) {
+        let started = self.restart().await.unwrap_err().to_string();
+        assert!(started.contains(what), "{started}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_goes_is_given_up_before_anybody_is_told() {
+    let mut scene = Scene::new().await;
+    assert_eq!(scene.charge().await.unwrap(), 1);
+    scene.tokens[1].goes();
+    assert_eq!(scene.charge().await.unwrap(), 2);
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    // From then on it is waited for no longer, nor missed at a start.
+    assert_eq!(scene.charge().await.unwrap(), 3);
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.durable(scene.rig.accounts[0]).await, 3);
+    // Back, it is used for nothing until it is taken in.
+    scene.tokens[1].comes_back();
+    let before = scene.tokens[1].anchors.contents();
+    assert_eq!(scene.charge().await.unwrap(), 4);
+    assert_eq!(scene.tokens[1].anchors.contents(), before);
+    let ledger = scene.rig.ledger().clone();
+    ledger.readmit(scene.member("B")).await.unwrap();
+    assert_eq!(ledger.tokens(), ["A", "B"]);
+    drop(ledger);
+    scene.tokens[0].goes();
+    assert_eq!(scene.charge().await.unwrap(), 5);
+    assert_eq!(scene.rig.ledger().tokens(), ["B"]);
+    scene.tokens[0].comes_back();
+    scene.rig.stop().await;
+}
+
+#[tokio::test]
+async fn where_none_answers_none_is_given_up() {
+    let mut scene = Scene::new().await;
+    scene.tokens.iter().for_each(Soft::goes);
+    assert!(scene.charge().await.is_err());
+    scene.tokens.iter().for_each(Soft::comes_back);
+    scene.charge().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.restart().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_between_giving_up_and_anchoring_that_goes_on_without_the_token() {
+    let mut scene = Scene::new().await;
+    scene.tokens[1].goes();
+    // The batch is anchored in A; the head that names A alone is durable, and A goes, too.
+    scene.tokens[0].goes_after(1);
+    assert!(scene.charge().await.is_err());
+    scene.rig.crash().await;
+    scene.tokens[0].comes_back();
+    // Only A is needed, whose anchor the head descends from.
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    let durable = scene.rig.durable(scene.rig.accounts[0]).await;
+    assert_eq!(scene.charge().await.unwrap(), durable + 1);
+    scene.rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_between_two_tokens_leaves_a_start_that_serves() {
+    let mut scene = Scene::new().await;
+    scene.tokens[1].goes();
+    // Nobody is told: the head that would give it up can not be written.
+    scene.rig.script(Script::new(
+        &[&[Commit::Honest][..], &[Commit::Full; 32]].concat(),
+        &[],
+        &[],
+    ));
+    assert!(scene.charge().await.is_err());
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.rig.crash().await;
+    scene.tokens[1].comes_back();
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    assert_eq!(scene.rig.durable(scene.rig.accounts[0]).await, 1);
+    scene.rig.stop().await;
+}
+
+/// The attack that the rule of starts is about; as control the operator's word, which it is about as well.
+#[tokio::test]
+async fn a_token_that_was_given_up_does_not_bring_its_database_back() {
+    let mut scene = Scene::new().await;
+    scene.charge().await.unwrap();
+    scene.rig.crash().await;
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    scene.rig.crash().await;
+    let older = scene.rig.database();
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    // B remembers that state, and is given up.
+    let then = scene.tokens[1].anchors.contents();
+    scene.tokens[1].goes();
+    let spent = scene.charge().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    scene.rig.crash().await;
+    let newest = scene.rig.database();
+    scene.tokens[1].comes_back();
+    scene.tokens[1].anchors.put_back(&then);
+    scene.rig.put_database(&older);
+    // The older database is not the one that B has last anchored; the boot batch of its last life is lost.
+    scene.refused("rolled back").await;
+    // With A away, B and the database agree; and B can not know.
+    let alone = pool(&[&scene.tokens[1]]);
+    scene.rig.serve_upon(alone);
+    scene.refused("one of the realm's, and is not there").await;
+    // Control: the newest database and A.
+    scene.rig.put_database(&newest);
+    scene
+        .rig
+        .serve_upon(pool(&[&scene.tokens[0], &scene.tokens[1]]));
+    scene.restart().await.unwrap();
+    assert_eq!(scene.charge().await.unwrap(), spent + 1);
+    scene.rig.crash().await;
+    // B alone is none of the realm's.
+    scene.rig.serve_upon(pool(&[&scene.tokens[1]]));
+    scene.refused("is one of the realm's").await;
+}
+
+#[tokio::test]
+async fn a_wrong_word_that_a_token_is_lost_is_what_brings_guesses_back() {
+    let mut scene = Scene::new().await;
+    scene.charge().await.unwrap();
+    // Both have anchored exactly this; then B is given up.
+    scene.rig.crash().await;
+    let older = scene.rig.database();
+    let then = scene.tokens[1].anchors.contents();
+    scene.tokens[1].goes();
+    scene.rig.serve_upon(pool_with_one_away(&scene.tokens));
+    // A start wants B: so it is there for it, and goes at once.
+    scene.refused("is not there").await;
+    scene.tokens[1].comes_back();
+    scene
+        .rig
+        .serve_upon(pool(&[&scene.tokens[0], &scene.tokens[1]]));
+    scene.restart().await.unwrap();
+    scene.tokens[1].goes();
+    for _ in 0..3 {
+        scene.charge().await.unwrap();
+    }
+    scene.rig.crash().await;
+    scene.tokens[1].comes_back();
+    scene.tokens[1].anchors.put_back(&then);
+    scene.rig.put_database(&older);
+    let alone = pool(&[&scene.tokens[1]]);
+    scene.rig.serve_upon(alone.clone());
+    scene.refused("is not there").await;
+    alone.set().unwrap().is_lost("A".into());
+    scene.restart().await.unwrap();
+    assert_eq!(
+        scene.charge().await.unwrap(),
+        2,
+        "three charges are forgotten"
+    );
+    // A is not taken in again as if nothing had been: it knows more.
+    scene.rig.crash().await;
+    let both = pool(&[&scene.tokens[0], &scene.tokens[1]]);
+    scene.rig.serve_upon(both);
+    scene.restart().await.unwrap();
+    let ledger = scene.rig.ledger().clone();
+    let why = ledger.readmit(scene.member("A")).await.unwrap_err();
+    assert!(why.to_string().contains("has anchored"), "{why}");
+    drop(ledger);
+    scene.rig.stop().await;
+}
+
+fn pool_with_one_away(tokens: &[Soft; 2]) -> Pool {
+    pool(&[&tokens[0], &tokens[1]])
+}
+
+#[tokio::test]
+async fn an_older_or_an_empty_token_is_refused_at_a_start_and_brought_up_when_it_is_taken_in() {
+    let mut scene = Scene::new().await;
+    let older = scene.tokens[1].anchors.contents();
+    for _ in 0..2 {
+        scene.charge().await.unwrap();
+    }
+    scene.rig.crash().await;
+    let newest = scene.tokens[1].anchors.contents();
+    scene.tokens[1].anchors.put_back(&older);
+    scene.refused("was put back to an older state").await;
+    scene.tokens[1].anchors.put_back(&[]);
+    scene.refused("holds no anchor").await;
+    // Control.
+    scene.tokens[1].anchors.put_back(&newest);
+    scene.restart().await.unwrap();
+    // Found while it serves, too.
+    scene.tokens[1].anchors.put_back(&older);
+    scene.charge().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    let ledger = scene.rig.ledger().clone();
+    ledger.readmit(scene.member("B")).await.unwrap();
+    scene.tokens[1].anchors.put_back(&[]);
+    scene.charge().await.unwrap();
+    assert_eq!(ledger.tokens(), ["A"]);
+    ledger.readmit(scene.member("B")).await.unwrap();
+    drop(ledger);
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_realm_of_one_token_takes_in_a_second() {
+    let tokens = Soft::pair();
+    let mut scene = Scene {
+        rig: Rig::of(Pool::start(Arc::new(tokens[0].clone()), PoolOptions::default()).unwrap())
+            .await,
+        tokens,
+    };
+    assert!(scene.rig.ledger().tokens().is_empty());
+    scene
+        .rig
+        .serve_upon(pool(&[&scene.tokens[0], &scene.tokens[1]]));
+    scene.restart().await.unwrap();
+    // Named before anything is anchored in another: no head means "whichever is first" any more.
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    scene.charge().await.unwrap();
+    assert!(scene.tokens[1].anchors.contents().is_empty());
+    let ledger = scene.rig.ledger().clone();
+    ledger.readmit(scene.member("B")).await.unwrap();
+    drop(ledger);
+    scene.tokens[0].goes();
+    assert_eq!(scene.charge().await.unwrap(), 2);
+    scene.rig.stop().await;
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Goes(usize),
+    Back(usize),
+    GoesAfter(usize, usize),
+    Charge,
+    Readmit(usize),
+    Crash,
+    Rollback,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0usize..2).prop_map(Step::Goes),
+        3 => (0usize..2).prop_map(Step::Back),
+        1 => (0usize..2, 0usize..3).prop_map(|(which, after)| Step::GoesAfter(which, after)),
+        4 => Just(Step::Charge),
+        2 => (0usize..2).prop_map(Step::Readmit),
+        2 => Just(Step::Crash),
+        1 => Just(Step::Rollback),
+    ]
+}
+
+/// What was answered stays, whatever goes; and the database of the beginning is never served again.
+async fn play(steps: Vec<Step>) {
+    let mut scene = Scene::new().await;
+    scene.rig.crash().await;
+    let first = scene.rig.database();
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    let answered = Mutex::new(0);
+    let check = |durable: u64| {
+        let answered = *answered.lock().unwrap();
+        assert!(durable >= answered, "{durable} of {answered}");
+    };
+    for step in steps {
+        match step {
+            Step::Goes(which) => scene.tokens[which].goes(),
+            Step::Back(which) => scene.tokens[which].comes_back(),
+            Step::GoesAfter(which, after) => scene.tokens[which].goes_after(after),
+            Step::Charge => {
+                if let Ok(number) = scene.charge().await {
+                    check(number);
+                    *answered.lock().unwrap() = number;
+                }
+            }
+            Step::Readmit(which) => {
+                let ledger = scene.rig.ledger().clone();
+                let member = scene.member(["A", "B"][which]);
+                let _ = ledger.readmit(member).await;
+            }
+            Step::Crash | Step::Rollback => {
+                scene.rig.crash().await;
+                if matches!(step, Step::Rollback) {
+                    let newest = scene.rig.database();
+                    scene.rig.put_database(&first);
+                    assert!(scene.rig.try_serve(Script::default()).await.is_err());
+                    scene.rig.put_database(&newest);
+                }
+                // With both there it always starts.
+                scene.tokens.iter().for_each(Soft::comes_back);
+                scene.rig.try_serve(Script::default()).await.unwrap();
+                check(scene.rig.durable(scene.rig.accounts[0]).await);
+            }
+        }
+    }
+    scene.rig.crash().await;
+    scene.tokens.iter().for_each(Soft::comes_back);
+    scene.rig.try_serve(Script::default()).await.unwrap();
+    check(scene.rig.durable(scene.rig.accounts[0]).await);
+    scene.rig.stop().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn what_was_answered_stays_whichever_token_goes(steps in prop::collection::vec(step(), 1..14)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(play(steps));
+    }
+}

@@ -1,0 +1,152 @@
+//! The set as one token: what the workers of the front pool hold.
+//!
+//! Every operation here changes nothing in a token and may be repeated, so that another token can be
+//! asked. What changes one (anchors, keys) is refused: done in one of several, it would be a difference.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::TokenSet;
+use crate::{
+    custody::{AnchorObject, Backend, Custody},
+    ed25519::Ed25519Key,
+    error::{Error, Result},
+    evidence::Evidence,
+    id::{KeyId, KeyPurpose},
+    public_key::PublicKey,
+    report::{KeyReport, ProvisionReport, TokenDescription},
+    secret::Secret,
+};
+
+#[derive(Debug)]
+pub(crate) struct SetBackend(pub(crate) Arc<TokenSet>);
+
+struct SetCustody(Arc<TokenSet>);
+
+impl Backend for SetBackend {
+    fn open(&self) -> Result<Box<dyn Custody>> {
+        Ok(Box::new(SetCustody(Arc::clone(&self.0))))
+    }
+
+    fn describe(&self) -> TokenDescription {
+        let first = self.0.serving().next();
+        first.map_or_else(TokenDescription::default, |member| member.describe())
+    }
+
+    fn inspect(&self) -> Result<Vec<KeyReport>> {
+        Err(one_by_one("inspected"))
+    }
+
+    fn provision(&self, _dry_run: bool) -> Result<ProvisionReport> {
+        Err(one_by_one("provisioned"))
+    }
+
+    /// Recoveries of all of them.
+    fn epoch(&self) -> u64 {
+        self.0.members().iter().map(|member| member.epoch()).sum()
+    }
+}
+
+fn one_by_one(what: &str) -> Error {
+    Error::Misconfigured(format!("tokens of a set are {what} one by one"))
+}
+
+fn every_token_alike(key: KeyId, done: &str) -> Error {
+    Error::Misconfigured(format!(
+        "{key} was not {done}: the realm has several tokens, and a key that one of them makes or destroys would \
+         make it another token than the rest (docs/TOKENS.md, \"Several tokens\")"
+    ))
+}
+
+impl Custody for SetCustody {
+    fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
+        self.0.ask("current", move |token| token.current(purpose))
+    }
+
+    fn newest(&self, purpose: KeyPurpose) -> Result<Option<KeyId>> {
+        self.0.ask("newest", move |token| token.newest(purpose))
+    }
+
+    fn holds(&self, key: KeyId) -> Result<bool> {
+        self.0.ask("holds", move |token| token.holds(key))
+    }
+
+    fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.0.ask("versions", move |token| token.versions(purpose))
+    }
+
+    fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        // It may be what a PIN was made into.
+        let message = Arc::new(Zeroizing::new(message.to_vec()));
+        self.0.ask("hmac", move |token| token.hmac(key, &message))
+    }
+
+    fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
+        let digest = *digest;
+        self.0.ask("sign", move |token| token.sign(key, &digest))
+    }
+
+    fn public_key(&mut self, key: KeyId) -> Result<PublicKey> {
+        self.0.ask("public key", move |token| token.public_key(key))
+    }
+
+    fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
+        let message: Arc<[u8]> = message.into();
+        self.0
+            .ask("sign", move |token| token.sign_ed25519(key, &message))
+    }
+
+    fn ed25519_key(&mut self, key: KeyId) -> Result<Ed25519Key> {
+        self.0
+            .ask("public key", move |token| token.ed25519_key(key))
+    }
+
+    fn random(&mut self, out: &mut [u8]) -> Result<()> {
+        let length = out.len();
+        let bytes = self.0.ask("random", move |token| {
+            let mut bytes = Zeroizing::new(vec![0; length]);
+            token.random(&mut bytes)?;
+            Ok(bytes)
+        })?;
+        out.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn inventory(&mut self) -> Result<Vec<KeyReport>> {
+        self.0.ask("inventory", |token| token.inventory())
+    }
+
+    /// The set is ready where one token of it is.
+    fn probe(&mut self) -> Result<()> {
+        self.0.ask("probe", |token| token.probe())
+    }
+
+    /// Of the first token: to look at, not to decide on.
+    fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
+        self.0.ask("list anchors", |token| token.anchors())
+    }
+
+    /// Of one that can: each remembers the same.
+    fn certify_anchors(&mut self, nonce: &[u8]) -> Result<Evidence> {
+        let nonce: Arc<[u8]> = nonce.into();
+        self.0
+            .ask("certify", move |token| token.certify_anchors(&nonce))
+    }
+
+    fn create_anchor(&mut self, _content: &[u8]) -> Result<()> {
+        Err(one_by_one("anchored in"))
+    }
+
+    fn destroy_anchor(&mut self, _object: &AnchorObject) -> Result<()> {
+        Err(one_by_one("anchored in"))
+    }
+
+    fn make_key(&mut self, key: KeyId) -> Result<()> {
+        Err(every_token_alike(key, "made"))
+    }
+
+    fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        Err(every_token_alike(key, "destroyed"))
+    }
+}
