@@ -359,6 +359,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/account/offline-report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Report wrong PINs that were tried without a network
+         * @description For a device that keeps a copy which a PIN opens offline. The number becomes an event
+         *     (`offline-pins-refused`, with the number as its detail) that the owner reads on every device; no
+         *     budget is charged. Any session will do, a read-only one too. Where the answer is
+         *     lost, a report that is sent again is a second event: it tells too much rather than nothing.
+         */
+        post: operations["post_v1_account_offline_report"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/account/opaque/finish": {
         parameters: {
             query?: never;
@@ -1249,7 +1272,7 @@ export interface components {
          * @description What happened. Stable names: they stand in the log for ever.
          * @enum {string}
          */
-        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed";
+        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed" | "offline-pins-refused";
         EventPage: {
             /** @description C2SP signed note that the proofs of this page lead to. */
             checkpoint: string;
@@ -1417,6 +1440,13 @@ export interface components {
             confirm?: string | null;
             /** @description Name that the authenticator shows beside the passkey; at most 64 characters. */
             user_name?: string | null;
+        };
+        OfflineReport: {
+            /**
+             * Format: int32
+             * @description PINs that were tried against this device's own copy and did not open it, since the last report.
+             */
+            wrong_pins: number;
         };
         /**
          * @description An attempt was charged for this, whatever comes of it; a right end gives it back. Whether the PIN was right shows the
@@ -2291,6 +2321,28 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Export"];
                 };
+            };
+        };
+    };
+    post_v1_account_offline_report: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OfflineReport"];
+            };
+        };
+        responses: {
+            /** @description as it was asked for */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
