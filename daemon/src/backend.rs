@@ -1,15 +1,16 @@
 //! From the `[token]` section to the backend that speaks to the token.
 //!
 //! Called by start-up and by the commands that look at the token. It reads the PIN and
-//! hands it over; it neither opens the token nor logs in.
+//! hands it over; only `pool` and `provision` open the token and log in.
 
 use std::sync::Arc;
 
 use custodyd_hsm::backend::pkcs11::{self, Pkcs11Backend};
 use custodyd_hsm::backend::tpm::{self, Mode, TpmBackend};
-use custodyd_hsm::{Backend, KeyOrigin, SecretBytes};
+use custodyd_hsm::{Backend, KeyOrigin, Pool, PoolOptions, ProvisionReport, SecretBytes};
 
-use crate::config::{PinError, Token, TokenKind, Tpm, read_token_pin};
+use crate::config::{Config, PinError, Token, TokenKind, Tpm, read_token_pin};
+use crate::startup::StartError;
 
 /// The configured backend, not yet opened.
 ///
@@ -32,6 +33,57 @@ pub(crate) fn each(token: &Token) -> Result<Vec<(String, Arc<dyn Backend>)>, Pin
     tokens
         .map(|(name, token)| Ok((name, configured(&token)?)))
         .collect()
+}
+
+/// The token, or the set of several, opened. One that is said to be lost makes a set of a single token, too.
+///
+/// # Errors
+/// When no token can be reached, or a PIN not be read.
+pub(crate) fn pool(config: &Config, lost: Option<&str>) -> Result<Pool, StartError> {
+    let options = PoolOptions {
+        threads: config.token.threads,
+        queue: config.token.queue,
+        deadline: config.token.deadline,
+    };
+    if lost.is_none() && config.token.replicas.known.is_empty() {
+        let backend = configured(&config.token)?;
+        return Ok(Pool::start(backend, options)?);
+    }
+    let tokens = each(&config.token)?;
+    Ok(Pool::start_set(
+        tokens,
+        options,
+        config.token.replicas.patience,
+    )?)
+}
+
+/// Makes the keys that are missing; where there are several tokens, none is made, for each would have others.
+///
+/// # Errors
+/// When a token refuses, or one of several lacks a key.
+pub(crate) fn provision(config: &Config) -> Result<ProvisionReport, StartError> {
+    let tokens = each(&config.token)?;
+    let several = tokens.len() > 1;
+    let mut done = ProvisionReport::default();
+    for (name, backend) in tokens {
+        let mut keys = backend.provision(several)?;
+        if config.ledger.public_log {
+            let more = backend.provision_public_log(several)?;
+            keys.created.extend(more.created);
+        }
+        if several && !keys.created.is_empty() {
+            return Err(StartError::Token(custodyd_hsm::Error::Misconfigured(
+                format!(
+                    "the token {name} lacks {}: several tokens have the same keys, which none of them can make for the \
+                 others. Make them by `custodyd escrow create`, which brings them into all (docs/ESCROW.md), or \
+                 copy them by the maker's own means",
+                    keys.created.join(", ")
+                ),
+            )));
+        }
+        done.created.extend(keys.created);
+    }
+    Ok(done)
 }
 
 /// A backend with a PIN, or a TPM's secret, that the caller has.

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{KeyPurpose, Pool, PoolOptions, ProvisionReport};
+use custodyd_hsm::{KeyPurpose, Pool, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as watch_for_stop;
 
-use crate::backend;
+use crate::backend::{pool, provision};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::delivery::{self, Courier, Delivering};
@@ -92,25 +92,6 @@ pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> 
     move |source| StartError::System { what, source }
 }
 
-/// The token, or the set of several. One that is said to be lost makes a set of a single token, too.
-fn pool(config: &Config, lost: Option<&str>) -> Result<Pool, StartError> {
-    let options = PoolOptions {
-        threads: config.token.threads,
-        queue: config.token.queue,
-        deadline: config.token.deadline,
-    };
-    if lost.is_none() && config.token.replicas.known.is_empty() {
-        let backend = backend::configured(&config.token)?;
-        return Ok(Pool::start(backend, options)?);
-    }
-    let tokens = backend::each(&config.token)?;
-    Ok(Pool::start_set(
-        tokens,
-        options,
-        config.token.replicas.patience,
-    )?)
-}
-
 /// The configured token, for a command that asks it about the ledger.
 ///
 /// # Errors
@@ -167,32 +148,6 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
             place.display()
         ),
     ])
-}
-
-/// Makes the keys that are missing; where there are several tokens, none is made, for each would have others.
-fn provision(config: &Config) -> Result<ProvisionReport, StartError> {
-    let tokens = backend::each(&config.token)?;
-    let several = tokens.len() > 1;
-    let mut done = ProvisionReport::default();
-    for (name, backend) in tokens {
-        let mut keys = backend.provision(several)?;
-        if config.ledger.public_log {
-            let more = backend.provision_public_log(several)?;
-            keys.created.extend(more.created);
-        }
-        if several && !keys.created.is_empty() {
-            return Err(StartError::Token(custodyd_hsm::Error::Misconfigured(
-                format!(
-                    "the token {name} lacks {}: several tokens have the same keys, which none of them can make for the \
-                 others. Make them by `custodyd escrow create`, which brings them into all (docs/ESCROW.md), or \
-                 copy them by the maker's own means",
-                    keys.created.join(", ")
-                ),
-            )));
-        }
-        done.created.extend(keys.created);
-    }
-    Ok(done)
 }
 
 /// What the realm's record says of its escrow: of one that is of the keys in the token, or it would be

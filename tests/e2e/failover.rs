@@ -135,7 +135,7 @@ async fn a_token_that_dies_under_load_costs_nobody_an_answer() {
     let doctor = run(&app, "doctor").1;
     assert!(doctor.contains("given up, or never taken in"), "{doctor}");
     assert!(app.stop());
-    let tail = done(&app, "ledger tail");
+    let tail = done(&app, "ledger tail -n 100000");
     let change = format!(
         "tokens from {} and {} to {}",
         pair.serial(Which::Primary),

@@ -28,7 +28,9 @@ pub enum Which {
 pub struct Pair {
     /// Of SoftHSM2.
     tokens: PathBuf,
-    /// Where a token is while it is away, and everything of the ceremony.
+    /// Where a token is while it is away, and copies are: on the same file system.
+    away: PathBuf,
+    /// Everything of the ceremony.
     home: PathBuf,
     primary: String,
     spare: String,
@@ -47,6 +49,8 @@ impl Pair {
         let spare = only(&token.tokens(), &[&primary]);
         let section = section(&token, true);
         let tokens = token.tokens();
+        let away = token.dir().join("away");
+        fs::create_dir(&away).unwrap();
         let setup = Setup {
             token: Some(section),
             ..setup
@@ -56,6 +60,7 @@ impl Pair {
         fs::create_dir(&home).unwrap();
         let pair = Self {
             tokens,
+            away,
             home,
             primary,
             spare,
@@ -153,14 +158,14 @@ impl Pair {
     /// When it is away already.
     pub fn take_away(&self, which: Which) {
         let name = self.name(which);
-        fs::rename(self.tokens.join(name), self.home.join(name)).unwrap();
+        fs::rename(self.tokens.join(name), self.away.join(name)).unwrap();
     }
 
     /// # Panics
     /// When it is there.
     pub fn bring_back(&self, which: Which) {
         let name = self.name(which);
-        fs::rename(self.home.join(name), self.tokens.join(name)).unwrap();
+        fs::rename(self.away.join(name), self.tokens.join(name)).unwrap();
     }
 
     /// A copy of both tokens' directories, as they are now.
@@ -168,7 +173,7 @@ impl Pair {
     /// # Panics
     /// When they cannot be read.
     pub fn copy_to(&self, name: &str) {
-        copy_tokens(&self.tokens, &self.home.join(name)).unwrap();
+        copy_tokens(&self.tokens, &self.away.join(name)).unwrap();
     }
 
     /// One of them as it was when that copy was made.
@@ -178,7 +183,7 @@ impl Pair {
     pub fn put_back(&self, which: Which, copy: &str) {
         let name = self.name(which);
         fs::remove_dir_all(self.tokens.join(name)).unwrap();
-        fs::rename(self.home.join(copy).join(name), self.tokens.join(name)).unwrap();
+        fs::rename(self.away.join(copy).join(name), self.tokens.join(name)).unwrap();
     }
 
     /// The spare token is lost for good; another one of its label, and nothing in it, takes its place.
