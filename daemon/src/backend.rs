@@ -24,11 +24,14 @@ pub(crate) fn configured(token: &Token) -> Result<Arc<dyn Backend>, PinError> {
     ))
 }
 
+/// A token by its name in the configuration.
+pub(crate) type Named = (String, Arc<dyn Backend>);
+
 /// Every configured token by its name, none of them opened yet.
 ///
 /// # Errors
 /// When a PIN can not be read safely.
-pub(crate) fn each(token: &Token) -> Result<Vec<(String, Arc<dyn Backend>)>, PinError> {
+pub(crate) fn each(token: &Token) -> Result<Vec<Named>, PinError> {
     let tokens = token.each().into_iter();
     tokens
         .map(|(name, token)| Ok((name, configured(&token)?)))
