@@ -41,7 +41,7 @@ pub(super) enum TokenCommand {
     /// Show modules, slots and tokens, what each can do, and which keys of custodyd it holds
     List(list::List),
     /// Make what is missing in a token, prove it, and say what to configure; repeating it changes nothing
-    Provision(provision::Provision),
+    Provision(Box<provision::Provision>),
     /// Log in, judge every key, and prove keys and anchors; all that is written is a scratch anchor, which goes again
     Check,
     /// Say which boots may use the keys of a TPM, where they are bound to its PCRs (token.pcrs)
