@@ -3,10 +3,12 @@
 //! Stopped with SIGTERM. Killed with SIGKILL only after it has said that it serves, which is
 //! after its one login: SoftHSM2 can lose a token that is killed inside the login.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -315,11 +317,17 @@ pub fn said(output: &std::process::Output) -> String {
     )
 }
 
-/// A port of loopback that was free a moment ago.
+/// A port of loopback that was free a moment ago, and that this process was not given before.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// An authority, and a certificate for localhost; returns the authority's PEM.

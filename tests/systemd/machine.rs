@@ -6,9 +6,11 @@
 //! needs and the message bus.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,14 @@ pub(crate) struct Machine {
     leader: u32,
 }
 
+/// Machines of two tests would share the host's control groups, where each systemd clears away what it does
+/// not know: one at a time, however many runs there are on this host. Held until the process ends.
+static ONE_TEST: LazyLock<File> = LazyLock::new(|| {
+    let lock = File::create("/run/custodyd-test-machine.lock").unwrap();
+    lock.lock().unwrap();
+    lock
+});
+
 /// Whether these tests were left out on purpose.
 pub(crate) fn left_out() -> bool {
     let left_out = std::env::var_os("CUSTODYD_WITHOUT_MACHINE").is_some();
@@ -61,6 +71,7 @@ impl Machine {
             rustix::process::geteuid().is_root(),
             "this test starts a container and needs root; CUSTODYD_WITHOUT_MACHINE=1 leaves it out"
         );
+        LazyLock::force(&ONE_TEST);
         let dir = tempfile::Builder::new()
             .prefix("custodyd-machine-")
             .tempdir_in("/dev/shm")

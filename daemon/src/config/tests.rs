@@ -72,10 +72,6 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .replace("escrow = \"/var/lib/custodyd/escrow.json\"\n", "")
         .replace("threads = 4\n", "")
         .replace(
-            "[token.replicas.cellar]\nlabel = \"custodyd-b\"\npin_file = \"token-pin-b\"\n",
-            "",
-        )
-        .replace(
             "[listen.development]\nlisten = \"127.0.0.1:8080\"\nurl = \"http://localhost:8080\"\n",
             "",
         )
