@@ -277,7 +277,7 @@ async fn one_of_two_tokens_is_lost_for_good_and_another_takes_its_place() {
     assert!(app.stop());
     pair.another_spare(&app);
     app.launch().await;
-    refused(&app, "token readmit spare", "");
+    refused(&app, "token readmit spare", "custodyd-");
     assert!(app.stop());
     pair.restore_keys(&app, "spare");
     app.launch().await;

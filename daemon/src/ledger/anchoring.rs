@@ -111,6 +111,7 @@ impl Anchoring {
         found: &Believed,
     ) -> Result<Self, LedgerError> {
         tokens::hold(pool, &found.head).await?;
+        several::ask_the_lost(pool, realm, store, found).await?;
         let each = several::begin(pool, realm, store, found).await?;
         let last = several::newest(&each)?;
         let bounded = match mode {
@@ -175,6 +176,23 @@ impl Anchoring {
         Ok(self.last.boot_epoch.saturating_add(u64::from(forgotten)))
     }
 
+    /// Makes a head the newest that a start has found before the tokens knew of it, before anything is written upon it.
+    /// Without that, two daemons that end one after the other leave two tokens as far apart as one that was put
+    /// back. Under bounded anchoring nothing is told of from that.
+    ///
+    /// # Errors
+    /// As `advance`.
+    pub(crate) async fn adopt(&mut self, head: &Head) -> Result<(), LedgerError> {
+        let behind = self.each.iter().any(|each| each.last.seq < head.state.seq);
+        if self.bounded.is_some() || !behind {
+            return Ok(());
+        }
+        let mut to = self.next(head, head.state.boot_epoch.max(self.last.boot_epoch))?;
+        // What a bounded life of before has left stays to be paid for.
+        to.dirty = self.last.dirty;
+        several::none(self.advance(to).await?)
+    }
+
     /// Makes the first head of a history the newest: of a new realm, in a token that has no anchor
     /// of it, or of one that was restored.
     ///
@@ -224,7 +242,8 @@ impl Anchoring {
             .charged
             .iter()
             .any(|account| bounded.charged.contains(account) || !here.insert(account));
-        let unflagged = uses_up && !self.last.dirty;
+        // A flag counts that every token has: any of them may be the one that is left.
+        let unflagged = uses_up && !self.each.iter().all(|each| each.last.dirty);
         let raised = head.state.boot_epoch != self.last.boot_epoch;
         let due =
             bounded.anchored.elapsed() >= bounded.interval && Instant::now() >= bounded.not_before;
@@ -304,13 +323,15 @@ impl Anchoring {
     /// Makes this the newest in every token; says in which it did not, where it did in others.
     async fn advance(&mut self, to: Anchor) -> Result<Vec<Lost>, LedgerError> {
         let started = Instant::now();
-        let lost = several::advance(&mut self.each, &to).await?;
+        let advanced = several::advance(&mut self.each, &to).await;
         metrics::histogram!("custodyd_anchor_seconds").record(started.elapsed().as_secs_f64());
+        // Where one of them failed, too: what another has taken is what the next start goes by.
+        self.last = several::newest(&self.each)?;
+        let lost = advanced?;
         if !lost.is_empty() {
             return Ok(lost);
         }
         self.looked = Instant::now();
-        self.last = several::newest(&self.each)?;
         if let Some(bounded) = &mut self.bounded {
             // By it the next start knows that the kernel has not been started since.
             bounded

@@ -48,6 +48,38 @@ pub(super) async fn begin(
     Ok(all)
 }
 
+/// A token that an operator has said to be lost, and that is there all the same, may know better than the others:
+/// a database that does not descend from its anchor is refused. One that says nothing is lost indeed.
+///
+/// # Errors
+/// `Tampered` as `descent::check`.
+pub(super) async fn ask_the_lost(
+    pool: &Pool,
+    realm: &RealmName,
+    store: &Arc<dyn Store>,
+    found: &Believed,
+) -> Result<(), LedgerError> {
+    let Some(set) = pool.set() else {
+        return Ok(());
+    };
+    for id in set.lost() {
+        let Some(member) = set.of_id(&id) else {
+            continue;
+        };
+        match Each::newcomer(member, set.patience(), realm).await {
+            Ok((each, true)) => {
+                let newest = (&found.head, &found.end);
+                descent::check_head(&each.called(), &each.last, store, newest).await?;
+            }
+            Ok((_, false)) => {}
+            Err(error) => {
+                tracing::warn!(token = member.name(), %error, "a lost token says nothing")
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What the tokens say together. They differ only where a daemon ended between two of them; then the more
 /// cautious of two that name one head counts.
 pub(super) fn newest(all: &[Each]) -> Result<Anchor, LedgerError> {

@@ -8,7 +8,7 @@ use custodyd_policies::Timestamp;
 
 use super::{Committer, Failure, Lists, Members, durable};
 use crate::ledger::LedgerError;
-use crate::ledger::anchoring::{Covered, Demand};
+use crate::ledger::anchoring::{Covered, Demand, Lost};
 use crate::ledger::head::Head;
 use crate::ledger::log::{BootLeaf, KeyChange, TokenChange};
 use crate::ledger::start::Repairs;
@@ -99,6 +99,7 @@ impl Committer {
             let believed = memory.read();
             (believed.head.clone(), believed.end.size())
         };
+        self.anchoring.adopt(&head).await?;
         let mut batch = Batch::after(head.state.seq);
         let change = tokens::change(self.reader.pool(), &head);
         let tokens = change.as_ref().map(|change| change.after.clone());
@@ -148,18 +149,14 @@ impl Committer {
             tracing::warn!(%error, "the last batch is not anchored; the next start anchors it");
         })?;
         let head = self.reader.memory().head();
-        let mut rested = self.anchoring.rest(&head).await;
-        if let Ok(lost) = &mut rested
-            && !lost.is_empty()
-        {
-            let lost = std::mem::take(lost);
-            self.expel(lost).await.map_err(|failure| failure.error)?;
-            let head = self.reader.memory().head();
-            rested = self.anchoring.rest(&head).await;
-        }
-        rested.map(drop).inspect_err(|error| {
+        let rested = self.anchoring.rest(&head).await.inspect_err(|error| {
             tracing::warn!(%error, "the clean stop is not anchored; the next start does without it");
-        })
+        })?;
+        // Nobody is given up for it: another token may say "clean" already, and nothing may be written after that.
+        for Lost { name, error, .. } in rested {
+            tracing::warn!(token = name, %error, "the clean stop is not anchored in a token; the next start does it");
+        }
+        Ok(())
     }
 }
 

@@ -63,7 +63,8 @@ impl Committer {
         )?;
         batch.entries.push((pending.size, leaf));
         let mut head = pending.clone();
-        head.state.time = self.clock.now();
+        let at = self.clock.now();
+        head.state.time = at;
         head.state.configuration = memory.configuration();
         head.state.tokens = change.after;
         let further = memory.upon_pending(head, &mut batch)?;
@@ -72,6 +73,7 @@ impl Committer {
             .await
             .map_err(|failure| failure.error)?;
         memory.pend_further(further);
+        self.clock.committed(at);
         self.are_gone(&lost);
         Ok(())
     }

@@ -28,6 +28,10 @@ struct Soft {
     away: Arc<AtomicBool>,
     /// After so many anchors it goes away.
     anchors_left: Arc<AtomicUsize>,
+    /// It may not be written any more today.
+    worn: Arc<AtomicBool>,
+    /// Anchors that were made.
+    written: Arc<AtomicUsize>,
 }
 
 struct Session {
@@ -44,6 +48,8 @@ impl Soft {
             anchors: SoftAnchors::default(),
             away: Arc::default(),
             anchors_left: Arc::new(AtomicUsize::new(usize::MAX)),
+            worn: Arc::default(),
+            written: Arc::default(),
         })
     }
 
@@ -138,7 +144,15 @@ impl Custody for Session {
         } else {
             left.fetch_sub(1, Ordering::SeqCst);
         }
-        self.inside()?.create_anchor(content)
+        if self.token.worn.load(Ordering::SeqCst) {
+            return Err(Error::Worn {
+                operation: "test",
+                reason: "test".into(),
+            });
+        }
+        self.inside()?.create_anchor(content)?;
+        self.token.written.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
     fn destroy_anchor(&mut self, object: &AnchorObject) -> TokenResult<()> {
         self.inside()?.destroy_anchor(object)
@@ -311,7 +325,9 @@ async fn a_wrong_word_that_a_token_is_lost_is_what_brings_guesses_back() {
     let older = scene.rig.database();
     let then = scene.tokens[1].anchors.contents();
     scene.tokens[1].goes();
-    scene.rig.serve_upon(pool_with_one_away(&scene.tokens));
+    scene
+        .rig
+        .serve_upon(pool(&[&scene.tokens[0], &scene.tokens[1]]));
     // A start wants B: so it is there for it, and goes at once.
     scene.refused("is not there").await;
     scene.tokens[1].comes_back();
@@ -349,10 +365,6 @@ async fn a_wrong_word_that_a_token_is_lost_is_what_brings_guesses_back() {
     scene.rig.stop().await;
 }
 
-fn pool_with_one_away(tokens: &[Soft; 2]) -> Pool {
-    pool(&[&tokens[0], &tokens[1]])
-}
-
 #[tokio::test]
 async fn an_older_or_an_empty_token_is_refused_at_a_start_and_brought_up_when_it_is_taken_in() {
     let mut scene = Scene::new().await;
@@ -382,6 +394,121 @@ async fn an_older_or_an_empty_token_is_refused_at_a_start_and_brought_up_when_it
     drop(ledger);
     scene.restart().await.unwrap();
     assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.rig.stop().await;
+}
+
+/// Both tokens are there, and the operator says of the one that knows better that it is lost.
+#[tokio::test]
+async fn a_lost_token_that_is_there_is_asked_all_the_same() {
+    let mut scene = Scene::new().await;
+    scene.charge().await.unwrap();
+    scene.rig.crash().await;
+    let older = scene.rig.database();
+    let then = scene.tokens[1].anchors.contents();
+    scene.restart().await.unwrap();
+    scene.charge().await.unwrap();
+    scene.rig.crash().await;
+    let newest = scene.rig.database();
+    scene.tokens[1].anchors.put_back(&then);
+    scene.rig.put_database(&older);
+    let both = pool(&[&scene.tokens[0], &scene.tokens[1]]);
+    both.set().unwrap().is_lost("A".into());
+    scene.rig.serve_upon(both);
+    scene.refused("has anchored").await;
+    // Control: of a database that descends from it, it may be lost.
+    scene.rig.put_database(&newest);
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["B"]);
+    scene.rig.stop().await;
+}
+
+/// The first daemon ends before any token knows of its batch, the second one between the two tokens.
+#[tokio::test]
+async fn two_ends_in_a_row_accuse_no_token() {
+    let mut scene = Scene::new().await;
+    for token in &scene.tokens {
+        token.goes_after(0);
+    }
+    assert!(scene.charge().await.is_err());
+    scene.rig.crash().await;
+    scene.tokens[0].comes_back();
+    // It is there to be read, and goes when it is to be written; nor can it be given up.
+    scene.tokens[1].comes_back();
+    scene.tokens[1].goes_after(0);
+    let full = [&[Commit::Honest][..], &[Commit::Full; 32]].concat();
+    scene.rig.opening = Script::new(&full, &[], &[]);
+    assert!(scene.restart().await.is_err());
+    scene.rig.crash().await;
+    scene.tokens[1].comes_back();
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.rig.stop().await;
+}
+
+async fn bounded() -> Scene {
+    let mut scene = Scene::new().await;
+    scene.rig.bounded = true;
+    scene.restart().await.unwrap();
+    scene
+}
+
+#[tokio::test]
+async fn a_flag_that_one_token_has_lost_is_no_flag() {
+    let mut scene = Scene::new().await;
+    scene.rig.bounded = true;
+    scene.rig.interval = Duration::from_millis(100);
+    scene.restart().await.unwrap();
+    let [a, b] = scene.rig.accounts;
+    scene.rig.charge_only(a).await.unwrap();
+    // At the interval the first is told that nothing can be forgotten any more, and the second is spent.
+    let flagged = scene.tokens[0].written.load(Ordering::SeqCst);
+    scene.tokens[1].worn.store(true, Ordering::SeqCst);
+    while scene.tokens[0].written.load(Ordering::SeqCst) == flagged {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(PATIENCE).await;
+    // The next charge has to raise the flag again, in both, before anybody is told.
+    assert!(scene.rig.charge_only(b).await.is_err());
+    scene.tokens[1].worn.store(false, Ordering::SeqCst);
+    let told = scene.rig.charge_only(b).await.unwrap();
+    let epoch = scene.rig.ledger().era().boot_epoch;
+    scene.rig.crash().await;
+    scene.rig.lose_power();
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().era().boot_epoch, epoch + 1);
+    assert!(scene.rig.durable(b).await >= told);
+    scene.rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_not_worn_out_by_waiting_for_another() {
+    let scene = bounded().await;
+    scene.tokens[1].worn.store(true, Ordering::SeqCst);
+    assert!(scene.charge().await.is_err());
+    let written = scene.tokens[0].written.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        assert!(scene.charge().await.is_err());
+    }
+    assert_eq!(scene.tokens[0].written.load(Ordering::SeqCst), written);
+}
+
+#[tokio::test]
+async fn a_token_that_misses_the_clean_stop_stops_no_start() {
+    let mut scene = bounded().await;
+    scene.charge().await.unwrap();
+    scene.tokens[1].goes();
+    scene.rig.stop().await;
+    scene.tokens[1].comes_back();
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    // The same where it is gone for good, and an operator says so.
+    scene.tokens[1].goes();
+    scene.rig.stop().await;
+    let alone = pool(&[&scene.tokens[0]]);
+    alone.set().unwrap().is_lost("B".into());
+    scene.rig.serve_upon(alone);
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
     scene.rig.stop().await;
 }
 
