@@ -91,6 +91,7 @@ suite::cases_of!(
     crate::tpm::PerStart,
     only_the_approved_boot_uses_the_keys,
     the_secret_alone_opens_nothing_in_another_boot,
+    keys_are_bound_to_nobody_elses_recovery_key,
     what_was_approved_before_is_not_any_more,
     an_announced_boot_is_approved_beside_the_present_one,
     any_boot_is_approved_until_the_next_reseal,

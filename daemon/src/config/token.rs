@@ -343,6 +343,7 @@ mod tests {
             ("per_operation = 1", "true or false"),
             ("pcrs = 7", "a list of PCRs"),
             ("pcrs = []", "at least one"),
+            ("pcrs = [11, 12]", "at least one PCR of 0 to 7"),
             ("pcrs = [24]", "no PCR 24"),
             ("pcrs = [7, 16]", "any program resets PCR 16"),
             ("pcrs = [\"7\"]", "number"),

@@ -8,11 +8,12 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use custodyd_hsm::Error;
 use serde::Deserialize;
 
 use super::operator_socket::Actions;
 use super::problem::Problem;
-use crate::ledger::AnchorEvidence;
+use crate::ledger::{AnchorEvidence, LedgerError};
 
 pub(super) fn router() -> Router<Arc<Actions>> {
     Router::new().route("/anchor/evidence", get(evidence))
@@ -31,7 +32,12 @@ async fn evidence(
 ) -> Result<Json<AnchorEvidence>, Problem> {
     let made = actions.service.ledger.anchor_evidence(nonce).await;
     made.map(Json).map_err(|error| {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let status = match &error {
+            LedgerError::Token(Error::Invalid { .. } | Error::Misconfigured(_)) => {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
         Problem::new(status, "no-evidence", error.to_string())
     })
 }

@@ -188,6 +188,30 @@ pub(crate) fn the_secret_alone_opens_nothing_in_another_boot(rig: &PerStart) {
     assert!(another_unseals(&rig.0));
 }
 
+pub(crate) fn keys_are_bound_to_nobody_elses_recovery_key(_: &PerStart) {
+    let bound = Bound::new(Mode::PerStart);
+    let again = |key: &[u8]| backend(bound.with_recovery(key)).provision(false);
+    // Repeated with a new key, as by somebody who has removed the file: it would be kept for the true one.
+    misconfigured(again(&[b'x'; 64]), &["not the recovery key"]);
+    assert!(again(RECOVERY).unwrap().created.is_empty());
+    // Recovery object and index were there before the keys: whose are they?
+    let output = Command::new("tpm2_evictcontrol")
+        .args(["-C", "o", "-c", &handle(WRAP)])
+        .env("TPM2TOOLS_TCTI", bound.0.tcti())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    bound.0.flush();
+    misconfigured(again(&[b'x'; 64]), &["not the recovery key"]);
+    misconfigured(
+        bound.backend().provision(false),
+        &["--recovery-key", "nobody else's"],
+    );
+    // Control.
+    assert_eq!(again(RECOVERY).unwrap().created, [WRAP.label()]);
+    bound.opens();
+}
+
 pub(crate) fn what_was_approved_before_is_not_any_more(_: &PerStart) {
     let bound = Bound::new(Mode::PerStart);
     let file = bound.0.anchors().join("pcrs");
@@ -214,7 +238,7 @@ pub(crate) fn what_was_approved_before_is_not_any_more(_: &PerStart) {
 
 pub(crate) fn an_announced_boot_is_approved_beside_the_present_one(_: &PerStart) {
     let bound = Bound::new(Mode::PerStart);
-    let other = PcrState::parse(&format!("8={}", after())).unwrap();
+    let other = PcrState::parse(&format!("4={}", after())).unwrap();
     let refused = bound.reseal(&Reseal::Now(vec![other]));
     misconfigured(refused, &["other PCRs", "nothing was changed"]);
     let announced = PcrState::parse(&format!("7={}", after())).unwrap();

@@ -9,11 +9,7 @@
 //! The key lies wrapped for its TPM in a file beside the records, since keeping it in the TPM would need the
 //! owner's password. Lost, it is made anew, with another name.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-};
+use std::{fs, io};
 
 use tss_esapi::{
     structures::{Attest, AttestInfo, Public, Signature},
@@ -26,7 +22,8 @@ use super::{
     anchor::{Chain, record::Record},
     attributes::{self, Form},
     esys::Tr,
-    index, mechanism,
+    files, index, mechanism,
+    response::Meaning,
     token::{self, Connection, hex},
 };
 use crate::{
@@ -83,16 +80,23 @@ fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)>
         Ok(bytes) => decode(&bytes).ok_or_else(|| unusable(&path.display().to_string()))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (private, public) = make(connection)?;
-            keep(&path, &encode(&private, &public)).map_err(failed)?;
+            let bytes = encode(&private, &public);
+            files::put(&options.state_directory, FILE, &bytes).map_err(failed)?;
             (private, public)
         }
         Err(error) => return Err(failed(error)),
     };
     let area = area(&public).map_err(|_| unusable(&path.display().to_string()))?;
     let parent = connection.storage_key;
-    // A refusal is about the file, and no reason to think that the TPM is away.
+    // What the TPM says of the file is no reason to think that it is away; nor is one that is away a reason to
+    // think ill of the file.
     let loaded = connection.command("TPM2_Load", |esys, session| {
-        Ok(esys.load_kept((parent, session), &private, &area).ok())
+        match esys.load_kept((parent, session), &private, &area) {
+            Err(code) if code.is_about_its_input() && code.meaning() != Meaning::Passing => {
+                Ok(None)
+            }
+            loaded => loaded.map(Some),
+        }
     })?;
     match loaded {
         Some(key) => Ok((key, public)),
@@ -131,16 +135,6 @@ fn decode(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let (private, public) = rest.split_at_checked(length)?;
     (bytes.len() <= LONGEST).then(|| (private.to_vec(), public.to_vec()))
-}
-
-fn keep(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// TPMT_PUBLIC, and nothing behind it.

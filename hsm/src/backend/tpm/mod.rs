@@ -15,6 +15,7 @@ mod attest;
 mod attributes;
 mod epoch;
 mod esys;
+mod files;
 mod import;
 mod index;
 mod keys;

@@ -24,6 +24,8 @@ use crate::{
 const LAST: u8 = 23;
 /// Registers that any program resets and extends as it likes: debug and application.
 const ANYBODYS: [u8; 2] = [16, 23];
+/// What firmware measures before anything that somebody chose to boot has run.
+const FIRMWARES: std::ops::RangeInclusive<u8> = 0..=7;
 /// A TPM2_PolicyOR has at most eight branches, and at least two.
 const MOST: usize = 8;
 const MAGIC: &str = "custodyd-pcrs 1";
@@ -37,7 +39,7 @@ pub struct Pcrs(BTreeSet<u8>);
 
 impl Pcrs {
     /// # Errors
-    /// [`Error::Misconfigured`] for none, one that there is not, and one that anybody resets.
+    /// [`Error::Misconfigured`] for one that there is not, one that anybody resets, and where none is the firmware's.
     pub fn new(registers: impl IntoIterator<Item = u64>) -> Result<Self> {
         let mut found = BTreeSet::new();
         for number in registers {
@@ -53,12 +55,19 @@ impl Pcrs {
             }
             found.insert(register);
         }
-        match found.is_empty() {
-            true => Err(Error::Misconfigured(
-                "expected at least one PCR, such as 7".to_owned(),
+        match found.iter().any(|register| FIRMWARES.contains(register)) {
+            true => Ok(Self(found)),
+            false => Err(Error::Misconfigured(
+                "expected at least one PCR of 0 to 7, such as 7: what a boot loader or a kernel measures, another one \
+                 leaves out, and then measures itself what it likes"
+                    .to_owned(),
             )),
-            false => Ok(Self(found)),
         }
+    }
+
+    /// One by itself, to be read.
+    pub(super) fn only(register: u8) -> Self {
+        Self(BTreeSet::from([register]))
     }
 
     /// Numbers with commas in between, such as `0,7`.
@@ -306,7 +315,10 @@ mod tests {
 
     fn state() -> impl Strategy<Value = PcrState> {
         let values = prop::collection::btree_map(0_u8..16, any::<Digest>(), 1..6);
-        values.prop_map(PcrState)
+        let firmwares = values.prop_filter("one is the firmware's", |values| {
+            values.keys().any(|register| FIRMWARES.contains(register))
+        });
+        firmwares.prop_map(PcrState)
     }
 
     proptest! {

@@ -332,7 +332,7 @@ fn other_state(states: &[PcrState], now: &PcrState) -> Error {
 fn read(connection: &mut Connection, pcrs: &Pcrs) -> Attempt<PcrState> {
     let mut values = BTreeMap::new();
     for register in pcrs.registers() {
-        let only = Pcrs::new([u64::from(register)])?;
+        let only = Pcrs::only(register);
         let value = connection.command("TPM2_PCR_Read", |esys, session| {
             esys.pcr_read(session, pcr::bits(&only))
         })?;
@@ -388,12 +388,13 @@ pub(super) fn is_any(connection: &mut Connection) -> Attempt<bool> {
 }
 
 /// Makes the recovery object and the index where they are missing, and approves what is booted now. Says
-/// what was made, or would be. Nothing is asked of the recovery key where nothing is missing.
+/// what was made, or would be. Where both are there, the recovery key has to be theirs before `keys` are bound to
+/// them: somebody may have put them there for us to find. One that is given is proven in any case.
 pub(super) fn provision(
     connection: &mut Connection,
     options: &Options,
     make_recovery: impl FnOnce(&mut Connection, &[u8; 32]) -> Attempt<()>,
-    dry_run: bool,
+    (keys, dry_run): (bool, bool),
 ) -> Attempt<Vec<String>> {
     let Some(pcrs) = &options.pcrs else {
         return Ok(Vec::new());
@@ -415,7 +416,13 @@ pub(super) fn provision(
             index_of(options.handles)
         ));
     }
-    if dry_run || made.is_empty() {
+    if dry_run {
+        return Ok(made);
+    }
+    if made.is_empty() {
+        if keys || options.recovery_key.is_some() {
+            prove(connection, options)?;
+        }
         return Ok(made);
     }
     let recovery = auth(recovery_key(options)?, RECOVERY_LABEL)?;
@@ -428,12 +435,41 @@ pub(super) fn provision(
     Ok(made)
 }
 
+/// Shows that the recovery key is the one of the object that is there.
+fn prove(connection: &mut Connection, options: &Options) -> Attempt<()> {
+    let secret = auth(recovery_key(options)?, RECOVERY_LABEL)?;
+    let Some(binding) = connection.binding.clone() else {
+        return Err(Trouble::Final(unbound()));
+    };
+    connection.command("set an authorization", |esys, _| {
+        esys.set_auth(binding.recovery, secret.expose())
+    })?;
+    let proven = connection.ask("TPM2_PolicySecret", |esys, session| {
+        esys.policy_restart(binding.session)?;
+        esys.policy_secret(binding.session, binding.recovery, session)
+    })?;
+    proven.map_err(|meaning| refused_by_recovery(meaning, "compare the recovery key"))
+}
+
+fn refused_by_recovery(meaning: Meaning, what: &str) -> Trouble {
+    Trouble::Final(Error::Misconfigured(match meaning {
+        Meaning::WrongAuth => {
+            "nothing was changed: this is not the recovery key that the keys were made with, or that their recovery \
+             object was made with. Take the one that was kept; where nobody has one of it, somebody else has made the \
+             object: provision other token.handles"
+                .to_owned()
+        }
+        other => format!("nothing was changed: the TPM refused to {what}: {other:?}"),
+    }))
+}
+
 /// Before anything is made that would want it.
 pub(super) fn recovery_key(options: &Options) -> Result<&SecretBytes> {
     options.recovery_key.as_ref().ok_or_else(|| {
         Error::Misconfigured(
-            "nothing was changed: what may be booted is approved with the recovery key alone. Give --recovery-key FILE \
-             to `custodyd token provision`, which makes the file where it is not there"
+            "nothing was changed: what may be booted is approved with the recovery key alone, and keys are bound to \
+             nobody else's. Give --recovery-key FILE to `custodyd token provision`, which makes the file where it is not \
+             there"
                 .to_owned(),
         )
     })
@@ -511,17 +547,7 @@ fn approve(connection: &mut Connection, options: &Options, approved: &Approved) 
         };
         esys.nv_write(index, by, &bytes)
     })?;
-    written.map_err(|meaning| {
-        Trouble::Final(Error::Misconfigured(match meaning {
-            Meaning::WrongAuth => {
-                "nothing was changed: this is not the recovery key that the keys were made with"
-                    .to_owned()
-            }
-            other => {
-                format!("nothing was changed: the TPM refused to write the NV index: {other:?}")
-            }
-        }))
-    })?;
+    written.map_err(|meaning| refused_by_recovery(meaning, "write the NV index"))?;
     kept::settle(&options.state_directory)?;
     // Its name is another one now that it is written.
     let index = find_index(connection, options, &binding.write_policy)?;

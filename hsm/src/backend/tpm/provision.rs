@@ -156,7 +156,8 @@ fn bind(
         })?;
         persist(connection, object, handle)
     };
-    let made = policy::provision(connection, options, recovery, dry_run)?;
+    let keys = !before.missing().is_empty();
+    let made = policy::provision(connection, options, recovery, (keys, dry_run))?;
     if made.is_empty() {
         policy::require(connection, options)?;
     }

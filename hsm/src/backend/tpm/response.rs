@@ -63,6 +63,11 @@ impl Code {
         }
     }
 
+    /// Whether the TPM objects to what it was handed, and not to when.
+    pub(super) fn is_about_its_input(self) -> bool {
+        self.of_the_tpm().is_some() && self.0 & FORMAT_ONE != 0
+    }
+
     /// The code without what it is about, where the TPM itself gave it.
     fn of_the_tpm(self) -> Option<u32> {
         let Self(code) = self;

@@ -6,14 +6,17 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use super::record::{LONGEST, Record};
 use crate::{
-    backend::attempt::{Attempt, Trouble},
+    backend::{
+        attempt::{Attempt, Trouble},
+        tpm::files,
+    },
     error::{Error, Result},
 };
 
@@ -128,26 +131,13 @@ impl Store {
             true => Slot(1),
             false => Slot(0),
         };
-        self.replace(&self.path(slot), &next.encode())
-            .map_err(|error| {
-                Trouble::Final(Error::unavailable(
-                    "write an anchor",
-                    format!("{}: {error}", self.path(slot).display()),
-                ))
-            })?;
+        files::write(&self.directory, &self.path(slot), &next.encode()).map_err(|error| {
+            Trouble::Final(Error::unavailable(
+                "write an anchor",
+                format!("{}: {error}", self.path(slot).display()),
+            ))
+        })?;
         Ok(slot)
-    }
-
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        File::open(&self.directory)?.sync_all()
     }
 
     /// Forgets the record that was true before. Where it stays it leads nowhere.

@@ -4,14 +4,16 @@
 //! is written there are two files, and both are looked at: after a crash one of them fits.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, Read as _},
     path::Path,
 };
 
 use crate::{
-    backend::{attempt::Trouble, tpm::pcr::Approved},
+    backend::{
+        attempt::Trouble,
+        tpm::{files, pcr::Approved},
+    },
     error::Error,
 };
 
@@ -30,14 +32,13 @@ pub(super) fn find(directory: &Path, digest: &[u8; 32]) -> Option<Approved> {
 
 /// Before the index is written.
 pub(super) fn prepare(directory: &Path, approved: &Approved) -> Result<(), Trouble> {
-    write(directory, &approved.encode()).map_err(|error| failed(directory, &error))
+    files::write(directory, Path::new(NEW), approved.encode().as_bytes())
+        .map_err(|error| failed(directory, &error))
 }
 
 /// After it.
 pub(super) fn settle(directory: &Path) -> Result<(), Trouble> {
-    fs::rename(directory.join(NEW), directory.join(KEPT))
-        .and_then(|()| File::open(directory)?.sync_all())
-        .map_err(|error| failed(directory, &error))
+    files::rename(directory, NEW, KEPT).map_err(|error| failed(directory, &error))
 }
 
 fn failed(directory: &Path, error: &io::Error) -> Trouble {
@@ -47,25 +48,21 @@ fn failed(directory: &Path, error: &io::Error) -> Trouble {
 
 fn load(path: &Path) -> Option<Approved> {
     let mut bytes = Vec::new();
-    let file = File::open(path).ok()?;
-    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        // Such as one that root has written, and the daemon may not read.
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "a file of approved PCRs cannot be read");
+            return None;
+        }
+        Ok(_) => {}
+    }
     let approved = Approved::decode(&bytes);
     if approved.is_none() {
-        tracing::warn!(file = %path.display(), "a file of approved PCRs cannot be read");
+        tracing::warn!(file = %path.display(), "a file of approved PCRs says nothing");
     }
     approved
-}
-
-fn write(directory: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(directory.join(NEW))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
