@@ -113,7 +113,15 @@ async fn a_token_that_goes_away_is_told_and_one_that_comes_back_is_used() {
     for _ in 0..150 {
         if app.operator("/readyz").await.0 == 200 {
             device.call("GET", "/v1/account", None).await.expect(200);
-            let (_, metrics) = app.operator("/metrics").await;
+            // The scrape of before answers for some seconds.
+            let mut metrics = String::new();
+            for _ in 0..50 {
+                metrics = app.operator("/metrics").await.1;
+                if metrics.contains(&ready("token", 1)) {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
             assert!(metrics.contains(&ready("token", 1)), "{metrics}");
             for name in [
                 "certificate_until_time_seconds",
