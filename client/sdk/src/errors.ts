@@ -115,9 +115,10 @@ export type Doubt =
   | "log-shrank"
   | "other-log"
   | "event-missing"
-  | "statement-differs";
+  | "statement-differs"
+  | "stretching-weak";
 
-/** The daemon showed something that the pinned realm key does not stand behind. Keep `evidence`. */
+/** The daemon showed, or asked for, something that no honest one does. Keep `evidence`. */
 export class Untrusted extends CustodyError {
   override readonly name = "Untrusted";
   constructor(

@@ -6,7 +6,7 @@
  * here whether the PIN was right; a wrong one is not told to the daemon, which counts it already.
  */
 import type { Custody } from "./custody.js";
-import { AuthenticationFailed, CanNotOpen, Refused, WrongGuess } from "./errors.js";
+import { AuthenticationFailed, CanNotOpen, Refused, Untrusted, WrongGuess } from "./errors.js";
 import type { Schemas } from "./transport.js";
 
 type Cost = Schemas["KeyStretching"];
@@ -44,6 +44,20 @@ export function judgePin(pin: string, minLength: number): void {
   }
 }
 
+/** What OWASP asks of Argon2id, and the least that a policy of the daemon may. */
+const LEAST = { memory_kib: 8_192, memory_times_passes: 2 * 19_456 };
+
+/** A daemon that asks for less wants PINs that it can guess. */
+function demandStretching({ memory_kib: memory, passes }: Cost): void {
+  if (memory < LEAST.memory_kib || memory * passes < LEAST.memory_times_passes) {
+    const cost = `${String(memory)} KiB, ${String(passes)} passes`;
+    throw new Untrusted(
+      "stretching-weak",
+      `the daemon asks for a PIN that is hardly stretched: ${cost}`,
+    );
+  }
+}
+
 /** Registers a PIN in the place of the one that the account has. */
 export async function registerPin(
   custody: Custody,
@@ -56,6 +70,7 @@ export async function registerPin(
     body: { request: registrationRequest },
   });
   judgePin(pin, started.min_length);
+  demandStretching(started.key_stretching);
   const { registrationRecord: record } = client.finishRegistration({
     clientRegistrationState,
     registrationResponse: started.response,

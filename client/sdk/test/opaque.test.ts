@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { client, ready, server } from "@serenity-kit/opaque";
 import { AuthenticationFailed, CanNotOpen, WrongGuess } from "../src/errors.js";
-import { judgePin, login } from "../src/opaque.js";
+import { judgePin, login, registerPin } from "../src/opaque.js";
+import { FakeDaemon } from "./support/daemon.js";
+import { Realm } from "./support/realm.js";
 
 test("PINs that are too short, in sequence or repeated are refused", () => {
   for (const pin of [
@@ -72,4 +74,30 @@ test("a wrong PIN is told as the daemon would tell it", async () => {
   });
   const stranger = login("830518", (ke1) => Promise.resolve(answer(ke1, {}).started));
   await assert.rejects(stranger, AuthenticationFailed);
+});
+
+test("a daemon that asks for no stretching gets no record", async () => {
+  await ready;
+  const asked: string[] = [];
+  const weak = [
+    { memory_kib: 8192, passes: 1, lanes: 1 },
+    { memory_kib: 4096, passes: 64, lanes: 1 },
+  ];
+  for (const key_stretching of weak) {
+    const daemon = new FakeDaemon(({ path, body }) => {
+      asked.push(path);
+      const { request } = JSON.parse(body!) as { request: string };
+      const { registrationResponse: response } = server.createRegistrationResponse({
+        ...{
+          serverSetup: server.createSetup(),
+          userIdentifier: "ann",
+          registrationRequest: request,
+        },
+      });
+      return { body: { registration: "r", response, key_stretching, min_length: 6, expires: 1 } };
+    });
+    const custody = await daemon.custody(await Realm.make());
+    await assert.rejects(registerPin(custody, "830517"), { doubt: "stretching-weak" });
+  }
+  assert.deepEqual(asked, ["/v1/account/opaque/start", "/v1/account/opaque/start"]);
 });
