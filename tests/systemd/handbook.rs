@@ -118,6 +118,11 @@ impl Site {
                 parts.last().unwrap_or(&"")
             );
         }
+        assert_eq!(
+            blocks.len(),
+            parts.len(),
+            "{name}: a block has ended the session"
+        );
         for (block, part) in blocks.iter().zip(&parts) {
             if let Some(shown) = &block.shown {
                 let commands = &block.commands;
