@@ -447,8 +447,9 @@ impl Rig {
                 assert!(book.numbers.insert(*number), "charge {number} sold twice");
             }
             Err(LedgerError::Stopped) => book.unknown += 1,
-            // Refused by a committer that goes on: it must never have happened.
-            Err(LedgerError::Store(_)) => {}
+            // Refused by a committer that goes on, or to who waited to read upon a batch of one that has ended: it
+            // must never have happened.
+            Err(LedgerError::Store(_) | LedgerError::Busy) => {}
             Err(error) => panic!("{error:?}"),
         }
     }
