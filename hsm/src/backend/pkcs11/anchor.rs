@@ -58,14 +58,18 @@ impl Place {
 
 /// Lists the objects. Another process may remove one between the search and
 /// the reading; the codes for that are not portable, so the list is made again.
-pub(super) fn list(session: &Session, place: Place, epoch: u64) -> Attempt<Vec<AnchorObject>> {
+pub(super) fn list(
+    session: &Session,
+    place: Place,
+    epoch: u64,
+) -> Attempt<Vec<(ObjectHandle, AnchorObject)>> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
         let listed: Attempt<Vec<_>> = session
             .find_objects(&place.template())?
             .into_iter()
-            .map(|handle| read(session, handle, epoch))
+            .map(|handle| Ok((handle, read(session, handle, epoch)?)))
             .collect();
         if tries == 0 || listed.is_ok() {
             return listed;
@@ -117,18 +121,38 @@ pub(super) fn create(session: &Session, place: Place, content: &[u8]) -> Attempt
 
 /// Removes the object if its handle still leads to what was listed: a handle
 /// may have been given to another object meanwhile, and that could be a key.
-pub(super) fn destroy(session: &Session, place: Place, object: &AnchorObject) -> Attempt<()> {
+/// `listed` are the handles of the newest list, which need no search.
+pub(super) fn destroy(
+    session: &Session,
+    place: Place,
+    (object, listed): (&AnchorObject, &[ObjectHandle]),
+) -> Attempt<()> {
+    let wanted = |handle: &ObjectHandle| handle.handle() == object.handle.object;
+    if let Some(handle) = listed.iter().copied().find(wanted)
+        && is_still(session, place, handle, object)
+    {
+        session.destroy_object(handle)?;
+        return Ok(());
+    }
     let found = session.find_objects(&place.template())?;
-    let wanted = found
-        .into_iter()
-        .find(|handle| handle.handle() == object.handle.object);
-    let Some(handle) = wanted else {
+    let Some(handle) = found.into_iter().find(wanted) else {
         return Ok(());
     };
     if read(session, handle, object.handle.epoch)? == *object {
         session.destroy_object(handle)?;
     }
     Ok(())
+}
+
+/// Whether everything that tells our objects from others is there, and the content. Where the token does not say,
+/// it is not: a search finds out.
+fn is_still(session: &Session, place: Place, handle: ObjectHandle, object: &AnchorObject) -> bool {
+    let mut expected = place.template();
+    expected.push(Attribute::Value(object.content.clone()));
+    let kinds: Vec<AttributeType> = expected.iter().map(Attribute::attribute_type).collect();
+    session
+        .get_attributes(handle, &kinds)
+        .is_ok_and(|found| expected.iter().all(|one| found.contains(one)))
 }
 
 #[cfg(test)]

@@ -49,9 +49,12 @@ enum Rule {
     Should(bool),
 }
 
+/// What tells a key that stays from one that ends with its session.
+pub(super) const TOKEN: &str = "CKA_TOKEN";
+
 /// The key stays in the token for ever.
 const KEPT: [(AttributeType, &str, Rule); 4] = [
-    (A::Token, "CKA_TOKEN", Rule::Must(true)),
+    (A::Token, TOKEN, Rule::Must(true)),
     (A::Private, "CKA_PRIVATE", Rule::Must(true)),
     (A::Sensitive, "CKA_SENSITIVE", Rule::Must(true)),
     (A::Extractable, "CKA_EXTRACTABLE", Rule::Must(false)),
@@ -103,7 +106,7 @@ const USES_PRIVATE: [(AttributeType, &str, Rule); 5] = [
     (A::Derive, "CKA_DERIVE", Rule::Usage(false)),
 ];
 
-const USES_PUBLIC: [(AttributeType, &str, Rule); 1] = [(A::Token, "CKA_TOKEN", Rule::Must(true))];
+const USES_PUBLIC: [(AttributeType, &str, Rule); 1] = [(A::Token, TOKEN, Rule::Must(true))];
 
 /// Reads one object and judges it; with its point, where it tells one.
 pub(super) fn examine(

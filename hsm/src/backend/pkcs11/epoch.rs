@@ -21,6 +21,7 @@ use cryptoki::session::Session;
 use super::{
     Options,
     anchor::Place,
+    copies,
     keys::{KeyTable, Scan},
     mechanism::{Attempt, Trouble},
     token::{self, Connection, Module},
@@ -33,6 +34,8 @@ use crate::{
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How long copies alone answer. Whether the token is still there only a key itself tells.
+const ON_COPIES: Duration = Duration::from_secs(1);
 
 /// A token that is logged in and whose keys were found sound.
 #[derive(Debug)]
@@ -40,12 +43,16 @@ pub(super) struct Epoch {
     pub(super) number: u64,
     pub(super) connection: Connection,
     keys: RwLock<Known>,
+    /// When keys themselves were last at work.
+    asked: Mutex<Instant>,
 }
 
 /// The keys, and what they answer. Changes when one is made or destroyed.
 #[derive(Debug, Clone)]
 struct Known {
     table: Arc<KeyTable>,
+    /// What is worked with: the same keys, or copies of them.
+    working: Arc<KeyTable>,
     answers: Arc<KnownAnswers>,
 }
 
@@ -209,6 +216,7 @@ impl Shared {
                 number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
                 connection,
                 keys: RwLock::new(known),
+                asked: Mutex::new(Instant::now()),
             }),
             Err(trouble) => {
                 connection.end();
@@ -219,19 +227,46 @@ impl Shared {
 
     fn check_keys(&self, connection: &Connection) -> Attempt<Known> {
         let session = connection.open_session()?;
-        let checked = self.check_keys_on(&session, None);
+        let checked = self.check_keys_on(&session, (connection, None), None);
         let _ = session.close();
         checked
     }
 
-    fn check_keys_on(&self, session: &Session, gone: Option<KeyId>) -> Attempt<Known> {
+    fn check_keys_on(
+        &self,
+        session: &Session,
+        (connection, earlier): (&Connection, Option<&Known>),
+        gone: Option<KeyId>,
+    ) -> Attempt<Known> {
         let table = Arc::new(Scan::of(session, self.options.origin)?.table()?);
         let fresh = table.answers(session)?;
         let mut answers = locked(&self.answers);
         answers.without(gone).refuse_another_token(&fresh)?;
         *answers = Arc::new(fresh);
         let answers = Arc::clone(&answers);
-        Ok(Known { table, answers })
+        let working = self.working(session, (connection, earlier), (&table, &answers))?;
+        Ok(Known {
+            table,
+            working,
+            answers,
+        })
+    }
+
+    /// Copies of the keys where they are worth while, which answer as the keys do; else the keys.
+    fn working(
+        &self,
+        session: &Session,
+        (connection, earlier): (&Connection, Option<&Known>),
+        (table, answers): (&Arc<KeyTable>, &KnownAnswers),
+    ) -> Attempt<Arc<KeyTable>> {
+        if !copies::worth_while(&connection.description) {
+            return Ok(Arc::clone(table));
+        }
+        let earlier = earlier.map(|known| (&*known.table, &*known.working));
+        let copies = connection
+            .on_the_login(|login| copies::of(login, table, earlier, self.options.origin))?;
+        answers.refuse_another_token(&copies.answers(session)?)?;
+        Ok(Arc::new(copies))
     }
 
     /// After a key was made, or this one destroyed: all are found, judged and asked anew.
@@ -241,7 +276,8 @@ impl Shared {
         epoch: &Epoch,
         gone: Option<KeyId>,
     ) -> Attempt<()> {
-        let known = self.check_keys_on(session, gone)?;
+        let connection = &epoch.connection;
+        let known = self.check_keys_on(session, (connection, Some(&epoch.known())), gone)?;
         *epoch.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }
@@ -303,14 +339,20 @@ impl Epoch {
         keys.clone()
     }
 
-    /// The keys to work with now.
+    /// The keys to work with now: their copies, where there are any, and once a second themselves.
     pub(super) fn keys(&self) -> Arc<KeyTable> {
-        self.known().table
+        let known = self.known();
+        let mut asked = locked(&self.asked);
+        if asked.elapsed() < ON_COPIES {
+            return known.working;
+        }
+        *asked = Instant::now();
+        known.table
     }
 
     /// Health by known answer, on this session.
     pub(super) fn probe(&self, session: &Session) -> Attempt<()> {
-        let Known { table, answers } = self.known();
+        let Known { table, answers, .. } = self.known();
         let asked = table.answers(session);
         let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.

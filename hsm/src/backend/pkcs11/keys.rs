@@ -49,9 +49,21 @@ impl KeyTable {
         self.all().filter(|id| id.purpose == purpose).max()
     }
 
+    /// Each key with what is asked to do something with it.
+    pub(super) fn handles(&self) -> impl Iterator<Item = (KeyId, ObjectHandle)> {
+        let secrets = self.secrets.iter().map(|(id, handle)| (*id, *handle));
+        let pairs = self.pairs.iter().map(|(id, (handle, _))| (*id, *handle));
+        let edwards = self.edwards.iter().map(|(id, (handle, _))| (*id, *handle));
+        secrets.chain(pairs).chain(edwards)
+    }
+
+    pub(super) fn handle(&self, key: KeyId) -> Option<ObjectHandle> {
+        self.handles()
+            .find_map(|(id, handle)| (id == key).then_some(handle))
+    }
+
     fn all(&self) -> impl Iterator<Item = KeyId> {
-        let pairs = self.pairs.keys().chain(self.edwards.keys());
-        self.secrets.keys().chain(pairs).copied()
+        self.handles().map(|(id, _)| id)
     }
 
     pub(super) fn holds(&self, key: KeyId) -> bool {

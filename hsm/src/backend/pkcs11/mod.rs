@@ -16,6 +16,7 @@
 
 mod anchor;
 mod attributes;
+mod copies;
 mod epoch;
 mod import;
 mod keys;

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use cryptoki::session::Session;
+use cryptoki::{object::ObjectHandle, session::Session};
 
 use super::{
     anchor,
@@ -31,6 +31,9 @@ use crate::{
 pub(super) struct Pkcs11Custody {
     shared: Arc<Shared>,
     session: Option<Open>,
+    /// The anchors that were listed last. Handles mean nothing in another epoch: that is checked where
+    /// one is used.
+    listed: Vec<ObjectHandle>,
 }
 
 /// A session, with the epoch that it is of. After the module was finalised its handle means nothing,
@@ -56,6 +59,7 @@ impl Pkcs11Custody {
         Self {
             shared,
             session: None,
+            listed: Vec::new(),
         }
     }
 
@@ -254,9 +258,12 @@ impl Custody for Pkcs11Custody {
     }
 
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
-        self.run("list anchors", |session, epoch| {
+        let listed = self.run("list anchors", |session, epoch| {
             anchor::list(session, epoch.place(), epoch.number)
-        })
+        })?;
+        let (handles, objects) = listed.into_iter().unzip();
+        self.listed = handles;
+        Ok(objects)
     }
 
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
@@ -268,13 +275,16 @@ impl Custody for Pkcs11Custody {
 
     fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
         const OPERATION: &str = "destroy an anchor";
-        self.run_once(OPERATION, |session, epoch| {
+        let listed = std::mem::take(&mut self.listed);
+        let destroyed = self.run_once(OPERATION, |session, epoch| {
             if object.handle.epoch != epoch.number {
                 let reason = "it was listed before the token was recovered";
                 return Err(Trouble::Final(Error::unavailable(OPERATION, reason)));
             }
-            anchor::destroy(session, epoch.place(), object)
-        })
+            anchor::destroy(session, epoch.place(), (object, &listed))
+        });
+        self.listed = listed;
+        destroyed
     }
 }
 

@@ -75,6 +75,11 @@ impl Connection {
         Ok(self.module.library().open_rw_session_no_drop(self.slot)?)
     }
 
+    /// Makes something that lasts as long as the login: on its own session.
+    pub(super) fn on_the_login<T>(&self, work: impl FnOnce(&Session) -> Attempt<T>) -> Attempt<T> {
+        work(&self.login.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Runs something on a session of its own.
     pub(super) fn with_session<T>(
         &self,

@@ -39,6 +39,7 @@ pub(crate) const LEDGER: &str = "ledger";
 /// Both in turn, so often, so long each.
 const TURNS: usize = 5;
 const TURN: Duration = Duration::from_secs(2);
+const TRIAL: Duration = Duration::from_millis(300);
 const MAX_BATCH: usize = 256;
 
 /// What the daemon itself was seen to do.
@@ -68,8 +69,7 @@ pub(crate) fn alone(runtime: &Runtime, setup: Setup) -> Vec<Figure> {
 /// Of the daemon that was measured, and that is stopped.
 pub(crate) fn figures(app: &TestApp, crowd: &Crowd, seen: &Seen) -> Vec<Figure> {
     println!("with the ledger and without ...");
-    let batch = seen.batch.round().max(1.0);
-    let (batch, accounts) = (batch.to_string(), crowd.accounts());
+    let (batch, accounts) = (seen.batch.to_string(), crowd.accounts());
     let mut arguments = vec![batch.as_str()];
     arguments.extend(accounts.iter().map(String::as_str));
     let said: Value = serde_json::from_str(&realm::job(app, COMPARE, &arguments)).unwrap();
@@ -92,20 +92,35 @@ pub(crate) fn figures(app: &TestApp, crowd: &Crowd, seen: &Seen) -> Vec<Figure> 
 }
 
 /// The job: prints both in microseconds of CPU.
-pub(crate) fn compare(app: &Path, token: &Path, batch: usize, accounts: &[&str]) {
+pub(crate) fn compare(app: &Path, token: &Path, batch: f64, accounts: &[&str]) {
     let runtime = Runtime::new().unwrap();
     let ids = accounts.iter().map(|id| AccountId::parse(id).unwrap());
     let ids: Vec<AccountId> = ids.collect();
     let realm = runtime.block_on(Realm::open(app, token));
     let plain = runtime.block_on(Plain::copied(&realm, &ids));
     let (mut with, mut without) = (Vec::new(), Vec::new());
+    let on = |clients, lasting| {
+        let (ledger, before) = (realm.ledger.clone(), runtime.block_on(entries(&realm)));
+        let recovery = move |id| through(ledger.clone(), id);
+        let sample = turn(&runtime, (clients, lasting), &ids, recovery);
+        let entries = runtime.block_on(entries(&realm)) - before;
+        // Two events of each recovery, and of each batch one entry more.
+        (
+            sample.count / (entries - 2.0 * sample.count),
+            sample.micros(),
+        )
+    };
+    let off = |clients, lasting| {
+        let (own, before) = (plain.clone(), plain.written.load(Ordering::Relaxed));
+        let recovery = move |id| own.clone().recovery(id);
+        let sample = turn(&runtime, (clients, lasting), &ids, recovery);
+        let written = plain.written.load(Ordering::Relaxed) - before;
+        (sample.count / written as f64, sample.micros())
+    };
+    let (many_on, many_off) = (clients_for(batch, on), clients_for(batch, off));
     for _ in 0..TURNS {
-        let ledger = realm.ledger.clone();
-        let on = turn(&runtime, batch, &ids, move |id| through(ledger.clone(), id));
-        with.push(on.micros());
-        let plain = plain.clone();
-        let off = turn(&runtime, batch, &ids, move |id| plain.clone().recovery(id));
-        without.push(off.micros());
+        with.push(on(many_on, TURN).1);
+        without.push(off(many_off, TURN).1);
     }
     with.sort_by(f64::total_cmp);
     without.sort_by(f64::total_cmp);
@@ -115,10 +130,23 @@ pub(crate) fn compare(app: &Path, token: &Path, batch: usize, accounts: &[&str])
     println!("{}", json!({"with": with, "without": without}));
 }
 
+/// How many clients have their changes written in batches of that size. Who was answered together does not ask again
+/// at one moment, so it takes more clients than a batch has changes.
+fn clients_for(batch: f64, turn: impl Fn(usize, Duration) -> (f64, f64)) -> usize {
+    let first = batch.round().max(1.0) as usize;
+    let enough = |clients: &usize| turn(*clients, TRIAL).0 >= batch;
+    (first..4 * first).find(enough).unwrap_or(4 * first)
+}
+
+/// Entries of the log that was last signed for.
+async fn entries(realm: &Realm) -> f64 {
+    realm.ledger.checkpoint().await.unwrap().size() as f64
+}
+
 /// So many clients, each with accounts of its own, for a while.
 fn turn<F>(
     runtime: &Runtime,
-    clients: usize,
+    (clients, lasting): (usize, Duration),
     ids: &[AccountId],
     recovery: impl Fn(AccountId) -> F + Clone + Send + 'static,
 ) -> Sample
@@ -127,7 +155,7 @@ where
 {
     let done = Arc::new(AtomicUsize::new(0));
     sample(std::process::id(), || {
-        let end = Instant::now() + TURN;
+        let end = Instant::now() + lasting;
         let tasks = ids.chunks(ids.len().div_ceil(clients)).map(|own| {
             let (own, recovery, done) = (own.to_vec(), recovery.clone(), Arc::clone(&done));
             runtime.spawn(async move {
@@ -175,6 +203,8 @@ struct Plain {
     pool: Pool,
     envelopes: Envelopes,
     changes: mpsc::Sender<Change>,
+    /// Transactions.
+    written: Arc<AtomicUsize>,
 }
 
 struct Change {
@@ -198,9 +228,11 @@ impl Plain {
         sqlx::query(table).execute(&mut database).await.unwrap();
         let envelopes = Envelopes::default();
         let (changes, queue) = mpsc::channel(custodyd::ledger::QUEUE);
+        let written = Arc::<AtomicUsize>::default();
         let writer = Writer {
             pool: realm.pool.clone(),
             envelopes: Arc::clone(&envelopes),
+            written: Arc::clone(&written),
             database,
             _dir: dir,
         };
@@ -209,6 +241,7 @@ impl Plain {
             pool: realm.pool.clone(),
             envelopes,
             changes,
+            written,
         };
         for id in ids {
             let loaded = realm.ledger.load(&notes(), *id).await.unwrap().unwrap();
@@ -273,6 +306,7 @@ fn context<'a>(
 struct Writer {
     pool: Pool,
     envelopes: Envelopes,
+    written: Arc<AtomicUsize>,
     database: SqliteConnection,
     _dir: tempfile::TempDir,
 }
@@ -312,6 +346,7 @@ impl Writer {
                     .unwrap();
             }
             transaction.commit().await.unwrap();
+            self.written.fetch_add(1, Ordering::Relaxed);
             let mut envelopes = self.envelopes.lock().unwrap();
             for (record, generation, sealed) in sealed {
                 envelopes.insert(record, (generation, sealed));
