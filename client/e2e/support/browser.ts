@@ -1,4 +1,8 @@
 /** Debian's Chromium, a device for each context, and an authenticator in software on each page. */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   type Browser,
   type BrowserContext,
@@ -6,12 +10,31 @@ import {
   chromium,
   type Page,
 } from "playwright-core";
-import { certificateKeyHash } from "./pages.js";
-import { origin } from "./world.js";
+import { origin, world } from "./world.js";
 
-/** The one browser of a run. */
-export async function launch(): Promise<Browser> {
-  return chromium.launch({
+/** A home folder whose NSS store, as Chromium reads it, holds these authorities and no others. */
+function homeTrusting(authorities: readonly string[]): string {
+  const home = mkdtempSync(join(tmpdir(), "chromium-home-"));
+  const store = join(home, ".pki/nssdb");
+  mkdirSync(store, { recursive: true });
+  const certutil = (...more: string[]) =>
+    execFileSync("certutil", ["-d", `sql:${store}`, ...more], { stdio: "pipe" });
+  certutil("-N", "--empty-password");
+  for (const [at, file] of authorities.entries())
+    certutil("-A", "-n", `authority ${at}`, "-t", "C,,", "-i", file);
+  return home;
+}
+
+/**
+ * The one browser of a run. It trusts the test's own authority because that is in its store, as an
+ * administrator would have it; no error of a certificate is passed over.
+ */
+export async function launch(
+  authorities: readonly string[] = [`${world.folder}/authority.pem`],
+): Promise<Browser> {
+  const home = homeTrusting(authorities);
+  const browser = await chromium.launch({
+    env: { ...process.env, HOME: home },
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
     args: [
       // As root there is no sandbox; the pages are our own.
@@ -20,9 +43,12 @@ export async function launch(): Promise<Browser> {
       "--disable-gpu",
       "--disable-background-networking",
       "--disable-component-update",
-      `--ignore-certificate-errors-spki-list=${certificateKeyHash()}`,
     ],
   });
+  browser.on("disconnected", () => {
+    rmSync(home, { recursive: true, force: true });
+  });
+  return browser;
 }
 
 /** How an authenticator is made. */

@@ -30,10 +30,10 @@ export interface Failure {
 declare const sdk: typeof Sdk;
 
 /** The realm's public keys, as an app pins them. */
-export async function realmKeys(): Promise<object[]> {
+export async function realmKeys(url = world.url): Promise<object[]> {
   const ca = readFileSync(`${world.folder}/authority.pem`);
   return new Promise((resolve, reject) => {
-    const asked = request(`${world.url}/.well-known/jwks.json`, { ca }, (response) => {
+    const asked = request(`${url}/.well-known/jwks.json`, { ca }, (response) => {
       let text = "";
       response.on("data", (part: Buffer) => (text += part.toString()));
       response.on("end", () => {
