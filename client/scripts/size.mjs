@@ -25,7 +25,8 @@ for (const file of whole.outputFiles) {
 console.log(`sdk_on_demand_gzip_bytes ${demanded}`);
 // An app that imports both has the shared modules once: what threshold mode adds.
 const both = "import * as sdk from './sdk/dist/index.js';" + "globalThis.sdk = sdk;";
-const more = "import * as threshold from './sdk/dist/threshold/index.js'; globalThis.t = threshold;";
+const more =
+  "import * as threshold from './sdk/dist/threshold/index.js'; globalThis.t = threshold;";
 const [without, added] = await Promise.all(
   [both, both + more].map(async (contents) => {
     const stdin = { contents, resolveDir: process.cwd() };

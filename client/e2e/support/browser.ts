@@ -55,6 +55,8 @@ export async function launch(
 export interface AuthenticatorOptions {
   readonly prf?: boolean;
   readonly verified?: boolean;
+  /** Whether it can check its owner at all. */
+  readonly canVerify?: boolean;
 }
 
 /** A device: a browser context of its own, a page, and an authenticator. */
@@ -76,25 +78,28 @@ export class Device {
     const cdp = await context.newCDPSession(page);
     await cdp.send("WebAuthn.enable");
     const device = new Device(context, page, cdp, "");
-    await device.plugIn(options);
+    device.authenticator = await device.plugIn(options);
     await page.goto(origin);
     return device;
   }
 
-  private async plugIn(options: AuthenticatorOptions): Promise<void> {
+  private async plugIn(
+    options: AuthenticatorOptions,
+    transport: "internal" | "usb" = "internal",
+  ): Promise<string> {
     const { authenticatorId } = await this.cdp.send("WebAuthn.addVirtualAuthenticator", {
       options: {
         protocol: "ctap2",
         ctap2Version: "ctap2_1",
-        transport: "internal",
+        transport,
         hasResidentKey: true,
-        hasUserVerification: true,
+        hasUserVerification: options.canVerify ?? true,
         hasPrf: options.prf ?? true,
         isUserVerified: options.verified ?? true,
         automaticPresenceSimulation: true,
       },
     });
-    this.authenticator = authenticatorId;
+    return authenticatorId;
   }
 
   /** Whether the person passes the authenticator's check from now on. */
@@ -105,13 +110,18 @@ export class Device {
 
   /** Copies the passkeys of another device, as their provider's synchronisation does. */
   async syncPasskeysFrom(other: Device): Promise<void> {
+    await this.copy(other, this.authenticator);
+  }
+
+  /** A second authenticator, beside this device's own: a security key with the passkeys of another device. */
+  async plugInKeyOf(other: Device): Promise<void> {
+    await this.copy(other, await this.plugIn({}, "usb"));
+  }
+
+  private async copy(other: Device, authenticatorId: string): Promise<void> {
     const from = { authenticatorId: other.authenticator };
     const { credentials } = await other.cdp.send("WebAuthn.getCredentials", from);
-    for (const credential of credentials) {
-      await this.cdp.send("WebAuthn.addCredential", {
-        authenticatorId: this.authenticator,
-        credential,
-      });
-    }
+    for (const credential of credentials)
+      await this.cdp.send("WebAuthn.addCredential", { authenticatorId, credential });
   }
 }

@@ -4,8 +4,16 @@ import { createServer, type Server } from "node:https";
 import { build } from "esbuild";
 import { realms, world } from "./world.js";
 
-/** Path to content and type. */
-export type Site = ReadonlyMap<string, { readonly body: string | Buffer; readonly type: string }>;
+/** What is served at one path. */
+export interface Served {
+  readonly body: string | Buffer;
+  readonly type: string;
+  /** `false` for controls: without the content policy. */
+  readonly policy?: false;
+}
+
+/** By path. */
+export type Site = ReadonlyMap<string, Served>;
 
 /** No inline script, no eval; WebAssembly for Argon2id, and the daemon to talk to. */
 export const POLICY = [
@@ -28,7 +36,7 @@ export async function serve(site: Site): Promise<Server> {
   const server = createServer({ cert, key }, (request, response) => {
     const path = new URL(request.url ?? "/", "https://localhost").pathname;
     const found = site.get(path) ?? (path === "/" ? site.get("/index.html") : undefined);
-    response.setHeader("Content-Security-Policy", POLICY);
+    if (found?.policy !== false) response.setHeader("Content-Security-Policy", POLICY);
     response.setHeader("X-Content-Type-Options", "nosniff");
     response.setHeader("Content-Type", found?.type ?? "text/plain");
     response.statusCode = found ? 200 : 404;
