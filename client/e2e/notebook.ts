@@ -135,7 +135,7 @@ test("each button of the settings does what it says", async () => {
   await context.close();
 });
 
-test("a PIN unlocks without a network, and wrong ones are told on return", async () => {
+test("a PIN unlocks and is changed without a network; on return the service is told, of wrong ones too", async () => {
   const { page, context } = await Device.make(browser, {}, PHONE);
   const wrong = listen(page);
   await created(page, false);
@@ -159,14 +159,33 @@ test("a PIN unlocks without a network, and wrong ones are told on return", async
   await page.getByRole("link", { name: "Settings" }).click();
   await toBe(page, "Not now");
   await look(page, "phone-12-settings-offline");
+  await page.getByRole("button", { name: "Change it here" }).click();
+  await page.locator("input[name=old]").fill("111222");
+  await page.locator("input[name=pin]").fill("294061");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "That is not the PIN.");
+  await page.locator("input[name=old]").fill(PIN);
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "Changed on this device.");
+  await page.goto(origin);
+  await unlock(page, "294061");
+  await toBe(page, "Unlocked");
   await daemon("start");
   await page.goto(origin);
-  await unlock(page, PIN);
-  await toBe(page, "Unlocked");
+  await toBe(page, /The service does not know your new PIN yet/);
+  await look(page, "phone-13-new-pin");
+  await page.getByRole("button", { name: "Type both" }).click();
+  await page.locator("input[name=old]").fill(PIN);
+  await page.locator("input[name=pin]").fill("294061");
+  await page.getByRole("button", { name: "Tell it" }).click();
+  await toBe(page, "The new PIN holds everywhere.");
   await page.getByText(/wait to be sent/).waitFor({ state: "detached" });
   await settings(page);
   await page.getByRole("button", { name: "Show and verify" }).click();
   await toBe(page, "offline pins refused");
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await unlock(page, "294061");
+  await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
   assert.deepEqual(wrong, []);
   await context.close();
 });
