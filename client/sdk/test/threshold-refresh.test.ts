@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Unlocked } from "../src/keys.js";
-import { putSecret } from "../src/secrets.js";
 import { enrolAtAll, groupEnrolmentPending } from "../src/threshold/enrol.js";
 import { RealmsFailed } from "../src/threshold/failures.js";
-import type { Group } from "../src/threshold/group.js";
-import { recover, SHARE } from "../src/threshold/recover.js";
+import { forgetGroup, type Group, unlockedOf } from "../src/threshold/group.js";
+import { recover } from "../src/threshold/recover.js";
 import { refreshShares } from "../src/threshold/refresh.js";
 import { combineShares, splitSecret, writeDocument } from "../src/threshold/share.js";
+import { writeStored } from "../src/threshold/stored.js";
 import {
   anyGive,
   device,
@@ -26,7 +26,7 @@ async function naive(group: Group, unlocked: Unlocked, realms: Keeper[]): Promis
   const plan = { version: 9, threshold: group.threshold, realms: names };
   const fresh = await splitSecret(unlocked.secret, unlocked.wrapped, plan);
   for (const [at, custody] of group.custodies.entries()) {
-    await putSecret(custody, SHARE, writeDocument([fresh[at]!]), realms[at]!.stored?.version);
+    await writeStored(custody, writeDocument([fresh[at]!]), realms[at]!.stored?.version);
   }
 }
 
@@ -127,4 +127,7 @@ test("a group that has nothing open splits nothing, and enrols once", async () =
   assert.equal(await groupEnrolmentPending(group), false);
   const enrolled = await unlockedDevice(realms, 2, await Unlocked.create());
   await assert.rejects(enrolAtAll(enrolled), { code: "already-enrolled" });
+  await forgetGroup(enrolled);
+  assert.throws(() => unlockedOf(enrolled), { code: "locked" });
+  assert.deepEqual(await enrolled.custodies[0]!.storage.list(""), []);
 });

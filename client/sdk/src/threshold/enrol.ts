@@ -32,7 +32,7 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
   const [first] = group.custodies;
   const finished = (await first?.storage.get(KEPT.appKey)) !== undefined;
   if (finished && !(await groupEnrolmentPending(group))) {
-    throw new NotReady("already-enrolled", "this device has accounts; forget the device first");
+    throw new NotReady("already-enrolled", "this device has accounts; forget the group first");
   }
   const [pending, unlocked] = await begin(group);
   const { tickets, ...more } = options;

@@ -5,7 +5,7 @@
  * Made by an app when it starts; the other modules here take it. What is done at all realms alike (setting the
  * PIN, adding a passkey) is `atEach`.
  */
-import { type Custody, lock, openCustody } from "../custody.js";
+import { type Custody, forgetDevice, lock, openCustody } from "../custody.js";
 import { NotReady } from "../errors.js";
 import { keepAppKey } from "../session.js";
 import type { Unlocked } from "../keys.js";
@@ -75,6 +75,12 @@ export async function keepUnlocked(group: Group, unlocked: Unlocked): Promise<vo
 /** Locks the app key; the sessions go on. */
 export function lockGroup(group: Group): void {
   group.custodies.forEach(lock);
+}
+
+/** Forgets everything on this device, at all realms. Ends nothing at the daemons; open the group again afterwards. */
+export async function forgetGroup(group: Group): Promise<void> {
+  for (const custody of group.custodies) await forgetDevice(custody);
+  await group.storage.clear();
 }
 
 /** How realms are asked. */

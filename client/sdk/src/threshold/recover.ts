@@ -9,13 +9,11 @@ import { fromBase64Url } from "../bytes.js";
 import { type Custody, KEPT } from "../custody.js";
 import { Untrusted } from "../errors.js";
 import { Unlocked } from "../keys.js";
-import { demandBinding, serverSlot, type SignedIn } from "../session.js";
+import { demandBinding, type SignedIn } from "../session.js";
 import { answerOf, type Outcome, type RealmAnswer, RealmsFailed } from "./failures.js";
 import { type Group, keepUnlocked } from "./group.js";
 import { combineShares, isOf, type Manifest, readDocument, type Share, together } from "./share.js";
-
-/** The secret's name at each realm. The policy's `[release]` has to give it to the factors that unlock. */
-export const SHARE = "key-share";
+import { contentOf, SHARE } from "./stored.js";
 
 /** What a sign-in has to ask for. */
 export interface Ask {
@@ -115,7 +113,7 @@ async function shareOf(
   };
   try {
     const { secrets } = await signIn(custody, { release: [SHARE] });
-    const content = serverSlot(secrets[SHARE]);
+    const content = contentOf(secrets[SHARE]);
     if (!content) return is("nothing");
     const { shares, wrong } = await readDocument(content, realm);
     return is(wrong && shares.length === 0 ? "wrong" : "done", shares);

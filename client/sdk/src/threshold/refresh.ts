@@ -12,11 +12,11 @@ import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import { CustodyError } from "../errors.js";
 import type { Unlocked } from "../keys.js";
-import { getSecret, putSecret } from "../secrets.js";
 import { answerOf, type Outcome, type RealmAnswer, RealmsFailed } from "./failures.js";
 import { atEach, type Group, unlockedOf } from "./group.js";
-import { keepVersion, knownVersion, SHARE } from "./recover.js";
+import { keepVersion, knownVersion } from "./recover.js";
 import { isOf, readDocument, type Share, splitSecret, together, writeDocument } from "./share.js";
+import { readStored, writeStored } from "./stored.js";
 
 /** What became of a refresh. */
 export interface Refreshed {
@@ -76,11 +76,11 @@ export async function spread(
   await inTurn(group, order, async (one) => {
     const beside = one.shares.filter((share) => !base || together(share, base));
     const document = writeDocument([...beside, ...shareFor(one)]);
-    versions.set(one, await putSecret(one.custody, SHARE, document, one.version));
+    versions.set(one, await writeStored(one.custody, document, one.version));
   });
   await keepVersion(group, version);
   await inTurn(group, order.filter(isHolding), async (one) => {
-    await putSecret(one.custody, SHARE, writeDocument(shareFor(one)), versions.get(one));
+    await writeStored(one.custody, writeDocument(shareFor(one)), versions.get(one));
   });
   const wrong = held.filter((one) => one.wrong).map(({ custody }) => custody.realm.name);
   return { version, wrong };
@@ -91,7 +91,7 @@ function isHolding({ shares }: Held): boolean {
 }
 
 async function holding(custody: Custody, secret: Bytes): Promise<Held> {
-  const stored = await getSecret(custody, SHARE);
+  const stored = await readStored(custody);
   if (!stored) return { custody, version: undefined, shares: [], wrong: false };
   const read = await readDocument(stored.content, custody.realm.name);
   const genuine = await Promise.all(read.shares.map((share) => isOf(secret, share)));

@@ -2,7 +2,8 @@
 import { memoryStorage } from "../../src/storage/memory.js";
 import type { SignedIn } from "../../src/session.js";
 import { type Group, openGroup } from "../../src/threshold/group.js";
-import { type Ask, recover, SHARE } from "../../src/threshold/recover.js";
+import { type Ask, recover } from "../../src/threshold/recover.js";
+import { SHARE } from "../../src/threshold/stored.js";
 import type { Custody } from "../../src/custody.js";
 import { equal, fromBase64Url, toBase64Url } from "../../src/bytes.js";
 import { keepAccount } from "../../src/custody.js";
