@@ -11,7 +11,7 @@ test:
 
 # Prints figures and writes target/bench/figures.json. A release build: takes a while.
 bench:
-	@scripts/ensure-tools build
+	@scripts/ensure-tools bench
 	@scripts/cargo build --release --workspace --bins --locked
 	@scripts/cargo run --release --package custodyd-tests --bin bench --locked
 

@@ -3,101 +3,25 @@
  * and from a second device after the PIN was forgotten. Screenshots stay as artefacts.
  */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Server } from "node:https";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import { Device, launch } from "./support/browser.js";
-import { serve, type Site } from "./support/pages.js";
-import { realmKeys } from "./support/stage.js";
+import { DESKTOP, listen, look, notebookSite, PHONE, write } from "./support/notebook.js";
+import { serve } from "./support/pages.js";
 import { authenticatorCode } from "./support/totp.js";
-import { codeFor, daemon, origin, outboxOrNone, world } from "./support/world.js";
-
-const AXE = readFileSync(
-  createRequire(`${process.cwd()}/package.json`).resolve("axe-core/axe.min.js"),
-  "utf8",
-);
-const TYPES: Record<string, string> = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".svg": "image/svg+xml",
-  ".json": "application/json",
-  ".webmanifest": "application/manifest+json",
-};
+import { codeFor, daemon, origin, outboxOrNone } from "./support/world.js";
 
 let browser: Browser;
 let server: Server;
 before(async () => {
-  const folder = mkdtempSync(join(tmpdir(), "notebook-"));
-  const { url, app, realm } = world;
-  const config = join(folder, "config.json");
-  writeFileSync(
-    config,
-    JSON.stringify({ url, app, realm: { name: realm, keys: await realmKeys() } }),
-  );
-  const built = join(folder, "dist");
-  execFileSync(process.execPath, ["scripts/demo.mjs", config, built]);
-  const site: Site = new Map(
-    readdirSync(built).map((name) => {
-      const type = TYPES[extname(name)] ?? "text/plain";
-      return [`/${name}`, { body: readFileSync(join(built, name)), type }];
-    }),
-  );
-  rmSync(folder, { recursive: true });
-  server = await serve(site);
+  server = await serve(await notebookSite());
   browser = await launch();
 });
 after(async () => {
   await browser.close();
   server.close();
 });
-
-const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true };
-const DESKTOP = { viewport: { width: 1280, height: 820 } };
-
-/** A picture for people, and no serious problem for those who do not see it. */
-async function look(page: Page, name: string): Promise<void> {
-  await page.waitForTimeout(150);
-  await page.screenshot({ path: `${world.artefacts}/${name}.png` });
-  await page.evaluate(AXE);
-  const found = await page.evaluate(async () => {
-    const { axe } = globalThis as unknown as {
-      axe: {
-        run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }>;
-      };
-    };
-    const { violations } = await axe.run();
-    return violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes[0]?.html ?? ""}`);
-  });
-  assert.deepEqual(
-    found.filter((line) => /^(serious|critical)/.test(line)),
-    [],
-    name,
-  );
-}
-
-/** Fails a test whose page has said something is wrong: a broken content policy, an exception. */
-function listen(page: Page): string[] {
-  const wrong: string[] = [];
-  page.on("pageerror", (error) => wrong.push(error.message));
-  page.on("console", (message) => {
-    if (message.type() === "error" && message.text().includes("Content Security Policy"))
-      wrong.push(message.text());
-  });
-  return wrong;
-}
-
-async function write(page: Page, text: string): Promise<void> {
-  await page.getByRole("button", { name: "New note" }).click();
-  await page.getByLabel("Text").fill(text);
-  await page.getByRole("button", { name: "Save" }).click();
-  await page.getByRole("dialog").waitFor({ state: "detached" });
-}
 
 test("a notebook on a phone, without a network, and found again on a desktop", async () => {
   const phone = await Device.make(browser, {}, PHONE);
@@ -236,11 +160,7 @@ test("what a browser needs to install it is there", async () => {
     async () => (await navigator.serviceWorker.ready).active !== null,
   );
   const manifest = JSON.parse(
-    await (
-      await device.context.request.get(`${origin}/manifest.webmanifest`, {
-        ignoreHTTPSErrors: true,
-      })
-    ).text(),
+    await (await device.context.request.get(`${origin}/manifest.webmanifest`)).text(),
   ) as {
     icons: { src: string }[];
     display: string;

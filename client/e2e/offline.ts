@@ -2,11 +2,10 @@
  * Without a network: the daemon is killed, and the owner goes on.
  */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import type * as Sdk from "../sdk/src/index.js";
 import { enrolled, type Kept, Stage } from "./support/stage.js";
-import { daemon, world } from "./support/world.js";
+import { daemon } from "./support/world.js";
 
 declare const sdk: typeof Sdk;
 declare const kept: Kept;
@@ -139,43 +138,4 @@ test("two devices that change the same secret apart", async () => {
   });
   assert.deepEqual(seen, { sent: ["notes"], text: "on the laptop, on the phone", lost: 1 });
   await Promise.all([phone.context.close(), laptop.context.close()]);
-});
-
-test("how long an unlock takes, from the tap to the open key", async () => {
-  const phone = await stage.device();
-  await enrolled(phone);
-  await phone.page.evaluate(async () => {
-    const { custody } = kept;
-    const { prf } = await sdk.addPasskey(custody);
-    await sdk.keepOfflineByPasskey(custody, prf ?? (await sdk.signInWithPasskey(custody)).prf);
-    await sdk.keepOfflineByPin(custody, "830517");
-  });
-  const measured = async (ways: "online" | "offline"): Promise<Record<string, number>> =>
-    phone.page.evaluate(async (ways) => {
-      const { custody } = kept;
-      const took = async (work: () => Promise<unknown>): Promise<number> => {
-        sdk.lock(custody);
-        const began = performance.now();
-        await work();
-        if (!custody.unlocked) throw new Error("it is locked still");
-        return Math.round(performance.now() - began);
-      };
-      return ways === "online"
-        ? {
-            pin_ms: await took(() => sdk.signInWithPin(custody, "830517")),
-            passkey_ms: await took(() => sdk.signInWithPasskey(custody)),
-          }
-        : {
-            offline_pin_ms: await took(() => sdk.unlockOfflineByPin(custody, "830517")),
-            offline_passkey_ms: await took(() => sdk.unlockOfflineByPasskey(custody)),
-          };
-    }, ways);
-  const online = await measured("online");
-  await daemon("kill");
-  const times = { ...online, ...(await measured("offline")) };
-  await daemon("start");
-  writeFileSync(`${world.artefacts}/unlock-times.json`, JSON.stringify(times));
-  for (const [way, took] of Object.entries(times))
-    assert.ok(took > 0 && took < 30_000, `${way}: ${took}`);
-  await phone.context.close();
 });

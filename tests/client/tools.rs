@@ -1,32 +1,8 @@
 //! Node with the client's packages, as `scripts/ensure-tools` has installed them.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The folder `client` of the checkout.
-pub(crate) fn client() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .join("client")
-}
-
-/// A run of Node inside `client`.
-///
-/// # Panics
-/// With what to run, where the packages are not those of the lock file.
-pub(crate) fn node(arguments: &[&str]) -> Command {
-    let stamp = client().join("node_modules/.installed-lock");
-    let installed = std::fs::read_to_string(&stamp).unwrap_or_default();
-    let locked = std::fs::read_to_string(client().join("package-lock.json")).unwrap();
-    assert!(
-        installed == locked,
-        "the client's packages are not installed: run scripts/ensure-tools test"
-    );
-    let mut command = Command::new("node");
-    command.current_dir(client()).args(arguments);
-    command
-}
+pub(crate) use custodyd_tests::stories::{client, node};
 
 /// Runs to the end; says everything if it fails.
 pub(crate) fn succeeds(mut command: Command) -> String {

@@ -1,5 +1,5 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
-import { isBound } from "@custodyd/sdk";
+import { AuthenticationFailed, isBound } from "@custodyd/sdk";
 import { h, say, sentence } from "./dom.js";
 import { load, model, open, synchronise, unlocked } from "./model.js";
 import { notebook } from "./notebook.js";
@@ -17,6 +17,28 @@ async function page(): Promise<HTMLElement> {
   return notebook(redraw);
 }
 
+/** What is shown in place of a page: why, and where to go from there. */
+function stopped(error: unknown): HTMLElement {
+  const removed = error instanceof AuthenticationFailed;
+  const why = removed ? "This device is not bound to the notebook any more." : sentence(error);
+  return h(
+    "main",
+    { id: "main", class: "page middle" },
+    h(
+      "div",
+      { class: "hero" },
+      h("img", { src: "/icon.svg", alt: "" }),
+      h("h1", {}, "Notebook"),
+      h("p", {}, why),
+    ),
+    h(
+      "div",
+      { class: "stack narrow centred" },
+      removed && h("a", { class: "button primary wide", href: "#/recover" }, "Ways back in"),
+    ),
+  );
+}
+
 let drawing = 0;
 
 function redraw(): void {
@@ -28,14 +50,7 @@ function redraw(): void {
       if (mine === drawing) app.replaceChildren(shown);
     },
     (error: unknown) => {
-      app.replaceChildren(
-        h(
-          "main",
-          { id: "main", class: "page hero" },
-          h("h1", {}, "Notebook"),
-          h("p", {}, sentence(error)),
-        ),
-      );
+      app.replaceChildren(stopped(error));
     },
   );
 }
@@ -58,12 +73,5 @@ async function start(): Promise<void> {
 }
 
 start().catch((error: unknown) => {
-  app.replaceChildren(
-    h(
-      "main",
-      { id: "main", class: "page hero" },
-      h("h1", {}, "Notebook"),
-      h("p", {}, sentence(error)),
-    ),
-  );
+  app.replaceChildren(stopped(error));
 });

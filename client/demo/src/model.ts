@@ -28,6 +28,8 @@ export const model = {
   /** Where the notes on the screen are from. */
   from: "server" as sdk.Known["from"] | "none",
   waiting: false,
+  /** The PIN was changed on this device, and the service has not been told. */
+  pinPending: false,
   online: true,
 };
 
@@ -88,6 +90,7 @@ export async function load(): Promise<void> {
   model.from = known?.from ?? "none";
   model.online = known?.from !== "copy";
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
+  model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
 }
 
 /** Whether notes can be changed now. */

@@ -2,6 +2,7 @@
 import { lock, signOut, Unreachable } from "@custodyd/sdk";
 import { button, dialog, form, h, say } from "./dom.js";
 import { model, type Note, ROOM, save, size, synchronise, unlocked } from "./model.js";
+import { settlePin } from "./pin.js";
 import { askToUnlock } from "./unlock.js";
 
 /** The bar on top of every page of the notebook. */
@@ -45,6 +46,12 @@ function banners(redraw: () => void): HTMLElement[] {
     shown.push(h("div", { class: "banner" }, "Changes of this device wait to be sent.", act));
   } else if (!model.online) {
     shown.push(h("div", { class: "banner" }, "You are offline. This is the copy of this device."));
+  }
+  if (model.pinPending && model.online) {
+    const tell = button("Type both", () => {
+      settlePin(redraw);
+    });
+    shown.push(h("div", { class: "banner" }, "The service does not know your new PIN yet.", tell));
   }
   return shown;
 }

@@ -1,18 +1,9 @@
 /** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
 import * as sdk from "@custodyd/sdk";
-import {
-  button,
-  type Child,
-  dialog,
-  field,
-  form,
-  h,
-  pinField,
-  type Properties,
-  say,
-} from "./dom.js";
+import { button, type Child, dialog, field, form, h, type Properties, say } from "./dom.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
+import { changePin, offline } from "./pin.js";
 import { addAuthenticator } from "./totp.js";
 import { trail } from "./trail.js";
 import { askToUnlock } from "./unlock.js";
@@ -98,19 +89,6 @@ function ways(view: View, redraw: () => void): HTMLElement {
   );
 }
 
-function changePin(redraw: () => void): void {
-  dialog("A new PIN", (close) => [
-    form([pinField("New PIN", "pin", true)], "Change", async ({ pin = "" }) => {
-      await sdk.setPin(model.custody, pin);
-      if ((await sdk.offlineState(model.custody)).byPin)
-        await sdk.keepOfflineByPin(model.custody, pin);
-      close();
-      say("The PIN is changed.");
-      redraw();
-    }),
-  ]);
-}
-
 function contacts(view: View, redraw: () => void): HTMLElement {
   const { custody } = model;
   const known = view.contacts.map((one) =>
@@ -173,38 +151,6 @@ function devices(view: View, redraw: () => void): HTMLElement {
   return card("Devices", h("ul", { class: "list" }, ...items), account);
 }
 
-function offline(state: sdk.OfflineState, redraw: () => void): HTMLElement {
-  const { custody } = model;
-  const byPin = state.byPin
-    ? button("Turn off", () => sdk.dropOffline(custody, "pin").then(redraw))
-    : button("Turn on", () => {
-        dialog("Unlock offline by PIN", (close) => [
-          h(
-            "p",
-            { class: "soft" },
-            "Whoever steals this device can then try PINs with machines of their own. A short PIN does not withstand that.",
-          ),
-          form([pinField("Your PIN", "pin")], "Turn on all the same", async ({ pin = "" }) => {
-            await sdk.keepOfflineByPin(custody, pin);
-            close();
-            redraw();
-          }),
-        ]);
-      });
-  const passkey = state.byPasskey
-    ? h("span", { class: "pill" }, "on")
-    : h("span", { class: "pill off" }, "use a passkey once");
-  return card(
-    "Without a network",
-    h(
-      "ul",
-      { class: "list" },
-      h("li", {}, h("span", {}, "Unlock by passkey"), passkey),
-      h("li", {}, h("span", {}, "Unlock by PIN"), byPin),
-    ),
-  );
-}
-
 function leaving(redraw: () => void): HTMLElement {
   const take = button("Download my data", async () => {
     const data = JSON.stringify(await sdk.exportAccount(model.custody), null, 2);
@@ -246,9 +192,13 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
     const view = await sdk.viewAccount(model.custody);
     const state = await sdk.offlineState(model.custody);
     content.push(ways(view, redraw), contacts(view, redraw), devices(view, redraw));
-    content.push(offline(state, redraw), card("What happened", ...trail()), leaving(redraw));
+    content.push(card("Without a network", ...offline(state, redraw)));
+    content.push(card("What happened", ...trail()), leaving(redraw));
   } catch (error) {
     content.push(card("Not now", h("p", {}, sdk.advice(error))));
+    const state = await sdk.offlineState(model.custody);
+    if (error instanceof sdk.Unreachable)
+      content.push(card("Without a network", ...offline(state, redraw)));
   }
   const hint = h(
     "div",

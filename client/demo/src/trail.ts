@@ -3,6 +3,8 @@ import * as sdk from "@custodyd/sdk";
 import { button, h } from "./dom.js";
 import { model } from "./model.js";
 
+const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
 /** What happened, newest first, once it is asked for. */
 export function trail(): HTMLElement[] {
   const list = h("ul", { class: "list" });
@@ -17,8 +19,9 @@ export function trail(): HTMLElement[] {
     for await (const event of sdk.verifiedEvents(model.custody)) {
       count += 1;
       if (count > 12) continue;
-      const at = new Date(event.at * 1000).toLocaleString();
-      list.append(h("li", {}, h("span", {}, event.kind.replaceAll("-", " ")), h("small", {}, at)));
+      const at = new Date(event.at * 1000);
+      const time = h("time", { class: "when", datetime: at.toISOString() }, shown.format(at));
+      list.append(h("li", {}, h("span", {}, event.kind.replaceAll("-", " ")), time));
     }
     proof.replaceChildren(h("span", { class: "pill" }, `${count} events, all proven`));
   });

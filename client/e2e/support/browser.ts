@@ -1,4 +1,8 @@
 /** Debian's Chromium, a device for each context, and an authenticator in software on each page. */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   type Browser,
   type BrowserContext,
@@ -6,12 +10,31 @@ import {
   chromium,
   type Page,
 } from "playwright-core";
-import { certificateKeyHash } from "./pages.js";
-import { origin } from "./world.js";
+import { origin, world } from "./world.js";
 
-/** The one browser of a run. */
-export async function launch(): Promise<Browser> {
-  return chromium.launch({
+/** A home folder whose NSS store, as Chromium reads it, holds these authorities and no others. */
+function homeTrusting(authorities: readonly string[]): string {
+  const home = mkdtempSync(join(tmpdir(), "chromium-home-"));
+  const store = join(home, ".pki/nssdb");
+  mkdirSync(store, { recursive: true });
+  const certutil = (...more: string[]) =>
+    execFileSync("certutil", ["-d", `sql:${store}`, ...more], { stdio: "pipe" });
+  certutil("-N", "--empty-password");
+  for (const [at, file] of authorities.entries())
+    certutil("-A", "-n", `authority ${at}`, "-t", "C,,", "-i", file);
+  return home;
+}
+
+/**
+ * The one browser of a run. It trusts the test's own authority because that is in its store, as an
+ * administrator would have it; no error of a certificate is passed over.
+ */
+export async function launch(
+  authorities: readonly string[] = [`${world.folder}/authority.pem`],
+): Promise<Browser> {
+  const home = homeTrusting(authorities);
+  const browser = await chromium.launch({
+    env: { ...process.env, HOME: home },
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
     args: [
       // As root there is no sandbox; the pages are our own.
@@ -20,15 +43,20 @@ export async function launch(): Promise<Browser> {
       "--disable-gpu",
       "--disable-background-networking",
       "--disable-component-update",
-      `--ignore-certificate-errors-spki-list=${certificateKeyHash()}`,
     ],
   });
+  browser.on("disconnected", () => {
+    rmSync(home, { recursive: true, force: true });
+  });
+  return browser;
 }
 
 /** How an authenticator is made. */
 export interface AuthenticatorOptions {
   readonly prf?: boolean;
   readonly verified?: boolean;
+  /** Whether it can check its owner at all. */
+  readonly canVerify?: boolean;
 }
 
 /** A device: a browser context of its own, a page, and an authenticator. */
@@ -50,25 +78,28 @@ export class Device {
     const cdp = await context.newCDPSession(page);
     await cdp.send("WebAuthn.enable");
     const device = new Device(context, page, cdp, "");
-    await device.plugIn(options);
+    device.authenticator = await device.plugIn(options);
     await page.goto(origin);
     return device;
   }
 
-  private async plugIn(options: AuthenticatorOptions): Promise<void> {
+  private async plugIn(
+    options: AuthenticatorOptions,
+    transport: "internal" | "usb" = "internal",
+  ): Promise<string> {
     const { authenticatorId } = await this.cdp.send("WebAuthn.addVirtualAuthenticator", {
       options: {
         protocol: "ctap2",
         ctap2Version: "ctap2_1",
-        transport: "internal",
+        transport,
         hasResidentKey: true,
-        hasUserVerification: true,
+        hasUserVerification: options.canVerify ?? true,
         hasPrf: options.prf ?? true,
         isUserVerified: options.verified ?? true,
         automaticPresenceSimulation: true,
       },
     });
-    this.authenticator = authenticatorId;
+    return authenticatorId;
   }
 
   /** Whether the person passes the authenticator's check from now on. */
@@ -79,13 +110,18 @@ export class Device {
 
   /** Copies the passkeys of another device, as their provider's synchronisation does. */
   async syncPasskeysFrom(other: Device): Promise<void> {
+    await this.copy(other, this.authenticator);
+  }
+
+  /** A second authenticator, beside this device's own: a security key with the passkeys of another device. */
+  async plugInKeyOf(other: Device): Promise<void> {
+    await this.copy(other, await this.plugIn({}, "usb"));
+  }
+
+  private async copy(other: Device, authenticatorId: string): Promise<void> {
     const from = { authenticatorId: other.authenticator };
     const { credentials } = await other.cdp.send("WebAuthn.getCredentials", from);
-    for (const credential of credentials) {
-      await this.cdp.send("WebAuthn.addCredential", {
-        authenticatorId: this.authenticator,
-        credential,
-      });
-    }
+    for (const credential of credentials)
+      await this.cdp.send("WebAuthn.addCredential", { authenticatorId, credential });
   }
 }

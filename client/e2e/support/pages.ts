@@ -1,12 +1,19 @@
 /** Serves pages over TLS, with the daemon's own test certificate and a strict content policy. */
 import { readFileSync } from "node:fs";
 import { createServer, type Server } from "node:https";
-import { createHash, X509Certificate } from "node:crypto";
 import { build } from "esbuild";
-import { world } from "./world.js";
+import { realms, world } from "./world.js";
 
-/** Path to content and type. */
-export type Site = ReadonlyMap<string, { readonly body: string | Buffer; readonly type: string }>;
+/** What is served at one path. */
+export interface Served {
+  readonly body: string | Buffer;
+  readonly type: string;
+  /** `false` for controls: without the content policy. */
+  readonly policy?: false;
+}
+
+/** By path. */
+export type Site = ReadonlyMap<string, Served>;
 
 /** No inline script, no eval; WebAssembly for Argon2id, and the daemon to talk to. */
 export const POLICY = [
@@ -15,7 +22,7 @@ export const POLICY = [
   "style-src 'self'",
   "img-src 'self' data:",
   "manifest-src 'self'",
-  `connect-src 'self' ${world.url}`,
+  `connect-src 'self' ${[world.url, ...realms.slice(1).map(({ url }) => url)].join(" ")}`,
   "worker-src 'self'",
   "base-uri 'none'",
   "form-action 'self'",
@@ -29,7 +36,7 @@ export async function serve(site: Site): Promise<Server> {
   const server = createServer({ cert, key }, (request, response) => {
     const path = new URL(request.url ?? "/", "https://localhost").pathname;
     const found = site.get(path) ?? (path === "/" ? site.get("/index.html") : undefined);
-    response.setHeader("Content-Security-Policy", POLICY);
+    if (found?.policy !== false) response.setHeader("Content-Security-Policy", POLICY);
     response.setHeader("X-Content-Type-Options", "nosniff");
     response.setHeader("Content-Type", found?.type ?? "text/plain");
     response.statusCode = found ? 200 : 404;
@@ -39,18 +46,14 @@ export async function serve(site: Site): Promise<Server> {
   return server;
 }
 
-/** The hash of the certificate's key, by which Chromium is told to trust it. */
-export function certificateKeyHash(): string {
-  const certificate = new X509Certificate(readFileSync(`${world.folder}/certificate.pem`));
-  const spki = certificate.publicKey.export({ type: "spki", format: "der" });
-  return createHash("sha256").update(spki).digest("base64");
-}
-
-/** An empty page with the whole SDK as `sdk`, from its sources. */
+/** An empty page with the whole SDK as `sdk` and `threshold`, from its sources. */
 export async function sdkPage(): Promise<Site> {
   const made = await build({
     stdin: {
-      contents: 'import * as sdk from "./sdk/src/index.ts"; globalThis.sdk = sdk;',
+      contents: `
+        import * as sdk from "./sdk/src/index.ts";
+        import * as threshold from "./sdk/src/threshold/index.ts";
+        Object.assign(globalThis, { sdk, threshold });`,
       resolveDir: process.cwd(),
     },
     bundle: true,

@@ -7,7 +7,7 @@ import { request } from "node:https";
 import type { Browser } from "playwright-core";
 import type * as Sdk from "../../sdk/src/index.js";
 import { type AuthenticatorOptions, Device, launch } from "./browser.js";
-import { sdkPage, serve } from "./pages.js";
+import { sdkPage, serve, type Served } from "./pages.js";
 import { world } from "./world.js";
 
 /** What a page keeps between two steps. */
@@ -30,10 +30,10 @@ export interface Failure {
 declare const sdk: typeof Sdk;
 
 /** The realm's public keys, as an app pins them. */
-export async function realmKeys(): Promise<object[]> {
+export async function realmKeys(url = world.url): Promise<object[]> {
   const ca = readFileSync(`${world.folder}/authority.pem`);
   return new Promise((resolve, reject) => {
-    const asked = request(`${world.url}/.well-known/jwks.json`, { ca }, (response) => {
+    const asked = request(`${url}/.well-known/jwks.json`, { ca }, (response) => {
       let text = "";
       response.on("data", (part: Buffer) => (text += part.toString()));
       response.on("end", () => {
@@ -53,8 +53,10 @@ export class Stage {
     private readonly keys: object[],
   ) {}
 
-  static async set(): Promise<Stage> {
-    const [server, keys] = [await serve(await sdkPage()), await realmKeys()];
+  /** `more` is served beside the page that has the SDK. */
+  static async set(more: Iterable<readonly [string, Served]> = []): Promise<Stage> {
+    const site = new Map([...(await sdkPage()), ...more]);
+    const [server, keys] = [await serve(site), await realmKeys()];
     return new Stage(await launch(), server, keys);
   }
 

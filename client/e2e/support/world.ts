@@ -27,6 +27,12 @@ export const world = {
   artefacts: given("CUSTODYD_ARTEFACTS"),
 };
 
+/** Where there are several daemons: all of them, the one above first. */
+export const realms = JSON.parse(process.env["CUSTODYD_REALMS"] ?? "[]") as {
+  readonly url: string;
+  readonly realm: string;
+}[];
+
 /** The origin of the pages. */
 export const origin = `https://localhost:${world.pages}`;
 
@@ -68,8 +74,8 @@ export function outboxOrNone(): Message[] {
   }
 }
 
-/** Has the daemon killed or started; returns when that is done. */
-export async function daemon(what: "kill" | "start"): Promise<void> {
+/** Has the daemon killed or started, or one of several; returns when that is done. */
+export async function daemon(what: "kill" | "start", which = 0): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const socket = connect(Number(given("CUSTODYD_CONTROL")), "127.0.0.1");
     socket.setEncoding("utf8");
@@ -79,6 +85,6 @@ export async function daemon(what: "kill" | "start"): Promise<void> {
       if (said.startsWith("ok")) resolve();
       else reject(new Error(said));
     });
-    socket.write(`${what}\n`);
+    socket.write(`${what} ${which}\n`);
   });
 }

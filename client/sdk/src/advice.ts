@@ -52,6 +52,10 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "channel-unreachable": "No code can be sent there. Use another address.",
   "alias-taken": "That name can not be used.",
   "not-allowed-by-policy": "This app does not allow that.",
+  "too-few-shares":
+    "Too few of the services that keep your key together have answered. Try again later.",
+  "realms-failed": "Not all of the services that keep your key together did this. Try again.",
+  "refresh-unfinished": "This was interrupted. Your key is safe; try again.",
 };
 
 function minutes(until: Date): string {
@@ -62,6 +66,8 @@ function minutes(until: Date): string {
 /** What a person can do about it. */
 export function advice(error: unknown): string {
   if (!(error instanceof CustodyError)) return "Something went wrong. Try again.";
+  // Of several services: what can be done about it is said by the one that refused.
+  if (error.cause instanceof CustodyError) return advice(error.cause);
   if (error instanceof WrongGuess) {
     const { attemptsLeft: left, retryAt } = error;
     if (error.exhausted) return "That was wrong, and was the last try. Take another way.";

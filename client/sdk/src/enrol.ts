@@ -15,9 +15,11 @@ import { verifyBinding } from "./receipts/realm.js";
 import { backUp } from "./secrets.js";
 import { keepAppKey } from "./session.js";
 
-const PENDING = "enrolment";
+/** Where an enrolment waits that was begun. */
+export const PENDING = "enrolment";
 
-interface Pending {
+/** An enrolment that was begun. */
+export interface Pending {
   readonly idempotencyKey: string;
   readonly key: CryptoKey;
   readonly sealed: Bytes;
@@ -37,8 +39,9 @@ export async function enrolmentPending(custody: Custody): Promise<boolean> {
   return (await custody.storage.get(PENDING)) !== undefined;
 }
 
-async function begin(custody: Custody): Promise<[Pending, Unlocked]> {
-  const kept = (await custody.storage.get(PENDING)) as Pending | undefined;
+/** Begins an enrolment, or goes on with the one that was. */
+export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pending, Unlocked]> {
+  const kept = (await storage.get(PENDING)) as Pending | undefined;
   if (kept) {
     const secret = await open(kept.key, PENDING, kept.sealed);
     if (!secret) throw new CanNotOpen("secret-damaged", "the enrolment that was begun is damaged");
@@ -52,13 +55,14 @@ async function begin(custody: Custody): Promise<[Pending, Unlocked]> {
     sealed: await seal(key, PENDING, unlocked.secret),
     wrapped: unlocked.wrapped,
   };
-  await custody.storage.update([], (update) => {
+  await storage.update([], (update) => {
     update.set(PENDING, pending);
   });
   return [pending, unlocked];
 }
 
-async function create(
+/** Creates the account, or finds the one that was created; returns its identifier. */
+export async function create(
   custody: Custody,
   pending: Pending,
   unlocked: Unlocked,

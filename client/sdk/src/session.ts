@@ -94,7 +94,7 @@ async function opened(
 }
 
 /** A key that this device sees for the first time must be bound to the account by the realm. */
-async function demandBinding(custody: Custody, unlocked: Unlocked): Promise<void> {
+export async function demandBinding(custody: Custody, unlocked: Unlocked): Promise<void> {
   const view = await custody.transport.request("get", "/v1/account");
   const bound = view.app_keys.find((key) => key.device_id === unlocked.thumbprint);
   const jwk = publicJwk(bound?.jwk);

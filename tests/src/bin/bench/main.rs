@@ -18,6 +18,7 @@
 
 mod anchoring;
 mod backends;
+mod client;
 mod codes;
 mod commit;
 mod cpu;
@@ -108,6 +109,10 @@ fn main() -> ExitCode {
             let mut crowd = Crowd::enrolled(&app);
             report::list(&opaque::figures(&app, cpu::child("custodyd"), &mut crowd));
         }
+        [client::CLIENT] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&client::figures(&runtime));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
@@ -116,7 +121,7 @@ fn main() -> ExitCode {
             eprintln!(
                 "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
                  the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench opaque` \
-                 PINs by OPAQUE; {other:?} is nothing that it does"
+                 PINs by OPAQUE, `bench client` what the SDK weighs and unlocks in a browser; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -210,6 +215,7 @@ fn measure(token: &Path) {
     figures.extend(anchoring::figures(&runtime));
     figures.extend(backends::figures(&runtime));
     figures.extend(failover::figures(&runtime));
+    figures.extend(client::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();

@@ -1,0 +1,228 @@
+/**
+ * The rest of the demo's flows: two devices that write at once, every button of the settings, a PIN without a
+ * network, a code on paper, and a note that would like to be a script.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import type { Server } from "node:https";
+import { after, before, test } from "node:test";
+import type { Browser, Page } from "playwright-core";
+import { Device, launch } from "./support/browser.js";
+import { DESKTOP, listen, look, notebookSite, PHONE, write } from "./support/notebook.js";
+import { serve } from "./support/pages.js";
+import { daemon, origin } from "./support/world.js";
+
+const PIN = "830517";
+
+let browser: Browser;
+let server: Server;
+before(async () => {
+  server = await serve(await notebookSite());
+  browser = await launch();
+});
+after(async () => {
+  await browser.close();
+  server.close();
+});
+
+/** A notebook that is new; returns its recovery codes. */
+async function created(page: Page, passkey = true): Promise<string[]> {
+  await page.getByRole("button", { name: "Create a notebook" }).click();
+  await page.getByLabel(/Choose a PIN/).fill(PIN);
+  if (!passkey) await page.getByLabel(/Add a passkey too/).uncheck();
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
+  const codes = await page.locator(".codes li").allInnerTexts();
+  await page.getByRole("button", { name: "I have written them down" }).click();
+  return codes;
+}
+
+async function settings(page: Page): Promise<void> {
+  await page.getByRole("link", { name: "Settings" }).click();
+  await page.getByRole("heading", { name: "Devices" }).waitFor();
+}
+
+async function unlock(page: Page, pin: string): Promise<void> {
+  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByLabel("PIN").fill(pin);
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+}
+
+const toBe = (page: Page, text: string | RegExp) =>
+  page.getByText(text, typeof text === "string" ? { exact: true } : {}).waitFor();
+
+test("two devices write at once, and both notes are there afterwards", async () => {
+  const [phone, laptop] = [
+    await Device.make(browser, {}, PHONE),
+    await Device.make(browser, {}, DESKTOP),
+  ];
+  const wrong = [...listen(phone.page), ...listen(laptop.page)];
+  await created(phone.page);
+  await write(phone.page, "Groceries\nBread");
+  await laptop.syncPasskeysFrom(phone);
+  await laptop.page.getByRole("link", { name: "I have one already" }).click();
+  await laptop.page.getByRole("button", { name: "Use a passkey" }).click();
+  await laptop.page.getByText("Groceries").waitFor();
+  await phone.context.setOffline(true);
+  await write(phone.page, "On the phone\nin the tunnel");
+  await toBe(phone.page, /wait to be sent/);
+  await write(laptop.page, "On the laptop\nat the same time");
+  await phone.context.setOffline(false);
+  // Back online it goes out by itself.
+  await phone.page.getByText("On the laptop").waitFor();
+  await phone.page.getByText(/wait to be sent/).waitFor({ state: "detached" });
+  await laptop.page.reload();
+  for (const { page } of [phone, laptop]) {
+    for (const title of ["Groceries", "On the phone", "On the laptop"])
+      await page.getByText(title, { exact: true }).waitFor();
+  }
+  await look(laptop.page, "desktop-8-two-devices");
+  await phone.page.getByRole("button", { name: /Groceries/ }).click();
+  await phone.page.getByRole("button", { name: "Delete" }).click();
+  await phone.page.locator("strong", { hasText: "Groceries" }).waitFor({ state: "detached" });
+  await laptop.page.reload();
+  await laptop.page.getByText("On the phone").waitFor();
+  assert.equal(await laptop.page.getByText("Groceries").count(), 0);
+  // The laptop is taken off the list: it is a stranger from then on.
+  await settings(phone.page);
+  await phone.page.getByRole("button", { name: "Remove", exact: true }).last().click();
+  await phone.page
+    .getByRole("button", { name: "Remove", exact: true })
+    .nth(1)
+    .waitFor({ state: "detached" });
+  await laptop.page.reload();
+  await toBe(laptop.page, /This device is not bound to the notebook any more/);
+  await look(laptop.page, "desktop-10-removed");
+  await laptop.page.getByRole("link", { name: "Ways back in" }).click();
+  await laptop.page.getByRole("button", { name: "Use a passkey" }).click();
+  await laptop.page.getByText("On the phone").waitFor();
+  assert.deepEqual(wrong, []);
+  await Promise.all([phone.context.close(), laptop.context.close()]);
+});
+
+test("each button of the settings does what it says", async () => {
+  const { page, context } = await Device.make(browser, {}, PHONE);
+  const wrong = listen(page);
+  await created(page, false);
+  await settings(page);
+  await page.getByRole("button", { name: "Add a passkey" }).click();
+  await page.getByText(/^Passkey/).waitFor();
+  await page.getByRole("button", { name: "New recovery codes" }).click();
+  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
+  await page.getByRole("button", { name: "I have written them down" }).click();
+  await page.getByRole("button", { name: "Change PIN" }).click();
+  await page.locator("input[name=pin]").fill("123456");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, /longer or harder to guess/);
+  await page.locator("input[name=pin]").fill("294061");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "The PIN is changed.");
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download my data" }).click();
+  const file = await (await download).path();
+  assert.equal((JSON.parse(readFileSync(file, "utf8")) as { format: number }).format, 1);
+  await page.getByRole("button", { name: "Remove", exact: true }).first().click();
+  await page.getByText(/^Passkey/).waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Sign out everywhere" }).click();
+  await toBe(page, /To change something here/);
+  await look(page, "phone-10-settings-locked");
+  await unlock(page, PIN);
+  await toBe(page, /tries are left|One try is left/);
+  await page.getByLabel("PIN").fill("294061");
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a PIN unlocks and is changed without a network; on return the service is told, of wrong ones too", async () => {
+  const { page, context } = await Device.make(browser, {}, PHONE);
+  const wrong = listen(page);
+  await created(page, false);
+  await write(page, "Groceries\nBread");
+  await settings(page);
+  await page.getByRole("button", { name: "Turn on" }).click();
+  await look(page, "phone-11-offline-pin");
+  await page.getByLabel("Your PIN").fill(PIN);
+  await page.getByRole("button", { name: "Turn on all the same" }).click();
+  await page.getByRole("button", { name: "Turn off" }).waitFor();
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await daemon("kill");
+  await page.goto(origin);
+  await toBe(page, /You are offline/);
+  await unlock(page, "111222");
+  await toBe(page, "That is not the PIN.");
+  await page.getByLabel("PIN").fill(PIN);
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await toBe(page, "Unlocked");
+  await write(page, "In the tunnel\nno network");
+  await page.getByRole("link", { name: "Settings" }).click();
+  await toBe(page, "Not now");
+  await look(page, "phone-12-settings-offline");
+  await page.getByRole("button", { name: "Change it here" }).click();
+  await page.locator("input[name=old]").fill("111222");
+  await page.locator("input[name=pin]").fill("294061");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "That is not the PIN.");
+  await page.locator("input[name=old]").fill(PIN);
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "Changed on this device.");
+  await page.goto(origin);
+  await unlock(page, "294061");
+  await toBe(page, "Unlocked");
+  await daemon("start");
+  await page.goto(origin);
+  await toBe(page, /The service does not know your new PIN yet/);
+  await look(page, "phone-13-new-pin");
+  await page.getByRole("button", { name: "Type both" }).click();
+  await page.locator("input[name=old]").fill(PIN);
+  await page.locator("input[name=pin]").fill("294061");
+  await page.getByRole("button", { name: "Tell it" }).click();
+  await toBe(page, "The new PIN holds everywhere.");
+  await page.getByText(/wait to be sent/).waitFor({ state: "detached" });
+  await settings(page);
+  await page.getByRole("button", { name: "Show and verify" }).click();
+  await toBe(page, "offline pins refused");
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await unlock(page, "294061");
+  await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a code on paper opens the notebook on another device", async () => {
+  const [phone, laptop] = [
+    await Device.make(browser, {}, PHONE),
+    await Device.make(browser, {}, DESKTOP),
+  ];
+  const [code = ""] = await created(phone.page, false);
+  await write(phone.page, "Groceries\nBread");
+  await settings(phone.page);
+  const account = await phone.page.locator("small code").innerText();
+  const { page } = laptop;
+  await page.getByRole("link", { name: "I have one already" }).click();
+  await page.getByLabel("Account").fill(account);
+  await page.getByLabel("A recovery code").fill(code.replace(/.$/, "U"));
+  await page.getByRole("button", { name: "Use the code" }).click();
+  await toBe(page, /The code is mistyped/);
+  await look(page, "desktop-9-mistyped");
+  await page.getByLabel("A recovery code").fill(code);
+  await page.getByRole("button", { name: "Use the code" }).click();
+  await page.getByText("Groceries").waitFor();
+  await settings(page);
+  await toBe(page, "9 recovery codes left");
+  await Promise.all([phone.context.close(), laptop.context.close()]);
+});
+
+test("a note that would like to be a script is text", async () => {
+  const { page, context } = await Device.make(browser, {}, DESKTOP);
+  await created(page, false);
+  const text = `<img src="data:," onerror="globalThis.ran = true"><script>globalThis.ran = true</script>`;
+  await write(page, `${text}\n${text}`);
+  await page.reload();
+  await page.getByRole("button", { name: /img src/ }).click();
+  await page.getByRole("dialog").getByText("<script>").first().waitFor();
+  await page.waitForTimeout(200);
+  assert.equal(await page.evaluate(() => "ran" in globalThis), false);
+  await context.close();
+});

@@ -1,0 +1,93 @@
+/** The demo as its stories need it: built for this run's daemon, looked at, listened to, written in. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import type { Page } from "playwright-core";
+import type { Site } from "./pages.js";
+import { realmKeys } from "./stage.js";
+import { world } from "./world.js";
+
+const AXE = readFileSync(
+  createRequire(`${process.cwd()}/package.json`).resolve("axe-core/axe.min.js"),
+  "utf8",
+);
+const TYPES: Record<string, string> = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".json": "application/json",
+  ".webmanifest": "application/manifest+json",
+};
+
+/** The demo, built with the keys of this run's realm pinned in it. */
+export async function notebookSite(): Promise<Site> {
+  const folder = mkdtempSync(join(tmpdir(), "notebook-"));
+  const { url, app, realm } = world;
+  const config = join(folder, "config.json");
+  writeFileSync(
+    config,
+    JSON.stringify({ url, app, realm: { name: realm, keys: await realmKeys() } }),
+  );
+  const built = join(folder, "dist");
+  execFileSync(process.execPath, ["scripts/demo.mjs", config, built]);
+  const site: Site = new Map(
+    readdirSync(built).map((name) => {
+      const type = TYPES[extname(name)] ?? "text/plain";
+      return [`/${name}`, { body: readFileSync(join(built, name)), type }];
+    }),
+  );
+  rmSync(folder, { recursive: true });
+  return site;
+}
+
+/** Two screens. */
+export const PHONE = {
+  viewport: { width: 390, height: 844 },
+  deviceScaleFactor: 2,
+  hasTouch: true,
+};
+export const DESKTOP = { viewport: { width: 1280, height: 820 } };
+
+/** A picture for people, and no serious problem for those who do not see it. */
+export async function look(page: Page, name: string): Promise<void> {
+  await page.waitForTimeout(150);
+  await page.screenshot({ path: `${world.artefacts}/${name}.png` });
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as {
+      axe: {
+        run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }>;
+      };
+    };
+    const { violations } = await axe.run();
+    return violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes[0]?.html ?? ""}`);
+  });
+  assert.deepEqual(
+    found.filter((line) => /^(serious|critical)/.test(line)),
+    [],
+    name,
+  );
+}
+
+/** Fails a test whose page has said something is wrong: a broken content policy, an exception. */
+export function listen(page: Page): string[] {
+  const wrong: string[] = [];
+  page.on("pageerror", (error) => wrong.push(error.message));
+  page.on("console", (message) => {
+    if (message.type() === "error" && message.text().includes("Content Security Policy"))
+      wrong.push(message.text());
+  });
+  return wrong;
+}
+
+/** Writes a note. */
+export async function write(page: Page, text: string): Promise<void> {
+  await page.getByRole("button", { name: "New note" }).click();
+  await page.getByLabel("Text").fill(text);
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}

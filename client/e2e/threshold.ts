@@ -1,0 +1,300 @@
+/**
+ * Threshold mode against three daemons with three tokens: a realm that is dead, one that gives a wrong
+ * share, a refresh that breaks off, a new device.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Browser } from "playwright-core";
+import type * as Sdk from "../sdk/src/index.js";
+import type * as Threshold from "../sdk/src/threshold/index.js";
+import { Device, launch } from "./support/browser.js";
+import { bundled, example, run } from "./support/examples.js";
+import { sdkPage, serve, type Site } from "./support/pages.js";
+import { realmKeys } from "./support/stage.js";
+import { daemon, realms } from "./support/world.js";
+
+/** What a page keeps between two steps. */
+interface Kept {
+  group: Threshold.Group;
+  open: () => Promise<Threshold.Group>;
+  /** Recovers with the PIN: the key, and each realm's outcome; or the error's code. */
+  byPin: () => Promise<{ key?: string; code?: string; outcomes: string[] }>;
+}
+
+declare const sdk: typeof Sdk;
+declare const threshold: typeof Threshold;
+declare const kept: Kept;
+
+let browser: Browser;
+let server: Awaited<ReturnType<typeof serve>>;
+let pinned: { url: string; realm: { name: string; keys: object[] } }[];
+before(async () => {
+  pinned = await Promise.all(
+    realms.map(async ({ url, realm: name }) => ({
+      url,
+      realm: { name, keys: await realmKeys(url) },
+    })),
+  );
+  const code = await bundled(example("ts threshold"), { "./realms.json": pinned });
+  const site: Site = new Map([
+    ...(await sdkPage()),
+    ["/example.js", { body: code, type: "text/javascript" }],
+    [
+      "/example",
+      {
+        body: '<!doctype html><html lang="en"><title>README</title><script type="module" src="/example.js"></script></html>',
+        type: "text/html",
+      },
+    ],
+  ]);
+  server = await serve(site);
+  browser = await launch();
+});
+after(async () => {
+  await browser.close();
+  server.close();
+});
+
+async function opened(device: Device): Promise<void> {
+  await device.page.waitForFunction(() => "threshold" in globalThis);
+  await device.page.evaluate(async (realms) => {
+    const open = () => threshold.openGroup({ app: "notes", threshold: 2, realms });
+    const group = await open();
+    const byPin: Kept["byPin"] = async () => {
+      threshold.lockGroup(group);
+      const outcomes = (answers: readonly Threshold.RealmAnswer[]) =>
+        answers.map(({ outcome }) => outcome);
+      try {
+        const found = await threshold.recover(group, (custody, ask) =>
+          sdk.signInWithPin(custody, "830517", ask),
+        );
+        return { key: found.unlocked.thumbprint, outcomes: outcomes(found.answers) };
+      } catch (error) {
+        if (!(error instanceof threshold.RealmsFailed)) throw error;
+        return { code: error.code, outcomes: outcomes(error.answers) };
+      }
+    };
+    Object.assign(globalThis, { kept: { group, open, byPin } });
+  }, pinned);
+}
+
+/** A device with accounts at all three, and a PIN. */
+async function enrolled(): Promise<[Device, string]> {
+  const phone = await Device.make(browser);
+  await opened(phone);
+  const key = await phone.page.evaluate(async () => {
+    const { group } = kept;
+    const unlocked = await threshold.enrolAtAll(group, { deviceName: "phone A" });
+    await threshold.atEach(group, (custody) => sdk.setPin(custody, "830517"));
+    return unlocked.thumbprint;
+  });
+  return [phone, key];
+}
+
+test("any two of three realms give the key back, and no request holds the secret", async () => {
+  const phone = await Device.make(browser);
+  const sent: string[] = [];
+  phone.page.on("request", (request) => sent.push(request.postData() ?? ""));
+  await opened(phone);
+  const { key, secret, names } = await phone.page.evaluate(async () => {
+    const { group } = kept;
+    const unlocked = await threshold.enrolAtAll(group);
+    const base64 = btoa(String.fromCharCode(...unlocked.secret));
+    await threshold.atEach(group, (custody) => sdk.setPin(custody, "830517"));
+    const names = await threshold.atEach(group, sdk.listSecrets);
+    return {
+      key: unlocked.thumbprint,
+      secret: base64.slice(0, 40).replaceAll("+", "-").replaceAll("/", "_"),
+      names: names.flat().map(({ name }) => name),
+    };
+  });
+  assert.deepEqual(names, ["key-share", "key-share", "key-share"]);
+  const bodies = sent.map((body) => {
+    const slot = /"server_slot":"([\w-]+)"/.exec(body)?.[1] ?? "";
+    return body + Buffer.from(slot, "base64url").toString();
+  });
+  assert.ok(!bodies.some((body) => body.includes(secret)));
+  assert.equal(bodies.filter((body) => body.includes('"share":')).length, 3, "the control");
+  await phone.page.reload();
+  await opened(phone);
+  const all = await phone.page.evaluate(() => kept.byPin());
+  assert.deepEqual(all, { key, outcomes: ["done", "done", "done"] });
+  await daemon("kill", 1);
+  const two = await phone.page.evaluate(() => kept.byPin());
+  assert.deepEqual(two, { key, outcomes: ["done", "unreachable", "done"] });
+  await daemon("kill", 2);
+  const one = await phone.page.evaluate(() => kept.byPin());
+  const outcomes = ["done", "unreachable", "unreachable"];
+  assert.deepEqual(one, { code: "too-few-shares", outcomes });
+  await Promise.all([daemon("start", 1), daemon("start", 2)]);
+  assert.equal((await phone.page.evaluate(() => kept.byPin())).key, key);
+  await phone.context.close();
+});
+
+test("a realm that gives a wrong share is named", async () => {
+  const [phone, key] = await enrolled();
+  let lying = false;
+  await phone.page.route(`${realms[2]!.url}/**/opaque/finish`, async (route) => {
+    const response = await route.fetch();
+    const text = await response.text();
+    if (!text.includes('"key-share"')) return route.fulfill({ response });
+    const answer = JSON.parse(text) as { secrets: Record<string, { server_slot: string }> };
+    const secret = answer.secrets["key-share"]!;
+    const document = JSON.parse(Buffer.from(secret.server_slot, "base64url").toString()) as {
+      shares: { share: string }[];
+    };
+    const [share] = document.shares;
+    const value = Buffer.from(share!.share, "base64url");
+    if (lying) value[7]! ^= 1;
+    share!.share = value.toString("base64url");
+    secret.server_slot = Buffer.from(JSON.stringify(document)).toString("base64url");
+    return route.fulfill({ response, json: answer });
+  });
+  // The control: taken apart and put together again as it was, it is believed.
+  const honest = await phone.page.evaluate(() => kept.byPin());
+  assert.deepEqual(honest, { key, outcomes: ["done", "done", "done"] });
+  lying = true;
+  const found = await phone.page.evaluate(() => kept.byPin());
+  assert.deepEqual(found, { key, outcomes: ["done", "done", "wrong"] });
+  await daemon("kill", 0);
+  const alone = await phone.page.evaluate(() => kept.byPin());
+  assert.deepEqual(alone, { code: "too-few-shares", outcomes: ["unreachable", "done", "wrong"] });
+  await daemon("start", 0);
+  await phone.context.close();
+});
+
+test("a refresh that breaks off loses nothing, and is done once it is called again", async () => {
+  const [phone, key] = await enrolled();
+  const versions = () =>
+    phone.page.evaluate(async () => {
+      const stored = await threshold.atEach(kept.group, (custody) =>
+        sdk.getSecret(custody, threshold.SHARE),
+      );
+      return stored.map((one) => {
+        const text = new TextDecoder().decode(one?.content);
+        const { shares } = JSON.parse(text) as { shares: { manifest: string }[] };
+        return shares.map(({ manifest }) => (JSON.parse(manifest) as { version: number }).version);
+      });
+    });
+  assert.deepEqual(await versions(), [[1], [1], [1]]);
+  for (const [at, carriedOut] of [
+    [1, false],
+    [1, true],
+  ] as const) {
+    // The second realm's answer, or the request itself, is lost.
+    await phone.page.route(`${realms[at]!.url}/**/secrets/key-share`, async (route) => {
+      if (route.request().method() !== "PUT") return route.continue();
+      if (carriedOut) await route.fetch().catch(() => undefined);
+      return route.abort();
+    });
+    const failure = await phone.page.evaluate(async () => {
+      try {
+        await threshold.refreshShares(kept.group);
+        return undefined;
+      } catch (error) {
+        if (!(error instanceof threshold.RealmsFailed)) throw error;
+        return [error.code, ...error.answers.map(({ outcome }) => outcome)];
+      }
+    });
+    assert.deepEqual(failure, ["refresh-unfinished", "done", "unreachable", "not-asked"]);
+    await phone.page.unrouteAll();
+    const found = await versions();
+    assert.deepEqual(found[2], [1]);
+    assert.equal(found[1]!.length, carriedOut ? 2 : 1);
+    for (const dead of [0, 1, 2]) {
+      await daemon("kill", dead);
+      const back = await phone.page.evaluate(() => kept.byPin());
+      assert.equal(back.key, key, `without ${dead}`);
+      await daemon("start", dead);
+    }
+    assert.equal((await phone.page.evaluate(() => kept.byPin())).key, key);
+  }
+  const { version } = await phone.page.evaluate(() => threshold.refreshShares(kept.group));
+  assert.deepEqual(await versions(), [[version], [version], [version]]);
+  assert.equal((await phone.page.evaluate(() => kept.byPin())).key, key);
+  await phone.context.close();
+});
+
+test("an enrolment that breaks off at any realm goes on where it was", async () => {
+  for (const [at, path] of [
+    [1, "accounts"],
+    [2, "secrets/key-share"],
+  ] as const) {
+    const phone = await Device.make(browser);
+    await opened(phone);
+    // Carried out, and the answer is lost.
+    await phone.page.route(`${realms[at]!.url}/**/${path}`, async (route) => {
+      if (route.request().method() === "OPTIONS") return route.continue();
+      await route.fetch().catch(() => undefined);
+      return route.abort();
+    });
+    const code = await phone.page.evaluate(async () => {
+      try {
+        await threshold.enrolAtAll(kept.group);
+        return undefined;
+      } catch (error) {
+        if (!(error instanceof threshold.RealmsFailed)) throw error;
+        return error.realms("unreachable");
+      }
+    });
+    assert.deepEqual(code, [realms[at]!.realm], path);
+    await phone.page.unrouteAll();
+    await phone.page.reload();
+    await opened(phone);
+    const key = await phone.page.evaluate(async () => {
+      const waiting = await threshold.groupEnrolmentPending(kept.group);
+      const unlocked = await threshold.enrolAtAll(kept.group);
+      await threshold.atEach(kept.group, (custody) => sdk.setPin(custody, "830517"));
+      return waiting && unlocked.thumbprint;
+    });
+    const back = await phone.page.evaluate(() => kept.byPin());
+    assert.deepEqual(back, { key, outcomes: ["done", "done", "done"] }, path);
+    await phone.context.close();
+  }
+});
+
+test("a new device, with recovery codes of two realms", async () => {
+  const [phone, key] = await enrolled();
+  const sheet = await phone.page.evaluate(() =>
+    threshold.atEach(kept.group, async (custody) => ({
+      realm: custody.realm.name,
+      account: custody.account?.account ?? "",
+      code: (await sdk.setRecoveryCodes(custody))[0]?.text ?? "",
+    })),
+  );
+  const laptop = await Device.make(browser);
+  await opened(laptop);
+  const seen = await laptop.page.evaluate(async (sheet) => {
+    const found = await threshold.recover(
+      kept.group,
+      (custody, ask) => {
+        const own = sheet.find(({ realm }) => realm === custody.realm.name);
+        if (!own) throw new sdk.NotReady("no-account", "this page of the sheet is lost");
+        const { account, code } = own;
+        return sdk.signInWithRecoveryCode(custody, code, { ...ask, account, bindDevice: "B" });
+      },
+      { oneByOne: true },
+    );
+    const offline = kept.group.custodies.find(({ account }) => account)!;
+    await sdk.keepOfflineByPin(offline, "294061");
+    threshold.lockGroup(kept.group);
+    const again = await sdk.unlockOfflineByPin(offline, "294061");
+    const { answers, unlocked } = found;
+    return {
+      outcomes: answers.map(({ outcome }) => outcome),
+      keys: [unlocked.thumbprint, again.thumbprint],
+    };
+  }, sheet.slice(1));
+  assert.deepEqual(seen, { outcomes: ["failed", "done", "done"], keys: [key, key] });
+  await Promise.all([phone.context.close(), laptop.context.close()]);
+});
+
+test("the example of the README does what it says", async () => {
+  const device = await Device.make(browser);
+  const shown = await run(device, "/example", { "Choose a PIN": "830517", PIN: "830517" });
+  const [before, back, version] = shown;
+  assert.equal(back, before);
+  assert.match(String(back), /^[\w-]{43}$/);
+  assert.equal(version, 2);
+  await device.context.close();
+});

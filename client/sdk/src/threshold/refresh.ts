@@ -1,0 +1,144 @@
+/**
+ * New shares of the same secret. What an operator, or a thief of one, kept of the old ones is worth
+ * nothing together with the new ones.
+ *
+ * Two rounds over the realms, always in the same order. In the first each realm gets its new share *beside*
+ * the old one; in the second, which begins when all have it, the old ones go. So at any moment every realm of the group
+ * holds a share of one and the same set, and any t of them give the key back, wherever it is
+ * interrupted. Each write names the version that it replaces. Two devices at once meet at the first realm, where the
+ * second to write stops the first: no old share goes while another set is on its way.
+ */
+import type { Bytes } from "../bytes.js";
+import type { Custody } from "../custody.js";
+import { CustodyError } from "../errors.js";
+import type { Unlocked } from "../keys.js";
+import { answerOf, type Outcome, type RealmAnswer, RealmsFailed } from "./failures.js";
+import { atEach, type Group, unlockedOf } from "./group.js";
+import { keepVersion, knownVersion } from "./recover.js";
+import { isOf, readDocument, type Share, splitSecret, together, writeDocument } from "./share.js";
+import { readStored, writeStored } from "./stored.js";
+
+/** What became of a refresh. */
+export interface Refreshed {
+  /** Of the set that all realms of the group hold now. */
+  readonly version: number;
+  /** Realms that held something else than the owner's devices had stored: it was replaced. */
+  readonly wrong: readonly string[];
+}
+
+/** What one realm holds before. */
+interface Held {
+  readonly custody: Custody;
+  /** The daemon's version of it; undefined where there is none. */
+  readonly version: number | undefined;
+  /** The owner's, of this secret. */
+  readonly shares: readonly Share[];
+  readonly wrong: boolean;
+}
+
+/**
+ * Splits the open key's secret anew over the realms of the group. All have to answer; where one does
+ * not, `refresh-unfinished` or `realms-failed` names it, nothing is lost, and the next call starts over.
+ *
+ * The group may be another one than before: open it with the realms that shall hold shares from now on. The old
+ * share of a realm that was left out stays there, until it is deleted (`deleteSecret`, name `SHARE`).
+ *
+ * @param options.threshold how many are needed from now on. Default: the group's.
+ */
+export async function refreshShares(
+  group: Group,
+  options: { readonly threshold?: number } = {},
+): Promise<Refreshed> {
+  return spread(group, unlockedOf(group), options.threshold ?? group.threshold);
+}
+
+/** Also for the first set, which replaces nothing. */
+export async function spread(
+  group: Group,
+  unlocked: Unlocked,
+  threshold: number,
+): Promise<Refreshed> {
+  const held = await atEach(group, (custody) => holding(custody, unlocked.secret));
+  // Those that hold something first: there two devices meet, even if they see different groups.
+  const order = [...held.filter(isHolding), ...held.filter((one) => !isHolding(one))];
+  const seen = held.flatMap(({ shares }) => shares.map(({ manifest }) => manifest.version));
+  const version = Math.max(await knownVersion(group), ...seen) + 1;
+  const realms = group.custodies.map(({ realm }) => realm.name);
+  const fresh = await splitSecret(unlocked.secret, unlocked.wrapped, {
+    version,
+    threshold,
+    realms,
+  });
+  const shareFor = ({ custody }: Held) =>
+    fresh.filter((_, at) => realms[at] === custody.realm.name);
+  const base = safest(held);
+  const versions = new Map<Held, number>();
+  await inTurn(group, order, async (one) => {
+    const beside = one.shares.filter((share) => !base || together(share, base));
+    const document = writeDocument([...beside, ...shareFor(one)]);
+    versions.set(one, await writeStored(one.custody, document, one.version));
+  });
+  await keepVersion(group, version);
+  await inTurn(group, order.filter(isHolding), async (one) => {
+    await writeStored(one.custody, writeDocument(shareFor(one)), versions.get(one));
+  });
+  const wrong = held.filter((one) => one.wrong).map(({ custody }) => custody.realm.name);
+  return { version, wrong };
+}
+
+function isHolding({ shares }: Held): boolean {
+  return shares.length > 0;
+}
+
+async function holding(custody: Custody, secret: Bytes): Promise<Held> {
+  const stored = await readStored(custody);
+  if (!stored) return { custody, version: undefined, shares: [], wrong: false };
+  const read = await readDocument(stored.content, custody.realm.name);
+  const genuine = await Promise.all(read.shares.map((share) => isOf(secret, share)));
+  const shares = read.shares.filter((_, at) => genuine[at]);
+  const wrong = read.wrong || genuine.includes(false);
+  return { custody, version: stored.version, shares, wrong };
+}
+
+/**
+ * A share of the set that most realms hold, of the newest among those; it stays until the new one is
+ * everywhere. None where no set is complete in this group: then every share stays.
+ */
+function safest(held: readonly Held[]): Share | undefined {
+  const all = held.flatMap(({ shares }) => shares);
+  const holders = (share: Share) => all.filter((other) => together(share, other)).length;
+  const complete = all.filter((share) => holders(share) >= share.manifest.threshold);
+  complete.sort(
+    (one, other) => holders(other) - holders(one) || other.manifest.version - one.manifest.version,
+  );
+  return complete[0];
+}
+
+/** One realm after the other; the first that fails ends it. */
+async function inTurn(
+  group: Group,
+  order: readonly Held[],
+  step: (one: Held) => Promise<void>,
+): Promise<void> {
+  const answers: RealmAnswer[] = [];
+  for (const one of order) {
+    const realm = one.custody.realm.name;
+    try {
+      await step(one);
+      answers.push({ realm, outcome: "done" });
+    } catch (error) {
+      if (!(error instanceof CustodyError)) throw error;
+      answers.push(answerOf(realm, error));
+      throw unfinished(group, answers);
+    }
+  }
+}
+
+function unfinished(group: Group, answers: readonly RealmAnswer[]): RealmsFailed {
+  const notAsked: Outcome = "not-asked";
+  const all = group.custodies.map(({ realm: { name: realm } }) => {
+    return answers.find((answer) => answer.realm === realm) ?? { realm, outcome: notAsked };
+  });
+  const message = "the refresh was interrupted; the key can be recovered, call it again";
+  return new RealmsFailed("refresh-unfinished", message, all);
+}

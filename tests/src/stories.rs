@@ -1,0 +1,168 @@
+//! Stories of `client/e2e` in Debian's Chromium: real daemons over TLS, pages on an origin of the app's policy.
+//!
+//! Used by the tests of the client and by the bench. A story can have a daemon killed and started again through a
+//! small control port, since the daemons are this process's children.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::app::{REALM, free_port};
+use crate::token::{SoftToken, repository};
+use crate::{Setup, TestApp};
+
+/// The browser, as Debian installs it.
+pub const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// The policy of an app whose pages are on this port of localhost.
+fn policy(port: u16, more: &str) -> (String, String) {
+    let text = format!(
+        r#"app = "notes"
+display_name = "Notes"
+origins = ["https://localhost:{port}"]
+relying_party = {{ id = "localhost", name = "Notes" }}
+{more}
+[release]
+"device-secret" = ["pin", "passkey", "recovery-code", "totp"]
+"app-key" = ["pin", "passkey", "recovery-code", "totp"]
+"notes" = ["pin", "passkey", "recovery-code", "totp", "device"]
+"key-share" = ["pin", "passkey", "recovery-code"]
+"#
+    );
+    ("notes".into(), text)
+}
+
+/// Messages go into a file, which is allowed beside a listener for development only.
+fn delivery() -> String {
+    let port = free_port();
+    format!(
+        "[delivery]\noutbox = \"outbox.jsonl\"\n\
+         [listen.development]\nlisten = \"127.0.0.1:{port}\"\nurl = \"http://localhost:{port}\"\n"
+    )
+}
+
+/// Daemons, and a port for the pages of their app.
+#[derive(Debug)]
+pub struct Stories {
+    pages: u16,
+    apps: Vec<(String, TestApp)>,
+}
+
+impl Stories {
+    /// One daemon.
+    pub async fn of_one() -> Self {
+        Self::of(&[REALM], "").await
+    }
+
+    /// A realm for each name, each with a daemon and a token of its own; `more` is for the app's policy.
+    pub async fn of(names: &[&str], more: &str) -> Self {
+        assert!(
+            Path::new(CHROMIUM).exists(),
+            "these stories need a browser: apt install chromium, or run scripts/ensure-tools test"
+        );
+        let pages = free_port();
+        let mut apps: Vec<(String, TestApp)> = Vec::new();
+        for name in names {
+            let setup = Setup {
+                policies: vec![policy(pages, more)],
+                config: delivery(),
+                ..Setup::default()
+            };
+            let mut app = TestApp::prepared(setup, SoftToken::fresh());
+            let config = app.path("custodyd.toml");
+            let text = std::fs::read_to_string(&config).unwrap();
+            std::fs::write(&config, text.replacen(REALM, name, 1)).unwrap();
+            // One certificate for all: a browser's store wants no two authorities of one name.
+            if let Some((_, first)) = apps.first() {
+                for file in ["certificate.pem", "private-key.pem"] {
+                    std::fs::copy(first.path(file), app.path(file)).unwrap();
+                }
+                app.ca.clone_from(&first.ca);
+            }
+            app.found().await;
+            std::fs::write(app.path("authority.pem"), &app.ca).unwrap();
+            apps.push(((*name).to_owned(), app));
+        }
+        Self { pages, apps }
+    }
+
+    /// A file in the first daemon's folder.
+    #[must_use]
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.apps[0].1.path(below)
+    }
+
+    /// Runs one file of stories to its end.
+    pub async fn run(&mut self, file: &str) -> Output {
+        let realms: Vec<Value> = (self.apps.iter())
+            .map(|(name, app)| json!({ "url": app.url, "realm": name }))
+            .collect();
+        let control = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = control.local_addr().unwrap().port();
+        let artefacts = client().join("../target/client-artefacts");
+        std::fs::create_dir_all(&artefacts).unwrap();
+        let (name, app) = &self.apps[0];
+        let mut command = node(&["scripts/test.mjs", file]);
+        command
+            .env("NODE_EXTRA_CA_CERTS", app.path("authority.pem"))
+            .env("CUSTODYD_URL", &app.url)
+            .env("CUSTODYD_APP", "notes")
+            .env("CUSTODYD_REALM", name)
+            .env("CUSTODYD_REALMS", Value::from(realms).to_string())
+            .env("CUSTODYD_FOLDER", app.dir.path())
+            .env("CUSTODYD_PAGES", self.pages.to_string())
+            .env("CUSTODYD_ARTEFACTS", &artefacts)
+            .env("CUSTODYD_CONTROL", port.to_string());
+        let mut told = tokio::task::spawn_blocking(move || command.output());
+        loop {
+            tokio::select! {
+                output = &mut told => return output.unwrap().unwrap(),
+                asked = control.accept() => self.obey(asked.unwrap().0).await,
+            }
+        }
+    }
+
+    /// `kill` or `start`, and which of them.
+    async fn obey(&mut self, mut asked: TcpStream) {
+        let mut line = String::new();
+        BufReader::new(&mut asked)
+            .read_line(&mut line)
+            .await
+            .unwrap();
+        let (word, which) = line.trim().split_once(' ').unwrap();
+        let app = &mut self.apps[which.parse::<usize>().unwrap()].1;
+        match word {
+            "kill" => app.kill(),
+            "start" => app.launch().await,
+            other => panic!("unknown word {other:?}"),
+        }
+        asked.write_all(b"ok\n").await.unwrap();
+    }
+}
+
+/// The folder `client` of the checkout.
+#[must_use]
+pub fn client() -> PathBuf {
+    repository().join("client")
+}
+
+/// A run of Node inside `client`, with the packages that `scripts/ensure-tools` has installed.
+///
+/// # Panics
+/// With what to run, where the packages are not those of the lock file.
+#[must_use]
+pub fn node(arguments: &[&str]) -> Command {
+    let stamp = client().join("node_modules/.installed-lock");
+    let installed = std::fs::read_to_string(&stamp).unwrap_or_default();
+    let locked = std::fs::read_to_string(client().join("package-lock.json")).unwrap();
+    assert!(
+        installed == locked,
+        "the client's packages are not installed: run scripts/ensure-tools test"
+    );
+    let mut command = Command::new("node");
+    command.current_dir(client()).args(arguments);
+    command
+}
