@@ -28,6 +28,20 @@ relying_party = {{ id = "localhost", name = "Notes" }}
     ("notes".into(), text)
 }
 
+/// An app on the same pages whose secrets the daemon can not open.
+fn sealed(port: u16) -> (String, String) {
+    let text = format!(
+        r#"app = "sealed"
+display_name = "Sealed notes"
+origins = ["https://localhost:{port}"]
+relying_party = {{ id = "localhost", name = "Sealed notes" }}
+[secrets]
+server_slot = "forbidden"
+"#
+    );
+    ("sealed".into(), text)
+}
+
 /// Messages go into a file, which is allowed beside a listener for development only.
 fn delivery() -> String {
     let port = free_port();
@@ -45,7 +59,7 @@ async fn stories(file: &str) -> usize {
     );
     let pages = free_port();
     let mut app = TestApp::with(Setup {
-        policies: vec![policy(pages)],
+        policies: vec![policy(pages), sealed(pages)],
         config: delivery(),
         ..Setup::default()
     })
@@ -118,6 +132,11 @@ async fn opaque() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offline() {
     assert_eq!(stories("e2e/offline.ts").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots() {
+    assert_eq!(stories("e2e/slots.ts").await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
