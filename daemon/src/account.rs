@@ -154,21 +154,26 @@ pub struct BoundPasskey {
 pub struct StoredSecret {
     pub version: u64,
     pub updated: Timestamp,
+    /// The content under a key of its own, which the slots hold. Without it they hold the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Bytes>,
     pub slots: Vec<Slot>,
     pub server_slot: Option<SharedSecret>,
 }
 
-/// One end-to-end sealed copy of a secret; the daemon can not open it.
+/// What opens a secret, sealed end to end for one factor; the daemon can not open it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
     pub r#type: SlotType,
-    /// The device identifier of the factor whose key opens the slot.
+    /// What `service/slots.rs` says of its type: the factor whose key opens the slot.
     pub credential: String,
     pub ciphertext: Bytes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotType {
     /// Key from a passkey's PRF extension.
@@ -177,6 +182,8 @@ pub enum SlotType {
     Opaque,
     /// Key from the part of a recovery code that is never sent.
     RecoveryCode,
+    /// Key from the content of another secret of the account.
+    Secret,
 }
 
 impl Account {
@@ -364,6 +371,7 @@ mod tests {
             StoredSecret {
                 version: 1,
                 updated: Timestamp(1000),
+                sealed: Some(Bytes(vec![4, 5])),
                 slots: vec![Slot {
                     r#type: SlotType::Prf,
                     credential: "c".into(),

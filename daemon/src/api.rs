@@ -70,6 +70,8 @@ pub struct AccountCreated {
     /// JWS that the realm signed in its token: keep them as receipts.
     pub bindings: CreatedBindings,
     pub session: SessionToken,
+    /// Whether this app's policy lets a secret have a server slot.
+    pub server_slot: bool,
     /// Log entry of the creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReceipt>,
@@ -171,6 +173,10 @@ pub struct SessionStarted {
     pub device_id: String,
     /// Whether this device is bound to the account.
     pub device_bound: bool,
+    /// Device identifier of the passkey, PIN, contact, authenticator app or set of codes that opened the session; absent where
+    /// the device key did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
     pub session: SessionToken,
     pub secrets: BTreeMap<String, Secret>,
     /// Log entry of this sign-in.
@@ -230,23 +236,42 @@ pub struct Bound {
     pub binding: String,
 }
 
-/// A new content for a secret, given together with a change of factors.
+/// A secret's slots, or all of it, given together with a change of factors. One of `slots` and `content`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrapped {
-    /// The version that it replaces; absent to create.
+    /// The version that it replaces, as `If-Match` would say it; absent to create.
     #[serde(default)]
     pub if_version: Option<u64>,
-    pub content: SecretContent,
+    /// All slots of the secret as they shall be; its sealed content and its server slot stay as they are.
+    #[serde(default)]
+    pub slots: Option<Vec<SecretSlot>>,
+    #[serde(default)]
+    pub content: Option<SecretContent>,
+}
+
+/// What comes with the removal of a factor.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveFactor {
+    /// Secrets rewrapped for the factors that stay, stored in the same commit. Slots of the factor that goes are
+    /// dropped from all others.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Rewrapped>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretContent {
-    /// End-to-end sealed copies, one for each factor that can open the secret.
+    /// The content, sealed by the client under a key that the slots hold. Without it they hold the content itself.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = "byte")]
+    pub sealed: Option<Bytes>,
+    /// What opens the secret end to end, one for each factor that can.
     #[serde(default)]
     pub slots: Vec<SecretSlot>,
-    /// The secret itself, for the daemon to seal in the token. Policy may forbid it.
+    /// What opens the secret (the key of `sealed`, or the content where there is none), for the daemon to seal in
+    /// the token. Policy may forbid it.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = "byte")]
     pub server_slot: Option<SharedSecret>,
@@ -256,7 +281,9 @@ pub struct SecretContent {
 #[serde(deny_unknown_fields)]
 pub struct SecretSlot {
     pub r#type: SlotType,
-    /// Device identifier of the factor whose key opens the slot.
+    /// The factor whose key opens the slot. `prf`, `opaque`: device identifier of the passkey, of the PIN.
+    /// `recovery-code`: SHA-256 over `custodyd/recovery-code-slot-id/v1` and the code's auth part, each with its
+    /// length before it (4 bytes, big endian), in base64url. `secret`: the name of another secret of the account.
     pub credential: String,
     #[schema(value_type = String, format = "byte")]
     pub ciphertext: Bytes,
@@ -268,6 +295,9 @@ pub struct Secret {
     pub version: u64,
     #[schema(value_type = u64)]
     pub updated: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "byte")]
+    pub sealed: Option<Bytes>,
     pub slots: Vec<SecretSlot>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "byte")]
@@ -305,6 +335,8 @@ pub struct AccountView {
     pub pin: Option<PinView>,
     pub passkeys: Vec<PasskeyView>,
     pub secrets: Vec<SecretEntry>,
+    /// Whether this app's policy lets a secret have a server slot.
+    pub server_slot: bool,
     /// Where codes and notices go.
     pub contacts: Vec<AddressView>,
     /// Addresses by which the account is found, beside the contacts.

@@ -43,6 +43,7 @@ mod restoring;
 mod rotation;
 mod secrets;
 mod sessions;
+mod slots;
 mod softhsm_setup;
 mod stranger_pin;
 mod text_messages;

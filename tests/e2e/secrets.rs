@@ -59,7 +59,7 @@ async fn a_secret_needs_a_way_to_open_it_that_is_not_prf_alone() {
         (json!({"slots": [slot("prf")]}), "422 prf-only-slot"),
         (
             json!({"slots": [slot("prf"), slot("prf")]}),
-            "422 prf-only-slot",
+            "422 secret-malformed",
         ),
         (json!({"slots": [slot("magic")]}), "400 malformed-request"),
         (
@@ -81,12 +81,22 @@ async fn a_secret_needs_a_way_to_open_it_that_is_not_prf_alone() {
         answer.refused(code);
     }
     let content = json!({"slots": [slot("prf"), slot("recovery-code")]});
+    let unknown = device
+        .put("device-secret", "If-None-Match", "*", content)
+        .await;
+    unknown.refused("422 slot-unknown");
+    let codes = device.set_recovery_codes().await;
+    let id = custodyd_tests::slots::code_id(&custodyd_tests::device::unb64(&codes[0]));
+    let content = json!({"sealed": b64(b"content"), "slots": [
+        {"type": "recovery-code", "credential": id, "ciphertext": b64(b"sealed")}]});
     device
         .put("device-secret", "If-None-Match", "*", content.clone())
         .await
         .expect(200);
     let back = device.recover("device-secret").await.expect(200);
     assert_eq!(back.body["slots"], content["slots"]);
+    assert_eq!(back.body["sealed"], content["sealed"]);
+    assert_eq!(back.body.get("server_slot"), None);
     let list = device
         .call("GET", "/v1/account/secrets", None)
         .await

@@ -24,6 +24,7 @@ pub mod log;
 pub mod mail;
 pub mod opaque;
 pub mod pair;
+pub mod slots;
 pub mod stories;
 pub mod token;
 pub mod tpm;

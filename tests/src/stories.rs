@@ -35,6 +35,20 @@ relying_party = {{ id = "localhost", name = "Notes" }}
     ("notes".into(), text)
 }
 
+/// An app on the same pages whose secrets the daemon can not open.
+fn sealed(port: u16) -> (String, String) {
+    let text = format!(
+        r#"app = "sealed"
+display_name = "Sealed notes"
+origins = ["https://localhost:{port}"]
+relying_party = {{ id = "localhost", name = "Sealed notes" }}
+[secrets]
+server_slot = "forbidden"
+"#
+    );
+    ("sealed".into(), text)
+}
+
 /// Messages go into a file, which is allowed beside a listener for development only.
 fn delivery() -> String {
     let port = free_port();
@@ -67,7 +81,7 @@ impl Stories {
         let mut apps: Vec<(String, TestApp)> = Vec::new();
         for name in names {
             let setup = Setup {
-                policies: vec![policy(pages, more)],
+                policies: vec![policy(pages, more), sealed(pages)],
                 config: delivery(),
                 ..Setup::default()
             };

@@ -28,6 +28,11 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "no-offline-slot": "Offline unlocking is not set up on this device.",
   "code-mistyped": "The code is mistyped. Compare it with what you wrote down.",
   "secret-damaged": "The backup does not open. Take another way, or ask for help.",
+  "no-slot":
+    "This way of signing in can not bring your key back. Use a passkey, the PIN or a recovery code.",
+  "prf-only-slot": "Set a PIN or recovery codes first, so that a lost passkey loses nothing.",
+  "last-slot": "Nothing else would open your key any more. Set up another way first.",
+  "slot-unknown": "Set a PIN or recovery codes first.",
   "offline-pin-wrong": "That is not the PIN.",
   "authentication-failed":
     "That did not work. Check the account, or use a device that is bound to it.",

@@ -69,6 +69,12 @@ export function equal(one: Uint8Array, other: Uint8Array): boolean {
   return one.length === other.length && one.every((byte, at) => byte === other[at]);
 }
 
+/** One after another, each with its length before it: no two lists have the same bytes. */
+export function fields(...parts: readonly (string | Uint8Array)[]): Bytes {
+  const whole = parts.map((part) => (typeof part === "string" ? utf8(part) : part));
+  return concat(...whole.flatMap((part) => [be32(part.length), part]));
+}
+
 /** A number as four bytes, the highest first. */
 export function be32(number: number): Bytes {
   const bytes = new Uint8Array(4);
@@ -94,10 +100,15 @@ export async function sha256(...parts: Uint8Array[]): Promise<Bytes> {
 /** HKDF-SHA-256 (RFC 5869) of 32 bytes, without a salt unless one is given. */
 export async function hkdf(
   secret: Bytes,
-  info: string,
+  info: string | Bytes,
   salt: Bytes = new Uint8Array(),
 ): Promise<Bytes> {
   const key = await crypto.subtle.importKey("raw", secret, "HKDF", false, ["deriveBits"]);
-  const how = { name: "HKDF", hash: "SHA-256", salt, info: utf8(info) };
+  const how = {
+    name: "HKDF",
+    hash: "SHA-256",
+    salt,
+    info: typeof info === "string" ? utf8(info) : info,
+  };
   return new Uint8Array(await crypto.subtle.deriveBits(how, key, 256));
 }

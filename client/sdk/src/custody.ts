@@ -8,9 +8,11 @@ import { StorageFailed } from "./errors.js";
 import { generate } from "./jose.js";
 import { signingKey, type Unlocked } from "./keys.js";
 import type { RealmTrust } from "./receipts/realm.js";
+import type { SlotKey } from "./slots.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
 import type { Storage } from "./storage/storage.js";
 import { Transport } from "./transport.js";
+import type { Held } from "./vault.js";
 
 /** What an app says about itself. */
 export interface CustodyOptions {
@@ -29,6 +31,12 @@ export interface CustodyOptions {
    * three more requests). Default: true. Otherwise call `checkLog` when it suits.
    */
   readonly checkLog?: boolean;
+  /**
+   * Whether the daemon never gets what opens a secret, whatever it says that the policy allows. Default: false, it
+   * gets it where the policy has server slots. Say true where the policy forbids them, or where it shall be the owner's
+   * passkey, PIN or recovery code that opens, and nothing else.
+   */
+  readonly endToEnd?: boolean;
 }
 
 /** What is kept about the account on this device. */
@@ -51,12 +59,19 @@ export interface Custody {
   readonly storage: Storage;
   readonly transport: Transport;
   readonly checkLog: boolean;
+  readonly endToEnd: boolean;
   /** The device key; its thumbprint is the device identifier. */
   readonly device: SigningKey & { readonly thumbprint: string };
   /** The account of this device, once there is one. */
   account: AccountRecord | undefined;
   /** The app key, between an unlock and `lock()`. */
   unlocked: Unlocked | undefined;
+  /** What opens key slots, from a sign-in until `lock()`. Never to be sent or kept. */
+  slotKeys: readonly SlotKey[];
+  /** The device secret as it is stored, likewise. */
+  held: Held | undefined;
+  /** Whether the policy has server slots, once the daemon has said so. */
+  serverSlot: boolean | undefined;
 }
 
 /** Names of what is kept. */
@@ -83,9 +98,13 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
     storage,
     transport: new Transport(url.replace(/\/$/, ""), app, device, fetcher),
     checkLog: options.checkLog ?? true,
+    endToEnd: options.endToEnd ?? false,
     device,
     account,
     unlocked: undefined,
+    slotKeys: [],
+    held: undefined,
+    serverSlot: undefined,
   };
 }
 
@@ -106,6 +125,10 @@ export async function keepAccount(custody: Custody, account: AccountRecord): Pro
 export function lock(custody: Custody): void {
   custody.unlocked?.lock();
   custody.unlocked = undefined;
+  for (const { material } of custody.slotKeys) material.fill(0);
+  custody.slotKeys = [];
+  custody.held?.key.fill(0);
+  custody.held = undefined;
 }
 
 /**

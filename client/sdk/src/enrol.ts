@@ -5,26 +5,16 @@
  * secret waits on the device under a key that WebCrypto does not give out: if it did not, a page
  * closed at the wrong moment would lose the account. Nothing of it is left afterwards.
  */
-import { type Bytes, random, toBase64Url } from "./bytes.js";
+import { random, toBase64Url } from "./bytes.js";
 import { type Custody, KEPT, keepAccount } from "./custody.js";
 import { appKeyProof } from "./dpop.js";
-import { CanNotOpen, NotReady } from "./errors.js";
-import { aesKey, open, seal, Unlocked } from "./keys.js";
+import { NotReady } from "./errors.js";
+import { aesKey, seal, Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { backUp } from "./secrets.js";
 import { keepAppKey } from "./session.js";
-
-/** Where an enrolment waits that was begun. */
-export const PENDING = "enrolment";
-
-/** An enrolment that was begun. */
-export interface Pending {
-  readonly idempotencyKey: string;
-  readonly key: CryptoKey;
-  readonly sealed: Bytes;
-  readonly wrapped: Bytes;
-}
+import { nothingPending, opened, PENDING, type Pending } from "./vault.js";
 
 /** What an enrolment takes. */
 export interface EnrolOptions {
@@ -34,7 +24,10 @@ export interface EnrolOptions {
   readonly ticket?: string;
 }
 
-/** Whether an enrolment was begun here and not finished. */
+/**
+ * Whether an enrolment was begun here and its backup is not at the daemon. Sealed end to end, the backup goes out
+ * with the first PIN or recovery codes: until then this is true, and `enrol` goes on.
+ */
 export async function enrolmentPending(custody: Custody): Promise<boolean> {
   return (await custody.storage.get(PENDING)) !== undefined;
 }
@@ -42,11 +35,7 @@ export async function enrolmentPending(custody: Custody): Promise<boolean> {
 /** Begins an enrolment, or goes on with the one that was. */
 export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pending, Unlocked]> {
   const kept = (await storage.get(PENDING)) as Pending | undefined;
-  if (kept) {
-    const secret = await open(kept.key, PENDING, kept.sealed);
-    if (!secret) throw new CanNotOpen("secret-damaged", "the enrolment that was begun is damaged");
-    return [kept, await Unlocked.open(secret, kept.wrapped)];
-  }
+  if (kept) return [kept, await opened(kept)];
   const unlocked = await Unlocked.create();
   const key = await aesKey(random(32));
   const pending: Pending = {
@@ -91,6 +80,7 @@ export async function create(
   });
   await takeReceipt(custody, created.log);
   transport.session = created.session;
+  custody.serverSlot = created.server_slot;
   return account;
 }
 
@@ -106,11 +96,12 @@ export async function enrol(custody: Custody, options: EnrolOptions = {}): Promi
   const [pending, unlocked] = await begin(custody);
   const account = await create(custody, pending, unlocked, options);
   await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
-  await backUp(custody, unlocked);
   await keepAppKey(custody, unlocked);
-  await custody.storage.update([], (update) => {
-    update.delete(PENDING);
-  });
+  // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
+  if (custody.serverSlot && !custody.endToEnd) {
+    await backUp(custody, unlocked);
+    await nothingPending(custody);
+  }
   if (custody.checkLog) await checkLog(custody);
   return unlocked;
 }

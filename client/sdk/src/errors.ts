@@ -169,10 +169,12 @@ export class NotReady extends CustodyError {
       | "not-signed-in"
       | "locked"
       | "nothing-backed-up"
-      | "no-offline-slot",
+      | "no-offline-slot"
+      | "prf-only-slot",
     message: string,
+    options?: ErrorOptions,
   ) {
-    super(code, message);
+    super(code, message, options);
   }
 }
 
@@ -180,7 +182,7 @@ export class NotReady extends CustodyError {
 export class CanNotOpen extends CustodyError {
   override readonly name = "CanNotOpen";
   constructor(
-    code: "code-mistyped" | "secret-damaged" | "offline-pin-wrong" | "pin-weak",
+    code: "code-mistyped" | "secret-damaged" | "no-slot" | "offline-pin-wrong" | "pin-weak",
     message: string,
   ) {
     super(code, message);

@@ -3,16 +3,21 @@
  *
  * Each needs a session whose factor was shown just now and is at least as strong as what is changed
  * (`StepUpRequired` says what is missing), but for a forgotten PIN, which weaker ones may replace.
- * Each new credential's binding is verified before the call returns.
+ * Each new credential's binding is verified before the call returns. A new factor gets its slot of the device secret in
+ * the same commit; one that is removed loses it there.
  */
 import { toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
+import { NotReady } from "./errors.js";
 import { registerPin } from "./opaque.js";
 import { newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
+import { type Rewrapping, rewrapping } from "./rewrap.js";
+import { codeCredential, passkeyCredential, type SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
-import { createPasskey, type PrfKey, usePasskey } from "./webauthn.js";
+import { forget, remember } from "./vault.js";
+import { createPasskey, type Made, type PrfKey, usePasskey, usePrf } from "./webauthn.js";
 
 async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): Promise<void> {
   await verifyBinding(custody.realm, bound.binding, {
@@ -39,16 +44,20 @@ export async function setPin(
   pin: string,
   options: PinOptions = {},
 ): Promise<void> {
+  const rewrap = await rewrapping(custody);
   const { pin: bound, session } = options.onServer
     ? await custody.transport.request("put", "/v1/account/pin", { body: { pin } })
-    : await registerPin(custody, pin);
+    : await registerPin(custody, pin, rewrap);
   await demand(custody, "pin", bound);
+  if (options.onServer) forget(custody, { type: "opaque" });
+  else await rewrap.done();
   custody.transport.session = session;
 }
 
 /** Removes the PIN. */
 export async function removePin(custody: Custody): Promise<void> {
   await custody.transport.request("delete", "/v1/account/pin");
+  forget(custody, { type: "opaque" });
 }
 
 /** A passkey that was added. */
@@ -59,8 +68,27 @@ export interface AddedPasskey {
   readonly prf: PrfKey | undefined;
 }
 
+/** The PRF output of a new passkey. Some authenticators give none when they make it: then it is asked for, where it matters. */
+async function prfOf(
+  made: Made,
+  options: Record<string, unknown>,
+  rewrap: Rewrapping,
+): Promise<PrfKey | undefined> {
+  if (made.prf || !made.prfEnabled || !rewrap.needsSlots) return made.prf;
+  const { rp, extensions } = options as {
+    rp?: { id?: string };
+    extensions?: { prf?: { eval?: { first?: string } } };
+  };
+  const salt = extensions?.prf?.eval?.first;
+  if (rp?.id === undefined || salt === undefined) return undefined;
+  return (await usePrf(rp.id, salt, [made.id])).prf;
+}
+
 /**
  * Creates a passkey and adds it.
+ *
+ * Where nothing but the owner's factors opens the backup, a PIN or recovery codes come first (`prf-only-slot`): a
+ * passkey alone would be lost with its authenticator.
  *
  * @param names the account as authenticators show it, and the passkey in the owner's list
  */
@@ -68,19 +96,31 @@ export async function addPasskey(
   custody: Custody,
   names: { readonly user?: string; readonly passkey?: string } = {},
 ): Promise<AddedPasskey> {
+  const rewrap = await rewrapping(custody);
+  if (rewrap.hasOnlyPrf) {
+    throw new NotReady("prf-only-slot", "set a PIN or recovery codes before the first passkey");
+  }
   const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
     body: names.user === undefined ? {} : { user_name: names.user },
   });
   const made = await createPasskey(options.publicKey);
+  const prf = await prfOf(made, options.publicKey, rewrap);
+  const key: SlotKey | undefined = prf && {
+    type: "prf",
+    credential: await passkeyCredential(made.authenticatorData),
+    material: prf.output,
+  };
+  if (key) remember(custody, key);
   const bound = await custody.transport.request("post", "/v1/account/passkeys", {
     body: {
       ceremony: options.ceremony,
       credential: made.credential as never,
       ...(names.passkey === undefined ? {} : { name: names.passkey }),
+      secrets: await rewrap.with(key ? [key] : []),
     },
   });
   await demand(custody, "passkey", bound);
-  return { deviceId: bound.device_id, prf: made.prf };
+  return { deviceId: bound.device_id, prf };
 }
 
 /** Confirms a passkey that expires, by using it. */
@@ -99,6 +139,7 @@ export async function confirmPasskey(custody: Custody, deviceId: string): Promis
 export async function removePasskey(custody: Custody, deviceId: string): Promise<void> {
   const path = { device_id: deviceId };
   await custody.transport.request("delete", "/v1/account/passkeys/{device_id}", { path });
+  forget(custody, { type: "prf", credential: deviceId });
 }
 
 /** Begins with an authenticator app: its secret as a URI and as pictures to scan. */
@@ -127,10 +168,18 @@ export async function removeTotp(custody: Custody): Promise<void> {
 
 /** Makes ten recovery codes in place of all earlier ones. Show their `text` once; it is kept nowhere. */
 export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]> {
+  const rewrap = await rewrapping(custody);
   const codes = await newRecoveryCodes();
-  const body = { codes: codes.map((code) => toBase64Url(code.auth)) };
+  const keys = codes.map(async ({ auth, slot: material }): Promise<SlotKey> => {
+    return { type: "recovery-code", credential: await codeCredential(auth), material };
+  });
+  const body = {
+    codes: codes.map((code) => toBase64Url(code.auth)),
+    secrets: await rewrap.with(await Promise.all(keys), "recovery-code"),
+  };
   const answer = await custody.transport.request("post", "/v1/account/recovery-codes", { body });
   await demand(custody, "recovery-codes", answer.recovery_codes);
+  await rewrap.done();
   custody.transport.session = answer.session;
   return codes;
 }

@@ -33,6 +33,7 @@ export type { OfflineState } from "./offline/slots.js";
 export { changePinOffline, settlePin } from "./offline/pin-change.js";
 export * from "./offline/queue.js";
 export { reportOffline } from "./offline/report.js";
+export { openSecret } from "./vault.js";
 export { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 export type { Binding, Checkpoint, RealmTrust } from "./receipts/realm.js";
 export * from "./secrets.js";

@@ -5,9 +5,14 @@
  * Two calls each way. The daemon charges a guess at the first one of a login, and its answer shows
  * here whether the PIN was right; a wrong one is not told to the daemon, which counts it already.
  */
+import { type Bytes, fromBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
 import { AuthenticationFailed, CanNotOpen, Refused, Untrusted, WrongGuess } from "./errors.js";
+import type { Rewrapping } from "./rewrap.js";
+import type { Brought } from "./session.js";
+import { pinCredential } from "./slots.js";
 import type { Schemas } from "./transport.js";
+import { remember } from "./vault.js";
 
 type Cost = Schemas["KeyStretching"];
 type Started = Schemas["OpaqueLoginStarted"];
@@ -21,6 +26,12 @@ async function library() {
 /** One PIN has one spelling, whatever keyboard it came from. */
 function spelt(pin: string): string {
   return pin.normalize("NFC");
+}
+
+function bytes(text: string): Bytes {
+  const found = fromBase64Url(text);
+  if (!found) throw new Untrusted("shape-wrong", "a message of OPAQUE is no base64url");
+  return found;
 }
 
 function stretching(cost: Cost) {
@@ -62,6 +73,7 @@ function demandStretching({ memory_kib: memory, passes }: Cost): void {
 export async function registerPin(
   custody: Custody,
   pin: string,
+  rewrap: Rewrapping,
 ): Promise<{ pin: Schemas["Bound"]; session: Schemas["SessionToken"] }> {
   const client = await library();
   const password = spelt(pin);
@@ -71,22 +83,35 @@ export async function registerPin(
   });
   judgePin(pin, started.min_length);
   demandStretching(started.key_stretching);
-  const { registrationRecord: record } = client.finishRegistration({
+  const { registrationRecord: record, exportKey } = client.finishRegistration({
     clientRegistrationState,
     registrationResponse: started.response,
     password,
     keyStretching: stretching(started.key_stretching),
   });
   const { registration, key_stretching } = started;
-  const body = { registration, record, key_stretching };
+  const credential = await pinCredential(bytes(started.salt), key_stretching, bytes(record));
+  const key = { type: "opaque", credential, material: bytes(exportKey) } as const;
+  const secrets = await rewrap.with([key], "opaque");
+  const body = { registration, record, key_stretching, secrets };
+  // Before it is known to be set: the answer may be lost.
+  remember(custody, key);
   return custody.transport.request("post", "/v1/account/opaque/finish", { body });
+}
+
+/** What a right PIN gives. */
+export interface LoggedIn {
+  /** To send. */
+  readonly end: { readonly login: string; readonly ke3: string };
+  /** What opens slots, and is never sent: the export key. */
+  readonly key: Brought;
 }
 
 /** The two messages of a login; `begin` sends the first one. Throws where the PIN is wrong. */
 export async function login(
   pin: string,
   begin: (ke1: string) => Promise<Started>,
-): Promise<{ readonly login: string; readonly ke3: string }> {
+): Promise<LoggedIn> {
   const client = await library();
   const password = spelt(pin);
   const { clientLoginState, startLoginRequest } = client.startLogin({ password });
@@ -98,7 +123,8 @@ export async function login(
     keyStretching: stretching(started.key_stretching),
   });
   if (!ended) throw wrong(started);
-  return { login: started.login, ke3: ended.finishLoginRequest };
+  const end = { login: started.login, ke3: ended.finishLoginRequest };
+  return { end, key: { type: "opaque", material: bytes(ended.exportKey) } };
 }
 
 /** As the daemon would say it, if it knew. A stranger is told no more here than there. */

@@ -474,7 +474,10 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Remove a passkey; the sessions that it opened end */
+        /**
+         * Remove a passkey; the sessions that it opened end
+         * @description Its slots go with it, in the same commit; secrets that would not open any more refuse it.
+         */
         delete: operations["delete_v1_account_passkeys_device_id"];
         options?: never;
         head?: never;
@@ -602,7 +605,8 @@ export interface paths {
         /**
          * Back a secret up
          * @description `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
-         *     `device-secret` and `app-key`.
+         *     `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
+         *     names a factor that the account has, and PRF is never the only one.
          */
         put: operations["put_v1_account_secrets_name"];
         post?: never;
@@ -1055,6 +1059,8 @@ export interface components {
             /** @description JWS that the realm signed in its token: keep them as receipts. */
             bindings: components["schemas"]["CreatedBindings"];
             log?: components["schemas"]["LogReceipt"] | null;
+            /** @description Whether this app's policy lets a secret have a server slot. */
+            server_slot: boolean;
             session: components["schemas"]["SessionToken"];
         };
         /** @description The owner's view of the account. */
@@ -1076,6 +1082,8 @@ export interface components {
             /** @description No factor can be used from an unknown device: losing this one loses the account. */
             recovery_incomplete: boolean;
             secrets: components["schemas"]["SecretEntry"][];
+            /** @description Whether this app's policy lets a secret have a server slot. */
+            server_slot: boolean;
             totp?: components["schemas"]["TotpView"] | null;
             /** @description An authenticator app waits to be confirmed. */
             totp_pending: boolean;
@@ -1272,7 +1280,7 @@ export interface components {
          * @description What happened. Stable names: they stand in the log for ever.
          * @enum {string}
          */
-        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed" | "offline-pins-refused";
+        EventKind: "account-created" | "device-bound" | "device-removed" | "pin-set" | "pin-removed" | "pin-charged" | "pin-refused" | "passkey-added" | "passkey-removed" | "passkey-confirmed" | "passkey-refused" | "session-started" | "session-ended" | "sessions-ended" | "secret-stored" | "secret-released" | "secret-deleted" | "slots-dropped" | "contact-claimed" | "contact-confirmed" | "contact-removed" | "alias-claimed" | "alias-confirmed" | "alias-removed" | "code-sent" | "code-charged" | "code-refused" | "totp-enrolled" | "totp-added" | "totp-removed" | "totp-charged" | "totp-refused" | "recovery-codes-set" | "recovery-codes-removed" | "recovery-code-charged" | "recovery-code-refused" | "recovery-code-spent" | "recover-requested" | "recover-cancelled" | "recover-used" | "account-exported" | "app-key-added" | "app-key-removed" | "offline-pins-refused";
         EventPage: {
             /** @description C2SP signed note that the proofs of this page lead to. */
             checkpoint: string;
@@ -1648,6 +1656,16 @@ export interface components {
         RemoveAddress: {
             id: string;
         };
+        /** @description What comes with the removal of a factor. */
+        RemoveFactor: {
+            /**
+             * @description Secrets rewrapped for the factors that stay, stored in the same commit. Slots of the factor that goes are
+             *     dropped from all others.
+             */
+            secrets?: {
+                [key: string]: components["schemas"]["Rewrapped"];
+            };
+        };
         RemovedDeviceView: {
             device_id: string;
             /**
@@ -1668,14 +1686,16 @@ export interface components {
              */
             channel?: string | null;
         };
-        /** @description A new content for a secret, given together with a change of factors. */
+        /** @description A secret's slots, or all of it, given together with a change of factors. One of `slots` and `content`. */
         Rewrapped: {
-            content: components["schemas"]["SecretContent"];
+            content?: components["schemas"]["SecretContent"] | null;
             /**
              * Format: int64
-             * @description The version that it replaces; absent to create.
+             * @description The version that it replaces, as `If-Match` would say it; absent to create.
              */
             if_version?: number | null;
+            /** @description All slots of the secret as they shall be; its sealed content and its server slot stay as they are. */
+            slots?: components["schemas"]["SecretSlot"][] | null;
         };
         /**
          * @description What a session may be used for.
@@ -1683,6 +1703,8 @@ export interface components {
          */
         Scope: "read" | "full" | "pin-only";
         Secret: {
+            /** Format: byte */
+            sealed?: string | null;
             /** Format: byte */
             server_slot?: string | null;
             slots: components["schemas"]["SecretSlot"][];
@@ -1697,10 +1719,16 @@ export interface components {
         SecretContent: {
             /**
              * Format: byte
-             * @description The secret itself, for the daemon to seal in the token. Policy may forbid it.
+             * @description The content, sealed by the client under a key that the slots hold. Without it they hold the content itself.
+             */
+            sealed?: string | null;
+            /**
+             * Format: byte
+             * @description What opens the secret (the key of `sealed`, or the content where there is none), for the daemon to seal in
+             *     the token. Policy may forbid it.
              */
             server_slot?: string | null;
-            /** @description End-to-end sealed copies, one for each factor that can open the secret. */
+            /** @description What opens the secret end to end, one for each factor that can. */
             slots?: components["schemas"]["SecretSlot"][];
         };
         SecretEntry: {
@@ -1716,7 +1744,11 @@ export interface components {
         SecretSlot: {
             /** Format: byte */
             ciphertext: string;
-            /** @description Device identifier of the factor whose key opens the slot. */
+            /**
+             * @description The factor whose key opens the slot. `prf`, `opaque`: device identifier of the passkey, of the PIN.
+             *     `recovery-code`: SHA-256 over `custodyd/recovery-code-slot-id/v1` and the code's auth part, each with its
+             *     length before it (4 bytes, big endian), in base64url. `secret`: the name of another secret of the account.
+             */
             credential: string;
             type: components["schemas"]["SlotType"];
         };
@@ -1727,6 +1759,11 @@ export interface components {
         SessionStarted: {
             /** Format: uuid */
             account: string;
+            /**
+             * @description Device identifier of the passkey, PIN, contact, authenticator app or set of codes that opened the session; absent where
+             *     the device key did.
+             */
+            credential?: string | null;
             /** @description Whether this device is bound to the account. */
             device_bound: boolean;
             /** @description RFC 7638 thumbprint of the device key. */
@@ -1787,7 +1824,7 @@ export interface components {
             };
         };
         /** @enum {string} */
-        SlotType: "prf" | "opaque" | "recovery-code";
+        SlotType: "prf" | "opaque" | "recovery-code" | "secret";
         StartOpaqueAfterCode: {
             /**
              * Format: byte
@@ -2452,7 +2489,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RemoveFactor"] | null;
+            };
+        };
         responses: {
             /** @description as it was asked for */
             204: {
@@ -2519,7 +2560,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RemoveFactor"] | null;
+            };
+        };
         responses: {
             /** @description as it was asked for */
             204: {
@@ -2579,7 +2624,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RemoveFactor"] | null;
+            };
+        };
         responses: {
             /** @description as it was asked for */
             204: {

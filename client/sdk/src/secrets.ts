@@ -1,14 +1,17 @@
 /**
  * Secrets: small versioned values that the daemon keeps and hands out as the app's policy says.
  *
- * Two by convention back the app key up (`backUp`, `unlock`); an app may have more of its own. A
+ * Two by convention back the app key up (`backUp`, `unlock`); an app may have more of its own. Each is sealed end to end
+ * (`vault.ts`); where the policy has server slots, it opens to the daemon, too. A
  * write names the version that it replaces, so that two devices can not overwrite each other.
  */
 import { type Bytes, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
-import { CanNotOpen, NotReady, Refused, VersionConflict } from "./errors.js";
+import { NotReady, Refused, VersionConflict } from "./errors.js";
 import { Unlocked } from "./keys.js";
-import { accountOf, APP_KEY, DEVICE_SECRET, keepAppKey, serverSlot } from "./session.js";
+import { accountOf, keepAppKey } from "./session.js";
+import type { Schemas } from "./transport.js";
+import { APP_KEY, DEVICE_SECRET, openSecret, sealedSecret } from "./vault.js";
 
 /** A secret as it was released. */
 export interface Stored {
@@ -20,12 +23,18 @@ export interface Stored {
 
 /** A secret's content, where this session's factor may have it; undefined where there is none. */
 export async function getSecret(custody: Custody, name: string): Promise<Stored | undefined> {
+  return released(custody, name);
+}
+
+async function released(
+  custody: Custody,
+  name: string,
+  deviceSecret?: Bytes,
+): Promise<Stored | undefined> {
   try {
     const route = "/v1/account/secrets/{name}";
     const secret = await custody.transport.request("get", route, { path: { name } });
-    const content = serverSlot(secret);
-    if (!content)
-      throw new CanNotOpen("secret-damaged", `${name} has no slot that this version can open`);
+    const content = await openSecret(custody, name, secret, deviceSecret);
     return { version: secret.version, content, updated: secret.updated };
   } catch (error) {
     if (error instanceof Refused && error.code === "not-found") return undefined;
@@ -45,12 +54,21 @@ export async function putSecret(
   content: Bytes,
   replaces: number | undefined,
 ): Promise<number> {
+  return put(custody, name, replaces, await sealedSecret(custody, name, content));
+}
+
+async function put(
+  custody: Custody,
+  name: string,
+  replaces: number | undefined,
+  body: Schemas["SecretContent"],
+): Promise<number> {
   const headers: Record<string, string> =
     replaces === undefined ? { "If-None-Match": "*" } : { "If-Match": `"${replaces}"` };
   const { version } = await custody.transport.request("put", "/v1/account/secrets/{name}", {
     path: { name },
     headers,
-    body: { server_slot: toBase64Url(content) },
+    body,
   });
   return version;
 }
@@ -76,10 +94,10 @@ export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void
     [APP_KEY, unlocked.wrapped],
   ] as const) {
     try {
-      await putSecret(custody, name, content, undefined);
+      await put(custody, name, undefined, await sealedSecret(custody, name, content, unlocked));
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
-      const there = await getSecret(custody, name);
+      const there = await released(custody, name, unlocked.secret);
       const same = there && toBase64Url(there.content) === toBase64Url(content);
       if (!same) throw error;
     }
@@ -89,11 +107,9 @@ export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void
 /** Brings the app key back within a full session whose factor may have it. */
 export async function unlock(custody: Custody): Promise<Unlocked> {
   accountOf(custody);
-  const [secret, wrapped] = [
-    await getSecret(custody, DEVICE_SECRET),
-    await getSecret(custody, APP_KEY),
-  ];
-  if (!secret || !wrapped) {
+  const secret = await released(custody, DEVICE_SECRET);
+  const wrapped = secret && (await released(custody, APP_KEY, secret.content));
+  if (!wrapped) {
     throw new NotReady("nothing-backed-up", "this account has no backup of its key");
   }
   const unlocked = await Unlocked.open(secret.content, wrapped.content);

@@ -4,20 +4,17 @@
  * Called by `sign-in.ts` and `enrol.ts`. An answer whose proofs are not the pinned realm's gives no
  * session and no key.
  */
-import { type Bytes, fromBase64Url } from "./bytes.js";
 import { type Custody, KEPT, isBound, keepAccount, lock } from "./custody.js";
-import { CanNotOpen, NotReady, Unreachable, Untrusted } from "./errors.js";
+import { NotReady, Unreachable, Untrusted } from "./errors.js";
 import { thumbprint, publicJwk } from "./jose.js";
 import { Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
+import { mend } from "./rewrap.js";
+import type { SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
+import { APP_KEY, DEVICE_SECRET, openSecret, remember } from "./vault.js";
 import type { PrfKey } from "./webauthn.js";
-
-/** The two secrets by convention: what wraps the private key, and the wrapped key itself. */
-export const DEVICE_SECRET = "device-secret";
-/** The wrapped private key, so that another device gets the same one. */
-export const APP_KEY = "app-key";
 
 /** A session that was opened. */
 export interface SignedIn {
@@ -36,15 +33,14 @@ export interface SignedIn {
   readonly prf?: PrfKey | undefined;
 }
 
-/** The content of a secret's server slot. */
-export function serverSlot(secret: Schemas["Secret"] | undefined): Bytes | undefined {
-  return secret?.server_slot == null ? undefined : fromBase64Url(secret.server_slot);
-}
+/** What a factor gave that opens slots; which credential it is, the daemon tells with the session. */
+export type Brought = Omit<SlotKey, "credential"> & Partial<SlotKey>;
 
 /** Takes a session up, after its receipt was verified. */
 export async function takeSession(
   custody: Custody,
   answer: Schemas["SessionStarted"],
+  brought?: Brought,
 ): Promise<SignedIn> {
   await takeReceipt(custody, answer.log);
   const { transport, device } = custody;
@@ -52,8 +48,11 @@ export async function takeSession(
   try {
     const boundDevice = answer.device_bound ? device.thumbprint : undefined;
     await keepAccount(custody, { account: answer.account, boundDevice });
+    const credential = brought?.credential ?? answer.credential;
+    if (brought && credential != null) remember(custody, { ...brought, credential });
     const unlocked = await opened(custody, answer.secrets);
     const { scope, factor } = answer.session;
+    if (unlocked && scope === "full") await mend(custody);
     if (custody.checkLog && scope !== "pin-only") await checkLogIfReachable(custody);
     const { account, device_bound: deviceBound, secrets } = answer;
     return { account, scope, factor, deviceBound, unlocked, secrets };
@@ -80,11 +79,10 @@ async function opened(
   custody: Custody,
   secrets: Readonly<Record<string, Schemas["Secret"]>>,
 ): Promise<Unlocked | undefined> {
-  if (!(DEVICE_SECRET in secrets) || !(APP_KEY in secrets)) return undefined;
-  const [secret, wrapped] = [serverSlot(secrets[DEVICE_SECRET]), serverSlot(secrets[APP_KEY])];
-  if (!secret || !wrapped) {
-    throw new CanNotOpen("secret-damaged", "the backup has no slot that this version can open");
-  }
+  const { [DEVICE_SECRET]: device, [APP_KEY]: key } = secrets;
+  if (!device || !key) return undefined;
+  const secret = await openSecret(custody, DEVICE_SECRET, device);
+  const wrapped = await openSecret(custody, APP_KEY, key, secret);
   const unlocked = await Unlocked.open(secret, wrapped);
   secret.fill(0);
   const kept = (await custody.storage.get(KEPT.appKey)) as { thumbprint?: string } | undefined;

@@ -6,14 +6,16 @@
  * `WrongGuess` that says how many are left.
  */
 import { toBase64Url } from "./bytes.js";
-import type { Custody } from "./custody.js";
+import { type Custody, lock } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
 import type { PinOptions } from "./factors.js";
 import { login } from "./opaque.js";
 import { parseRecoveryCode } from "./recovery-codes.js";
-import { accountOf, APP_KEY, boundAccount, DEVICE_SECRET, takeSession } from "./session.js";
+import { accountOf, boundAccount, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
+import { codeCredential } from "./slots.js";
 import type { Schemas } from "./transport.js";
+import { APP_KEY, DEVICE_SECRET } from "./vault.js";
 import { usePasskey } from "./webauthn.js";
 
 /** What a sign-in brings. */
@@ -61,12 +63,12 @@ export async function signInWithPin(
     return takeSession(custody, await transport.request("post", route, { body }));
   }
   const start = "/v1/apps/{app}/sessions/opaque/start";
-  const ended = await login(pin, (ke1) =>
+  const { end, key } = await login(pin, (ke1) =>
     transport.request("post", start, { body: { account, ke1 } }),
   );
   const route = "/v1/apps/{app}/sessions/opaque/finish";
-  const body = { ...ended, release };
-  return takeSession(custody, await transport.request("post", route, { body }));
+  const body = { ...end, release };
+  return takeSession(custody, await transport.request("post", route, { body }), key);
 }
 
 /** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
@@ -83,10 +85,9 @@ export async function signInWithPasskey(
   const used = await usePasskey(publicKey, options.signal);
   const body = { ceremony, credential: used.credential as never, ...more(options) };
   const route = "/v1/apps/{app}/sessions/passkey";
-  const signedIn = await takeSession(
-    custody,
-    await custody.transport.request("post", route, { body }),
-  );
+  const answer = await custody.transport.request("post", route, { body });
+  const key = used.prf && ({ type: "prf", material: used.prf.output } as const);
+  const signedIn = await takeSession(custody, answer, key);
   return { ...signedIn, prf: used.prf };
 }
 
@@ -111,11 +112,14 @@ export async function signInWithRecoveryCode(
   typed: string,
   options: SignInOptions = {},
 ): Promise<SignedIn> {
-  const code = toBase64Url((await parseRecoveryCode(typed)).auth);
+  const { auth, slot: material } = await parseRecoveryCode(typed);
+  const code = toBase64Url(auth);
   const account = options.account ?? accountOf(custody);
   const body = { account, code, ...more(options) };
   const route = "/v1/apps/{app}/sessions/recovery-code";
-  return takeSession(custody, await custody.transport.request("post", route, { body }));
+  const answer = await custody.transport.request("post", route, { body });
+  const credential = await codeCredential(auth);
+  return takeSession(custody, answer, { type: "recovery-code", credential, material });
 }
 
 /** Who is meant, where a device may not know its account: by identifier, or by address or name. */
@@ -163,10 +167,12 @@ export async function continueWithPin(
     return takeSession(custody, await transport.request("post", "/v1/session/pin", { body }));
   }
   const start = "/v1/session/opaque/start";
-  const ended = await login(pin, (ke1) => transport.request("post", start, { body: { ke1 } }));
-  const body = { ...ended, ...more(options) };
+  const { end, key } = await login(pin, (ke1) =>
+    transport.request("post", start, { body: { ke1 } }),
+  );
+  const body = { ...end, ...more(options) };
   const route = "/v1/session/opaque/finish";
-  return takeSession(custody, await transport.request("post", route, { body }));
+  return takeSession(custody, await transport.request("post", route, { body }), key);
 }
 
 /** Renews the session's idle time. The absolute end stays. */
@@ -181,8 +187,7 @@ export async function signOut(
   custody: Custody,
   where: "here" | "everywhere" = "here",
 ): Promise<void> {
-  custody.unlocked?.lock();
-  custody.unlocked = undefined;
+  lock(custody);
   try {
     if (!custody.transport.session) return;
     const route = where === "here" ? "/v1/session" : "/v1/sessions";

@@ -4,7 +4,7 @@
  * `credential.toJSON()` of a browser contains the PRF output, which is a key of the owner's. The
  * answer is written member by member instead, so that it can not be sent by mistake.
  */
-import { type Bytes, bytesOf, fromBase64Url, toBase64Url } from "./bytes.js";
+import { type Bytes, bytesOf, fromBase64Url, random, toBase64Url } from "./bytes.js";
 import { PasskeyFailed } from "./errors.js";
 
 /** What an authenticator answered. */
@@ -15,6 +15,13 @@ export interface Ceremony {
   readonly id: string;
   /** What seals on this device; undefined where the authenticator has no PRF. */
   readonly prf: PrfKey | undefined;
+  /** Whether it said that it has PRF. */
+  readonly prfEnabled: boolean;
+}
+
+/** A passkey that was made. */
+export interface Made extends Ceremony {
+  readonly authenticatorData: Bytes;
 }
 
 /** A PRF output, and how to ask the same passkey for it again. Never to be sent. */
@@ -113,6 +120,7 @@ function answer(asked: Options, credential: PublicKeyCredential, response: Optio
   return {
     id: credential.id,
     prf: prfKey(asked, credential.id, output),
+    prfEnabled: prf?.enabled ?? false,
     credential: {
       id: credential.id,
       rawId: toBase64Url(new Uint8Array(credential.rawId)),
@@ -127,7 +135,7 @@ function answer(asked: Options, credential: PublicKeyCredential, response: Optio
 const text = (buffer: ArrayBuffer): string => toBase64Url(new Uint8Array(buffer));
 
 /** `navigator.credentials.create` with the daemon's options. */
-export async function createPasskey(publicKey: Options): Promise<Ceremony> {
+export async function createPasskey(publicKey: Options): Promise<Made> {
   const user = publicKey["user"] as Options;
   const options = {
     ...publicKey,
@@ -138,11 +146,12 @@ export async function createPasskey(publicKey: Options): Promise<Ceremony> {
   } as unknown as PublicKeyCredentialCreationOptions;
   const credential = await asked(() => credentials().create({ publicKey: options }));
   const response = credential.response as AuthenticatorAttestationResponse;
-  return answer(publicKey, credential, {
+  const made = answer(publicKey, credential, {
     clientDataJSON: text(response.clientDataJSON),
     attestationObject: text(response.attestationObject),
     transports: response.getTransports(),
   });
+  return { ...made, authenticatorData: bytesOf(response.getAuthenticatorData()) };
 }
 
 /** `navigator.credentials.get` with the daemon's options, or with this device's own when offline. */
@@ -163,4 +172,21 @@ export async function usePasskey(publicKey: Options, signal?: AbortSignal): Prom
     signature: text(response.signature),
     userHandle: response.userHandle ? text(response.userHandle) : null,
   });
+}
+
+/** The PRF output of one of these passkeys, asked for on this device: nobody verifies the assertion. */
+export async function usePrf(
+  rpId: string,
+  salt: string,
+  ids: readonly string[],
+  signal?: AbortSignal,
+): Promise<Ceremony> {
+  const options = {
+    challenge: toBase64Url(random(32)),
+    rpId,
+    userVerification: "required",
+    allowCredentials: ids.map((id) => ({ type: "public-key", id })),
+    extensions: { prf: { eval: { first: salt } } },
+  };
+  return usePasskey(options, signal);
 }

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { client, ready, server } from "@serenity-kit/opaque";
 import { AuthenticationFailed, CanNotOpen, WrongGuess } from "../src/errors.js";
 import { judgePin, login, registerPin } from "../src/opaque.js";
+import type { Rewrapping } from "../src/rewrap.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
@@ -24,6 +25,14 @@ test("PINs that are too short, in sequence or repeated are refused", () => {
   }
   for (const pin of ["830517", "correct horse", "135792", "äöüßéè"]) judgePin(pin, 6);
 });
+
+/** No secret to rewrap. */
+const nothing: Rewrapping = {
+  needsSlots: false,
+  hasOnlyPrf: false,
+  with: () => Promise.resolve({}),
+  done: () => Promise.resolve(),
+};
 
 const cost = { memory_kib: 8192, passes: 1, lanes: 1 };
 const stretching = { "argon2id-custom": { memory: 8192, iterations: 1, parallelism: 1 } };
@@ -59,9 +68,11 @@ test("a right PIN ends a login as the other side expects it", async () => {
     return Promise.resolve(started);
   });
   const { sessionKey } = server.finishLogin({
-    ...{ serverLoginState: state, finishLoginRequest: ended.ke3 },
+    ...{ serverLoginState: state, finishLoginRequest: ended.end.ke3 },
   });
   assert.ok(sessionKey);
+  // The export key: 64 bytes that stay here.
+  assert.deepEqual([ended.key.type, ended.key.material.length], ["opaque", 64]);
 });
 
 test("a wrong PIN is told as the daemon would tell it", async () => {
@@ -97,7 +108,7 @@ test("a daemon that asks for no stretching gets no record", async () => {
       return { body: { registration: "r", response, key_stretching, min_length: 6, expires: 1 } };
     });
     const custody = await daemon.custody(await Realm.make());
-    await assert.rejects(registerPin(custody, "830517"), { doubt: "stretching-weak" });
+    await assert.rejects(registerPin(custody, "830517", nothing), { doubt: "stretching-weak" });
   }
   assert.deepEqual(asked, ["/v1/account/opaque/start", "/v1/account/opaque/start"]);
 });

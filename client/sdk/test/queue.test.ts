@@ -11,6 +11,7 @@ import {
   sync,
   dropLost,
 } from "../src/offline/queue.js";
+import { openContent } from "../src/slots.js";
 import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
@@ -26,31 +27,39 @@ function dice(seed: number): (sides: number) => number {
   };
 }
 
+interface Sealed {
+  readonly sealed: string;
+  readonly slots: [];
+  readonly server_slot: string;
+}
+
+const place = { realm: "test.example", app: "notes", account: "a-1", name: "notes" };
+
 /** The daemon's secrets: versions, and preconditions on them. */
 class Secrets {
-  stored: { version: number; content: string } | undefined;
+  stored: { version: number; body: Sealed } | undefined;
   /** Every content that was ever accepted. */
   readonly accepted = new Set<string>();
   #next = 1;
 
-  answer(method: string, headers: Headers, body: string | undefined): Reply {
+  async answer(method: string, headers: Headers, body: string | undefined): Promise<Reply> {
     if (method === "GET") {
       const { stored } = this;
       if (!stored) return problem(404, "not-found");
-      return {
-        body: { version: stored.version, updated: 0, slots: [], server_slot: stored.content },
-      };
+      return { body: { version: stored.version, updated: 0, ...stored.body } };
     }
     const expected = headers.get("If-None-Match") === "*" ? undefined : headers.get("If-Match");
     const current = this.stored ? `"${this.stored.version}"` : undefined;
     if (expected !== current) {
       return problem(412, "precondition-failed", { current_version: this.stored?.version ?? null });
     }
-    const content = (JSON.parse(body ?? "{}") as { server_slot: string }).server_slot;
-    this.stored = { version: this.#next, content };
+    const sent = JSON.parse(body ?? "{}") as Sealed;
+    const version = this.#next;
+    this.stored = { version, body: sent };
     this.#next += 1;
-    this.accepted.add(fromUtf8(fromBase64Url(content)!));
-    return { body: { version: this.stored.version } };
+    const [key, sealed] = [fromBase64Url(sent.server_slot)!, fromBase64Url(sent.sealed)!];
+    this.accepted.add(fromUtf8((await openContent(place, key, sealed))!));
+    return { body: { version } };
   }
 }
 
@@ -58,15 +67,17 @@ type Network = "good" | "down" | "answer-lost";
 
 /** A device with a network of its own. */
 async function device(secrets: Secrets, network: () => Network): Promise<Custody> {
-  const daemon = new FakeDaemon(({ method, headers, body }) => {
+  const daemon = new FakeDaemon(async ({ method, headers, body }) => {
     const now = network();
     if (now === "down") throw new TypeError("Failed to fetch");
-    const reply = secrets.answer(method, headers, body);
+    const reply = await secrets.answer(method, headers, body);
     if (now === "answer-lost") throw new TypeError("Failed to fetch");
     return reply;
   });
   const custody = await daemon.custody(await Realm.make());
   custody.transport.session = { token: "t", scope: "full" } as never;
+  custody.account = { account: "a-1" };
+  custody.serverSlot = true;
   return custody;
 }
 

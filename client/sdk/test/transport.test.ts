@@ -78,6 +78,7 @@ test("a proof that is refused for another reason is not sent again", async () =>
 test("a proof covers exactly the bytes that are sent, and paths are encoded", async () => {
   const daemon = new FakeDaemon(() => ({ body: { version: 4 } }));
   const custody = await daemon.custody(await Realm.make());
+  Object.assign(custody, { account: { account: "a-1" }, serverSlot: true });
   assert.equal(await putSecret(custody, "a/b?c", utf8("x"), 3), 4);
   const [asked] = daemon.asked;
   assert.equal(asked!.path, "/v1/account/secrets/a%2Fb%3Fc");
@@ -91,6 +92,7 @@ test("no answer is Unreachable, and nothing is sent twice", async () => {
     calls += 1;
     throw new TypeError("Failed to fetch");
   }).custody(await Realm.make());
+  Object.assign(custody, { account: { account: "a-1" }, serverSlot: true });
   await assert.rejects(putSecret(custody, "a", utf8("x"), undefined), Unreachable);
   assert.equal(calls, 1);
 });

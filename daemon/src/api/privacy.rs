@@ -49,6 +49,9 @@ pub struct HeldSecret {
     pub name: String,
     pub version: u64,
     pub updated: Timestamp,
+    /// The length of the content, where it is sealed under a key that the slots hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_bytes: Option<usize>,
     pub slots: Vec<HeldSlot>,
     /// The length of the slot that the server can open, where there is one. It has no digest:
     /// that would let whoever holds the document try guesses at a short secret.

@@ -26,6 +26,9 @@ pub const CODES: usize = 10;
 /// Bytes of an auth part and of a slot part.
 pub const PART_BYTES: usize = 32;
 
+/// Domain of the name that slots under a code have.
+pub const SLOT_ID_DOMAIN: &str = "custodyd/recovery-code-slot-id/v1";
+
 /// Why there is no set of codes, or no code to spend.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryCodesError {
@@ -69,6 +72,9 @@ struct Kept {
     /// SHA-256 over domain, salt and auth part.
     #[serde(with = "super::text_bytes")]
     verifier: [u8; 32],
+    /// What slots under this code are named by.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slot_id: String,
     spent: bool,
 }
 
@@ -94,6 +100,7 @@ impl RecoveryCodes {
         let salt = random()?;
         let kept = auth_parts.iter().map(|part| Kept {
             verifier: verifier(&salt, part.expose()),
+            slot_id: slot_id(part.expose()),
             spent: false,
         });
         let codes: [Kept; CODES] = kept
@@ -139,6 +146,11 @@ impl RecoveryCodes {
             .flatten()
     }
 
+    /// Whether a slot of this name is for one of the codes, spent or not.
+    pub fn has_slot(&self, id: &str) -> bool {
+        self.codes.iter().any(|code| code.slot_id == id)
+    }
+
     /// Use a code up.
     pub fn spend(&mut self, index: usize) -> Result<(), RecoveryCodesError> {
         match self.codes.get_mut(index) {
@@ -154,6 +166,12 @@ impl RecoveryCodes {
     pub fn left(&self) -> usize {
         self.codes.iter().filter(|code| !code.spent).count()
     }
+}
+
+/// The name of slots under a code. The client computes it before the set has a salt; of 256 random bits
+/// a hash without one tells nothing.
+pub fn slot_id(auth: &[u8]) -> String {
+    b64(&sha256_fields(SLOT_ID_DOMAIN, &[auth]))
 }
 
 fn verifier(salt: &[u8; 16], auth: &[u8]) -> [u8; 32] {

@@ -212,6 +212,8 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::SecretShape(_) => (S::UNPROCESSABLE_ENTITY, "secret-malformed"),
         Refused::ServerSlotForbidden => (S::UNPROCESSABLE_ENTITY, "server-slot-forbidden"),
         Refused::PrfOnlySlot => (S::UNPROCESSABLE_ENTITY, "prf-only-slot"),
+        Refused::SlotUnknown { .. } => (S::UNPROCESSABLE_ENTITY, "slot-unknown"),
+        Refused::LastSlot { .. } => (S::CONFLICT, "last-slot"),
         Refused::ReleaseForbidden { .. } => (S::FORBIDDEN, "release-forbidden"),
         Refused::LastAppKey => (S::CONFLICT, "last-app-key"),
         Refused::AppKeyRevoked => (S::CONFLICT, "app-key-revoked"),

@@ -43,6 +43,8 @@ pub enum EventKind {
     SecretStored,
     SecretReleased,
     SecretDeleted,
+    /// Slots of a secret went with the factor that they were for.
+    SlotsDropped,
     /// An address was named; it is worth nothing before a code to it has come back.
     ContactClaimed,
     ContactConfirmed,
@@ -110,6 +112,7 @@ impl EventKind {
             | Self::SessionsEnded
             | Self::SecretReleased
             | Self::SecretDeleted
+            | Self::SlotsDropped
             | Self::ContactRemoved
             | Self::AliasRemoved
             | Self::CodeSent

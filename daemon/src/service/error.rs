@@ -129,6 +129,14 @@ pub enum Refused {
     ServerSlotForbidden,
     #[error("a passkey's PRF must not be the only way to a secret: add another slot")]
     PrfOnlySlot,
+    #[error(
+        "a slot of the secret {name:?} is for a {what} that the account does not have: name one that it has, or that this request adds"
+    )]
+    SlotUnknown { name: String, what: &'static str },
+    #[error(
+        "without this the secret {name:?} could not be opened any more, or by a passkey's PRF alone: send its slots anew in `secrets` for other factors, or delete it first"
+    )]
+    LastSlot { name: String },
     #[error("a {by} session may not have the secret {name:?}: the policy's release rules say so")]
     ReleaseForbidden { name: String, by: &'static str },
     #[error("an account must keep an app key; add the next one before this one is removed")]

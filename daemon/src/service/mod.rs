@@ -38,6 +38,7 @@ mod recovery_codes;
 mod rotation;
 mod secrets;
 mod sessions;
+mod slots;
 pub mod standing;
 mod stranger_pin;
 mod strangers;

@@ -15,7 +15,9 @@ use webauthn_rs::prelude::{
 use super::sessions::Proven;
 use super::{App, Caller, Device, Refused, Service, name, secrets};
 use crate::account::{Account, BoundPasskey, Spent};
-use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
+use crate::api::{
+    AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions, RemoveFactor,
+};
 use crate::bytes::Bytes;
 use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
@@ -380,8 +382,14 @@ impl Service {
     }
 
     /// # Errors
-    /// `StepUp`, `NotFound`.
-    pub async fn remove_passkey(&self, caller: Caller, device_id: String) -> Result<(), Refused> {
+    /// `StepUp`, `NotFound`, those of rewrapped secrets, `LastSlot`.
+    pub async fn remove_passkey(
+        &self,
+        caller: Caller,
+        device_id: String,
+        request: RemoveFactor,
+    ) -> Result<(), Refused> {
+        let writes = secrets::Writes::new(&caller.app, request.secrets)?;
         let loaded = caller.loaded.clone();
         let ((), loaded) = self
             .ledger
@@ -397,7 +405,7 @@ impl Service {
                     .retain(|bound| bound.device_id != device_id);
                 account.revoke(BindingKind::Passkey, &device_id, issued, moment.now);
                 journal.note(NewEvent::new(EventKind::PasskeyRemoved).on(&device_id));
-                Ok(())
+                writes.apply(account, moment.now, journal)
             })
             .await?;
         self.tell(&loaded.account, Notice::FactorRemoved);

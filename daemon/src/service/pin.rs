@@ -15,7 +15,7 @@ use super::guess::Guess;
 use super::passkeys::Consumed;
 use super::{Caller, Refused, Service, secrets};
 use crate::account::{Account, Pin, PinWay};
-use crate::api::{Bound, SessionToken, SetPin};
+use crate::api::{Bound, RemoveFactor, SessionToken, SetPin};
 use crate::delivery::Notice;
 use crate::ledger::{EventKind, NewEvent};
 
@@ -163,8 +163,9 @@ impl Service {
     }
 
     /// # Errors
-    /// `StepUp`, `NotSet`.
-    pub async fn remove_pin(&self, caller: Caller) -> Result<(), Refused> {
+    /// `StepUp`, `NotSet`, those of rewrapped secrets, `LastSlot`.
+    pub async fn remove_pin(&self, caller: Caller, request: RemoveFactor) -> Result<(), Refused> {
+        let writes = secrets::Writes::new(&caller.app, request.secrets)?;
         let loaded = caller.loaded.clone();
         let ((), loaded) = self
             .ledger
@@ -173,7 +174,7 @@ impl Service {
                 caller.step_up(account, Factor::Pin, moment.now)?;
                 let pin = account.pin.take().ok_or(Refused::NotSet(Guess::Pin))?;
                 journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
-                Ok(())
+                writes.apply(account, moment.now, journal)
             })
             .await?;
         self.tell(&loaded.account, Notice::FactorRemoved);

@@ -17,7 +17,9 @@ use super::authenticate::{Opened, open_session};
 use super::guess::{self, Charged, Guess};
 use super::{Caller, Device, Refused, Service, counted, devices, secrets, sessions};
 use crate::account::{Account, BoundRecoveryCodes};
-use crate::api::{Bound, RecoveryCodeSession, SessionStarted, SessionToken, SetRecoveryCodes};
+use crate::api::{
+    Bound, RecoveryCodeSession, RemoveFactor, SessionStarted, SessionToken, SetRecoveryCodes,
+};
 use crate::bytes::SharedSecret;
 use crate::delivery::Notice;
 use crate::factors::recovery_code::{PART_BYTES, RecoveryCodes, RecoveryCodesError};
@@ -86,8 +88,13 @@ impl Service {
     }
 
     /// # Errors
-    /// `StepUp`, `NotSet`.
-    pub async fn remove_recovery_codes(&self, caller: Caller) -> Result<(), Refused> {
+    /// `StepUp`, `NotSet`, those of rewrapped secrets, `LastSlot`.
+    pub async fn remove_recovery_codes(
+        &self,
+        caller: Caller,
+        request: RemoveFactor,
+    ) -> Result<(), Refused> {
+        let writes = secrets::Writes::new(&caller.app, request.secrets)?;
         let loaded = caller.loaded.clone();
         let ((), loaded) = self
             .ledger
@@ -97,7 +104,7 @@ impl Service {
                 let set = account.recovery_codes.take();
                 let set = set.ok_or(Refused::NotSet(Guess::RecoveryCode))?;
                 journal.note(NewEvent::new(EventKind::RecoveryCodesRemoved).on(&set.device_id));
-                Ok(())
+                writes.apply(account, moment.now, journal)
             })
             .await?;
         self.tell(&loaded.account, Notice::FactorRemoved);

@@ -1,23 +1,24 @@
 //! Secrets: backup, recovery, list, delete, and the release that comes with a session.
 //!
-//! A secret is a version and some slots. Key slots are sealed by the client and mean nothing
-//! here; the server slot is the secret itself, protected by the envelope's seal, and only the
-//! policy's release rules decide who gets it. Every release is an event in the same commit.
+//! A secret is a version, a sealed content and some slots that open it. Content and key slots are sealed by the client
+//! and mean nothing here; the server slot opens the content, too, protected by the envelope's seal, and only the
+//! policy's release rules decide who gets it. Every release is an event in the same commit. Which slots an account
+//! may have, `slots.rs` says.
 
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use custodyd_policies::{Factor, ServerSlot, Timestamp, release};
+use custodyd_policies::{Factor, Secrets, ServerSlot, Timestamp, release};
 
-use super::{App, Caller, Refused, Service, sessions};
-use crate::account::{Account, Slot, SlotType, StoredSecret};
+use super::{App, Caller, Refused, Service, sessions, slots};
+use crate::account::{Account, Slot, StoredSecret};
 use crate::api::{
     HeldSecret, HeldSlot, Rewrapped, Secret, SecretContent, SecretEntry, SecretList, SecretSlot,
 };
+use crate::bytes::{Bytes, SharedSecret};
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 const MAX_SECRET_NAME: usize = 64;
-const MAX_SLOTS: usize = 32;
 
 /// Which version a write expects to replace (RFC 9110, section 13.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,25 @@ impl Releases {
 
 /// Contents to store, checked against the policy before they reach a commit.
 #[derive(Debug)]
-pub(super) struct Writes(Vec<Checked>, usize);
+pub(super) struct Writes {
+    writes: Vec<(String, Precondition, New)>,
+    limits: Secrets,
+}
+
+/// What a write puts into a secret.
+#[derive(Debug)]
+enum New {
+    Content(Content),
+    /// The slots alone: what they open stays.
+    Slots(Vec<Slot>),
+}
+
+#[derive(Debug)]
+struct Content {
+    sealed: Option<Bytes>,
+    slots: Vec<Slot>,
+    server_slot: Option<SharedSecret>,
+}
 
 impl Writes {
     pub(super) fn new(app: &App, rewrapped: BTreeMap<String, Rewrapped>) -> Result<Self, Refused> {
@@ -117,9 +136,25 @@ impl Writes {
             let precondition = new
                 .if_version
                 .map_or(Precondition::Absent, Precondition::Version);
-            writes.push(checked(app, name, precondition, new.content)?);
+            let new = match (new.content, new.slots) {
+                (Some(content), None) => New::Content(checked(app, content)?),
+                (None, Some(_)) if precondition == Precondition::Absent => {
+                    return Err(Refused::Malformed(
+                        "`slots` of a secret are replaced: say of which version, as `if_version`"
+                            .into(),
+                    ));
+                }
+                (None, Some(slots)) => New::Slots(slots::shaped(slots)?),
+                _ => {
+                    return Err(Refused::Malformed(
+                        "a rewrapped secret has either `slots` or `content`".into(),
+                    ));
+                }
+            };
+            writes.push((named(name)?, precondition, new));
         }
-        Ok(Self(writes, app.policy.secrets.max_count))
+        let limits = app.policy.secrets.clone();
+        Ok(Self { writes, limits })
     }
 
     fn one(
@@ -128,21 +163,24 @@ impl Writes {
         precondition: Precondition,
         content: SecretContent,
     ) -> Result<Self, Refused> {
-        Ok(Self(
-            vec![checked(app, name, precondition, content)?],
-            app.policy.secrets.max_count,
-        ))
+        let new = New::Content(checked(app, content)?);
+        Ok(Self {
+            writes: vec![(named(name)?, precondition, new)],
+            limits: app.policy.secrets.clone(),
+        })
     }
 
-    /// Stores them all in the account's state, or none if one precondition fails.
+    /// Stores them all in the account's state, or none if one precondition fails. Called last, when the factors are
+    /// as they shall be: slots are held against them.
     pub(super) fn apply(
         self,
         account: &mut Account,
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<(), Refused> {
-        let Self(writes, max_count) = self;
-        for (name, precondition, slots, server_slot) in writes {
+        let Self { writes, limits } = self;
+        let mut written = Vec::with_capacity(writes.len());
+        for (name, precondition, new) in writes {
             let current = account.secrets.get(&name).map(|stored| stored.version);
             let holds = match precondition {
                 Precondition::Absent => current.is_none(),
@@ -151,117 +189,98 @@ impl Writes {
             if !holds {
                 return Err(Refused::PreconditionFailed { current });
             }
+            let max_count = limits.max_count;
             if current.is_none() && account.secrets.len() >= max_count {
                 return Err(Refused::TooMany {
                     what: "secrets",
                     limit: max_count,
                 });
             }
+            let content = new.over(account.secrets.get(&name));
+            content.admitted(limits.max_bytes)?;
             let version = account.next_version;
             account.next_version += 1;
             journal.note(NewEvent::new(EventKind::SecretStored).about(&name));
-            account.secrets.insert(
-                name,
-                StoredSecret {
-                    version,
-                    updated: now,
-                    slots,
-                    server_slot,
-                },
-            );
+            let stored = StoredSecret {
+                version,
+                updated: now,
+                sealed: content.sealed,
+                slots: content.slots,
+                server_slot: content.server_slot,
+            };
+            account.secrets.insert(name.clone(), stored);
+            written.push(name);
+        }
+        slots::settle(account, &written, journal)
+    }
+}
+
+impl New {
+    /// The whole of it, where it replaces a part of what is stored.
+    fn over(self, stored: Option<&StoredSecret>) -> Content {
+        match self {
+            Self::Content(content) => content,
+            Self::Slots(slots) => Content {
+                sealed: stored.and_then(|stored| stored.sealed.clone()),
+                slots,
+                server_slot: stored.and_then(|stored| stored.server_slot.clone()),
+            },
+        }
+    }
+}
+
+impl Content {
+    /// Whether it is large enough to be opened and small enough to be kept.
+    fn admitted(&self, max_bytes: usize) -> Result<(), Refused> {
+        if self.slots.is_empty() && self.server_slot.is_none() {
+            return Err(Refused::SecretShape("a secret needs at least one slot"));
+        }
+        if slots::is_prf_only(&self.slots, self.server_slot.is_some()) {
+            return Err(Refused::PrfOnlySlot);
+        }
+        // Everything that the envelope has to hold counts.
+        let slots = self.slots.iter();
+        let size = slots
+            .map(|slot| slot.ciphertext.len() + slot.credential.len())
+            .sum::<usize>()
+            + self.sealed.as_ref().map_or(0, Bytes::len)
+            + self.server_slot.as_ref().map_or(0, SharedSecret::len);
+        if size > max_bytes {
+            return Err(Refused::SecretTooLarge { limit: max_bytes });
         }
         Ok(())
     }
 }
 
-type Checked = (
-    String,
-    Precondition,
-    Vec<Slot>,
-    Option<crate::bytes::SharedSecret>,
-);
+fn named(name: String) -> Result<String, Refused> {
+    if release::is_secret_name(&name) {
+        return Ok(name);
+    }
+    Err(Refused::SecretShape(
+        "a secret's name has 1 to 64 lower-case letters, digits and hyphens, starts with no \
+         hyphen, and is not `recover`",
+    ))
+}
 
-fn checked(
-    app: &App,
-    name: String,
-    precondition: Precondition,
-    content: SecretContent,
-) -> Result<Checked, Refused> {
+fn checked(app: &App, content: SecretContent) -> Result<Content, Refused> {
     let policy = &app.policy.secrets;
-    if !release::is_secret_name(&name) {
-        return Err(Refused::SecretShape(
-            "a secret's name has 1 to 64 lower-case letters, digits and hyphens, starts with no \
-             hyphen, and is not `recover`",
-        ));
-    }
-    if content.slots.is_empty() && content.server_slot.is_none() {
-        return Err(Refused::SecretShape("a secret needs at least one slot"));
-    }
-    if content.slots.len() > MAX_SLOTS {
-        return Err(Refused::TooMany {
-            what: "slots of a secret",
-            limit: MAX_SLOTS,
-        });
-    }
     if content.server_slot.is_some() && policy.server_slot == ServerSlot::Forbidden {
         return Err(Refused::ServerSlotForbidden);
     }
-    let prf_only = content.server_slot.is_none()
-        && content
-            .slots
-            .iter()
-            .all(|slot| slot.r#type == SlotType::Prf);
-    if prf_only {
-        return Err(Refused::PrfOnlySlot);
-    }
-    let empty = content.slots.iter().any(|slot| slot.ciphertext.is_empty())
-        || content
-            .server_slot
-            .as_ref()
-            .is_some_and(|slot| slot.is_empty());
-    if empty
-        || !content
-            .slots
-            .iter()
-            .all(|slot| is_device_id(&slot.credential))
-    {
+    let sealed_empty = content.sealed.as_ref().is_some_and(Bytes::is_empty);
+    let slot_empty = content.server_slot.as_ref();
+    if sealed_empty || slot_empty.is_some_and(SharedSecret::is_empty) {
         return Err(Refused::SecretShape(
-            "a slot needs a ciphertext, and as `credential` the device identifier of the factor \
-             that opens it: 1 to 128 characters of base64url",
+            "`sealed` and `server_slot` may be left out, and may not be empty",
         ));
     }
-    // Everything that the envelope has to hold counts.
-    let size = content
-        .slots
-        .iter()
-        .map(|slot| slot.ciphertext.len() + slot.credential.len())
-        .sum::<usize>()
-        + content
-            .server_slot
-            .as_ref()
-            .map_or(0, crate::bytes::SharedSecret::len);
-    if size > policy.max_bytes {
-        return Err(Refused::SecretTooLarge {
-            limit: policy.max_bytes,
-        });
-    }
-    let slots = content
-        .slots
-        .into_iter()
-        .map(|slot| Slot {
-            r#type: slot.r#type,
-            credential: slot.credential,
-            ciphertext: slot.ciphertext,
-        })
-        .collect();
-    Ok((name, precondition, slots, content.server_slot))
-}
-
-fn is_device_id(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    let content = Content {
+        sealed: content.sealed,
+        slots: slots::shaped(content.slots)?,
+        server_slot: content.server_slot,
+    };
+    content.admitted(policy.max_bytes)?;
+    Ok(content)
 }
 
 impl Service {
@@ -316,7 +335,7 @@ impl Service {
     }
 
     /// # Errors
-    /// `PreconditionFailed`, `NotFound`.
+    /// `PreconditionFailed`, `NotFound`; `LastSlot` where it alone opens another one.
     pub async fn delete_secret(
         &self,
         caller: Caller,
@@ -340,7 +359,7 @@ impl Service {
                 }
                 account.secrets.remove(&name);
                 journal.note(NewEvent::new(EventKind::SecretDeleted).about(&name));
-                Ok(())
+                slots::settle(account, &[], journal)
             })
             .await?;
         Ok(())
@@ -381,6 +400,7 @@ pub(super) fn held(account: &Account) -> Vec<HeldSecret> {
             name: name.clone(),
             version: stored.version,
             updated: stored.updated,
+            sealed_bytes: stored.sealed.as_ref().map(Bytes::len),
             slots: stored.slots.iter().map(slot).collect(),
             server_slot_bytes: stored.server_slot.as_ref().map(|slot| slot.len()),
         })
@@ -391,6 +411,7 @@ fn view(stored: &StoredSecret) -> Secret {
     Secret {
         version: stored.version,
         updated: stored.updated,
+        sealed: stored.sealed.clone(),
         slots: stored
             .slots
             .iter()

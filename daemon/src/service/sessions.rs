@@ -312,6 +312,7 @@ impl Service {
             account: session.account,
             device_id: device.key.thumbprint.clone(),
             device_bound: loaded.account.device(&device.key.thumbprint).is_some(),
+            credential: session.factor_id.clone(),
             session: self
                 .session_token(&device.app, session, session.started)
                 .await?,

@@ -8,7 +8,14 @@
  */
 import { type Bytes, equal, random, toHex } from "../bytes.js";
 import { type Custody, isBound } from "../custody.js";
-import { CustodyError, Refused, SessionOver, Unreachable, VersionConflict } from "../errors.js";
+import {
+  CustodyError,
+  NotReady,
+  Refused,
+  SessionOver,
+  Unreachable,
+  VersionConflict,
+} from "../errors.js";
 import { getSecret, putSecret, type Stored } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
 import { reportOffline } from "./report.js";
@@ -173,7 +180,9 @@ async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"
   } catch (error) {
     const code = error instanceof Refused ? error.code : "";
     if (error instanceof Unreachable) return "offline";
-    if (error instanceof SessionOver || code === "read-only-session") return "sign-in";
+    // A secret that is sealed end to end needs the device secret, which comes with a sign-in.
+    const locked = error instanceof NotReady && error.code === "locked";
+    if (locked || error instanceof SessionOver || code === "read-only-session") return "sign-in";
     throw error;
   }
 }

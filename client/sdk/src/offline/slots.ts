@@ -7,12 +7,12 @@
  * machines. The daemon's budget does not protect this copy, so an app should turn PIN slots on only
  * where that is acceptable, and prefer long PINs.
  */
-import { type Bytes, hkdf, random, toBase64Url } from "../bytes.js";
+import { type Bytes, hkdf, random } from "../bytes.js";
 import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
 import { CanNotOpen, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
-import { type PrfKey, usePasskey } from "../webauthn.js";
+import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
 
 /** Where slots are kept. */
@@ -155,17 +155,8 @@ export async function unlockOfflineByPasskey(
   const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
   const [first] = passkeys;
   if (!first) throw new NotReady("no-offline-slot", "no passkey unlocks offline on this device");
-  const used = await usePasskey(
-    {
-      // Nobody verifies this assertion: the PRF output is what opens, or does not.
-      challenge: toBase64Url(random(32)),
-      rpId: first.rpId,
-      userVerification: "required",
-      allowCredentials: passkeys.map(({ credentialId: id }) => ({ type: "public-key", id })),
-      extensions: { prf: { eval: { first: first.salt } } },
-    },
-    signal,
-  );
+  const ids = passkeys.map(({ credentialId }) => credentialId);
+  const used = await usePrf(first.rpId, first.salt, ids, signal);
   const slot = passkeys.find((one) => one.credentialId === used.id);
   if (!used.prf || !slot) throw new PasskeyFailed("prf-missing", "the passkey gave no PRF output");
   const secret = await open(await prfKey(used.prf.output), label(custody, "prf"), slot.sealed);

@@ -6,10 +6,11 @@
  * secret waits on this device under a key that WebCrypto does not give out.
  */
 import { keepAccount, KEPT } from "../custody.js";
-import { begin, create, type EnrolOptions, PENDING } from "../enrol.js";
+import { begin, create, type EnrolOptions } from "../enrol.js";
 import { NotReady } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { checkLog } from "../receipts/log.js";
+import { PENDING } from "../vault.js";
 import { atEach, type Group, keepUnlocked } from "./group.js";
 import { spread } from "./refresh.js";
 

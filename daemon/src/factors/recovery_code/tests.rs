@@ -108,6 +108,7 @@ fn the_set_is_that_of_the_vectors() {
     let salt = unhex(&vectors.set.salt);
     let codes = parts.map(|code| Kept {
         verifier: verifier(&salt, &unhex::<32>(&code.auth)),
+        slot_id: slot_id(&unhex::<32>(&code.auth)),
         spent: false,
     });
     let codes: Vec<Kept> = codes.collect();

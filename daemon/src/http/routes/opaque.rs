@@ -57,9 +57,9 @@ pub(in crate::http) async fn start_registration(
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request: not a RegistrationRecord"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "ceremony-*, session-*, dpop-*"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy, confirm-first"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-waits (due, Retry-After): asked for by a weaker factor; too-many"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-waits (due, Retry-After): asked for by a weaker factor; too-many; last-slot"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "ksf-weak: key_stretching is less than the policy's, or out of range"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "ksf-weak: key_stretching is less than the policy's, or out of range; those of rewrapped secrets: secret-malformed, prf-only-slot, server-slot-forbidden, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn finish_registration(

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::http::StatusCode;
 
-use crate::api::{AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions};
+use crate::api::{
+    AddPasskey, Bound, CeremonyOptions, ConfirmPasskey, ManagePasskeyOptions, RemoveFactor,
+};
 use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
@@ -46,7 +48,8 @@ pub(in crate::http) async fn options(
         (status = 401, body = Problem, content_type = "application/problem+json", description = "passkey-invalid, ceremony-*"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "passkey-known, too-many"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "prf-results-refused"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "prf-results-refused; those of rewrapped secrets: secret-malformed, prf-only-slot, server-slot-forbidden, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn add(
@@ -89,14 +92,20 @@ pub(in crate::http) async fn confirm(
 }
 
 /// Remove a passkey; the sessions that it opened end
+///
+/// Its slots go with it, in the same commit; secrets that would not open any more refuse it.
 #[utoipa::path(
     delete, path = "/v1/account/passkeys/{device_id}", tag = "factors",
     security(("session" = [])),
     params(("device_id" = String, Path, description = "device identifier of the passkey")),
+    request_body = Option<RemoveFactor>,
     responses(
         (status = 204),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot: without it a secret could not be opened any more"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "secret-malformed, prf-only-slot, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn remove(
@@ -105,6 +114,10 @@ pub(in crate::http) async fn remove(
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
     let caller = signed.caller().await?;
-    context.service.remove_passkey(caller, device_id).await?;
+    let request = signed.json_or_default::<RemoveFactor>()?;
+    context
+        .service
+        .remove_passkey(caller, device_id, request)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

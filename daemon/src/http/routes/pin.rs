@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::{Bound, SessionToken, SetPin};
+use crate::api::{Bound, RemoveFactor, SessionToken, SetPin};
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
 use crate::http::state::Shared;
@@ -37,9 +37,9 @@ impl PinBound {
     responses(
         (status = 200, body = PinBound),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-waits (due, Retry-After): asked for by a weaker factor"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-waits (due, Retry-After): asked for by a weaker factor; last-slot"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "pin-weak"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "pin-weak; those of rewrapped secrets: secret-malformed, prf-only-slot, server-slot-forbidden, slot-unknown"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "busy"),
     ),
 )]
@@ -60,10 +60,13 @@ pub(in crate::http) async fn set(
 #[utoipa::path(
     delete, path = "/v1/account/pin", tag = "factors",
     security(("session" = [])),
+    request_body = Option<RemoveFactor>,
     responses(
         (status = 204),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "pin-not-set"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot: without it a secret could not be opened any more; pin-not-set"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "secret-malformed, prf-only-slot, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn remove(
@@ -71,6 +74,7 @@ pub(in crate::http) async fn remove(
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
     let caller = signed.caller().await?;
-    context.service.remove_pin(caller).await?;
+    let request = signed.json_or_default::<RemoveFactor>()?;
+    context.service.remove_pin(caller, request).await?;
     Ok(StatusCode::NO_CONTENT)
 }

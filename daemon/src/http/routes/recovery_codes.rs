@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::{Bound, RecoveryCodeSession, SessionStarted, SessionToken, SetRecoveryCodes};
+use crate::api::{
+    Bound, RecoveryCodeSession, RemoveFactor, SessionStarted, SessionToken, SetRecoveryCodes,
+};
 use crate::http::extract::Path;
 use crate::http::problem::Problem;
 use crate::http::request::Signed;
@@ -32,7 +34,9 @@ pub(in crate::http) struct RecoveryCodesBound {
         (status = 201, body = RecoveryCodesBound),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "malformed-request: not ten parts, not 32 bytes, or two alike"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required (need_at_least, need_fresh), read-only-session, not-allowed-by-policy"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "those of rewrapped secrets: secret-malformed, prf-only-slot, server-slot-forbidden, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn set(
@@ -53,10 +57,13 @@ pub(in crate::http) async fn set(
 #[utoipa::path(
     delete, path = "/v1/account/recovery-codes", tag = "factors",
     security(("session" = [])),
+    request_body = Option<RemoveFactor>,
     responses(
         (status = 204),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "step-up-required"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "recovery-code-not-set"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot: without it a secret could not be opened any more; recovery-code-not-set"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "secret-malformed, prf-only-slot, slot-unknown"),
     ),
 )]
 pub(in crate::http) async fn remove(
@@ -64,7 +71,11 @@ pub(in crate::http) async fn remove(
     signed: Signed,
 ) -> Result<StatusCode, Problem> {
     let caller = signed.caller().await?;
-    context.service.remove_recovery_codes(caller).await?;
+    let request = signed.json_or_default::<RemoveFactor>()?;
+    context
+        .service
+        .remove_recovery_codes(caller, request)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

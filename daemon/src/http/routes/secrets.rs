@@ -22,7 +22,8 @@ fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
 /// Back a secret up
 ///
 /// `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
-/// `device-secret` and `app-key`.
+/// `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
+/// names a factor that the account has, and PRF is never the only one.
 #[utoipa::path(
     put, path = "/v1/account/secrets/{name}", tag = "secrets",
     security(("session" = [])),
@@ -35,9 +36,10 @@ fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
     responses(
         (status = 200, body = SecretWritten, headers(("ETag" = String))),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "read-only-session"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "too-many"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed (current_version)"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "secret-too-large"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "secret-malformed, prf-only-slot, server-slot-forbidden"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "secret-malformed, prf-only-slot, server-slot-forbidden; slot-unknown"),
         (status = 428, body = Problem, content_type = "application/problem+json", description = "precondition-required"),
     ),
 )]
@@ -104,6 +106,7 @@ pub(in crate::http) async fn list(
     responses(
         (status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot: another secret opens by this one alone"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed (current_version)"),
         (status = 428, body = Problem, content_type = "application/problem+json", description = "precondition-required"),
     ),

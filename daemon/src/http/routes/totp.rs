@@ -60,6 +60,7 @@ pub(in crate::http) async fn enrol(
         (status = 403, body = Problem, content_type = "application/problem+json", description = "totp-exhausted: enrol again; step-up-required"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "totp-not-pending: enrol first"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed: a secret has another version"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "those of rewrapped secrets: secret-malformed, prf-only-slot, server-slot-forbidden, slot-unknown"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "totp-wait (Retry-After)"),
     ),
 )]

@@ -20,6 +20,7 @@ fn grow(account: &mut Account, to: usize) {
         let stored = StoredSecret {
             version: 1,
             updated: Timestamp(1000),
+            sealed: None,
             slots: vec![slot],
             server_slot: None,
         };

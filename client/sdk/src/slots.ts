@@ -1,0 +1,113 @@
+/**
+ * Key slots: a secret's content sealed under a random content key, and that key sealed for each factor.
+ *
+ * SLOTS.md has the format, `daemon/vectors/key_slots.json` holds both sides to it. Used by `vault.ts`. A slot's key is
+ * derived for one secret of one account and one credential, so that nobody can put a slot in another's place.
+ */
+import { type Bytes, fields, fromBase64Url, hkdf, sha256, toBase64Url, be32 } from "./bytes.js";
+import { aesKey, open, seal } from "./keys.js";
+import type { Schemas } from "./transport.js";
+
+/** A slot as it is stored. */
+export type Slot = Schemas["SecretSlot"];
+
+/** Which secret is meant. */
+export interface Place {
+  readonly realm: string;
+  readonly app: string;
+  readonly account: string;
+  readonly name: string;
+}
+
+/** What opens the slots of one factor: PRF output, export key, slot part, or another secret. Never to be sent. */
+export interface SlotKey {
+  readonly type: Slot["type"];
+  /** The factor's name, as the daemon knows it. */
+  readonly credential: string;
+  readonly material: Bytes;
+}
+
+const CONTENT = "custodyd/secret-content/v1";
+const SLOT = "custodyd/secret-slot/v1";
+
+async function derived(material: Bytes, domain: string, place: Place, ...more: string[]) {
+  const { realm, app, account, name } = place;
+  return aesKey(await hkdf(material, fields(domain, realm, app, account, name, ...more)));
+}
+
+/** The content, sealed under its content key. */
+export async function sealContent(place: Place, key: Bytes, content: Bytes): Promise<Bytes> {
+  return seal(await derived(key, CONTENT, place), CONTENT, content);
+}
+
+/** What `sealContent` sealed under this key in this place. */
+export async function openContent(
+  place: Place,
+  key: Bytes,
+  sealed: Bytes,
+): Promise<Bytes | undefined> {
+  return open(await derived(key, CONTENT, place), CONTENT, sealed);
+}
+
+/** The content key, sealed for one factor. */
+export async function sealSlot(place: Place, by: SlotKey, key: Bytes): Promise<Slot> {
+  const { type, credential } = by;
+  const sealed = await seal(await derived(by.material, SLOT, place, type, credential), SLOT, key);
+  return { type, credential, ciphertext: toBase64Url(sealed) };
+}
+
+/** The content key in a slot that `isFor` this factor. */
+export async function openSlot(place: Place, by: SlotKey, slot: Slot): Promise<Bytes | undefined> {
+  const sealed = fromBase64Url(slot.ciphertext);
+  const key = await derived(by.material, SLOT, place, by.type, by.credential);
+  return sealed && open(key, SLOT, sealed);
+}
+
+/** Whether a slot is this factor's. */
+export function isFor(by: SlotKey, slot: Slot): boolean {
+  return slot.type === by.type && slot.credential === by.credential;
+}
+
+/** Whether something else than a passkey's PRF opens it: with one lost authenticator it would be gone. */
+export function opensWithoutPrf(slots: readonly Slot[], server: boolean): boolean {
+  return server || slots.some((slot) => slot.type !== "prf");
+}
+
+/** Where a CBOR item ends (RFC 8949): of the kinds that a public key is made of. */
+function itemEnd(bytes: Bytes, start: number): number {
+  const head = bytes[start] ?? 0;
+  let at = start + 1;
+  let value = head & 31;
+  if (value >= 24) {
+    const size = 1 << (value - 24);
+    value = bytes.slice(at, at + size).reduce((whole, byte) => whole * 256 + byte, 0);
+    at += size;
+  }
+  const kind = head >> 5;
+  if (kind === 2 || kind === 3) return at + value;
+  if (kind === 5 && value < 16) for (let n = 0; n < 2 * value; n += 1) at = itemEnd(bytes, at);
+  return at;
+}
+
+/** The device identifier of a new passkey, from its authenticator data (WebAuthn Level 3, section 6.1). */
+export async function passkeyCredential(data: Bytes): Promise<string> {
+  const start = 55 + ((data[53] ?? 0) << 8) + (data[54] ?? 0);
+  return toBase64Url(await sha256(data.slice(start, itemEnd(data, start))));
+}
+
+/** The device identifier that a PIN by OPAQUE will have. */
+export async function pinCredential(
+  salt: Bytes,
+  cost: Schemas["KeyStretching"],
+  record: Bytes,
+): Promise<string> {
+  const spent = [cost.memory_kib, cost.passes, cost.lanes].map(be32);
+  return toBase64Url(
+    await sha256(fields("custodyd/opaque-pin-device-id/v1", salt, ...spent, record)),
+  );
+}
+
+/** The name of slots under a recovery code. */
+export async function codeCredential(auth: Bytes): Promise<string> {
+  return toBase64Url(await sha256(fields("custodyd/recovery-code-slot-id/v1", auth)));
+}
