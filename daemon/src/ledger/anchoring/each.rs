@@ -153,8 +153,8 @@ impl Each {
         let mut to = self.after_last(to);
         // A try of before may still be on its way into the token. Another anchor of its number beside it would be one
         // too many for ever; so it is made the last one first, and then it may come as often as it likes.
-        let earlier = self.unsure.first().filter(|earlier| **earlier != to);
-        if let Some(earlier) = earlier.cloned() {
+        let same_number = |earlier: &&Anchor| earlier.serial == to.serial && **earlier != to;
+        if let Some(earlier) = self.unsure.iter().find(same_number).cloned() {
             self.settle(earlier).await?;
             to = self.after_last(&to);
         }
@@ -310,7 +310,11 @@ const NONE: Anchor = Anchor {
 };
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use std::sync::atomic::Ordering;
 
