@@ -107,19 +107,7 @@ fn find(connection: &mut Connection, options: &Options) -> Attempt<Option<Found>
     })?;
     let policy = connection.policy_of_anchors();
     if !is(&found, &public(handle, &policy)) {
-        let unbound = policy.is_some() && is(&found, &public(handle, &None));
-        return Err(Trouble::Final(Error::Misconfigured(match unbound {
-            true => format!(
-                "the NV index 0x{handle:08x} of the anchors is not bound to what was booted, as the keys are: it was \
-                 made without token.pcrs, or somebody with the owner's password has put it there. docs/TPM.md, \
-                 \"When the anchors are lost\", has the way to one that is"
-            ),
-            false => format!(
-                "the NV index 0x{handle:08x} is not one of custodyd's (attributes 0x{:08x}, {} bytes): another \
-                 program's, or it was made anew; set token.nv_index to a free one before provisioning",
-                found.attributes, found.dataSize
-            ),
-        })));
+        return Err(Trouble::Final(another(&found, handle, &policy)));
     }
     let auth = auth(&options.secret, LABEL)?;
     connection.command("set an authorization", |esys, _| {
@@ -129,6 +117,29 @@ fn find(connection: &mut Connection, options: &Options) -> Attempt<Option<Found>
         index,
         written: found.attributes & WRITTEN != 0,
     }))
+}
+
+/// What stands where ours should be.
+fn another(found: &TPMS_NV_PUBLIC, handle: u32, policy: &Policy) -> Error {
+    let unbound = policy.is_some() && is(found, &public(handle, &None));
+    let bound = policy.is_none()
+        && found.attributes & !WRITTEN == attributes(&Some([0; 32]))
+        && found.authPolicy.size == 32;
+    Error::Misconfigured(match (unbound, bound) {
+        (true, _) => format!(
+            "the NV index 0x{handle:08x} of the anchors is not bound to what was booted, as the keys are: it was made \
+             without token.pcrs, or somebody with the owner's password has put it there. docs/TPM.md, \"When the \
+             anchors are lost\", has the way to one that is"
+        ),
+        (_, true) => format!(
+            "the NV index 0x{handle:08x} of the anchors is bound to what was booted, and token.pcrs is not set"
+        ),
+        _ => format!(
+            "the NV index 0x{handle:08x} is not one of custodyd's (attributes 0x{:08x}, {} bytes): another program's, or \
+             it was made anew; set token.nv_index to a free one before provisioning",
+            found.attributes, found.dataSize
+        ),
+    })
 }
 
 fn is(found: &TPMS_NV_PUBLIC, wanted: &TPMS_NV_PUBLIC) -> bool {
