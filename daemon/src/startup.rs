@@ -169,10 +169,10 @@ async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, 
     let pool = pool(config, None)?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let name = &config.realm.name;
-    let finished = match ledger::realm::is_anchored(&pool, name).await {
-        // `init` was stopped between its last two steps.
-        Ok(false) => ledger::realm::anchor_first(&store, &pool, name).await,
-        Ok(true) => ledger::check(&store, &pool, name, config.token.escrow.is_some()).await,
+    let finished = match ledger::realm::is_begun(&store, &pool, name).await {
+        // `init` was stopped before every token remembered what it has made.
+        Ok(true) => ledger::realm::anchor_first(&store, &pool, name).await,
+        Ok(false) => ledger::check(&store, &pool, name, config.token.escrow.is_some()).await,
         Err(error) => Err(error),
     };
     store.close().await;

@@ -13,6 +13,13 @@ pub const NONCE: std::ops::RangeInclusive<usize> = 16..=32;
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     pub nv_index: u32,
+    /// The name of the index of approved boots, from which the policies of key and index follow; empty where there
+    /// are none.
+    #[serde(with = "hex::serde", default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<u8>,
+    /// The name of the storage key, which the attestation key is below.
+    #[serde(with = "hex::serde")]
+    pub storage_key: Vec<u8>,
     /// TPMT_PUBLIC of the attestation key.
     #[serde(with = "hex::serde")]
     pub key: Vec<u8>,

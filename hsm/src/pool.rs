@@ -243,10 +243,15 @@ impl Pool {
         Err(error)
     }
 
-    /// Has every call measured from now on. Only the first observer is kept; it runs on the
-    /// worker between two calls, so it must be quick.
+    /// Has every call measured from now on, on each token of several as well. Only the first observer is kept;
+    /// it runs on the worker between two calls, so it must be quick.
     pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
-        let _ = self.0.shared.observer.set(Box::new(observer));
+        let observer = crate::set::Observer(Arc::new(observer));
+        let members = self.0.set.iter().flat_map(|set| set.members());
+        members.for_each(|member| member.observe(&observer));
+        let crate::set::Observer(observer) = observer;
+        let observe = move |operation, took| observer(operation, took);
+        let _ = self.0.shared.observer.set(Box::new(observe));
     }
 
     /// From now on jobs use these key versions and no others, whatever the token holds.

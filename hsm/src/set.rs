@@ -21,8 +21,8 @@ use std::{
 };
 
 pub(crate) use self::custody::SetBackend;
-pub(crate) use self::member::identity;
 pub use self::member::{Member, Standing};
+pub(crate) use self::member::{Observer, identity};
 use crate::{
     custody::{Backend, Custody},
     error::{Error, Result},
@@ -149,9 +149,14 @@ impl TokenSet {
         }
     }
 
-    /// An operator says that this token is lost: the next start goes on without it.
-    pub fn is_lost(&self, id: String) {
-        self.known_lost().push(id);
+    /// An operator says that this token is lost, by its name or identifier: the next start goes on without it.
+    pub fn is_lost(&self, called: String) {
+        self.known_lost().push(called);
+    }
+
+    /// What was said is understood to mean these, by their identifiers.
+    pub fn are_lost(&self, ids: Vec<String>) {
+        *self.known_lost() = ids;
     }
 
     /// What operators have said to be lost.

@@ -106,6 +106,16 @@ suite::cases_of!(
     only_the_approved_boot_computes_in_the_tpm,
 );
 suite::cases_of!(
+    crate::tpm::anchored,
+    tpm_anchored,
+    crate::tpm::PerStart,
+    anchors_are_written_in_the_approved_boot_alone,
+    an_index_that_is_not_bound_is_refused,
+    registers_are_looked_at_when_a_key_is_used,
+    evidence_is_made_in_the_approved_boot_alone,
+    what_root_leaves_is_the_daemons,
+);
+suite::cases_of!(
     crate::tpm::evidence,
     tpm_evidence,
     crate::tpm::PerStart,

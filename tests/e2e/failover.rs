@@ -22,19 +22,19 @@ fn run(app: &TestApp, arguments: &str) -> (bool, String) {
 }
 
 #[track_caller]
-fn done(app: &TestApp, arguments: &str) -> String {
+pub(crate) fn done(app: &TestApp, arguments: &str) -> String {
     let (good, text) = run(app, arguments);
     assert!(good, "{arguments}: {text}");
     text
 }
 
 #[track_caller]
-fn refused(app: &TestApp, arguments: &str, what: &str) {
+pub(crate) fn refused(app: &TestApp, arguments: &str, what: &str) {
     let (good, text) = run(app, arguments);
     assert!(!good && text.contains(what), "{arguments}: {text}");
 }
 
-async fn owner(app: &TestApp) -> Device {
+pub(crate) async fn owner(app: &TestApp) -> Device {
     let mut device = app.device("notes");
     device.enrol().await;
     device.set_pin(PIN).await.expect(200);
@@ -42,7 +42,7 @@ async fn owner(app: &TestApp) -> Device {
     device
 }
 
-async fn recovers(device: &mut Device) {
+pub(crate) async fn recovers(device: &mut Device) {
     let back = device.try_pin(PIN, &["device-secret"]).await.expect(201);
     assert_eq!(
         back.body["secrets"]["device-secret"]["server_slot"],
@@ -52,14 +52,14 @@ async fn recovers(device: &mut Device) {
 
 /// What a client saw that never stops: how many answers, which were none that it wanted, and the longest wait.
 #[derive(Debug, Default)]
-struct Seen {
-    answers: u64,
-    others: Vec<String>,
-    longest: Duration,
+pub(crate) struct Seen {
+    pub(crate) answers: u64,
+    pub(crate) others: Vec<String>,
+    pub(crate) longest: Duration,
 }
 
 /// Signs in and reads the secret, each a commit of its own, until told to stop.
-fn load(mut device: Device, stop: &Arc<AtomicBool>) -> JoinHandle<Seen> {
+pub(crate) fn load(mut device: Device, stop: &Arc<AtomicBool>) -> JoinHandle<Seen> {
     let stop = Arc::clone(stop);
     tokio::spawn(async move {
         let mut seen = Seen::default();
@@ -76,7 +76,7 @@ fn load(mut device: Device, stop: &Arc<AtomicBool>) -> JoinHandle<Seen> {
     })
 }
 
-async fn tokens(app: &TestApp) -> Vec<(String, String)> {
+pub(crate) async fn tokens(app: &TestApp) -> Vec<(String, String)> {
     let (status, body) = app.operator("/readyz").await;
     assert_eq!(status, 200, "{body}");
     let body: Value = serde_json::from_str(&body).unwrap();
@@ -88,7 +88,7 @@ async fn tokens(app: &TestApp) -> Vec<(String, String)> {
 }
 
 /// Until the daemon says that this token stands so.
-async fn until(app: &TestApp, name: &str, state: &str) {
+pub(crate) async fn until(app: &TestApp, name: &str, state: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let wanted = (name.to_owned(), state.to_owned());
     while !tokens(app).await.contains(&wanted) {
@@ -143,6 +143,10 @@ async fn a_token_that_dies_under_load_costs_nobody_an_answer() {
         pair.serial(Which::Spare)
     );
     assert!(tail.contains(&change), "{tail}");
+    // Nobody asks it, although the configuration names it.
+    let shown = done(&app, "ledger anchor");
+    assert!(shown.contains("a daemon starts"), "{shown}");
+    assert!(done(&app, "init").contains("nothing was changed"));
     // The next start does without it, and so does the one after it is back: its memory is older.
     app.launch().await;
     recovers(&mut idle).await;
@@ -214,7 +218,8 @@ async fn a_start_wants_every_token_that_the_head_names() {
     assert!(asked.contains("nothing was changed"), "{asked}");
     refused(&app, "serve", "is not there");
     refused(&app, "token expel --yes 0123", "none of the realm's tokens");
-    done(&app, &format!("token expel --yes {serial}"));
+    // By its name, since no other token is away.
+    done(&app, "token expel --yes spare");
     app.launch().await;
     recovers(&mut device).await;
     assert!(app.stop());

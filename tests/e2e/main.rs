@@ -26,6 +26,7 @@ mod kills;
 mod ledger;
 mod limits;
 mod log;
+mod mixed;
 mod offline;
 mod opaque;
 mod openapi;

@@ -203,6 +203,24 @@ impl SwTpm {
         *self.running.lock().unwrap() = Some(child);
     }
 
+    /// The number of swtpm itself.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        let running = self.running.lock().unwrap();
+        let shell = running.as_ref().expect("it has no power").id();
+        let children = format!("/proc/{shell}/task/{shell}/children");
+        for child in fs::read_to_string(children).unwrap().split_whitespace() {
+            let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap();
+            if name.trim() == "swtpm" {
+                return child.parse().unwrap();
+            }
+        }
+        panic!("swtpm has ended");
+    }
+
     /// Kills swtpm: what is not in its state file is gone.
     ///
     /// # Panics

@@ -14,6 +14,8 @@ use super::{Token, TokenKind};
 /// What the token of `[token]` itself is called among several.
 pub const PRIMARY: &str = "primary";
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(2);
+/// Where a TPM is among them: an anchor is a dozen commands of it, and each call has half of the patience.
+const WITH_TPM: Duration = Duration::from_secs(4);
 /// Each is anchored in before anything is released: more would make everything wait for the slowest.
 const MOST: usize = 4;
 
@@ -66,7 +68,7 @@ impl Token {
 pub(super) fn replicas<'i>(
     doc: &mut Document<'i>,
     token: &mut Table<'i>,
-    base: &Path,
+    (base, first): (&Path, Option<&TokenKind>),
     deadline: Duration,
 ) -> Replicas {
     let patience = doc.optional(token, "failover_after", |value| {
@@ -80,14 +82,26 @@ pub(super) fn replicas<'i>(
                 .to_owned(),
         );
     }
-    // A short deadline needs no second line in the configuration.
-    let default = DEFAULT_PATIENCE.min(deadline / 2);
-    let mut replicas = Replicas {
-        patience: patience.map_or(default, |given| given.value),
-        known: Vec::new(),
-    };
+    let given = patience.map(|given| given.value);
+    let known = known(doc, token, base);
+    let kinds = known.iter().map(|replica| &replica.kind);
+    let patience = given.unwrap_or_else(|| usual(kinds.chain(first), deadline));
+    Replicas { patience, known }
+}
+
+/// Where the configuration does not say.
+fn usual<'k>(mut kinds: impl Iterator<Item = &'k TokenKind>, deadline: Duration) -> Duration {
+    match kinds.any(|kind| matches!(kind, TokenKind::Tpm(_))) {
+        true => WITH_TPM.min(deadline * 4 / 5),
+        // A short deadline needs no second line in the configuration.
+        false => DEFAULT_PATIENCE.min(deadline / 2),
+    }
+}
+
+fn known<'i>(doc: &mut Document<'i>, token: &mut Table<'i>, base: &Path) -> Vec<Replica> {
+    let mut known = Vec::new();
     let Some(mut table) = doc.optional_table(token, "replicas") else {
-        return replicas;
+        return known;
     };
     let at = table.at();
     for (name, mut table) in doc.every_table(&mut table) {
@@ -106,7 +120,7 @@ pub(super) fn replicas<'i>(
         let (pin_file, pin_credential) = pin_of(doc, &mut table, base);
         doc.finish(table);
         if let Some(kind) = kind {
-            replicas.known.push(Replica {
+            known.push(Replica {
                 name,
                 kind,
                 pin_file,
@@ -114,8 +128,47 @@ pub(super) fn replicas<'i>(
             });
         }
     }
-    if replicas.known.len() > MOST {
+    if known.len() > MOST {
         doc.error(at, format!("token.replicas: at most {MOST} are listed"));
     }
-    replicas
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tpm;
+
+    #[test]
+    fn a_slow_token_among_them_is_waited_for_longer() {
+        use custodyd_hsm::backend::tpm::{
+            DEFAULT_HANDLES, DEFAULT_NV_INDEX, DEFAULT_NV_WRITES_PER_DAY,
+        };
+        let soft = TokenKind::Pkcs11 {
+            module: "m".into(),
+            label: "l".to_owned(),
+            serial: None,
+        };
+        let tpm = TokenKind::Tpm(Tpm {
+            tcti: "device:/dev/tpmrm0".to_owned(),
+            storage_key: None,
+            state_directory: "s".into(),
+            handles: DEFAULT_HANDLES,
+            nv_index: DEFAULT_NV_INDEX,
+            per_operation: true,
+            pcrs: None,
+            nv_writes_per_day: DEFAULT_NV_WRITES_PER_DAY,
+        });
+        let millis = |kinds: &[&TokenKind], deadline| {
+            let deadline = Duration::from_secs(deadline);
+            let patience = usual(kinds.iter().copied(), deadline);
+            assert!(patience < deadline);
+            patience.as_millis()
+        };
+        assert_eq!(millis(&[&soft, &soft], 5), 2000);
+        assert_eq!(millis(&[&soft, &tpm], 5), 4000);
+        assert_eq!(millis(&[&tpm, &soft], 60), 4000);
+        assert_eq!(millis(&[&soft, &tpm], 1), 800);
+        assert_eq!(millis(&[&soft], 1), 500);
+    }
 }

@@ -43,7 +43,7 @@ pub(super) fn token<'i>(
     let deadline = doc.or(&mut table, "deadline", Duration::from_secs(5), |value| {
         duration(value, Duration::from_millis(100)..=Duration::from_secs(60))
     });
-    let replicas = replicas(doc, &mut table, base, deadline);
+    let replicas = replicas(doc, &mut table, (base, kind.as_ref()), deadline);
     doc.finish(table);
     let value = Token {
         kind: kind?,

@@ -29,7 +29,7 @@ use custodyd_hsm::{Error, Pool, RealmName, RecordId};
 
 use self::each::Each;
 pub(crate) use self::each::Lost;
-pub(in crate::ledger) use self::several::remembered;
+pub(in crate::ledger) use self::several::{found_in, remembered, some_lack};
 use self::warm::Warm;
 use super::LedgerError;
 use super::head::Head;
@@ -193,8 +193,40 @@ impl Anchoring {
         several::none(self.advance(to).await?)
     }
 
-    /// Makes the first head of a history the newest: of a new realm, in a token that has no anchor
-    /// of it, or of one that was restored.
+    /// Makes the first head of a new realm the newest in every token. May be called again where one of them failed:
+    /// those that have it keep it.
+    ///
+    /// # Errors
+    /// The token's; `Refused` where one of them remembers another head, or is the one of several that failed.
+    pub(crate) async fn begin_realm(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
+        let first = anchor_of(head, None)?;
+        for (name, pool) in several::named_pools(pool)? {
+            let (of, to) = (head.state.realm.clone(), first.clone());
+            let begun = pool.call("anchor", move |custody| {
+                match anchor::newest(custody, &of)? {
+                    Some(there) if there == to => Ok(Advanced::Anchored),
+                    _ => anchor::advance(custody, &of, None, &to),
+                }
+            });
+            match (begun.await, name) {
+                (Ok(Advanced::Anchored), _) => {}
+                (Ok(Advanced::Raced(_)), _) => return Err(LedgerError::Stopped),
+                // What it remembers contradicts the database: no mending helps.
+                (Err(error @ Error::Anchors { .. }), _) | (Err(error), None) => {
+                    return Err(error.into());
+                }
+                (Err(error), Some(name)) => {
+                    return Err(LedgerError::Refused(format!(
+                        "the token {name} can not be anchored in, so the realm is not whole yet: {error}. Nothing is lost, \
+                         and nothing is in it: mend that token, then run `custodyd init` again, which goes on from here"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the first head of a history the newest: of a realm that was restored.
     ///
     /// # Errors
     /// As `advance`; the token's refusal where it does not hold `from`.

@@ -324,6 +324,13 @@ impl Committer {
     }
 }
 
+impl Drop for Committer {
+    /// Who waits for a batch to be anchored need not wait for that any more.
+    fn drop(&mut self) {
+        self.reader.memory().ends();
+    }
+}
+
 /// Nothing is written upon a batch that is not anchored.
 fn refuse_all(changes: Vec<Change>, error: LedgerError) -> Result<(), LedgerError> {
     tracing::error!(%error, "the last batch is not anchored yet, so nothing is written");

@@ -26,7 +26,7 @@ mod restoring;
 mod retiring;
 mod rig;
 mod rotating;
-mod several;
+pub(in crate::ledger) mod several;
 mod tables;
 mod verifying;
 

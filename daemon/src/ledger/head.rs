@@ -189,10 +189,10 @@ impl Head {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn head() -> Head {
+    pub(crate) fn head() -> Head {
         Head {
             state: State {
                 realm: RealmName::parse("realm.example").unwrap(),

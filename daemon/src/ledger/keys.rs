@@ -7,10 +7,9 @@
 //! true before it is durable, anchored and in the log.
 
 use custodyd_hsm::{KeyId, KeyPurpose, KeyVersions, Pool};
-use tokio::sync::oneshot;
 
 use super::log::KeyChange;
-use super::{Head, Ledger, LedgerError, Order, Request, shared};
+use super::{Head, Ledger, LedgerError, Order};
 
 /// Refuses a token without the keys that the head names, and has the pool use these and no others
 /// from now on.
@@ -86,14 +85,7 @@ impl Ledger {
         before: KeyVersions,
         after: KeyVersions,
     ) -> Result<(), LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Order(Order::Keys {
-            change: Box::new(KeyChange { before, after }),
-            reply,
-        }))?;
-        answer
-            .await
-            .map_err(|_| LedgerError::Stopped)?
-            .map_err(shared)
+        let change = Box::new(KeyChange { before, after });
+        self.order(|reply| Order::Keys { change, reply }).await
     }
 }

@@ -47,6 +47,14 @@ pub(crate) enum Shown {
     Odd,
 }
 
+/// How far the committer has come, for who waits for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settled {
+    batches: u64,
+    /// The committer has ended: what is pending stays so until a start has looked at it.
+    pub(crate) ended: bool,
+}
+
 /// The head that is to follow a pending one, and its log; nothing but these changes.
 #[derive(Debug)]
 pub(crate) struct Further {
@@ -68,8 +76,8 @@ pub(super) struct Memory {
     pending: RwLock<Option<Next>>,
     /// What the token remembers, where that is older than what is believed: in bounded mode.
     in_token: RwLock<Option<(Head, LogEnd)>>,
-    /// Counts the batches that were anchored.
-    settled: watch::Sender<u64>,
+    /// Counts the batches that were anchored, and says when none is any more.
+    settled: watch::Sender<Settled>,
     /// Digest of the policies that decisions are made under now. The head may still name others.
     configuration: Mutex<Digest>,
     /// What this daemon serves in: accounts of an earlier one are charged for it when they are read.
@@ -167,7 +175,7 @@ impl Memory {
             believed: RwLock::new(believed),
             pending: RwLock::new(None),
             in_token: RwLock::new(None),
-            settled: watch::Sender::new(0),
+            settled: watch::Sender::new(Settled::default()),
             boot_epoch,
             history,
         }
@@ -279,7 +287,12 @@ impl Memory {
             believed.end = next.end;
         }
         drop(pending);
-        self.settled.send_modify(|count| *count += 1);
+        self.settled.send_modify(|settled| settled.batches += 1);
+    }
+
+    /// Nobody anchors anything from now on.
+    pub(crate) fn ends(&self) {
+        self.settled.send_modify(|settled| settled.ended = true);
     }
 
     /// The token has been told of what is believed, or is about to be by `settle`.
@@ -303,8 +316,8 @@ impl Memory {
         }
     }
 
-    /// Tells of each `settle` that follows.
-    pub(crate) fn settled(&self) -> watch::Receiver<u64> {
+    /// Tells of each `settle` that follows, and of the end.
+    pub(crate) fn settled(&self) -> watch::Receiver<Settled> {
         self.settled.subscribe()
     }
 

@@ -101,8 +101,26 @@ pub async fn is_anchored(pool: &Pool, realm: &RealmName) -> Result<bool, LedgerE
     Ok(anchoring::remembered(pool, realm).await?.is_some())
 }
 
-/// Makes the token remember the first head of a realm that it does not know yet. Refused for any
-/// other head: a token that has forgotten is no reason to believe a database.
+/// Whether a database holds a realm that some token of it does not remember yet: `init` was stopped before. One that is
+/// in use is not, whatever tokens have forgotten.
+///
+/// # Errors
+/// As `Head::read`; the token's.
+pub async fn is_begun(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    realm: &RealmName,
+) -> Result<bool, LedgerError> {
+    // Also says which tokens are the realm's.
+    let head = Head::read(store, pool, realm).await?;
+    match head.state.seq {
+        1 => anchoring::some_lack(pool, realm).await,
+        _ => Ok(anchoring::remembered(pool, realm).await?.is_none()),
+    }
+}
+
+/// Makes the tokens remember the first head of a realm that they do not know yet; those that do are left as they are.
+/// Refused for any other head: a token that has forgotten is no reason to believe a database.
 ///
 /// # Errors
 /// As `Head::read`; `Refused` as above.
@@ -117,7 +135,7 @@ pub async fn anchor_first(
             "the database is in use, and the token remembers nothing of it".into(),
         ));
     }
-    Anchoring::begin_history(pool, None, &head).await
+    Anchoring::begin_realm(pool, &head).await
 }
 
 /// The seed of the realm's OPAQUE keys, sealed in its record under the wrap key. A realm that has none

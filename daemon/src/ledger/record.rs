@@ -298,7 +298,7 @@ impl Reader {
         let mut odd = 0;
         let mut settled = self.memory.settled();
         while odd < READS {
-            settled.mark_unchanged();
+            let ended = settled.borrow_and_update().ended;
             let row = self.store.record(record, bucket).await?.examine();
             #[cfg(test)]
             if self.store.weakness().any_list {
@@ -312,6 +312,7 @@ impl Reader {
                 .judge(&self.realm, bucket, row.members.as_deref())?
             {
                 Shown::Newest(list) => return Ok((list, row)),
+                Shown::Pending if ended => return Err(LedgerError::Stopped),
                 Shown::Pending => {
                     // The token has until then to anchor it; else nobody may be told of it.
                     let anchored = tokio::time::timeout(patience, settled.changed()).await;

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{AppId, Custody, Error, KeyPurpose, RealmName, RecordId, RecordKind};
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::oneshot;
 
 use super::cache::Committed;
 use super::committer::Rewritten;
@@ -24,7 +23,7 @@ use super::memory::Shown;
 use super::record::Reader;
 use super::tree::BUCKETS;
 use super::verify::{beyond, first_of};
-use super::{BUCKET_BITS, Ledger, LedgerError, Order, Request, shared};
+use super::{BUCKET_BITS, Ledger, LedgerError, Order};
 
 /// Buckets that are read at a time.
 const SLICE: u32 = 256;
@@ -277,12 +276,7 @@ impl Ledger {
         if records.is_empty() {
             return Ok(Rewritten::default());
         }
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Order(Order::Rewrap { records, reply }))?;
-        answer
-            .await
-            .map_err(|_| LedgerError::Stopped)?
-            .map_err(shared)
+        self.order(|reply| Order::Rewrap { records, reply }).await
     }
 }
 

@@ -30,12 +30,11 @@ use std::time::Duration;
 
 use custodyd_hsm::root_keys::{self, KeyCheck};
 use custodyd_hsm::{KeyVersions, Member, Pool, TokenSet};
-use tokio::sync::oneshot;
 
-use super::anchoring::Lost;
+use super::anchoring::{Lost, found_in};
 use super::head::Head;
 use super::log::TokenChange;
-use super::{Ledger, LedgerError, Order, Request, keys, shared};
+use super::{Ledger, LedgerError, Order, keys, lost};
 
 /// A dozen operations on a token that may be slow, before it serves.
 const COMPARING: Duration = Duration::from_secs(30);
@@ -88,13 +87,7 @@ pub(super) async fn hold(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
         };
     };
     let mut wanted = of(set, head);
-    let lost = set.lost();
-    if let Some(stranger) = lost.iter().find(|id| !wanted.contains(id)) {
-        return Err(LedgerError::Refused(format!(
-            "{stranger} is none of the realm's tokens, which are {}",
-            wanted.join(", ")
-        )));
-    }
+    let lost = lost::meant(set, &wanted)?;
     wanted.retain(|id| !lost.contains(id));
     if wanted.is_empty() {
         return Err(LedgerError::Refused(match named.is_empty() {
@@ -216,8 +209,26 @@ impl Ledger {
         let set = self.pool().set();
         let inside = set.and_then(|set| set.serving().next().cloned());
         let inside = inside.ok_or(LedgerError::internal("find a token of the set"))?;
+        // An anchor that it was told before it was given up could still come, beside one of the same number.
+        if member.stuck() > 0 {
+            return Err(LedgerError::Refused(format!(
+                "the token {} has not come back yet from what it was asked before it was given up: try again when it \
+                 has; where its module hangs for good, after a restart of the daemon",
+                member.name()
+            )));
+        }
         alike(&[inside, Arc::clone(&member)], &self.keys()).await?;
-        self.order(|reply| Order::Readmit { member, reply }).await
+        let (head, end) = {
+            let believed = self.reader.memory().read();
+            (believed.head.clone(), believed.end.clone())
+        };
+        let found = found_in(&member, self.realm(), self.store(), (&head, &end)).await?;
+        let order = |reply| Order::Readmit {
+            member,
+            found,
+            reply,
+        };
+        self.order(order).await
     }
 
     /// Takes a token out of the set; another must be well.
@@ -244,18 +255,6 @@ impl Ledger {
             ));
         }
         self.order(|reply| Order::Expel { lost, reply }).await
-    }
-
-    async fn order(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<(), Arc<LedgerError>>>) -> Order,
-    ) -> Result<(), LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Order(order(reply)))?;
-        answer
-            .await
-            .map_err(|_| LedgerError::Stopped)?
-            .map_err(shared)
     }
 }
 

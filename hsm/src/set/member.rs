@@ -5,12 +5,12 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
         mpsc,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -53,6 +53,17 @@ pub struct Member {
     standing: AtomicU8,
     /// Why it is not well.
     reason: Mutex<Option<String>>,
+    observer: OnceLock<Observer>,
+}
+
+/// Is told of each call, and how long it took.
+#[derive(Clone)]
+pub(crate) struct Observer(pub(crate) Arc<dyn Fn(&'static str, Duration) + Send + Sync>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 struct Handle(Arc<dyn Backend>);
@@ -88,6 +99,15 @@ impl Member {
             pool: Mutex::default(),
             standing: AtomicU8::new(number(Standing::Well)),
             reason: Mutex::default(),
+            observer: OnceLock::new(),
+        }
+    }
+
+    /// Has its calls measured from now on, also once it is opened later.
+    pub(crate) fn observe(&self, observer: &Observer) {
+        let _ = self.observer.set(observer.clone());
+        if let Some(pool) = &*self.slot() {
+            measured(pool, observer);
         }
     }
 
@@ -118,6 +138,9 @@ impl Member {
         }
         let pool = Pool::start(Arc::clone(&self.backend.0), self.options.clone())?;
         let mut slot = self.slot();
+        if let Some(observer) = self.observer.get() {
+            measured(&pool, observer);
+        }
         if slot.is_none() {
             *slot = Some(pool);
         }
@@ -249,6 +272,11 @@ impl Member {
             pool.shutdown();
         }
     }
+}
+
+fn measured(pool: &Pool, observer: &Observer) {
+    let Observer(observer) = observer.clone();
+    pool.observe(move |operation, took| observer(operation, took));
 }
 
 /// What a token is known by in a head.

@@ -27,10 +27,10 @@ const EVENT: [u8; 32] = [7; 32];
 const INDEX: &str = "0x18181ff";
 
 /// A TPM whose keys are bound to PCR 7.
-struct Bound(SwTpm, Mode);
+pub(super) struct Bound(pub(super) SwTpm, Mode);
 
 impl Bound {
-    fn new(mode: Mode) -> Self {
+    pub(super) fn new(mode: Mode) -> Self {
         let bound = Self(SwTpm::blank(), mode);
         let options = Options {
             storage_key: None,
@@ -46,7 +46,7 @@ impl Bound {
         fs::write(self.0.dir().join("storage-key"), name).unwrap();
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         Options {
             pcrs: Some(Pcrs::parse("7").unwrap()),
             ..self.0.options(self.1)
@@ -60,7 +60,7 @@ impl Bound {
         }
     }
 
-    fn backend(&self) -> TpmBackend {
+    pub(super) fn backend(&self) -> TpmBackend {
         backend(self.options())
     }
 
@@ -69,21 +69,21 @@ impl Bound {
     }
 
     #[track_caller]
-    fn is_refused(&self, texts: &[&str]) {
+    pub(super) fn is_refused(&self, texts: &[&str]) {
         misconfigured(self.backend().open(), texts);
     }
 
-    fn reseal(&self, wanted: &Reseal) -> custodyd_hsm::Result<Vec<String>> {
+    pub(super) fn reseal(&self, wanted: &Reseal) -> custodyd_hsm::Result<Vec<String>> {
         backend(self.with_recovery(RECOVERY)).reseal(wanted, false)
     }
 
-    fn reboot(&self) {
+    pub(super) fn reboot(&self) {
         self.0.power_off();
         self.0.power_on();
     }
 }
 
-fn extend(tpm: &SwTpm, register: u8) {
+pub(super) fn extend(tpm: &SwTpm, register: u8) {
     let event = format!("{register}:sha256={}", hex::encode(EVENT));
     tpm.tool("tpm2_pcrextend", &[&event]);
 }

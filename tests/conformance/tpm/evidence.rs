@@ -58,6 +58,18 @@ fn parsed(attest: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<u8>, usize) {
     (extra, name, contents, begins)
 }
 
+/// The qualified name of a key below the owner's storage key, after Part 1 of the specification, section 16.
+fn qualified(storage_key: &[u8], key: &[u8]) -> Vec<u8> {
+    let name = |bytes: &[u8]| [&[0, 0x0b][..], &super::sha256(bytes)].concat();
+    let parent = name(&[&0x4000_0001_u32.to_be_bytes()[..], storage_key].concat());
+    name(&[parent, name(key)].concat())
+}
+
+/// The statement with another signer.
+fn signed_by(attest: &[u8], signer: &[u8]) -> Vec<u8> {
+    [&attest[..8], signer, &attest[8 + 34..]].concat()
+}
+
 fn refused(evidence: &Evidence, nonce: &[u8], why: &str) {
     let error = verify(evidence, nonce).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
@@ -82,7 +94,7 @@ pub(crate) fn evidence_is_the_tpms_word_and_nothing_else(rig: &PerStart) {
         .iter()
         .map(|bytes| unverified(bytes).unwrap().1);
     assert!(told.into_iter().any(|anchor| anchor == newest));
-    let (extra, name, contents, begins) = parsed(&evidence.attest);
+    let (extra, name, contents, _) = parsed(&evidence.attest);
     assert_eq!((extra, contents), (NONCE.to_vec(), attested.value.to_vec()));
     assert_eq!(attested.value.to_vec(), super::nv_value(&rig.0));
     let public = rig.0.tool("tpm2_nvreadpublic", &["0x1818100"]);
@@ -125,13 +137,18 @@ pub(crate) fn evidence_is_the_tpms_word_and_nothing_else(rig: &PerStart) {
     let free = with(&|e| e.key[5] ^= 1);
     refused(&free, &NONCE, "restricted");
 
-    // What a program in the place of a TPM can do: everything, but have this key.
+    another_program_forges(&evidence, &older);
+}
+
+/// What a program in the place of a TPM can do: everything, but have this key.
+fn another_program_forges(evidence: &Evidence, older: &Evidence) {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let mut forged = evidence.clone();
+    let (_, _, _, begins) = parsed(&evidence.attest);
     let x = forged.key.len() - 68;
     forged.key[x + 2..x + 34].copy_from_slice(&pair.public_key().as_ref()[1..33]);
     forged.key[x + 36..].copy_from_slice(&pair.public_key().as_ref()[33..]);
-    let old = verify(&older, &NONCE).unwrap();
+    let old = verify(older, &NONCE).unwrap();
     forged.attest[begins..begins + 32].copy_from_slice(&old.value);
     forged.record.clone_from(&older.record);
     let sign = |bytes: &[u8]| {
@@ -140,10 +157,44 @@ pub(crate) fn evidence_is_the_tpms_word_and_nothing_else(rig: &PerStart) {
             .as_ref()
             .to_vec()
     };
+    // Its name is another one, and so is what the statement calls its signer.
+    forged.signature = sign(&forged.attest);
+    refused(&forged, &NONCE, "not below the storage key");
+    forged.attest = signed_by(&forged.attest, &qualified(&forged.storage_key, &forged.key));
     forged.signature = sign(&forged.attest);
     let told = verify(&forged, &NONCE).unwrap();
     assert_eq!(told.value, old.value);
-    assert_ne!(told.key, attested.key);
+    assert_ne!(told.key, verify(evidence, &NONCE).unwrap().key);
+    // Each thing that it says, wrong by itself, signed and all: the control is the forgery above.
+    let name_at = begins - 4 - 34;
+    let wrong = |at: usize, to: u8, why: &str| {
+        let mut other = forged.clone();
+        other.attest[at] = to;
+        other.signature = sign(&other.attest);
+        refused(&other, &NONCE, why);
+    };
+    let flipped = |at: usize| forged.attest[at] ^ 1;
+    // Qualified signer, nonce, name of the index, offset, contents.
+    wrong(8 + 33, flipped(8 + 33), "not below the storage key");
+    wrong(42 + 2 + 31, flipped(42 + 2 + 31), "another nonce");
+    wrong(name_at + 33, flipped(name_at + 33), "another NV index");
+    wrong(begins - 3, 1, "another NV index");
+    wrong(begins, flipped(begins), "does not lead");
+    // The count of writes is the record's, and that is what the contents commit to.
+    let mut counted = forged.clone();
+    counted.record[36 + 7] ^= 1;
+    refused(&counted, &NONCE, "does not lead");
+    // Another storage key than the one that the statement names.
+    let mut other = forged.clone();
+    other.storage_key[33] ^= 1;
+    refused(&other, &NONCE, "not below the storage key");
+    other.storage_key.pop();
+    refused(&other, &NONCE, "not below the storage key");
+    // A statement on something else: TPM_ST_ATTEST_TIME has no index.
+    let mut other = forged.clone();
+    other.attest[5] = 0x19;
+    other.signature = sign(&other.attest);
+    assert!(verify(&other, &NONCE).is_err());
     // What only a TPM begins with, and something behind it.
     for change in [
         |attest: &mut Vec<u8>| attest[0] = 0,

@@ -1,6 +1,7 @@
 //! The rig for the TPM backend: swtpm, whose power is cut, and tpm2-tools, another program than
 //! the one under test, which knows only FORMAT.md.
 
+pub(crate) mod anchored;
 pub(crate) mod booted;
 mod bus;
 pub(crate) mod cases;
@@ -47,6 +48,12 @@ impl<const PER_OPERATION: bool> Tpm<PER_OPERATION> {
 
 /// Changes the objects in the record that is true, after FORMAT.md, section 10. The number is for a new one.
 pub(crate) fn rewrite(tpm: &SwTpm, change: impl FnOnce(&mut Vec<(u64, Vec<u8>)>, u64)) {
+    let digest = written(tpm, change);
+    extend(tpm, &digest);
+}
+
+/// Writes that record; it is true once the index is extended by what is returned.
+pub(crate) fn written(tpm: &SwTpm, change: impl FnOnce(&mut Vec<(u64, Vec<u8>)>, u64)) -> [u8; 32] {
     let value = nv_value(tpm);
     let (file, bytes) = ["anchors-a", "anchors-b"]
         .map(|name| tpm.anchors().join(name))
@@ -76,7 +83,7 @@ pub(crate) fn rewrite(tpm: &SwTpm, change: impl FnOnce(&mut Vec<(u64, Vec<u8>)>,
         next.extend_from_slice(&content);
     }
     fs::write(file, &next).unwrap();
-    extend(tpm, &record_digest(&next));
+    record_digest(&next)
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

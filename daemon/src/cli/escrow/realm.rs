@@ -41,6 +41,9 @@ pub(in crate::cli) struct Restore {
     /// The token to bring them into, by its name among several
     #[arg(long, value_name = "NAME", default_value = PRIMARY)]
     token: String,
+    /// Make the recovery key anew, in a file that is not there: the one that was kept approves nothing for this TPM then
+    #[arg(long, requires = "recovery_key")]
+    new_recovery_key: bool,
     #[command(flatten)]
     how: How,
     /// The custodians' shares, re-encrypted to that identity
@@ -56,7 +59,7 @@ struct How {
     /// A file with the password of the TPM's owner, where it has one
     #[arg(long, value_name = "FILE")]
     owner_password_file: Option<PathBuf>,
-    /// With token.pcrs: a file with the recovery key, which is made where it is not there
+    /// With token.pcrs: a file with the recovery key; that of a new realm is made where it is not there
     #[arg(long, value_name = "FILE")]
     recovery_key: Option<PathBuf>,
 }
@@ -81,7 +84,12 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     }
     let custodians = wanted.custodian.iter().map(|text| custodian(text));
     let custodians: Vec<_> = custodians.collect::<Result<_, _>>()?;
-    let tokens = tokens(config, &wanted.how, None)?;
+    let new = wanted
+        .how
+        .recovery_key
+        .as_ref()
+        .is_some_and(|path| !path.exists());
+    let tokens = tokens(config, (&wanted.how, Recovery::MayBeNew), None)?;
     let Some((_, first)) = tokens.first() else {
         return Err(CeremonyError::Refused("there is no token".to_owned()));
     };
@@ -101,6 +109,7 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     }
     write_all(&made, place, &wanted.directory)?;
     let (imported, mut lines) = bring_into_all(tokens, &keys, &made.manifest)?;
+    lines.extend(keep_apart(&wanted.how, new));
     lines.push(format!(
         "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
          then remove the directory from this host",
@@ -115,7 +124,11 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
     let receiver = identity(&wanted.identity)?;
     let shares = wanted.shares.iter().map(|path| share(path, &receiver));
     let keys = ceremony::open(&manifest, shares.collect::<Result<_, _>>()?)?;
-    let tokens = tokens(config, &wanted.how, Some(wanted.token.as_str()))?;
+    let recovery = match wanted.new_recovery_key {
+        true => Recovery::New,
+        false => Recovery::Kept,
+    };
+    let tokens = tokens(config, (&wanted.how, recovery), Some(wanted.token.as_str()))?;
     for (_, backend) in &tokens {
         backend.import(&keys, true)?;
     }
@@ -129,6 +142,7 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
         return Ok(would);
     }
     let (imported, mut lines) = bring_into_all(tokens, &keys, &manifest)?;
+    lines.extend(keep_apart(&wanted.how, wanted.new_recovery_key));
     match std::fs::remove_file(&wanted.identity) {
         Ok(()) => lines.push(format!(
             "removed {}: the re-encrypted shares open no more",
@@ -173,10 +187,45 @@ fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
     Ok((name.to_owned(), Recipient::parse(recipient)?))
 }
 
+/// Which recovery key a token's keys are bound to be approved with.
+#[derive(Clone, Copy, Debug)]
+enum Recovery {
+    /// Of a realm that is made: a key that is there, or a new one.
+    MayBeNew,
+    /// The one that somebody has kept. A path with a slip in it would make another, which nobody keeps.
+    Kept,
+    /// One that is made now.
+    New,
+}
+
+impl Recovery {
+    /// Refuses a file that is not there, or is and must not be; before anything is made.
+    fn check(self, path: &Path) -> Result<(), CeremonyError> {
+        let why = match (self, path.exists()) {
+            (Self::Kept, false) => {
+                "it is not there. Name the file with the recovery key that was kept; where it was lost, or the \
+                 new TPM shall have another one: --new-recovery-key, and keep it off this machine"
+            }
+            (Self::New, true) => {
+                "it is there already. Leave --new-recovery-key out to bind the keys to it, or name another file"
+            }
+            _ => return Ok(()),
+        };
+        let path = path.display();
+        Err(CeremonyError::Refused(format!(
+            "nothing was changed: --recovery-key {path}: {why}"
+        )))
+    }
+}
+
 type Tokens = Vec<((String, Token), Arc<dyn Backend>)>;
 
 /// Every token of the configuration, or the one of this name, with what only a provisioning needs.
-fn tokens(config: &Config, how: &How, only: Option<&str>) -> Result<Tokens, CeremonyError> {
+fn tokens(
+    config: &Config,
+    (how, recovery): (&How, Recovery),
+    only: Option<&str>,
+) -> Result<Tokens, CeremonyError> {
     let each = config.token.each().into_iter();
     let wanted: Vec<_> = each
         .filter(|(name, _)| only.is_none_or(|only| only == name))
@@ -186,6 +235,17 @@ fn tokens(config: &Config, how: &How, only: Option<&str>) -> Result<Tokens, Cere
             "no token of the configuration is called {:?}",
             only.unwrap_or_default()
         )));
+    }
+    // With several TPMs one key is for all; it is judged before any of them has it made.
+    let bound = |token: &Token| matches!(&token.kind, TokenKind::Tpm(tpm) if tpm.pcrs.is_some());
+    if let Some(path) = &how.recovery_key {
+        if !wanted.iter().any(|(_, token)| bound(token)) {
+            return Err(CeremonyError::Refused(
+                "--recovery-key goes with token.pcrs: without them every boot may use the keys"
+                    .to_owned(),
+            ));
+        }
+        recovery.check(path)?;
     }
     wanted
         .into_iter()
@@ -203,14 +263,28 @@ fn token(token: &Token, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
     if !how.dry_run {
         tpm::ensure_secret(token)?;
     }
-    if let Some(path) = how.recovery_key.as_deref().filter(|_| !how.dry_run) {
+    let recovery = how
+        .recovery_key
+        .as_deref()
+        .filter(|_| settings.pcrs.is_some());
+    if let Some(path) = recovery.filter(|_| !how.dry_run) {
         tpm::ensure_recovery_key(path)?;
     }
-    let there = how.recovery_key.as_deref().filter(|path| path.exists());
+    let there = recovery.filter(|path| path.exists());
     let apart = tpm::apart(how.owner_password_file.as_deref(), there)?;
     let secret = read_token_pin(token)?;
     let origin = backend::origin(token);
     Ok(Arc::new(backend::tpm(settings, secret, apart, origin)))
+}
+
+/// What becomes of a recovery key that was made.
+fn keep_apart(how: &How, made: bool) -> Option<String> {
+    let path = how.recovery_key.as_ref().filter(|_| made)?;
+    Some(format!(
+        "made {}: whoever has it approves what this machine may boot, and without it a change of firmware loses the \
+         keys. Keep it off this machine, such as encrypted to a custodian (age -r), then remove it here",
+        path.display()
+    ))
 }
 
 /// Into one after another; what was imported into the last, and what to say of all.

@@ -17,8 +17,8 @@ use super::super::socket::ask;
 use super::super::{block_on, chain};
 use super::look;
 use crate::config::Config;
-use crate::ledger::evidence::{AnchorEvidence, LONGEST, Told};
-use crate::ledger::{Head, LedgerError};
+use crate::ledger::LedgerError;
+use crate::ledger::evidence::{AnchorEvidence, Heads, LONGEST, Told};
 use crate::private_file;
 use crate::startup;
 
@@ -106,8 +106,8 @@ fn asked(config: &Config, nonce: &[u8]) -> Result<AnchorEvidence, String> {
         let store = look(config, None).await?;
         let pool = startup::token(config)?;
         let realm = &config.realm.name;
-        let head = Head::read(&store, &pool, realm).await.ok();
-        let made = AnchorEvidence::make(&pool, realm, head, nonce.to_vec()).await;
+        let heads = Heads::Stored(&store);
+        let made = AnchorEvidence::make(&pool, realm, &heads, nonce.to_vec()).await;
         store.close().await;
         pool.shutdown();
         Ok::<Result<AnchorEvidence, LedgerError>, _>(made)
@@ -150,8 +150,23 @@ fn verified(path: &Path, nonce: &[u8], key: Option<&str>) -> Result<Vec<Line>, S
 fn shown(told: &Told) -> Vec<Line> {
     let (attested, anchor) = (&told.attested, &told.anchor);
     let mut lines = vec![
-        Line::ok("key", format!("attestation key {}", attested.key))
-            .with_data(json!({ "name": attested.key })),
+        Line::ok(
+            "key",
+            format!(
+                "attestation key {}, below the storage key {}{}",
+                attested.key,
+                attested.storage_key,
+                match attested.bound {
+                    true => "; it signs, and anchors are written, in approved boots alone",
+                    false => "",
+                }
+            ),
+        )
+        .with_data(json!({
+            "name": attested.key,
+            "storage_key": attested.storage_key,
+            "bound": attested.bound,
+        })),
         Line::ok(
             "tpm",
             format!(

@@ -139,22 +139,10 @@ impl Each {
         if self.unsure.is_empty() && same == self.last {
             return Ok(());
         }
-        let (begun, mut tries) = (Instant::now(), 0);
+        let mut tries = Tries::begin();
         loop {
-            tries += 1;
             let done = self.once(to).await;
-            let again = match &done {
-                Err(LedgerError::Token(error)) => {
-                    among.member.is_sick("anchor", error);
-                    passes(error)
-                }
-                Err(_) => false,
-                Ok(()) => {
-                    among.member.is_well();
-                    false
-                }
-            };
-            if !again || (tries > 1 && begun.elapsed() >= among.patience) {
+            if !among.again("anchor", &mut tries, &done) {
                 return done;
             }
             tokio::time::sleep(PAUSE).await;
@@ -163,6 +151,18 @@ impl Each {
 
     async fn once(&mut self, to: &Anchor) -> Result<(), LedgerError> {
         let mut to = self.after_last(to);
+        // A try of before may still be on its way into the token. Another anchor of its number beside it would be one
+        // too many for ever; so it is made the last one first, and then it may come as often as it likes.
+        let same_number = |earlier: &&Anchor| earlier.serial == to.serial && **earlier != to;
+        if let Some(earlier) = self.unsure.iter().find(same_number).cloned() {
+            self.settle(earlier).await?;
+            to = self.after_last(&to);
+        }
+        self.settle(to).await
+    }
+
+    /// One anchor, until it is known to be the newest.
+    async fn settle(&mut self, mut to: Anchor) -> Result<(), LedgerError> {
         let mut advanced = self.step(&to).await?;
         if let Advanced::Raced(other) = &advanced
             && self.unsure.contains(other)
@@ -212,7 +212,8 @@ impl Each {
                 _ => "token",
             };
             metrics::counter!("custodyd_anchor_failures_total", "why" => why).increment(1);
-            if !self.unsure.contains(to) {
+            // A token that may not be written has not begun.
+            if !matches!(error, Error::Worn { .. }) && !self.unsure.contains(to) {
                 self.unsure.push(to.clone());
             }
         }
@@ -227,34 +228,67 @@ impl Each {
         let Some(among) = &self.among else {
             return Ok(());
         };
-        let (begun, mut tries) = (Instant::now(), 0);
-        loop {
-            tries += 1;
+        let mut tries = Tries::begin();
+        let newest = loop {
             let of = self.realm.clone();
             let seen = self.pool.call("look-at-anchor", move |custody| {
                 custody.probe()?;
                 anchor::newest(custody, &of)
             });
-            let error = match seen.await {
-                Ok(newest) => {
-                    let ours = newest.as_ref().is_some_and(|newest| {
-                        self.before() == Some(newest) || self.unsure.contains(newest)
-                    });
-                    among.member.is_well();
-                    return match ours {
-                        true => Ok(()),
-                        false => Err(LedgerError::Refused(
-                            "it does not remember what it was told last".into(),
-                        )),
-                    };
-                }
-                Err(error) => error,
-            };
-            among.member.is_sick("look", &error);
-            if !passes(&error) || (tries > 1 && begun.elapsed() >= among.patience) {
-                return Err(error.into());
+            let seen = seen.await.map_err(LedgerError::from);
+            if !among.again("look", &mut tries, &seen) {
+                break seen?;
             }
             tokio::time::sleep(PAUSE).await;
+        };
+        let ours = newest
+            .as_ref()
+            .is_some_and(|newest| self.before() == Some(newest) || self.unsure.contains(newest));
+        match ours {
+            true => Ok(()),
+            false => Err(LedgerError::Refused(
+                "it does not remember what it was told last".into(),
+            )),
+        }
+    }
+}
+
+impl Among {
+    /// Whether to ask again what fails in passing: twice at least, and within the patience of the set. Notes how the
+    /// token stands.
+    fn again<T>(
+        &self,
+        operation: &'static str,
+        tries: &mut Tries,
+        answer: &Result<T, LedgerError>,
+    ) -> bool {
+        tries.made += 1;
+        match answer {
+            Ok(_) => {
+                self.member.is_well();
+                false
+            }
+            Err(LedgerError::Token(error)) => {
+                self.member.is_sick(operation, error);
+                passes(error) && (tries.made < 2 || tries.begun.elapsed() < self.patience)
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// How long, and how often, a token was asked.
+#[derive(Debug)]
+struct Tries {
+    begun: Instant,
+    made: u32,
+}
+
+impl Tries {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            made: 0,
         }
     }
 }
@@ -274,3 +308,46 @@ const NONE: Anchor = Anchor {
     clean: false,
     dirty: false,
 };
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::ledger::faults::several::tokens::{Soft, pool};
+
+    #[tokio::test]
+    async fn an_anchor_that_comes_late_is_no_second_one_of_its_number() {
+        let tokens = Soft::pair();
+        let pool = pool(&[&tokens[0], &tokens[1]]);
+        let realm = RealmName::parse("realm.example").unwrap();
+        let at = |seq: u8, dirty| Anchor {
+            serial: 0,
+            log_epoch: 1,
+            seq: u64::from(seq),
+            head: [seq; 32],
+            boot_epoch: 1,
+            clean: false,
+            dirty,
+        };
+        let first = Each::of_all(&pool, &realm).await.unwrap().remove(0);
+        let mut each = first.0;
+        each.advance(&at(1, false)).await.unwrap();
+        tokens[0].holds_back.store(true, Ordering::SeqCst);
+        each.advance(&at(2, true)).await.unwrap_err();
+        // It answers again, and is told of something newer; then comes what it was told before, many times.
+        tokens[0].holds_back.store(false, Ordering::SeqCst);
+        each.advance(&at(3, false)).await.unwrap();
+        tokens[0].makes_late();
+        let again = Each::of_all(&pool, &realm).await.unwrap().remove(0);
+        assert!(again.1 && again.0.last == each.last);
+        assert_eq!(again.0.last.seq, 3);
+        each.advance(&at(4, false)).await.unwrap();
+        assert_eq!(tokens[0].anchors.contents().len(), 1);
+    }
+}

@@ -137,13 +137,39 @@ pub(super) fn none(lost: Vec<Lost>) -> Result<(), LedgerError> {
 
 /// Each token of the realm, or of a realm that is about to be.
 pub(super) fn pools(pool: &Pool) -> Result<Vec<Pool>, LedgerError> {
+    let all = named_pools(pool)?.into_iter();
+    Ok(all.map(|(_, pool)| pool).collect())
+}
+
+/// The same, by their names in the configuration where there are several.
+pub(super) fn named_pools(pool: &Pool) -> Result<Vec<(Option<String>, Pool)>, LedgerError> {
     match pool.set() {
-        None => Ok(vec![pool.clone()]),
+        None => Ok(vec![(None, pool.clone())]),
         Some(set) => {
-            let pools = set.serving().map(|member| member.pool());
-            Ok(pools.collect::<Result<_, _>>()?)
+            let pools = set
+                .serving()
+                .map(|member| Ok((Some(member.name().to_owned()), member.pool()?)));
+            Ok(pools.collect::<Result<_, Error>>()?)
         }
     }
+}
+
+/// Whether one of the realm's tokens remembers nothing of it.
+///
+/// # Errors
+/// `Token` where one does not answer.
+pub(in crate::ledger) async fn some_lack(
+    pool: &Pool,
+    realm: &RealmName,
+) -> Result<bool, LedgerError> {
+    for pool in pools(pool)? {
+        let of = realm.clone();
+        let read = pool.call("read-anchor", move |custody| anchor::newest(custody, &of));
+        if read.await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Anchoring {
@@ -194,25 +220,24 @@ impl Anchoring {
     }
 
     /// Brings the anchor of a token that is not in the set up to this head, which all that are in it have
-    /// anchored. What it remembered before must be older, and of the same history.
+    /// anchored. What it remembers must still be what [`found_in`] has found: this head follows the one of then.
     ///
     /// # Errors
-    /// `Tampered` where it remembers what this history has not; `Token` where it does not answer.
+    /// `Refused` where it remembers something else; `Token` where it does not answer.
     pub(in crate::ledger) async fn bring_up(
         &self,
         member: &Arc<Member>,
-        store: &Arc<dyn Store>,
-        (head, end): (&Head, &LogEnd),
+        found: Option<&Anchor>,
+        head: &Head,
     ) -> Result<Newcomer, LedgerError> {
         let patience = self.pool.set().map_or(Duration::ZERO, |set| set.patience());
         let (mut each, there) = Each::newcomer(member, patience, &self.realm).await?;
-        // Of an earlier log epoch it is older in any case: the restore has given that history up.
-        if there && each.last.log_epoch >= head.state.log_epoch {
-            let last = Anchor {
-                clean: false,
-                ..each.last.clone()
-            };
-            descent::check_head(&each.called(), &last, store, (head, end)).await?;
+        if there.then_some(&each.last) != found {
+            return Err(LedgerError::Refused(format!(
+                "{} remembers something else than a moment ago: is another daemon anchoring in it? Nothing was changed; \
+                 stop that one, then try again",
+                each.called()
+            )));
         }
         let mut to = anchor_of(head, Some(&each.last))?;
         to.dirty = self.last.dirty;
@@ -224,6 +249,32 @@ impl Anchoring {
     pub(in crate::ledger) fn with(&mut self, newcomer: Newcomer) {
         self.each.push(newcomer.0);
     }
+}
+
+/// What a token remembers that is not in the set: nothing, or something older of the same history. The way back to
+/// it through the log may be long.
+///
+/// # Errors
+/// `Tampered` where it remembers what this history has not; `Token` where it does not answer.
+pub(in crate::ledger) async fn found_in(
+    member: &Arc<Member>,
+    realm: &RealmName,
+    store: &Arc<dyn Store>,
+    (head, end): (&Head, &LogEnd),
+) -> Result<Option<Anchor>, LedgerError> {
+    let (each, there) = Each::newcomer(member, Duration::ZERO, realm).await?;
+    if !there {
+        return Ok(None);
+    }
+    // Of an earlier log epoch it is older in any case: the restore has given that history up.
+    if each.last.log_epoch >= head.state.log_epoch {
+        let last = Anchor {
+            clean: false,
+            ..each.last.clone()
+        };
+        descent::check_head(&each.called(), &last, store, (head, end)).await?;
+    }
+    Ok(Some(each.last))
 }
 
 /// A token whose anchor is up to date, and that no head names yet.

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::{KeyPurpose, Member};
 use tokio::sync::oneshot;
 
@@ -30,9 +31,10 @@ pub(crate) enum Order {
         records: Arc<Vec<Resealed>>,
         reply: Answer<Rewritten>,
     },
-    /// A token is in the set from now on.
+    /// A token is in the set from now on, whose anchor was found to be of this history.
     Readmit {
         member: Arc<Member>,
+        found: Option<Anchor>,
         reply: Answer<()>,
     },
     /// An operator takes a token out.
@@ -50,7 +52,11 @@ impl Committer {
         match order {
             Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
             Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
-            Order::Readmit { member, reply } => answer(reply, self.readmit(member).await),
+            Order::Readmit {
+                member,
+                found,
+                reply,
+            } => answer(reply, self.readmit(member, found).await),
             Order::Expel { lost, reply } => answer(reply, self.take_out(lost).await),
         }
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use custodyd_hsm::Member;
+use custodyd_hsm::anchor::Anchor;
 
 use super::publishing::boot_leaf;
 use super::{Committer, Failure, durable};
@@ -109,22 +110,21 @@ impl Committer {
         self.settled().await
     }
 
-    /// Takes a token in that was found to hold the same keys.
-    pub(super) async fn readmit(&mut self, member: Arc<Member>) -> Result<(), Failure> {
+    /// Takes a token in that was found to hold the same keys, and an anchor of this history. What it takes to find
+    /// that is not done here, where everybody waits.
+    pub(super) async fn readmit(
+        &mut self,
+        member: Arc<Member>,
+        found: Option<Anchor>,
+    ) -> Result<(), Failure> {
         self.settled().await?;
-        let reader = Arc::clone(&self.reader);
-        let memory = reader.memory();
-        let (head, end) = {
-            let believed = memory.read();
-            (believed.head.clone(), believed.end.clone())
-        };
+        let head = self.reader.memory().head();
         let id = member.id().map_err(LedgerError::from)?;
         let mut after = head.state.tokens.clone();
         if after.is_empty() || after.contains(&id) {
             return Err(LedgerError::Stale.into());
         }
-        let store = reader.store();
-        let newcomer = self.anchoring.bring_up(&member, store, (&head, &end));
+        let newcomer = self.anchoring.bring_up(&member, found.as_ref(), &head);
         let newcomer = newcomer.await?;
         after.push(id);
         self.name(&head, after).await?;

@@ -151,6 +151,39 @@ impl Rig {
         self.pool = pool;
     }
 
+    /// A database with a realm that no token remembers yet.
+    pub(super) async fn begun(pool: Pool) -> Self {
+        let mut rig = Self::nothing();
+        rig.pool = pool;
+        let lock = Exclusive::take(&rig.file()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
+        realm::create(&store, &rig.pool, &realm_name(), None, Timestamp(1000))
+            .await
+            .unwrap();
+        store.close().await;
+        rig
+    }
+
+    /// As `init` where there is a database; says whether there was anything to do.
+    pub(super) async fn finish(&self) -> Result<bool, LedgerError> {
+        let lock = Exclusive::take(&self.file()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+        let begun = realm::is_begun(&store, &self.pool, &realm_name()).await;
+        let finished = match begun {
+            Ok(true) => realm::anchor_first(&store, &self.pool, &realm_name()).await,
+            _ => Ok(()),
+        };
+        store.close().await;
+        finished.and(begun)
+    }
+
+    /// Its task is over; everything else goes on.
+    pub(super) async fn committer_ends(&mut self) {
+        let serving = self.serving.as_mut().unwrap();
+        serving.committer.abort();
+        let _ = (&mut serving.committer).await;
+    }
+
     async fn founded(self) -> Self {
         let mut rig = self;
         let lock = Exclusive::take(&rig.file()).unwrap();

@@ -1,7 +1,7 @@
 //! A realm with two tokens, of which each may be away at any step; and the administrator with an older
 //! database meanwhile.
 
-mod tokens;
+pub(in crate::ledger) mod tokens;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -289,6 +289,87 @@ async fn two_ends_in_a_row_accuse_no_token() {
     scene.tokens[1].comes_back();
     scene.restart().await.unwrap();
     assert_eq!(scene.rig.ledger().tokens(), ["A", "B"]);
+    scene.rig.stop().await;
+}
+
+/// `init` was stopped between two tokens, and is run again; never of a realm that is in use.
+#[tokio::test]
+async fn a_realm_that_was_half_made_is_finished_and_none_that_is_in_use() {
+    let tokens = Soft::pair();
+    let mut rig = Rig::begun(pool(&[&tokens[0], &tokens[1]])).await;
+    let first = rig.database();
+    tokens[1].goes_after(0);
+    let why = rig.finish().await.unwrap_err().to_string();
+    assert!(
+        why.contains("the token b") && why.contains("`custodyd init` again"),
+        "{why}"
+    );
+    let made = tokens[0].anchors.contents();
+    assert_eq!((made.len(), tokens[1].anchors.contents().len()), (1, 0));
+    // It does not serve meanwhile.
+    tokens[1].comes_back();
+    let why = rig
+        .try_serve(Script::default())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(why.contains("holds no anchor"), "{why}");
+    assert!(rig.finish().await.unwrap());
+    assert_eq!(tokens[0].anchors.contents(), made);
+    assert!(!rig.finish().await.unwrap());
+    rig.try_serve(Script::default()).await.unwrap();
+    rig.stop().await;
+    // A token that has forgotten is not a half made realm, with this database or with the first one.
+    tokens[1].anchors.put_back(&[]);
+    assert!(!rig.finish().await.unwrap());
+    rig.put_database(&first);
+    let why = rig.finish().await.unwrap_err().to_string();
+    assert!(why.contains("should be new"), "{why}");
+    assert!(tokens[1].anchors.contents().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_token_is_meant_by_its_name_too() {
+    let mut scene = Scene::new().await;
+    scene.charge().await.unwrap();
+    scene.rig.crash().await;
+    scene.tokens[1].goes();
+    for (said, why) in [("c", "none of the realm's"), ("a", "is not there")] {
+        let both = pool(&[&scene.tokens[0], &scene.tokens[1]]);
+        both.set().unwrap().is_lost(said.into());
+        scene.rig.serve_upon(both);
+        scene.refused(why).await;
+    }
+    let both = pool(&[&scene.tokens[0], &scene.tokens[1]]);
+    both.set().unwrap().is_lost("b".into());
+    scene.rig.serve_upon(both);
+    scene.restart().await.unwrap();
+    assert_eq!(scene.rig.ledger().tokens(), ["A"]);
+    scene.rig.stop().await;
+}
+
+/// An anchor that it was asked for could still come, beside the one that it is brought up to.
+#[tokio::test]
+async fn a_token_that_still_hangs_is_not_taken_in() {
+    let mut scene = Scene::new().await;
+    scene.charge().await.unwrap();
+    scene.tokens[1].hangs.store(true, Ordering::SeqCst);
+    scene.charge().await.unwrap();
+    let ledger = scene.rig.ledger().clone();
+    assert_eq!(ledger.tokens(), ["A"]);
+    let why = ledger.readmit(scene.member("B")).await.unwrap_err();
+    assert!(why.to_string().contains("has not come back yet"), "{why}");
+    scene.tokens[1].hangs.store(false, Ordering::SeqCst);
+    // The control: once it has come back it is.
+    for _ in 0..100 {
+        if scene.member("B").stuck() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ledger.readmit(scene.member("B")).await.unwrap();
+    assert_eq!(ledger.tokens(), ["A", "B"]);
+    drop(ledger);
     scene.rig.stop().await;
 }
 

@@ -25,10 +25,11 @@ pub struct Standing {
 
 /// Asks the token and the database, and changes neither.
 pub async fn standing(store: &Arc<dyn Store>, pool: &Pool, realm: &RealmName) -> Standing {
-    let token = anchoring::remembered(pool, realm).await;
+    // The head says whom to ask: a token that was given up may be away, and is asked for nothing.
     let database = Head::read(store, pool, realm)
         .await
         .map(|head| (head.state.seq, head.state.log_epoch, head.size));
+    let token = anchoring::remembered(pool, realm).await;
     Standing {
         token,
         database,

@@ -14,7 +14,8 @@
 //! Who copies files can put back A after step 3, and it leads nowhere: refused. Removing the files or
 //! writing rubbish is refused as well. Putting back the TPM's own state takes a TPM that is a file; with
 //! the file of A removed there is no record for it, unless it was copied at the same time. Whoever has
-//! the secret can extend, and so spoil the chain or go on with a record of their own: that is the host.
+//! the secret can extend, and so spoil the chain or go on with a record of their own: that is the host, and
+//! with `pcrs` the host as it was booted with approval, since extending takes the policy of the keys.
 //! To return to a V one has to undefine the index, for which the owner's password is needed, and to
 //! know all that it was extended by; the first of it is random and was forgotten.
 //!
@@ -197,9 +198,11 @@ impl Anchors<'_> {
     fn replace(&mut self, next: &Record) -> Attempt<()> {
         let slot = self.store.write(next)?;
         let (index, digest) = (self.index, next.digest());
-        let extended = self.connection.ask("TPM2_NV_Extend", |esys, session| {
-            esys.nv_extend(index, session, &digest)
-        })?;
+        let extended = self
+            .connection
+            .ask_with_index("TPM2_NV_Extend", |esys, by| {
+                esys.nv_extend(index, by, &digest)
+            })?;
         extended.map_err(made_anew)?;
         // They are in no record any more, or in none that is true.
         self.hidden.clear();

@@ -9,9 +9,10 @@
 //! The key lies wrapped for its TPM in a file beside the records, since keeping it in the TPM would need the
 //! owner's password. Lost, it is made anew, with another name.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use tss_esapi::{
+    constants::tss::TPM2_RH_OWNER,
     structures::{Attest, AttestInfo, Public, Signature},
     traits::{Marshall as _, UnMarshall as _},
     tss2_esys::TPM2B_PUBLIC,
@@ -23,11 +24,16 @@ use super::{
     attributes::{self, Form},
     esys::Tr,
     files, index, mechanism,
+    pcr::Policies,
+    policy::Use,
     response::Meaning,
-    token::{self, Connection, hex},
+    token::{self, Connection, Name, hex},
 };
 use crate::{
-    backend::attempt::{Attempt, Trouble},
+    backend::{
+        attempt::{Attempt, Trouble},
+        known_answer::sha256,
+    },
     error::{Error, Result},
     evidence::{Evidence, NONCE},
     public_key::PublicKey,
@@ -46,8 +52,8 @@ pub(super) fn certify(
     (nonce, record): (&[u8], &Record),
 ) -> Attempt<Evidence> {
     let (key, public) = key(connection, options)?;
-    let certified = connection.command("TPM2_NV_Certify", |esys, session| {
-        esys.nv_certify((key, index), session, nonce)
+    let certified = connection.with_key("TPM2_NV_Certify", Use::Attest, |esys, by| {
+        esys.nv_certify((key, index), by, nonce)
     });
     let flushed = connection.command("free a place", |esys, _| esys.flush(key));
     let (attest, signature) = certified?;
@@ -57,8 +63,14 @@ pub(super) fn certify(
             "a signature that is none of ECDSA".to_owned(),
         ));
     };
+    let pinned = options.storage_key.as_deref().unwrap_or_default();
     let evidence = Evidence {
         nv_index: options.nv_index,
+        boots: connection
+            .binding
+            .as_ref()
+            .map_or_else(Vec::new, |binding| binding.name().to_vec()),
+        storage_key: ::hex::decode(pinned).unwrap_or_default(),
         key: public,
         attest,
         signature: mechanism::raw(&signature)?.to_vec(),
@@ -77,7 +89,7 @@ fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)>
         Trouble::Final(Error::unavailable("keep the attestation key", reason))
     };
     let (private, public) = match fs::read(&path) {
-        Ok(bytes) => decode(&bytes).ok_or_else(|| unusable(&path.display().to_string()))?,
+        Ok(bytes) => decode(&bytes).ok_or_else(|| unusable(&path))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (private, public) = make(connection)?;
             let bytes = encode(&private, &public);
@@ -86,7 +98,13 @@ fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)>
         }
         Err(error) => return Err(failed(error)),
     };
-    let area = area(&public).map_err(|_| unusable(&path.display().to_string()))?;
+    let unusable = || unusable(&path);
+    let area = area(&public).map_err(|_| unusable())?;
+    // Such as one that was made before the keys of this TPM were.
+    let policy = connection.policy_of(Form::Attest);
+    if judged(&area, policy.as_ref()).is_err() {
+        return Err(unusable());
+    }
     let parent = connection.storage_key;
     // What the TPM says of the file is no reason to think that it is away; nor is one that is away a reason to
     // think ill of the file.
@@ -100,21 +118,23 @@ fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)>
     })?;
     match loaded {
         Some(key) => Ok((key, public)),
-        None => Err(unusable(&path.display().to_string())),
+        None => Err(unusable()),
     }
 }
 
-fn unusable(path: &str) -> Trouble {
+fn unusable(path: &Path) -> Trouble {
     Trouble::Final(Error::Misconfigured(format!(
-        "the attestation key in {path} is damaged, or of another TPM: remove the file, and another key is made. \
-         Whoever checks evidence has to be told its new name"
+        "the attestation key in {} is damaged, of another TPM, or not bound to what was booted as the others are: \
+         remove the file, and another key is made. Whoever checks evidence has to be told its new name",
+        path.display()
     )))
 }
 
 fn make(connection: &mut Connection) -> Attempt<(Vec<u8>, Vec<u8>)> {
+    let policy = connection.policy_of(Form::Attest);
     let (parent, template) = (
         connection.storage_key,
-        Form::Attest.template(KeyOrigin::Token),
+        Form::Attest.template_with(KeyOrigin::Token, policy.as_ref()),
     );
     let (private, public) = connection.command("TPM2_Create", |esys, session| {
         esys.create_kept((parent, session), &template)
@@ -153,6 +173,10 @@ fn area(bytes: &[u8]) -> Result<TPM2B_PUBLIC> {
 pub struct Attested {
     /// The name of the attestation key, in hexadecimal: to be compared with the one that was noted.
     pub key: String,
+    /// That of the storage key which it is below.
+    pub storage_key: String,
+    /// Whether key and index can be used in approved boots alone. It follows from the name of the key.
+    pub bound: bool,
     /// What the index held.
     pub value: [u8; 32],
     /// Milliseconds that the TPM has had power, and whether that number may have gone back once.
@@ -178,16 +202,14 @@ pub fn verify(evidence: &Evidence, nonce: &[u8]) -> Result<Attested> {
         return Err(refused("a nonce has 16 to 32 bytes"));
     }
     let area = area(&evidence.key)?;
-    if area.publicArea.objectAttributes != Form::Attest.attributes(KeyOrigin::Token) {
-        return Err(refused(
-            "its key is no attestation key: it has other attributes, or is not restricted",
-        ));
-    }
-    let (judged, point) = attributes::judge(&area, Form::Attest, KeyOrigin::Token, None);
-    if let Some(why) = attributes::first_bad(&judged) {
-        return Err(refused(&format!("its key is no attestation key: {why}")));
-    }
-    let point: PublicKey = point.ok_or_else(|| refused("its key has no point"))?;
+    let policies = match evidence.boots.as_slice() {
+        [] => None,
+        name => Some(Policies::by(name.try_into().map_err(|_| {
+            refused("what it calls the index of approved boots is no name")
+        })?)),
+    };
+    let policy = policies.map(|policies| policies.attest);
+    let point = judged(&area, policy.as_ref()).map_err(|why| refused(&why))?;
     let signature = <&[u8; 64]>::try_from(evidence.signature.as_slice());
     let signature = signature.map_err(|_| refused("its signature is not of 64 bytes"))?;
     if !point.verifies(&evidence.attest, signature) {
@@ -211,7 +233,15 @@ pub fn verify(evidence: &Evidence, nonce: &[u8]) -> Result<Attested> {
     let AttestInfo::Nv { info } = attest.attested() else {
         return Err(refused("it is not about an NV index"));
     };
-    if info.index_name().value() != index::name(evidence.nv_index) || info.offset() != 0 {
+    let name = token::name(&area).map_err(|trouble| trouble.into_error("name"))?;
+    let signer = qualified(&evidence.storage_key, &name);
+    if signer.is_none_or(|signer| attest.qualified_signer().value() != signer) {
+        return Err(refused(
+            "its key is not below the storage key that it names",
+        ));
+    }
+    let policy = policies.map(|policies| policies.anchors);
+    if info.index_name().value() != index::name(evidence.nv_index, &policy) || info.offset() != 0 {
         return Err(refused(
             "it is about another NV index than one of custodyd's anchors",
         ));
@@ -223,7 +253,9 @@ pub fn verify(evidence: &Evidence, nonce: &[u8]) -> Result<Attested> {
         record.ok_or_else(|| refused("its record does not lead to what the index holds"))?;
     let clock = attest.clock_info();
     Ok(Attested {
-        key: hex(&token::name(&area).map_err(|trouble| trouble.into_error("name"))?),
+        key: hex(&name),
+        storage_key: hex(&evidence.storage_key),
+        bound: policies.is_some(),
         value,
         clock: clock.clock(),
         clock_is_safe: clock.safe(),
@@ -237,6 +269,39 @@ pub fn verify(evidence: &Evidence, nonce: &[u8]) -> Result<Attested> {
             .map(|(_, content)| content)
             .collect(),
     })
+}
+
+/// The key's point, where it is an attestation key with this policy.
+fn judged(
+    area: &TPM2B_PUBLIC,
+    policy: Option<&[u8; 32]>,
+) -> std::result::Result<PublicKey, String> {
+    let wanted = Form::Attest.template_with(KeyOrigin::Token, policy);
+    if area.publicArea.objectAttributes != wanted.publicArea.objectAttributes {
+        return Err(
+            "its key is no attestation key: it has other attributes, or is not restricted"
+                .to_owned(),
+        );
+    }
+    let (judged, point) = attributes::judge(area, Form::Attest, KeyOrigin::Token, policy);
+    if let Some(why) = attributes::first_bad(&judged) {
+        return Err(format!("its key is no attestation key: {why}"));
+    }
+    point.ok_or_else(|| "its key has no point".to_owned())
+}
+
+/// The qualified name of a key below a primary key of the owner: Part 1 of the TPM 2.0 Library Specification,
+/// section 16.
+fn qualified(storage_key: &[u8], key: &Name) -> Option<Name> {
+    let storage_key = Name::try_from(storage_key).ok()?;
+    let below = |parent: &[u8], name: &Name| {
+        let mut qualified = *name;
+        let (_, digest) = qualified.split_at_mut(2);
+        digest.copy_from_slice(&sha256(&[parent, name]));
+        qualified
+    };
+    let parent = below(&TPM2_RH_OWNER.to_be_bytes(), &storage_key);
+    Some(below(&parent, key))
 }
 
 #[cfg(test)]
@@ -270,6 +335,8 @@ mod tests {
                 let _ = Attest::unmarshall(&attest);
                 let evidence = Evidence {
                     nv_index: 0x0181_8100,
+                    boots: Vec::new(),
+                    storage_key: vec![0; 34],
                     key: key.clone(),
                     attest,
                     signature: signature.clone(),

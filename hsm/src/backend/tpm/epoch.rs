@@ -278,8 +278,8 @@ impl Shared {
 
     fn check(&self, connection: &mut Connection) -> Attempt<(Known, Tr)> {
         let scan = Scan::of(connection, &self.options)?;
-        let index = index::require(connection, &self.options)?;
         policy::require(connection, &self.options)?;
+        let index = index::require(connection, &self.options)?;
         self.attempts.fetch_add(1, Ordering::SeqCst);
         Ok((self.known(connection, &scan, None)?, index))
     }

@@ -503,14 +503,15 @@ impl Esys {
     }
 
     /// What an index holds, said and signed by the TPM: the statement as it was signed, and the signature. The
-    /// key's authorization is empty, so it goes without a session.
+    /// key's authorization is empty, so without a policy it goes without a session.
     pub(super) fn nv_certify(
         &mut self,
         (key, index): (Tr, Tr),
-        session: Tr,
+        by: By,
         nonce: &[u8],
     ) -> Call<(Vec<u8>, TPMT_SIGNATURE)> {
-        self.conceal(session, Conceal::Neither)?;
+        self.conceal(by.session, Conceal::Neither)?;
+        let first = by.policy.map_or(ESYS_TR_PASSWORD, |policy| policy.0);
         let (size, buffer) = sized(nonce)?;
         let nonce = TPM2B_DATA { size, buffer };
         let scheme = TPMT_SIG_SCHEME {
@@ -525,8 +526,8 @@ impl Esys {
                 key.0,
                 index.0,
                 index.0,
-                ESYS_TR_PASSWORD,
-                session.0,
+                first,
+                by.session.0,
                 Tr::NONE,
                 &nonce,
                 &scheme,
@@ -541,18 +542,19 @@ impl Esys {
         Ok((said, signature))
     }
 
-    pub(super) fn nv_extend(&mut self, index: Tr, session: Tr, by: &[u8]) -> Call<()> {
-        self.conceal(session, Conceal::Command)?;
-        let (size, buffer) = sized(by)?;
+    pub(super) fn nv_extend(&mut self, index: Tr, by: By, digest: &[u8]) -> Call<()> {
+        self.conceal(by.session, Conceal::Command)?;
+        let (size, buffer) = sized(digest)?;
         let data = TPM2B_MAX_NV_BUFFER { size, buffer };
+        let (first, second) = by.handles();
         // SAFETY: as in `sign`.
         check(unsafe {
             Esys_NV_Extend(
                 self.context,
                 index.0,
                 index.0,
-                session.0,
-                Tr::NONE,
+                first,
+                second,
                 Tr::NONE,
                 &data,
             )

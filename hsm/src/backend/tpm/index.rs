@@ -13,6 +13,7 @@ use super::{
     anchor::{Chain, extended, record::Record, store::Store, value, wear::Wear},
     esys::Tr,
     mechanism,
+    policy::Use,
     response::Meaning,
     token::{Connection, Name, auth},
 };
@@ -29,36 +30,52 @@ const LABEL: &str = "custodyd-anchor-v1";
 
 // Part 2 of the TPM 2.0 Library Specification, section 13.4.
 const AUTHWRITE: u32 = 1 << 2;
+const POLICYWRITE: u32 = 1 << 3;
 const TYPE: u32 = 4;
 const AUTHREAD: u32 = 1 << 18;
 const NO_DA: u32 = 1 << 25;
 const WRITTEN: u32 = 1 << 29;
+/// Of SHA-256.
+const CONTENT: u16 = 32;
 
-/// Read and extended with our authorization alone, not even with the owner's; not under the lockout,
-/// which anybody on the host could cause; and written through, for an orderly index forgets when
-/// the power goes.
-fn attributes() -> u32 {
-    AUTHWRITE | AUTHREAD | NO_DA | (u32::from(TPM2_NT_EXTEND) << TYPE)
+/// The policy of an index that is extended in approved boots alone.
+type Policy = Option<[u8; 32]>;
+
+/// Read and extended with our authorization alone, not even with the owner's, and where keys are bound to what was
+/// booted extended in such a boot alone; not under the lockout, which anybody on the host could cause;
+/// and written through, for an orderly index forgets when the power goes.
+fn attributes(policy: &Policy) -> u32 {
+    let write = policy.map_or(AUTHWRITE, |_| POLICYWRITE);
+    write | AUTHREAD | NO_DA | (u32::from(TPM2_NT_EXTEND) << TYPE)
 }
 
-fn public(handle: u32) -> TPMS_NV_PUBLIC {
-    TPMS_NV_PUBLIC {
+fn public(handle: u32, policy: &Policy) -> TPMS_NV_PUBLIC {
+    let mut public = TPMS_NV_PUBLIC {
         nvIndex: handle,
         nameAlg: TPM2_ALG_SHA256,
-        attributes: attributes(),
-        dataSize: 32,
+        attributes: attributes(policy),
+        dataSize: CONTENT,
         authPolicy: Default::default(),
+    };
+    if let Some(policy) = policy {
+        public.authPolicy.size = 32;
+        let places = public.authPolicy.buffer.iter_mut();
+        places.zip(policy).for_each(|(to, from)| *to = *from);
     }
+    public
 }
 
 /// The name of an index of ours that was written.
-pub(super) fn name(handle: u32) -> Name {
+pub(super) fn name(handle: u32, policy: &Policy) -> Name {
+    let digest = policy.as_ref().map_or(&[][..], |policy| policy);
+    let length = policy.map_or(0_u16, |_| 32);
     let area = [
         &handle.to_be_bytes()[..],
         &TPM2_ALG_SHA256.to_be_bytes(),
-        &(attributes() | WRITTEN).to_be_bytes(),
-        // No policy, and 32 bytes.
-        &[0, 0, 0, 32],
+        &(attributes(policy) | WRITTEN).to_be_bytes(),
+        &length.to_be_bytes(),
+        digest,
+        &CONTENT.to_be_bytes(),
     ];
     let mut name = [0; 34];
     let (algorithm, digest) = name.split_at_mut(2);
@@ -88,18 +105,9 @@ fn find(connection: &mut Connection, options: &Options) -> Attempt<Option<Found>
     let found = connection.command("read the NV index", |esys, session| {
         esys.nv_public(index, session)
     })?;
-    let wanted = public(handle);
-    let same = found.nvIndex == wanted.nvIndex
-        && found.nameAlg == wanted.nameAlg
-        && found.attributes & !WRITTEN == wanted.attributes
-        && found.dataSize == wanted.dataSize
-        && found.authPolicy.size == 0;
-    if !same {
-        return Err(Trouble::Final(Error::Misconfigured(format!(
-            "the NV index 0x{handle:08x} is not one of custodyd's (attributes 0x{:08x}, {} bytes): another \
-             program's, or it was made anew; set token.nv_index to a free one before provisioning",
-            found.attributes, found.dataSize
-        ))));
+    let policy = connection.policy_of_anchors();
+    if !is(&found, &public(handle, &policy)) {
+        return Err(Trouble::Final(another(&found, handle, &policy)));
     }
     let auth = auth(&options.secret, LABEL)?;
     connection.command("set an authorization", |esys, _| {
@@ -109,6 +117,41 @@ fn find(connection: &mut Connection, options: &Options) -> Attempt<Option<Found>
         index,
         written: found.attributes & WRITTEN != 0,
     }))
+}
+
+/// What stands where ours should be.
+fn another(found: &TPMS_NV_PUBLIC, handle: u32, policy: &Policy) -> Error {
+    let unbound = policy.is_some() && is(found, &public(handle, &None));
+    let bound = policy.is_none()
+        && found.attributes & !WRITTEN == attributes(&Some([0; 32]))
+        && found.authPolicy.size == 32;
+    Error::Misconfigured(match (unbound, bound) {
+        (true, _) => format!(
+            "the NV index 0x{handle:08x} of the anchors is not bound to what was booted, as the keys are: it was made \
+             without token.pcrs, or somebody with the owner's password has put it there. docs/TPM.md, \"When the \
+             anchors are lost\", has the way to one that is"
+        ),
+        (_, true) => format!(
+            "the NV index 0x{handle:08x} of the anchors is bound to what was booted, and token.pcrs is not set"
+        ),
+        _ => format!(
+            "the NV index 0x{handle:08x} is not one of custodyd's (attributes 0x{:08x}, {} bytes): another program's, or \
+             it was made anew; set token.nv_index to a free one before provisioning",
+            found.attributes, found.dataSize
+        ),
+    })
+}
+
+fn is(found: &TPMS_NV_PUBLIC, wanted: &TPMS_NV_PUBLIC) -> bool {
+    let policy = |public: &TPMS_NV_PUBLIC| {
+        let size = usize::from(public.authPolicy.size);
+        public.authPolicy.buffer.get(..size).map(<[u8]>::to_vec)
+    };
+    found.nvIndex == wanted.nvIndex
+        && found.nameAlg == wanted.nameAlg
+        && found.attributes & !WRITTEN == wanted.attributes
+        && found.dataSize == wanted.dataSize
+        && policy(found).is_some_and(|found| Some(found) == policy(wanted))
 }
 
 /// The index for an epoch.
@@ -184,8 +227,9 @@ pub(super) fn provision(
 
 fn define(connection: &mut Connection, options: &Options) -> Attempt<Tr> {
     let secret = auth(&options.secret, LABEL)?;
+    let area = public(options.nv_index, &connection.policy_of_anchors());
     let made = connection.ask("TPM2_NV_DefineSpace", |esys, session| {
-        esys.nv_define(session, secret.expose(), public(options.nv_index))
+        esys.nv_define(session, secret.expose(), area)
     })?;
     match made {
         Ok(index) => {
@@ -217,7 +261,7 @@ fn extend(connection: &mut Connection, index: Tr, by: &[u8; 32], dry_run: bool) 
     if dry_run {
         return Ok(());
     }
-    connection.command("TPM2_NV_Extend", |esys, session| {
+    connection.with_key("TPM2_NV_Extend", Use::Anchors, |esys, session| {
         esys.nv_extend(index, session, by)
     })
 }

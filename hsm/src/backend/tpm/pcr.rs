@@ -11,8 +11,9 @@ use std::{
 };
 
 use tss_esapi::constants::tss::{
-    TPM2_ALG_SHA256, TPM2_CC_PolicyAuthValue, TPM2_CC_PolicyAuthorizeNV, TPM2_CC_PolicyCommandCode,
-    TPM2_CC_PolicyOR, TPM2_CC_PolicyPCR, TPM2_CC_PolicySecret, TPM2_CC_Sign,
+    TPM2_ALG_SHA256, TPM2_CC_NV_Certify, TPM2_CC_NV_Extend, TPM2_CC_PolicyAuthValue,
+    TPM2_CC_PolicyAuthorizeNV, TPM2_CC_PolicyCommandCode, TPM2_CC_PolicyOR, TPM2_CC_PolicyPCR,
+    TPM2_CC_PolicySecret, TPM2_CC_Sign,
 };
 
 use crate::{
@@ -285,6 +286,10 @@ pub(super) struct Policies {
     pub(super) root: Digest,
     /// Of a signing key: for TPM2_Sign and nothing else, above all not for TPM2_Duplicate.
     pub(super) pair: Digest,
+    /// Of the NV index of the anchors: for TPM2_NV_Extend, above all not for TPM2_NV_ChangeAuth.
+    pub(super) anchors: Digest,
+    /// Of the attestation key: for TPM2_NV_Certify.
+    pub(super) attest: Digest,
 }
 
 impl Policies {
@@ -292,10 +297,12 @@ impl Policies {
     pub(super) fn by(index: &[u8; 34]) -> Self {
         let state = next(&START, TPM2_CC_PolicyAuthorizeNV, &[index]);
         let root = next(&state, TPM2_CC_PolicyAuthValue, &[]);
-        let code = TPM2_CC_Sign.to_be_bytes();
+        let only = |command: u32| next(&root, TPM2_CC_PolicyCommandCode, &[&command.to_be_bytes()]);
         Self {
             root,
-            pair: next(&root, TPM2_CC_PolicyCommandCode, &[&code]),
+            pair: only(TPM2_CC_Sign),
+            anchors: only(TPM2_CC_NV_Extend),
+            attest: only(TPM2_CC_NV_Certify),
         }
     }
 }

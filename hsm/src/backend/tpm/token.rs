@@ -192,16 +192,10 @@ impl Connection {
         what: &str,
         mut call: impl FnMut(&mut Esys, Tr) -> std::result::Result<T, Code>,
     ) -> Attempt<std::result::Result<T, Meaning>> {
-        self.command(what, |esys, session| match call(esys, session) {
-            Ok(value) => Ok(Ok(value)),
-            Err(code) => match code.meaning() {
-                Meaning::Passing | Meaning::Sick | Meaning::Lockout => Err(code),
-                meaning => Ok(Err(meaning)),
-            },
-        })
+        self.command(what, |esys, session| answered(call(esys, session)))
     }
 
-    /// A command with one of our keys: its authorization is in the session, and where it is bound to what
+    /// A command with one of our keys, or the index of the anchors: its authorization is in the session, and where it is bound to what
     /// was booted, in a policy as well.
     pub(super) fn with_key<T>(
         &mut self,
@@ -222,6 +216,21 @@ impl Connection {
         })
     }
 
+    /// The same with the index of the anchors, where some responses are an answer of their own. What the policy
+    /// refuses is none of them.
+    pub(super) fn ask_with_index<T>(
+        &mut self,
+        what: &str,
+        mut call: impl FnMut(&mut Esys, By) -> std::result::Result<T, Code>,
+    ) -> Attempt<std::result::Result<T, Meaning>> {
+        self.with_key(what, Use::Anchors, |esys, by| answered(call(esys, by)))
+    }
+
+    /// The policy of the index of the anchors, if it has one.
+    pub(super) fn policy_of_anchors(&self) -> Option<[u8; 32]> {
+        self.binding.as_ref().map(Binding::anchors)
+    }
+
     /// The policy that a key of this form has, if any.
     pub(super) fn policy_of(&self, form: Form) -> Option<[u8; 32]> {
         self.binding.as_ref().map(|binding| binding.policy_of(form))
@@ -233,6 +242,19 @@ impl Connection {
             let _ = self.esys.flush(binding.session());
         }
         let _ = self.esys.flush(self.session);
+    }
+}
+
+/// What is an answer, and what is a failure of the way there.
+fn answered<T>(
+    done: std::result::Result<T, Code>,
+) -> std::result::Result<std::result::Result<T, Meaning>, Code> {
+    match done {
+        Ok(value) => Ok(Ok(value)),
+        Err(code) => match code.meaning() {
+            Meaning::Passing | Meaning::Sick | Meaning::Lockout => Err(code),
+            meaning => Ok(Err(meaning)),
+        },
     }
 }
 

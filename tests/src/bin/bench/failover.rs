@@ -13,6 +13,8 @@ use tokio::runtime::Runtime;
 
 use crate::report::Figure;
 
+/// Names this part alone.
+pub(crate) const FAILOVER: &str = "failover";
 const TURNS: usize = 3;
 const CLIENTS: usize = 8;
 const PIN: &str = "830517";

@@ -103,6 +103,10 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&backends::figures(&runtime));
         }
+        [failover::FAILOVER] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&failover::figures(&runtime));
+        }
         [opaque::OPAQUE] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let app = runtime.block_on(TestApp::with(setup()));
@@ -120,8 +124,9 @@ fn main() -> ExitCode {
         other => {
             eprintln!(
                 "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
-                 the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench opaque` \
-                 PINs by OPAQUE, `bench client` what the SDK weighs and unlocks in a browser; {other:?} is nothing that it does"
+                 the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench failover` \
+                 the loss of one of two tokens, `bench opaque` PINs by OPAQUE, `bench client` what the SDK weighs \
+                 and unlocks in a browser; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }

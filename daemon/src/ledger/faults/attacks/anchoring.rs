@@ -85,6 +85,32 @@ async fn a_reader_that_waits_is_answered_once_it_is_anchored() {
     }
 }
 
+/// Whoever waits for a batch whose committer has ended is told so at once, and not when all patience is spent.
+#[tokio::test]
+async fn a_reader_that_waits_for_a_committer_that_ended_is_told_so() {
+    let mut rig = serving(0, strong()).await;
+    rig.crash().await;
+    rig.weakness = Weakness::default();
+    rig.try_serve(Script::default()).await.unwrap();
+    let [a, _] = rig.accounts;
+    rig.anchoring(&[Anchor::Lost; 6]);
+    is_the_tokens(&rig.guess(a).await);
+    let ledger = rig.ledger().clone();
+    let reader = tokio::spawn(async move { ledger.load(&app(), a).await });
+    // The control: as long as there is a committer it waits.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(!reader.is_finished(), "it was told before");
+    rig.committer_ends().await;
+    let soon = std::time::Duration::from_secs(3);
+    let told = tokio::time::timeout(soon, reader).await.unwrap().unwrap();
+    assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
+    let ledger = rig.ledger().clone();
+    let late = tokio::time::timeout(soon, ledger.load(&app(), a))
+        .await
+        .unwrap();
+    assert!(matches!(late, Err(LedgerError::Stopped)), "{late:?}");
+}
+
 /// A token that stays away: no batch is written upon one that is not anchored.
 #[tokio::test]
 async fn nothing_is_written_upon_a_batch_that_is_not_anchored() {

@@ -1,8 +1,8 @@
 //! Tokens of a pair that go away, wear out and come back when a test says so. Each has the other's keys and
 //! anchors of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use custodyd_hsm::software::{SoftAnchors, SoftCustody};
@@ -12,21 +12,26 @@ use custodyd_hsm::{
 };
 
 /// Each token is asked twice within it.
-pub(super) const PATIENCE: Duration = Duration::from_millis(120);
+pub(in crate::ledger) const PATIENCE: Duration = Duration::from_millis(120);
 
 /// A token of a pair: what it holds outlives every login.
 #[derive(Clone)]
-pub(super) struct Soft {
-    pub(super) serial: &'static str,
+pub(in crate::ledger) struct Soft {
+    pub(in crate::ledger) serial: &'static str,
     keys: Arc<SoftCustody>,
-    pub(super) anchors: SoftAnchors,
+    pub(in crate::ledger) anchors: SoftAnchors,
     away: Arc<AtomicBool>,
     /// After so many anchors it goes away.
     anchors_left: Arc<AtomicUsize>,
     /// It may not be written any more today.
-    pub(super) worn: Arc<AtomicBool>,
+    pub(in crate::ledger) worn: Arc<AtomicBool>,
     /// Anchors that were made.
-    pub(super) written: Arc<AtomicUsize>,
+    pub(in crate::ledger) written: Arc<AtomicUsize>,
+    /// No call comes back, while it does.
+    pub(in crate::ledger) hangs: Arc<AtomicBool>,
+    /// Anchors are not made before later, and nobody is told.
+    pub(in crate::ledger) holds_back: Arc<AtomicBool>,
+    held: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 struct Session {
@@ -35,7 +40,7 @@ struct Session {
 }
 
 impl Soft {
-    pub(super) fn pair() -> [Self; 2] {
+    pub(in crate::ledger) fn pair() -> [Self; 2] {
         let keys = Arc::new(SoftCustody::new());
         ["A", "B"].map(|serial| Self {
             serial,
@@ -45,23 +50,37 @@ impl Soft {
             anchors_left: Arc::new(AtomicUsize::new(usize::MAX)),
             worn: Arc::default(),
             written: Arc::default(),
+            hangs: Arc::default(),
+            holds_back: Arc::default(),
+            held: Arc::default(),
         })
     }
 
-    pub(super) fn goes(&self) {
+    pub(in crate::ledger) fn goes(&self) {
         self.away.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn comes_back(&self) {
+    pub(in crate::ledger) fn comes_back(&self) {
         self.anchors_left.store(usize::MAX, Ordering::SeqCst);
         self.away.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn goes_after(&self, anchors: usize) {
+    pub(in crate::ledger) fn goes_after(&self, anchors: usize) {
         self.anchors_left.store(anchors, Ordering::SeqCst);
     }
 
+    /// What was held back is made now.
+    pub(in crate::ledger) fn makes_late(&self) {
+        self.holds_back.store(false, Ordering::SeqCst);
+        for content in self.held.lock().unwrap().drain(..) {
+            self.anchors.add(&content);
+        }
+    }
+
     fn is_there(&self) -> TokenResult<()> {
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         match self.away.load(Ordering::SeqCst) {
             false => Ok(()),
             true => Err(Error::Unavailable {
@@ -145,6 +164,13 @@ impl Custody for Session {
                 reason: "test".into(),
             });
         }
+        if self.token.holds_back.load(Ordering::SeqCst) {
+            self.token.held.lock().unwrap().push(content.to_vec());
+            return Err(Error::Unavailable {
+                operation: "test",
+                reason: "later".into(),
+            });
+        }
         self.inside()?.create_anchor(content)?;
         self.token.written.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -155,7 +181,7 @@ impl Custody for Session {
 }
 
 /// A pool over these, which must be there.
-pub(super) fn pool(tokens: &[&Soft]) -> Pool {
+pub(in crate::ledger) fn pool(tokens: &[&Soft]) -> Pool {
     let named = tokens.iter().map(|token| {
         let backend: Arc<dyn Backend> = Arc::new((*token).clone());
         (token.serial.to_lowercase(), backend)

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -55,13 +55,14 @@ impl Store {
         }
         let hint = "; `custodyd token provision` makes it. In an existing realm it was lost or is \
                     elsewhere: it holds the anchors";
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(directory.join(LOCK))
-            .map_err(|error| refused(&error, hint))?;
+        let path = directory.join(LOCK);
+        let lock = match files::made(directory, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().write(true).open(&path)
+            }
+            made => made,
+        };
+        let lock = lock.map_err(|error| refused(&error, hint))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 directory: directory.to_owned(),
