@@ -102,15 +102,16 @@ fn forward(mut client: UnixStream, mut server: UnixStream, silent: &AtomicBool, 
         let cut = commit.then(|| state.next.lock().unwrap().take()).flatten();
         if let Some(cut) = cut {
             silent.store(true, Ordering::SeqCst);
-            if cut == Cut::AfterCommit {
-                let _ = server.write_all(bytes);
-                // It is carried out.
-                std::thread::sleep(Duration::from_millis(300));
-            }
+            // First, or somebody asks on another connection what has become of it.
             if state.refusing.load(Ordering::SeqCst) {
                 for other in state.clients.lock().unwrap().drain(..) {
                     let _ = other.shutdown(Shutdown::Both);
                 }
+            }
+            if cut == Cut::AfterCommit {
+                let _ = server.write_all(bytes);
+                // It is carried out.
+                std::thread::sleep(Duration::from_millis(300));
             }
             let _ = client.shutdown(Shutdown::Both);
             break;
