@@ -1,6 +1,6 @@
 //! Whoever administers a PostgreSQL server: rows, code hung on tables, and whole databases put in place of
-//! one another. That rows are refused as a file's are is tried by the other modules here, which run on a server,
-//! too (`scripts/test`).
+//! one another. That rows are refused as a file's are is tried by modules beside this one, some of which run on
+//! a server, too (`scripts/test-on-postgres`).
 
 use custodyd_tests::app::{DATABASE, said};
 use custodyd_tests::{Device, Setup, TestApp};
