@@ -172,7 +172,7 @@ async fn whole_tables_are_read_in_parts_and_what_is_beyond_its_bound_is_named() 
     );
     let part = store.lists(0, 600).await.unwrap().of_a_test();
     assert_eq!((part[0].0, part[0].1.is_none()), (0, true));
-    scene.sql("UPDATE records SET sealed = decode(repeat('00', 2 << 20), 'hex'), generation = -1 WHERE id = (SELECT min(id) FROM records)");
+    scene.sql("UPDATE records SET sealed = decode(repeat('00', 2 << 20), 'hex'), generation = -1 WHERE id = (SELECT id FROM records ORDER BY id LIMIT 1)");
     let part = store
         .records(&[0; 32], &[255; 32])
         .await
