@@ -12,6 +12,7 @@
 mod auditors;
 mod check;
 mod courier;
+mod database;
 mod delivery;
 mod limits;
 mod pin;
@@ -35,6 +36,7 @@ use crate::private_file::Place;
 
 pub use self::auditors::Auditor;
 pub use self::courier::Courier;
+pub use self::database::{Database, Postgres, Server, Store};
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
 pub use self::limits::Limits;
 pub use self::pin::{PinError, read_token_pin};
@@ -157,14 +159,6 @@ pub struct Tpm {
     /// What the keys are bound to, beside the secret.
     pub pcrs: Option<Pcrs>,
     pub nv_writes_per_day: u32,
-}
-
-/// `[store]`: the database, which is not trusted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Store {
-    pub sqlite: PathBuf,
-    /// MiB of memory for sealed envelopes that were committed last; zero for none.
-    pub cache_mib: usize,
 }
 
 /// `[ledger]`: when the token is told what the newest state is.

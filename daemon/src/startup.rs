@@ -5,6 +5,8 @@
 //! realm. What is true after a crash during `init`: either there is no database, or one that
 //! holds a whole realm; keys that were made in the token are found again.
 
+mod on_a_server;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use tokio::sync::watch as watch_for_stop;
 
 use crate::backend::{pool, provision};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Database};
 use crate::delivery::{self, Courier, Delivering};
 use crate::escrow::{self, Escrowed, ManifestError};
 use crate::factors::dpop::Proofs;
@@ -36,7 +38,7 @@ use crate::service::{
     Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
     Strangers, Unfinished,
 };
-use crate::store::{Exclusive, Sqlite, Store, StoreError};
+use crate::store::{Exclusive, Held, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
 use crate::{retention, scrub, supervised, telemetry, watch};
 
@@ -107,25 +109,22 @@ pub(crate) fn token(config: &Config) -> Result<Pool, StartError> {
 /// When another realm's database stands there, or token or disk refuse.
 /// Returns what was done, a line each.
 pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
-    let lock = Exclusive::take(&config.store.sqlite)?;
-    if config.store.sqlite.exists() {
-        return already_there(config, lock).await;
+    match &config.store.database {
+        Database::Sqlite(place) => in_a_file(config, place).await,
+        Database::Postgres(place) => on_a_server::init(config, place).await,
+    }
+}
+
+async fn in_a_file(config: &Config, place: &Path) -> Result<Vec<String>, StartError> {
+    let lock = Exclusive::take(place)?;
+    if place.exists() {
+        return already_there(config, Held::File(lock)).await;
     }
     let keys = provision(config)?;
     let pool = pool(config, None)?;
-    if ledger::realm::is_anchored(&pool, &config.realm.name).await? {
-        pool.shutdown();
-        return Err(StartError::Ledger(LedgerError::Refused(format!(
-            "the token remembers the realm {}, and there is no database in {}: put the realm's \
-             newest database in place; for a new realm, choose another name or another token",
-            config.realm.name,
-            config.store.sqlite.display()
-        ))));
-    }
-    let escrow = escrowed(config, &pool).await?;
+    let escrow = of_new_realm(config, &pool).await?;
     // Written beside its place and moved there whole, so that a crash leaves no half realm.
-    let place = config.store.sqlite.clone();
-    let draft = draft_of(&place);
+    let draft = draft_of(place);
     remove_draft(&draft)?;
     {
         let store: Arc<dyn Store> = Arc::new(Sqlite::create(Exclusive::take(&draft)?).await?);
@@ -133,21 +132,34 @@ pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
         ledger::realm::create(&store, &pool, &config.realm.name, escrow, now).await?;
         store.close().await;
     }
-    publish(&draft, &place).map_err(system(format!("move the database to {}", place.display())))?;
+    publish(&draft, place).map_err(system(format!("move the database to {}", place.display())))?;
     remove_draft(&draft)?;
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
     let anchored = ledger::realm::anchor_first(&store, &pool, &config.realm.name).await;
     store.close().await;
     pool.shutdown();
     anchored?;
-    Ok(vec![
-        made(&keys),
-        format!(
-            "made the realm {} in {}",
-            config.realm.name,
-            place.display()
-        ),
-    ])
+    Ok(vec![made(&keys), made_realm(config)])
+}
+
+/// What its record says of its escrow: where the token knows of no realm of this name.
+async fn of_new_realm(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, StartError> {
+    if ledger::realm::is_anchored(pool, &config.realm.name).await? {
+        pool.shutdown();
+        return Err(StartError::Ledger(LedgerError::Refused(format!(
+            "the token remembers the realm {}, and there is no database in {}: put the realm's \
+             newest database in place; for a new realm, choose another name or another token",
+            config.realm.name, config.store.database
+        ))));
+    }
+    escrowed(config, pool).await
+}
+
+fn made_realm(config: &Config) -> String {
+    format!(
+        "made the realm {} in {}",
+        config.realm.name, config.store.database
+    )
 }
 
 /// What the realm's record says of its escrow: of one that is of the keys in the token, or it would be
@@ -165,9 +177,9 @@ async fn escrowed(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, Star
     Ok(Some(note))
 }
 
-async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, StartError> {
+async fn already_there(config: &Config, held: Held<'_>) -> Result<Vec<String>, StartError> {
     let pool = pool(config, None)?;
-    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let store = held.open().await?;
     let name = &config.realm.name;
     let finished = match ledger::realm::is_begun(&store, &pool, name).await {
         // `init` was stopped before every token remembered what it has made.
@@ -180,8 +192,7 @@ async fn already_there(config: &Config, lock: Exclusive) -> Result<Vec<String>, 
     finished?;
     Ok(vec![format!(
         "the realm {} is in {} already; nothing was changed",
-        config.realm.name,
-        config.store.sqlite.display()
+        config.realm.name, config.store.database
     )])
 }
 
@@ -260,12 +271,12 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
     let policies =
         config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
     let apps = Apps::new(name, policies.apps)?;
-    let lock = Exclusive::take(&config.store.sqlite)?;
+    let held = Held::take(&config.store.database).await?;
     let pool = pool(config, lost)?;
     if let (Some(lost), Some(set)) = (lost, pool.set()) {
         set.is_lost(lost.to_owned());
     }
-    let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+    let store = held.open().await?;
     let clock = Arc::new(Clock::default());
     let settings = Settings {
         cache: Cache::new(config.store.cache_mib << 20),
@@ -282,7 +293,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
     let (ledger, writing) = opened.serve(clock);
     let cosigned = Cosigned::open(
         &config.witnesses,
-        Cosigned::file_of(&config.store.sqlite),
+        Cosigned::file_of(&config.store.database.beside()),
         &ledger.origin(),
         &keys.checkpoint,
     );
@@ -393,7 +404,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     let watching = tokio::spawn(watch::run(
         Arc::clone(&realm.service),
         realm.pool.clone(),
-        config.store.sqlite.clone(),
+        config.store.database.beside(),
     ));
     certificate::show(&config.listen.certificate);
     let retiring = tokio::spawn(retention::run(Arc::clone(&realm.service)));

@@ -60,6 +60,10 @@ fn show_disk(database: &Path) {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         metrics::gauge!("custodyd_disk_free_bytes").set(free as f64);
     }
+    // A server's database has no size here.
+    if !database.exists() {
+        return;
+    }
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());

@@ -54,8 +54,10 @@ struct Scene {
     /// With a PIN and a mailbox, which somebody else reads.
     carol: Device,
     mail: MailServer,
-    older: Vec<u8>,
 }
+
+/// Last night's backup.
+const OLDER: &str = "older";
 
 impl Scene {
     async fn new() -> Self {
@@ -93,16 +95,11 @@ impl Scene {
             bob,
             carol,
             mail,
-            older: Vec::new(),
         };
         assert!(scene.app.stop());
-        scene.older = std::fs::read(scene.file()).unwrap();
+        scene.app.keep_database(OLDER);
         scene.app.launch().await;
         scene
-    }
-
-    fn file(&self) -> PathBuf {
-        self.app.path("custodyd.sqlite")
     }
 
     fn statement(&self) -> PathBuf {
@@ -112,10 +109,7 @@ impl Scene {
     /// The disk is gone; last night's backup takes its place.
     fn lose_the_newest(&mut self) {
         assert!(self.app.stop());
-        std::fs::write(self.file(), &self.older).unwrap();
-        for beside in ["custodyd.sqlite-wal", "custodyd.sqlite-shm"] {
-            let _ = std::fs::remove_file(self.app.path(beside));
-        }
+        self.app.put_database(OLDER);
     }
 
     fn run(&self, arguments: &str) -> (bool, String) {
@@ -287,7 +281,7 @@ async fn what_is_missing_or_wrong_is_said_and_changes_nothing() {
     let (good, text) = scene.accept(&approved);
     assert!(good, "{text}");
     // The backup once more, with the same approvals.
-    std::fs::write(scene.file(), &scene.older).unwrap();
+    scene.app.put_database(OLDER);
     let (good, text) = scene.accept(&approved);
     assert!(!good && text.contains("remembers another batch"), "{text}");
     let (good, text) = scene.run("serve");

@@ -34,6 +34,8 @@
 //! | a session of a removed device, one that was signed out | the same | the same | the same |
 //! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | the daemon writes nothing until it is mended |
 //! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
+//! | (a server's) trigger, rule, view in place of a table | schema | checks at start, and in every commit | the same |
+//! | (a server's) another database under the name of ours, while the daemon runs | all of it | the same as of every row; the head must be the batch's parent | the daemon stops, and says why at its start |
 //! | two copies of the database alternated | the file | the same | the same |
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
@@ -61,6 +63,7 @@ mod opaque;
 mod records;
 mod rollback;
 mod schema;
+mod server;
 mod signed_in;
 mod tokens;
 

@@ -2,11 +2,34 @@
 
 use std::path::Path;
 
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use crate::PostgresServer;
+
+/// Of a file or of a server; statements are written as SQLite has them.
 #[derive(Debug)]
-pub struct Admin(SqliteConnection);
+pub enum Admin {
+    File(SqliteConnection),
+    Server(PgConnection),
+}
+
+/// Runs one of the driver's calls on either kind of database.
+macro_rules! either {
+    ($self:expr, $sql:expr, |$connection:ident, $text:ident| $call:expr) => {
+        match $self {
+            Admin::File($connection) => {
+                let $text = AssertSqlSafe($sql.to_owned());
+                $call
+            }
+            Admin::Server($connection) => {
+                let $text = AssertSqlSafe(as_postgres(&$sql));
+                $call
+            }
+        }
+    };
+}
 
 impl Admin {
     pub async fn open(database: &Path) -> Self {
@@ -14,51 +37,76 @@ impl Admin {
             .filename(database)
             .foreign_keys(false)
             .pragma("writable_schema", "ON");
-        Self(SqliteConnection::connect_with(&options).await.unwrap())
+        Self::File(SqliteConnection::connect_with(&options).await.unwrap())
+    }
+
+    /// At a server's database of this name.
+    pub async fn at(server: &PostgresServer, database: &str) -> Self {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(server.folder())
+            .port(server.port())
+            .username(crate::postgres::USER)
+            .database(database)
+            .options([("search_path", "custodyd")]);
+        Self::Server(PgConnection::connect_with(&options).await.unwrap())
     }
 
     /// Runs statements and returns how many rows the last one changed.
     pub async fn run(&mut self, sql: &str) -> u64 {
-        sqlx::query(AssertSqlSafe(sql))
-            .execute(&mut self.0)
-            .await
-            .unwrap()
-            .rows_affected()
+        either!(self, sql, |connection, sql| {
+            let done = sqlx::query(sql).execute(connection).await;
+            done.unwrap().rows_affected()
+        })
     }
 
     /// Lets go of the file: what was written stands in it, not beside it.
     pub async fn close(self) {
-        self.0.close().await.unwrap();
+        match self {
+            Self::File(connection) => connection.close().await.unwrap(),
+            Self::Server(connection) => connection.close().await.unwrap(),
+        }
     }
 
-    /// Every record that is an account, oldest first: (id, generation, sealed).
+    /// Every record that is an account, oldest first (on a server, the one written last is the last):
+    /// (id, generation, sealed).
     pub async fn accounts(&mut self) -> Vec<(Vec<u8>, i64, Vec<u8>)> {
+        let order = match self {
+            Self::File(_) => "rowid",
+            Self::Server(_) => "xmin::text::bigint",
+        };
+        let sql = format!("SELECT id, generation, sealed FROM records ORDER BY {order}");
         // The first row is the realm's own record.
-        sqlx::query("SELECT id, generation, sealed FROM records ORDER BY rowid")
-            .fetch_all(&mut self.0)
-            .await
-            .unwrap()
-            .into_iter()
-            .skip(1)
-            .map(|row| (row.get(0), row.get(1), row.get(2)))
-            .collect()
+        either!(self, sql, |connection, sql| {
+            let rows = sqlx::query(sql).fetch_all(connection).await.unwrap();
+            let rows = rows.into_iter().skip(1);
+            rows.map(|row| (row.get(0), row.get(1), row.get(2)))
+                .collect()
+        })
     }
 
     pub async fn count(&mut self, table: &str) -> i64 {
-        sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
-            .fetch_one(&mut self.0)
-            .await
-            .unwrap()
-            .get(0)
+        let sql = format!("SELECT count(*) FROM {table}");
+        either!(self, sql, |connection, sql| {
+            sqlx::query(sql).fetch_one(connection).await.unwrap().get(0)
+        })
     }
 
     pub async fn blob(&mut self, sql: &str) -> Vec<u8> {
-        sqlx::query(AssertSqlSafe(sql))
-            .fetch_one(&mut self.0)
-            .await
-            .unwrap()
-            .get(0)
+        either!(self, sql, |connection, sql| {
+            sqlx::query(sql).fetch_one(connection).await.unwrap().get(0)
+        })
     }
+}
+
+/// The little of SQLite's dialect that the tests use, in PostgreSQL's.
+fn as_postgres(sql: &str) -> String {
+    let mut parts = sql.split("x'");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (bytes, rest) = part.split_once('\'').unwrap();
+        text.push_str(&format!("'\\x{bytes}'::bytea{rest}"));
+    }
+    text
 }
 
 /// Bytes as an SQL literal.

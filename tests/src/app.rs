@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::token::{self, SoftToken};
-use crate::{Admin, Device};
+use crate::{Admin, Device, PostgresServer};
 
 /// What a test changes about its daemon before it starts.
 #[derive(Debug, Clone)]
@@ -30,6 +30,24 @@ pub struct Setup {
     pub token: Option<String>,
     /// The section `[limits]`: rates out of the way and short deadlines, but for tests of these.
     pub limits: String,
+    /// Which kind of database: a file, unless the whole run of the tests is to be on servers.
+    pub database: Database,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        match std::env::var("CUSTODYD_TEST_STORE").as_deref() {
+            Ok("postgres") => Self::Postgres,
+            Ok(other) => panic!("CUSTODYD_TEST_STORE={other}: expected postgres, or nothing"),
+            Err(_) => Self::Sqlite,
+        }
+    }
 }
 
 /// A permissive policy, so that tests wait for nothing.
@@ -59,11 +77,19 @@ impl Default for Setup {
             cache_mib: 64,
             token: None,
             limits: LIMITS.into(),
+            database: Database::default(),
         }
     }
 }
 
 impl Setup {
+    /// On a PostgreSQL server of its own.
+    #[must_use]
+    pub fn on_postgres(self) -> Self {
+        let database = Database::Postgres;
+        Self { database, ..self }
+    }
+
     /// The app `notes` with more in its policy.
     #[must_use]
     pub fn notes(more: &str) -> Self {
@@ -85,7 +111,12 @@ pub struct TestApp {
     pub ca: String,
     pub token: SoftToken,
     child: Option<Child>,
+    /// Where the database is, unless it is a file. After the daemon: it goes first.
+    pub postgres: Option<PostgresServer>,
 }
+
+/// The database of a test's realm on its server.
+pub const DATABASE: &str = "realm";
 
 pub const REALM: &str = "test.example";
 
@@ -131,6 +162,24 @@ impl TestApp {
         let (public, operator) = (free_port(), free_port());
         let url = format!("https://localhost:{public}");
         std::fs::create_dir(dir.path().join("policies")).unwrap();
+        let postgres = (setup.database == Database::Postgres).then(PostgresServer::start);
+        let store = match &postgres {
+            None => format!(
+                "[store]\nsqlite = \"custodyd.sqlite\"\ncache_mib = {}",
+                setup.cache_mib
+            ),
+            Some(server) => {
+                server.create(DATABASE, "template0");
+                format!(
+                    "[store]\ncache_mib = {}\n[store.postgres]\nurl = \"postgres://{}@:{}/{DATABASE}?host={}\"\n\
+                     state_directory = \".\"",
+                    setup.cache_mib,
+                    crate::postgres::USER,
+                    server.port(),
+                    server.folder().display()
+                )
+            }
+        };
         for (name, text) in &setup.policies {
             std::fs::write(dir.path().join(format!("policies/{name}.toml")), text).unwrap();
         }
@@ -148,9 +197,7 @@ listen = "127.0.0.1:{operator}"
 socket = "operator.sock"
 [token]
 {}
-[store]
-sqlite = "custodyd.sqlite"
-cache_mib = {}
+{store}
 [policies]
 directory = "policies"
 [limits]
@@ -158,7 +205,6 @@ directory = "policies"
 {}
 "#,
             setup.token.clone().unwrap_or_else(|| token.section()),
-            setup.cache_mib,
             setup.limits,
             setup.config
         );
@@ -170,6 +216,7 @@ directory = "policies"
             ca,
             token,
             child: None,
+            postgres,
         }
     }
 
@@ -286,7 +333,37 @@ directory = "policies"
 
     /// The database's administrator.
     pub async fn admin(&self) -> Admin {
-        Admin::open(&self.path("custodyd.sqlite")).await
+        match &self.postgres {
+            None => Admin::open(&self.path("custodyd.sqlite")).await,
+            Some(server) => Admin::at(server, DATABASE).await,
+        }
+    }
+
+    /// The whole database of a stopped daemon, kept under this name.
+    pub fn keep_database(&self, name: &str) {
+        match &self.postgres {
+            None => drop(std::fs::copy(self.path("custodyd.sqlite"), self.path(name)).unwrap()),
+            Some(server) => server.create(name, DATABASE),
+        }
+    }
+
+    /// Puts it back whole.
+    pub fn put_database(&self, name: &str) {
+        match &self.postgres {
+            None => {
+                for beside in ["custodyd.sqlite-wal", "custodyd.sqlite-shm"] {
+                    let _ = std::fs::remove_file(self.path(beside));
+                }
+                std::fs::copy(self.path(name), self.path("custodyd.sqlite")).unwrap();
+            }
+            Some(server) => {
+                server.sql(
+                    "postgres",
+                    &format!("DROP DATABASE {DATABASE} WITH (FORCE)"),
+                );
+                server.create(DATABASE, name);
+            }
+        }
     }
 
     pub async fn operator(&self, path: &str) -> (u16, String) {

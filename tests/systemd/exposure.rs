@@ -53,7 +53,12 @@ fn no_unit_is_more_exposed_than_it_needs_to_be() {
     at_most(&plain, "custodyd.service", 5);
     at_most(&plain, "custodyd-courier.service", 15);
     at_most(&plain, "custodyd-doctor.service", 15);
-    for (name, tenths) in [("network-hsm", 15), ("tpm", 5), ("softhsm2", 5)] {
+    for (name, tenths) in [
+        ("network-hsm", 15),
+        ("postgresql", 15),
+        ("tpm", 5),
+        ("softhsm2", 5),
+    ] {
         let text = drop_in(name);
         let with = tree(&[("custodyd.service", &text)]);
         at_most(&with, "custodyd.service", tenths);

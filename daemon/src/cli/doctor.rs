@@ -14,7 +14,7 @@ use std::path::Path;
 use self::listeners::Daemon;
 use super::output::Line;
 use super::token;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Database};
 use crate::hardening;
 
 /// Every line, the configuration first: without it only the host can be judged.
@@ -53,9 +53,13 @@ fn configured(config: &Config) -> Vec<Line> {
         }
         None => token::check(&config.token),
     });
-    lines.extend(files::store(&config.store.sqlite));
-    lines.push(host::clock(&config.store.sqlite));
-    lines.push(host::disk_space(&config.store.sqlite));
+    match &config.store.database {
+        Database::Sqlite(file) => lines.extend(files::store(file)),
+        Database::Postgres(place) => lines.push(files::server(place)),
+    }
+    let beside = config.store.database.beside();
+    lines.push(host::clock(&beside));
+    lines.push(host::disk_space(&beside));
     lines
 }
 

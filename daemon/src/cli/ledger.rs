@@ -20,12 +20,12 @@ use serde_json::json;
 
 use super::output::{Line, Output};
 use super::{block_on, chain};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Database};
 use crate::ledger::LedgerError;
 use crate::ledger::verify::{self, Entry, Progress, Report, Standing, export};
 use crate::private_file;
 use crate::startup::{self, StartError};
-use crate::store::{Exclusive, Sqlite, Store};
+use crate::store::{self, Held, Store};
 
 const PAGE: &str = "see docs/handbook/disagree.md, \"The database and the token disagree\"";
 const FOLLOWED: Duration = Duration::from_millis(500);
@@ -103,28 +103,23 @@ pub(super) fn run(output: &Output, config: &Config, command: &LedgerCommand) -> 
 }
 
 /// The database, to look at; with the lock where nobody may write meanwhile.
-async fn look(config: &Config, lock: Option<Exclusive>) -> Result<Arc<dyn Store>, StartError> {
-    Ok(Arc::new(Sqlite::look(&config.store.sqlite, lock).await?))
+async fn look(config: &Config, held: Option<Held<'_>>) -> Result<Arc<dyn Store>, StartError> {
+    Ok(store::look(&config.store.database, held).await?)
 }
 
 fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
     const COMMAND: &str = "ledger verify";
-    if !config.store.sqlite.exists() {
-        let problem = format!("there is no database in {}", config.store.sqlite.display());
+    let database = &config.store.database;
+    if let Database::Sqlite(file) = database
+        && !file.exists()
+    {
+        let problem = format!("there is no database in {}", file.display());
         return output.failure(COMMAND, &problem);
     }
-    let lock = match Exclusive::take(&config.store.sqlite) {
-        Ok(lock) => lock,
-        Err(error) => {
-            let hint = "a daemon that runs verifies its database itself, over and over: see \
-                        custodyd_scrub_findings and custodyd_scrub_clean_time_seconds in its metrics, \
-                        and its log; to verify it here, stop the daemon first";
-            return output.failure(COMMAND, &format!("{}\n{hint}", chain(&error)));
-        }
-    };
     let verified = block_on(async {
+        let held = Held::take(database).await?;
         let apps = if open { Some(apps(config)?) } else { None };
-        let store = look(config, Some(lock)).await?;
+        let store = look(config, Some(held)).await?;
         let pool = startup::token(config)?;
         let progress = Arc::new(Progress::default());
         let bar = Bar::show(output, &progress);
@@ -138,6 +133,12 @@ fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
     });
     match verified {
         Ok((report, lasted)) => output.checks(COMMAND, &lines(&report, lasted)),
+        Err(StartError::Store(error)) if error.is_held() => {
+            let hint = "a daemon that runs verifies its database itself, over and over: see \
+                        custodyd_scrub_findings and custodyd_scrub_clean_time_seconds in its metrics, \
+                        and its log; to verify it here, stop the daemon first";
+            output.failure(COMMAND, &format!("{}\n{hint}", chain(&error)))
+        }
         Err(error) => output.failure(COMMAND, &chain(&error)),
     }
 }

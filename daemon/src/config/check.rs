@@ -14,6 +14,7 @@ use toml::de::DeValue;
 
 use super::auditors::auditors;
 use super::courier::courier;
+use super::database::store;
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
@@ -24,10 +25,9 @@ use crate::private_file::{self, Place};
 
 use super::{
     Anchor, Config, ConfigError, Development, Ledger, Listen, Log, LogFormat, Operator,
-    PinCapacity, Policies, Realm, Store,
+    PinCapacity, Policies, Realm,
 };
 
-const DEFAULT_DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
 /// Made by systemd, on a tmpfs.
 const DEFAULT_RUNTIME: &str = "/run/custodyd";
 const DEFAULT_POLICIES: &str = "policies";
@@ -254,21 +254,6 @@ fn operator<'i>(
         listen: address.value,
         socket: socket.map(|placed| placed.value),
     }
-}
-
-fn store<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Store {
-    let mut table = doc.table(top, "store");
-    let sqlite = doc.or(
-        &mut table,
-        "sqlite",
-        PathBuf::from(DEFAULT_DATABASE),
-        |value| path(value, base),
-    );
-    let cache_mib = doc.or(&mut table, "cache_mib", 64, |value| {
-        number(value, 0..=1 << 20)
-    });
-    doc.finish(table);
-    Store { sqlite, cache_mib }
 }
 
 fn ledger<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Ledger {

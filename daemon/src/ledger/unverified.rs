@@ -12,6 +12,12 @@ impl<T> Unverified<T> {
         Self(value)
     }
 
+    /// For the tests of a store, which have written what they read.
+    #[cfg(test)]
+    pub(crate) fn of_a_test(self) -> T {
+        self.0
+    }
+
     /// Hands the value to code of the ledger that is about to verify it.
     pub(super) fn examine(self) -> T {
         self.0

@@ -4,6 +4,15 @@
 //! returns everything it read as `Unverified`, which only the ledger can look into. Whoever
 //! administers the database controls every byte that comes out of here.
 
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+pub(crate) mod admin;
+mod open;
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use std::collections::BTreeMap;
@@ -11,6 +20,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 
+pub use self::open::{Held, look};
+pub use self::postgres::Postgres;
 pub use self::sqlite::{Exclusive, Sqlite};
 pub use crate::ledger::TileRow;
 use crate::ledger::Unverified;
@@ -145,6 +156,23 @@ pub enum StoreError {
     },
 }
 
+/// What `StoreError::Refused` names where another process holds the database.
+const LOCKING: &str = "lock the database";
+
+impl StoreError {
+    /// Whether another process holds the database.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                operation: LOCKING,
+                ..
+            }
+        )
+    }
+}
+
 /// How a commit ended, as far as anybody can know.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -211,6 +239,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// One transaction: durable when this returns `Ok`.
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;
+
+    /// Whether it is another process, which may be away for a while and be back with everything that
+    /// it had: then whoever must know what became of a commit goes on asking.
+    fn comes_back(&self) -> bool {
+        false
+    }
 
     /// A round trip, for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

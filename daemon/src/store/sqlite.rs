@@ -57,7 +57,7 @@ impl Exclusive {
     pub fn take(database: &Path) -> Result<Self, StoreError> {
         let path = Self::lock_of(database);
         let refused = |problem: String| StoreError::Refused {
-            operation: "lock the database",
+            operation: super::LOCKING,
             problem,
         };
         let lock = std::fs::OpenOptions::new()

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 use std::os::unix::fs::MetadataExt;
 
 use super::super::output::Line;
-use crate::config::Listen;
+use crate::config::{Listen, Postgres};
 use crate::http::{certificate, tls};
 
 /// Renewal clients usually act 30 days ahead; at two weeks something is stuck.
@@ -101,6 +101,22 @@ pub(super) fn store(database: &Path) -> Vec<Line> {
         return vec![Line::red("store", format!("{shown}: {error}"), action)];
     }
     vec![judge_mode(&shown.to_string(), metadata.mode() & 0o7777)]
+}
+
+/// What it takes to reach a server: nobody is called, since the daemon that serves says how it stands.
+pub(super) fn server(place: &Postgres) -> Line {
+    if let Err(problem) = crate::store::postgres::check(place) {
+        return Line::red("store", problem.to_string(), "see [store.postgres]");
+    }
+    let folder = &place.state_directory;
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Line::ok("store", format!("{place} (PostgreSQL)")),
+        Err(error) => Line::red(
+            "store",
+            format!("{}: {error}", folder.display()),
+            "see store.postgres.state_directory",
+        ),
+    }
 }
 
 /// Others gain no secret from the file, but may count accounts and copy it; writers may deny service.

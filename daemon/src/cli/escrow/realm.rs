@@ -16,7 +16,7 @@ use super::super::token::tpm;
 use super::{CeremonyError, Done, identity, share, write};
 use crate::backend;
 use crate::clock::Clock;
-use crate::config::{Config, PRIMARY, Token, TokenKind, read_token_pin};
+use crate::config::{Config, Database, PRIMARY, Token, TokenKind, read_token_pin};
 use crate::escrow;
 
 #[derive(Debug, Args)]
@@ -66,11 +66,14 @@ struct How {
 
 pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyError> {
     let place = place(config)?;
-    if config.store.sqlite.exists() {
+    // Whether a server has a realm already, `init` finds: it refuses then, and the token is a new one.
+    if let Database::Sqlite(file) = &config.store.database
+        && file.exists()
+    {
         return Err(CeremonyError::Refused(format!(
             "there is a realm in {} already. Keys that were made in a token never leave it, so a realm cannot be \
              escrowed afterwards: make a new one, on another token",
-            config.store.sqlite.display()
+            file.display()
         )));
     }
     for path in [place, &wanted.directory] {

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
@@ -18,7 +17,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::restore::{Accepted, Ceremony, NAMESPACE, Statement, Wishes};
 use crate::private_file;
 use crate::startup::{self, StartError};
-use crate::store::{Exclusive, Sqlite, Store};
+use crate::store::Held;
 use crate::witness::{self, AskError};
 
 /// Larger than any statement, approval or checkpoint.
@@ -162,8 +161,7 @@ fn alone<T>(
     step: impl AsyncFnOnce(Ceremony<'_>) -> Result<T, LedgerError>,
 ) -> Result<T, StartError> {
     block_on(async {
-        let lock = Exclusive::take(&config.store.sqlite)?;
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+        let store = Held::take(&config.store.database).await?.open().await?;
         let pool = startup::token(config)?;
         let stepped = step(Ceremony {
             store: &store,

@@ -11,6 +11,9 @@ use crate::ledger::LedgerError;
 use crate::store::{Batch, CommitError, Store};
 
 const ATTEMPTS: u32 = 5;
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Of so many tries at a server that is away, one is told of.
+const TOLD: u32 = 30;
 
 /// Writes the batch. The identical batch is written again after a failure: its head names its
 /// content, so whichever try arrived, it is found to be ours.
@@ -22,12 +25,21 @@ pub(super) async fn write(
     let mut wait = first_wait;
     // Set by the first try whose outcome is not known, and never taken back: even where the
     // head shows our parent, what a failed sync left in the file may come back after a crash.
-    let mut unsure = None;
+    let mut unsure: Option<CommitError> = None;
     let mut refused = None;
-    for attempt in 0..ATTEMPTS {
+    let mut attempt = 0;
+    // A server that is away has our batch or has it not, and can be asked once it is back. Until then
+    // nothing is written, and whoever asks for something is told to come again.
+    while attempt < ATTEMPTS || (unsure.is_some() && store.comes_back()) {
         if attempt > 0 {
             tokio::time::sleep(wait).await;
-            wait *= 2;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        attempt = attempt.saturating_add(1);
+        if attempt % TOLD == ATTEMPTS
+            && let Some(reason) = &unsure
+        {
+            tracing::warn!(%reason, "the outcome of a commit is not known; the database is asked until it answers");
         }
         match store.commit(batch).await {
             Ok(()) => return Ok(()),

@@ -5,7 +5,7 @@ use custodyd_hsm::{RecordId, RecordKind, seal};
 use super::rig::Rig;
 use crate::ledger::BUCKET_BITS;
 use crate::ledger::members::{Member, MemberList};
-use crate::store::sqlite::admin::{Admin, Value};
+use crate::store::admin::{Admin, Value};
 
 /// A record's row and its entry in the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ fn bucket(id: &RecordId) -> Value<'static> {
 
 impl Rig {
     pub(super) async fn admin(&self) -> Admin {
-        Admin::open(&self.file()).await
+        self.place.admin().await
     }
 
     /// Runs a statement about one record; it must change something.

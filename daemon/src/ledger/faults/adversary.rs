@@ -23,7 +23,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::log::LogEnd;
 use crate::ledger::tree::bucket_digest;
 use crate::ledger::weakness::Weakness;
-use crate::store::sqlite::admin::{Admin, Cell};
+use crate::store::admin::{Admin, Cell};
 
 /// Tamperings of one run: then a new realm, for the log grows.
 const PER_RUN: u64 = 60;

@@ -7,7 +7,7 @@ use tlog_tiles::{Hash, check_record, check_tree, node_hash, record_hash};
 use super::rig::{Rig, app};
 use crate::ledger::journal::event_leaf;
 use crate::ledger::{Checkpoint, EventEntry, LedgerError, Loaded};
-use crate::store::sqlite::admin::Value;
+use crate::store::admin::Value;
 
 /// Enough for two full tiles: so many charges, and a state leaf for each batch.
 async fn long() -> Rig {

@@ -1,7 +1,6 @@
 //! A database and a token that fail by a script.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,10 +14,10 @@ use custodyd_hsm::{
 use super::tables::Tables;
 use crate::ledger::Unverified;
 use crate::ledger::weakness::Weakness;
-use crate::store::sqlite::admin::Admin;
+use crate::store::admin::Place;
 use crate::store::{
-    Batch, CommitError, EventRow, HeadRow, RecordRow, Sqlite, Store, StoreError, StoredEntry,
-    StoredRecord, TileRow,
+    Batch, CommitError, EventRow, HeadRow, RecordRow, Store, StoreError, StoredEntry, StoredRecord,
+    TileRow,
 };
 
 /// How a commit goes.
@@ -69,7 +68,7 @@ impl Script {
 
 #[derive(Debug)]
 pub(super) struct Faulty {
-    pub(super) inner: Sqlite,
+    pub(super) inner: Box<dyn Store>,
     pub(super) script: Mutex<Script>,
     pub(super) weakness: Weakness,
     /// What the administrator does between two steps of the ledger.
@@ -82,7 +81,7 @@ pub(super) struct Faulty {
 #[derive(Debug)]
 pub(super) struct Strike {
     pub(super) after: After,
-    pub(super) file: PathBuf,
+    pub(super) place: Place,
     pub(super) put: Tables,
     pub(super) which: Vec<usize>,
 }
@@ -121,7 +120,7 @@ impl Faulty {
             .unwrap()
             .take_if(|strike| strike.after == now);
         if let Some(strike) = strike {
-            let mut admin = Admin::open(&strike.file).await;
+            let mut admin = strike.place.admin().await;
             strike.put.write(&mut admin, &strike.which).await;
         }
     }

@@ -9,7 +9,6 @@ use crate::account::Account;
 use crate::ledger::deletions::Why;
 use crate::ledger::log::{LEAF_ERASURE, LEAF_EVENT, LEAF_RETENTION};
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
-use crate::store::Store as _;
 
 pub(super) async fn load(rig: &Rig, id: AccountId) -> Option<Loaded> {
     rig.ledger().load(&app(), id).await.unwrap()

@@ -13,15 +13,15 @@ use crate::ledger::restore::{Accepted, Approvers, Ceremony, NAMESPACE, Statement
 use crate::ledger::verify::{Progress, verify};
 use crate::ledger::weakness::Weakness;
 use crate::ledger::{EventKind, LedgerError, NewEvent};
+use crate::store::admin::Kept;
 use crate::store::{Exclusive, Sqlite, Store};
 
 const NOW: Timestamp = Timestamp(4_000_000_000);
 
 /// The store of a rig that rests.
 async fn store(rig: &Rig) -> Arc<dyn Store> {
-    let lock = Exclusive::take(&rig.file()).unwrap();
     Arc::new(Faulty {
-        inner: Sqlite::open(lock).await.unwrap(),
+        inner: rig.place.open().await.unwrap(),
         script: Mutex::default(),
         weakness: rig.weakness,
         strike: Mutex::default(),
@@ -77,7 +77,7 @@ fn says<T: std::fmt::Debug>(refused: Result<T, LedgerError>, what: &str) {
 }
 
 /// A rig that rests, its database of before three guesses, and the one after them.
-async fn lost() -> (Rig, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+async fn lost() -> (Rig, Kept, Kept) {
     let mut rig = Rig::new().await;
     rig.stop().await;
     let older = rig.database();
@@ -420,7 +420,7 @@ async fn a_token_without_its_anchor_needs_a_word_more() {
 }
 
 /// A rig that rests on an older database, and a checkpoint of the newer one.
-async fn seen_by_auditors() -> (Rig, String, Vec<Vec<u8>>) {
+async fn seen_by_auditors() -> (Rig, String, Kept) {
     let mut rig = Rig::new().await;
     rig.stop().await;
     let older = rig.database();

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::broken::{After, Anchor, Faulty, Script, Strike, Tokens};
-use super::tables::Tables;
+use super::tables::{self, Tables};
 use crate::account::Account;
 use crate::clock::Clock;
 use crate::ledger::log::LEAF_EVENT;
@@ -24,7 +24,8 @@ use crate::ledger::{
     Cache, EventKind, Journal, Ledger, LedgerError, Mode, Moment, NewEvent, Opened, QUEUE,
     Settings, open, realm,
 };
-use crate::store::{Batch, Exclusive, Sqlite, Store};
+use crate::store::admin::{Kept, Place};
+use crate::store::{Batch, Store};
 
 /// One life of the ledger.
 struct Serving {
@@ -46,6 +47,7 @@ struct Book {
 
 pub(super) struct Rig {
     dir: TempDir,
+    pub(super) place: Place,
     pool: Pool,
     refuse: Arc<AtomicUsize>,
     work: Arc<AtomicUsize>,
@@ -102,6 +104,10 @@ pub(super) fn charge(
 impl Rig {
     /// A token with nothing in its object store, and a place for a database.
     fn nothing() -> Self {
+        Self::at(Place::of)
+    }
+
+    fn at(place: impl FnOnce(&std::path::Path) -> Place) -> Self {
         let refuse = Arc::new(AtomicUsize::new(0));
         let work = Arc::new(AtomicUsize::new(0));
         let anchors = SoftAnchors::default();
@@ -116,8 +122,10 @@ impl Rig {
             threads: 1,
             ..PoolOptions::default()
         };
+        let dir = in_memory();
         Self {
-            dir: in_memory(),
+            place: place(dir.path()),
+            dir,
             pool: Pool::start(backend, options).unwrap(),
             refuse,
             work,
@@ -186,8 +194,7 @@ impl Rig {
 
     async fn founded(self) -> Self {
         let mut rig = self;
-        let lock = Exclusive::take(&rig.file()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
+        let store = rig.place.create().await.unwrap();
         realm::create(&store, &rig.pool, &realm_name(), None, Timestamp(1000))
             .await
             .unwrap();
@@ -214,11 +221,12 @@ impl Rig {
 
     /// The same realm as this one is now, elsewhere; this one must rest meanwhile.
     pub(super) async fn copy(&self) -> Self {
-        let mut copy = Self::nothing();
-        for suffix in ["", "-wal"] {
-            let name = format!("a.sqlite{suffix}");
-            if self.dir.path().join(&name).exists() {
-                std::fs::copy(self.dir.path().join(&name), copy.dir.path().join(&name)).unwrap();
+        let mut copy = Self::at(|dir| self.place.another(dir));
+        match (&self.place, &copy.place) {
+            (Place::File(_), Place::File(_)) => copy.place.put_back(&self.place.keep()),
+            _ => {
+                copy.place.create().await.unwrap().close().await;
+                copy.put(&self.tables().await, &tables::ALL).await;
             }
         }
         copy.anchors.put_back(&self.anchors.contents());
@@ -229,15 +237,15 @@ impl Rig {
     }
 
     pub(super) fn file(&self) -> PathBuf {
-        self.dir.path().join("a.sqlite")
+        self.place.file()
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.serving.as_ref().unwrap().ledger
     }
 
-    pub(super) fn store(&self) -> &Sqlite {
-        &self.serving.as_ref().unwrap().store.inner
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.serving.as_ref().unwrap().store.inner
     }
 
     /// It is later by so many seconds, until this life ends.
@@ -267,9 +275,8 @@ impl Rig {
 
     /// As `startup::open`, with a store that begins to fail only afterwards.
     pub(super) async fn try_serve(&mut self, script: Script) -> Result<(), LedgerError> {
-        let lock = Exclusive::take(&self.file()).unwrap();
         let faulty = Arc::new(Faulty {
-            inner: Sqlite::open(lock).await?,
+            inner: self.place.open().await?,
             script: Mutex::new(std::mem::take(&mut self.opening)),
             weakness: self.weakness,
             strike: Mutex::default(),
@@ -361,7 +368,7 @@ impl Rig {
     pub(super) fn strike(&self, after: After, put: &Tables, which: &[usize]) {
         let strike = Strike {
             after,
-            file: self.file(),
+            place: self.place.clone(),
             put: put.clone(),
             which: which.to_vec(),
         };
@@ -400,18 +407,12 @@ impl Rig {
     }
 
     /// The database as it is, while nobody serves; and put back.
-    pub(super) fn database(&self) -> Vec<Vec<u8>> {
-        let file = |suffix| std::fs::read(self.dir.path().join(format!("a.sqlite{suffix}")));
-        ["", "-wal"]
-            .map(|suffix| file(suffix).unwrap_or_default())
-            .to_vec()
+    pub(super) fn database(&self) -> Kept {
+        self.place.keep()
     }
 
-    pub(super) fn put_database(&self, files: &[Vec<u8>]) {
-        let _ = std::fs::remove_file(self.dir.path().join("a.sqlite-shm"));
-        for (suffix, bytes) in ["", "-wal"].iter().zip(files) {
-            std::fs::write(self.dir.path().join(format!("a.sqlite{suffix}")), bytes).unwrap();
-        }
+    pub(super) fn put_database(&self, kept: &Kept) {
+        self.place.put_back(kept);
     }
 
     /// As `restart`, where this account may be erased and is counted no longer.

@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::rewrap::{Census, Moving, Share};
 use crate::ledger::verify::{Progress, verify};
 use crate::ledger::weakness::Weakness;
-use crate::store::sqlite::admin::Cell;
+use crate::store::admin::Cell;
 use crate::store::{Exclusive, Sqlite, Store};
 
 const V2: KeyId = KeyId {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::store::Batch;
-use crate::store::sqlite::admin::{Admin, Cell};
+use crate::store::admin::{Admin, Cell};
 
 /// A table: its name, its columns (`n` numbers, `b` bytes), and how many of them are its key.
 pub(super) struct Table {

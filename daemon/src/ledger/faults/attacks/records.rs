@@ -10,7 +10,7 @@ use crate::ledger::faults::rig::account;
 use crate::ledger::faults::tables::{ALL, MEMBERS, RECORDS, Tables};
 use crate::ledger::members::{Member, MemberList};
 use crate::ledger::{BUCKET_BITS, LedgerError};
-use crate::store::sqlite::admin::Cell;
+use crate::store::admin::Cell;
 
 /// Whom an attack is about.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use crate::ledger::faults::tables::{
     DIGESTS, ENTRIES, HEAD, MEMBERS, RECORDS, Row, TABLES, TILES, Tables,
 };
 use crate::ledger::head::Head;
-use crate::store::sqlite::admin::Cell;
+use crate::store::admin::Cell;
 use crate::store::{Batch, HeadRow};
 
 const HEAD_IS_NOT_OURS: &str = "was not made by this token";

@@ -1,0 +1,482 @@
+//! The store on a server: one PostgreSQL database.
+//!
+//! Called by the ledger only. The server is the adversary's, and may answer what it likes: lengths are
+//! bounded in SQL, so that an honest server with hostile rows fills no memory, and nothing read here
+//! is believed. Each read is one statement, and so of one snapshot. Every call ends, answered or not,
+//! within a time of ours.
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+pub(crate) mod admin;
+mod connect;
+mod scan;
+mod schema;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a test fails by panicking; the end-to-end tests use more of it"
+)]
+#[path = "../../../tests/src/postgres.rs"]
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use custodyd_hsm::RecordId;
+use sqlx::Row as _;
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use tokio::sync::Mutex;
+
+use self::connect::Server;
+use self::write::Writer;
+use super::{
+    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredEntry, StoredRecord,
+    TileRow,
+};
+use crate::config;
+use crate::ledger::Unverified;
+
+pub(crate) use self::connect::Held;
+
+/// Whether the files that a connection needs can be read.
+///
+/// # Errors
+/// Which can not, and why.
+pub(crate) fn check(place: &config::Postgres) -> Result<(), StoreError> {
+    Server::new(place).map(drop)
+}
+
+/// How long a statement has; who waits for it has as long again.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The same for a statement that goes over many rows.
+const SCAN: Duration = Duration::from_secs(120);
+/// How long a read waits for a connection, and for a server that starts.
+const CONNECTION: Duration = Duration::from_secs(2);
+/// A connection that was used within this time is taken as it is.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a start waits for a predecessor whose connection the server has not missed yet.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Postgres {
+    readers: PgPool,
+    /// The committer is the only writer; the mutex says so to the compiler.
+    writer: Mutex<Option<Writer>>,
+    server: Server,
+    looks_only: bool,
+}
+
+impl Postgres {
+    /// The right to write, which `open` needs.
+    ///
+    /// # Errors
+    /// When the server does not answer, or another has it.
+    pub async fn hold(place: &config::Postgres) -> Result<Held, StoreError> {
+        Held::take(Server::new(place)?, PREDECESSOR).await
+    }
+
+    /// Refuses any schema that is not exactly ours.
+    ///
+    /// # Errors
+    /// When the tables are missing or altered, or the server does not answer.
+    pub async fn open(held: Held, place: &config::Postgres) -> Result<Self, StoreError> {
+        let writer = Writer::of(held).await?;
+        let server = writer.server().clone();
+        Ok(Self {
+            readers: readers(&server, place.connections).await?,
+            writer: Mutex::new(Some(writer)),
+            server,
+            looks_only: false,
+        })
+    }
+
+    /// Opens the database to look at it. Without the right to write it may be another process's at
+    /// work: then no two statements see one moment.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn look(place: &config::Postgres, held: Option<Held>) -> Result<Self, StoreError> {
+        let server = Server::new(place)?;
+        let readers = readers(&server, place.connections).await?;
+        let writer = match held {
+            Some(held) => Some(Writer::of(held).await?),
+            None => None,
+        };
+        Ok(Self {
+            readers,
+            writer: Mutex::new(writer),
+            server,
+            looks_only: true,
+        })
+    }
+}
+
+/// The connections that read. Each has checked the schema, and can not write.
+async fn readers(server: &Server, connections: u32) -> Result<PgPool, StoreError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(CONNECTION)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // One that has lain idle may be of a server that is gone.
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                let used = meta.idle_for < FRESH;
+                Ok(used || sqlx::Connection::ping(connection).await.is_ok())
+            })
+        })
+        .after_connect(|connection, _| Box::pin(connect::checked(connection)))
+        .connect_with(server.reading());
+    within("open the database", pool).await
+}
+
+/// What the server answered, told apart: damage, which trying again does not mend, and everything
+/// else, which is an outage.
+fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| match source {
+        sqlx::Error::Configuration(reason) => StoreError::Refused {
+            operation,
+            problem: reason.to_string(),
+        },
+        source => {
+            let code = source.as_database_error().and_then(|error| error.code());
+            // data_corrupted and index_corrupted.
+            match code.as_deref() {
+                Some("XX001" | "XX002") => StoreError::Malformed {
+                    operation,
+                    problem: format!("the database is damaged: {source}"),
+                },
+                _ => StoreError::Unavailable { operation, source },
+            }
+        }
+    }
+}
+
+/// A server that does not answer holds nobody for ever.
+async fn within<T>(
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    bounded_by(ANSWER, operation, answer).await
+}
+
+async fn scanning<T>(
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    bounded_by(SCAN, operation, answer).await
+}
+
+async fn bounded_by<T>(
+    time: Duration,
+    operation: &'static str,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(time, answer).await;
+    answered
+        .unwrap_or_else(|_| {
+            Err(sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "no answer in time",
+            )))
+        })
+        .map_err(unavailable(operation))
+}
+
+/// A byte column selected as `CASE WHEN octet_length(c) <= max THEN c END`: null where the row is
+/// there means that the bound does not hold.
+fn bounded(
+    row: &PgRow,
+    column: &str,
+    limit: usize,
+    operation: &'static str,
+) -> Result<Vec<u8>, StoreError> {
+    row.try_get::<Option<Vec<u8>>, _>(column)
+        .ok()
+        .flatten()
+        // The server says how long it is, and need not keep to it.
+        .filter(|bytes| bytes.len() <= limit)
+        .ok_or(StoreError::Oversized { operation, limit })
+}
+
+fn unsigned(row: &PgRow, column: &str, operation: &'static str) -> Result<u64, StoreError> {
+    row.try_get::<i64, _>(column)
+        .ok()
+        .and_then(|value| u64::try_from(value).ok())
+        .ok_or_else(|| StoreError::Malformed {
+            operation,
+            problem: format!("{column} is not a non-negative number"),
+        })
+}
+
+fn signed(value: u64) -> i64 {
+    // As with SQLite: 2^63 is never reached, and a clamp would only make the compare-and-set fail.
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn limit(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn record(
+        &self,
+        id: &RecordId,
+        bucket: u32,
+    ) -> Result<Unverified<RecordRow>, StoreError> {
+        const OPERATION: &str = "read a record";
+        let query = sqlx::query(
+            "SELECT m.bucket IS NOT NULL AS listed, r.id IS NOT NULL AS present, r.generation AS generation, \
+             CASE WHEN octet_length(m.members) <= $3 THEN m.members END AS members, \
+             CASE WHEN octet_length(r.sealed) <= $4 THEN r.sealed END AS sealed \
+             FROM (SELECT 1) AS one LEFT JOIN bucket_members m ON m.bucket = $2 LEFT JOIN records r ON r.id = $1 LIMIT 1",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i64::from(bucket))
+        .bind(limit(MAX_MEMBERS))
+        .bind(limit(MAX_SEALED));
+        let row = within(OPERATION, query.fetch_one(&self.readers)).await?;
+        let has = |column| row.try_get::<bool, _>(column).unwrap_or(false);
+        let mut found = RecordRow::default();
+        if has("listed") {
+            found.members = Some(bounded(&row, "members", MAX_MEMBERS, OPERATION)?);
+        }
+        if has("present") {
+            found.sealed = Some(SealedRow {
+                generation: unsigned(&row, "generation", OPERATION)?,
+                sealed: bounded(&row, "sealed", MAX_SEALED, OPERATION)?,
+            });
+        }
+        Ok(Unverified::new(found))
+    }
+
+    async fn members(
+        &self,
+        buckets: &[u32],
+    ) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read member lists";
+        let wanted: Vec<i64> = buckets.iter().copied().map(i64::from).collect();
+        let query = sqlx::query(
+            "SELECT bucket, CASE WHEN octet_length(members) <= $2 THEN members END AS members \
+             FROM bucket_members WHERE bucket = ANY($1)",
+        )
+        .bind(wanted)
+        .bind(limit(MAX_MEMBERS));
+        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let bucket = unsigned(&row, "bucket", OPERATION)?;
+            // An oversized list harms its own bucket only: it comes back empty and is refused
+            // there, because an empty list has no header.
+            let members = bounded(&row, "members", MAX_MEMBERS, OPERATION).unwrap_or_default();
+            if let Ok(bucket) = u32::try_from(bucket) {
+                found.push((bucket, members));
+            }
+        }
+        Ok(Unverified::new(found))
+    }
+
+    async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        const OPERATION: &str = "read the head";
+        let query = sqlx::query(
+            "SELECT seq, CASE WHEN octet_length(body) <= $1 THEN body END AS body, \
+             CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 LIMIT 1",
+        )
+        .bind(limit(MAX_HEAD));
+        let row = within(OPERATION, query.fetch_optional(&self.readers)).await?;
+        let Some(row) = row else {
+            return Ok(Unverified::new(None));
+        };
+        Ok(Unverified::new(Some(HeadRow {
+            seq: unsigned(&row, "seq", OPERATION)?,
+            body: bounded(&row, "body", MAX_HEAD, OPERATION)?,
+            mac: bounded(&row, "mac", MAX_HEAD, OPERATION)?,
+        })))
+    }
+
+    async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError> {
+        const OPERATION: &str = "read an event";
+        let query = sqlx::query(
+            "SELECT b.idx IS NOT NULL AS kept, \
+             CASE WHEN octet_length(e.leaf) <= $2 THEN e.leaf END AS leaf, \
+             CASE WHEN octet_length(b.salt) <= 64 THEN b.salt END AS salt, \
+             CASE WHEN octet_length(b.body) <= $3 THEN b.body END AS body \
+             FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx WHERE e.idx = $1 LIMIT 1",
+        )
+        .bind(signed(index))
+        .bind(limit(MAX_LEAF))
+        .bind(limit(MAX_BODY));
+        let row = within(OPERATION, query.fetch_optional(&self.readers)).await?;
+        let Some(row) = row else {
+            return Ok(Unverified::new(None));
+        };
+        let body = if row.try_get::<bool, _>("kept").unwrap_or(false) {
+            Some(BodyRow {
+                salt: bounded(&row, "salt", 64, OPERATION)?,
+                body: bounded(&row, "body", MAX_BODY, OPERATION)?,
+            })
+        } else {
+            None
+        };
+        Ok(Unverified::new(Some(EventRow {
+            leaf: bounded(&row, "leaf", MAX_LEAF, OPERATION)?,
+            body,
+        })))
+    }
+
+    async fn leaves(
+        &self,
+        from: u64,
+        count: u64,
+    ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read the log";
+        let query = sqlx::query(
+            "SELECT idx, CASE WHEN octet_length(leaf) <= $3 THEN leaf END AS leaf \
+             FROM log_entries WHERE idx >= $1 AND idx < $2 ORDER BY idx",
+        )
+        .bind(signed(from))
+        .bind(signed(from.saturating_add(count)))
+        .bind(limit(MAX_LEAF));
+        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        let leaf = |row: &PgRow| {
+            Ok((
+                unsigned(row, "idx", OPERATION)?,
+                bounded(row, "leaf", MAX_LEAF, OPERATION)?,
+            ))
+        };
+        let leaves: Result<Vec<_>, StoreError> = rows.iter().map(leaf).collect();
+        Ok(Unverified::new(leaves?))
+    }
+
+    async fn tiles(&self, tiles: &[(u8, u64)]) -> Result<Unverified<Vec<TileRow>>, StoreError> {
+        const OPERATION: &str = "read tiles of the log";
+        if tiles.is_empty() {
+            return Ok(Unverified::new(Vec::new()));
+        }
+        let (levels, indices): (Vec<i64>, Vec<i64>) = tiles
+            .iter()
+            .map(|(level, index)| (i64::from(*level), signed(*index)))
+            .unzip();
+        let query = sqlx::query(
+            "SELECT level, idx, CASE WHEN octet_length(data) <= $3 THEN data END AS data FROM log_tiles \
+             WHERE (level, idx) IN (SELECT * FROM unnest($1::bigint[], $2::bigint[]))",
+        )
+        .bind(levels)
+        .bind(indices)
+        .bind(limit(MAX_TILE));
+        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        // A row that is not what a tile looks like is left out: the cache is built anew then.
+        let tile = |row: &PgRow| {
+            Some(TileRow {
+                level: u8::try_from(unsigned(row, "level", OPERATION).ok()?).ok()?,
+                index: unsigned(row, "idx", OPERATION).ok()?,
+                data: bounded(row, "data", MAX_TILE, OPERATION).ok()?,
+            })
+        };
+        Ok(Unverified::new(rows.iter().filter_map(tile).collect()))
+    }
+
+    async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+        const OPERATION: &str = "read digests";
+        let query = sqlx::query(
+            "SELECT bucket, CASE WHEN octet_length(digest) = 32 THEN digest END AS digest \
+             FROM bucket_digests WHERE bucket BETWEEN 0 AND $1 LIMIT $1 + 1",
+        )
+        .bind(i64::from(u32::from(u16::MAX)));
+        let rows = scanning(OPERATION, query.fetch_all(&self.readers)).await?;
+        let digest = |row: &PgRow| {
+            let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
+            Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
+        };
+        Ok(Unverified::new(rows.iter().filter_map(digest).collect()))
+    }
+
+    async fn entries(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
+        scan::entries(&self.readers, from, to).await
+    }
+
+    async fn lists(
+        &self,
+        from: u32,
+        to: u32,
+    ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
+        scan::lists(&self.readers, from, to).await
+    }
+
+    async fn records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
+        scan::records(&self.readers, from, to).await
+    }
+
+    async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
+        scan::strays(&self.readers, size).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        if self.looks_only {
+            return Err(CommitError::NotWritten(StoreError::Refused {
+                operation: "commit",
+                problem: "the database was opened to look at".into(),
+            }));
+        }
+        let mut slot = self.writer.lock().await;
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => self.again().await.map_err(CommitError::NotWritten)?,
+        };
+        let outcome = writer.write(batch).await;
+        // After a failure the connection's state is not known: the next commit opens another.
+        if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
+            *slot = Some(writer);
+        }
+        outcome
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let asked = sqlx::query("SELECT one FROM head LIMIT 1");
+        within("ping", asked.fetch_optional(&self.readers))
+            .await
+            .map(drop)
+    }
+
+    fn comes_back(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(writer) = self.writer.lock().await.take() {
+            writer.close().await;
+        }
+    }
+}
+
+impl Postgres {
+    /// Another connection that writes. The one before may not be missed yet by the server: then the
+    /// caller tries again.
+    async fn again(&self) -> Result<Writer, StoreError> {
+        let held = Held::take(self.server.clone(), FRESH).await?;
+        Writer::of(held).await
+    }
+}

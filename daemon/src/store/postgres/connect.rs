@@ -1,0 +1,226 @@
+//! Connections: how they are made, what each is held to, and the one that writes.
+//!
+//! Called by the store beside it. Whatever a server, a role or the environment sets for connections
+//! is set here again. Must never show the password: the driver's own options would.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::super::{LOCKING, StoreError};
+use super::schema;
+use super::within;
+use crate::config;
+use crate::private_file;
+
+/// Names this use of the database, among all that may lock something in it: "cstd", and 1.
+const LOCK: i64 = 0x6373_7464_0000_0001;
+/// Our schema, and a session's own tables last, which are first where they are not named.
+const SEARCHED: &str = "custodyd,pg_temp";
+const AGAIN: Duration = Duration::from_millis(50);
+const MAX_PASSWORD: usize = 1024;
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(super) struct Server {
+    options: PgConnectOptions,
+    shown: String,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Server {
+    pub(super) fn new(place: &config::Postgres) -> Result<Self, StoreError> {
+        let refused = |problem: String| StoreError::Refused {
+            operation: "connect to the database",
+            problem,
+        };
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .username(&place.user)
+            .database(&place.database)
+            .password("")
+            .application_name("custodyd");
+        options = match &place.server {
+            config::Server::Socket { folder, port } => options
+                .host("localhost")
+                .socket(folder)
+                .port(*port)
+                .ssl_mode(PgSslMode::Disable),
+            config::Server::Host { host, port, tls } => {
+                let mode = match tls {
+                    true => PgSslMode::VerifyFull,
+                    false => PgSslMode::Disable,
+                };
+                options.host(host).port(*port).ssl_mode(mode)
+            }
+        };
+        if let Some(password) = &place.password {
+            let (path, access) = password.locate().map_err(|e| refused(e.to_string()))?;
+            let bytes = private_file::read(&path, access, MAX_PASSWORD)
+                .map_err(|e| refused(e.to_string()))?;
+            let text = std::str::from_utf8(&bytes)
+                .map(|text| text.trim_end_matches(['\r', '\n']))
+                .map_err(|_| refused(format!("{}: is not text", path.display())))?;
+            options = options.password(text);
+        }
+        if let Some(ca) = &place.ca {
+            let pem = std::fs::read(ca).map_err(|e| refused(format!("{}: {e}", ca.display())))?;
+            options = options.ssl_root_cert_from_pem(pem);
+        }
+        Ok(Self {
+            // Whatever else a statement says of us in a log of the server's, it holds no values.
+            options: options.disable_statement_logging(),
+            shown: place.to_string(),
+        })
+    }
+
+    /// For the pool of those who read. A statement that goes over much has its time.
+    pub(super) fn reading(&self) -> PgConnectOptions {
+        self.options.clone().options(settings().chain([
+            ("default_transaction_read_only", "on"),
+            ("default_transaction_isolation", "repeatable read"),
+            ("statement_timeout", "120s"),
+        ]))
+    }
+
+    /// The connection that writes has no `statement_timeout`: it would end the wait for a synchronous
+    /// standby within a COMMIT, which is then answered as if the standby had it. We wait by our own clock.
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
+        let options = self.options.clone().options(settings().chain([
+            ("default_transaction_read_only", "off"),
+            ("default_transaction_isolation", "read committed"),
+            ("statement_timeout", "0"),
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "20s"),
+        ]));
+        let operation = "connect to the database";
+        let mut connection = within(operation, options.connect()).await?;
+        suits(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+/// Durable means durable; names are looked for in our schema alone (and in the server's own, first); and
+/// a server that does not hear from us any more lets go of what we hold.
+fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [
+        ("search_path", SEARCHED),
+        ("synchronous_commit", "on"),
+        ("client_connection_check_interval", "2s"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "10s"),
+        ("bytea_output", "hex"),
+        ("jit", "off"),
+    ]
+    .into_iter()
+}
+
+/// What a server has to be, for it to be of any use.
+async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let operation = "look at the server";
+    let asked = sqlx::query_as(
+        "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('synchronous_commit'), \
+         pg_catalog.current_setting('fsync') = 'on' AND pg_catalog.current_setting('full_page_writes') = 'on'",
+    );
+    let (standby, commit, kept): (bool, String, bool) =
+        within(operation, asked.fetch_one(&mut *connection)).await?;
+    let refused = |problem: &str| {
+        Err(StoreError::Refused {
+            operation,
+            problem: problem.to_owned(),
+        })
+    };
+    if standby {
+        return refused("the server is a standby, which can not write: name the primary");
+    }
+    if !matches!(commit.as_str(), "on" | "remote_apply") {
+        return refused("synchronous_commit is not on, though it was asked for");
+    }
+    if !kept {
+        tracing::warn!(
+            "the database's server runs with fsync or full_page_writes off: when its host loses power it \
+             loses what was answered, and this realm is refused then"
+        );
+    }
+    Ok(())
+}
+
+/// The right to write: one process at a time. The server gives it to one connection and takes it
+/// back when that ends. It only spares two processes each other's refusals: what keeps their writes
+/// apart is the head's number, which each commit demands, because the server is not believed.
+#[derive(Debug)]
+pub struct Held {
+    pub(super) connection: PgConnection,
+    pub(super) server: Server,
+}
+
+impl Held {
+    /// Waits so long for another who lets go.
+    pub(super) async fn take(server: Server, patience: Duration) -> Result<Self, StoreError> {
+        let operation = LOCKING;
+        let mut connection = server.connect().await?;
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let asked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock($1)").bind(LOCK);
+            if within(operation, asked.fetch_one(&mut connection)).await? {
+                return Ok(Self { connection, server });
+            }
+            if tokio::time::Instant::now() >= until {
+                let _ = connection.close().await;
+                return Err(StoreError::Refused {
+                    operation,
+                    problem: format!(
+                        "{} is held by another custodyd; stop it first (several nodes on one database are \
+                         not supported yet)",
+                        server.shown
+                    ),
+                });
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether a realm stands in the database: its first batch was written.
+    ///
+    /// # Errors
+    /// When the server does not answer, or something else than our tables stands there.
+    pub async fn is_founded(&mut self) -> Result<bool, StoreError> {
+        if !schema::exists(&mut self.connection).await? {
+            return Ok(false);
+        }
+        schema::check(&mut self.connection).await?;
+        let sql = "SELECT EXISTS (SELECT FROM head)";
+        let asked = sqlx::query_scalar(sql);
+        within("look for a realm", asked.fetch_one(&mut self.connection)).await
+    }
+
+    /// Makes the tables, where they are not there.
+    ///
+    /// # Errors
+    /// When the server does not answer, or refuses.
+    pub async fn make(&mut self) -> Result<(), StoreError> {
+        schema::make(&mut self.connection).await
+    }
+}
+
+/// Checks a connection of the pool before its first use.
+pub(super) async fn checked(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let checked = schema::check(connection).await;
+    checked.map(drop).map_err(|error| match error {
+        StoreError::Unavailable { source, .. } => source,
+        other => sqlx::Error::Configuration(other.into()),
+    })
+}
+
+/// Ends a connection, and tells the server so.
+pub(super) async fn close(connection: PgConnection) {
+    let _ = within("disconnect", connection.close()).await;
+}

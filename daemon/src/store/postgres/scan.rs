@@ -1,0 +1,151 @@
+//! Going over whole tables, part by part, for whoever verifies all of them.
+//!
+//! Called by the ledger's verification and its scrub. The server ends a part where it holds enough
+//! rows or bytes, by lengths that it knows without the values; a row beyond its own bound comes back
+//! as nothing, because whoever asks wants to name it and go on. Nothing read here is believed.
+
+use custodyd_hsm::RecordId;
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{Postgres as Db, Row as _};
+
+use super::super::{
+    BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
+    StoredRecord,
+};
+use super::{bounded, limit, scanning, signed, unsigned};
+use crate::ledger::Unverified;
+
+type Query<'q> = sqlx::query::Query<'q, Db, sqlx::postgres::PgArguments>;
+
+async fn part<T>(
+    readers: &PgPool,
+    query: Query<'_>,
+    operation: &'static str,
+    read: impl Fn(&PgRow) -> Result<T, StoreError>,
+) -> Result<Unverified<Vec<T>>, StoreError> {
+    let rows = scanning(operation, query.fetch_all(readers)).await?;
+    let read: Result<Vec<T>, StoreError> = rows.iter().map(read).collect();
+    Ok(Unverified::new(read?))
+}
+
+pub(super) async fn entries(
+    readers: &PgPool,
+    from: u64,
+    to: u64,
+) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
+    const OPERATION: &str = "read the log";
+    let query = sqlx::query(
+        "SELECT e.idx, b.idx IS NOT NULL AS bodied, \
+         CASE WHEN octet_length(e.leaf) <= $3 THEN e.leaf END AS leaf, \
+         CASE WHEN octet_length(b.salt) <= 64 THEN b.salt END AS salt, \
+         CASE WHEN octet_length(b.body) <= $4 THEN b.body END AS body \
+         FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx \
+         WHERE e.idx >= $1 AND e.idx < $2 ORDER BY e.idx LIMIT 512",
+    )
+    .bind(signed(from))
+    .bind(signed(to))
+    .bind(limit(MAX_LEAF))
+    .bind(limit(MAX_BODY));
+    part(readers, query, OPERATION, |row| {
+        let salt = bounded(row, "salt", 64, OPERATION).ok();
+        let body = bounded(row, "body", MAX_BODY, OPERATION).ok();
+        let body = salt.zip(body).map(|(salt, body)| BodyRow { salt, body });
+        Ok(StoredEntry {
+            index: unsigned(row, "idx", OPERATION)?,
+            leaf: bounded(row, "leaf", MAX_LEAF, OPERATION).ok(),
+            body: row
+                .try_get::<bool, _>("bodied")
+                .unwrap_or(false)
+                .then_some(body),
+        })
+    })
+    .await
+}
+
+pub(super) async fn lists(
+    readers: &PgPool,
+    from: u32,
+    to: u32,
+) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
+    const OPERATION: &str = "read member lists";
+    let query = sqlx::query(
+        "SELECT bucket, members FROM (SELECT bucket, CASE WHEN size <= $3 THEN members END AS members, \
+         sum(least(size, $3)) OVER (ORDER BY bucket ROWS UNBOUNDED PRECEDING) - least(size, $3) AS before \
+         FROM (SELECT bucket, members, octet_length(members)::bigint AS size FROM bucket_members \
+         WHERE bucket >= $1 AND bucket < $2 ORDER BY bucket LIMIT 8192) AS next) AS sized \
+         WHERE before < $4 ORDER BY bucket",
+    )
+    .bind(i64::from(from))
+    .bind(i64::from(to))
+    .bind(limit(MAX_MEMBERS))
+    .bind(limit(MAX_PART));
+    part(readers, query, OPERATION, |row| {
+        let bucket = u32::try_from(unsigned(row, "bucket", OPERATION)?).unwrap_or(u32::MAX);
+        let members = bounded(row, "members", MAX_MEMBERS, OPERATION).ok();
+        Ok((bucket, members))
+    })
+    .await
+}
+
+pub(super) async fn records(
+    readers: &PgPool,
+    from: &[u8],
+    to: &[u8],
+) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
+    const OPERATION: &str = "read records";
+    let query = sqlx::query(
+        "SELECT id, generation, sealed FROM (SELECT id, generation, CASE WHEN size <= $3 THEN sealed END AS sealed, \
+         sum(least(size, $3)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - least(size, $3) AS before \
+         FROM (SELECT id, generation, sealed, octet_length(sealed)::bigint AS size FROM records \
+         WHERE id >= $1 AND id < $2 AND octet_length(id) = 32 ORDER BY id LIMIT 8192) AS next) AS sized \
+         WHERE before < $4 ORDER BY id",
+    )
+    .bind(from)
+    .bind(to)
+    .bind(limit(MAX_SEALED))
+    .bind(limit(MAX_PART));
+    part(readers, query, OPERATION, |row| {
+        let id = bounded(row, "id", 32, OPERATION)?;
+        Ok(StoredRecord {
+            id: RecordId(id.try_into().unwrap_or_default()),
+            generation: unsigned(row, "generation", OPERATION).ok(),
+            sealed: bounded(row, "sealed", MAX_SEALED, OPERATION).ok(),
+        })
+    })
+    .await
+}
+
+pub(super) async fn strays(
+    readers: &PgPool,
+    size: u64,
+) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
+    const OPERATION: &str = "look for rows out of place";
+    // The places of tiles are compared where each is verified; these are beyond all of them. A shift
+    // by 64 bits is no shift, so a level beyond the highest is compared first.
+    let query = sqlx::query(
+        "SELECT (SELECT count(*) FROM log_entries WHERE idx < 0 OR idx >= $1) AS log_entries, \
+         (SELECT count(*) FROM log_bodies WHERE idx < 0 OR idx >= $1) AS log_bodies, \
+         (SELECT count(*) FROM log_tiles WHERE CASE WHEN level < 0 OR level > 7 OR idx < 0 THEN true \
+            WHEN level = 7 THEN idx > 0 ELSE idx > $1 >> (8 * level + 8)::int END) AS log_tiles, \
+         (SELECT count(*) FROM bucket_members WHERE bucket < 0 OR bucket > 65535) AS bucket_members, \
+         (SELECT count(*) FROM bucket_digests WHERE bucket < 0 OR bucket > 65535) AS bucket_digests, \
+         (SELECT count(*) FROM records WHERE octet_length(id) <> 32) AS records",
+    )
+    .bind(signed(size));
+    let row = scanning(OPERATION, query.fetch_one(readers)).await?;
+    let mut found = Vec::new();
+    for table in [
+        "log_entries",
+        "log_bodies",
+        "log_tiles",
+        "bucket_members",
+        "bucket_digests",
+        "records",
+    ] {
+        let count = unsigned(&row, table, OPERATION)?;
+        if count > 0 {
+            found.push((table, count));
+        }
+    }
+    Ok(Unverified::new(found))
+}

@@ -1,0 +1,232 @@
+//! The schema: made once, and held against ours by every connection that opens.
+//!
+//! A trigger, a rule or a policy on a row is an administrator's code in our transactions. What it
+//! does to rows the ledger finds anyway, as it finds everything that the server does to them; it is
+//! refused here because then it is found at once, with its name. Called by every connection that
+//! opens. Must never believe that a table of the right name is ours without its columns and kind.
+
+use sqlx::postgres::PgConnection;
+use sqlx::postgres::types::Oid;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::super::StoreError;
+use super::unavailable;
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// The namespace of our tables: nothing else may stand in it.
+const NAMESPACE: &str = "custodyd";
+const OPERATION: &str = "check the schema";
+
+/// Our tables, as the catalogue describes them: columns, then keys and checks.
+const TABLES: [(&str, &str); 7] = [
+    (
+        "bucket_digests",
+        "bucket bigint, digest bytea, seq bigint; PRIMARY KEY (bucket)",
+    ),
+    (
+        "bucket_members",
+        "bucket bigint, members bytea; PRIMARY KEY (bucket)",
+    ),
+    (
+        "head",
+        "one bigint, seq bigint, body bytea, mac bytea; CHECK ((one = 1)), PRIMARY KEY (one)",
+    ),
+    (
+        "log_bodies",
+        "idx bigint, salt bytea, body bytea; PRIMARY KEY (idx)",
+    ),
+    ("log_entries", "idx bigint, leaf bytea; PRIMARY KEY (idx)"),
+    (
+        "log_tiles",
+        "level bigint, idx bigint, data bytea; PRIMARY KEY (level, idx)",
+    ),
+    (
+        "records",
+        "id bytea, generation bigint, sealed bytea; PRIMARY KEY (id)",
+    ),
+];
+
+/// Whatever has a name in our namespace, and what hangs on it. What an honest table has not is said
+/// in a word, and an index is only that of a primary key.
+const CATALOGUE: &str = "\
+SELECT c.oid, c.relname::text AS name, concat_ws(' ', \
+  CASE WHEN c.relkind = 'r' THEN 'table' WHEN c.relkind = 'i' THEN 'index' ELSE 'other' END, \
+  CASE WHEN c.relpersistence <> 'p' THEN 'not-permanent' END, \
+  CASE WHEN c.relrowsecurity OR c.relforcerowsecurity \
+    OR EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) THEN 'row-security' END, \
+  CASE WHEN c.relispartition OR EXISTS (SELECT FROM pg_catalog.pg_inherits i \
+    WHERE c.oid IN (i.inhrelid, i.inhparent)) THEN 'inherits' END, \
+  (SELECT 'trigger ' || t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid LIMIT 1), \
+  (SELECT 'rule ' || r.rulename::text FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid LIMIT 1), \
+  CASE WHEN c.relkind = 'i' THEN coalesce((SELECT \
+    CASE WHEN i.indisprimary AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
+      THEN 'of a primary key' ELSE 'of another kind' END \
+    FROM pg_catalog.pg_index i WHERE i.indexrelid = c.oid), 'of nothing') END) AS kind, \
+  CASE WHEN c.relkind <> 'i' THEN concat( \
+    (SELECT string_agg(concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod), \
+      CASE WHEN NOT a.attnotnull THEN ' nullable' END, \
+      CASE WHEN a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' THEN ' generated' END), ', ' \
+      ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '; ', \
+    (SELECT string_agg(pg_catalog.pg_get_constraintdef(k.oid), ', ' ORDER BY k.contype) \
+      FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)) END AS content \
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE n.nspname = $1 ORDER BY c.relname";
+
+/// The tables of a check that passed: each commit demands that the names still mean these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) tables: Vec<Oid>,
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct Found {
+    oid: Oid,
+    name: String,
+    kind: String,
+    content: Option<String>,
+}
+
+/// Makes the namespace and the tables, where nothing stands yet; what `init` made before it was
+/// stopped is taken as it is.
+pub(super) async fn make(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let operation = "create the tables";
+    if exists(connection).await? {
+        return Ok(());
+    }
+    let mut made = connection.begin().await.map_err(unavailable(operation))?;
+    // The connection looks for names in this namespace alone.
+    let sql = format!("CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; {SCHEMA}");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut *made)
+        .await
+        .map_err(unavailable(operation))?;
+    made.commit().await.map_err(unavailable(operation))
+}
+
+/// Whether anything stands in the namespace, which the server's administrator may have made for us.
+pub(super) async fn exists(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
+               ON n.oid = c.relnamespace WHERE n.nspname = $1)";
+    sqlx::query_scalar(sql)
+        .bind(NAMESPACE)
+        .fetch_one(connection)
+        .await
+        .map_err(unavailable(OPERATION))
+}
+
+/// Refuses any namespace that is not exactly ours.
+pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, StoreError> {
+    let found: Vec<Found> = sqlx::query_as(CATALOGUE)
+        .bind(NAMESPACE)
+        .fetch_all(connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+    compare(found).map_err(|problem| StoreError::Refused {
+        operation: OPERATION,
+        problem,
+    })
+}
+
+fn compare(found: Vec<Found>) -> Result<Checked, String> {
+    if found.is_empty() {
+        return Err(format!(
+            "the database has no schema {NAMESPACE} with custodyd's tables; run `custodyd init`"
+        ));
+    }
+    let mut checked = Checked::default();
+    for one in found {
+        let Found {
+            oid,
+            name,
+            kind,
+            content,
+        } = one;
+        if kind == "index of a primary key" {
+            continue;
+        }
+        let ours = TABLES.iter().find(|(table, _)| *table == name);
+        match (ours, content) {
+            (Some((_, wanted)), Some(content)) if kind == "table" && content == *wanted => {
+                checked.tables.push(oid);
+                checked.names.push(name);
+            }
+            (Some(_), Some(content)) => {
+                return Err(format!(
+                    "{NAMESPACE}.{name} is not as custodyd made it: {kind:.80}, {content:.200}"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "the schema {NAMESPACE} holds something that custodyd did not make: {kind:.80} {name:.80}"
+                ));
+            }
+        }
+    }
+    let missing = TABLES
+        .iter()
+        .find(|(table, _)| !checked.names.iter().any(|name| name == table));
+    match missing {
+        Some((table, _)) => Err(format!("{NAMESPACE}.{table} is missing")),
+        None => Ok(checked),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, kind: &str, content: &str) -> Found {
+        Found {
+            oid: Oid(1),
+            name: name.into(),
+            kind: kind.into(),
+            content: Some(content.into()),
+        }
+    }
+
+    fn honest() -> Vec<Found> {
+        let tables = TABLES
+            .iter()
+            .map(|(name, content)| table(name, "table", content));
+        tables.collect()
+    }
+
+    #[test]
+    fn ours_pass_and_nothing_else_does() {
+        assert_eq!(compare(honest()).unwrap().tables.len(), 7);
+        assert_eq!(SCHEMA.matches("CREATE TABLE").count(), TABLES.len());
+        for (kind, what) in [
+            ("table trigger evil", "trigger evil"),
+            ("table rule evil", "rule evil"),
+            ("table row-security", "row-security"),
+            ("table not-permanent", "not-permanent"),
+            ("table inherits", "inherits"),
+            ("other rule _RETURN", "other"),
+        ] {
+            let mut found = honest();
+            let (name, content) = TABLES[0];
+            found[0] = table(name, kind, content);
+            let said = compare(found).unwrap_err();
+            assert!(said.contains(what), "{said}");
+        }
+        for added in [
+            table("other", "table", TABLES[0].1),
+            table("i", "index of another kind", ""),
+            table("v", "other rule _RETURN", ""),
+        ] {
+            let mut found = honest();
+            found.push(added);
+            assert!(compare(found).unwrap_err().contains("did not make"));
+        }
+        let mut found = honest();
+        found[6].content = Some(TABLES[6].1.replace("generation bigint", "generation text"));
+        assert!(compare(found).unwrap_err().contains("generation text"));
+        let mut found = honest();
+        found.pop();
+        assert!(compare(found).unwrap_err().contains("records is missing"));
+        assert!(compare(Vec::new()).unwrap_err().contains("custodyd init"));
+    }
+}
