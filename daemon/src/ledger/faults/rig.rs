@@ -163,8 +163,7 @@ impl Rig {
     pub(super) async fn begun(pool: Pool) -> Self {
         let mut rig = Self::nothing();
         rig.pool = pool;
-        let lock = Exclusive::take(&rig.file()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Sqlite::create(lock).await.unwrap());
+        let store = rig.place.create().await.unwrap();
         realm::create(&store, &rig.pool, &realm_name(), None, Timestamp(1000))
             .await
             .unwrap();
@@ -174,8 +173,7 @@ impl Rig {
 
     /// As `init` where there is a database; says whether there was anything to do.
     pub(super) async fn finish(&self) -> Result<bool, LedgerError> {
-        let lock = Exclusive::take(&self.file()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(lock).await?);
+        let store: Arc<dyn Store> = Arc::from(self.place.open().await?);
         let begun = realm::is_begun(&store, &self.pool, &realm_name()).await;
         let finished = match begun {
             Ok(true) => realm::anchor_first(&store, &self.pool, &realm_name()).await,

@@ -300,9 +300,8 @@ async fn what_is_hung_on_our_tables_while_we_run_never_acts_in_a_commit() {
     let scene = Scene::new();
     let store = scene.made().await;
     store.commit(&batch(0, 2)).await.unwrap();
-    let mut parent = 1;
     // Those that act on what a commit does.
-    for (attack, mend, what) in &ALTERED[..4] {
+    for (parent, (attack, mend, what)) in (1..).zip(&ALTERED[..4]) {
         scene.sql(attack);
         for _ in 0..2 {
             let refused = store.commit(&batch(parent, 2)).await;
@@ -319,7 +318,6 @@ async fn what_is_hung_on_our_tables_while_we_run_never_acts_in_a_commit() {
         scene.sql(mend);
         // Control: the same batch is written then.
         store.commit(&batch(parent, 2)).await.unwrap();
-        parent += 1;
     }
 }
 
