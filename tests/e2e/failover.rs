@@ -124,7 +124,15 @@ async fn a_token_that_dies_under_load_costs_nobody_an_answer() {
         assert!(seen.longest < Duration::from_secs(8), "{seen:?}");
     }
     recovers(&mut idle).await;
-    let (_, metrics) = app.operator("/metrics").await;
+    // A scrape of before answers for some seconds.
+    let mut metrics = String::new();
+    for _ in 0..100 {
+        metrics = app.operator("/metrics").await.1;
+        if metrics.contains("custodyd_token_members{state=\"outside\"} 1") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     for line in [
         "custodyd_token_members{state=\"outside\"} 1",
         "custodyd_token_members{state=\"well\"} 1",

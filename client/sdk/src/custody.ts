@@ -37,6 +37,11 @@ export interface CustodyOptions {
    * passkey, PIN or recovery code that opens, and nothing else.
    */
   readonly endToEnd?: boolean;
+  /**
+   * Whether this daemon is one of a group that holds a key together; `openGroup` says so. Such a one gives shares: no key
+   * that comes with a sign-in is ever taken from it.
+   */
+  readonly member?: boolean;
 }
 
 /** What is kept about the account on this device. */
@@ -60,6 +65,7 @@ export interface Custody {
   readonly transport: Transport;
   readonly checkLog: boolean;
   readonly endToEnd: boolean;
+  readonly member: boolean;
   /** The device key; its thumbprint is the device identifier. */
   readonly device: SigningKey & { readonly thumbprint: string };
   /** The account of this device, once there is one. */
@@ -99,6 +105,7 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
     transport: new Transport(url.replace(/\/$/, ""), app, device, fetcher),
     checkLog: options.checkLog ?? true,
     endToEnd: options.endToEnd ?? false,
+    member: options.member ?? false,
     device,
     account,
     unlocked: undefined,

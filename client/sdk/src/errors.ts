@@ -116,7 +116,8 @@ export type Doubt =
   | "other-log"
   | "event-missing"
   | "statement-differs"
-  | "stretching-weak";
+  | "stretching-weak"
+  | "stretching-excessive";
 
 /** The daemon showed, or asked for, something that no honest one does. Keep `evidence`. */
 export class Untrusted extends CustodyError {

@@ -58,6 +58,20 @@ export function judgePin(pin: string, minLength: number): void {
 /** What OWASP asks of Argon2id, and the least that a policy of the daemon may. */
 const LEAST = { memory_kib: 8_192, memory_times_passes: 2 * 19_456 };
 
+/** A daemon that asks for more stops the page, and with it whoever else could answer. */
+const MOST = { memory_kib: 1 << 20, memory_times_passes: 1 << 24, lanes: 16 };
+
+function demandBearable({ memory_kib: memory, passes, lanes }: Cost): void {
+  const bearable =
+    memory <= MOST.memory_kib && memory * passes <= MOST.memory_times_passes && lanes <= MOST.lanes;
+  if (!bearable) {
+    throw new Untrusted(
+      "stretching-excessive",
+      "the daemon asks for more stretching than any browser does",
+    );
+  }
+}
+
 /** A daemon that asks for less wants PINs that it can guess. */
 function demandStretching({ memory_kib: memory, passes }: Cost): void {
   if (memory < LEAST.memory_kib || memory * passes < LEAST.memory_times_passes) {
@@ -83,6 +97,7 @@ export async function registerPin(
   });
   judgePin(pin, started.min_length);
   demandStretching(started.key_stretching);
+  demandBearable(started.key_stretching);
   const { registrationRecord: record, exportKey } = client.finishRegistration({
     clientRegistrationState,
     registrationResponse: started.response,
@@ -116,6 +131,7 @@ export async function login(
   const password = spelt(pin);
   const { clientLoginState, startLoginRequest } = client.startLogin({ password });
   const started = await begin(startLoginRequest);
+  demandBearable(started.key_stretching);
   const ended = client.finishLogin({
     clientLoginState,
     loginResponse: started.ke2,

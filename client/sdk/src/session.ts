@@ -50,7 +50,8 @@ export async function takeSession(
     await keepAccount(custody, { account: answer.account, boundDevice });
     const credential = brought?.credential ?? answer.credential;
     if (brought && credential != null) remember(custody, { ...brought, credential });
-    const unlocked = await opened(custody, answer.secrets);
+    // One realm of a group would put a key of its own in the place of the owner's.
+    const unlocked = custody.member ? undefined : await opened(custody, answer.secrets);
     const { scope, factor } = answer.session;
     if (unlocked && scope === "full") await mend(custody);
     if (custody.checkLog && scope !== "pin-only") await checkLogIfReachable(custody);

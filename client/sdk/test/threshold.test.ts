@@ -222,7 +222,10 @@ test("a key that the realms have not bound is none, and a wrong PIN is told as o
   );
   await assert.rejects(
     recover(group, () => Promise.reject(new TypeError("a mistake of the app's"))),
-    TypeError,
+    (error) => {
+      const found = error instanceof RealmsFailed ? error.answers[0]?.error : undefined;
+      return found?.code === "answer-unknown" && found.cause instanceof TypeError;
+    },
   );
 });
 

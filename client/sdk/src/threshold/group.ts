@@ -53,7 +53,7 @@ export async function openGroup(options: GroupOptions): Promise<Group> {
   const opened = await Promise.all(
     realms.map(({ url, realm }) => {
       const kept = storage(`custodyd:${app}:${realm.name}`);
-      return openCustody({ ...more, app, url, realm, storage: kept });
+      return openCustody({ ...more, app, url, realm, storage: kept, member: true });
     }),
   );
   const custodies = opened.sort((one, other) => (one.realm.name < other.realm.name ? -1 : 1));

@@ -7,7 +7,7 @@
  */
 import { fromBase64Url } from "../bytes.js";
 import { type Custody, KEPT } from "../custody.js";
-import { Untrusted } from "../errors.js";
+import { CustodyError, Untrusted } from "../errors.js";
 import { Unlocked } from "../keys.js";
 import { demandBinding, type SignedIn } from "../session.js";
 import { answerOf, type Outcome, type RealmAnswer, RealmsFailed } from "./failures.js";
@@ -118,9 +118,16 @@ async function shareOf(
     const { shares, wrong } = await readDocument(content, realm);
     return is(wrong && shares.length === 0 ? "wrong" : "done", shares);
   } catch (error) {
-    const answer = answerOf(realm, error);
+    const answer = answerOf(realm, ours(error));
     return { custody, answer: { ...answer, outcome: lied(error) ?? answer.outcome }, shares: [] };
   }
+}
+
+/** An answer of any shape is this realm's failure, and nobody else's. */
+function ours(error: unknown): CustodyError {
+  if (error instanceof CustodyError) return error;
+  const message = "the realm's answer can not be used";
+  return new CustodyError("answer-unknown", message, { cause: error });
 }
 
 /** A realm that shows no honest one's proofs. */
@@ -141,8 +148,8 @@ async function opened(group: Group, given: readonly Given[]): Promise<Opened | u
     const { threshold } = share.manifest;
     const parts = sets.filter((other) => together(share, other));
     // Fewer than the app says would be for a liar to ask.
-    if (threshold < group.threshold || parts.length < threshold) continue;
     const givers = given.filter(({ shares }) => shares.some((one) => together(one, share)));
+    if (threshold < group.threshold || givers.length < threshold) continue;
     const unlocked = await keyOf(parts, share.manifest);
     if (unlocked && (await areVouching(group, givers, unlocked))) return { unlocked, share };
     // Fewer shares than before: it ends.
@@ -180,7 +187,7 @@ async function areVouching(
         await demandBinding(giver.custody, unlocked);
         return true;
       } catch (error) {
-        lost(giver, lied(error) ?? answerOf("", error).outcome, error);
+        lost(giver, lied(error) ?? answerOf("", ours(error)).outcome, ours(error));
         return false;
       }
     }),

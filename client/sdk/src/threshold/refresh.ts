@@ -59,6 +59,7 @@ export async function spread(
   threshold: number,
 ): Promise<Refreshed> {
   const held = await atEach(group, (custody) => holding(custody, unlocked.secret));
+  demandGenuine(group, held);
   // Those that hold something first: there two devices meet, even if they see different groups.
   const order = [...held.filter(isHolding), ...held.filter((one) => !isHolding(one))];
   const seen = held.flatMap(({ shares }) => shares.map(({ manifest }) => manifest.version));
@@ -74,8 +75,9 @@ export async function spread(
   const base = safest(held);
   const versions = new Map<Held, number>();
   await inTurn(group, order, async (one) => {
-    const beside = one.shares.filter((share) => !base || together(share, base));
-    const document = writeDocument([...beside, ...shareFor(one)]);
+    const beside = one.shares.filter((share) => !base || !isCovered(held, share, base));
+    // The new one first: of too many, the last are not read.
+    const document = writeDocument([...shareFor(one), ...beside]);
     versions.set(one, await writeStored(one.custody, document, one.version));
   });
   await keepVersion(group, version);
@@ -84,6 +86,20 @@ export async function spread(
   });
   const wrong = held.filter((one) => one.wrong).map(({ custody }) => custody.realm.name);
   return { version, wrong };
+}
+
+/**
+ * Where what realms hold is not of this key, and too little of it is, the open key is the one to be doubted: nothing is
+ * written over.
+ */
+function demandGenuine(group: Group, held: readonly Held[]): void {
+  if (held.filter(isHolding).length >= group.threshold || !held.some(({ wrong }) => wrong)) return;
+  const answers: RealmAnswer[] = held.map((one) => {
+    const outcome = one.wrong ? "wrong" : isHolding(one) ? "done" : "nothing";
+    return { realm: one.custody.realm.name, outcome };
+  });
+  const message = "too few realms hold a share of the key that is open; nothing was changed";
+  throw new RealmsFailed("realms-failed", message, answers);
 }
 
 function isHolding({ shares }: Held): boolean {
@@ -106,12 +122,28 @@ async function holding(custody: Custody, secret: Bytes): Promise<Held> {
  */
 function safest(held: readonly Held[]): Share | undefined {
   const all = held.flatMap(({ shares }) => shares);
-  const holders = (share: Share) => all.filter((other) => together(share, other)).length;
+  // Realms, not shares: one of them may show the same thing twice.
+  const holders = (share: Share) => held.filter((one) => holds(one, share)).length;
   const complete = all.filter((share) => holders(share) >= share.manifest.threshold);
   complete.sort(
     (one, other) => holders(other) - holders(one) || other.manifest.version - one.manifest.version,
   );
   return complete[0];
+}
+
+function holds({ shares }: Held, share: Share): boolean {
+  return shares.some((other) => together(share, other));
+}
+
+/**
+ * Whether this share may go, because every realm that shows one of its set shows one of `base` as well. A realm may not
+ * show what it holds; by that rule it takes no set away from the others.
+ */
+function isCovered(held: readonly Held[], share: Share, base: Share): boolean {
+  return (
+    !together(share, base) &&
+    held.filter((one) => holds(one, share)).every((one) => holds(one, base))
+  );
 }
 
 /** One realm after the other; the first that fails ends it. */

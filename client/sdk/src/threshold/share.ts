@@ -142,7 +142,10 @@ export async function readDocument(bytes: Bytes, realm: string): Promise<Read> {
   const read = await Promise.all(
     entries.slice(0, MOST_SHARES).map((entry: unknown) => readShare(entry, realm)),
   );
-  const shares = read.filter((share) => share !== undefined);
+  // One of each set: a share that is shown twice is still one.
+  const shares = read
+    .filter((share) => share !== undefined)
+    .filter((share, at, all) => all.findIndex((other) => together(share, other)) === at);
   return { shares, wrong: shares.length < entries.length };
 }
 

@@ -160,7 +160,7 @@ mod tests {
         let read = read_back(&odd, Proposal::Strict);
         assert_eq!(read.token, odd);
         assert_eq!(read.ledger.anchor, config::Anchor::Strict);
-        let tpm = token(TokenKind::Tpm(Tpm {
+        let mut tpm = token(TokenKind::Tpm(Tpm {
             tcti: "device:/dev/tpmrm0".into(),
             storage_key: Some(format!("000b{}", "0f".repeat(32))),
             state_directory: "/srv/tpm".into(),
@@ -170,6 +170,8 @@ mod tests {
             pcrs: Some(tpm::Pcrs::parse("0,7").unwrap()),
             nv_writes_per_day: 2000,
         }));
+        // What nobody has set: a TPM is waited for longer.
+        tpm.replicas.patience = Duration::from_secs(4);
         let read = read_back(&tpm, Proposal::Bounded("10m"));
         assert_eq!(read.token, tpm);
         assert_eq!(read.ledger.anchor_interval, Duration::from_secs(600));

@@ -99,7 +99,11 @@ impl Task {
                 .await
                 .map_err(|_| LedgerError::internal("read the log"))??
                 .examine();
-            let upto = rows.last().map_or(range.end, |row| row.index + 1);
+            // A server may show any number.
+            let upto = rows
+                .last()
+                .map_or(range.end, |row| row.index.saturating_add(1))
+                .min(range.end);
             reading = self.entries_ahead(upto, range.end);
             let mut rows = rows.into_iter().peekable();
             for index in next..upto {

@@ -17,15 +17,30 @@ use crate::ledger::Unverified;
 
 type Query<'q> = sqlx::query::Query<'q, Db, sqlx::postgres::PgArguments>;
 
-async fn part<T>(
+/// `read` gives a row with its place. A server that shows places that were not asked for, or not in their order, would
+/// have whoever goes over them go round for ever.
+async fn part<T, K: PartialOrd>(
     readers: &PgPool,
-    query: Query<'_>,
+    (query, from, to): (Query<'_>, K, K),
     operation: &'static str,
-    read: impl Fn(&PgRow) -> Result<T, StoreError>,
+    read: impl Fn(&PgRow) -> Result<(K, T), StoreError>,
 ) -> Result<Unverified<Vec<T>>, StoreError> {
     let rows = scanning(operation, query.fetch_all(readers)).await?;
-    let read: Result<Vec<T>, StoreError> = rows.iter().map(read).collect();
-    Ok(Unverified::new(read?))
+    let (mut found, mut last) = (Vec::with_capacity(rows.len()), None);
+    for row in &rows {
+        let (place, row) = read(row)?;
+        let rises = last.as_ref().is_none_or(|last| *last < place);
+        if !rises || place < from || place >= to {
+            return Err(StoreError::Malformed {
+                operation,
+                problem: "the server shows rows that were not asked for, or not in their order"
+                    .into(),
+            });
+        }
+        last = Some(place);
+        found.push(row);
+    }
+    Ok(Unverified::new(found))
 }
 
 pub(super) async fn entries(
@@ -46,18 +61,20 @@ pub(super) async fn entries(
     .bind(signed(to))
     .bind(limit(MAX_LEAF))
     .bind(limit(MAX_BODY));
-    part(readers, query, OPERATION, |row| {
+    part(readers, (query, from, to), OPERATION, |row| {
+        let index = unsigned(row, "idx", OPERATION)?;
         let salt = bounded(row, "salt", 64, OPERATION).ok();
         let body = bounded(row, "body", MAX_BODY, OPERATION).ok();
         let body = salt.zip(body).map(|(salt, body)| BodyRow { salt, body });
-        Ok(StoredEntry {
-            index: unsigned(row, "idx", OPERATION)?,
+        let entry = StoredEntry {
+            index,
             leaf: bounded(row, "leaf", MAX_LEAF, OPERATION).ok(),
             body: row
                 .try_get::<bool, _>("bodied")
                 .unwrap_or(false)
                 .then_some(body),
-        })
+        };
+        Ok((index, entry))
     })
     .await
 }
@@ -79,10 +96,10 @@ pub(super) async fn lists(
     .bind(i64::from(to))
     .bind(limit(MAX_MEMBERS))
     .bind(limit(MAX_PART));
-    part(readers, query, OPERATION, |row| {
+    part(readers, (query, from, to), OPERATION, |row| {
         let bucket = u32::try_from(unsigned(row, "bucket", OPERATION)?).unwrap_or(u32::MAX);
         let members = bounded(row, "members", MAX_MEMBERS, OPERATION).ok();
-        Ok((bucket, members))
+        Ok((bucket, (bucket, members)))
     })
     .await
 }
@@ -104,13 +121,16 @@ pub(super) async fn records(
     .bind(to)
     .bind(limit(MAX_SEALED))
     .bind(limit(MAX_PART));
-    part(readers, query, OPERATION, |row| {
+    let (from, to) = (from.to_vec(), to.to_vec());
+    part(readers, (query, from, to), OPERATION, |row| {
         let id = bounded(row, "id", 32, OPERATION)?;
-        Ok(StoredRecord {
-            id: RecordId(id.try_into().unwrap_or_default()),
+        let record = StoredRecord {
+            // One that is shorter is at no place that was asked for, or at this one twice.
+            id: RecordId(id.clone().try_into().unwrap_or_default()),
             generation: unsigned(row, "generation", OPERATION).ok(),
             sealed: bounded(row, "sealed", MAX_SEALED, OPERATION).ok(),
-        })
+        };
+        Ok((id, record))
     })
     .await
 }

@@ -10,7 +10,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::super::StoreError;
-use super::unavailable;
+use super::{unavailable, within};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The namespace of our tables: nothing else may stand in it.
@@ -71,7 +71,7 @@ SELECT c.oid, c.relname::text AS name, concat_ws(' ', \
     (SELECT string_agg(pg_catalog.pg_get_constraintdef(k.oid), ', ' ORDER BY k.contype) \
       FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)) END AS content \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-WHERE n.nspname = $1 ORDER BY c.relname";
+WHERE n.nspname = $1 ORDER BY c.relname LIMIT 64";
 
 /// The tables of a check that passed: each commit demands that the names still mean these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,20 +109,18 @@ pub(super) async fn make(connection: &mut PgConnection) -> Result<(), StoreError
 pub(super) async fn exists(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
                ON n.oid = c.relnamespace WHERE n.nspname = $1)";
-    sqlx::query_scalar(sql)
+    let asked = sqlx::query_scalar(sql)
         .bind(NAMESPACE)
-        .fetch_one(connection)
-        .await
-        .map_err(unavailable(OPERATION))
+        .fetch_one(connection);
+    within(OPERATION, asked).await
 }
 
 /// Refuses any namespace that is not exactly ours.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, StoreError> {
-    let found: Vec<Found> = sqlx::query_as(CATALOGUE)
+    let asked = sqlx::query_as(CATALOGUE)
         .bind(NAMESPACE)
-        .fetch_all(connection)
-        .await
-        .map_err(unavailable(OPERATION))?;
+        .fetch_all(connection);
+    let found: Vec<Found> = within(OPERATION, asked).await?;
     compare(found).map_err(|problem| StoreError::Refused {
         operation: OPERATION,
         problem,

@@ -339,8 +339,13 @@ impl Epoch {
         keys.clone()
     }
 
-    /// The keys to work with now: their copies, where there are any, and once a second themselves.
+    /// The keys that there are; who looks one up does nothing with it.
     pub(super) fn keys(&self) -> Arc<KeyTable> {
+        self.known().table
+    }
+
+    /// What is asked to do something now: copies of the keys, where there are any, and once a second the keys.
+    pub(super) fn at_work(&self) -> Arc<KeyTable> {
         let known = self.known();
         let mut asked = locked(&self.asked);
         if asked.elapsed() < ON_COPIES {

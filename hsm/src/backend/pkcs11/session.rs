@@ -180,13 +180,13 @@ impl Custody for Pkcs11Custody {
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         check_message(message)?;
         self.run("hmac", |session, epoch| {
-            mechanism::hmac(session, epoch.keys().secret(key)?, message)
+            mechanism::hmac(session, epoch.at_work().secret(key)?, message)
         })
     }
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         self.run("sign", |session, epoch| {
-            let (handle, _) = epoch.keys().pair(key)?;
+            let (handle, _) = epoch.at_work().pair(key)?;
             mechanism::ecdsa(session, handle, digest)
         })
     }
@@ -200,7 +200,7 @@ impl Custody for Pkcs11Custody {
     fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
         check_message(message)?;
         self.run("sign", |session, epoch| {
-            let (handle, _) = epoch.keys().edwards(key)?;
+            let (handle, _) = epoch.at_work().edwards(key)?;
             mechanism::eddsa(session, handle, message)
         })
     }
