@@ -41,6 +41,13 @@ impl Server {
             operation: "connect to the database",
             problem,
         };
+        // sqlx reads them, and offers no way to leave out what they add.
+        let added = ["PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"];
+        if let Some(name) = added.iter().find(|name| std::env::var_os(name).is_some()) {
+            return Err(refused(format!(
+                "{name} is set in the environment: unset it, the configuration says all there is to say"
+            )));
+        }
         let mut options = PgConnectOptions::new_without_pgpass()
             .username(&place.user)
             .database(&place.database)
