@@ -37,6 +37,22 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** A page with nothing on it but what it is about, and where to go from there. */
+export function middle(title: string, text: string, ...ways: Child[]): HTMLElement {
+  return h(
+    "main",
+    { id: "main", class: "page middle" },
+    h(
+      "div",
+      { class: "hero" },
+      h("img", { src: "/icon.svg", alt: "" }),
+      h("h1", {}, title),
+      h("p", {}, text),
+    ),
+    h("div", { class: "stack narrow centred" }, ...ways),
+  );
+}
+
 /** A button that can not be pressed twice while its work goes on. */
 export function button(
   text: string,

@@ -1,6 +1,6 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
 import { AuthenticationFailed, isBound } from "@custodyd/sdk";
-import { h, say, sentence } from "./dom.js";
+import { h, middle, say, sentence } from "./dom.js";
 import { load, model, open, synchronise, unlocked } from "./model.js";
 import { notebook } from "./notebook.js";
 import { settings } from "./settings.js";
@@ -21,22 +21,9 @@ async function page(): Promise<HTMLElement> {
 function stopped(error: unknown): HTMLElement {
   const removed = error instanceof AuthenticationFailed;
   const why = removed ? "This device is not bound to the notebook any more." : sentence(error);
-  return h(
-    "main",
-    { id: "main", class: "page middle" },
-    h(
-      "div",
-      { class: "hero" },
-      h("img", { src: "/icon.svg", alt: "" }),
-      h("h1", {}, "Notebook"),
-      h("p", {}, why),
-    ),
-    h(
-      "div",
-      { class: "stack narrow centred" },
-      removed && h("a", { class: "button primary wide", href: "#/recover" }, "Ways back in"),
-    ),
-  );
+  const back =
+    removed && h("a", { class: "button primary wide", href: "#/recover" }, "Ways back in");
+  return middle("Notebook", why, back);
 }
 
 let drawing = 0;

@@ -1,6 +1,6 @@
 /** The first page: a new notebook, or the way back to one. */
 import * as sdk from "@custodyd/sdk";
-import { button, dialog, field, form, h, pinField, say } from "./dom.js";
+import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
 import { keepDataKey, model } from "./model.js";
 
 /** A name for this device that its owner will recognise. */
@@ -87,32 +87,17 @@ function askToCreate(redraw: () => void): void {
 
 /** The page. */
 export function welcome(redraw: () => void): HTMLElement {
-  return h(
-    "main",
-    { id: "main", class: "page middle" },
-    h(
-      "div",
-      { class: "hero" },
-      h("img", { src: "/icon.svg", alt: "" }),
-      h("h1", {}, "Notes that open at a glance and change only with your key"),
-      h(
-        "p",
-        {},
-        "The key is made on this device. Lose the device or forget the PIN, and you get it back.",
-      ),
+  return middle(
+    "Notes that open at a glance and change only with your key",
+    "The key is made on this device. Lose the device or forget the PIN, and you get it back.",
+    button(
+      "Create a notebook",
+      () => {
+        askToCreate(redraw);
+      },
+      { class: "primary wide" },
     ),
-    h(
-      "div",
-      { class: "stack narrow centred" },
-      button(
-        "Create a notebook",
-        () => {
-          askToCreate(redraw);
-        },
-        { class: "primary wide" },
-      ),
-      h("a", { class: "button wide", href: "#/recover" }, "I have one already"),
-    ),
+    h("a", { class: "button wide", href: "#/recover" }, "I have one already"),
   );
 }
 
