@@ -16,11 +16,10 @@ use cryptoki::{
 use super::{
     attributes::{TOKEN, examine},
     keys::KeyTable,
-    mechanism::Attempt,
 };
 use crate::{
     id::KeyId,
-    report::{KeyKind, TokenDescription},
+    report::{KeyKind, KeyReport, TokenDescription},
     root_keys::KeyOrigin,
 };
 
@@ -39,7 +38,7 @@ pub(super) fn of(
     keys: &KeyTable,
     earlier: Option<(&KeyTable, &KeyTable)>,
     origin: KeyOrigin,
-) -> Attempt<KeyTable> {
+) -> KeyTable {
     let kept = |id: KeyId, handle: ObjectHandle| {
         let (own, copies) = earlier?;
         let same = own.handle(id)? == handle;
@@ -70,7 +69,7 @@ pub(super) fn of(
             }
         }
     }
-    Ok(copies)
+    copies
 }
 
 /// One copy. None where the token refuses it, or makes one that is less safe than the key.
@@ -87,28 +86,57 @@ fn make(
     ];
     let copy = session.copy_object(key, &template).ok()?;
     let judged = |object| examine(session, object, id, (kind, origin));
-    if let (Ok((of_key, _)), Ok((of_copy, _))) = (judged(key), judged(copy)) {
-        let same =
-            |((name, is, _), (other, wanted, _)): (&(&str, String, _), &(&str, String, _))| {
-                name == other
-                    && match *name == TOKEN {
-                        true => is == "false",
-                        false => is == wanted,
-                    }
-            };
-        let (of_copy, of_key) = (&of_copy.attributes, &of_key.attributes);
-        if of_copy.len() == of_key.len() && of_copy.iter().zip(of_key).all(same) {
-            return Some(copy);
-        }
-        tracing::warn!(key = %id, "the token made a copy that is not as safe as the key; the key itself is used");
+    if let (Ok((of_key, _)), Ok((of_copy, _))) = (judged(key), judged(copy))
+        && is_as_safe(&of_key, &of_copy)
+    {
+        return Some(copy);
     }
+    tracing::warn!(key = %id, "the token made a copy that is not as safe as the key; the key itself is used");
     let _ = session.destroy_object(copy);
     None
+}
+
+/// Whether every attribute that is judged is what the key has, but for one: the copy ends with its session.
+fn is_as_safe(key: &KeyReport, copy: &KeyReport) -> bool {
+    key.attributes.len() == copy.attributes.len()
+        && key
+            .attributes
+            .iter()
+            .zip(&copy.attributes)
+            .all(|((name, wanted, _), (other, is, _))| {
+                let wanted = if *name == TOKEN { "false" } else { wanted };
+                name == other && is == wanted
+            })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{id::KeyPurpose, report::Verdict};
+
+    fn report(attributes: &[(&'static str, &str)]) -> KeyReport {
+        let id = KeyId::new(KeyPurpose::Wrap, 1);
+        KeyReport {
+            id,
+            label: id.label(),
+            kind: KeyKind::Secret,
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned(), Verdict::Good))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_copy_is_what_its_key_is_but_that_it_ends_with_the_session() {
+        let key = report(&[(TOKEN, "true"), ("CKA_EXTRACTABLE", "false")]);
+        let judged = |of_copy: &[(&'static str, &str)]| is_as_safe(&key, &report(of_copy));
+        assert!(judged(&[(TOKEN, "false"), ("CKA_EXTRACTABLE", "false")]));
+        assert!(!judged(&[(TOKEN, "false"), ("CKA_EXTRACTABLE", "true")]));
+        assert!(!judged(&[(TOKEN, "true"), ("CKA_EXTRACTABLE", "false")]));
+        assert!(!judged(&[(TOKEN, "false"), ("CKA_SENSITIVE", "false")]));
+        assert!(!judged(&[(TOKEN, "false")]));
+    }
 
     #[test]
     fn only_softhsm_gets_copies() {

@@ -263,8 +263,8 @@ impl Shared {
             return Ok(Arc::clone(table));
         }
         let earlier = earlier.map(|known| (&*known.table, &*known.working));
-        let copies = connection
-            .on_the_login(|login| copies::of(login, table, earlier, self.options.origin))?;
+        let copies =
+            connection.on_the_login(|login| copies::of(login, table, earlier, self.options.origin));
         answers.refuse_another_token(&copies.answers(session)?)?;
         Ok(Arc::new(copies))
     }

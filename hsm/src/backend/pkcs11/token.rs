@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// Makes something that lasts as long as the login: on its own session.
-    pub(super) fn on_the_login<T>(&self, work: impl FnOnce(&Session) -> Attempt<T>) -> Attempt<T> {
+    pub(super) fn on_the_login<T>(&self, work: impl FnOnce(&Session) -> T) -> T {
         work(&self.login.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -68,14 +68,19 @@ fn public(handle: u32, policy: &Policy) -> TPMS_NV_PUBLIC {
 /// The name of an index of ours that was written.
 pub(super) fn name(handle: u32, policy: &Policy) -> Name {
     let digest = policy.as_ref().map_or(&[][..], |policy| policy);
-    let length = policy.map_or(0_u16, |_| 32);
+    name_of(handle, attributes(policy), (digest, CONTENT))
+}
+
+/// The name of any index that was written (TPM 2.0, part 1, section 16): the hash of its public area.
+pub(super) fn name_of(handle: u32, attributes: u32, (policy, size): (&[u8], u16)) -> Name {
+    let length = u16::try_from(policy.len()).unwrap_or(u16::MAX);
     let area = [
         &handle.to_be_bytes()[..],
         &TPM2_ALG_SHA256.to_be_bytes(),
-        &(attributes(policy) | WRITTEN).to_be_bytes(),
+        &(attributes | WRITTEN).to_be_bytes(),
         &length.to_be_bytes(),
-        digest,
-        &CONTENT.to_be_bytes(),
+        policy,
+        &size.to_be_bytes(),
     ];
     let mut name = [0; 34];
     let (algorithm, digest) = name.split_at_mut(2);

@@ -12,7 +12,6 @@ use super::{Binding, at, unbound};
 use crate::{
     backend::{
         attempt::{Attempt, Trouble},
-        known_answer::sha256,
         tpm::{
             Options,
             esys::Tr,
@@ -61,19 +60,8 @@ fn public(options: &Options, write_policy: &[u8; 32]) -> TPMS_NV_PUBLIC {
 
 /// The name that the index has once it is written.
 pub(super) fn name_of(options: &Options, write_policy: &[u8; 32]) -> Name {
-    let area = [
-        &of(options.handles).to_be_bytes()[..],
-        &TPM2_ALG_SHA256.to_be_bytes(),
-        &(POLICYWRITE | AUTHREAD | NO_DA | WRITTEN).to_be_bytes(),
-        &32_u16.to_be_bytes(),
-        write_policy,
-        &CONTENT.to_be_bytes(),
-    ];
-    let mut name = [0; 34];
-    let (algorithm, digest) = name.split_at_mut(2);
-    algorithm.copy_from_slice(&TPM2_ALG_SHA256.to_be_bytes());
-    digest.copy_from_slice(&sha256(&area));
-    name
+    let attributes = POLICYWRITE | AUTHREAD | NO_DA;
+    index::name_of(of(options.handles), attributes, (write_policy, CONTENT))
 }
 
 /// The index where it is, if it is the one that it must be.
