@@ -337,6 +337,32 @@ async fn two_daemons_on_one_database_are_one_too_many() {
 }
 
 #[tokio::test]
+async fn what_the_environment_would_add_to_the_configuration_is_refused() {
+    let mut app = TestApp::with(Setup::default().on_postgres()).await;
+    assert!(app.stop());
+    for name in ["PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
+        let output = app
+            .command("ledger verify")
+            .env(name, "/else")
+            .output()
+            .unwrap();
+        let text = said(&output);
+        assert!(!output.status.success(), "{name}: {text}");
+        assert!(
+            text.contains(&format!("{name} is set in the environment")),
+            "{text}"
+        );
+    }
+    // Control: without them it is done, and what counts for nothing does no harm.
+    let output = app
+        .command("ledger verify")
+        .env("PGSSLMODE", "allow")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[tokio::test]
 async fn another_realm_in_the_database_is_refused_and_named() {
     let mut app = TestApp::with(Setup::default().on_postgres()).await;
     assert!(app.stop());

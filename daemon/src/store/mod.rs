@@ -11,6 +11,9 @@
     reason = "a test fails by panicking"
 )]
 pub(crate) mod admin;
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod batches;
 mod open;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
@@ -35,6 +38,27 @@ pub const MAX_HEAD: usize = 16 << 10;
 pub const MAX_TILE: usize = 256 * 32;
 /// Whoever goes over a whole table gets about so many bytes of it at a time.
 pub const MAX_PART: usize = 8 << 20;
+
+/// Counts of rows at places that nothing names, by table, as one row of a statement has them; those that there are.
+fn strays_of(
+    count: impl Fn(&'static str) -> Result<u64, StoreError>,
+) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
+    let mut found = Vec::new();
+    for table in [
+        "log_entries",
+        "log_bodies",
+        "log_tiles",
+        "bucket_members",
+        "bucket_digests",
+        "records",
+    ] {
+        let count = count(table)?;
+        if count > 0 {
+            found.push((table, count));
+        }
+    }
+    Ok(Unverified::new(found))
+}
 
 /// What one snapshot says about one record.
 #[derive(Debug, Default)]
@@ -185,6 +209,15 @@ pub enum CommitError {
     /// The commit was sent and its answer did not come: the batch may be durable or not.
     #[error("the outcome of the commit is unknown: {0}")]
     Unknown(#[source] StoreError),
+}
+
+impl CommitError {
+    fn only_looking() -> Self {
+        Self::NotWritten(StoreError::Refused {
+            operation: "commit",
+            problem: "the database was opened to look at".into(),
+        })
+    }
 }
 
 #[async_trait]

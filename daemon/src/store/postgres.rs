@@ -435,10 +435,7 @@ impl Store for Postgres {
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
         if self.looks_only {
-            return Err(CommitError::NotWritten(StoreError::Refused {
-                operation: "commit",
-                problem: "the database was opened to look at".into(),
-            }));
+            return Err(CommitError::only_looking());
         }
         let mut slot = self.writer.lock().await;
         let mut writer = match slot.take() {

@@ -10,7 +10,7 @@ use sqlx::{Postgres as Db, Row as _};
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
-    StoredRecord,
+    StoredRecord, strays_of,
 };
 use super::{bounded, limit, scanning, signed, unsigned};
 use crate::ledger::Unverified;
@@ -153,19 +153,5 @@ pub(super) async fn strays(
     )
     .bind(signed(size));
     let row = scanning(OPERATION, query.fetch_one(readers)).await?;
-    let mut found = Vec::new();
-    for table in [
-        "log_entries",
-        "log_bodies",
-        "log_tiles",
-        "bucket_members",
-        "bucket_digests",
-        "records",
-    ] {
-        let count = unsigned(&row, table, OPERATION)?;
-        if count > 0 {
-            found.push((table, count));
-        }
-    }
-    Ok(Unverified::new(found))
+    strays_of(|table| unsigned(&row, table, OPERATION))
 }

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
-    StoredRecord,
+    StoredRecord, strays_of,
 };
 use super::{bounded, limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
@@ -251,21 +251,7 @@ pub(super) async fn strays(
     .fetch_one(readers)
     .await
     .map_err(unavailable(OPERATION))?;
-    let mut found = Vec::new();
-    for table in [
-        "log_entries",
-        "log_bodies",
-        "log_tiles",
-        "bucket_members",
-        "bucket_digests",
-        "records",
-    ] {
-        let count = unsigned(&row, table, OPERATION)?;
-        if count > 0 {
-            found.push((table, count));
-        }
-    }
-    Ok(Unverified::new(found))
+    strays_of(|table| unsigned(&row, table, OPERATION))
 }
 
 #[cfg(test)]

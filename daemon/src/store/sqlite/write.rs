@@ -211,48 +211,12 @@ fn delete<'a, T>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use custodyd_hsm::RecordId;
     use sqlx::{AssertSqlSafe, Row as _};
 
     use super::super::{Exclusive, Sqlite};
     use super::*;
-    use crate::store::{BodyRow, HeadRow, Store as _, TileRow};
-
-    fn batch(parent: u64, rows: u64) -> Batch {
-        let id = |n: u64| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            RecordId(id)
-        };
-        let body = |n: u64| BodyRow {
-            salt: n.to_be_bytes().to_vec(),
-            body: vec![7; 8],
-        };
-        Batch {
-            parent,
-            head: HeadRow {
-                seq: parent + 1,
-                body: vec![1],
-                mac: Vec::new(),
-            },
-            records: (0..rows).map(|n| (id(n), parent + 1, vec![2; 8])).collect(),
-            members: (0..rows as u32).map(|n| (n, vec![3; 8])).collect(),
-            entries: (0..rows)
-                .map(|n| (parent * rows + n, n.to_be_bytes().to_vec()))
-                .collect(),
-            bodies: (0..rows).map(|n| (parent * rows + n, body(n))).collect(),
-            digests: (0..rows as u32).map(|n| (n, [4; 32])).collect(),
-            tiles: (0..rows)
-                .map(|n| TileRow {
-                    level: 0,
-                    index: n,
-                    data: vec![5; 32],
-                })
-                .collect(),
-            removed: Vec::new(),
-            erased: Vec::new(),
-        }
-    }
+    use crate::store::Store as _;
+    use crate::store::batches::batch;
 
     async fn admin(file: &std::path::Path) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(file);
