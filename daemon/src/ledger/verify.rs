@@ -63,6 +63,9 @@ impl Progress {
     }
 }
 
+/// Parts that are read before the one at hand is gone over.
+const AHEAD: usize = 2;
+
 /// How much is read at a time, and the rest after each time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -74,10 +77,15 @@ pub(super) struct Pace {
 impl Pace {
     /// Nobody else wants the database.
     const FAST: Self = Self {
-        entries: 4096,
-        buckets: 512,
+        entries: 1 << 15,
+        buckets: 1 << 11,
         rest: Duration::ZERO,
     };
+
+    /// So many slices make all buckets.
+    fn slices(&self) -> u32 {
+        BUCKETS.div_ceil(self.buckets.max(1))
+    }
 
     /// Lets others at the database, and at this thread.
     async fn pause(&self) {
@@ -209,7 +217,7 @@ pub async fn verify(
         async move { task.entries(&head, edge.as_ref(), Pace::FAST).await }
     });
     let (tree, digests) = task.tree(&head, tree).await?;
-    let state = task.buckets(tree.as_ref(), 0, opener, Pace::FAST).await;
+    let state = task.all_buckets(tree, opener).await;
     let walked = walking
         .await
         .map_err(|_| LedgerError::internal("go over the log"))??;

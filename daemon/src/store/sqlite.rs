@@ -13,6 +13,7 @@
 )]
 pub(crate) mod admin;
 mod scan;
+mod scanner;
 mod schema;
 mod write;
 
@@ -30,6 +31,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Db};
 use tokio::sync::Mutex;
 
+use self::scanner::Scanner;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
@@ -92,6 +94,7 @@ impl Exclusive {
 #[derive(Debug)]
 pub struct Sqlite {
     readers: SqlitePool,
+    scanner: Scanner,
     /// The committer is the only writer; the mutex says so to the compiler.
     writer: Mutex<Option<Writer>>,
     options: SqliteConnectOptions,
@@ -147,6 +150,7 @@ impl Sqlite {
         let writer = Writer::open(&options).await?;
         Ok(Self {
             readers: readers(&options).await?,
+            scanner: Scanner::new(&path),
             writer: Mutex::new(Some(writer)),
             options,
             looks_only: false,
@@ -169,6 +173,7 @@ impl Sqlite {
         let options = options(path)?;
         Ok(Self {
             readers: readers(&options).await?,
+            scanner: Scanner::new(path),
             writer: Mutex::new(None),
             options,
             looks_only: true,
@@ -452,20 +457,7 @@ impl Store for Sqlite {
     }
 
     async fn digests(&self) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
-        const OPERATION: &str = "read digests";
-        let rows = sqlx::query(
-            "SELECT bucket, CASE WHEN typeof(digest) = 'blob' AND length(digest) = 32 THEN digest END AS digest \
-             FROM bucket_digests WHERE bucket BETWEEN 0 AND ?1 LIMIT ?1 + 1",
-        )
-        .bind(i64::from(u32::from(u16::MAX)))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-        let digest = |row: &SqliteRow| {
-            let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
-            Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
-        };
-        Ok(Unverified::new(rows.iter().filter_map(digest).collect()))
+        scan::digests(&self.scanner).await
     }
 
     async fn entries(
@@ -473,7 +465,7 @@ impl Store for Sqlite {
         from: u64,
         to: u64,
     ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
-        scan::entries(&self.readers, from, to).await
+        scan::entries(&self.scanner, from, to).await
     }
 
     async fn lists(
@@ -481,7 +473,7 @@ impl Store for Sqlite {
         from: u32,
         to: u32,
     ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
-        scan::lists(&self.readers, from, to).await
+        scan::lists(&self.scanner, from, to).await
     }
 
     async fn records(
@@ -489,7 +481,7 @@ impl Store for Sqlite {
         from: &[u8],
         to: &[u8],
     ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
-        scan::records(&self.readers, from, to).await
+        scan::records(&self.scanner, from, to).await
     }
 
     async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
@@ -524,6 +516,7 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
+        self.scanner.close();
         self.readers.close().await;
         if let Some(writer) = self.writer.lock().await.take() {
             // The last connection that closes folds the WAL back into the file.

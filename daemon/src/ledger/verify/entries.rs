@@ -7,17 +7,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tlog_tiles::Hash;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use super::bodies::Bodies;
 use super::chain::Chain;
 use super::findings::Findings;
-use super::{Pace, Task};
+use super::{AHEAD, Pace, Task};
 use crate::ledger::log::{LogEnd, TILE, TileRow};
-use crate::ledger::{Head, LedgerError, Unverified};
+use crate::ledger::{Head, LedgerError};
 use crate::store::{StoreError, StoredEntry};
 
-type Read = Result<Unverified<Vec<StoredEntry>>, StoreError>;
+/// Entries, and the number up to which the log has no others.
+type Part = Result<(Vec<StoredEntry>, u64), StoreError>;
 
 /// What the pass has gone over.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Task {
         Ok(Tiles(tiles))
     }
 
-    /// The entries of a part with their bodies, which takes several statements. The next one is
+    /// The entries of a part with their bodies, which takes several statements. The next ones are
     /// under way while these are hashed.
     async fn take(
         &self,
@@ -92,19 +93,11 @@ impl Task {
         tiles: &Tiles,
         walked: &mut Walked,
     ) -> Result<(), LedgerError> {
-        let mut next = range.start;
-        let mut reading = self.entries_ahead(next, range.end);
-        while next < range.end {
-            let rows = reading
-                .await
-                .map_err(|_| LedgerError::internal("read the log"))??
-                .examine();
-            // A server may show any number.
-            let upto = rows
-                .last()
-                .map_or(range.end, |row| row.index.saturating_add(1))
-                .min(range.end);
-            reading = self.entries_ahead(upto, range.end);
+        let (mut next, end) = (range.start, range.end);
+        let mut reading = self.entries_ahead(range);
+        while next < end {
+            let part = reading.recv().await;
+            let (rows, upto) = part.ok_or_else(|| LedgerError::internal("read the log"))??;
             let mut rows = rows.into_iter().peekable();
             for index in next..upto {
                 let tile = tiles.hash(index);
@@ -138,9 +131,29 @@ impl Task {
         Ok(())
     }
 
-    fn entries_ahead(&self, from: u64, to: u64) -> JoinHandle<Read> {
+    fn entries_ahead(&self, range: std::ops::Range<u64>) -> mpsc::Receiver<Part> {
+        let (parts, reading) = mpsc::channel(AHEAD);
         let store = Arc::clone(&self.store);
-        tokio::spawn(async move { store.entries(from, to).await })
+        tokio::spawn(async move {
+            let mut next = range.start;
+            while next < range.end {
+                let part = store.entries(next, range.end).await.map(|rows| {
+                    let rows = rows.examine();
+                    // A server may show any number.
+                    let upto = rows
+                        .last()
+                        .map_or(range.end, |row| row.index.saturating_add(1))
+                        .clamp(next + 1, range.end);
+                    (rows, upto)
+                });
+                // After an error nothing follows.
+                next = part.as_ref().map_or(range.end, |(_, upto)| *upto);
+                if parts.send(part).await.is_err() {
+                    break;
+                }
+            }
+        });
+        reading
     }
 
     /// Tiles as the entries make them, against the cache. While a daemon writes, one that is not

@@ -64,7 +64,9 @@ impl Ledger {
         // Entries behind the end are what a batch writes meanwhile; one that is planted there
         // makes that batch fail.
         task.strays(i64::MAX as u64, &mut findings).await?;
-        let (counts, later) = task.buckets(None, first, None, pace).await?;
+        let slices = pace.slices();
+        let from_first = (0..slices).map(|nth| first.wrapping_add(nth) % slices);
+        let (counts, later) = task.buckets(None, from_first, None, pace).await?;
         findings.append(later);
         let counts = Counts {
             entries: walked.chain.size(),

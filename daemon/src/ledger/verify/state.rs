@@ -10,19 +10,20 @@ use std::sync::Arc;
 
 use custodyd_hsm::seal;
 use custodyd_hsm::{AppId, RecordId, RecordKind};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use super::findings::Findings;
-use super::{Counts, Pace, Task};
+use super::{AHEAD, Counts, Pace, Task};
 use crate::ledger::cache::Committed;
 use crate::ledger::members::{Member, MemberList};
 use crate::ledger::memory::Shown;
 use crate::ledger::record::Reader;
 use crate::ledger::tree::{BUCKETS, StateTree, bucket_digest};
-use crate::ledger::{BUCKET_BITS, LedgerError, Unverified, erasure};
-use crate::store::{StoreError, StoredRecord};
+use crate::ledger::{BUCKET_BITS, LedgerError, erasure};
+use crate::store::StoredRecord;
 
-type Read = Result<Unverified<Vec<StoredRecord>>, StoreError>;
+/// Records; `None` where there are no more.
+type Part = Result<Option<Vec<StoredRecord>>, LedgerError>;
 
 /// Lists that were judged; `None` where one is not the bucket's.
 type Lists = BTreeMap<u32, Option<MemberList>>;
@@ -61,19 +62,56 @@ pub(in crate::ledger) fn beyond(
 }
 
 impl Task {
-    /// Goes over all buckets, beginning with `first`. `tree` is what they must be, unless memory is
-    /// asked.
+    /// Goes over all buckets as fast as the machine can: on all cores, or in one line where records are opened, for then
+    /// everybody waits for the token.
+    pub(super) async fn all_buckets(
+        &self,
+        tree: Option<StateTree>,
+        opener: Option<Opener>,
+    ) -> Result<(Counts, Findings), LedgerError> {
+        let slices = Pace::FAST.slices();
+        if opener.is_some() {
+            let all = 0..slices;
+            return self.buckets(tree.as_ref(), all, opener, Pace::FAST).await;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let share = slices.div_ceil(u32::try_from(cores).unwrap_or(u32::MAX));
+        let tree = Arc::new(tree);
+        let lines: Vec<_> = (0..slices)
+            .step_by(usize::try_from(share).unwrap_or(1))
+            .map(|from| {
+                let (task, tree) = (self.clone(), Arc::clone(&tree));
+                let part = from..slices.min(from.saturating_add(share));
+                let line = async move {
+                    let tree = tree.as_ref().as_ref();
+                    task.buckets(tree, part, None, Pace::FAST).await
+                };
+                tokio::spawn(line)
+            })
+            .collect();
+        let (mut counts, mut findings) = (Counts::default(), self.findings());
+        for line in lines {
+            let gone = |_| LedgerError::internal("go over the state");
+            let (more, later) = line.await.map_err(gone)??;
+            counts.buckets += more.buckets;
+            counts.records += more.records;
+            counts.unjudged += more.unjudged;
+            findings.append(later);
+        }
+        Ok((counts, findings))
+    }
+
+    /// Goes over these slices of the buckets. `tree` is what they must be, unless memory is asked.
     pub(super) async fn buckets(
         &self,
         tree: Option<&StateTree>,
-        first: u32,
+        slices: impl IntoIterator<Item = u32, IntoIter: Send>,
         mut opener: Option<Opener>,
         pace: Pace,
     ) -> Result<(Counts, Findings), LedgerError> {
         let (mut counts, mut findings) = (Counts::default(), self.findings());
-        let slices = BUCKETS.div_ceil(pace.buckets.max(1));
-        for nth in 0..slices {
-            let start = (first.wrapping_add(nth) % slices) * pace.buckets;
+        for slice in slices {
+            let start = slice * pace.buckets;
             let end = (start + pace.buckets).min(BUCKETS);
             let mut next = start;
             while next < end {
@@ -163,18 +201,12 @@ impl Task {
         else {
             return Ok(());
         };
-        let (mut from, to) = (first_of(*first), first_of(last + 1));
+        let mut reading = self.records_ahead(first_of(*first), first_of(last + 1));
         let mut seen: HashSet<RecordId> = HashSet::new();
-        let mut reading = self.records_ahead(from.clone(), to.clone());
         loop {
-            let unread = |_| LedgerError::internal("read the records");
-            let rows = reading.await.map_err(unread)??.examine();
-            let Some(beyond) = beyond(&rows, &from)? else {
-                break;
-            };
-            from = beyond;
-            // The next rows are on their way while these are hashed.
-            reading = self.records_ahead(from.clone(), to.clone());
+            let part = reading.recv().await;
+            let part = part.ok_or_else(|| LedgerError::internal("read the records"))?;
+            let Some(rows) = part? else { break };
             for row in rows {
                 seen.insert(row.id);
                 let Some(Some(list)) = lists.get(&row.id.bucket(BUCKET_BITS)) else {
@@ -205,9 +237,33 @@ impl Task {
         Ok(())
     }
 
-    fn records_ahead(&self, from: Vec<u8>, to: Vec<u8>) -> JoinHandle<Read> {
+    /// The records between these places, part by part, and after the last one nothing. The next ones are on their
+    /// way while some are hashed.
+    fn records_ahead(&self, mut from: Vec<u8>, to: Vec<u8>) -> mpsc::Receiver<Part> {
+        let (parts, reading) = mpsc::channel(AHEAD);
         let store = Arc::clone(&self.store);
-        tokio::spawn(async move { store.records(&from, &to).await })
+        tokio::spawn(async move {
+            loop {
+                let read = store.records(&from, &to).await;
+                let part = read.map_err(LedgerError::from).and_then(|rows| {
+                    let rows = rows.examine();
+                    let beyond = beyond(&rows, &from)?;
+                    Ok(beyond.map(|beyond| (rows, beyond)))
+                });
+                let (part, goes_on) = match part {
+                    Ok(Some((rows, beyond))) => {
+                        from = beyond;
+                        (Ok(Some(rows)), true)
+                    }
+                    Ok(None) => (Ok(None), false),
+                    Err(error) => (Err(error), false),
+                };
+                if parts.send(part).await.is_err() || !goes_on {
+                    return;
+                }
+            }
+        });
+        reading
     }
 
     /// A record that does not agree with its list, as it seems.

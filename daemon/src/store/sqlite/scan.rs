@@ -1,236 +1,188 @@
 //! Going over whole tables, part by part, for whoever verifies all of them.
 //!
-//! Called by the ledger's verification and its scrub. A part ends when it holds enough rows or
-//! bytes, so that no row's size fills our memory; a row beyond its own bound comes back as nothing,
-//! because whoever asks wants to name it and go on. Nothing read here is believed.
-//!
-//! Rows come packed: many in one, their numbers and lengths in a line of text and their bytes one
-//! after another. Each row by itself costs more on its way to us than its hash does.
+//! Called by the ledger's verification and its scrub, and for what a start reads of every bucket. A part ends when it
+//! holds enough rows or bytes, so that no row's size fills our memory; a row beyond its own bound
+//! comes back as nothing, because whoever asks wants to name it and go on. Nothing read here is
+//! believed.
 
 use custodyd_hsm::RecordId;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+use sqlx::sqlite::SqlitePool;
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
     StoredRecord, strays_of,
 };
-use super::{bounded, limit, signed, unavailable, unsigned};
+use super::scanner::Scanner;
+use super::{limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
 
-/// Several entries of the log: the numbers and lengths of each, ended by a semicolon, and the bytes
-/// of all. A text may hold any bytes in SQLite, and a cast changes none. The limit is written out:
-/// a statement whose limit is bound is compiled anew each time.
-const ENTRIES: &str = "\
-    SELECT group_concat(idx || ' ' || bodied || ' ' || ifnull(length(leaf), '-') || ' ' || \
-        ifnull(length(salt), '-') || ' ' || ifnull(length(body), '-') || ';', '') AS heads, \
-    CAST(group_concat(CAST(leaf AS TEXT), '') AS BLOB) AS leaves, \
-    CAST(group_concat(CAST(salt AS TEXT), '') AS BLOB) AS salts, \
-    CAST(group_concat(CAST(body AS TEXT), '') AS BLOB) AS bodies \
-    FROM (SELECT e.idx AS idx, b.idx IS NOT NULL AS bodied, \
-        CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf, \
-        CASE WHEN typeof(salt) = 'blob' AND length(salt) <= 64 THEN salt END AS salt, \
-        CASE WHEN typeof(body) = 'blob' AND length(body) <= ?4 THEN body END AS body \
-        FROM log_entries e LEFT JOIN log_bodies b ON b.idx = e.idx \
-        WHERE e.idx >= ?1 AND e.idx < ?2 ORDER BY e.idx LIMIT 512)";
+/// As many entries make a part, and so many bytes of records, or lists.
+const ENTRIES: u32 = 1024;
+const ENOUGH: usize = 1 << 20;
+
+/// A column that comes as nothing where its value is too large: `octet_length` asks for the size
+/// without reading the value, whatever type a damaged file gives it.
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+        _ => None,
+    })
+}
+
+/// A number that is never negative; what is negative stands before all that was asked for.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+/// A bucket, which the statement has bounded. From a damaged file nothing but the number zero stands for any other.
+fn bucket(row: &Row<'_>) -> rusqlite::Result<u32> {
+    Ok(u32::try_from(number(row, 0)?).unwrap_or(0))
+}
 
 pub(super) async fn entries(
-    readers: &SqlitePool,
+    scanner: &Scanner,
     from: u64,
     to: u64,
 ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
-    const OPERATION: &str = "read the log";
-    let row = sqlx::query(ENTRIES)
-        .bind(signed(from))
-        .bind(signed(to))
-        .bind(limit(MAX_LEAF))
-        .bind(limit(MAX_BODY))
-        .fetch_one(readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-    let unpacked = unpack(&row).ok_or_else(damaged(OPERATION))?;
-    Ok(Unverified::new(unpacked))
+    let read = move |connection: &Connection| entries_of(connection, from, to);
+    scanner.read("read the log", read).await
 }
 
-/// Takes the entries apart.
-fn unpack(row: &SqliteRow) -> Option<Vec<StoredEntry>> {
-    let (mut leaves, mut salts, mut bodies) = (
-        column(row, "leaves")?,
-        column(row, "salts")?,
-        column(row, "bodies")?,
-    );
-    let entry = |head: &str| {
-        let mut words = head.split(' ');
-        let index = words.next()?.parse().ok()?;
-        let bodied = words.next()? == "1";
-        let leaf = take(&mut leaves, words.next()?)?;
-        let salt = take(&mut salts, words.next()?)?;
-        let body = take(&mut bodies, words.next()?)?;
-        let body = salt.zip(body).map(|(salt, body)| BodyRow { salt, body });
-        Some(StoredEntry {
-            index,
-            leaf,
-            body: bodied.then_some(body),
-        })
+/// Entries and their bodies lie in two tables in the same order. Both are read as of one moment.
+fn entries_of(connection: &Connection, from: u64, to: u64) -> rusqlite::Result<Vec<StoredEntry>> {
+    let moment = connection.unchecked_transaction()?;
+    let mut entries = Vec::with_capacity(ENTRIES as usize);
+    let mut leaves = moment.prepare_cached(
+        "SELECT idx, CASE WHEN octet_length(leaf) <= ?3 THEN leaf END FROM log_entries \
+         WHERE idx >= ?1 AND idx < ?2 ORDER BY idx LIMIT ?4",
+    )?;
+    let mut rows = leaves.query(params![signed(from), signed(to), limit(MAX_LEAF), ENTRIES])?;
+    while let Some(row) = rows.next()? {
+        entries.push(StoredEntry {
+            index: number(row, 0)?,
+            leaf: bytes(row, 1)?,
+            body: None,
+        });
+    }
+    let Some(last) = entries.last().map(|entry| entry.index) else {
+        return Ok(entries);
     };
-    let entries = each(row, entry)?;
-    (leaves.is_empty() && salts.is_empty() && bodies.is_empty()).then_some(entries)
-}
-
-/// What each line of the heads stands for, in their order.
-fn each<T>(row: &SqliteRow, of: impl FnMut(&str) -> Option<T>) -> Option<Vec<T>> {
-    let heads = row.try_get::<Option<&str>, _>("heads").ok()?;
-    let heads = heads.unwrap_or_default().split_terminator(';');
-    heads.map(of).collect()
-}
-
-/// Packed bytes; all of them must be used up.
-fn column<'a>(row: &'a SqliteRow, name: &str) -> Option<&'a [u8]> {
-    let bytes = row.try_get::<Option<&[u8]>, _>(name).ok()?;
-    Some(bytes.unwrap_or_default())
-}
-
-fn damaged(operation: &'static str) -> impl FnOnce() -> StoreError {
-    move || StoreError::Malformed {
-        operation,
-        problem: "the rows do not come as they are: the database file is damaged".into(),
+    let mut bodies = moment.prepare_cached(
+        "SELECT idx, CASE WHEN octet_length(salt) <= 64 THEN salt END, \
+         CASE WHEN octet_length(body) <= ?3 THEN body END FROM log_bodies \
+         WHERE idx >= ?1 AND idx <= ?2 ORDER BY idx",
+    )?;
+    let mut rows = bodies.query(params![signed(from), signed(last), limit(MAX_BODY)])?;
+    let mut waiting = entries.iter_mut().peekable();
+    while let Some(row) = rows.next()? {
+        let index = number(row, 0)?;
+        let (salt, body) = (bytes(row, 1)?, bytes(row, 2)?);
+        while waiting.next_if(|entry| entry.index < index).is_some() {}
+        // A body without its entry says nothing: that the entry is missing is what will be named.
+        if let Some(entry) = waiting.next_if(|entry| entry.index == index) {
+            entry.body = Some(salt.zip(body).map(|(salt, body)| BodyRow { salt, body }));
+        }
     }
+    Ok(entries)
 }
-
-/// As many bytes as the word says, or none where they are not to be read.
-fn take(packed: &mut &[u8], word: &str) -> Option<Option<Vec<u8>>> {
-    if word == "-" {
-        return Some(None);
-    }
-    let (bytes, rest) = packed.split_at_checked(word.parse().ok()?)?;
-    *packed = rest;
-    Some(Some(bytes.to_vec()))
-}
-
-/// Member lists as entries are packed; those that are larger than most are left for a statement of their own, so
-/// that no part is larger than a part may be.
-const LISTS: &str = "\
-    SELECT group_concat(bucket || ' ' || iif(fits, ifnull(length(members), '+'), '-') || ';', '') AS heads, \
-    CAST(group_concat(CAST(members AS TEXT), '') AS BLOB) AS lists \
-    FROM (SELECT bucket, typeof(members) = 'blob' AND length(members) <= ?3 AS fits, \
-        CASE WHEN typeof(members) = 'blob' AND length(members) <= 16384 THEN members END AS members \
-        FROM bucket_members WHERE bucket >= ?1 AND bucket < ?2 ORDER BY bucket LIMIT 512)";
 
 pub(super) async fn lists(
-    readers: &SqlitePool,
+    scanner: &Scanner,
     from: u32,
     to: u32,
 ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
-    part_of_lists(readers, from, to).await.map(Unverified::new)
+    let read = move |connection: &Connection| part_of_lists(connection, from, to);
+    scanner.read("read member lists", read).await
 }
 
-async fn part_of_lists(
-    readers: &SqlitePool,
+fn part_of_lists(
+    connection: &Connection,
     from: u32,
     to: u32,
-) -> Result<Vec<(u32, Option<Vec<u8>>)>, StoreError> {
-    const OPERATION: &str = "read member lists";
-    let row = sqlx::query(LISTS)
-        .bind(i64::from(from))
-        .bind(i64::from(to))
-        .bind(limit(MAX_MEMBERS))
-        .fetch_one(readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-    let unpacked = || {
-        let mut packed = column(&row, "lists")?;
-        let lists = each(&row, |head| {
-            let (bucket, length) = head.split_once(' ')?;
-            let list = match length {
-                "+" => None,
-                length => Some(take(&mut packed, length)?),
-            };
-            Some((bucket.parse().ok()?, list))
-        })?;
-        packed.is_empty().then_some(lists)
-    };
-    let unpacked: Vec<(u32, Option<Option<Vec<u8>>>)> =
-        unpacked().ok_or_else(damaged(OPERATION))?;
-    let (mut lists, mut large) = (Vec::with_capacity(unpacked.len()), 0);
-    for (bucket, list) in unpacked {
-        let list = match list {
-            Some(list) => list,
-            // What follows comes with the next part.
-            None if large >= MAX_PART => break,
-            None => {
-                let list = large_list(readers, bucket).await?;
-                large += list.as_ref().map_or(0, Vec::len);
-                list
-            }
-        };
-        lists.push((bucket, list));
+) -> rusqlite::Result<Vec<(u32, Option<Vec<u8>>)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT bucket, CASE WHEN octet_length(members) <= ?3 THEN members END FROM bucket_members \
+         WHERE bucket >= ?1 AND bucket < ?2 ORDER BY bucket",
+    )?;
+    let mut rows = statement.query(params![from, to, limit(MAX_MEMBERS)])?;
+    let (mut lists, mut size) = (Vec::new(), 0);
+    while size < MAX_PART
+        && let Some(row) = rows.next()?
+    {
+        let list = bytes(row, 1)?;
+        size += list.as_ref().map_or(0, Vec::len);
+        lists.push((bucket(row)?, list));
     }
     Ok(lists)
 }
 
-/// One that did not fit; it may have gone since.
-async fn large_list(readers: &SqlitePool, bucket: u32) -> Result<Option<Vec<u8>>, StoreError> {
-    const OPERATION: &str = "read a member list";
-    let row = sqlx::query(
-        "SELECT CASE WHEN typeof(members) = 'blob' AND length(members) <= ?2 THEN members END AS members \
-         FROM bucket_members WHERE bucket = ?1 LIMIT 1",
-    )
-    .bind(i64::from(bucket))
-    .bind(limit(MAX_MEMBERS))
-    .fetch_optional(readers)
-    .await
-    .map_err(unavailable(OPERATION))?;
-    Ok(row.and_then(|row| bounded(&row, "members", MAX_MEMBERS, OPERATION).ok()))
-}
-
-/// Records in the same way; as many of the largest size make a part.
-const RECORDS: &str = "\
-    SELECT group_concat(generation || ' ' || ifnull(length(sealed), '-') || ';', '') AS heads, \
-    CAST(group_concat(CAST(id AS TEXT), '') AS BLOB) AS ids, \
-    CAST(group_concat(CAST(sealed AS TEXT), '') AS BLOB) AS sealed \
-    FROM (SELECT id, CASE WHEN typeof(generation) = 'integer' THEN generation ELSE -1 END AS generation, \
-        CASE WHEN typeof(sealed) = 'blob' AND length(sealed) <= ?3 THEN sealed END AS sealed \
-        FROM records WHERE id >= ?1 AND id < ?2 AND typeof(id) = 'blob' AND length(id) = 32 \
-        ORDER BY id LIMIT 32)";
-
 pub(super) async fn records(
-    readers: &SqlitePool,
+    scanner: &Scanner,
     from: &[u8],
     to: &[u8],
 ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
-    part_of_records(readers, from, to)
-        .await
-        .map(Unverified::new)
+    let (from, to) = (from.to_vec(), to.to_vec());
+    let read = move |connection: &Connection| part_of_records(connection, &from, &to);
+    scanner.read("read records", read).await
 }
 
-async fn part_of_records(
-    readers: &SqlitePool,
+fn part_of_records(
+    connection: &Connection,
     from: &[u8],
     to: &[u8],
-) -> Result<Vec<StoredRecord>, StoreError> {
-    const OPERATION: &str = "read records";
-    let row = sqlx::query(RECORDS)
-        .bind(from)
-        .bind(to)
-        .bind(limit(MAX_SEALED))
-        .fetch_one(readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-    let unpacked = || {
-        let (mut ids, mut sealed) = (column(&row, "ids")?, column(&row, "sealed")?);
-        let rows = each(&row, |head| {
-            let (generation, length) = head.split_once(' ')?;
-            let (id, rest) = ids.split_first_chunk::<32>()?;
-            ids = rest;
-            Some(StoredRecord {
-                id: RecordId(*id),
-                generation: generation.parse().ok(),
-                sealed: take(&mut sealed, length)?,
-            })
-        })?;
-        (ids.is_empty() && sealed.is_empty()).then_some(rows)
+) -> rusqlite::Result<Vec<StoredRecord>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, generation, CASE WHEN octet_length(sealed) <= ?3 THEN sealed END FROM records \
+         WHERE id >= ?1 AND id < ?2 AND octet_length(id) = 32 ORDER BY id",
+    )?;
+    let mut rows = statement.query(params![from, to, limit(MAX_SEALED)])?;
+    let (mut records, mut size) = (Vec::new(), 0);
+    while size < ENOUGH
+        && let Some(row) = rows.next()?
+    {
+        // Identifiers of another type are strays.
+        let ValueRef::Blob(id) = row.get_ref(0)? else {
+            continue;
+        };
+        let Ok(id) = id.try_into().map(RecordId) else {
+            continue;
+        };
+        let generation = match row.get_ref(1)? {
+            ValueRef::Integer(generation) => u64::try_from(generation).ok(),
+            _ => None,
+        };
+        let sealed = bytes(row, 2)?;
+        size += sealed.as_ref().map_or(0, Vec::len);
+        records.push(StoredRecord {
+            id,
+            generation,
+            sealed,
+        });
+    }
+    Ok(records)
+}
+
+/// The cached digest of every bucket that has one.
+pub(super) async fn digests(
+    scanner: &Scanner,
+) -> Result<Unverified<Vec<(u32, Vec<u8>)>>, StoreError> {
+    let read = |connection: &Connection| {
+        let mut statement = connection.prepare_cached(
+            "SELECT bucket, CASE WHEN octet_length(digest) = 32 THEN digest END \
+             FROM bucket_digests WHERE bucket BETWEEN 0 AND 65535 ORDER BY bucket",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut digests = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Some(digest) = bytes(row, 1)? {
+                digests.push((bucket(row)?, digest));
+            }
+        }
+        Ok(digests)
     };
-    unpacked().ok_or_else(damaged(OPERATION))
+    scanner.read("read digests", read).await
 }
 
 pub(super) async fn strays(
@@ -257,7 +209,7 @@ pub(super) async fn strays(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use super::super::{Exclusive, Sqlite};
+    use super::super::{Exclusive, Sqlite, scanner};
     use super::*;
     use crate::store::{Batch, HeadRow, Store as _};
 
@@ -293,10 +245,11 @@ mod tests {
         expected.push((99, None));
         let mut rows = lists;
         rows.push((99, vec![9; MAX_MEMBERS + 1]));
-        let (_dir, store) = store(|batch| batch.members = rows).await;
+        let (dir, _store) = store(|batch| batch.members = rows).await;
+        let connection = scanner::open(&dir.path().join("a.sqlite")).unwrap();
         let (mut found, mut from, mut parts) = (Vec::new(), 0, 0);
         loop {
-            let part = part_of_lists(&store.readers, from, 1 << 16).await.unwrap();
+            let part = part_of_lists(&connection, from, 1 << 16).unwrap();
             let Some((last, _)) = part.last() else { break };
             from = last + 1;
             let size: usize = part
@@ -316,18 +269,17 @@ mod tests {
         let id = |at: u8| RecordId([at; 32]);
         // Any bytes, those included that a text would not hold.
         let sealed = |at: u8| vec![at, 0, 0xff, b';', b' ', at];
-        let (_dir, store) = store(|batch| {
+        let (dir, _store) = store(|batch| {
             batch.records = (0..100)
                 .map(|at| (id(at), u64::from(at), sealed(at)))
                 .collect();
             batch.records.push((id(200), 7, vec![1; MAX_SEALED + 1]));
         })
         .await;
+        let connection = scanner::open(&dir.path().join("a.sqlite")).unwrap();
         let (mut found, mut from) = (Vec::new(), Vec::new());
         loop {
-            let part = part_of_records(&store.readers, &from, &[0xff; 33])
-                .await
-                .unwrap();
+            let part = part_of_records(&connection, &from, &[0xff; 33]).unwrap();
             let Some(last) = part.last() else { break };
             from = [last.id.as_bytes().as_slice(), &[0]].concat();
             found.extend(part);
@@ -342,5 +294,55 @@ mod tests {
             (last.id, last.generation, &last.sealed),
             (id(200), Some(7), &None)
         );
+    }
+
+    #[tokio::test]
+    async fn each_entry_has_its_own_body_and_no_other() {
+        let bodied = |at: u64| at % 3 != 1;
+        let row = |at: u64| BodyRow {
+            salt: at.to_be_bytes().to_vec(),
+            body: vec![0; 10],
+        };
+        let all = 2 * u64::from(ENTRIES) + 7;
+        let (dir, _store) = store(|batch| {
+            batch.entries = (0..all).map(|at| (at, at.to_be_bytes().to_vec())).collect();
+            let bodies = (0..all).filter(|at| bodied(*at));
+            batch.bodies = bodies.map(|at| (at, row(at))).collect();
+            batch.bodies.push((
+                1,
+                BodyRow {
+                    salt: vec![0; 65],
+                    body: Vec::new(),
+                },
+            ));
+        })
+        .await;
+        let connection = scanner::open(&dir.path().join("a.sqlite")).unwrap();
+        // Entry 5 is gone and its body is not; the body of entry 6 is another's business.
+        connection.pragma_update(None, "query_only", "OFF").unwrap();
+        let gone = connection.execute("DELETE FROM log_entries WHERE idx = 5", []);
+        assert_eq!(gone, Ok(1));
+        let (mut found, mut from) = (Vec::new(), 0);
+        loop {
+            let part = entries_of(&connection, from, all).unwrap();
+            assert!(part.len() <= ENTRIES as usize);
+            let Some(last) = part.last() else { break };
+            from = last.index + 1;
+            found.extend(part);
+        }
+        assert_eq!(found.len() as u64, all - 1);
+        for entry in found {
+            let at = entry.index;
+            assert_ne!(at, 5);
+            assert_eq!(entry.leaf.as_deref(), Some(&at.to_be_bytes()[..]));
+            let expected = match at {
+                1 => Some(None),
+                at => bodied(at).then(|| Some((at.to_be_bytes().to_vec(), vec![0; 10]))),
+            };
+            let shown = entry
+                .body
+                .map(|body| body.map(|body| (body.salt, body.body)));
+            assert_eq!(shown, expected, "{at}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use sqlx::SqliteConnection;
 
 use super::super::StoreError;
-use super::unavailable;
+use super::{scanner, unavailable};
 
 const SCHEMA: &str = include_str!("../schema.sql");
 const SCHEMA_VERSION: i64 = 1;
@@ -42,25 +42,50 @@ pub(super) async fn make(connection: &mut SqliteConnection) -> Result<(), StoreE
 pub(super) async fn check(connection: &mut SqliteConnection) -> Result<Checked, StoreError> {
     // Before the rows: a change in between makes the first commit check again.
     let checked = Checked(number(connection, "PRAGMA schema_version").await?);
-    if number(connection, "PRAGMA application_id").await? != APPLICATION_ID {
+    let application = number(connection, "PRAGMA application_id").await?;
+    let version = number(connection, "PRAGMA user_version").await?;
+    marked(application, version)?;
+    let rows: Vec<Row> = sqlx::query_as(ROWS)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+    compare(&rows, SCHEMA).map_err(refused)?;
+    Ok(checked)
+}
+
+/// The same for a connection that goes over whole tables.
+pub(super) fn check_here(connection: &rusqlite::Connection) -> Result<(), StoreError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let look = || -> rusqlite::Result<(i64, i64, Vec<Row>)> {
+        let mut statement = connection.prepare(ROWS)?;
+        let row =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let rows: rusqlite::Result<Vec<Row>> = statement.query_map([], row)?.collect();
+        Ok((
+            number("PRAGMA application_id")?,
+            number("PRAGMA user_version")?,
+            rows?,
+        ))
+    };
+    let (application, version, rows) = look().map_err(scanner::unavailable(OPERATION))?;
+    marked(application, version)?;
+    compare(&rows, SCHEMA).map_err(refused)
+}
+
+fn marked(application: i64, version: i64) -> Result<(), StoreError> {
+    if application != APPLICATION_ID {
         return Err(refused("the file is not a custodyd database".into()));
     }
-    let version = number(connection, "PRAGMA user_version").await?;
     if version != SCHEMA_VERSION {
         return Err(refused(format!(
             "the database has schema {version}, this custodyd knows schema {SCHEMA_VERSION}"
         )));
     }
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT coalesce(type, ''), coalesce(name, ''), coalesce(tbl_name, ''), sql \
-         FROM sqlite_schema ORDER BY rowid",
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(unavailable(OPERATION))?;
-    compare(&rows, SCHEMA).map_err(refused)?;
-    Ok(checked)
+    Ok(())
 }
+
+const ROWS: &str = "SELECT coalesce(type, ''), coalesce(name, ''), coalesce(tbl_name, ''), sql \
+    FROM sqlite_schema ORDER BY rowid";
 
 /// Type, name, table and text of a row of `sqlite_schema`.
 type Row = (String, String, String, Option<String>);

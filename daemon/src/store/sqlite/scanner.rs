@@ -1,0 +1,92 @@
+//! The connections for going over whole tables.
+//!
+//! Used by `scan` alone. sqlx hands each row from its thread to ours, which costs more than to hash it; here rows are looked at
+//! where SQLite has them. It is the same SQLite, and what a connection refuses and sets is what every other
+//! one of this store does. Each reads on a thread that may wait.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::super::StoreError;
+use super::{BUSY, schema};
+use crate::ledger::Unverified;
+
+#[derive(Debug)]
+pub(super) struct Scanner {
+    path: PathBuf,
+    /// Those that nobody uses now; as many as ever read at once.
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+fn locked(idle: &Mutex<Vec<Connection>>) -> MutexGuard<'_, Vec<Connection>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Scanner {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            idle: Arc::default(),
+        }
+    }
+
+    /// What `work` reads. After a failure its connection is closed.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Unverified<T>, StoreError> {
+        let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
+        let reading = tokio::task::spawn_blocking(move || {
+            let known = locked(&idle).pop();
+            let connection = known.map_or_else(|| open(&path), Ok)?;
+            let found = work(&connection).map_err(unavailable(operation))?;
+            locked(&idle).push(connection);
+            Ok(Unverified::new(found))
+        });
+        reading.await.unwrap_or_else(|error| {
+            Err(StoreError::Unavailable {
+                operation,
+                source: sqlx::Error::AnyDriverError(error.into()),
+            })
+        })
+    }
+
+    pub(super) fn close(&self) {
+        locked(&self.idle).clear();
+    }
+}
+
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    // Not read only: a database in WAL mode may need its index made.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "trusted_schema", "OFF")?;
+        connection.pragma_update(None, "cell_size_check", "ON")?;
+        connection.pragma_update(None, "query_only", "ON")?;
+        // The answer to this one is a row.
+        connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
+        Ok(connection)
+    };
+    let connection = opened().map_err(unavailable("open the database"))?;
+    schema::check_here(&connection)?;
+    Ok(connection)
+}
+
+/// As for the other connections: a file that is not a database is damage.
+pub(super) fn unavailable(operation: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Malformed {
+            operation,
+            problem: format!("the database file is damaged: {error}"),
+        },
+        _ => StoreError::Unavailable {
+            operation,
+            source: sqlx::Error::AnyDriverError(error.into()),
+        },
+    }
+}
