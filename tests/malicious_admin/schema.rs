@@ -5,13 +5,16 @@ use custodyd_tests::{Device, TestApp};
 
 use crate::{served, uncached, victim};
 
-/// The daemon must not start, and must say why; after `mend` it must.
+/// The daemon must not start, and must say why, and so must who only looks; after `mend` it must.
 async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str) {
     assert!(app.stop());
     app.admin().await.run(attack).await;
-    let output = app.command("serve").output().unwrap();
-    assert!(!output.status.success(), "{attack}");
-    assert!(said(&output).contains(why), "{attack}: {}", said(&output));
+    for command in ["serve", "ledger tail"] {
+        let output = app.command(command).output().unwrap();
+        assert!(!output.status.success(), "{command}: {attack}");
+        let said = said(&output);
+        assert!(said.contains(why), "{command}: {attack}: {said}");
+    }
     app.admin().await.run(mend).await;
     app.launch().await;
 }

@@ -184,6 +184,12 @@ impl Sqlite {
 
 /// The connections that read. Each has checked the schema, and can not write.
 async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    // What is wrong, is said now: a pool tries again for half a minute, and then only says that it did.
+    let mut first = SqliteConnection::connect_with(options)
+        .await
+        .map_err(unavailable("open the database"))?;
+    schema::check(&mut first).await?;
+    drop(first);
     SqlitePoolOptions::new()
         .max_connections(READERS)
         .min_connections(READERS)
