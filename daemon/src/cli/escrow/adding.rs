@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use custodyd_hsm::escrow::{self as ceremony, Escrow, MAX_UNFINISHED, Manifests, Plan, Recipient};
 use custodyd_hsm::{Backend, KeyId, KeyPurpose, RootKeys};
 use serde_json::json;
@@ -23,13 +23,8 @@ use crate::private_file::{self, Access};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AddVersion {
     /// Of which keys, with commas between them: wrap, bind, checkpoint, webhook
-    #[arg(
-        value_name = "KEYS",
-        required = true,
-        num_args = 1,
-        value_delimiter = ','
-    )]
-    keys: Vec<Purpose>,
+    #[arg(value_name = "KEYS", value_parser = purposes)]
+    keys: Purposes,
     /// A new directory for the shares, or that of the same command where it was stopped
     directory: PathBuf,
     /// How many custodians it takes to bring these versions back
@@ -45,6 +40,10 @@ pub(in crate::cli) struct AddVersion {
     #[arg(long, value_name = "FILE")]
     owner_password_file: Option<PathBuf>,
 }
+
+/// Of which keys there is to be a newer version, each once.
+#[derive(Clone, Debug)]
+struct Purposes(Vec<KeyPurpose>);
 
 /// What was asked for, read.
 struct Asked {
@@ -69,7 +68,7 @@ pub(super) fn run(config: &Config, wanted: &AddVersion) -> Result<Done, Ceremony
     let custodians = custodians.map(|text| realm::custodian(text));
     let asked = Asked {
         before: escrow::read(place, &config.realm.name)?,
-        purposes: purposes(&wanted.keys)?,
+        purposes: wanted.keys.0.clone(),
         custodians: custodians.collect::<Result<_, _>>()?,
         needed: wanted.needed,
     };
@@ -123,20 +122,25 @@ pub(super) fn run(config: &Config, wanted: &AddVersion) -> Result<Done, Ceremony
 }
 
 /// Of these there can be a newer version, and an escrow can have it.
-fn purposes(wanted: &[Purpose]) -> Result<Vec<KeyPurpose>, CeremonyError> {
-    let refused = |why: &str| Err(CeremonyError::Refused(why.to_owned()));
-    let mut purposes: Vec<KeyPurpose> = wanted.iter().map(|one| KeyPurpose::from(*one)).collect();
+fn purposes(text: &str) -> Result<Purposes, String> {
+    let each = text.split(',').map(|name| Purpose::from_str(name, false));
+    let mut purposes = Vec::new();
+    for purpose in each {
+        let purpose = KeyPurpose::from(purpose?);
+        if purpose == KeyPurpose::Mac {
+            return Err(
+                "the MAC key makes the identifiers of records and the tags of heads: it stays for the life of the realm"
+                    .to_owned(),
+            );
+        }
+        if purpose.is_ed25519() {
+            return Err("an escrow has no Ed25519 keys: only a token can make one".to_owned());
+        }
+        purposes.push(purpose);
+    }
     purposes.sort_unstable();
     purposes.dedup();
-    if purposes.contains(&KeyPurpose::Mac) {
-        return refused(
-            "the MAC key makes the identifiers of records and the tags of heads: it stays for the life of the realm",
-        );
-    }
-    if purposes.iter().any(|purpose| purpose.is_ed25519()) {
-        return refused("an escrow has no Ed25519 keys: only a token can make one");
-    }
-    Ok(purposes)
+    Ok(Purposes(purposes))
 }
 
 /// The ceremony that the same command has begun here, and its sealed keys.
@@ -293,4 +297,22 @@ fn each(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_with_commas_between_them() {
+        let two = [KeyPurpose::Wrap, KeyPurpose::Bind];
+        assert_eq!(purposes("bind,wrap,bind").unwrap().0, two);
+        assert_eq!(purposes("wrap").unwrap().0, two[..1]);
+        for bad in ["", "wrap,", "wrap bind", "wrap-v2", "mac", "wrap,mac"] {
+            assert!(purposes(bad).is_err(), "{bad}");
+        }
+        let told = purposes("checkpoint-ed25519").unwrap_err();
+        assert!(told.contains("no Ed25519 keys"), "{told}");
+    }
 }
