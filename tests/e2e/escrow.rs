@@ -368,6 +368,7 @@ async fn a_token_that_is_lost_after_a_rotation_is_restored_from_both_ceremonies(
         scene.shared("second", &["ann", "carol"])
     );
     scene.done(&add);
+    scene.app.restart().await;
     let heard = scene.done(&scene.verify("carol", "second"));
     for said in [
         "custodyd-wrap-v2, custodyd-webhook-v2",

@@ -180,7 +180,7 @@ async fn a_version_comes_into_a_tpm_beside_another_token() {
 }
 
 /// Once it has come back from what it was asked; a call on a TPM may take some time to give up.
-pub(crate) async fn readmitted(app: &TestApp, name: &str) {
+async fn readmitted(app: &TestApp, name: &str) {
     for _ in 0..60 {
         let command = format!("token readmit {name}");
         let output = app.command(&command).output().unwrap();
