@@ -42,7 +42,7 @@ pub(crate) fn versions_of_an_escrow_come_in_beside_others(rig: &SoftHsm) {
     };
     let brought = |keys: &RootKeys, dry_run| escrowed().import_missing(keys, dry_run);
     let more = further();
-    misconfigured(brought(&more, false), "lacks custodyd-wrap-v1");
+    misconfigured(brought(&more, false), "lacks custodyd-mac-v1");
     let first = RootKeys::make(&escrowed().entropy().unwrap()).unwrap();
     escrowed().import(&first, false).unwrap();
     misconfigured(
