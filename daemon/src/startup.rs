@@ -103,22 +103,22 @@ pub(crate) fn token(config: &Config) -> Result<Pool, StartError> {
 }
 
 /// Makes the missing keys in the token and a new realm in an empty database. Where a realm
-/// stands already it is opened and left as it is.
+/// stands already it is opened and left as it is; with `finish` one that was begun a while ago is made whole, too.
 ///
 /// # Errors
 /// When another realm's database stands there, or token or disk refuse.
 /// Returns what was done, a line each.
-pub async fn init(config: &Config) -> Result<Vec<String>, StartError> {
+pub async fn init(config: &Config, finish: bool) -> Result<Vec<String>, StartError> {
     match &config.store.database {
-        Database::Sqlite(place) => in_a_file(config, place).await,
-        Database::Postgres(place) => on_a_server::init(config, place).await,
+        Database::Sqlite(place) => in_a_file(config, place, finish).await,
+        Database::Postgres(place) => on_a_server::init(config, place, finish).await,
     }
 }
 
-async fn in_a_file(config: &Config, place: &Path) -> Result<Vec<String>, StartError> {
+async fn in_a_file(config: &Config, place: &Path, finish: bool) -> Result<Vec<String>, StartError> {
     let lock = Exclusive::take(place)?;
     if place.exists() {
-        return already_there(config, Held::File(lock)).await;
+        return already_there(config, Held::File(lock), finish).await;
     }
     let keys = provision(config)?;
     let pool = pool(config, None)?;
@@ -168,22 +168,30 @@ async fn escrowed(config: &Config, pool: &Pool) -> Result<Option<Escrowed>, Star
     let Some(path) = &config.token.escrow else {
         return Ok(None);
     };
-    let manifest = escrow::read(path, &config.realm.name)?;
-    let note = Escrowed::of(&manifest);
+    let manifests = escrow::read(path, &config.realm.name)?;
+    let note = Escrowed::of(&manifests);
     pool.call("check-escrow", move |custody| {
-        Ok(escrow::holds(custody, &manifest))
+        Ok(escrow::holds_all(custody, &manifests))
     })
     .await??;
     Ok(Some(note))
 }
 
-async fn already_there(config: &Config, held: Held<'_>) -> Result<Vec<String>, StartError> {
+async fn already_there(
+    config: &Config,
+    held: Held<'_>,
+    finish: bool,
+) -> Result<Vec<String>, StartError> {
     let pool = pool(config, None)?;
     let store = held.open().await?;
     let name = &config.realm.name;
     let finished = match ledger::realm::is_begun(&store, &pool, name).await {
         // `init` was stopped before every token remembered what it has made.
-        Ok(true) => ledger::realm::anchor_first(&store, &pool, name).await,
+        Ok(true) if finish => ledger::realm::anchor_first(&store, &pool, name).await,
+        Ok(true) => {
+            let now = Clock::default().now();
+            ledger::realm::finish(&store, &pool, name, now).await
+        }
         Ok(false) => ledger::check(&store, &pool, name, config.token.escrow.is_some()).await,
         Err(error) => Err(error),
     };
@@ -321,7 +329,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
-        rotation: Rotation::default(),
+        rotation: Rotation::of(config.token.escrow.clone()),
     };
     Ok(Realm {
         service: Arc::new(service),

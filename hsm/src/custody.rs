@@ -180,6 +180,18 @@ pub trait Custody: Send {
         )))
     }
 
+    /// Finds a key that was brought into the token while this custody was in use, judges and proves it like one that
+    /// was there, and works with it from then on. It says nothing of whose key it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it is not there; else as for [`Custody::make_key`].
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        match self.holds(key)? {
+            true => Ok(()),
+            false => Err(not_there(key)),
+        }
+    }
+
     /// Destroys a key for good. One that is gone already is no error.
     ///
     /// # Errors
@@ -219,6 +231,12 @@ pub trait Custody: Send {
         check_message(message)?;
         self.hmac(key, message)
     }
+}
+
+/// What is said of a key that somebody else was to bring in.
+pub(crate) fn not_there(key: KeyId) -> Error {
+    let reason = format!("{key} is not in the token, or its module shows it after a restart alone");
+    Error::invalid("key version", reason)
 }
 
 /// What a kind of token says that has no Ed25519 keys.
@@ -313,6 +331,15 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Misconfigured`] where it is not configured for such keys, or holds keys already: nothing is
     /// made then, and nothing is ever deleted.
     fn import(&self, _keys: &RootKeys, _dry_run: bool) -> Result<Imported> {
+        Err(takes_no_keys())
+    }
+
+    /// Brings those of the keys in that are missing, into a token that holds others of the same realm, or a part of
+    /// these. One that is there already must be the very same. Not for a serving daemon; another process may serve.
+    ///
+    /// # Errors
+    /// As for [`Backend::import`]; [`Error::Misconfigured`] where one that is there is another key.
+    fn import_missing(&self, _keys: &RootKeys, _dry_run: bool) -> Result<Imported> {
         Err(takes_no_keys())
     }
 

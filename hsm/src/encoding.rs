@@ -122,6 +122,15 @@ pub fn ceremony_epoch_key(realm: &RealmName, number: u64) -> Vec<u8> {
         .finish()
 }
 
+/// The key under which the keys of a further ceremony wait on the host, until they are in every token.
+#[must_use]
+pub fn escrow_unfinished(realm: &RealmName, manifest: &[u8; 32]) -> Vec<u8> {
+    Fields::new(b"custodyd/escrow-unfinished/v1")
+        .text(realm.as_str())
+        .bytes(manifest)
+        .finish()
+}
+
 /// The account identifier that an idempotency key of one device key stands for.
 #[must_use]
 pub fn idempotent_account_id(realm: &RealmName, app: &AppId, jkt: &str, key: &str) -> Vec<u8> {

@@ -49,7 +49,7 @@ pub struct KeyCheck {
     pub check: Vec<u8>,
 }
 
-/// All root keys of a realm, by rising [`KeyId`], each once.
+/// Root keys of a realm, by rising [`KeyId`], each once.
 #[derive(Debug)]
 pub struct RootKeys(Vec<RootKey>);
 
@@ -99,7 +99,8 @@ impl RootKey {
         self.public.as_ref()
     }
 
-    fn check(&self) -> KeyCheck {
+    /// What shows that a token holds it.
+    pub(crate) fn check(&self) -> KeyCheck {
         let check = match &self.public {
             Some(point) => point.as_point().to_vec(),
             None => {
@@ -126,24 +127,68 @@ impl RootKeys {
         Self::new(keys.collect::<Result<_>>()?)
     }
 
+    /// These versions, for a ceremony that adds them to what the realm has.
+    ///
+    /// # Errors
+    /// As for [`RootKeys::further`]; where the host gives no random bytes.
+    pub fn make_further(ids: &[KeyId], from_token: &Secret<32>) -> Result<Self> {
+        let keys = ids.iter().map(|id| RootKey::make(*id, from_token));
+        Self::further(keys.collect::<Result<_>>()?)
+    }
+
+    /// All keys of a realm's first ceremony.
+    ///
     /// # Errors
     /// [`Error::Invalid`] where a key is there twice, or a purpose has none.
-    pub fn new(mut keys: Vec<RootKey>) -> Result<Self> {
+    pub fn new(keys: Vec<RootKey>) -> Result<Self> {
+        let keys = Self::sorted(keys)?;
+        match keys.is_whole() {
+            true => Ok(keys),
+            false => Err(unsound()),
+        }
+    }
+
+    /// Keys of a ceremony that adds versions. A MAC key is none of them: it stays for the life of the realm.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a key is there twice, is a MAC key, or there is none.
+    pub fn further(keys: Vec<RootKey>) -> Result<Self> {
+        let keys = Self::sorted(keys)?;
+        let mac = keys.iter().any(|key| key.id.purpose == KeyPurpose::Mac);
+        match keys.0.is_empty() || mac {
+            true => Err(unsound()),
+            false => Ok(keys),
+        }
+    }
+
+    /// Those of several ceremonies but for some.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a key is there twice.
+    pub fn joined(all: Vec<Self>, without: &[KeyId]) -> Result<Self> {
+        let keys = all.into_iter().flat_map(|keys| keys.0);
+        Self::sorted(keys.filter(|key| !without.contains(&key.id)).collect())
+    }
+
+    fn sorted(mut keys: Vec<RootKey>) -> Result<Self> {
         keys.sort_by_key(|key| key.id);
         let twice = keys.windows(2).any(|two| match two {
             [one, other] => one.id == other.id,
             _ => false,
         });
-        let has = |purpose| keys.iter().any(|key| key.id.purpose == purpose);
         // An escrow knows no Ed25519 keys: a public log's second line is not what a realm is lost by.
         let strange = keys.iter().any(|key| key.id.purpose.is_ed25519());
-        match (twice || strange, KeyPurpose::REQUIRED.into_iter().all(has)) {
-            (false, true) => Ok(Self(keys)),
-            _ => Err(Error::invalid(
-                "root keys",
-                "expected each once, and one of every purpose",
-            )),
+        match twice || strange {
+            false => Ok(Self(keys)),
+            true => Err(unsound()),
         }
+    }
+
+    /// Whether there is one of every purpose that a token must have a key for.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let has = |purpose| self.iter().any(|key| key.id.purpose == purpose);
+        KeyPurpose::REQUIRED.into_iter().all(has)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &RootKey> {
@@ -154,6 +199,13 @@ impl RootKeys {
     pub fn checks(&self) -> Vec<KeyCheck> {
         self.iter().map(RootKey::check).collect()
     }
+}
+
+fn unsound() -> Error {
+    Error::invalid(
+        "root keys",
+        "expected each once, and one of every purpose; a further ceremony has any but MAC keys",
+    )
 }
 
 /// The first key of which the token does not hold what these checks say.
@@ -244,6 +296,32 @@ mod tests {
         let mut double = KeyPurpose::REQUIRED.to_vec();
         double.push(KeyPurpose::Mac);
         assert!(keys(&double).is_err());
+    }
+
+    #[test]
+    fn further_keys_are_any_but_mac_keys() {
+        let id = KeyId::new;
+        let make = |ids: &[KeyId]| RootKeys::make_further(ids, &seed(3));
+        let (wrap, bind) = (id(KeyPurpose::Wrap, 2), id(KeyPurpose::Bind, 4));
+        let keys = make(&[bind, wrap]).unwrap();
+        assert_eq!(
+            keys.iter().map(|key| key.id).collect::<Vec<_>>(),
+            [wrap, bind]
+        );
+        for bad in [
+            &[][..],
+            &[id(KeyPurpose::Mac, 2)],
+            &[wrap, wrap],
+            &[id(KeyPurpose::CheckpointEd25519, 2)],
+        ] {
+            assert!(make(bad).is_err(), "{bad:?}");
+        }
+        let first = || RootKeys::make(&seed(3)).unwrap();
+        let one = id(KeyPurpose::Wrap, 1);
+        let joined = RootKeys::joined(vec![first(), make(&[wrap]).unwrap()], &[one]).unwrap();
+        assert!(joined.is_whole() && joined.iter().all(|key| key.id != one));
+        assert!(!RootKeys::joined(vec![first()], &[one]).unwrap().is_whole());
+        assert!(RootKeys::joined(vec![first(), first()], &[]).is_err());
     }
 
     #[test]

@@ -80,6 +80,12 @@ suite::cases_of!(
     a_wrong_secret_is_told_as_one_by_provisioning_too,
 );
 suite::cases_of!(
+    crate::softhsm::importing,
+    softhsm_importing,
+    crate::softhsm::SoftHsm,
+    versions_of_an_escrow_come_in_beside_others,
+);
+suite::cases_of!(
     crate::tpm::importing,
     tpm_importing,
     crate::tpm::PerStart,

@@ -95,14 +95,28 @@ impl Scene {
     }
 
     fn create(&self, directory: &str, more: &str) -> String {
-        let custodians = NAMES.map(|name| {
+        format!("escrow create {more}{}", self.shared(directory, &NAMES))
+    }
+
+    /// That these custodians get a share.
+    fn shared(&self, directory: &str, names: &[&str]) -> String {
+        let custodians = names.iter().map(|name| {
             let recipient = std::fs::read_to_string(self.home(&format!("{name}.pub"))).unwrap();
             format!("--custodian {name}={recipient} ")
         });
         format!(
-            "escrow create {more}--needed 2 {}{}",
-            custodians.concat(),
+            "--needed 2 {}{}",
+            custodians.collect::<String>(),
             self.home(directory)
+        )
+    }
+
+    fn verify(&self, name: &str, directory: &str) -> String {
+        format!(
+            "escrow verify --identity {} --manifest {} {}",
+            self.home(&format!("{name}.key")),
+            self.home(&format!("{directory}/manifest.json")),
+            self.home(&format!("{directory}/{name}.age"))
         )
     }
 
@@ -293,7 +307,7 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
     let doctor = scene.done("doctor");
     assert!(doctor.contains("ready"), "{doctor}");
     assert!(doctor.contains("2 of 3 custodians"), "{doctor}");
-    scene.refused("key rotate wrap", "in none");
+    scene.refused("key rotate wrap", "escrow add-version wrap");
     assert!(scene.app.stop());
     let check = scene.done("token check");
     assert!(check.contains("CKA_ALWAYS_SENSITIVE=false"), "{check}");
@@ -341,4 +355,84 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
     );
     assert!(!Path::new(&scene.home("late")).exists());
     assert!(!made.path("escrow.json").exists());
+}
+
+#[tokio::test]
+async fn a_token_that_is_lost_after_a_rotation_is_restored_from_both_ceremonies() {
+    let (mut scene, mut device) = Scene::founded("").await;
+    scene.app.launch().await;
+    let first = std::fs::read_to_string(scene.app.path("escrow.json")).unwrap();
+    // Bob has left; the others need none of his shares, nor any of before.
+    let add = format!(
+        "escrow add-version wrap,webhook {}",
+        scene.shared("second", &["ann", "carol"])
+    );
+    scene.done(&add);
+    scene.app.restart().await;
+    let heard = scene.done(&scene.verify("carol", "second"));
+    for said in [
+        "custodyd-wrap-v2, custodyd-webhook-v2",
+        "custodyd-mac-v1",
+        "which this one does not replace",
+    ] {
+        assert!(heard.contains(said), "{heard}");
+    }
+    let at = heard.find("the manifest is ").unwrap() + "the manifest is ".len();
+    let heard: String = heard[at..].chars().take(64).collect();
+    scene.done(&format!("key rotate wrap --manifest {heard}"));
+    // One record is under the newer key, the other stays under the older one.
+    let mut newcomer = scene.app.device("notes");
+    newcomer.enrol().await;
+    assert!(scene.app.stop());
+    let check = scene.done("token check");
+    assert!(
+        check.contains("custodyd-wrap-v2, custodyd-webhook-v2: 2 of ann, carol"),
+        "{check}"
+    );
+
+    scene.lose_the_token();
+    let old = scene.sent("shares", &["ann", "bob"]);
+    let new = scene.sent("second", &["ann", "carol"]);
+    let manifest = scene.app.path("escrow.json");
+    let newest = std::fs::read_to_string(&manifest).unwrap();
+    assert!(newest.starts_with(&first));
+    let both = [old.as_slice(), new.as_slice()].concat();
+    scene.refused(
+        &scene.restore(&old),
+        "custodyd-wrap-v2, custodyd-webhook-v2",
+    );
+    scene.refused(&scene.restore(&new), "custodyd-mac-v1");
+    scene.refused(&scene.restore(&both[..3]), "1 of 2 shares");
+    // With the manifest of before nobody knows whose shares those are.
+    std::fs::write(&manifest, &first).unwrap();
+    scene.refused(&scene.restore(&both), "two ceremonies");
+    // And the older keys alone do not pass for all of them.
+    let host = std::fs::read(scene.home("host.key")).unwrap();
+    scene.done(&scene.restore(&old));
+    scene.refused("serve", "custodyd-wrap-v2");
+    std::fs::write(&manifest, &newest).unwrap();
+    write_private(Path::new(&scene.home("host.key")), &host);
+    scene.refused("serve", "custodyd-wrap-v2");
+    let text = scene.done(&scene.restore(&both));
+    assert!(
+        text.contains("imported custodyd-wrap-v2, custodyd-webhook-v2"),
+        "{text}"
+    );
+    device.token = None;
+    scene.go_on(device).await;
+
+    // The day after: another token, everything at once.
+    scene.lose_the_token();
+    write_private(Path::new(&scene.home("host.key")), &host);
+    let dry = scene
+        .restore(&both)
+        .replace("restore ", "restore --dry-run ");
+    let told = scene.done(&dry);
+    assert!(
+        told.contains(&heard) && told.contains("and that of the ceremony before"),
+        "{told}"
+    );
+    scene.done(&scene.restore(&both));
+    let check = scene.done("token check");
+    assert!(check.contains("the token holds exactly those"), "{check}");
 }

@@ -54,5 +54,6 @@ mod tpm;
 mod tpm_booted;
 mod tpm_evidence;
 mod unknown_devices;
+mod versions;
 mod walk;
 mod witnesses;

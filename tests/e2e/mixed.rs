@@ -124,6 +124,57 @@ async fn a_tpm_that_hangs_beside_another_token_costs_nobody_an_answer() {
     );
 }
 
+/// The version comes into both kinds of token, while no daemon has the TPM, and the old one leaves both.
+#[tokio::test]
+async fn a_version_comes_into_a_tpm_beside_another_token() {
+    let tpm = SwTpm::blank();
+    let mut app = founded(&tpm).await;
+    let mut idle = owner(&app).await;
+    let identities = ["ann", "dora"].map(|name| (name, Identity::generate()));
+    let custodians: String = identities
+        .iter()
+        .map(|(name, identity)| format!("--custodian {name}={} ", identity.recipient()))
+        .collect();
+    let second = app.path("second");
+    let add = format!(
+        "escrow add-version wrap,bind --needed 2 {custodians}{}",
+        second.display()
+    );
+    refused(&app, &add, "the TPM is in use");
+    assert!(app.stop() && !second.exists());
+    let told = done(&app, &add);
+    assert!(told.contains("tpm: imported custodyd-wrap-v2"), "{told}");
+    app.launch().await;
+    // Its connections were the other daemon's.
+    idle.http = app.device("notes").http;
+    let key = app.path("dora.key");
+    std::fs::write(&key, identities[1].1.to_file().expose()).unwrap();
+    private(&key);
+    let verify = format!(
+        "escrow verify --identity {} --manifest {}/manifest.json {}/dora.age",
+        key.display(),
+        second.display(),
+        second.display()
+    );
+    let heard = done(&app, &verify);
+    let at = heard.find("the manifest is ").unwrap() + "the manifest is ".len();
+    let heard: String = heard[at..].chars().take(64).collect();
+    done(&app, &format!("key rotate wrap --manifest {heard}"));
+    done(&app, &format!("key rotate bind --manifest {heard}"));
+    recovers(&mut idle).await;
+    done(&app, "key rewrap --share 100");
+    let gone = done(&app, "key retire wrap-v1 --destroy --yes");
+    assert!(gone.contains("is destroyed"), "{gone}");
+    recovers(&mut idle).await;
+    assert!(app.stop());
+    let check = said(&app.command("token check").output().unwrap());
+    assert!(
+        check.matches("those but for custodyd-wrap-v1").count() == 2,
+        "{check}"
+    );
+    done(&app, "ledger verify --open");
+}
+
 /// Once it has come back from what it was asked; a call on a TPM may take some time to give up.
 async fn readmitted(app: &TestApp, name: &str) {
     for _ in 0..60 {

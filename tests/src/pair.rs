@@ -84,22 +84,64 @@ impl Pair {
     /// # Panics
     /// When it is refused.
     pub fn create_keys(&self, app: &TestApp) {
-        let custodians = CUSTODIANS.map(|name| {
+        for name in CUSTODIANS {
             let identity = Identity::generate();
             let file = self.home.join(format!("{name}.key"));
             fs::write(&file, identity.to_file().expose()).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let command = format!("escrow create {}", self.shared_in("shares"));
+        done(app, &command);
+    }
+
+    /// That both custodians get a share, in this folder.
+    fn shared_in(&self, directory: &str) -> String {
+        let custodians = CUSTODIANS.map(|name| {
+            let file = fs::read(self.home.join(format!("{name}.key"))).unwrap();
+            let identity = Identity::from_file(&file).unwrap();
             format!("--custodian {name}={} ", identity.recipient())
         });
-        let shares = self.home.join("shares");
-        done(
-            app,
-            &format!(
-                "escrow create --needed 2 {}{}",
-                custodians.concat(),
-                shares.display()
-            ),
-        );
+        let directory = self.home.join(directory);
+        format!("--needed 2 {}{}", custodians.concat(), directory.display())
+    }
+
+    /// The command of the ceremony that adds versions of these keys, with its shares in this folder.
+    ///
+    /// # Panics
+    /// Where the first ceremony did not take place.
+    #[must_use]
+    pub fn add_version(&self, keys: &str, directory: &str) -> String {
+        format!("escrow add-version {keys} {}", self.shared_in(directory))
+    }
+
+    /// Where the shares of a ceremony are.
+    #[must_use]
+    pub fn shares(&self, directory: &str) -> PathBuf {
+        self.home.join(directory)
+    }
+
+    /// A custodian looks at their share of a ceremony, with the manifest as another one has left it.
+    #[must_use]
+    pub fn verify(&self, directory: &str, manifest: &str) -> String {
+        format!(
+            "escrow verify --identity {} --manifest {} {}",
+            self.home.join("bob.key").display(),
+            self.home.join(manifest).join("manifest.json").display(),
+            self.home.join(directory).join("bob.age").display()
+        )
+    }
+
+    /// What a custodian reads out of the manifest of that ceremony.
+    ///
+    /// # Panics
+    /// When their share is not of it.
+    #[must_use]
+    pub fn read_out(&self, app: &TestApp, directory: &str) -> String {
+        let command = format!("{} --json", self.verify(directory, directory));
+        let output = app.command(&command).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", said(&output));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["result"]["manifest"].as_str().unwrap().to_owned()
     }
 
     /// The custodians bring the keys into a token that has none.
@@ -107,35 +149,66 @@ impl Pair {
     /// # Panics
     /// When it is refused.
     pub fn restore_keys(&self, app: &TestApp, token: &str) {
+        self.restore_from(app, &format!("--token {token}"), &["shares"]);
+    }
+
+    /// The same with the shares of these ceremonies.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn restore_from(&self, app: &TestApp, options: &str, directories: &[&str]) {
+        done(app, &self.restore(app, options, directories));
+    }
+
+    /// The same, which must be refused so.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn restore_keys_refused(
+        &self,
+        app: &TestApp,
+        token: &str,
+        directories: &[&str],
+        what: &str,
+    ) {
+        let command = self.restore(app, &format!("--token {token}"), directories);
+        let output = app.command(&command).output().unwrap();
+        let text = said(&output);
+        assert!(!output.status.success() && text.contains(what), "{text}");
+        fs::remove_file(self.home.join("host.key")).unwrap();
+    }
+
+    fn restore(&self, app: &TestApp, options: &str, directories: &[&str]) -> String {
         let host = self.home.join("host.key");
         done(app, &format!("escrow receive {}", host.display()));
         let text = fs::read_to_string(&host).unwrap();
         let mut lines = text.lines();
         let recipient = lines.find_map(|line| line.strip_prefix("# public key: "));
-        let shares = self.home.join("shares");
-        let sent = CUSTODIANS.map(|name| {
-            let out = self.home.join(format!("{name}.sent"));
-            done(
-                app,
-                &format!(
-                    "escrow reencrypt --identity {} --manifest {} --to {} {} {}",
-                    self.home.join(format!("{name}.key")).display(),
-                    shares.join("manifest.json").display(),
-                    recipient.unwrap(),
-                    shares.join(format!("{name}.age")).display(),
-                    out.display()
-                ),
-            );
-            out.display().to_string()
-        });
-        done(
-            app,
-            &format!(
-                "escrow restore --token {token} --identity {} {}",
-                host.display(),
-                sent.join(" ")
-            ),
-        );
+        let mut sent = Vec::new();
+        for directory in directories {
+            let shares = self.home.join(directory);
+            for name in CUSTODIANS {
+                let out = self.home.join(format!("{directory}-{name}.sent"));
+                let _ = fs::remove_file(&out);
+                done(
+                    app,
+                    &format!(
+                        "escrow reencrypt --identity {} --manifest {} --to {} {} {}",
+                        self.home.join(format!("{name}.key")).display(),
+                        shares.join("manifest.json").display(),
+                        recipient.unwrap(),
+                        shares.join(format!("{name}.age")).display(),
+                        out.display()
+                    ),
+                );
+                sent.push(out.display().to_string());
+            }
+        }
+        format!(
+            "escrow restore {options} --identity {} {}",
+            host.display(),
+            sent.join(" ")
+        )
     }
 
     fn name(&self, which: Which) -> &str {

@@ -201,7 +201,7 @@ async fn a_realm_is_made_and_run_by_the_handbook() {
     site.follow_with("run", &[], &[("ACCOUNT", &device.account)]);
     site.recovers(&mut device).await;
     site.follow("monitor", &[]);
-    site.follow("rotate", &[]);
+    site.follow("rotate", &["made"]);
     site.recovers(&mut device).await;
     site.follow("disagree", &[]);
     site.recovers(&mut device).await;
@@ -230,6 +230,8 @@ async fn a_lost_token_comes_back_by_the_handbook() {
     let site = Site::new(&[]);
     site.follow("provision", &["escrow"]);
     let mut device = site.owner().await;
+    site.follow("rotate", &["escrow"]);
+    site.recovers(&mut device).await;
     site.follow("lose-hsm", &[]);
     site.recovers(&mut device).await;
 }

@@ -30,7 +30,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 pub(super) enum KeyCommand {
     /// Show every key, what it is used for, and how many records are under it
     List,
-    /// Make the next version of a key in the token, and use it at once for what is new
+    /// Make the next version of a key in the token, or take the one that `escrow add-version` has brought into all of
+    /// them, and use it at once for what is new
     Rotate(Rotate),
     /// Move all records to the newest wrap key, while the daemon serves; again where it was stopped
     Rewrap(Rewrap),
@@ -44,10 +45,13 @@ pub(super) struct Rotate {
     /// Publish the next signing key without using it; the next rotation takes it
     #[arg(long)]
     announce: bool,
+    /// In a realm with an escrow: the manifest's fingerprint, as the custodians of the new version read it out
+    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    manifest: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Purpose {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Purpose {
     Wrap,
     Mac,
     Bind,
@@ -92,7 +96,8 @@ pub(super) struct Retire {
     yes: bool,
 }
 
-fn key(text: &str) -> Result<KeyId, String> {
+/// A key by its short or its long name.
+pub(super) fn key(text: &str) -> Result<KeyId, String> {
     let full = match text.starts_with("custodyd-") {
         true => text.to_owned(),
         false => format!("custodyd-{text}"),
@@ -198,11 +203,27 @@ fn line(key: &Value) -> String {
     line
 }
 
+/// As people read it out: in groups, perhaps.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let digits = digits.to_ascii_lowercase();
+    match digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        true => Ok(digits),
+        false => Err("expected the 64 hexadecimal digits that `escrow verify` shows".to_owned()),
+    }
+}
+
 fn rotated(config: &Config, rotate: &Rotate) -> Done {
     let (purpose, announce) = (KeyPurpose::from(rotate.purpose), rotate.announce);
-    let path = format!("/keys/rotate/{}?announce={announce}", purpose.name());
+    let manifest = rotate.manifest.clone();
+    let mut path = format!("/keys/rotate/{}?announce={announce}", purpose.name());
+    if let Some(manifest) = &manifest {
+        path.push_str(&format!("&manifest={manifest}"));
+    }
     let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
-        let key = service.rotate_key(purpose, announce).await;
+        let key = service
+            .rotate_key(purpose, announce, manifest.as_deref())
+            .await;
         let key = key.map_err(|error| chain(&error))?;
         Ok(json!({ "key": key.to_string() }))
     })?;
@@ -300,8 +321,12 @@ fn bar(output: &Output) -> Option<ProgressBar> {
 
 fn retired(config: &Config, retire: &Retire) -> Done {
     let key = retire.key;
-    let lost = match key.purpose {
-        KeyPurpose::Wrap => format!(
+    let lost = match (key.purpose, &config.token.escrow) {
+        (KeyPurpose::Wrap, Some(_)) => format!(
+            "a backup of the database from before {key} was retired needs it, and only the custodians of its ceremony \
+             can bring it back then"
+        ),
+        (KeyPurpose::Wrap, None) => format!(
             "a backup of the database from before {key} was retired needs it, and can not be \
              opened or restored by anybody once it is destroyed"
         ),
@@ -325,6 +350,9 @@ fn retired(config: &Config, retire: &Retire) -> Done {
     if was("destroyed") {
         lines.push(format!("{key} is destroyed in the token: {lost}"));
     }
+    if let Some(kept) = answer.get("escrow").and_then(Value::as_str) {
+        lines.push(kept.to_owned());
+    }
     Ok((answer, lines))
 }
 
@@ -347,6 +375,19 @@ mod tests {
             "custodyd-custodyd-wrap-v1",
         ] {
             assert!(key(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_it_is_read_out() {
+        let groups = ["ab12"; 16].join(" ");
+        assert_eq!(fingerprint(&groups).unwrap(), "ab12".repeat(16));
+        assert_eq!(
+            fingerprint(&groups.to_uppercase()).unwrap(),
+            "ab12".repeat(16)
+        );
+        for bad in ["", "ab12", &"ab12".repeat(17), &"xy12".repeat(16)] {
+            assert!(fingerprint(bad).is_err(), "{bad}");
         }
     }
 }

@@ -52,7 +52,11 @@ enum Command {
     /// Carry mail, text messages and checkpoints for a daemon that has no network, until SIGTERM
     Courier,
     /// Make the missing keys in the token and the database of a new realm; repeating it changes nothing
-    Init,
+    Init {
+        /// Finish a realm that an `init` has begun more than an hour ago: it says that no daemon has served it
+        #[arg(long)]
+        finish: bool,
+    },
     /// Find, provision and check tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -88,8 +92,9 @@ pub fn run() -> ExitCode {
     match &arguments.command {
         Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
         Command::Token(command) => token::run(&output, &arguments.config, command),
-        Command::Init => with_config(&output, "init", &arguments, |config| {
-            let done = log_quietly(&config).and_then(|()| block_on(startup::init(&config)));
+        Command::Init { finish } => with_config(&output, "init", &arguments, |config| {
+            let done =
+                log_quietly(&config).and_then(|()| block_on(startup::init(&config, *finish)));
             report(&output, "init", done)
         }),
         Command::Reload => with_config(&output, "reload", &arguments, |config| {

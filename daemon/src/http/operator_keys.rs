@@ -54,6 +54,8 @@ async fn list(State(actions): State<Arc<Actions>>) -> Answer {
 struct Rotating {
     #[serde(default)]
     announce: bool,
+    /// The fingerprint of the escrow's manifest.
+    manifest: Option<String>,
 }
 
 async fn rotate(
@@ -66,7 +68,7 @@ async fn rotate(
     tracing::warn!(purpose = purpose.name(), "an operator rotates a key");
     let key = actions
         .service
-        .rotate_key(purpose, rotating.announce)
+        .rotate_key(purpose, rotating.announce, rotating.manifest.as_deref())
         .await?;
     Ok(Json(json!({ "key": key.to_string() })))
 }

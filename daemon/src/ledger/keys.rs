@@ -9,7 +9,8 @@
 use custodyd_hsm::{KeyId, KeyPurpose, KeyVersions, Pool};
 
 use super::log::KeyChange;
-use super::{Head, Ledger, LedgerError, Order};
+use super::{Head, Ledger, LedgerError, Order, realm};
+use crate::escrow::Escrowed;
 
 /// Refuses a token without the keys that the head names, and has the pool use these and no others
 /// from now on.
@@ -73,6 +74,14 @@ impl Ledger {
     #[must_use]
     pub fn keys(&self) -> KeyVersions {
         self.reader.memory().read().head.state.keys.clone()
+    }
+
+    /// The escrow that the realm was made with, if it has one.
+    ///
+    /// # Errors
+    /// Token or store unavailable, or a realm record that is not ours.
+    pub(crate) async fn escrowed(&self) -> Result<Option<Escrowed>, LedgerError> {
+        realm::escrow(&self.reader).await
     }
 
     /// Goes over from key versions to others, by an entry of the log that names both. When this

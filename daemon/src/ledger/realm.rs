@@ -39,6 +39,9 @@ struct RealmRecord {
     opaque_seed: Option<SharedSecret>,
 }
 
+/// Seconds within which a realm without an anchor is one that `init` has only begun.
+const LATELY: u64 = 3600;
+
 /// Bytes of the seed of the OPAQUE keys.
 const OPAQUE_SEED: usize = 32;
 
@@ -138,6 +141,30 @@ pub async fn anchor_first(
     Anchoring::begin_realm(pool, &head).await
 }
 
+/// As `anchor_first`, of a realm that was begun a moment ago. One of long ago looks the same as a database that was put back
+/// to its first batch, beside a token that has lost its anchor: a new one would hide everything since.
+///
+/// # Errors
+/// As `anchor_first`; `Refused` where it was begun more than an hour ago, or after now.
+pub async fn finish(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    realm: &RealmName,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let begun = Head::read(store, pool, realm).await?.state.time;
+    match now.0.checked_sub(begun.0) {
+        Some(since) if since <= LATELY => anchor_first(store, pool, realm).await,
+        _ => Err(LedgerError::Refused(
+            "the database holds a realm of more than an hour ago with nothing in it, and a token that does not remember \
+             it. If an `init` was stopped then and no daemon has served it since: custodyd init --finish. If one has, \
+             the database was put back and the token has lost its anchor: put the newest database in place, then the \
+             restore ceremony with --without-anchor (docs/handbook/backup.md)"
+                .into(),
+        )),
+    }
+}
+
 /// The seed of the realm's OPAQUE keys, sealed in its record under the wrap key. A realm that has none
 /// gets one here, in a batch of its own: it stays, or no PIN of before could be used.
 ///
@@ -235,6 +262,11 @@ pub(super) async fn check(reader: &Reader, escrowed: Option<bool>) -> Result<(),
         )),
         _ => Ok(()),
     }
+}
+
+/// The escrow that the realm was made with, as its record says.
+pub(super) async fn escrow(reader: &Reader) -> Result<Option<Escrowed>, LedgerError> {
+    Ok(read(reader).await?.1.escrow)
 }
 
 /// As `check`, of a database by its own head alone.

@@ -123,6 +123,10 @@ impl Ceremony<'_> {
     }
 
     /// What others know of the log. It must be the log that is to be adopted.
+    ///
+    /// A checkpoint counts by any key that the token holds, not by those alone that this head names: the one to be held
+    /// against an older database may be signed by a key that was rotated to since. Who has put a key of theirs into
+    /// the token can with it claim a longer log, and hinder a restore; it makes nobody believe an older one.
     async fn known(&self, found: &Believed, wishes: &Wishes) -> Result<Vec<Known>, LedgerError> {
         let keys = self
             .pool

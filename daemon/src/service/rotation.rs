@@ -5,15 +5,20 @@
 //! then named by a head that is in the log and anchored; until then, and for ever where that
 //! fails, it is used for nothing. A key that was found in the token, and not made by the step
 //! before, is never taken: whoever can write into the token's object store would choose our key.
-//! An older key leaves the accepted ones when the verified state holds nothing under it, and the
-//! token only after that.
+//! But for a realm with an escrow, where a ceremony brings it into every token and its custodians vouch for it
+//! (`escrowed`). An older key leaves the accepted ones when the verified state holds nothing under it, and
+//! the tokens, all of them (`everywhere`), only after that.
 
+mod escrowed;
+mod everywhere;
+
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use custodyd_hsm::{
-    AppId, BindingKeys, Custody, Ed25519Key, KeyId, KeyPurpose, KeyVersions, PublicKey, anchor,
-    checkpoint, webhook,
+    AppId, BindingKeys, Custody, Ed25519Key, KeyId, KeyPurpose, KeyVersions, PublicKey, checkpoint,
+    webhook,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -47,6 +52,8 @@ fn refused<T>(what: impl Into<String>) -> Result<T, KeyError> {
 pub struct Rotation {
     one_at_a_time: tokio::sync::Mutex<()>,
     rewrap: Mutex<Option<Rewrap>>,
+    /// Where the manifests of the escrow are, in a realm that has one.
+    escrow: Option<PathBuf>,
 }
 
 /// The newest pass, running or ended.
@@ -58,6 +65,20 @@ struct Rewrap {
 }
 
 impl Rotation {
+    /// Of a realm whose `token.escrow` is this.
+    #[must_use]
+    pub fn of(escrow: Option<PathBuf>) -> Self {
+        Self {
+            escrow,
+            ..Self::default()
+        }
+    }
+
+    /// Whoever compares the keys of tokens holds this meanwhile: none comes into use.
+    pub(super) async fn paused(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.one_at_a_time.lock().await
+    }
+
     fn rewrap(&self) -> std::sync::MutexGuard<'_, Option<Rewrap>> {
         self.rewrap.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,11 +148,17 @@ impl Service {
     }
 
     /// Makes the next version of a key and uses it from now on; with `announce` a signing key is published
-    /// and signs nothing before the next rotation, which takes it: so that whoever pins keys can add it.
+    /// and signs nothing before the next rotation, which takes it: so that whoever pins keys can add it. In a realm
+    /// with an escrow the version is there already, and `manifest` is the fingerprint that vouches for it.
     ///
     /// # Errors
     /// `Refused` for the MAC key, and where the token can not make one; then nothing has changed.
-    pub async fn rotate_key(&self, purpose: KeyPurpose, announce: bool) -> Result<KeyId, KeyError> {
+    pub async fn rotate_key(
+        &self,
+        purpose: KeyPurpose,
+        announce: bool,
+        manifest: Option<&str>,
+    ) -> Result<KeyId, KeyError> {
         if purpose == KeyPurpose::Mac {
             return refused(
                 "the MAC key makes the identifiers of records, the peppers of PINs and the tags of \
@@ -149,9 +176,20 @@ impl Service {
             false => before.with_newer(key),
         };
         // Before anything is made: whether the head can name one more.
-        let key = match before.announced(purpose).filter(|_| !announce) {
-            Some(announced) => announced,
-            None => {
+        let key = match (before.announced(purpose).filter(|_| !announce), manifest) {
+            (Some(announced), _) => announced,
+            (None, _) if self.rotation.escrow.is_some() => {
+                let check = self.escrowed_key(purpose, manifest).await?;
+                change(check.key)?;
+                self.take_up(&check).await?;
+                check.key
+            }
+            (None, Some(_)) => {
+                return refused(
+                    "--manifest is for a realm with an escrow: here the token makes the key",
+                );
+            }
+            (None, None) => {
                 let next = before.current(purpose).version.saturating_add(1);
                 change(KeyId::new(purpose, next))?;
                 self.make_key(purpose, next).await?
@@ -321,7 +359,7 @@ impl Service {
             ));
         }
         if destroy {
-            self.only_realm(key).await?;
+            self.may_be_destroyed(key).await?;
         }
         let accepted = before.accepts(key);
         if accepted {
@@ -332,16 +370,14 @@ impl Service {
             tracing::warn!(%key, "a key was retired: what is under it is not believed any more");
         }
         if destroy {
-            let gone = self
-                .ledger
-                .pool()
-                .call_within(MAKING, "destroy-key", move |custody| {
-                    custody.destroy_key(key)
-                });
-            gone.await?;
-            tracing::warn!(%key, "a key was destroyed in the token");
+            self.destroy_everywhere(key).await?;
         }
-        Ok(json!({ "key": key.to_string(), "retired": accepted, "destroyed": destroy }))
+        let mut answer =
+            json!({ "key": key.to_string(), "retired": accepted, "destroyed": destroy });
+        if let (true, Some(members)) = (destroy, answer.as_object_mut()) {
+            members.extend(self.kept_in_escrow(key).await);
+        }
+        Ok(answer)
     }
 
     async fn nothing_is_under(&self, key: KeyId) -> Result<(), KeyError> {
@@ -381,21 +417,6 @@ impl Service {
             ));
         }
         Ok(())
-    }
-
-    /// Keys belong to the token, and another realm on it may be under this one.
-    async fn only_realm(&self, key: KeyId) -> Result<(), KeyError> {
-        let realm = self.ledger.realm().clone();
-        let others = self.ledger.pool().call("list-anchors", move |custody| {
-            anchor::other_realms(custody, &realm)
-        });
-        match others.await?.first() {
-            None => Ok(()),
-            Some(other) => refused(format!(
-                "the token holds an anchor of the realm {other} as well, which may be under {key}: \
-                 it is not destroyed; retire it without --destroy"
-            )),
-        }
     }
 }
 

@@ -60,6 +60,8 @@ impl Service {
         let opening = Arc::clone(&member);
         let opened = tokio::task::spawn_blocking(move || set.reach(&opening)).await;
         opened.map_err(|_| KeyError::Refused("the token could not be opened".to_owned()))??;
+        // Its keys are compared with those in use, which must stay these until it is named.
+        let _keys = self.rotation.paused().await;
         self.ledger.readmit(Arc::clone(&member)).await?;
         Ok(json!({ "name": member.name(), "serial": member.id()?, "named": self.ledger.tokens() }))
     }

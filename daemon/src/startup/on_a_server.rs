@@ -15,10 +15,11 @@ use crate::store::{Held, Postgres, Store};
 pub(super) async fn init(
     config: &Config,
     place: &config::Postgres,
+    finish: bool,
 ) -> Result<Vec<String>, StartError> {
     let mut held = Postgres::hold(place).await?;
     if held.is_founded().await? {
-        return already_there(config, Held::Server(Box::new(held), place)).await;
+        return already_there(config, Held::Server(Box::new(held), place), finish).await;
     }
     let keys = provision(config)?;
     let pool = pool(config, None)?;

@@ -37,7 +37,7 @@ pub(super) fn refuse_unescrowed(origin: KeyOrigin, key: KeyId) -> Result<()> {
         KeyOrigin::Token => Ok(()),
         KeyOrigin::Imported => Err(Error::Misconfigured(format!(
             "{key} was not made: the realm's keys are in an escrow, and one that the token makes would be in none and \
-             be lost with the token (docs/ESCROW.md, \"Rotation\")"
+             be lost with the token. `custodyd escrow add-version` makes one that is (docs/ESCROW.md, \"Rotation\")"
         ))),
     }
 }
@@ -48,5 +48,21 @@ pub(super) fn refuse_occupied(label: &str) -> Error {
         "the token holds {label} already, so nothing was changed: keys are imported into a token that has none. Keys \
          that were made in a token never leave it, and a realm that uses them cannot be escrowed afterwards; take \
          another token (or, if an import into this one was cut off, initialise it anew)"
+    ))
+}
+
+/// Nor is another key of the same name brought in beside it.
+pub(super) fn refuse_another(label: &str) -> Error {
+    Error::Misconfigured(format!(
+        "the token holds {label} already, and it is another key than the one that was to be imported, so nothing was \
+         changed: it is of another ceremony or of another realm. Take the token of this escrow, or an empty one"
+    ))
+}
+
+/// And what is brought in beside others must leave no gap.
+pub(super) fn refuse_a_gap(labels: &[String]) -> Error {
+    Error::Misconfigured(format!(
+        "the token lacks {} as well, so nothing was changed: bring the keys of every ceremony in together",
+        labels.join(", ")
     ))
 }

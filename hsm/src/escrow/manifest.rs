@@ -16,6 +16,8 @@ use crate::{
 
 const PURPOSE: &str = "custodyd escrow, version 1: the keys of a realm, sealed; `needed` of the custodians' shares \
                        open them";
+const FURTHER: &str = "custodyd escrow, version 1: further keys of a realm, sealed; `needed` of the custodians' shares \
+                       open them, and the manifests before it hold the others";
 /// No manifest is longer.
 pub const MAX_MANIFEST: usize = 64 << 10;
 
@@ -27,6 +29,9 @@ pub struct Manifest {
     /// Drawn for each ceremony.
     #[serde(with = "hex::serde")]
     ceremony: [u8; 16],
+    /// The hash of the manifest before, where the ceremony has added versions to a realm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<Hash>,
     /// In seconds since the Unix epoch.
     pub made: u64,
     /// So many custodians open it.
@@ -50,11 +55,22 @@ pub struct Custodian {
     commitment: [u8; 32],
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Hash(#[serde(with = "hex::serde")] [u8; 32]);
+
 pub(super) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-')
     };
     (1..=32).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(allowed)
+}
+
+fn purpose(further: bool) -> &'static str {
+    match further {
+        true => FURTHER,
+        false => PURPOSE,
+    }
 }
 
 fn commitment(ceremony: &[u8; 16], value: &SecretBytes) -> [u8; 32] {
@@ -69,24 +85,51 @@ impl Manifest {
         ceremony: [u8; 16],
         values: &[SecretBytes],
         keys: &RootKeys,
-    ) -> Self {
+    ) -> Result<Self, EscrowError> {
+        let after = plan.after.map(|after| after.newest().hash()).transpose()?;
         let named = plan.custodians.iter().zip(values);
         let custodians = named.map(|((name, recipient), value)| Custodian {
             name: name.clone(),
             recipient: recipient.clone(),
             commitment: commitment(&ceremony, value),
         });
-        Self {
-            purpose: PURPOSE.to_owned(),
+        Ok(Self {
+            purpose: purpose(after.is_some()).to_owned(),
             realm: plan.realm.clone(),
             ceremony,
+            after: after.map(Hash),
             made: plan.made,
             needed: plan.needed,
             custodians: custodians.collect(),
             keys: keys.checks(),
             sealed: Vec::new(),
             mac: [0; 32],
-        }
+        })
+    }
+
+    /// Whether it adds versions to a realm.
+    pub(super) fn is_further(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// Whether it was made upon this one.
+    pub(super) fn follows(&self, before: &Self) -> Result<bool, EscrowError> {
+        let hash = Hash(before.hash()?);
+        Ok(self.after == Some(hash) && self.realm == before.realm)
+    }
+
+    /// The keys that are in it, for people.
+    #[must_use]
+    pub fn key_names(&self) -> String {
+        let names: Vec<String> = self.keys.iter().map(|of| of.key.to_string()).collect();
+        names.join(", ")
+    }
+
+    /// Its custodians, for people.
+    #[must_use]
+    pub fn custodian_names(&self) -> String {
+        let names: Vec<&str> = self.custodians.iter().map(|of| of.name.as_str()).collect();
+        names.join(", ")
     }
 
     pub(super) fn seal(&mut self, sealed: Vec<u8>) {
@@ -164,7 +207,7 @@ impl Manifest {
         }
         let manifest: Self =
             serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
-        if manifest.purpose != PURPOSE {
+        if manifest.purpose != purpose(manifest.is_further()) {
             return Err(refused("its purpose is another one".into()));
         }
         let count = manifest.custodians.len();

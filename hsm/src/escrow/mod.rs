@@ -8,16 +8,23 @@
 //! The manifest is under a MAC whose key is made from the secret, names each share by a commitment, and
 //! each share names the manifest by its hash: shares of two ceremonies, and an edited
 //! manifest, are known before anything is opened. Bytes stand in FORMAT.md, section 11.
+//!
+//! A later ceremony adds versions (`chain`): it has a secret, custodians and a manifest of its own, so that nobody has
+//! to bring shares of an earlier one for it, and whoever has k of its shares has no other key.
 
+mod chain;
 mod manifest;
 mod share;
 mod split;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 pub use self::{
+    chain::{MAX_MANIFESTS, Manifests},
     manifest::{Custodian, MAX_MANIFEST, Manifest},
     share::{Identity, MAX_SHARE_FILE, Recipient, Share},
+    unfinished::{MAX_UNFINISHED, keep, take_up},
 };
 
 use aws_lc_rs::{digest, hmac, rand};
@@ -82,6 +89,13 @@ pub enum EscrowError {
         missing: usize,
         others: String,
     },
+    /// Of one of several ceremonies.
+    #[error("of the ceremony {ceremony} ({keys}): {source}")]
+    InCeremony {
+        ceremony: String,
+        keys: String,
+        source: Box<EscrowError>,
+    },
     #[error("the host gives no random bytes")]
     Random,
     #[error("the escrow does not open again: nothing was imported; run the ceremony anew")]
@@ -94,6 +108,8 @@ pub enum EscrowError {
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub realm: &'a RealmName,
+    /// The ceremonies before, where versions are added to a realm.
+    pub after: Option<&'a Manifests>,
     /// How many custodians it takes.
     pub needed: usize,
     pub custodians: &'a [(String, Recipient)],
@@ -195,13 +211,11 @@ pub fn create(plan: &Plan<'_>, keys: &RootKeys) -> Result<Escrow, EscrowError> {
     let (secret, ceremony) = (random::<32>()?, *random::<16>()?.expose());
     let derived = Derived::of(secret.expose(), plan.realm, &ceremony);
     let values = split::split(secret.expose(), plan.needed, plan.custodians.len())?;
-    let mut manifest = Manifest::begin(plan, ceremony, &values, keys);
-    let frame = SecretBytes::init(keys.iter().count() * 32, |frame| {
-        for (place, key) in frame.chunks_mut(32).zip(keys.iter()) {
-            place.copy_from_slice(key.expose());
-        }
-    });
-    manifest.seal(seal_once(&derived.seal, &manifest.aad()?, frame)?);
+    if !every_choice_opens(&values, plan.needed, &secret)? {
+        return Err(EscrowError::Unsound);
+    }
+    let mut manifest = Manifest::begin(plan, ceremony, &values, keys)?;
+    manifest.seal(seal_once(&derived.seal, &manifest.aad()?, framed(keys))?);
     manifest.authenticate(&derived.mac)?;
     let hash = manifest.hash()?;
     let shares: Vec<Share> = values
@@ -214,13 +228,63 @@ pub fn create(plan: &Plan<'_>, keys: &RootKeys) -> Result<Escrow, EscrowError> {
     let files = files.collect::<Result<_, _>>()?;
     let last = shares.into_iter().rev().take(plan.needed).collect();
     let again = open(&manifest, last)?;
+    if let Some(after) = plan.after {
+        after.clone().with(manifest.clone())?;
+    }
     match again.checks() == keys.checks() {
         true => Ok(Escrow { manifest, files }),
         false => Err(EscrowError::Unsound),
     }
 }
 
-/// The root keys, if these shares are enough and everything belongs together.
+/// Whether any custodians that are enough have the secret: each share takes part in this, and every choice is tried.
+fn every_choice_opens(
+    values: &[SecretBytes],
+    needed: usize,
+    secret: &Secret<32>,
+) -> Result<bool, EscrowError> {
+    let choices = 0..(1_u32 << values.len().min(MOST_CUSTODIANS));
+    let enough = choices.filter(|choice| usize::try_from(choice.count_ones()) == Ok(needed));
+    for choice in enough {
+        let chosen = values.iter().enumerate();
+        let chosen = chosen.filter(|(at, _)| (choice >> at) & 1 == 1);
+        if !split::combine(chosen.map(|(_, value)| value))?.ct_eq(secret) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The bytes of all keys, in their order.
+fn framed(keys: &RootKeys) -> SecretBytes {
+    SecretBytes::init(keys.iter().count() * 32, |frame| {
+        for (place, key) in frame.chunks_mut(32).zip(keys.iter()) {
+            place.copy_from_slice(key.expose());
+        }
+    })
+}
+
+/// What such bytes are the keys of, if they are those of this manifest.
+fn unframed(manifest: &Manifest, frame: &SecretBytes) -> Result<RootKeys, EscrowError> {
+    let values = frame.expose().as_chunks::<32>().0.iter();
+    let keys = manifest.keys.iter().zip(values).map(|(check, bytes)| {
+        RootKey::new(
+            check.key,
+            Secret::init(|place| place.copy_from_slice(bytes)),
+        )
+    });
+    let keys = keys.collect::<Result<_, _>>()?;
+    let keys = match manifest.is_further() {
+        true => RootKeys::further(keys),
+        false => RootKeys::new(keys),
+    }?;
+    match keys.checks() == manifest.keys {
+        true => Ok(keys),
+        false => Err(EscrowError::Edited),
+    }
+}
+
+/// The root keys of one ceremony, if these shares are enough and everything belongs together.
 ///
 /// # Errors
 /// Every [`EscrowError`] that says what does not.
@@ -236,16 +300,5 @@ pub fn open(manifest: &Manifest, shares: Vec<Share>) -> Result<RootKeys, EscrowE
         "the escrow's sealed keys",
     )
     .map_err(|_| EscrowError::Edited)?;
-    let values = frame.expose().as_chunks::<32>().0.iter();
-    let keys = manifest.keys.iter().zip(values).map(|(check, bytes)| {
-        RootKey::new(
-            check.key,
-            Secret::init(|place| place.copy_from_slice(bytes)),
-        )
-    });
-    let keys = RootKeys::new(keys.collect::<Result<_, _>>()?)?;
-    match keys.checks() == manifest.keys {
-        true => Ok(keys),
-        false => Err(EscrowError::Edited),
-    }
+    unframed(manifest, &frame)
 }

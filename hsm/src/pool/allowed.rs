@@ -23,7 +23,7 @@ pub(super) struct Allowed<'a> {
     inner: &'a mut dyn Custody,
     /// The same during the whole job, whatever is rotated meanwhile.
     versions: Option<Arc<KeyVersions>>,
-    /// A key that this job has made, and has to prove before any head can name it.
+    /// A key that this job has made or taken up, and has to prove before any head can name it.
     made: Option<KeyId>,
 }
 
@@ -145,6 +145,12 @@ impl Custody for Allowed<'_> {
         Ok(())
     }
 
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        self.inner.take_up_key(key)?;
+        self.made = Some(key);
+        Ok(())
+    }
+
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         self.inner.destroy_key(key)
     }
@@ -199,6 +205,24 @@ mod tests {
         ));
         let ours = seal::seal(&mut ruled, &context, b"ours").unwrap();
         assert_eq!(seal::key_version(&ours), Some(1));
+    }
+
+    /// Only the job that has taken it up proves it, and nothing else in that job uses it.
+    #[test]
+    fn a_key_that_was_taken_up_can_be_proven_and_is_not_in_use() {
+        let mut token = SoftCustody::new();
+        let first = Some(Arc::new(KeyVersions::first()));
+        let mut job = Allowed::new(&mut token, first.clone());
+        assert!(job.take_up_key(wrap(2)).is_err());
+        token.add_version(KeyPurpose::Wrap, 2);
+        let mut job = Allowed::new(&mut token, first.clone());
+        assert!(job.hmac(wrap(2), b"message").is_err());
+        job.take_up_key(wrap(2)).unwrap();
+        assert!(job.hmac(wrap(2), b"message").is_ok());
+        assert!(!job.holds(wrap(2)).unwrap());
+        assert_eq!(job.current(KeyPurpose::Wrap).unwrap(), wrap(1));
+        let mut next = Allowed::new(&mut token, first);
+        assert!(next.hmac(wrap(2), b"message").is_err());
     }
 
     #[test]

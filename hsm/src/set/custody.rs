@@ -143,6 +143,10 @@ impl Custody for SetCustody {
         Err(every_token_alike(key, "made"))
     }
 
+    fn take_up_key(&mut self, _key: KeyId) -> Result<()> {
+        Err(one_by_one("asked for new keys"))
+    }
+
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         Err(every_token_alike(key, "destroyed"))
     }

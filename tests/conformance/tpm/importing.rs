@@ -46,6 +46,31 @@ pub(crate) fn keys_of_an_escrow_come_in_concealed_and_stay(rig: &PerStart) {
         assert!(custody.make_key(KeyId::new(KeyPurpose::Wrap, 2)).is_err());
         drop(custody);
         drop(backend);
+        let ids = [KeyPurpose::Wrap, KeyPurpose::Bind].map(|purpose| KeyId::new(purpose, 2));
+        let more = || RootKeys::make_further(&ids, &escrowed().entropy().unwrap()).unwrap();
+        let (added, other) = (more(), more());
+        let brought = |keys: &RootKeys| escrowed().import_missing(keys, false);
+        assert_eq!(
+            brought(&added).unwrap().report.created,
+            ids.map(|id| id.label())
+        );
+        assert!(brought(&added).unwrap().report.created.is_empty());
+        misconfigured(brought(&other), &["already, and it is another key"]);
+        misconfigured(
+            brought(&RootKeys::make(&escrowed().entropy().unwrap()).unwrap()),
+            &["another key"],
+        );
+        let mut custody = escrowed().open().unwrap();
+        for keys in [&keys, &added] {
+            assert_eq!(differing(&mut *custody, &keys.checks()).unwrap(), None);
+        }
+        for id in ids {
+            custody.destroy_key(id).unwrap();
+        }
+        drop(custody);
+        for key in added.iter() {
+            assert!(!bus.heard(key.expose()), "{}", key.id);
+        }
         misconfigured(escrowed().import(&keys, false), &["already"]);
         for key in keys.iter() {
             assert!(!bus.heard(key.expose()), "{}", key.id);

@@ -1,12 +1,13 @@
 //! What custodians do, and the address they send to.
 //!
 //! Called by the parent. A share passes through this process from one age file to another; it is neither
-//! printed nor written in clear. Plain `age -d | age -r` does the same, without the checks.
+//! printed nor written in clear. The fingerprint that is shown is that of the share's own ceremony, and never of one that
+//! somebody has added behind it: for that a custodian can not speak. Plain `age -d | age -r` does the same, without the checks.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use custodyd_hsm::escrow::{Identity, Recipient};
+use custodyd_hsm::escrow::{Custodian, Identity, Recipient};
 use serde_json::json;
 
 use super::{CeremonyError, Done, identity, share, write};
@@ -57,7 +58,8 @@ pub(super) fn receive(wanted: &Receive) -> Result<Done, CeremonyError> {
          gives them another one in its place gets their shares"
             .to_owned(),
         format!(
-            "each runs: custodyd escrow reencrypt --identity KEY --manifest MANIFEST --to {recipient} SHARE OUT"
+            "each runs, with their share of every ceremony: custodyd escrow reencrypt --identity KEY --manifest MANIFEST \
+             --to {recipient} SHARE OUT"
         ),
         format!(
             "then: custodyd escrow restore --identity {} OUT OUT ...",
@@ -72,12 +74,13 @@ pub(super) fn receive(wanted: &Receive) -> Result<Done, CeremonyError> {
 
 pub(super) fn reencrypt(wanted: &Reencrypt) -> Result<Done, CeremonyError> {
     let to = Recipient::parse(&wanted.to)?;
-    let manifest = escrow::read_any(&wanted.manifest)?;
+    let manifests = escrow::read_any(&wanted.manifest)?;
     let share = share(&wanted.share, &identity(&wanted.identity)?)?;
-    let owner = manifest.owner(&share)?.name.clone();
+    let (manifest, owner) = manifests.owner(&share)?;
     write(&wanted.out, share.encrypt(&to)?.as_bytes())?;
     let line = format!(
-        "the share of {owner} in the escrow of {} (ceremony {}) is in {}, for {to} alone",
+        "the share of {} in the escrow of {} (ceremony {}) is in {}, for {to} alone",
+        owner.name,
         manifest.realm,
         manifest.ceremony_name(),
         wanted.out.display()
@@ -88,7 +91,7 @@ pub(super) fn reencrypt(wanted: &Reencrypt) -> Result<Done, CeremonyError> {
     );
     Ok(Done {
         value: json!({
-            "custodian": owner,
+            "custodian": owner.name,
             "realm": manifest.realm,
             "ceremony": manifest.ceremony_name(),
             "manifest": fingerprint,
@@ -99,19 +102,46 @@ pub(super) fn reencrypt(wanted: &Reencrypt) -> Result<Done, CeremonyError> {
 }
 
 pub(super) fn verify(wanted: &Verify) -> Result<Done, CeremonyError> {
-    let manifest = escrow::read_any(&wanted.manifest)?;
+    let manifests = escrow::read_any(&wanted.manifest)?;
     let share = share(&wanted.share, &identity(&wanted.identity)?)?;
-    let owner = manifest.owner(&share)?.name.clone();
-    let line = format!(
-        "the share of {owner} opens, and is the one that was made for the escrow of {} (ceremony {}, {} of {} \
+    let (manifest, owner) = manifests.owner(&share)?;
+    let mut lines = vec![format!(
+        "the share of {} opens, and is the one that was made for the escrow of {} (ceremony {}, {} of {} \
          custodians)",
+        owner.name,
         manifest.realm,
         manifest.ceremony_name(),
         manifest.needed,
         manifest.custodians.len()
-    );
+    )];
+    let fingerprint = manifest.fingerprint()?;
+    if !manifests.further().is_empty() {
+        lines.push(format!(
+            "it is of {}; the manifest is {fingerprint}: tell it by voice to whoever rotates to a key of it",
+            manifest.key_names()
+        ));
+    }
+    let others = manifests.iter().filter(|of| {
+        let theirs = |one: &Custodian| one.recipient == owner.recipient;
+        of.ceremony_name() != manifest.ceremony_name() && of.custodians.iter().any(theirs)
+    });
+    let others: Vec<String> = others
+        .map(|of| format!("{} ({})", of.ceremony_name(), of.key_names()))
+        .collect();
+    if !others.is_empty() {
+        lines.push(format!(
+            "{} has shares of other ceremonies as well, which this one does not replace: {}",
+            owner.name,
+            others.join("; ")
+        ));
+    }
     Ok(Done {
-        value: json!({ "custodian": owner, "realm": manifest.realm, "ceremony": manifest.ceremony_name() }),
-        lines: vec![line],
+        value: json!({
+            "custodian": owner.name,
+            "realm": manifest.realm,
+            "ceremony": manifest.ceremony_name(),
+            "manifest": fingerprint,
+        }),
+        lines,
     })
 }

@@ -1,11 +1,14 @@
 //! `custodyd escrow`: keys that k of n custodians can bring back, from their making to the day of need.
 //!
-//! Called by the command line's table. `create` and `restore` are for the host of the realm and change its
-//! token; `receive` makes the address to which custodians send on that day; `reencrypt` and `verify` are the
+//! Called by the command line's table. `create`, `add-version` and `restore` are for the host of the realm and change
+//! its tokens; `receive` makes the address to which custodians send on that day; `reencrypt` and `verify` are the
 //! custodians' own, on their own machines, and need no configuration. No command shows a share or a key.
 
+mod adding;
 mod custodian;
+mod files;
 mod realm;
+mod restoring;
 mod standing;
 
 use std::io::Write as _;
@@ -26,6 +29,8 @@ use crate::startup::StartError;
 pub(super) enum EscrowCommand {
     /// Make the keys of a new realm, import them into its token, and write a share for each custodian
     Create(realm::Create),
+    /// Make the next version of keys, share it among custodians, and bring it into every token of the realm
+    AddVersion(adding::AddVersion),
     /// Make the key to which custodians re-encrypt their shares for a restore, and print its recipient
     Receive(custodian::Receive),
     /// Re-encrypt a share to the recipient that `receive` printed; for custodians
@@ -33,7 +38,7 @@ pub(super) enum EscrowCommand {
     /// Show that a share still opens and belongs to its manifest; for custodians, every year
     Verify(custodian::Verify),
     /// Bring the keys back into another token, from as many shares as it takes
-    Restore(realm::Restore),
+    Restore(restoring::Restore),
 }
 
 /// Why a ceremony did not take place.
@@ -54,6 +59,13 @@ enum CeremonyError {
     Share { path: PathBuf, source: EscrowError },
     #[error("{0}")]
     Refused(String),
+    #[error(
+        "the token {token}: {source}. Nothing uses new keys; once that is mended, run the same command again"
+    )]
+    Stopped {
+        token: String,
+        source: Box<CeremonyError>,
+    },
     #[error("token: {0}")]
     Token(#[from] custodyd_hsm::Error),
     #[error("{0}")]
@@ -70,7 +82,9 @@ pub(super) fn of_custodian(output: &Output, command: &EscrowCommand) -> Option<E
         EscrowCommand::Receive(wanted) => ("escrow receive", custodian::receive(wanted)),
         EscrowCommand::Reencrypt(wanted) => ("escrow reencrypt", custodian::reencrypt(wanted)),
         EscrowCommand::Verify(wanted) => ("escrow verify", custodian::verify(wanted)),
-        EscrowCommand::Create(_) | EscrowCommand::Restore(_) => return None,
+        EscrowCommand::Create(_) | EscrowCommand::AddVersion(_) | EscrowCommand::Restore(_) => {
+            return None;
+        }
     };
     Some(match done {
         Ok(done) => output.done(name, &done.value, &done.lines),
@@ -85,7 +99,8 @@ pub(super) fn of_realm(output: &Output, config: &Config, command: &EscrowCommand
     }
     let (name, done) = match command {
         EscrowCommand::Create(wanted) => ("escrow create", realm::create(config, wanted)),
-        EscrowCommand::Restore(wanted) => ("escrow restore", realm::restore(config, wanted)),
+        EscrowCommand::AddVersion(wanted) => ("escrow add-version", adding::run(config, wanted)),
+        EscrowCommand::Restore(wanted) => ("escrow restore", restoring::restore(config, wanted)),
         _ => return of_custodian(output, command).unwrap_or(ExitCode::FAILURE),
     };
     match done {

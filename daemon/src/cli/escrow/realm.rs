@@ -1,6 +1,6 @@
-//! The two ceremonies on the realm's host: making its keys, and bringing them back.
+//! The ceremony that makes a realm's keys, and what it has in common with those that follow.
 //!
-//! Called by the parent. What is true after a crash: files are written before the token is changed, so keys that
+//! Called by the parent, and by the other two ceremonies on the realm's host. What is true after a crash: files are written before the token is changed, so keys that
 //! are in a token are in an escrow. Where an import was cut off the token holds some of them and no realm;
 //! it is initialised anew, and the ceremony repeated. Everything that can be refused is refused before.
 
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use custodyd_hsm::escrow::{self as ceremony, Escrow, Manifest, Plan, Recipient};
-use custodyd_hsm::{Backend, Imported, RootKeys};
+use custodyd_hsm::escrow::{self as ceremony, Manifest, Manifests, Plan, Recipient};
+use custodyd_hsm::{Backend, Imported, KeyId, RootKeys};
 use serde_json::json;
 
 use super::super::token::tpm;
-use super::{CeremonyError, Done, identity, share, write};
+use super::{CeremonyError, Done, files};
 use crate::backend;
 use crate::clock::Clock;
-use crate::config::{Config, Database, PRIMARY, Token, TokenKind, read_token_pin};
+use crate::config::{Config, Database, Token, TokenKind, read_token_pin};
 use crate::escrow;
 
 #[derive(Debug, Args)]
@@ -34,34 +34,16 @@ pub(in crate::cli) struct Create {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Restore {
-    /// The identity that `escrow receive` made
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
-    /// The token to bring them into, by its name among several
-    #[arg(long, value_name = "NAME", default_value = PRIMARY)]
-    token: String,
-    /// Make the recovery key anew, in a file that is not there: the one that was kept approves nothing for this TPM then
-    #[arg(long, requires = "recovery_key")]
-    new_recovery_key: bool,
-    #[command(flatten)]
-    how: How,
-    /// The custodians' shares, re-encrypted to that identity
-    #[arg(required = true)]
-    shares: Vec<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct How {
+pub(super) struct How {
     /// Check everything and change nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// A file with the password of the TPM's owner, where it has one
     #[arg(long, value_name = "FILE")]
-    owner_password_file: Option<PathBuf>,
+    pub(super) owner_password_file: Option<PathBuf>,
     /// With token.pcrs: a file with the recovery key; that of a new realm is made where it is not there
     #[arg(long, value_name = "FILE")]
-    recovery_key: Option<PathBuf>,
+    pub(super) recovery_key: Option<PathBuf>,
 }
 
 pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyError> {
@@ -99,6 +81,7 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     let keys = RootKeys::make(&first.entropy()?)?;
     let plan = Plan {
         realm: &config.realm.name,
+        after: None,
         needed: wanted.needed,
         custodians: &custodians,
         made: Clock::default().now().0,
@@ -107,11 +90,13 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     for (_, backend) in &tokens {
         backend.import(&keys, true)?;
     }
+    let manifests = Manifests::begin(made.manifest.clone())?;
     if wanted.how.dry_run {
-        return Ok(would(&made.manifest, "make these keys and escrow them"));
+        return Ok(would(&manifests, "make these keys and escrow them"));
     }
-    write_all(&made, place, &wanted.directory)?;
-    let (imported, mut lines) = bring_into_all(tokens, &keys, &made.manifest)?;
+    files::shares(&wanted.directory, &manifests, &made, None)?;
+    files::publish(place, &manifests)?;
+    let (imported, mut lines) = bring_into_all(tokens, &keys, &manifests)?;
     lines.extend(keep_apart(&wanted.how, new));
     lines.push(format!(
         "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
@@ -119,61 +104,44 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
         wanted.directory.display()
     ));
     lines.push("now: custodyd init".to_owned());
-    Ok(done(&imported, &made.manifest, lines))
+    Ok(done(&imported, &manifests, lines))
 }
 
-pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, CeremonyError> {
-    let manifest = escrow::read(place(config)?, &config.realm.name)?;
-    let receiver = identity(&wanted.identity)?;
-    let shares = wanted.shares.iter().map(|path| share(path, &receiver));
-    let keys = ceremony::open(&manifest, shares.collect::<Result<_, _>>()?)?;
-    let recovery = match wanted.new_recovery_key {
-        true => Recovery::New,
-        false => Recovery::Kept,
-    };
-    let tokens = tokens(config, (&wanted.how, recovery), Some(wanted.token.as_str()))?;
-    for (_, backend) in &tokens {
-        backend.import(&keys, true)?;
-    }
-    if wanted.how.dry_run {
-        let mut would = would(&manifest, "import the keys, which these shares open");
-        let fingerprint = manifest.fingerprint()?;
-        would.lines.push(format!(
-            "the manifest is {fingerprint}: each custodian must have seen the same one; whoever could exchange \
-             manifest and shares could bring in keys of their own"
-        ));
-        return Ok(would);
-    }
-    let (imported, mut lines) = bring_into_all(tokens, &keys, &manifest)?;
-    lines.extend(keep_apart(&wanted.how, wanted.new_recovery_key));
-    match std::fs::remove_file(&wanted.identity) {
-        Ok(()) => lines.push(format!(
-            "removed {}: the re-encrypted shares open no more",
-            wanted.identity.display()
-        )),
-        Err(error) => lines.push(format!(
-            "remove {} ({error}): with it the re-encrypted shares open",
-            wanted.identity.display()
-        )),
-    }
-    lines.push(match config.token.replicas.known.is_empty() {
-        true => {
-            "the token holds the keys and remembers nothing. Put the newest database in place, then: custodyd ledger \
-             propose-restore --without-anchor (docs/handbook/lose-hsm.md). Destroy the lost token if it turns up: it has the same \
-             keys and an older memory"
-                .to_owned()
+/// How keys come into a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Which has none.
+    Empty,
+    /// Which has others of the same realm, or a part of these.
+    Beside,
+}
+
+impl Way {
+    pub(super) fn of(held: &[KeyId], keys: &RootKeys) -> Result<Self, CeremonyError> {
+        match (held.is_empty(), keys.is_whole()) {
+            (false, _) => Ok(Self::Beside),
+            (true, true) => Ok(Self::Empty),
+            (true, false) => Err(CeremonyError::Refused(
+                "what --without leaves has no key of one purpose: a key that is in use is not left out".to_owned(),
+            )),
         }
-        false => format!(
-            "the token holds the keys and remembers nothing. With another token of the realm serving: custodyd token \
-             readmit {}. Destroy the lost token if it turns up: it has the same keys",
-            wanted.token
-        ),
-    });
-    Ok(done(&imported, &manifest, lines))
+    }
+
+    pub(super) fn import(
+        self,
+        backend: &dyn Backend,
+        keys: &RootKeys,
+        dry_run: bool,
+    ) -> Result<Imported, CeremonyError> {
+        Ok(match self {
+            Self::Empty => backend.import(keys, dry_run)?,
+            Self::Beside => backend.import_missing(keys, dry_run)?,
+        })
+    }
 }
 
 /// Where the configuration says that the manifest is.
-fn place(config: &Config) -> Result<&Path, CeremonyError> {
+pub(super) fn place(config: &Config) -> Result<&Path, CeremonyError> {
     config.token.escrow.as_deref().ok_or_else(|| {
         CeremonyError::Refused(
             "token.escrow is not set: it names the manifest, and says that this realm's keys are made outside of its \
@@ -183,7 +151,7 @@ fn place(config: &Config) -> Result<&Path, CeremonyError> {
     })
 }
 
-fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
+pub(super) fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
     let (name, recipient) = text
         .split_once('=')
         .ok_or_else(|| CeremonyError::Refused(format!("\"{text}\": expected NAME=age1...")))?;
@@ -192,7 +160,7 @@ fn custodian(text: &str) -> Result<(String, Recipient), CeremonyError> {
 
 /// Which recovery key a token's keys are bound to be approved with.
 #[derive(Clone, Copy, Debug)]
-enum Recovery {
+pub(super) enum Recovery {
     /// Of a realm that is made: a key that is there, or a new one.
     MayBeNew,
     /// The one that somebody has kept. A path with a slip in it would make another, which nobody keeps.
@@ -221,10 +189,10 @@ impl Recovery {
     }
 }
 
-type Tokens = Vec<((String, Token), Arc<dyn Backend>)>;
+pub(super) type Tokens = Vec<((String, Token), Arc<dyn Backend>)>;
 
 /// Every token of the configuration, or the one of this name, with what only a provisioning needs.
-fn tokens(
+pub(super) fn tokens(
     config: &Config,
     (how, recovery): (&How, Recovery),
     only: Option<&str>,
@@ -281,7 +249,7 @@ fn token(token: &Token, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
 }
 
 /// What becomes of a recovery key that was made.
-fn keep_apart(how: &How, made: bool) -> Option<String> {
+pub(super) fn keep_apart(how: &How, made: bool) -> Option<String> {
     let path = how.recovery_key.as_ref().filter(|_| made)?;
     Some(format!(
         "made {}: whoever has it approves what this machine may boot, and without it a change of firmware loses the \
@@ -294,13 +262,13 @@ fn keep_apart(how: &How, made: bool) -> Option<String> {
 fn bring_into_all(
     tokens: Tokens,
     keys: &RootKeys,
-    manifest: &Manifest,
+    manifests: &Manifests,
 ) -> Result<(Imported, Vec<String>), CeremonyError> {
     let several = tokens.len() > 1;
     let (mut last, mut lines) = (Imported::default(), Vec::new());
     for ((name, token), backend) in tokens {
-        last = bring_in(&token, backend, keys, manifest)?;
-        let told = told(&last, manifest).into_iter();
+        last = bring_in(&token, backend, (keys, Way::Empty), manifests, &[])?;
+        let told = told(&last, manifests, keys).into_iter();
         lines.extend(told.map(|line| match several {
             true => format!("{name}: {line}"),
             false => line,
@@ -309,60 +277,52 @@ fn bring_into_all(
     Ok((last, lines))
 }
 
-/// Everything that the custodians get, durable before the token is changed.
-fn write_all(made: &Escrow, place: &Path, directory: &Path) -> Result<(), CeremonyError> {
-    let io = |source| CeremonyError::Io {
-        path: directory.to_owned(),
-        source,
-    };
-    std::fs::create_dir(directory).map_err(io)?;
-    let manifest = made.manifest.encode()?;
-    write(&directory.join("manifest.json"), manifest.as_bytes())?;
-    for (custodian, file) in made.manifest.custodians.iter().zip(&made.files) {
-        let path = directory.join(format!("{}.age", custodian.name));
-        write(&path, file.as_bytes())?;
-    }
-    write(place, manifest.as_bytes())?;
-    // Also the folders that now name them.
-    let folders = [Some(directory), directory.parent(), place.parent()];
-    for folder in folders.into_iter().flatten() {
-        let here = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
-        let synced = std::fs::File::open(here).and_then(|folder| folder.sync_all());
-        synced.map_err(io)?;
-    }
-    Ok(())
-}
-
 /// Imports, and asks the token for what only the holder of these keys can say.
-fn bring_in(
+pub(super) fn bring_in(
     token: &Token,
     backend: Arc<dyn Backend>,
-    keys: &RootKeys,
-    manifest: &Manifest,
+    (keys, way): (&RootKeys, Way),
+    manifests: &Manifests,
+    without: &[KeyId],
 ) -> Result<Imported, CeremonyError> {
-    let imported = backend.import(keys, false)?;
+    let imported = way.import(backend.as_ref(), keys, false)?;
     let mut token = token.clone();
-    if let (TokenKind::Tpm(tpm), Some(name)) = (&mut token.kind, &imported.storage_key) {
-        tpm.storage_key = Some(name.clone());
-        // The first has the state directory to itself.
-        drop(backend);
-        escrow::holds_in(backend::configured(&token)?.as_ref(), manifest)?;
-    } else {
-        escrow::holds_in(backend.as_ref(), manifest)?;
+    let lacking =
+        if let (TokenKind::Tpm(tpm), Some(name)) = (&mut token.kind, &imported.storage_key) {
+            tpm.storage_key = Some(name.clone());
+            // The first has the state directory to itself.
+            drop(backend);
+            escrow::holds_in(backend::configured(&token)?.as_ref(), manifests)?
+        } else {
+            escrow::holds_in(backend.as_ref(), manifests)?
+        };
+    let gap: Vec<KeyId> = lacking
+        .into_iter()
+        .filter(|key| !without.contains(key))
+        .collect();
+    match gap.is_empty() {
+        true => Ok(imported),
+        false => Err(escrow::ManifestError::Lacks(escrow::names(&gap)).into()),
     }
-    Ok(imported)
 }
 
-fn told(imported: &Imported, manifest: &Manifest) -> Vec<String> {
+pub(super) fn told(imported: &Imported, manifests: &Manifests, keys: &RootKeys) -> Vec<String> {
+    let has = |of: &&Manifest| {
+        let mut of = of.keys.iter();
+        of.any(|check| keys.iter().any(|key| key.id == check.key))
+    };
+    let ceremonies = manifests.iter().filter(has).map(|of| {
+        format!(
+            "{} ({} of {} custodians)",
+            of.ceremony_name(),
+            of.needed,
+            of.custodians.len()
+        )
+    });
     let mut lines = vec![format!(
-        "imported {} of the escrow {} ({} of {} custodians); the token gives the answers that only these keys give",
+        "imported {} of the escrow {}; the token gives the answers that only these keys give",
         imported.report.created.join(", "),
-        manifest.ceremony_name(),
-        manifest.needed,
-        manifest.custodians.len()
+        ceremonies.collect::<Vec<_>>().join(", ")
     )];
     if let Some(name) = &imported.storage_key {
         lines.push(format!(
@@ -372,10 +332,10 @@ fn told(imported: &Imported, manifest: &Manifest) -> Vec<String> {
     lines
 }
 
-fn done(imported: &Imported, manifest: &Manifest, lines: Vec<String>) -> Done {
+pub(super) fn done(imported: &Imported, manifests: &Manifests, lines: Vec<String>) -> Done {
     Done {
         value: json!({
-            "ceremony": manifest.ceremony_name(),
+            "ceremony": manifests.newest().ceremony_name(),
             "imported": imported.report.created,
             "storage_key": imported.storage_key,
         }),
@@ -383,10 +343,10 @@ fn done(imported: &Imported, manifest: &Manifest, lines: Vec<String>) -> Done {
     }
 }
 
-fn would(manifest: &Manifest, what: &str) -> Done {
+pub(super) fn would(manifests: &Manifests, what: &str) -> Done {
     let line = format!("nothing stands in the way; would {what}. Nothing was changed");
     Done {
-        value: json!({ "realm": manifest.realm, "dry_run": true }),
+        value: json!({ "realm": manifests.first().realm, "dry_run": true }),
         lines: vec![line],
     }
 }

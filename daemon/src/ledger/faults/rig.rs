@@ -183,6 +183,14 @@ impl Rig {
         finished.and(begun)
     }
 
+    /// The same at this time, by an operator who says nothing more.
+    pub(super) async fn finish_at(&self, now: u64) -> Result<(), LedgerError> {
+        let store: Arc<dyn Store> = Arc::from(self.place.open().await?);
+        let done = realm::finish(&store, &self.pool, &realm_name(), Timestamp(now)).await;
+        store.close().await;
+        done
+    }
+
     /// Its task is over; everything else goes on.
     pub(super) async fn committer_ends(&mut self) {
         let serving = self.serving.as_mut().unwrap();

@@ -18,6 +18,7 @@ use super::{
     keys::KeyTable,
 };
 use crate::{
+    backend::known_answer::KnownAnswers,
     id::KeyId,
     report::{KeyKind, KeyReport, TokenDescription},
     root_keys::KeyOrigin,
@@ -67,6 +68,27 @@ pub(super) fn of(
             if !stays {
                 let _ = session.destroy_object(copy);
             }
+        }
+    }
+    copies
+}
+
+/// The same without those that fail, or answer otherwise than their keys: there the key itself is worked with.
+pub(super) fn sound(
+    (session, login): (&Session, &Session),
+    mut copies: KeyTable,
+    (keys, answers): (&KeyTable, &KnownAnswers),
+) -> KeyTable {
+    let all: Vec<(KeyId, ObjectHandle)> = copies.handles().collect();
+    for (id, copy) in all {
+        if keys.handle(id) == Some(copy) {
+            continue;
+        }
+        let asked = copies.only(id).answers(session);
+        if !asked.is_ok_and(|said| said.refuse_another_token(answers).is_ok()) {
+            tracing::warn!(key = %id, "a copy does not answer as its key does; the key itself is used");
+            copies.put(id, keys);
+            let _ = login.destroy_object(copy);
         }
     }
     copies

@@ -263,21 +263,31 @@ impl Shared {
             return Ok(Arc::clone(table));
         }
         let earlier = earlier.map(|known| (&*known.table, &*known.working));
-        let copies =
-            connection.on_the_login(|login| copies::of(login, table, earlier, self.options.origin));
-        answers.refuse_another_token(&copies.answers(session)?)?;
+        let copies = connection.on_the_login(|login| {
+            let copies = copies::of(login, table, earlier, self.options.origin);
+            copies::sound((session, login), copies, (table, answers))
+        });
         Ok(Arc::new(copies))
     }
 
-    /// After a key was made, or this one destroyed: all are found, judged and asked anew.
+    /// After a key was made or brought in, or this one destroyed: all are found, judged and asked anew. Whatever is
+    /// found wrong after a key was destroyed ends the epoch, or its working copy would go on without it.
     pub(super) fn look_again(
         &self,
         session: &Session,
         epoch: &Epoch,
         gone: Option<KeyId>,
     ) -> Attempt<()> {
+        if gone.is_some() {
+            let mut answers = locked(&self.answers);
+            *answers = Arc::new(answers.without(gone));
+        }
         let connection = &epoch.connection;
-        let known = self.check_keys_on(session, (connection, Some(&epoch.known())), gone)?;
+        let known = self.check_keys_on(session, (connection, Some(&epoch.known())), gone);
+        let known = known.map_err(|trouble| match gone {
+            Some(_) => Trouble::Sick(trouble.into_error("look again").to_string()),
+            None => trouble,
+        })?;
         *epoch.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }

@@ -11,14 +11,16 @@ use cryptoki::{
 use zeroize::Zeroizing;
 
 use super::{
-    attributes::P256,
+    attributes::{P256, Public},
     keys::Scan,
-    mechanism::Attempt,
+    mechanism::{self, Attempt},
     provision::{self, Form},
 };
 use crate::{
-    backend::origin,
-    report::ProvisionReport,
+    backend::{known_answer::sha256, origin},
+    encoding,
+    id::KeyId,
+    report::{KeyKind, ProvisionReport},
     root_keys::{KeyOrigin, RootKey, RootKeys},
 };
 
@@ -45,10 +47,96 @@ pub(super) fn run(session: &Session, keys: &RootKeys, dry_run: bool) -> Attempt<
     })
 }
 
+/// Beside keys that are there: each of these that is must be the very same, and the others come in.
+pub(super) fn missing(
+    session: &Session,
+    keys: &RootKeys,
+    dry_run: bool,
+) -> Attempt<ProvisionReport> {
+    let before = Scan::of(session, KeyOrigin::Imported)?;
+    provision::refuse(&before)?;
+    let gap = before.missing().into_iter();
+    let gap = gap.filter(|purpose| keys.iter().all(|key| key.id.purpose != *purpose));
+    let gap: Vec<String> = gap.map(|p| KeyId::new(p, 1).label()).collect();
+    if !gap.is_empty() {
+        return Err(origin::refuse_a_gap(&gap).into());
+    }
+    let mut report = ProvisionReport {
+        dry_run,
+        ..ProvisionReport::default()
+    };
+    let mut wanted = Vec::new();
+    for key in keys.iter() {
+        let label = key.id.label();
+        match standing(session, &before, key)? {
+            There::Whole => report.existing.push(label),
+            There::Other => return Err(origin::refuse_another(&label).into()),
+            there => {
+                report.created.push(label);
+                wanted.push((key, there));
+            }
+        }
+    }
+    if dry_run {
+        return Ok(report);
+    }
+    for (key, there) in wanted {
+        match (there, key.public()) {
+            (There::Private, Some(_)) => create_public(session, key)?,
+            _ => create(session, key)?,
+        }
+    }
+    let after = Scan::of(session, KeyOrigin::Imported)?;
+    provision::refuse(&after)?;
+    after.table()?.answers(session)?;
+    for key in keys.iter() {
+        if standing(session, &after, key)? != There::Whole {
+            return Err(origin::refuse_another(&key.id.label()).into());
+        }
+    }
+    Ok(report)
+}
+
+/// What a token has of a key that is to be in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// The half that comes first, of an import that was cut off.
+    Private,
+    Whole,
+    Other,
+}
+
+fn standing(session: &Session, scan: &Scan, key: &RootKey) -> Attempt<There> {
+    let parts = scan.parts_of(key.id);
+    let Some((kind, handle, _)) = parts.first() else {
+        return Ok(There::Nothing);
+    };
+    let Some(point) = key.public() else {
+        let tag = mechanism::hmac(session, *handle, &encoding::key_check(key.id))?;
+        let same = *kind == KeyKind::Secret && tag.expose().as_slice() == key.check().check;
+        return Ok(if same { There::Whole } else { There::Other });
+    };
+    if *kind != KeyKind::Private {
+        return Ok(There::Other);
+    }
+    let message = encoding::known_answer();
+    let signature = mechanism::ecdsa(session, *handle, &sha256(&[&message]))?;
+    if !point.verifies(&message, &signature) {
+        return Ok(There::Other);
+    }
+    let shown = parts.get(1).map(|(_, _, public)| *public);
+    Ok(match shown {
+        None => There::Private,
+        Some(Some(Public::P256(shown))) if shown == *point => There::Whole,
+        Some(_) => There::Other,
+    })
+}
+
 fn create(session: &Session, key: &RootKey) -> Attempt<()> {
     // The library's attribute owns its bytes; the copy that it makes of them for the call is its own.
     let value = Zeroizing::new(key.expose().to_vec());
-    let Some(point) = key.public() else {
+    if key.public().is_none() {
         let mut template = provision::secret(key.id, Form::FULLEST);
         template.extend([
             Attribute::Class(ObjectClass::SECRET_KEY),
@@ -56,8 +144,8 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
             Attribute::Value(value.to_vec()),
         ]);
         return add(session, template);
-    };
-    let (mut public, mut private) = provision::pair(key.id, Form::FULLEST);
+    }
+    let (_, mut private) = provision::pair(key.id, Form::FULLEST);
     private.extend([
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::KeyType(KeyType::EC),
@@ -65,6 +153,15 @@ fn create(session: &Session, key: &RootKey) -> Attempt<()> {
         Attribute::Value(value.to_vec()),
     ]);
     add(session, private)?;
+    create_public(session, key)
+}
+
+/// The half that everybody may know.
+fn create_public(session: &Session, key: &RootKey) -> Attempt<()> {
+    let Some(point) = key.public() else {
+        return Ok(());
+    };
+    let (mut public, _) = provision::pair(key.id, Form::FULLEST);
     public.extend([
         Attribute::Class(ObjectClass::PUBLIC_KEY),
         Attribute::KeyType(KeyType::EC),

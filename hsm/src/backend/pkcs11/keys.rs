@@ -57,6 +57,26 @@ impl KeyTable {
         secrets.chain(pairs).chain(edwards)
     }
 
+    /// This key alone.
+    pub(super) fn only(&self, key: KeyId) -> Self {
+        let mut one = Self::default();
+        one.put(key, self);
+        one
+    }
+
+    /// A key as that table has it.
+    pub(super) fn put(&mut self, key: KeyId, from: &Self) {
+        if let Some(secret) = from.secrets.get(&key) {
+            self.secrets.insert(key, *secret);
+        }
+        if let Some(pair) = from.pairs.get(&key) {
+            self.pairs.insert(key, *pair);
+        }
+        if let Some(pair) = from.edwards.get(&key) {
+            self.edwards.insert(key, *pair);
+        }
+    }
+
     pub(super) fn handle(&self, key: KeyId) -> Option<ObjectHandle> {
         self.handles()
             .find_map(|(id, handle)| (id == key).then_some(handle))
@@ -161,6 +181,13 @@ impl Scan {
     pub(super) fn objects_of(&self, id: KeyId) -> Vec<ObjectHandle> {
         let of = self.0.iter().filter(|found| found.report.id == id);
         of.map(|found| found.handle).collect()
+    }
+
+    /// The same, each with what it is and the public half that it shows.
+    pub(super) fn parts_of(&self, id: KeyId) -> Vec<(KeyKind, ObjectHandle, Option<Public>)> {
+        let of = self.0.iter().filter(|found| found.report.id == id);
+        of.map(|found| (found.report.kind, found.handle, found.public))
+            .collect()
     }
 
     /// Half a pair of a purpose that has a whole one besides: what a process leaves that is killed

@@ -151,6 +151,17 @@ impl Backend for Pkcs11Backend {
         })
     }
 
+    fn import_missing(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
+        origin::refuse_made(self.0.options.origin)?;
+        let report = self.0.exclusively(|connection| {
+            connection.with_session("import", |session| import::missing(session, keys, dry_run))
+        })?;
+        Ok(Imported {
+            report,
+            storage_key: None,
+        })
+    }
+
     fn epoch(&self) -> u64 {
         self.0.epoch()
     }

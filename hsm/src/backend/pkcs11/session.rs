@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     backend::origin as origins,
-    custody::{AnchorObject, Custody, check_anchor, check_message},
+    custody::{AnchorObject, Custody, check_anchor, check_message, not_there},
     ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -223,6 +223,19 @@ impl Custody for Pkcs11Custody {
             }
             provision::make(session, key)?;
             shared.look_again(session, epoch, None)
+        })
+    }
+
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.run_once("take up a key", |session, epoch| {
+            if !epoch.keys().holds(key) {
+                shared.look_again(session, epoch, None)?;
+            }
+            match epoch.keys().holds(key) {
+                true => Ok(()),
+                false => Err(Trouble::Final(not_there(key))),
+            }
         })
     }
 

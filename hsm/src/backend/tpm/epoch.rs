@@ -308,8 +308,17 @@ impl Shared {
     ) -> Attempt<()> {
         epoch.with(|connection| {
             change(connection)?;
-            let scan = Scan::of(connection, &self.options)?;
-            let known = self.known(connection, &scan, gone)?;
+            if gone.is_some() {
+                let mut answers = locked(&self.answers);
+                *answers = Arc::new(answers.without(gone));
+            }
+            let scan = Scan::of(connection, &self.options);
+            let known = scan.and_then(|scan| self.known(connection, &scan, gone));
+            // Whatever is found wrong then ends the epoch: a root that was unsealed would go on without its key.
+            let known = known.map_err(|trouble| match gone {
+                Some(_) => Trouble::Sick(trouble.into_error("look again").to_string()),
+                None => trouble,
+            })?;
             *epoch.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
             Ok(())
         })

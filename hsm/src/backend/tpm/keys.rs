@@ -119,18 +119,28 @@ impl KeyTable {
         self.pairs.get(&key).copied().ok_or_else(|| absent(key))
     }
 
+    /// What a secret key makes of a message in the TPM, or a root that is unsealed for it.
+    pub(super) fn mac(
+        &self,
+        connection: &mut Connection,
+        key: KeyId,
+        message: &[u8],
+    ) -> Attempt<Secret<32>> {
+        match self.secret(key)? {
+            SecretKey::InTpm(key) => mechanism::hmac(connection, *key, message),
+            SecretKey::Unsealed { object, .. } => {
+                let root = mechanism::unseal(connection, *object)?;
+                Ok(mechanism::hmac_on_host(&root, message))
+            }
+        }
+    }
+
     /// What every key makes of the known message; a root is unsealed anew for it, so that the TPM
     /// speaks and not this process's memory.
     pub(super) fn answers(&self, connection: &mut Connection) -> Attempt<KnownAnswers> {
         let mut answers = KnownAnswers::default();
-        for (id, key) in &self.secrets {
-            answers.take_mac(*id, |message| match key {
-                SecretKey::InTpm(key) => mechanism::hmac(connection, *key, message),
-                SecretKey::Unsealed { object, .. } => {
-                    let root = mechanism::unseal(connection, *object)?;
-                    Ok(mechanism::hmac_on_host(&root, message))
-                }
-            })?;
+        for id in self.secrets.keys() {
+            answers.take_mac(*id, |message| self.mac(connection, *id, message))?;
         }
         for (id, (key, public)) in &self.pairs {
             answers.take_signature(*id, *public, |digest| {

@@ -257,6 +257,18 @@ impl Backend for TpmBackend {
         })
     }
 
+    fn import_missing(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
+        self.0.options.check()?;
+        origin::refuse_made(self.0.options.origin)?;
+        let report = self.0.exclusively(false, |_| {
+            provision::missing(&self.0.options, keys, dry_run)
+        })?;
+        Ok(Imported {
+            report,
+            storage_key: None,
+        })
+    }
+
     fn epoch(&self) -> u64 {
         self.0.epoch()
     }

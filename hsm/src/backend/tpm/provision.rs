@@ -12,7 +12,7 @@ use super::{
     attributes::{self, Form},
     esys::{Esys, Tr},
     import, index,
-    keys::{Scan, form_of, handle_of},
+    keys::{KeyTable, Scan, form_of, handle_of},
     mechanism, policy,
     response::Meaning,
     token::{self, Connection, Name, auth, command, hex},
@@ -23,6 +23,7 @@ use crate::{
         known_answer::sha256,
         origin,
     },
+    encoding,
     error::Error,
     id::{KeyId, KeyPurpose},
     report::ProvisionReport,
@@ -131,6 +132,76 @@ fn below(
         after.table(connection, options)?.answers(connection)?;
     }
     Ok(report(created, existing, dry_run))
+}
+
+/// Brings in those of these keys that are missing, into a TPM that holds others of the same realm.
+pub(super) fn missing(
+    options: &Options,
+    keys: &RootKeys,
+    dry_run: bool,
+) -> Attempt<ProvisionReport> {
+    let mut connection = Connection::begin(options)?;
+    let done = beside(&mut connection, options, keys, dry_run);
+    connection.end();
+    done
+}
+
+fn beside(
+    connection: &mut Connection,
+    options: &Options,
+    keys: &RootKeys,
+    dry_run: bool,
+) -> Attempt<ProvisionReport> {
+    let before = Scan::of(connection, options)?;
+    refuse(&before)?;
+    policy::require(connection, options)?;
+    let table = before.table(connection, options)?;
+    let mut report = report(Vec::new(), Vec::new(), dry_run);
+    let mut wanted = Vec::new();
+    for key in keys.iter() {
+        place_of(options, key.id)?;
+        match table.holds(key.id) {
+            true => {
+                refuse_another_key(connection, &table, key)?;
+                report.existing.push(key.id.label());
+            }
+            false => {
+                report.created.push(key.id.label());
+                wanted.push(key);
+            }
+        }
+    }
+    if dry_run {
+        return Ok(report);
+    }
+    set_owner(connection, &options.owner_password)?;
+    for key in wanted {
+        keep(connection, options, key.id, Some(key))?;
+    }
+    let after = Scan::of(connection, options)?;
+    refuse(&after)?;
+    let table = after.table(connection, options)?;
+    table.answers(connection)?;
+    for key in keys.iter() {
+        refuse_another_key(connection, &table, key)?;
+    }
+    Ok(report)
+}
+
+/// One that is there must be the one that was to come in.
+fn refuse_another_key(connection: &mut Connection, table: &KeyTable, key: &RootKey) -> Attempt<()> {
+    let same = match key.public() {
+        Some(point) => table.pair(key.id)?.1 == *point,
+        None => {
+            let message = encoding::key_check(key.id);
+            let tag = table.mac(connection, key.id, &message)?;
+            tag.expose().as_slice() == key.check().check
+        }
+    };
+    match same {
+        true => Ok(()),
+        false => Err(origin::refuse_another(&key.id.label()).into()),
+    }
 }
 
 /// What binds the keys to what was booted, before there are any.

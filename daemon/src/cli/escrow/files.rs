@@ -1,0 +1,115 @@
+//! What a ceremony leaves on the host: the folder for the custodians, and the manifest that the configuration names.
+//!
+//! Called by the two ceremonies that make keys, before a token is changed. Each is there whole or not at all.
+//! Shares and what is unfinished are for their owner alone; manifests are for everybody, and the daemon reads one that
+//! root has written.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use custodyd_hsm::escrow::{Escrow, Manifests};
+
+use super::{CeremonyError, write};
+
+const MANIFEST: &str = "manifest.json";
+const UNFINISHED: &str = "unfinished";
+
+pub(super) fn manifest_of(directory: &Path) -> PathBuf {
+    directory.join(MANIFEST)
+}
+
+/// Where the new keys of a ceremony are until every token has them.
+pub(super) fn unfinished_of(directory: &Path) -> PathBuf {
+    directory.join(UNFINISHED)
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CeremonyError {
+    let path = path.to_owned();
+    move |source| CeremonyError::Io { path, source }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Makes the folder: a share for each custodian and the manifests, and what is to be kept until the ceremony is over.
+pub(super) fn shares(
+    directory: &Path,
+    manifests: &Manifests,
+    made: &Escrow,
+    unfinished: Option<&[u8]>,
+) -> Result<(), CeremonyError> {
+    let draft = with_ending(directory, ".new");
+    if draft.exists() {
+        return Err(CeremonyError::Refused(format!(
+            "{} is there, of a ceremony that was stopped before a token was changed: remove it",
+            draft.display()
+        )));
+    }
+    std::fs::create_dir(&draft).map_err(io(&draft))?;
+    public(&draft.join(MANIFEST), manifests.encode()?.as_bytes())?;
+    for (custodian, file) in made.manifest.custodians.iter().zip(&made.files) {
+        let path = draft.join(format!("{}.age", custodian.name));
+        write(&path, file.as_bytes())?;
+    }
+    if let Some(kept) = unfinished {
+        write(&draft.join(UNFINISHED), kept)?;
+    }
+    sync(&draft)?;
+    std::fs::rename(&draft, directory).map_err(io(directory))?;
+    sync_parent(directory)
+}
+
+/// Puts the manifests where the configuration says; those of before are there until these are.
+pub(super) fn publish(place: &Path, manifests: &Manifests) -> Result<(), CeremonyError> {
+    let draft = with_ending(place, ".new");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io(&draft)(error));
+        }
+        _ => {}
+    }
+    public(&draft, manifests.encode()?.as_bytes())?;
+    std::fs::rename(&draft, place).map_err(io(place))?;
+    sync_parent(place)
+}
+
+/// The ceremony is over: the keys are in every token, and in the shares.
+pub(super) fn finish(directory: &Path) -> Result<(), CeremonyError> {
+    let path = unfinished_of(directory);
+    let length = std::fs::metadata(&path).map_err(io(&path))?.len();
+    let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
+    // As far as the disk writes over what was there; it was sealed all the same.
+    let mut file = File::options().write(true).open(&path).map_err(io(&path))?;
+    let wiped = file.write_all(&zeros).and_then(|()| file.sync_all());
+    wiped.map_err(io(&path))?;
+    std::fs::remove_file(&path).map_err(io(&path))?;
+    sync(directory)
+}
+
+/// A new file that everybody may read, whatever the process lets others do by default.
+fn public(path: &Path, content: &[u8]) -> Result<(), CeremonyError> {
+    let made = File::create_new(path).and_then(|mut file| {
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    made.map_err(io(path))
+}
+
+fn sync_parent(path: &Path) -> Result<(), CeremonyError> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync(folder),
+        _ => sync(Path::new(".")),
+    }
+}
+
+fn sync(folder: &Path) -> Result<(), CeremonyError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(io(folder))
+}

@@ -1,0 +1,90 @@
+//! A key leaves the tokens, every one of them.
+//!
+//! Called by the parent once no head accepts the key any more. A token that is not there would keep it, and
+//! whoever finds that token could open what everybody believes to be closed: so each token of the configuration must answer
+//! before anything is changed. Where one goes away in between, the same command finishes the work: what is gone already is gone.
+
+use std::sync::Arc;
+
+use custodyd_hsm::{KeyId, Pool, anchor};
+
+use super::{KeyError, MAKING, refused};
+use crate::config::PRIMARY;
+use crate::ledger::LedgerError;
+use crate::service::Service;
+
+impl Service {
+    /// # Errors
+    /// `Refused` where a token is not there, or another realm may be under the key.
+    pub(super) async fn may_be_destroyed(&self, key: KeyId) -> Result<(), KeyError> {
+        let realm = self.ledger.realm();
+        for (name, pool) in self.configured_tokens(key).await? {
+            let realm = realm.clone();
+            let others = pool.call("list-anchors", move |custody| {
+                anchor::other_realms(custody, &realm)
+            });
+            let others = others.await.map_err(|error| match error.is_retryable() {
+                true => away(&name, key, &error.to_string()),
+                false => error.into(),
+            })?;
+            // Keys belong to the token, and another realm on it may be under this one.
+            if let Some(other) = others.first() {
+                return refused(format!(
+                    "the token {name} holds an anchor of the realm {other} as well, which may be under {key}: \
+                     it is not destroyed; retire it without --destroy"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// In one after the other; all of them are tried.
+    ///
+    /// # Errors
+    /// `Refused` names those that may hold it still.
+    pub(super) async fn destroy_everywhere(&self, key: KeyId) -> Result<(), KeyError> {
+        let mut left = Vec::new();
+        for (name, pool) in self.configured_tokens(key).await? {
+            let gone = pool.call_within(MAKING, "destroy-key", move |custody| {
+                custody.destroy_key(key)
+            });
+            match gone.await {
+                Ok(()) => tracing::warn!(%key, token = name, "a key was destroyed in the token"),
+                Err(error) => left.push(format!("{name} ({error})")),
+            }
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => refused(format!(
+                "{key} is not in use any more, and it may still be in {}: run the same command again once that is mended",
+                left.join(" and ")
+            )),
+        }
+    }
+
+    /// Every token of the configuration, whether the head names it or not, each asked alone.
+    async fn configured_tokens(&self, key: KeyId) -> Result<Vec<(String, Pool)>, KeyError> {
+        let pool = self.ledger.pool();
+        let Some(set) = pool.set().cloned() else {
+            return Ok(vec![(PRIMARY.to_owned(), pool.clone())]);
+        };
+        let mut tokens = Vec::new();
+        for member in set.members() {
+            if !member.is_open() {
+                let (of, one) = (Arc::clone(&set), Arc::clone(member));
+                let reached = tokio::task::spawn_blocking(move || of.reach(&one)).await;
+                let reached = reached.map_err(|_| LedgerError::internal("open a token"))?;
+                reached.map_err(|error| away(member.name(), key, &error.to_string()))?;
+            }
+            tokens.push((member.name().to_owned(), member.pool()?));
+        }
+        Ok(tokens)
+    }
+}
+
+fn away(name: &str, key: KeyId, why: &str) -> KeyError {
+    KeyError::Refused(format!(
+        "the token {name} does not answer ({why}), and would keep {key}; nothing was changed. Bring it back; where it is lost, \
+         take it out of the configuration, restart, and destroy it if it turns up. Without --destroy the key is retired at once"
+    ))
+}
