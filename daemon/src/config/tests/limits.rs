@@ -13,7 +13,7 @@ fn requests_at_once_never_outgrow_the_committers_queue() {
     assert_eq!(read(EXAMPLE).unwrap().limits.requests_at_once, 256);
     let most = with("requests_at_once = 1024").unwrap();
     assert_eq!(most.limits.requests_at_once, MOST_REQUESTS);
-    for wrong in ["0", "1025", "\"many\""] {
+    for wrong in ["0", "1025"] {
         let said = with(&format!("requests_at_once = {wrong}"))
             .unwrap_err()
             .to_string();
