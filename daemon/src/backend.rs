@@ -45,7 +45,9 @@ pub(crate) fn each(token: &Token) -> Result<Vec<Named>, PinError> {
 pub(crate) fn pool(config: &Config, lost: Option<&str>) -> Result<Pool, StartError> {
     let options = PoolOptions {
         threads: config.token.threads,
-        queue: config.token.queue,
+        // A request has one call at a time. With room for twice as many as there are requests, none of one app's
+        // finds it full, so that what was charged does not end there.
+        queue: config.token.queue.max(2 * config.limits.requests_at_once),
         deadline: config.token.deadline,
     };
     if lost.is_none() && config.token.replicas.known.is_empty() {

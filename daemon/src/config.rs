@@ -38,7 +38,7 @@ pub use self::auditors::Auditor;
 pub use self::courier::Courier;
 pub use self::database::{Database, Postgres, Server, Store};
 pub use self::delivery::{Delivery, Email, Sms, SmtpTls};
-pub use self::limits::Limits;
+pub use self::limits::{AppLimit, Limits, MOST_REQUESTS};
 pub use self::pin::{PinError, read_token_pin};
 pub use self::policies::load_policies;
 pub use self::replicas::{PRIMARY, Replica, Replicas};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{KeyPurpose, Pool, ProvisionReport};
+use custodyd_hsm::{KeyPurpose, Lane, Pool, ProvisionReport};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,12 +35,12 @@ use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
 use crate::listening::Listeners;
 use crate::reload::Reloader;
 use crate::service::{
-    Apps, Auditors, Bindings, Callers, EnrolmentQuota, PublicKeys, Recipients, Rotation, Service,
-    Strangers, Unfinished,
+    Apps, Auditors, Bindings, Callers, Door, EnrolmentQuota, PublicKeys, Recipients, Rotation,
+    Service, Strangers, Unfinished,
 };
 use crate::store::{Exclusive, Held, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
-use crate::{retention, scrub, supervised, telemetry, watch};
+use crate::{retention, scrub, spare, supervised, telemetry, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -305,7 +305,8 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         &ledger.origin(),
         &keys.checkpoint,
     );
-    let committer = tokio::spawn(writing);
+    // Whatever waits for the token: everybody waits for the committer.
+    let committer = tokio::spawn(Lane::First.during(writing));
     let seed = ledger.opaque_seed().await?;
     let service = Service {
         apps,
@@ -329,6 +330,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         recipients: Arc::new(Recipients::new(&config.limits)),
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
+        door: Door::new(&config.limits),
         rotation: Rotation::of(config.token.escrow.clone()),
     };
     Ok(Realm {
@@ -420,6 +422,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         Arc::clone(&realm.service),
         config.ledger.scrub_period,
     ));
+    let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
         std::mem::take(&mut realm.witnesses),
@@ -491,7 +494,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     watchdog.abort();
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    for task in [watching, retiring, scrubbing, witnessing] {
+    for task in [watching, retiring, scrubbing, shortening, witnessing] {
         task.abort();
         let _ = task.await;
     }

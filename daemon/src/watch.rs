@@ -1,5 +1,7 @@
-//! What is looked at every second while the daemon serves: how full the queues and the disk are, which
+//! What is looked at every second while the daemon has something to do: how full the queues and the disk are, which
 //! guesses were never finished, and whether the slow mode is over.
+//!
+//! A daemon that nobody asks anything rests: it looks four times a minute, and at once when somebody comes.
 //!
 //! Started by `startup` and dropped with the service's other tasks. It changes nothing that
 //! requests depend on, except for the slow mode, and waits for nothing.
@@ -13,6 +15,8 @@ use custodyd_hsm::{Pool, Standing};
 use crate::service::{Service, tokens};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// While nothing happens. The disk is other programs', too.
+const AT_REST: Duration = Duration::from_secs(15);
 
 /// Measures each call on the token from now on, by the name of what it is for.
 pub(crate) fn measure_token(pool: &Pool) {
@@ -26,14 +30,23 @@ pub(crate) fn measure_token(pool: &Pool) {
 pub(crate) async fn run(service: Arc<Service>, pool: Pool, database: PathBuf) {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     metrics::gauge!("custodyd_start_time_seconds").set(started.unwrap_or_default().as_secs_f64());
-    let mut tick = tokio::time::interval(EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        tick.tick().await;
-        service.look();
+        let waits = service.look();
         show(&service, &pool);
         show_disk(&database);
+        tokio::time::sleep(EVERY).await;
+        // Not where the last look was at something, or somebody has come since.
+        if !waits && is_quiet(&service, &pool) {
+            let _ = tokio::time::timeout(AT_REST, service.door.stirred()).await;
+        }
     }
+}
+
+/// Whether every queue is empty and no request is under way.
+fn is_quiet(service: &Service, pool: &Pool) -> bool {
+    let token = pool.status();
+    let under_way = service.door.taken() + service.hasher.taken() + service.ledger.waiting();
+    under_way + token.queued + token.running == 0
 }
 
 fn show(service: &Service, pool: &Pool) {
@@ -51,6 +64,8 @@ fn show(service: &Service, pool: &Pool) {
     metrics::gauge!("custodyd_token_epoch").set(token.epoch as f64);
     metrics::gauge!("custodyd_commit_queue").set(service.ledger.waiting() as f64);
     metrics::gauge!("custodyd_pin_places_taken").set(service.hasher.taken() as f64);
+    metrics::gauge!("custodyd_requests_under_way").set(service.door.taken() as f64);
+    metrics::gauge!("custodyd_request_body_bytes").set(service.door.bytes() as f64);
     metrics::gauge!("custodyd_apps").set(service.apps.count() as f64);
 }
 

@@ -7,7 +7,7 @@
 //! The order of the modules is the order of trust:
 //! `id, secret, error -> encoding -> custody -> {mac, seal, binding, webhook, anchor, checkpoint}` and
 //! `custody -> backend`. A backend never imports what stands in those braces; `proof` stands above them. `pool <-> set`: the set's tokens each
-//! have a pool, and one pool is in front of them. `root_keys ->
+//! have a pool, and one pool is in front of them; `lane -> turns -> pool` says whose turn it is. `root_keys ->
 //! escrow` is for the ceremonies in which keys are outside of a token; of the two a backend knows the first, to import.
 
 #![cfg_attr(
@@ -33,6 +33,7 @@ pub mod escrow;
 pub mod evidence;
 pub mod id;
 mod jws;
+pub mod lane;
 pub mod mac;
 pub mod pool;
 pub mod proof;
@@ -42,6 +43,7 @@ pub mod root_keys;
 pub mod seal;
 pub mod secret;
 pub mod set;
+pub mod turns;
 pub mod versions;
 pub mod webhook;
 
@@ -59,11 +61,13 @@ pub use ed25519::Ed25519Key;
 pub use error::{AnchorFault, Error, Result};
 pub use evidence::Evidence;
 pub use id::{AccountId, AppId, KeyId, KeyPurpose, RealmName, RecordId, RecordKind};
+pub use lane::Lane;
 pub use pool::{Pool, PoolOptions, PoolStatus};
 pub use public_key::{PublicKey, jwk_set};
 pub use report::{Imported, KeyKind, KeyReport, ProvisionReport, TokenDescription, Verdict};
 pub use root_keys::{KeyCheck, KeyOrigin, RootKey, RootKeys};
 pub use secret::{Secret, SecretBytes};
 pub use set::{Member, Standing, TokenSet};
+pub use turns::Turns;
 pub use versions::KeyVersions;
 pub use webhook::WebhookCall;

@@ -30,6 +30,7 @@ use crate::{
     counters::Counters,
     custody::{Backend, Custody},
     error::{Error, Result},
+    lane::Lane,
     set::{SetBackend, TokenSet},
     versions::KeyVersions,
 };
@@ -39,7 +40,8 @@ use crate::{
 pub struct PoolOptions {
     /// Threads, each with a session of its own. Tokens rarely gain from more than a few.
     pub threads: usize,
-    /// Calls that may wait; one more is answered with [`Error::Busy`].
+    /// Calls that may wait; one more is answered with [`Error::Busy`]. Of several apps none may hold more than
+    /// stays free (`turns`).
     pub queue: usize,
     /// For a whole call, waiting included.
     pub deadline: Duration,
@@ -224,7 +226,7 @@ impl Pool {
     ) -> Result<Instant> {
         let expires = Instant::now() + deadline;
         let job = Job::new(operation, expires, Arc::downgrade(waiting), job, reply);
-        self.0.shared.queue.push(operation, job)?;
+        self.0.shared.queue.push(operation, Lane::current(), job)?;
         Ok(expires)
     }
 

@@ -166,6 +166,26 @@ async fn one_apps_flood_is_not_the_other_apps() {
     app.device("wallet").enrol().await;
 }
 
+#[tokio::test]
+async fn an_app_may_have_a_rate_of_its_own() {
+    let app = TestApp::with(limits(&[
+        "app_per_second = 1",
+        "app_burst = 10",
+        "[limits.apps.wallet]\nper_second = 1000\nburst = 1000",
+    ]))
+    .await;
+    let last = async |name: &str| {
+        let mut device = app.device(name);
+        let call = device.prepare("POST", "/v1/apps/{app}/sessions/device", Some(json!({})));
+        for _ in 0..19 {
+            device.send(&call).await;
+        }
+        device.send(&call).await.refusal()
+    };
+    assert_ne!(last("wallet").await, "429 rate-limited");
+    assert_eq!(last("notes").await, "429 rate-limited", "the control");
+}
+
 /// Requests of the limiter's own count: how many were refused, by which rate.
 async fn refused_by(app: &TestApp, by: &str) -> u64 {
     let (_, metrics) = app.operator("/metrics").await;

@@ -91,6 +91,13 @@ impl Admin {
         })
     }
 
+    /// What a statement gives, a number.
+    pub async fn number(&mut self, sql: &str) -> i64 {
+        either!(self, sql, |connection, sql| {
+            sqlx::query(sql).fetch_one(connection).await.unwrap().get(0)
+        })
+    }
+
     pub async fn blob(&mut self, sql: &str) -> Vec<u8> {
         either!(self, sql, |connection, sql| {
             sqlx::query(sql).fetch_one(connection).await.unwrap().get(0)

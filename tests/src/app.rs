@@ -121,13 +121,16 @@ pub const DATABASE: &str = "realm";
 pub const REALM: &str = "test.example";
 
 /// All tests come from one address, and their devices call more often than people's do.
-pub const LIMITS: &str = r#"stranger_deadline = "20ms"
+pub const LIMITS: &str = r#"requests_at_once = 1024
+stranger_deadline = "20ms"
 address_per_second = 1000000
 address_burst = 1000000
 app_per_second = 1000000
 app_burst = 1000000
 device_per_second = 1000000
 device_burst = 1000000
+account_per_second = 1000000
+account_burst = 1000000
 slow_failures_per_minute = 1000000
 recipient_per_hour = 1000000
 recipient_burst = 1000000

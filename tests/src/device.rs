@@ -3,6 +3,7 @@
 //! Written from the RFCs (7515, 7638, 9449), not from the daemon's code, so that both can not
 //! be wrong in the same way.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -36,13 +37,14 @@ pub fn now() -> u64 {
         .as_secs()
 }
 
-/// A P-256 key that signs compact JWS.
-#[derive(Debug)]
-pub struct Key(EcdsaKeyPair);
+/// A P-256 key that signs compact JWS. A clone is the same key: a device that asks several things at once.
+#[derive(Clone, Debug)]
+pub struct Key(Arc<EcdsaKeyPair>);
 
 impl Default for Key {
     fn default() -> Self {
-        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+        Self(Arc::new(pair.unwrap()))
     }
 }
 
@@ -119,7 +121,7 @@ impl Answer {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Device {
     pub http: reqwest::Client,
     pub url: String,

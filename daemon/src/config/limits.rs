@@ -1,21 +1,26 @@
-//! `[limits]`: what strangers may do, how long they wait for an answer, and how often a device
-//! may call with a session.
+//! `[limits]`: how much is done at once, what strangers may do and how long they wait for an answer, and how
+//! often a device or an account may call.
 //!
 //! Called by `check` only. The defaults suit a service for people: an office behind one address
 //! signs in at once, and a machine that guesses is stopped. Benchmarks raise them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use custodyd_hsm::AppId;
 use toml::de::DeValue;
 
 use super::check::{duration, number};
 use super::reader::{Document, Table};
+use crate::ledger::QUEUE;
 
 /// What a caller gets who has no session, or is not bound to the account that they name; and the
 /// rate of those who have one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
+    /// Requests under way at once, of everybody.
+    pub requests_at_once: usize,
     /// Their answers leave at a multiple of this after the request; zero: at once.
     pub stranger_deadline: Duration,
     /// Requests without a session from one address.
@@ -24,9 +29,14 @@ pub struct Limits {
     /// Requests without a session to one app.
     pub app_per_second: NonZeroU32,
     pub app_burst: NonZeroU32,
+    /// The same of apps that have their own.
+    pub apps: BTreeMap<AppId, AppLimit>,
     /// Requests with a session by one device key.
     pub device_per_second: NonZeroU32,
     pub device_burst: NonZeroU32,
+    /// The same, and sign-ins of bound devices, by all devices of one account.
+    pub account_per_second: NonZeroU32,
+    pub account_burst: NonZeroU32,
     /// Codes to one address or number that anybody can cause, of each kind.
     pub recipient_per_hour: NonZeroU32,
     pub recipient_burst: NonZeroU32,
@@ -36,7 +46,17 @@ pub struct Limits {
     pub slow_factor: NonZeroU32,
 }
 
+/// `[limits.apps.NAME]`: what strangers may ask of this app.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AppLimit {
+    pub per_second: NonZeroU32,
+    pub burst: NonZeroU32,
+}
+
 const MOST: usize = 10_000_000;
+/// Requests that may be under way at once. Each has one change on its way to the committer at the most, so that its
+/// queue holds all of them, and as many again for what is done beside requests.
+pub const MOST_REQUESTS: usize = QUEUE / 2;
 
 fn count(value: &DeValue<'_>, most: usize) -> Result<NonZeroU32, String> {
     let number = number(value, 1..=most)?;
@@ -59,6 +79,9 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
         Duration::from_millis(100),
         |value| duration(value, Duration::ZERO..=longest),
     );
+    let requests_at_once = doc.or(&mut table, "requests_at_once", 256, |value| {
+        number(value, 1..=MOST_REQUESTS)
+    });
     let mut rate = |key, default| {
         doc.or(&mut table, key, at_least_one(default), |value| {
             count(value, MOST)
@@ -70,6 +93,8 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
     let app_burst = rate("app_burst", 5000);
     let device_per_second = rate("device_per_second", 10);
     let device_burst = rate("device_burst", 100);
+    let account_per_second = rate("account_per_second", 20);
+    let account_burst = rate("account_burst", 200);
     let recipient_per_hour = rate("recipient_per_hour", 6);
     let recipient_burst = rate("recipient_burst", 10);
     let slow_failures_per_minute = rate("slow_failures_per_minute", 600);
@@ -77,18 +102,52 @@ pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits 
     let slow_factor = doc.or(&mut table, "slow_factor", at_least_one(10), |value| {
         count(value, 10)
     });
+    let apps = apps(doc, &mut table, (app_per_second, app_burst));
     doc.finish(table);
     Limits {
+        requests_at_once,
         stranger_deadline,
         address_per_second,
         address_burst,
         app_per_second,
         app_burst,
+        apps,
         device_per_second,
         device_burst,
+        account_per_second,
+        account_burst,
         recipient_per_hour,
         recipient_burst,
         slow_failures_per_minute,
         slow_factor,
     }
+}
+
+/// Apps that may be asked more or less than the others, by their names: those of policy files, which may come later.
+fn apps<'i>(
+    doc: &mut Document<'i>,
+    limits: &mut Table<'i>,
+    (per_second, burst): (NonZeroU32, NonZeroU32),
+) -> BTreeMap<AppId, AppLimit> {
+    let mut table = doc.table(limits, "apps");
+    let mut found = BTreeMap::new();
+    for (name, mut inner) in doc.every_table(&mut table) {
+        let at = inner.at();
+        let limit = AppLimit {
+            per_second: doc.or(&mut inner, "per_second", per_second, |value| {
+                count(value, MOST)
+            }),
+            burst: doc.or(&mut inner, "burst", burst, |value| count(value, MOST)),
+        };
+        doc.finish(inner);
+        match AppId::parse(&name) {
+            Ok(app) => drop(found.insert(app, limit)),
+            Err(error) => doc.error(
+                at,
+                format!("limits.apps: {name:?} is no app's name: {error}"),
+            ),
+        }
+    }
+    doc.finish(table);
+    found
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod courier;
+mod limits;
 mod witnesses;
 
 use proptest::prelude::*;

@@ -42,6 +42,10 @@ impl Lane {
         }
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.has_room()
+    }
+
     pub(super) fn put(&self, message: Message) -> Result<(), Full> {
         let (channel, transport) = (self.channel, Arc::clone(&self.transport));
         let put = self.queue.put(Box::pin(async move {

@@ -202,6 +202,17 @@ impl Courier {
         self.lane(channel).is_some()
     }
 
+    /// Whether a message by this channel, or by any, would find room now: to be asked before anything is
+    /// counted or committed for it.
+    #[must_use]
+    pub fn has_room(&self, channel: Option<Channel>) -> bool {
+        let room = |lane: Option<&Lane>| lane.is_none_or(Lane::has_room);
+        match channel {
+            Some(channel) => room(self.lane(channel)),
+            None => room(self.email.as_ref()) || room(self.sms.as_ref()),
+        }
+    }
+
     /// Runs an errand later: what a request does not wait for.
     ///
     /// # Errors

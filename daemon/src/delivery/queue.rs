@@ -1,13 +1,15 @@
 //! A bounded queue of errands and the task that runs them, a few at a time.
 //!
 //! Used by `Courier`, which has one for look-ups and one for each channel. Putting never
-//! waits: whoever asks is a stranger's request, and a full queue is their answer. An errand
-//! that panics ends alone.
+//! waits: whoever asks is a stranger's request, and a full queue is their answer. Apps take
+//! turns, and none may fill the queue (`custodyd_hsm::turns`). An errand that panics ends alone.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use custodyd_hsm::{Lane, Turns};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,14 +23,33 @@ pub struct Full;
 
 #[derive(Debug)]
 pub(super) struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     name: &'static str,
-    sender: mpsc::Sender<Errand>,
+    state: Mutex<State>,
+    /// Something was put, or the queue was closed.
+    changed: Notify,
+}
+
+struct State {
+    errands: Turns<Errand>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The task behind a queue.
 #[derive(Debug)]
 pub(super) struct Worker {
-    name: &'static str,
+    shared: Arc<Shared>,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -36,47 +57,102 @@ pub(super) struct Worker {
 impl Queue {
     /// Starts the task. `capacity` errands may wait while `concurrency` run.
     pub(super) fn start(name: &'static str, capacity: usize, concurrency: usize) -> (Self, Worker) {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let shared = Arc::new(Shared {
+            name,
+            state: Mutex::new(State {
+                errands: Turns::new(capacity.max(1)),
+                closed: false,
+            }),
+            changed: Notify::new(),
+        });
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(work(name, receiver, concurrency.max(1), stopped));
-        (Self { name, sender }, Worker { name, stop, task })
+        let task = tokio::spawn(work(Arc::clone(&shared), concurrency.max(1), stopped));
+        let queue = Self {
+            shared: Arc::clone(&shared),
+        };
+        (queue, Worker { shared, stop, task })
     }
 
+    /// In the lane of whoever puts it, where it also runs.
+    ///
     /// # Errors
     /// [`Full`], also once the queue is closed.
     pub(super) fn put(&self, errand: Errand) -> Result<(), Full> {
-        let put = self.sender.try_send(errand).map_err(|_| Full);
-        depth(
-            self.name,
-            self.sender.max_capacity() - self.sender.capacity(),
-        );
+        let lane = Lane::current();
+        let errand: Errand = Box::pin(lane.during(errand));
+        let mut state = self.shared.lock();
+        let put = match state.closed {
+            true => Err(Full),
+            false => state.errands.push(lane, errand).map_err(|_| Full),
+        };
+        depth(self.shared.name, state.errands.len());
+        drop(state);
+        self.shared.changed.notify_one();
         put
+    }
+
+    /// Whether this lane could put one now. No promise: another may be faster.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.shared.lock();
+        !state.closed && state.errands.has_room(Lane::current())
     }
 }
 
-async fn work(
-    name: &'static str,
-    mut queue: mpsc::Receiver<Errand>,
-    concurrency: usize,
-    mut stopped: oneshot::Receiver<()>,
-) {
+/// Nobody can put anything any more.
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    /// The state is whole at every moment, whatever panicked elsewhere.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// What is next, and whether nothing will come any more.
+    fn next(&self) -> (Option<Errand>, bool) {
+        let mut state = self.lock();
+        let errand = state.errands.pop();
+        if errand.is_some() {
+            depth(self.name, state.errands.len());
+        }
+        (errand, state.closed)
+    }
+}
+
+async fn work(shared: Arc<Shared>, concurrency: usize, mut stopped: oneshot::Receiver<()>) {
     let mut running = JoinSet::new();
+    let mut stopping = false;
     loop {
+        if running.len() < concurrency {
+            match shared.next() {
+                (Some(errand), _) => {
+                    running.spawn(errand);
+                    continue;
+                }
+                (None, true) => break,
+                (None, false) => {}
+            }
+        }
         tokio::select! {
             // Also where nobody can stop it any more: then nobody waits for it either.
-            _ = &mut stopped, if !queue.is_closed() => queue.close(),
-            Some(ended) = running.join_next() => note(name, &ended),
-            next = queue.recv(), if running.len() < concurrency => match next {
-                Some(errand) => {
-                    depth(name, queue.len());
-                    running.spawn(errand);
-                }
-                None => break,
-            },
+            _ = &mut stopped, if !stopping => {
+                stopping = true;
+                shared.close();
+            }
+            Some(ended) = running.join_next() => note(shared.name, &ended),
+            () = shared.changed.notified(), if running.len() < concurrency => {}
         }
     }
     while let Some(ended) = running.join_next().await {
-        note(name, &ended);
+        note(shared.name, &ended);
     }
 }
 
@@ -104,11 +180,14 @@ impl Worker {
         if timeout_at(deadline, &mut task).await.is_ok() {
             return true;
         }
-        // Ending the task drops its errands, running and waiting.
+        // Ending the task drops what runs; what waits goes here.
         task.abort();
         let _ = task.await;
+        self.shared.close();
+        let left = self.shared.lock().errands.take_all();
+        drop(left);
         tracing::warn!(
-            queue = self.name,
+            queue = self.shared.name,
             "what was not sent in the drain time is lost"
         );
         false
@@ -116,7 +195,7 @@ impl Worker {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -175,6 +254,33 @@ mod tests {
         assert_eq!(done.load(SeqCst), 2);
         // What was cut is gone: nothing holds on to what it had.
         assert_eq!(Arc::strong_count(&done), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_apps_flood_leaves_room_and_turns_to_another() {
+        let lane = |name| Lane::of(&custodyd_hsm::AppId::parse(name).unwrap());
+        let (queue, worker) = Queue::start("test", 8, 1);
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let put = async |name: &'static str| {
+            let order = Arc::clone(&order);
+            let errand = Box::pin(async move {
+                sleep(Duration::from_millis(10)).await;
+                order.lock().unwrap().push((name, Lane::current()));
+            });
+            lane(name).during(async { queue.put(errand) }).await
+        };
+        put("notes").await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        for _ in 0..4 {
+            put("notes").await.unwrap();
+        }
+        assert_eq!(put("notes").await, Err(Full));
+        put("wallet").await.unwrap();
+        assert!(worker.drain(soon()).await);
+        let order = order.lock().unwrap().clone();
+        let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names[..3], ["notes", "notes", "wallet"]);
+        assert_eq!(order[2].1, lane("wallet"), "it runs in its own lane");
     }
 
     #[tokio::test]

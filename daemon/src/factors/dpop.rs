@@ -262,7 +262,10 @@ impl Proofs {
         match accepted.insert(now, short) {
             Seen::New => Ok(()),
             Seen::Before => Err(ProofError::Replayed),
-            Seen::Full => Err(ProofError::Busy),
+            Seen::Full => {
+                metrics::counter!("custodyd_busy_total", "at" => "proofs").increment(1);
+                Err(ProofError::Busy)
+            }
         }
     }
 

@@ -109,20 +109,20 @@ impl PinHasher {
         })
     }
 
-    /// Take a place, before anything is charged.
+    /// Take a place, before anything is charged. One app's requests hold as many as stay free at the most.
     pub fn reserve(&self) -> Result<Reservation, Busy> {
-        self.place(self.workers.capacity())
+        self.place(false)
     }
 
     /// The same for a stranger's try, which half of the places must be enough for: anybody can
     /// make any number of those, and the other half is for devices that are bound.
     pub fn reserve_for_stranger(&self) -> Result<Reservation, Busy> {
-        self.place(self.workers.capacity().div_ceil(2))
+        self.place(true)
     }
 
-    fn place(&self, most: usize) -> Result<Reservation, Busy> {
+    fn place(&self, stranger: bool) -> Result<Reservation, Busy> {
         self.workers
-            .reserve(most)
+            .reserve(stranger)
             .map(|place| Reservation { _place: place })
             .map_err(|retry_after| Busy { retry_after })
     }

@@ -56,12 +56,12 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
         ("429", "rate-limited"),
         ("500", "internal"),
         ("503", "timeout"),
+        ("503", "busy"),
     ];
     if of_an_app || with_a_session {
         codes.extend([
             ("400", "malformed-request"),
             ("500", "record-tampered"),
-            ("503", "busy"),
             ("503", "token-unavailable"),
             ("503", "store-unavailable"),
         ]);
@@ -69,7 +69,6 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
     if path.starts_with("/log/") {
         codes.extend([
             ("400", "malformed-request"),
-            ("503", "busy"),
             ("503", "token-unavailable"),
             ("503", "store-unavailable"),
         ]);

@@ -3,13 +3,14 @@
 //! `server`, `connection` and `tls` carry connections; `router` is the route table and what
 //! every request passes through; `request` proves who asks; `routes` has a file for each kind
 //! of resource; `problem` gives refusals their form; `strangers` is what callers without a session
-//! pass through; `operator` is the listener for
+//! pass through, `door` where each request gets its place among those under way; `operator` is the listener for
 //! operators' monitoring, `operator_socket` the one for their actions; `unix_socket` carries that one
 //! and the courier's.
 
 pub mod certificate;
 pub mod connection;
 mod describe;
+mod door;
 pub(crate) mod extract;
 pub mod operator;
 mod operator_evidence;

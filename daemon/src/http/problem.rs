@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use crate::factors::dpop::ProofError;
 use crate::service::Refused;
 
 /// `application/problem+json` (RFC 9457) with a stable `code`.
@@ -50,6 +51,12 @@ impl Problem {
     fn with(mut self, member: &str, value: Value) -> Self {
         self.more.insert(member.to_owned(), value);
         self
+    }
+
+    /// When to come back, in seconds.
+    #[must_use]
+    pub fn again_in(self, seconds: u64) -> Self {
+        self.with("retry_after", json!(seconds))
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
@@ -146,9 +153,9 @@ impl From<Refused> for Problem {
             Refused::RateLimited { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs() + 1))
             }
-            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => {
-                problem.with("retry_after", json!(5))
-            }
+            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => problem.again_in(5),
+            // By then a part of the memory of proofs is free again.
+            Refused::Proof(ProofError::Busy) => problem.again_in(60),
             Refused::TooMany { limit, .. } | Refused::SecretTooLarge { limit } => {
                 problem.with("limit", json!(limit))
             }

@@ -37,13 +37,7 @@ impl FromRequest<Arc<Context>> for Signed {
 
     async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
-            Problem::new(
-                axum::http::StatusCode::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                format!("a body may have at most {MAX_BODY} bytes"),
-            )
-        })?;
+        let body = whole(body).await?;
         standing::arrived();
         Ok(Self {
             context: Arc::clone(context),
@@ -53,6 +47,25 @@ impl FromRequest<Arc<Context>> for Signed {
             body,
         })
     }
+}
+
+/// All of a body.
+pub(super) async fn whole(body: axum::body::Body) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
+        Problem::new(
+            axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            format!("a body may have at most {MAX_BODY} bytes"),
+        )
+    })
+}
+
+/// The session that a request brings, if it looks like one.
+pub(super) fn session_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = text(headers, &header::AUTHORIZATION)
+        .ok()??
+        .split_once(' ')?;
+    scheme.eq_ignore_ascii_case("dpop").then_some(token)
 }
 
 /// What is wrong with a body, without the value that is wrong: it may be a PIN, and clients log
@@ -107,7 +120,12 @@ impl Signed {
             thumbprint: &session.device_thumbprint,
         };
         let key = self.proof(Some(token), class)?;
-        self.context.service.callers.admit(&key.thumbprint)?;
+        let callers = &self.context.service.callers;
+        callers.admit(&key.thumbprint)?;
+        // Whoever has the token without its key takes nothing from the account either.
+        if session.device_thumbprint == key.thumbprint {
+            callers.admit_to(session.account)?;
+        }
         let caller = self.context.service.authorize(session, key).await?;
         caller.app.admits(self.text(&header::ORIGIN)?)?;
         Ok(caller)

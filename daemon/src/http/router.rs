@@ -1,7 +1,7 @@
 //! The public REST surface: the route table, and what every request passes through.
 //!
 //! From outside in: request id, log and metrics, panic barrier, time limit, CORS, security
-//! headers, the limits and deadlines of strangers, then the route. Nothing here decides anything about an account.
+//! headers, the limits and deadlines of strangers, a place among the requests under way, then the route. Nothing here decides anything about an account.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::describe;
+use super::door;
 use super::problem::{Code, Problem};
 use super::routes::{
     account, accounts, app_keys, bindings, contacts, devices, discovery, log, offline, opaque, otp,
@@ -31,7 +32,7 @@ use super::state::Context;
 use super::strangers;
 
 /// Longer than any wait that a handler has inside: the token's deadline, the commit queue.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -162,6 +163,10 @@ pub fn router(context: Arc<Context>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(
             Arc::clone(&context),
+            door::place,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&context),
             strangers::hold,
         ))
         .layer(middleware::from_fn_with_state(
@@ -270,13 +275,17 @@ async fn headers(State(context): State<Arc<Context>>, request: Request, next: Ne
 async fn time_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "timeout",
-            "the request took too long; it may still have been carried out",
-        )
-        .into_response(),
+        Err(_) => took_too_long().into_response(),
     }
+}
+
+pub(super) fn took_too_long() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "timeout",
+        "the request took too long; it may still have been carried out",
+    )
+    .again_in(5)
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
@@ -324,8 +333,11 @@ async fn observe(request: Request, next: Next) -> Response {
         .map_or("", |code| code.0);
     metrics::histogram!("custodyd_request_seconds", "route" => route, "method" => method, "status" => status.to_string())
         .record(took.as_secs_f64());
-    span.in_scope(|| {
-        tracing::info!(status, code, micros = took.as_micros() as u64, "answered");
+    let micros = took.as_micros() as u64;
+    span.in_scope(|| match code {
+        // A flood is counted, and does not fill the log as well.
+        "busy" | "rate-limited" => tracing::debug!(status, code, micros, "answered"),
+        _ => tracing::info!(status, code, micros, "answered"),
     });
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID.clone(), id);

@@ -2,7 +2,8 @@
 //!
 //! Called by start-up, once for each listener. Everybody who reaches the port controls
 //! the bytes, their pace and the number of connections here, before any proof of
-//! anything. So each resource has a bound: connections (a semaphore), the handshake, the
+//! anything. So each resource has a bound: connections (a semaphore; one address never has more than stay free,
+//! so that others find some), the handshake, the
 //! head of a request, headers, streams, and idle time. It knows nothing of routes; the
 //! time for a request's body and answer is bounded by the router's own layers.
 //!
@@ -10,7 +11,7 @@
 //! task of it is left.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, ConnectionLimits};
 use super::tls::Tls;
+use crate::places::{Place, Places};
+use crate::service::network;
 
 /// After an accept failed for want of a resource. Long enough not to spin, short enough
 /// that nobody notices once descriptors are free again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// So many connections one address may have, whatever stays free.
+const ANYBODYS: usize = 64;
 
 /// The bounds of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -76,13 +82,14 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(
         limits.max_connections.min(Semaphore::MAX_PERMITS),
     ));
+    let addresses = Places::new(limits.max_connections, ANYBODYS);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &permits, &addresses) => accepted,
         };
         let Some((stream, peer, permit)) = accepted else {
             continue;
@@ -110,15 +117,26 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
+/// Held while a connection lasts: one of all, and one of its address's.
+type Permit = (OwnedSemaphorePermit, Place<IpAddr>);
+
 /// One connection with its permit, or `None` after an error that was dealt with. It may be
 /// cancelled at any point: a connection is only taken from the queue when it is returned.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    addresses: &Arc<Places<IpAddr>>,
+) -> Option<(TcpStream, SocketAddr, Permit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Ok((stream, peer)) => match addresses.take(network(peer.ip()), 1) {
+            Some(place) => Some((stream, peer, (permit, place))),
+            None => {
+                // Closed without a word: to say one takes a handshake, which is what it costs.
+                metrics::counter!("custodyd_busy_total", "at" => "connections").increment(1);
+                None
+            }
+        },
         Err(error) if of_one_connection(&error) => None,
         Err(error) => {
             tracing::warn!(%error, "no connection could be accepted; raise LimitNOFILE if this stays");

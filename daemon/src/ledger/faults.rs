@@ -22,6 +22,7 @@ mod erasing;
 mod escrowed;
 mod limits;
 mod names;
+mod pruning;
 mod restoring;
 mod retiring;
 mod rig;
@@ -41,6 +42,31 @@ async fn without_a_fault_n_charges_cost_n() {
     let mut rig = Rig::new().await;
     let [a, b] = rig.accounts;
     assert_eq!(rig.burst(&[a, b, a, a]).await, 4);
+    rig.check().await;
+}
+
+/// Who is answered before the committer comes to them, because it took too long, is not charged.
+#[tokio::test]
+async fn who_left_before_the_decision_costs_nothing() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    {
+        let mut left = Box::pin(rig.charge_only(a));
+        // Until it has queued its change.
+        for _ in 0..1000 {
+            let polled = futures_util::FutureExt::now_or_never(&mut left);
+            assert!(polled.is_none(), "the committer was faster");
+            if rig.ledger().waiting() > 0 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(rig.ledger().waiting(), 1);
+    }
+    assert_eq!(rig.one(b).await.unwrap(), 1);
+    assert_eq!(rig.durable(a).await, 0);
+    // The control: who stays is charged.
+    assert_eq!(rig.one(a).await.unwrap(), 1);
     rig.check().await;
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::LedgerError;
 use super::head::{Head, SCHEMA, State};
-use super::log::{LogEnd, StateLeaf};
+use super::log::{LogEnd, StateLeaf, due};
 use super::members::MemberList;
 use super::tree::{Digest, StateTree, Update, bucket_digest};
 use crate::account::History;
@@ -162,6 +162,7 @@ fn append(end: &mut LogEnd, head: &mut Head, batch: &mut Batch) -> Result<(), Le
     end.append(&leaf);
     batch.entries.push((end.size() - 1, leaf));
     batch.tiles.extend(end.take_rows());
+    batch.tiles_before = due(end.size(), &batch.tiles);
     head.size = end.size();
     head.log_root = end.root();
     Ok(())

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::anchoring::{Anchoring, Mode};
 use super::head::Head;
-use super::log::{LogEnd, StateLeaf, TILE, TileRow};
+use super::log::{LogEnd, StateLeaf, TILE, TileRow, may_be_gone};
 use super::members::MemberList;
 use super::memory::Believed;
 use super::memory::Memory;
@@ -198,6 +198,9 @@ async fn log(
             }
             repairs.what.push("tiles of the log".into());
             repairs.tiles = end.take_rows();
+            repairs
+                .tiles
+                .retain(|row| !may_be_gone(head.size, row.level, row.index));
             end
         }
     };

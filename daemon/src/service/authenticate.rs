@@ -279,7 +279,8 @@ impl Service {
         }
     }
 
-    /// Whether the device is bound to the account, by a binding that is whole.
+    /// Whether the device is bound to the account, by a binding that is whole. One that is counts for the
+    /// account's rate.
     pub(super) fn is_bound(&self, device: &Device, loaded: &Loaded) -> Result<bool, Refused> {
         let Some(bound) = loaded.account.device(&device.key.thumbprint) else {
             return Ok(false);
@@ -290,6 +291,7 @@ impl Service {
             &bound.key.thumbprint,
             &bound.key.binding,
         )?;
+        self.callers.admit_to(loaded.account.id)?;
         Ok(true)
     }
 

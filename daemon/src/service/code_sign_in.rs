@@ -181,7 +181,7 @@ impl Service {
         };
         let account = loaded.account.id;
         let binding = match &wanted {
-            Some(_) => Some(self.sign_device(&device, account, self.now()).await?),
+            Some(_) => Some(self.sign_charged(&device, account).await?),
             None => None,
         };
         let entry = Entry {
@@ -300,10 +300,7 @@ impl Service {
         let Next { wanted, releases } = next;
         let device = caller.device();
         let binding = match &wanted {
-            Some(_) => Some(
-                self.sign_device(&device, loaded.account.id, self.now())
-                    .await?,
-            ),
+            Some(_) => Some(self.sign_charged(&device, loaded.account.id).await?),
             None => None,
         };
         let asks = device.clone();

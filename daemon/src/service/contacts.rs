@@ -14,6 +14,7 @@ use std::time::Duration;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
+use super::door::busy;
 use super::guess::{Charged, Guess};
 use super::overview::Seen;
 use super::{App, Caller, Refused, Service};
@@ -226,11 +227,14 @@ impl Service {
                 Channel::Sms => "contact by telephone",
             }));
         }
-        if self.courier.reaches(channel) {
-            Ok(())
-        } else {
-            Err(Refused::Unreachable(name))
+        if !self.courier.reaches(channel) {
+            return Err(Refused::Unreachable(name));
         }
+        // Before the pacing counts a code that could not leave.
+        if !self.courier.has_room(Some(channel)) {
+            return Err(busy("messages", app.policy.delivered_codes.interval));
+        }
+        Ok(())
     }
 
     /// Sends a code. To be called when what it was issued for is durable.
@@ -255,9 +259,8 @@ impl Service {
             purpose,
         };
         let message = Message::code(&app.policy.display_name, to, message)?;
-        self.courier.post(message).map_err(|_| Refused::Busy {
-            retry_after: policy.interval,
-        })
+        let posted = self.courier.post(message);
+        posted.map_err(|_| busy("messages", policy.interval))
     }
 
     /// Proves a claimed address with the code that was sent there.

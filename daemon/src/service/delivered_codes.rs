@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use custodyd_policies::{Factor, Timestamp, UnknownDevice, may_deliver, unknown_device};
 
+use super::door::busy;
 use super::named::Named;
 use super::{Device, Recipients, Refused, Service};
 use crate::account::{Account, Contact};
@@ -74,9 +75,8 @@ impl Service {
             };
             metrics::counter!("custodyd_code_requests_total", "outcome" => outcome).increment(1);
         };
-        self.courier.run(errand).map_err(|_| Refused::Busy {
-            retry_after: Duration::from_secs(1),
-        })?;
+        let put = self.courier.run(errand);
+        put.map_err(|_| busy("look-ups", Duration::from_secs(1)))?;
         Ok(answer)
     }
 
@@ -87,6 +87,13 @@ impl Service {
         named: Named,
         channel: Option<Channel>,
     ) -> Result<&'static str, Unsent> {
+        // Before the pacing counts a code that could not leave.
+        if !self.courier.has_room(channel) {
+            return Err(Unsent::Failed(busy(
+                "messages",
+                device.app.policy.delivered_codes.interval,
+            )));
+        }
         let found = self.find(&device.app, &named).await?;
         let loaded = found.ok_or(Unsent::Nothing)?;
         let asks = device.clone();

@@ -3,8 +3,8 @@
 //! A bound device may try the PIN and read without asking its owner; that is all a device key
 //! alone is worth. Binding needs a fresh factor of the owner's.
 
-use custodyd_hsm::AccountId;
 use custodyd_hsm::binding::BindingKind;
+use custodyd_hsm::{AccountId, Lane};
 use custodyd_policies::{Factor, Recovery, Timestamp};
 
 use super::{Caller, Device, Refused, Service, name, sessions};
@@ -79,6 +79,16 @@ impl Service {
             .sign(&device.app.id, account, [credential], now)
             .await?;
         Ok(binding)
+    }
+
+    /// As `sign_device`, between a charge and its outcome, which must not wait behind what was charged nothing.
+    pub(super) async fn sign_charged(
+        &self,
+        device: &Device,
+        account: AccountId,
+    ) -> Result<String, Refused> {
+        let signing = self.sign_device(device, account, self.now());
+        Lane::First.during(signing).await
     }
 
     /// Binds the device that asks; its session goes on as one of a bound device.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use custodyd_policies::{KsfRefused, Refused as BudgetRefused, StepUp, Timestamp};
 
+use super::door::busy;
 use super::guess::Guess;
 use crate::factors::RandomFailed;
 use crate::factors::ceremony::CeremonyError;
@@ -153,7 +154,7 @@ pub enum Refused {
     #[error("another account has this alias")]
     AliasTaken,
 
-    #[error("too many requests from here, or to this app; try again later")]
+    #[error("too many requests from here, to this app or for this account; try again later")]
     RateLimited { retry_after: Duration },
     #[error("too much work is waiting; try again later")]
     Busy { retry_after: Duration },
@@ -183,9 +184,7 @@ impl From<LedgerError> for Refused {
                 metrics::counter!("custodyd_tampered_total").increment(1);
                 Self::Tampered(evidence)
             }
-            LedgerError::Busy => Self::Busy {
-                retry_after: Duration::from_secs(1),
-            },
+            LedgerError::Busy => busy("commits", Duration::from_secs(1)),
             LedgerError::Exists => Self::AccountExists,
             LedgerError::TooLarge => Self::AccountFull,
             // Whoever is told had proven who they are while the account was there.
@@ -208,19 +207,15 @@ impl From<LedgerError> for Refused {
 impl From<custodyd_hsm::Error> for Refused {
     fn from(error: custodyd_hsm::Error) -> Self {
         match error {
-            custodyd_hsm::Error::Busy { .. } => Self::Busy {
-                retry_after: Duration::from_secs(1),
-            },
+            custodyd_hsm::Error::Busy { .. } => busy("token", Duration::from_secs(1)),
             error => Self::TokenUnavailable(error),
         }
     }
 }
 
 impl From<Busy> for Refused {
-    fn from(busy: Busy) -> Self {
-        Self::Busy {
-            retry_after: busy.retry_after,
-        }
+    fn from(full: Busy) -> Self {
+        busy("pin", full.retry_after)
     }
 }
 

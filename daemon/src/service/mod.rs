@@ -16,6 +16,7 @@ mod contacts;
 mod counted;
 mod delivered_codes;
 mod devices;
+mod door;
 mod enrol;
 mod error;
 mod guess;
@@ -56,10 +57,12 @@ pub use self::auditors::{Auditors, LogPart};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::callers::Callers;
+pub use self::door::{Door, Kind, Way};
 pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
 pub use self::quota::EnrolmentQuota;
+pub(crate) use self::rates::network;
 pub use self::recipients::Recipients;
 pub(crate) use self::rotation::PublicKeys;
 pub use self::rotation::{KeyError, Rotation};
@@ -95,6 +98,7 @@ pub struct Service {
     pub(crate) cosigned: Cosigned,
     pub(crate) strangers: Strangers,
     pub(crate) callers: Callers,
+    pub(crate) door: Door,
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
     pub(crate) recipients: Arc<Recipients>,
@@ -129,13 +133,14 @@ impl Service {
     }
 
     /// What time alone brings about: guesses that nobody finished have failed, and the slow mode may be over. Called
-    /// every second or so.
-    pub(crate) fn look(&self) {
+    /// every second or so, as long as it says that there is something to wait for.
+    pub(crate) fn look(&self) -> bool {
         let now = self.now();
         for _ in 0..self.unfinished.take(now) {
             self.strangers.failed(now);
         }
         self.strangers.look(now);
+        self.strangers.is_slow() || !self.unfinished.is_empty()
     }
 }
 

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use custodyd_hsm::mac::{self, EpochUse};
-use custodyd_hsm::{AccountId, Secret};
+use custodyd_hsm::{AccountId, Lane, Secret};
 use custodyd_policies::{Factor, Ksf, Standing, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -274,12 +274,11 @@ impl Service {
                 filler: "0".repeat(most.saturating_sub(digits)),
             },
         };
+        // Charged already, or as if: where the day's key is still to be had, it waits behind nobody who is not.
+        let sealing = self.keys.seal(EpochUse::Ceremony, self.now(), &pending);
+        let login = Lane::First.during(sealing).await;
         Ok(OpaqueLoginStarted {
-            login: self
-                .keys
-                .seal(EpochUse::Ceremony, self.now(), &pending)
-                .await
-                .map_err(Refused::ceremony)?,
+            login: login.map_err(Refused::ceremony)?,
             ke2: Bytes(ke2),
             key_stretching: begun.ksf.into(),
             expires,

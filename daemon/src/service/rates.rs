@@ -1,25 +1,27 @@
 //! Rates by address, by app and by device key, in memory that is bounded whoever asks.
 //!
-//! Called by `strangers` and `callers`, and its quota by `recipients`. An address or a device key is not a key of its own
+//! Called by `strangers`, `callers` and `door`, and its quota by `recipients`. An address or a device key is not a key of its own
 //! but one of 65,536 cells, chosen by a hash that nobody outside can compute: so there is nothing
 //! to shed, and no flood of addresses makes the memory grow or pushes another's count out. Who
 //! shares a cell with somebody who uses theirs up is refused with them; to close all cells takes
 //! that many times one address's rate, which the app's own rate refuses long before, or that many
 //! devices with a session each.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use custodyd_hsm::AppId;
+use custodyd_hsm::{AccountId, AppId};
 use governor::RateLimiter;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 
 use super::Refused;
+use crate::config::Limits;
 
 pub(super) type Limiter<K> =
     RateLimiter<K, HashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
@@ -125,18 +127,44 @@ impl DeviceRate {
     }
 }
 
-/// One count for each app: there are as many as there are policy files.
-pub(super) struct AppRate(Limiter<AppId>);
+/// By the account that somebody has proven to belong to.
+#[derive(Debug)]
+pub(super) struct AccountRate(Cells);
+
+impl AccountRate {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self(Cells::new(quota))
+    }
+
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn take(&self, account: AccountId) -> Result<(), Duration> {
+        self.0.take(account.0)
+    }
+}
+
+/// One count for each app: there are as many as there are policy files. Some have a quota of their own.
+pub(super) struct AppRate {
+    quota: Limiter<AppId>,
+    own: BTreeMap<AppId, Limiter<AppId>>,
+}
 
 impl AppRate {
-    pub(super) fn new(quota: Quota) -> Self {
-        Self(quota.limiter())
+    pub(super) fn new(limits: &Limits) -> Self {
+        let own = limits.apps.iter().map(|(app, limit)| {
+            let quota = Quota::new(limit.per_second, limit.burst);
+            (app.clone(), quota.limiter())
+        });
+        Self {
+            quota: Quota::new(limits.app_per_second, limits.app_burst).limiter(),
+            own: own.collect(),
+        }
     }
 
     /// # Errors
     /// How long to wait.
     pub(super) fn take(&self, app: &AppId) -> Result<(), Duration> {
-        take(&self.0, app)
+        take(self.own.get(app).unwrap_or(&self.quota), app)
     }
 }
 
@@ -153,7 +181,7 @@ pub(super) fn limited(by: &'static str, retry_after: Duration) -> Refused {
 }
 
 /// What one customer of a network has: an IPv4 address, or a /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

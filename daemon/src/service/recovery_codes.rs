@@ -154,10 +154,7 @@ impl Service {
         };
 
         let binding = match &bind {
-            Some(_) => Some(
-                self.sign_device(&device, loaded.account.id, self.now())
-                    .await?,
-            ),
+            Some(_) => Some(self.sign_charged(&device, loaded.account.id).await?),
             None => None,
         };
         let asks = device.clone();

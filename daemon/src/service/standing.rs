@@ -69,6 +69,11 @@ impl Asking {
     }
 }
 
+/// What stands beside this task, for one that goes on with its request.
+pub fn current() -> Option<Arc<Asking>> {
+    ASKING.try_with(Arc::clone).ok()
+}
+
 fn tell(standing: u8) {
     let _ = ASKING.try_with(|asking| asking.standing.store(standing, Ordering::Release));
 }

@@ -49,7 +49,7 @@ impl Strangers {
             slow_factor: limits.slow_factor.get(),
             slow: Mutex::new(SlowMode::new(limits.slow_failures_per_minute.get())),
             addresses: AddressRate::new(address),
-            apps: AppRate::new(Quota::new(limits.app_per_second, limits.app_burst)),
+            apps: AppRate::new(limits),
             slowed: AddressRate::new(address.divided_by(limits.slow_factor)),
         }
     }
@@ -114,7 +114,7 @@ impl Strangers {
         self.turn(|slow| slow.look(now));
     }
 
-    fn is_slow(&self) -> bool {
+    pub(super) fn is_slow(&self) -> bool {
         self.locked().is_on()
     }
 

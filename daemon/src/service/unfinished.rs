@@ -45,6 +45,11 @@ impl Unfinished {
         failed
     }
 
+    /// Whether none may still become one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.locked().is_empty()
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u32>> {
         // Numbers are whole at every moment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -38,6 +38,7 @@ pub(super) fn batch(parent: u64, rows: u64) -> Batch {
                 data: vec![5; 32],
             })
             .collect(),
+        tiles_before: None,
         removed: Vec::new(),
         erased: Vec::new(),
     }

@@ -36,6 +36,8 @@ pub const MAX_BODY: usize = 64 << 10;
 pub const MAX_LEAF: usize = 16 << 10;
 pub const MAX_HEAD: usize = 16 << 10;
 pub const MAX_TILE: usize = 256 * 32;
+/// Tiles that one batch removes: more than it can fill, so that those of a database from before go as well.
+pub const TILES_AT_ONCE: i64 = 16;
 /// Whoever goes over a whole table gets about so many bytes of it at a time.
 pub const MAX_PART: usize = 8 << 20;
 
@@ -125,6 +127,9 @@ pub struct Batch {
     /// The member lists' digests, and tiles of the log: caches.
     pub digests: BTreeMap<u32, [u8; 32]>,
     pub tiles: Vec<TileRow>,
+    /// Tiles of leaves before this place are not needed any more: the oldest of them go, [`TILES_AT_ONCE`] at the
+    /// most.
+    pub tiles_before: Option<u64>,
     /// Records whose rows go.
     pub removed: Vec<RecordId>,
     /// Log entries whose bodies go.
@@ -148,10 +153,19 @@ impl Batch {
             bodies: Vec::new(),
             digests: BTreeMap::new(),
             tiles: Vec::new(),
+            tiles_before: None,
             removed: Vec::new(),
             erased: Vec::new(),
         }
     }
+}
+
+/// Space of a database that holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spare {
+    pub bytes: u64,
+    /// There is so much of it that some should be given back now.
+    pub much: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -272,6 +286,13 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// One transaction: durable when this returns `Ok`.
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;
+
+    /// Gives back to the file system a little of what deleted rows have left, where that is a good part of the
+    /// file; how much there is to give back still. Takes some milliseconds, in which a commit waits. After a crash:
+    /// the file is as before or as after, and holds the same rows.
+    async fn give_back(&self) -> Result<Spare, StoreError> {
+        Ok(Spare::default())
+    }
 
     /// Whether it is another process, which may be away for a while and be back with everything that
     /// it had: then whoever must know what became of a commit goes on asking.

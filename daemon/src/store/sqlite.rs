@@ -25,8 +25,8 @@ use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 use rustix::fs::{FlockOperation, flock};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Db};
 use tokio::sync::Mutex;
@@ -35,14 +35,16 @@ use self::scanner::Scanner;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredEntry, StoredRecord,
-    TileRow,
+    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Spare, Store, StoreError, StoredEntry,
+    StoredRecord, TileRow,
 };
 use crate::ledger::Unverified;
 
 /// How long a statement waits for another process that holds the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 2;
+/// Bytes of the write-ahead log that stay allocated.
+const JOURNAL: &str = "67108864";
 
 /// The right to open the database: one process at a time.
 ///
@@ -118,10 +120,13 @@ impl Sqlite {
                 ),
             });
         }
-        let mut connection =
-            SqliteConnection::connect_with(&options(path)?.create_if_missing(true))
-                .await
-                .map_err(unavailable("create the database"))?;
+        // Its spare pages can be given back. Said once: said again, it would be a write.
+        let making = options(path)?
+            .create_if_missing(true)
+            .auto_vacuum(SqliteAutoVacuum::Incremental);
+        let mut connection = SqliteConnection::connect_with(&making)
+            .await
+            .map_err(unavailable("create the database"))?;
         let mut made = connection
             .begin()
             .await
@@ -225,7 +230,9 @@ fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
         .pragma("cell_size_check", "ON")
         // What is erased is overwritten where that costs no further write.
         .pragma("secure_delete", "FAST")
-        .pragma("mmap_size", "0"))
+        .pragma("mmap_size", "0")
+        // After a burst the log beside the file is cut to this again.
+        .pragma("journal_size_limit", JOURNAL))
 }
 
 /// What SQLite answered, told apart: a file that is not one is damage, which trying again does
@@ -511,6 +518,14 @@ impl Store for Sqlite {
             *slot = Some(writer);
         }
         outcome
+    }
+
+    async fn give_back(&self) -> Result<Spare, StoreError> {
+        // The committer opens the writer; without one there is nothing to shorten now.
+        match self.writer.lock().await.as_mut() {
+            Some(writer) => writer.give_back().await,
+            None => Ok(Spare::default()),
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

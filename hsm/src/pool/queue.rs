@@ -1,10 +1,9 @@
 //! The bounded queue of token jobs.
 //!
 //! Used by the pool alone. It never grows past its capacity and never hands
-//! out a job that nobody waits for any more.
+//! out a job that nobody waits for any more. Apps take turns ([`Turns`]).
 
 use std::{
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, PoisonError, Weak},
     time::Instant,
@@ -14,6 +13,8 @@ use super::worker::locked;
 use crate::{
     custody::Custody,
     error::{Error, Result},
+    lane::Lane,
+    turns::Turns,
 };
 
 /// What a job tells the worker that ran it.
@@ -90,41 +91,38 @@ fn judge<T>(answer: &Result<T>) -> Ran {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: Turns<Job>,
     closed: bool,
 }
 
 pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
-    capacity: usize,
 }
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             state: Mutex::new(State {
-                jobs: VecDeque::with_capacity(capacity),
+                jobs: Turns::new(capacity),
                 closed: false,
             }),
             arrived: Condvar::new(),
-            capacity,
         }
     }
 
-    pub(super) fn push(&self, operation: &'static str, job: Job) -> Result<()> {
+    pub(super) fn push(&self, operation: &'static str, lane: Lane, job: Job) -> Result<()> {
         let mut state = locked(&self.state);
         if state.closed {
             return Err(Error::unavailable(operation, "shutting down"));
         }
-        if state.jobs.len() >= self.capacity {
+        if !state.jobs.has_room(lane) {
             // Make room from those who left before turning anybody away.
             state.jobs.retain(|job| !job.is_stale());
         }
-        if state.jobs.len() >= self.capacity {
+        if state.jobs.push(lane, job).is_err() {
             return Err(Error::Busy { operation });
         }
-        state.jobs.push_back(job);
         drop(state);
         self.arrived.notify_one();
         Ok(())
@@ -137,7 +135,7 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            match state.jobs.pop_front() {
+            match state.jobs.pop() {
                 Some(job) if job.is_stale() => drop(job),
                 Some(job) => return Some(job),
                 None => {
@@ -154,7 +152,7 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = locked(&self.state);
         state.closed = true;
-        let left = std::mem::take(&mut state.jobs);
+        let left = state.jobs.take_all();
         drop(state);
         drop(left);
         self.arrived.notify_all();

@@ -206,3 +206,42 @@ fn options_are_bounded() {
         assert!(Pool::start(Arc::new(SoftBackend::default()), options).is_err());
     }
 }
+
+/// An app's flood waits for its own turn; the committer and the other app do not wait for it.
+#[tokio::test]
+async fn apps_take_turns_and_the_committer_goes_first() {
+    let (pool, _) = pool(1, 8, 10_000);
+    let lane = |name| Lane::of(&crate::id::AppId::parse(name).unwrap());
+    let go = occupy(&pool);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for (name, lane) in [
+        ("notes 1", lane("notes")),
+        ("notes 2", lane("notes")),
+        ("notes 3", lane("notes")),
+        ("wallet", lane("wallet")),
+        ("committer", Lane::First),
+    ] {
+        let (pool, order) = (pool.clone(), Arc::clone(&order));
+        let mut call = Box::pin(lane.during(async move {
+            let ran = pool.call("wait", move |_| {
+                locked(&order).push(name);
+                Ok(())
+            });
+            ran.await
+        }));
+        assert!(poll_once(call.as_mut()).await);
+        waiting.push(call);
+    }
+    // Three of eight wait for the one app and one for the other; it may have four.
+    let mut fourth = Box::pin(lane("notes").during(pool.call("wait", one_mac)));
+    assert!(poll_once(fourth.as_mut()).await);
+    let fifth = lane("notes").during(pool.call("more", one_mac)).await;
+    assert_eq!(fifth, Err(Error::Busy { operation: "more" }));
+    go.send(()).unwrap();
+    for call in waiting {
+        call.await.unwrap();
+    }
+    let expected = ["committer", "notes 1", "wallet", "notes 2", "notes 3"];
+    assert_eq!(*locked(&order), expected);
+}

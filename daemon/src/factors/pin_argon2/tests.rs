@@ -316,3 +316,42 @@ proptest! {
         }
     }
 }
+
+/// One app's PINs wait for each other, and another app's find a place and have their turn.
+#[tokio::test]
+async fn an_apps_flood_leaves_places_and_turns_to_another() {
+    use custodyd_hsm::{AppId, Lane};
+    let lane = |name| Lane::of(&AppId::parse(name).unwrap());
+    let (notes, wallet) = (lane("notes"), lane("wallet"));
+    let hasher = Arc::new(PinHasher::new(1, 7).unwrap());
+    let release = occupy(&hasher);
+    let taken = notes.during(async {
+        let all = std::iter::from_fn(|| hasher.reserve().ok());
+        all.collect::<Vec<_>>()
+    });
+    let taken = taken.await;
+    assert_eq!(taken.len(), 4, "half of eight");
+    let place = wallet.during(async { hasher.reserve().unwrap() }).await;
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let evaluate = |name: &'static str, lane: Lane, place| {
+        let (hasher, order) = (Arc::clone(&hasher), Arc::clone(&order));
+        tokio::spawn(lane.during(async move {
+            let policy = cheap();
+            let decoy = hasher.decoy(place, pin("271828"), pepper(1), &policy);
+            decoy.await.unwrap();
+            order.lock().unwrap().push(name);
+        }))
+    };
+    let mut tasks: Vec<_> = (taken.into_iter())
+        .map(|place| evaluate("notes", notes, place))
+        .collect();
+    tasks.push(evaluate("wallet", wallet, place));
+    tokio::task::yield_now().await;
+    drop(release);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let order = order.lock().unwrap().clone();
+    let at = order.iter().position(|name| *name == "wallet").unwrap();
+    assert!(at <= 1, "{order:?}");
+}

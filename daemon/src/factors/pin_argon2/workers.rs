@@ -4,18 +4,22 @@
 //! so it runs on threads of its own: as many as asked, at most one per core, and
 //! the runtime's threads stay free. Each thread keeps its memory between calls
 //! and wipes it as soon as no call waits: wiping after each one costs a fifth of
-//! an evaluation, and the next one writes over the memory anyway. It must never
-//! take work without a reservation, and never lose a thread to a panic.
+//! an evaluation, and the next one writes over the memory anyway. Of several apps
+//! none may hold more places than stay free, and what waits is evaluated in turn: one
+//! app's flood is its own. It must never take work without a reservation, and never
+//! lose a thread to a panic.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use argon2::Block;
+use custodyd_hsm::{Lane, Turns};
 use rustix::mm::{Advice, madvise};
+
+use crate::places::{self, Places};
 
 /// A thread keeps at most this much memory between calls; more is given back.
 const KEPT_BLOCKS: usize = 64 * 1024;
@@ -105,38 +109,41 @@ pub(super) struct Workers {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
-    capacity: usize,
     threads: usize,
-    reserved: AtomicUsize,
+    reserved: Arc<Places<Holder>>,
     /// Moving average of the time of one evaluation.
     micros: AtomicU64,
 }
 
-#[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: Turns<Job>,
     closed: bool,
 }
 
-/// A place among those that run or wait. Given back when dropped.
-pub(super) struct Place(Arc<Shared>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.reserved.fetch_sub(1, Ordering::SeqCst);
-    }
+/// Whose places are counted together: an app's own devices, and the strangers who try its accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Holder {
+    lane: Lane,
+    stranger: bool,
 }
+
+/// A place among those that run or wait. Given back when dropped.
+pub(super) type Place = places::Place<Holder>;
 
 impl Workers {
     pub(super) fn start(threads: usize, queue: usize) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = threads.clamp(1, cores);
+        let capacity = threads.saturating_add(queue);
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                // Who hands in a job has a place: it is the places that are shared, this only takes turns.
+                jobs: Turns::new(usize::MAX),
+                closed: false,
+            }),
             wake: Condvar::new(),
-            capacity: threads.saturating_add(queue),
             threads,
-            reserved: AtomicUsize::new(0),
+            reserved: Places::new(capacity, 0),
             micros: AtomicU64::new(50_000),
         });
         let mut workers = Workers {
@@ -154,29 +161,25 @@ impl Workers {
         Ok(workers)
     }
 
-    /// All places: of those who run and those who wait.
-    pub(super) fn capacity(&self) -> usize {
-        self.shared.capacity
-    }
-
-    /// A place, if fewer than `most` are taken, or how long it will be until one is likely free.
-    pub(super) fn reserve(&self, most: usize) -> Result<Place, Duration> {
+    /// A place, or how long it will be until one is likely free. Strangers have half of all places
+    /// together at the most.
+    pub(super) fn reserve(&self, stranger: bool) -> Result<Place, Duration> {
         let shared = &self.shared;
-        let most = most.min(shared.capacity);
-        shared
+        let half = shared.reserved.capacity().div_ceil(2);
+        let lane = Lane::current();
+        let place = shared
             .reserved
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
-                (taken < most).then_some(taken + 1)
-            })
-            .map(|_| Place(Arc::clone(shared)))
-            .map_err(|taken| shared.wait(taken))
+            .take_if(Holder { lane, stranger }, 1, |own, all, free| {
+                let shares = own <= free || lane == Lane::Behind;
+                shares && (all <= half || !stranger)
+            });
+        place.ok_or_else(|| shared.wait(shared.reserved.taken()))
     }
 
     /// Hand in a job. It is dropped unrun when the threads are ending.
     pub(super) fn submit(&self, job: Job) {
         let mut queue = self.shared.lock();
-        if !queue.closed {
-            queue.jobs.push_back(job);
+        if !queue.closed && queue.jobs.push(Lane::current(), job).is_ok() {
             self.shared.wake.notify_one();
         }
     }
@@ -188,7 +191,7 @@ impl Workers {
 
     /// Places taken: running, waiting, or reserved and not yet used.
     pub(super) fn taken(&self) -> usize {
-        self.shared.reserved.load(Ordering::SeqCst)
+        self.shared.reserved.taken()
     }
 }
 
@@ -215,7 +218,7 @@ impl Shared {
         let waiting = {
             let mut queue = self.lock();
             queue.closed = true;
-            std::mem::take(&mut queue.jobs)
+            queue.jobs.take_all()
         };
         // Outside the lock: dropping a job wakes its caller.
         drop(waiting);
@@ -237,7 +240,7 @@ impl Shared {
     fn next(&self, memory: &mut Memory) -> Option<Job> {
         let mut queue = self.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.jobs.pop() {
                 return Some(job);
             }
             if memory.used {

@@ -252,3 +252,40 @@ async fn a_stop_ends_idle_connections_and_open_handshakes_at_once() {
     let ended = tokio::time::timeout(Duration::from_secs(2), server.task).await;
     assert_eq!(ended.unwrap().unwrap(), Drained { cut: 0 });
 }
+
+/// One address leaves connections to others; where there are few, it may have them all.
+#[tokio::test]
+async fn one_address_does_not_take_every_connection() {
+    let mut many = limits();
+    many.max_connections = 2 * ANYBODYS + 20;
+    let server = start(None, router(), many).await;
+    let mut held = Vec::new();
+    let (mut served, mut closed) = (0, 0);
+    for _ in 0..many.max_connections {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let _ = stream.write_all(REQUEST).await;
+        match read_until(&mut stream, "127.0.0.1").await.as_str() {
+            "" => closed += 1,
+            _ => served += 1,
+        }
+        held.push(stream);
+    }
+    assert_eq!(served, many.max_connections / 2);
+    assert_eq!(closed, many.max_connections / 2);
+    // Its own are free again once it lets go of them.
+    drop(held);
+    tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let _ = stream.write_all(REQUEST).await;
+            if read_until(&mut stream, "127.0.0.1")
+                .await
+                .contains("200 OK")
+            {
+                break;
+            }
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -185,6 +185,13 @@ impl Tables {
                 ],
             );
         }
+        if let Some(before) = batch.tiles_before {
+            let old = |row: &&Row| row[0] == number(0) && row[1] < number(before);
+            let keys = self.rows(TILES).filter(old).map(|row| row[..2].to_vec());
+            for key in keys.take(16).collect::<Vec<_>>() {
+                self.remove(TILES, &key);
+            }
+        }
         let head = &batch.head;
         self.put(
             HEAD,

@@ -1,12 +1,13 @@
 //! The log: every change of the realm, in order, as an RFC 6962 Merkle tree.
 //!
 //! `leaf` says what stands in an entry, `end` holds the growing edge in memory, `proof` shows that
-//! an entry is there, `tiles` gives the log out. Tiles (C2SP tlog-tiles) are kept in the database as a cache: whatever is
+//! an entry is there, `tiles` gives the log out, `pruning` says which tiles are kept. Tiles (C2SP tlog-tiles) are kept in the database as a cache: whatever is
 //! read from one is verified against a root that the token authenticated.
 
 mod end;
 mod leaf;
 mod proof;
+mod pruning;
 mod tiles;
 
 pub use self::end::TileRow;
@@ -16,4 +17,5 @@ pub(crate) use self::leaf::{
     LEAF_STATE, RestoreLeaf, StateLeaf, TokenChange,
 };
 pub(crate) use self::proof::Prover;
+pub(crate) use self::pruning::{due, may_be_gone};
 pub(crate) use self::tiles::TileReader;

@@ -1,6 +1,7 @@
 //! Proofs that an entry is in the log, and that one log continues another (RFC 6962, section 2.1).
 //!
-//! Hashes come from the open tiles in memory and from full tiles in the database. The latter are
+//! Hashes come from the open tiles in memory and from full tiles in the database, or from the entries where an old
+//! tile of leaves is not kept. The latter are
 //! a cache that anybody may have altered, so no proof leaves here before it was checked against
 //! the root that is believed: an altered tile makes an error, never a wrong proof.
 
@@ -13,6 +14,7 @@ use tlog_tiles::{
     tree_hash,
 };
 
+use super::pruning::made_anew;
 use super::{LogEnd, TILE};
 use crate::ledger::LedgerError;
 use crate::ledger::tree::Digest;
@@ -126,10 +128,18 @@ impl Prover<'_> {
         }
         for tiles in missing.chunks(AT_ONCE) {
             let rows = self.store.tiles(tiles).await?.examine();
+            let shown: BTreeSet<(u8, u64)> =
+                rows.iter().map(|row| (row.level, row.index)).collect();
             let full = rows.into_iter().filter(|row| row.data.len() == 32 * TILE);
             hashes
                 .tiles
                 .extend(full.map(|row| ((row.level, row.index), row.data)));
+            // One that is shown and altered is not mended.
+            let gone = tiles.iter().filter(|at| at.0 == 0 && !shown.contains(*at));
+            for (level, index) in gone {
+                let data = made_anew(self.store, *index).await?;
+                hashes.tiles.insert((*level, *index), data);
+            }
         }
         hashes.known = true;
         Ok(compute(&hashes).ok())

@@ -1,6 +1,7 @@
 //! Tiles and entries as C2SP tlog-tiles has them, each verified before it leaves.
 //!
-//! Called by `auditing`. Rows of the database may be altered, so a full tile is believed because
+//! Called by `auditing`. Old tiles of leaves are made anew from the entries (`pruning`). Rows of the database may be
+//! altered, so a full tile is believed because
 //! its root is a hash of the tile above it, and so on up to a tile that is not full: those are in
 //! the memory of whoever believes the log's root. Entries are believed because their hashes are
 //! the tile's.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use tlog_tiles::{Hash, record_hash};
 
 use super::end::subtree;
+use super::pruning::made_anew;
 use super::{LogEnd, TILE};
 use crate::ledger::LedgerError;
 use crate::ledger::start;
@@ -101,7 +103,10 @@ impl TileReader<'_> {
             .collect();
         let mut parent = self.end.open_tile(above, at).unwrap_or_default();
         for (level, index) in way.into_iter().rev() {
-            let data = rows.remove(&(level, index)).unwrap_or_default();
+            let data = match rows.remove(&(level, index)) {
+                None if level == 0 => made_anew(self.store, index).await?,
+                shown => shown.unwrap_or_default(),
+            };
             if !is_below(&parent, index, &data) {
                 return Err(LedgerError::Tampered(format!(
                     "tile {index} of level {level} of the log: it is missing or was altered"

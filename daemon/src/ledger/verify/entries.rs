@@ -13,7 +13,7 @@ use super::bodies::Bodies;
 use super::chain::Chain;
 use super::findings::Findings;
 use super::{AHEAD, Pace, Task};
-use crate::ledger::log::{LogEnd, TILE, TileRow};
+use crate::ledger::log::{LogEnd, TILE, TileRow, may_be_gone};
 use crate::ledger::{Head, LedgerError};
 use crate::store::{StoreError, StoredEntry};
 
@@ -59,12 +59,12 @@ impl Task {
             let tiles = self.tiles(from, to, edge).await?;
             self.take(from..to, &tiles, &mut walked).await?;
             let full = walked.chain.full_tiles();
-            self.compare(&full, &mut walked.findings).await?;
+            self.compare(head.size, &full, &mut walked.findings).await?;
             self.progress.advance(to - from);
             pace.pause().await;
         }
         let rest = walked.chain.finish(head, &mut walked.findings);
-        self.compare(&rest, &mut walked.findings).await?;
+        self.compare(head.size, &rest, &mut walked.findings).await?;
         walked.bodies.returned(&mut walked.findings);
         Ok(walked)
     }
@@ -156,10 +156,11 @@ impl Task {
         reading
     }
 
-    /// Tiles as the entries make them, against the cache. While a daemon writes, one that is not
-    /// full goes on.
+    /// Tiles as the entries make them, against the cache, which need not have the old ones. While a daemon writes,
+    /// one that is not full goes on.
     async fn compare(
         &self,
+        size: u64,
         expected: &[TileRow],
         findings: &mut Findings,
     ) -> Result<(), LedgerError> {
@@ -170,11 +171,19 @@ impl Task {
                 .into_iter()
                 .map(|row| ((row.level, row.index), row.data))
                 .collect();
+            // A daemon goes on, and removes more of them with each tile that it fills.
+            let grown = self.beside.as_ref().map_or(size, |reader| {
+                let memory = reader.memory();
+                memory.pending().unwrap_or_else(|| memory.head()).size
+            });
             for row in rows {
-                let data = shown.get(&(row.level, row.index));
-                let right = data.is_some_and(|data| {
-                    *data == row.data || (self.beside.is_some() && data.starts_with(&row.data))
-                });
+                let right = match shown.get(&(row.level, row.index)) {
+                    Some(data) => {
+                        let goes_on = self.beside.is_some() && data.starts_with(&row.data);
+                        *data == row.data || goes_on
+                    }
+                    None => may_be_gone(grown, row.level, row.index),
+                };
                 if !right {
                     findings.note(
                         "log_tiles",

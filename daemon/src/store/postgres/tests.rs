@@ -108,6 +108,16 @@ async fn a_batch_is_written_whole_and_read_back_and_a_second_one_upon_it() {
             "{table}"
         );
     }
+    // Old tiles of leaves go, the oldest first and so many at once.
+    let mut pruning = batch(3, 1);
+    pruning.entries = vec![(2 * rows + 1, vec![1])];
+    pruning.bodies = Vec::new();
+    pruning.tiles = Vec::new();
+    pruning.tiles_before = Some(20);
+    store.commit(&pruning).await.unwrap();
+    let tiles = "SELECT count(*) FROM log_tiles";
+    assert_eq!(scene.number(tiles), rows - 16);
+    assert_eq!(scene.number("SELECT min(idx) FROM log_tiles"), 16);
 }
 
 #[tokio::test]

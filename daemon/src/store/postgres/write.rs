@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::postgres::{PgConnection, PgQueryResult};
 use sqlx::{Connection as _, Postgres as Db, Transaction};
 
-use super::super::{Batch, CommitError, StoreError};
+use super::super::{Batch, CommitError, StoreError, TILES_AT_ONCE};
 use super::connect::{self, Held, Server};
 use super::schema::{self, Checked};
 use super::{signed, within};
@@ -57,7 +57,9 @@ digest AS (INSERT INTO bucket_digests (bucket, digest, seq) \
   ON CONFLICT (bucket) DO UPDATE SET digest = excluded.digest, seq = excluded.seq), \
 entry AS (INSERT INTO log_entries (idx, leaf) SELECT * FROM unnest($11::bigint[], $12::bytea[])), \
 body AS (INSERT INTO log_bodies (idx, salt, body) \
-  SELECT * FROM unnest($13::bigint[], $14::bytea[], $15::bytea[])) \
+  SELECT * FROM unnest($13::bigint[], $14::bytea[], $15::bytea[])), \
+oldest AS (DELETE FROM log_tiles WHERE level = 0 AND idx IN \
+  (SELECT idx FROM log_tiles WHERE level = 0 AND idx >= 0 AND idx < $19 ORDER BY idx LIMIT $20)) \
 INSERT INTO log_tiles (level, idx, data) SELECT * FROM unnest($16::bigint[], $17::bigint[], $18::bytea[]) \
   ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data";
 
@@ -229,7 +231,9 @@ async fn rows(transaction: &mut Transaction<'_, Db>, batch: &Batch) -> Result<()
         )
         .bind(tiles.keys().map(|(level, _)| *level).collect::<Vec<_>>())
         .bind(tiles.keys().map(|(_, index)| *index).collect::<Vec<_>>())
-        .bind(tiles.values().copied().collect::<Vec<_>>());
+        .bind(tiles.values().copied().collect::<Vec<_>>())
+        .bind(signed(batch.tiles_before.unwrap_or(0)))
+        .bind(TILES_AT_ONCE);
     within("write the rows", query.execute(&mut **transaction))
         .await
         .map(drop)

@@ -7,12 +7,21 @@ use sqlx::query_builder::Separated;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection as _, QueryBuilder, Sqlite as Db};
 
-use super::super::{Batch, CommitError, StoreError};
+use super::super::{Batch, CommitError, Spare, StoreError, TILES_AT_ONCE};
 use super::schema::{self, Checked};
 use super::{signed, unavailable};
 
 /// Rows of one INSERT. SQLite takes 32,766 variables in a statement, a row has at most three.
 const ROWS: usize = 1000;
+
+/// `PRAGMA auto_vacuum` of a file that can be shortened in steps.
+const INCREMENTAL: i64 = 2;
+/// Spare pages are given back where there are so many, and one in so many of the file: what comes next needs
+/// some anyway.
+const MANY: i64 = 64;
+const SHARE: i64 = 8;
+/// Pages that one step gives back: a millisecond or two.
+const STEP: i64 = 32;
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -76,6 +85,45 @@ impl Writer {
             .commit()
             .await
             .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+    }
+
+    /// One step of giving back what is spare: see [`super::Store::give_back`].
+    pub(super) async fn give_back(&mut self) -> Result<Spare, StoreError> {
+        const OPERATION: &str = "give back spare pages";
+        let connection = &mut self.connection;
+        let (pages, free, size, how): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT page_count, freelist_count, page_size, auto_vacuum FROM pragma_page_count, \
+             pragma_freelist_count, pragma_page_size, pragma_auto_vacuum",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let spare = |free: i64| {
+            let much = how == INCREMENTAL && free >= MANY && free >= pages / SHARE;
+            let bytes = free.saturating_mul(size);
+            Spare {
+                bytes: u64::try_from(bytes).unwrap_or_default(),
+                much,
+            }
+        };
+        if !spare(free).much {
+            return Ok(spare(free));
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "PRAGMA incremental_vacuum({STEP})"
+        )))
+        .execute(&mut *connection)
+        .await
+        .map_err(unavailable(OPERATION))?;
+        let left = spare(free.saturating_sub(STEP));
+        if !left.much {
+            // The file gets shorter when the log beside it is folded in.
+            sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                .execute(connection)
+                .await
+                .map_err(unavailable(OPERATION))?;
+        }
+        Ok(left)
     }
 
     /// The last connection that closes folds the WAL back into the file.
@@ -176,6 +224,13 @@ fn caches(query: &mut QueryBuilder<Db>, batch: &Batch) {
         },
         " ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data;",
     );
+    if let Some(before) = batch.tiles_before {
+        let oldest = "DELETE FROM log_tiles WHERE rowid IN \
+            (SELECT rowid FROM log_tiles WHERE level = 0 AND idx < ";
+        query.push(oldest).push_bind(signed(before));
+        query.push(" ORDER BY idx LIMIT ").push_bind(TILES_AT_ONCE);
+        query.push(");");
+    }
 }
 
 fn insert<T>(
@@ -318,5 +373,92 @@ mod tests {
             "{again:?}"
         );
         assert_eq!(count(&mut admin, "SELECT seq FROM head").await, 2);
+    }
+
+    /// What deleted rows leave is given back step by step, and every row stays what it was.
+    #[tokio::test]
+    async fn a_file_that_holds_much_less_than_it_did_gets_shorter() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.sqlite");
+        let store = Sqlite::create(Exclusive::take(&file).unwrap())
+            .await
+            .unwrap();
+        let large = |mut batch: Batch| {
+            for (_, body) in &mut batch.bodies {
+                body.body = vec![7; 8192];
+            }
+            batch
+        };
+        store.commit(&large(batch(0, 400))).await.unwrap();
+        store.commit(&large(batch(1, 400))).await.unwrap();
+        // Nothing is spare, so nothing is done.
+        assert!(!store.give_back().await.unwrap().much);
+        let mut gone = batch(2, 1);
+        gone.entries = vec![(800, vec![1])];
+        gone.bodies = Vec::new();
+        gone.erased = (0..600).collect();
+        store.commit(&gone).await.unwrap();
+        let mut admin = admin(&file).await;
+        let pages = count(&mut admin, "SELECT page_count FROM pragma_page_count").await;
+        let mut steps = 0;
+        while store.give_back().await.unwrap().much {
+            steps += 1;
+            assert!(steps < 200);
+        }
+        assert!(steps > 3, "{steps}");
+        let left = count(&mut admin, "SELECT page_count FROM pragma_page_count").await;
+        assert!(left < pages / 2, "{left} of {pages}");
+        assert_eq!(
+            count(&mut admin, "SELECT count(*) FROM log_bodies").await,
+            200
+        );
+        assert_eq!(
+            count(&mut admin, "SELECT count(*) FROM log_entries").await,
+            801
+        );
+        let sound: String = sqlx::query("PRAGMA integrity_check")
+            .fetch_one(&mut admin)
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(sound, "ok");
+        // And the writer goes on.
+        let mut next = batch(3, 1);
+        next.entries = vec![(801, vec![1])];
+        next.bodies = Vec::new();
+        store.commit(&next).await.unwrap();
+    }
+
+    /// Old tiles of leaves go some at a time, the oldest first, and no other.
+    #[tokio::test]
+    async fn tiles_before_a_place_go_some_in_each_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.sqlite");
+        let store = Sqlite::create(Exclusive::take(&file).unwrap())
+            .await
+            .unwrap();
+        let mut first = batch(0, 40);
+        first.tiles.push(crate::store::TileRow {
+            level: 1,
+            index: 0,
+            data: vec![5; 32],
+        });
+        store.commit(&first).await.unwrap();
+        let mut admin = admin(&file).await;
+        let leaves = "SELECT count(*) FROM log_tiles WHERE level = 0";
+        let mut left = Vec::new();
+        for parent in 1..5 {
+            let mut next = batch(parent, 1);
+            next.entries = vec![(40 + parent, vec![1])];
+            next.bodies = Vec::new();
+            next.tiles = Vec::new();
+            next.tiles_before = Some(35);
+            store.commit(&next).await.unwrap();
+            left.push(count(&mut admin, leaves).await);
+        }
+        assert_eq!(left, [24, 8, 5, 5]);
+        let oldest = "SELECT min(idx) FROM log_tiles WHERE level = 0";
+        assert_eq!(count(&mut admin, oldest).await, 35);
+        assert_eq!(count(&mut admin, "SELECT count(*) FROM log_tiles").await, 6);
     }
 }

@@ -97,6 +97,23 @@ fn seconds(process: u32) -> f64 {
     ticks / USER_HZ
 }
 
+/// How often threads of a process have slept and were woken.
+pub(crate) fn switches(process: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .flatten();
+    let of = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let line = |text: &str| {
+            text.strip_prefix("voluntary_ctxt_switches:")
+                .map(str::to_owned)
+        };
+        let found = status.lines().find_map(line);
+        found.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+    };
+    threads.map(of).sum()
+}
+
 /// The child of this process that runs the program `name`.
 pub(crate) fn child(name: &str) -> u32 {
     let own = std::process::id().to_string();

@@ -38,9 +38,16 @@ struct Member {
     ceremonies: usize,
 }
 
+/// What came of a recovery that may be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Served,
+    Refused,
+}
+
 /// One connection and its accounts.
 #[derive(Debug)]
-struct Worker {
+pub(crate) struct Worker {
     runtime: Runtime,
     members: Vec<Member>,
     next: usize,
@@ -86,6 +93,16 @@ impl Crowd {
     /// Few enough to be enrolled on a slow token, and enough for some seconds of recoveries.
     pub(crate) fn of_a_few(app: &TestApp) -> Self {
         Self::with(app, WORKERS, 8, None)
+    }
+
+    /// Many clients, each with accounts enough for some minutes.
+    pub(crate) fn of_many(app: &TestApp, workers: usize) -> Self {
+        Self::with(app, workers, 4, None)
+    }
+
+    /// Each client by itself, for whoever has a pace of their own.
+    pub(crate) fn clients(&mut self) -> impl Iterator<Item = &mut Worker> {
+        self.0.iter_mut()
     }
 
     fn with(app: &TestApp, workers: usize, each: usize, pin: Option<&str>) -> Self {
@@ -179,6 +196,14 @@ impl Worker {
         }
     }
 
+    /// A passkey recovery, which may be refused where there is too much to do.
+    pub(crate) fn attempt(&mut self) -> Outcome {
+        let all = self.members.len();
+        let member = &mut self.members[self.next % all];
+        self.next += 1;
+        self.runtime.block_on(member.attempt())
+    }
+
     /// At least once, and until the time is over; milliseconds of each.
     fn repeat(&mut self, span: Span, end: Instant, kind: Kind) -> Vec<f64> {
         let mut latencies = Vec::new();
@@ -240,6 +265,26 @@ impl Member {
         let took = asked + started.elapsed();
         check(&answer.body);
         took
+    }
+
+    async fn attempt(&mut self) -> Outcome {
+        self.device.token = None;
+        let path = "/v1/apps/{app}/sessions/passkey/options";
+        let body = Some(json!({"account": null}));
+        let options = self.device.call("POST", path, body).await;
+        if options.status == 503 {
+            return Outcome::Refused;
+        }
+        let options = options.expect(200).body;
+        let credential = self.authenticator.get(&options["publicKey"]).await;
+        let body = json!({"ceremony": options["ceremony"], "credential": credential,
+            "release": [SECRET]});
+        let answer = self.device.finish_passkey(body).await;
+        if answer.status == 503 {
+            return Outcome::Refused;
+        }
+        check(&answer.expect(201).body);
+        Outcome::Served
     }
 
     async fn pin(&mut self) -> Duration {

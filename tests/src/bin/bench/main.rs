@@ -28,10 +28,12 @@ mod ledgerless;
 mod load;
 mod opaque;
 mod parts;
+mod pressure;
 mod realm;
 mod report;
 mod rewrapping;
 mod scale;
+mod sizes;
 mod statistics;
 mod strangers;
 mod verification;
@@ -95,6 +97,17 @@ fn main() -> ExitCode {
             let batch = batch.parse().unwrap();
             ledgerless::compare(Path::new(app), Path::new(token), batch, accounts);
         }
+        [sizes::RETIRE, app, token, accounts @ ..] => {
+            sizes::retire(Path::new(app), Path::new(token), accounts);
+        }
+        [pressure::LOAD] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&pressure::figures(&runtime));
+        }
+        [sizes::SIZES] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&sizes::figures(&runtime));
+        }
         [ledgerless::LEDGER] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&ledgerless::alone(&runtime, setup()));
@@ -125,7 +138,8 @@ fn main() -> ExitCode {
             eprintln!(
                 "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
                  the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench failover` \
-                 the loss of one of two tokens, `bench opaque` PINs by OPAQUE, `bench client` what the SDK weighs \
+                 the loss of one of two tokens, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
+                 `bench sizes` what a recovery leaves in the database, `bench client` what the SDK weighs \
                  and unlocks in a browser; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
@@ -220,6 +234,8 @@ fn measure(token: &Path) {
     figures.extend(anchoring::figures(&runtime));
     figures.extend(backends::figures(&runtime));
     figures.extend(failover::figures(&runtime));
+    figures.extend(pressure::figures(&runtime));
+    figures.extend(sizes::figures(&runtime));
     figures.extend(client::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);

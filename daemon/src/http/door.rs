@@ -1,0 +1,142 @@
+//! The layer in which a request gets its place among those under way, and is carried to its end.
+//!
+//! Called by the router, innermost: behind the rates at the door and inside of the deadline to which strangers'
+//! answers are held, so that nobody holds a place while an answer waits to leave. The body is read first, with
+//! bounds on its time and on the bytes of all, or whoever sends slowly would hold places with nothing
+//! in them. From there on the request is a task of its own: a client that leaves, or gives up because we are
+//! slow, does not cut a guess off between its charge and its outcome.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use custodyd_hsm::Lane;
+use tracing::Instrument as _;
+
+use super::problem::Problem;
+use super::request::{MAX_BODY, session_token, whole};
+use super::router::{REQUEST_LIMIT, took_too_long};
+use super::server::PeerAddress;
+use super::state::Context;
+use crate::service::{Kind, Way, standing};
+
+/// From a request's head to the end of its body.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// The app that a path names, and what is below it.
+fn app_in(path: &str) -> Option<(&str, &str)> {
+    let below = path.strip_prefix("/v1/apps/")?;
+    Some(below.split_once('/').unwrap_or((below, "")))
+}
+
+/// Whether a route ends what was charged when it began.
+fn finishes(path: &str) -> bool {
+    path.ends_with("/opaque/finish")
+}
+
+/// Whose places this request is counted among. A name that no app has, and a session that does not open, are
+/// nobody's: such a request is refused soon, and has one way with all of its kind.
+async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
+    let kind = |other| if finishes(path) { Kind::Finish } else { other };
+    let nobody = Way {
+        lane: Lane::Behind,
+        kind: Kind::Open,
+    };
+    if let Some((app, _)) = app_in(path) {
+        return match context.service.apps().get(app) {
+            Ok(app) => Way {
+                lane: Lane::of(&app.id),
+                kind: kind(Kind::Open),
+            },
+            Err(_) => nobody,
+        };
+    }
+    let Some(token) = session_token(headers) else {
+        return nobody;
+    };
+    match context.service.open_session(token).await {
+        Ok(session) => Way {
+            lane: Lane::of(&session.app),
+            kind: kind(Kind::Session),
+        },
+        Err(_) => nobody,
+    }
+}
+
+/// A place for the request, and its way to the end.
+pub(super) async fn place(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match carried(&context, request, next).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn carried(context: &Context, request: Request, next: Next) -> Result<Response, Problem> {
+    let service = &context.service;
+    let address: Option<IpAddr> = request
+        .extensions()
+        .get::<PeerAddress>()
+        .map(|peer| peer.0.ip());
+    let announced = request.body().size_hint().upper();
+    let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
+    // What is too large is refused by `whole` before it is read.
+    let room = announced.unwrap_or(MAX_BODY).min(MAX_BODY);
+    let bytes = service.door.body(address, room)?;
+    let (parts, body) = request.into_parts();
+    let way = way(context, parts.uri.path(), &parts.headers).await;
+    let body = tokio::time::timeout(BODY_LIMIT, whole(body))
+        .await
+        .map_err(|_| took_too_long())??;
+    standing::arrived();
+    let entered = service.door.enter(way, bytes)?;
+    let request = Request::from_parts(parts, Body::from(body));
+    let work = async move {
+        let _entered = entered;
+        next.run(request).await
+    };
+    let asking = standing::current();
+    let work = async move {
+        match asking {
+            Some(asking) => asking.during(way.lane.during(work)).await,
+            None => way.lane.during(work).await,
+        }
+    };
+    // With an end of its own: nobody may be there any more who cuts it.
+    let work = tokio::time::timeout(REQUEST_LIMIT, work);
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(_)) => Err(took_too_long()),
+        Err(error) => match error.try_into_panic() {
+            // For the barrier above, which counts it.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(took_too_long()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_its_app_and_whether_it_ends_what_was_charged() {
+        assert_eq!(
+            app_in("/v1/apps/notes/sessions/pin"),
+            Some(("notes", "sessions/pin"))
+        );
+        assert_eq!(app_in("/v1/apps/notes"), Some(("notes", "")));
+        assert_eq!(app_in("/v1/account/pin"), None);
+        assert!(finishes("/v1/apps/notes/sessions/opaque/finish"));
+        assert!(finishes("/v1/session/opaque/finish"));
+        assert!(!finishes("/v1/apps/notes/sessions/opaque/start"));
+    }
+}
