@@ -17,13 +17,13 @@ use crate::peers::{daemon, members};
 use crate::plot::{Axis, Chart, Series};
 use crate::report::Figure;
 use crate::statistics::quantile;
-use crate::workers::Workers;
+use crate::workers::{Connected, Workers};
 
 /// Names this part, to be measured alone.
 pub(crate) const CONCURRENCY: &str = "concurrency";
 const CLIENTS: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 const TURN: Duration = Duration::from_secs(3);
-/// Before the clock runs: connections are opened, and the first answers come.
+/// Before the clock runs.
 const AHEAD: Duration = Duration::from_millis(300);
 /// Accounts of all clients together, where each can have more than one: what one account answers in five minutes is
 /// bounded.
@@ -38,12 +38,13 @@ struct Step {
 }
 
 impl Step {
-    fn measured<M: Send>(
+    fn measured<M: Send + Connected>(
         clients: usize,
         server: u32,
         mut workers: Workers<M>,
         ask: impl AsyncFn(&mut M) -> Duration + Sync,
     ) -> Self {
+        workers.wake();
         workers.repeat(AHEAD, &ask);
         let mut latencies = Vec::new();
         let sample = sample(server, || {
@@ -100,9 +101,8 @@ fn told(ours: &[Step]) -> Vec<Figure> {
     let [one, some, many] = [of(1), of(16), of(512)];
     let ratio = many.sample.per_cpu_second() / some.sample.per_cpu_second();
     let ms = |name, value, note| Figure::new(name, value, "ms", note);
-    let rate = |name, step: &Step, note| {
-        Figure::new(name, step.sample.per_cpu_second(), "1/CPU-s", note)
-    };
+    let rate =
+        |name, step: &Step, note| Figure::new(name, step.sample.per_cpu_second(), "1/CPU-s", note);
     let reference = "concurrency_16_per_cpu_second";
     vec![
         rate("concurrency_1_per_cpu_second", one, "passkey, 1 client"),

@@ -115,7 +115,9 @@ fn seconds_of_trees(roots: &[u32]) -> f64 {
         .filter_map(|process| {
             let (_, fields) = stat(&process)?;
             // Fields 14 to 17: its own, and of children that it has waited for.
-            let ticks: f64 = (11..15).filter_map(|at| fields[at].parse::<f64>().ok()).sum();
+            let ticks: f64 = (11..15)
+                .filter_map(|at| fields[at].parse::<f64>().ok())
+                .sum();
             let parent = fields[1].parse().ok()?;
             Some((process.parse().ok()?, parent, ticks / USER_HZ))
         })

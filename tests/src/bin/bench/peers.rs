@@ -22,7 +22,7 @@ use crate::limits;
 use crate::load::{Member, PIN};
 use crate::opaque;
 use crate::report::Figure;
-use crate::workers::Workers;
+use crate::workers::{Connected, Workers};
 
 /// Names this part, to be measured alone.
 pub(crate) const PEERS: &str = "peers";
@@ -104,9 +104,10 @@ impl Ours {
                 devices
             }),
             callers: Workers::enrolled(CLIENTS, async || {
+                let kept = fresh.client();
                 let mut callers = Vec::with_capacity(EACH);
                 for _ in 0..EACH {
-                    callers.push(Caller::enrolled(app, &fresh).await);
+                    callers.push(Caller::enrolled(app, &fresh, &kept).await);
                 }
                 callers
             }),
@@ -114,13 +115,26 @@ impl Ours {
     }
 }
 
-/// A load on one server, with the connections opened off the clock.
-fn load<M: Send>(
+impl Connected for Member {
+    fn connection(&self) -> (reqwest::Client, String) {
+        self.device.connection()
+    }
+}
+
+impl Connected for Device {
+    fn connection(&self) -> (reqwest::Client, String) {
+        let url = format!("{}/.well-known/jwks.json", self.url);
+        (self.http.clone(), url)
+    }
+}
+
+/// A load on one server.
+fn load<M: Send + Connected>(
     server: u32,
     workers: &mut Workers<M>,
     ask: impl AsyncFn(&mut M) -> Duration + Sync,
 ) -> Sample {
-    workers.repeat(Duration::ZERO, &ask);
+    workers.wake();
     sample(server, || workers.repeat(TURN, &ask).len() as f64)
 }
 
@@ -140,9 +154,10 @@ fn tang_turn(
     callers: &mut Workers<Caller>,
 ) -> TangTurn {
     let ids = tang.ids();
-    machines.repeat(Duration::ZERO, Machine::recover);
-    let fresh = sample_trees(&ids, || machines.repeat(TURN, Machine::recover).len() as f64);
-    machines.repeat(Duration::ZERO, Machine::recover_again);
+    let fresh = sample_trees(&ids, || {
+        machines.repeat(TURN, Machine::recover).len() as f64
+    });
+    machines.wake();
     let kept = sample_trees(&ids, || {
         machines.repeat(TURN, Machine::recover_again).len() as f64
     });
@@ -189,9 +204,9 @@ pub(crate) fn figures(runtime: &Runtime) -> Vec<Figure> {
             node: node
                 .as_mut()
                 .map(|(server, workers)| node_turn(server, workers)),
-            tang: tang.as_mut().map(|(tang, machines)| {
-                tang_turn(tang, machines, &app, &mut ours.callers)
-            }),
+            tang: tang
+                .as_mut()
+                .map(|(tang, machines)| tang_turn(tang, machines, &app, &mut ours.callers)),
             ecdsa: limits::ecdsa(),
             commits: limits::commits(&shape),
         });
@@ -372,7 +387,11 @@ fn compared(turns: &[Turn], memory: [Option<[f64; 2]>; 2]) -> Vec<Figure> {
     }
     for (name, of, note) in RATES {
         if let Some(rate) = median(turns, of) {
-            let unit = if name.ends_with("_cpu_second") { CPU_RATE } else { "1/s" };
+            let unit = if name.ends_with("_cpu_second") {
+                CPU_RATE
+            } else {
+                "1/s"
+            };
             figures.push(Figure::new(name, rate, unit, note));
         }
     }

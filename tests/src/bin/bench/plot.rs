@@ -143,7 +143,10 @@ impl Chart {
         for x in self.values(|point| point.0) {
             let _ = write!(csv, "\n{x}");
             for series in &self.series {
-                let found = series.points.iter().find(|point| point.0.total_cmp(&x).is_eq());
+                let found = series
+                    .points
+                    .iter()
+                    .find(|point| point.0.total_cmp(&x).is_eq());
                 let value = found.map_or_else(String::new, |point| format!("{:.3}", point.1));
                 let _ = write!(csv, ",{value}");
             }
@@ -358,7 +361,11 @@ mod tests {
         };
         let chart = chart(vec![one, other]);
         let svg = chart.svg();
-        assert_eq!(svg.matches("<circle").count(), 3, "two points, one in the key");
+        assert_eq!(
+            svg.matches("<circle").count(),
+            3,
+            "two points, one in the key"
+        );
         assert_eq!(svg.matches("<polygon").count(), 2);
         assert!(svg.contains("a &lt; b &amp; c"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
@@ -398,7 +405,10 @@ mod tests {
         for value in [1e-4, 0.7, 1.0, 999.0, 1e7] {
             assert!(*marks(value).last().unwrap() >= value);
             let marks = logarithmic_marks(value, value);
-            assert!(marks[0] <= value && *marks.last().unwrap() >= value, "{marks:?}");
+            assert!(
+                marks[0] <= value && *marks.last().unwrap() >= value,
+                "{marks:?}"
+            );
         }
     }
 

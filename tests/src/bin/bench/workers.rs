@@ -28,6 +28,24 @@ struct Worker<M> {
 #[derive(Debug)]
 pub(crate) struct Workers<M>(Vec<Worker<M>>);
 
+/// What has a connection: its client, and what to ask for that everybody is answered.
+pub(crate) trait Connected {
+    fn connection(&self) -> (reqwest::Client, String);
+}
+
+impl<M: Send + Connected> Workers<M> {
+    /// Opens connections off the clock: a server closes those that nobody has used for a while.
+    pub(crate) fn wake(&mut self) {
+        self.repeat(Duration::ZERO, async |member| {
+            let (http, url) = member.connection();
+            if http.get(&url).send().await.is_err() {
+                http.get(&url).send().await.unwrap();
+            }
+            Duration::ZERO
+        });
+    }
+}
+
 impl<M: Send> Workers<M> {
     /// So many clients. `enrol` makes one's members: they share its connection.
     pub(crate) fn enrolled(clients: usize, enrol: impl AsyncFn() -> Vec<M> + Sync) -> Self {
@@ -76,7 +94,10 @@ impl<M> Worker<M> {
     }
 
     fn repeat(&mut self, end: Instant, ask: &impl AsyncFn(&mut M) -> Duration) -> Vec<f64> {
-        let all = self.clients.iter_mut().map(|client| client.repeat(end, ask));
+        let all = self
+            .clients
+            .iter_mut()
+            .map(|client| client.repeat(end, ask));
         self.runtime.block_on(join_all(all)).concat()
     }
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::load::Member;
+use crate::workers::Connected;
 
 /// The secret that the policy releases to a bound device alone.
 const DEVICE_SECRET: &str = "app-key";
@@ -45,16 +46,21 @@ impl Fresh {
 pub(crate) struct Caller {
     member: Member,
     fresh: Fresh,
+    /// One that stays.
+    kept: reqwest::Client,
 }
 
 impl Caller {
-    pub(crate) async fn enrolled(app: &TestApp, fresh: &Fresh) -> Self {
-        let mut member = Member::enrolled(app.device("notes"), None).await;
+    pub(crate) async fn enrolled(app: &TestApp, fresh: &Fresh, kept: &reqwest::Client) -> Self {
+        let mut device = app.device("notes");
+        device.http = kept.clone();
+        let mut member = Member::enrolled(device, None).await;
         let device = &mut member.device;
         device.back_up(DEVICE_SECRET, &[7; 32]).await.expect(200);
         Self {
             member,
             fresh: fresh.clone(),
+            kept: kept.clone(),
         }
     }
 
@@ -69,9 +75,17 @@ impl Caller {
         by_device(&mut self.member.device).await
     }
 
-    /// The same on the connection that stands.
+    /// The same on the connection that stays.
     pub(crate) async fn by_device_again(&mut self) -> Duration {
+        self.member.device.http = self.kept.clone();
         by_device(&mut self.member.device).await
+    }
+}
+
+impl Connected for Caller {
+    fn connection(&self) -> (reqwest::Client, String) {
+        let (_, url) = self.member.connection();
+        (self.kept.clone(), url)
     }
 }
 

@@ -16,6 +16,8 @@ use custodyd_tests::token::repository;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::workers::Connected;
+
 const PIN: &str = "583926";
 /// Attempts that the server grants, `ATTEMPTS` of `src/recovery.mjs`.
 const ATTEMPTS: usize = 10;
@@ -119,7 +121,11 @@ impl NodeServer {
         let credential = account.authenticator.get(&options["publicKey"]).await;
         for ceremony in [&others["ceremony"], &options["ceremony"]] {
             let body = json!({"ceremony": ceremony, "credential": credential, "name": NAME});
-            let wanted = if ceremony == &options["ceremony"] { 200 } else { 401 };
+            let wanted = if ceremony == &options["ceremony"] {
+                200
+            } else {
+                401
+            };
             assert_eq!(account.post("/recover/passkey", &body).await.0, wanted);
             assert_eq!(account.post("/recover/passkey", &body).await.0, 401);
         }
@@ -151,6 +157,12 @@ pub(crate) struct NodeAccount {
     id: String,
     token: String,
     authenticator: SoftAuthenticator,
+}
+
+impl Connected for NodeAccount {
+    fn connection(&self) -> (reqwest::Client, String) {
+        (self.http.clone(), self.url.clone())
+    }
 }
 
 impl NodeAccount {

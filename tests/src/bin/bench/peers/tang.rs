@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fresh::Fresh;
+use crate::workers::Connected;
 
 /// Bytes of a coordinate of P-521.
 const COORDINATE: usize = 66;
@@ -46,7 +47,10 @@ impl Tang {
     pub(crate) async fn start() -> Option<Self> {
         let nginx = program("nginx", "/usr/sbin/nginx")?;
         let tangd = program("tangd", "/usr/libexec/tangd")?;
-        let activate = program("systemd-socket-activate", "/usr/bin/systemd-socket-activate")?;
+        let activate = program(
+            "systemd-socket-activate",
+            "/usr/bin/systemd-socket-activate",
+        )?;
         let dir = tempfile::Builder::new()
             .prefix("custodyd-tang-")
             .tempdir()
@@ -163,9 +167,17 @@ pub(crate) struct Machine {
     fresh: Fresh,
     fresh_url: String,
     kept_url: String,
+    /// Of the connection that stays.
+    advertised_url: String,
     body: String,
     /// What the exchange gives: its first coordinate.
     wanted: String,
+}
+
+impl Connected for Machine {
+    fn connection(&self) -> (reqwest::Client, String) {
+        (self.http.clone(), self.advertised_url.clone())
+    }
 }
 
 impl Machine {
@@ -193,6 +205,7 @@ impl Machine {
             fresh: tang.fresh.clone(),
             fresh_url: format!("{}/rec/{thumbprint}", tang.fresh_url),
             kept_url: format!("{}/rec/{thumbprint}", tang.kept_url),
+            advertised_url: format!("{}/adv", tang.kept_url),
             body: body.to_string(),
             wanted,
         }
