@@ -78,7 +78,7 @@ pub(crate) fn figures(runtime: &Runtime) -> Vec<Figure> {
     let node = NodeServer::start();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for clients in CLIENTS {
-        println!("{clients} clients ...");
+        println!("concurrency of {clients} ...");
         let each = (ACCOUNTS / clients).max(1);
         ours.push(daemon_step(&app, clients, each));
         if let Some(server) = &node {

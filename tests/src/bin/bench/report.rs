@@ -233,7 +233,7 @@ pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
     };
     let mut figures: Vec<Figure> = FIGURES
         .iter()
-        .map(|(name, unit, of, note)| figure(*name, unit, median(rounds, *of), note))
+        .map(|(name, unit, of, note)| figure(name, unit, median(rounds, *of), note))
         .collect();
     for (name, _, of) in &PARTS {
         figures.push(figure(name, MICROS, median(rounds, *of), "one of them"));
