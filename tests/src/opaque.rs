@@ -120,6 +120,12 @@ impl Registering {
         self.made(pin, answer, cost, &Stretching::of(cost))
     }
 
+    /// Of a client that lies about what it has spent, for a bench of servers.
+    #[must_use]
+    pub fn finish_unstretched(self, pin: &str, answer: &Value) -> Registered {
+        self.made(pin, answer, &default_cost(), &Stretching(None))
+    }
+
     fn made(self, pin: &str, answer: &Value, cost: &Value, ksf: &Stretching) -> Registered {
         let response = unb64(answer["response"].as_str().unwrap());
         let parameters = ClientRegistrationFinishParameters {

@@ -75,7 +75,7 @@ fn weights() -> Vec<Figure> {
                 .lines()
                 .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
                 .unwrap_or_else(|| panic!("{name}: {said}"));
-            Figure::new(name, bytes, "bytes", note)
+            Figure::new(*name, bytes, "bytes", note)
         })
         .collect()
 }

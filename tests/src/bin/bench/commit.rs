@@ -86,6 +86,16 @@ impl Shape {
             seen: Seen { ..*after },
         }
     }
+
+    /// The same change in a transaction of its own.
+    pub(crate) fn alone(&self) -> Self {
+        Self {
+            changes: 1.0,
+            records: 1,
+            events_each: self.events_each,
+            seen: Seen { ..self.seen },
+        }
+    }
 }
 
 /// A store of its own for each core: the daemon's writer has a core's neighbour at work too.

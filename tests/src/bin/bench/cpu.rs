@@ -46,6 +46,17 @@ pub(crate) fn sample(process: u32, work: impl FnOnce() -> f64) -> Sample {
     }
 }
 
+/// The same of processes and of all that they have started, whether it still runs or not.
+pub(crate) fn sample_trees(roots: &[u32], work: impl FnOnce() -> f64) -> Sample {
+    let (cpu, wall) = (seconds_of_trees(roots), Instant::now());
+    let count = work();
+    Sample {
+        count,
+        wall: wall.elapsed().as_secs_f64(),
+        cpu: seconds_of_trees(roots) - cpu,
+    }
+}
+
 /// Repeats `work(worker, index)` on all cores until the time is over or `limit` are done.
 ///
 /// On all cores, because the daemon shares them with its clients: a core whose neighbour rests
@@ -114,13 +125,56 @@ pub(crate) fn switches(process: u32) -> u64 {
     threads.map(of).sum()
 }
 
+/// Those of processes and their descendants. What has ended is in the sums of its parent, which has waited for it.
+fn seconds_of_trees(roots: &[u32]) -> f64 {
+    let mut family: Vec<u32> = roots.to_vec();
+    let mut running: Vec<(u32, u32, f64)> = processes()
+        .filter_map(|process| {
+            let (_, fields) = stat(&process)?;
+            // Fields 14 to 17: its own, and of children that it has waited for.
+            let ticks: f64 = (11..15)
+                .filter_map(|at| fields[at].parse::<f64>().ok())
+                .sum();
+            let parent = fields[1].parse().ok()?;
+            Some((process.parse().ok()?, parent, ticks / USER_HZ))
+        })
+        .collect();
+    let mut sum = 0.0;
+    while let Some(member) = family.pop() {
+        running.retain(|(process, parent, seconds)| {
+            if *parent == member {
+                family.push(*process);
+            }
+            if *process == member {
+                sum += seconds;
+            }
+            *process != member
+        });
+    }
+    sum
+}
+
+/// Bytes that a process has in memory now, and that it had at most (proc_pid_status(5)).
+pub(crate) fn memory(process: u32) -> [f64; 2] {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    ["VmRSS:", "VmHWM:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.unwrap().parse::<f64>().unwrap() * 1024.0
+    })
+}
+
+fn processes() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|process| process.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The child of this process that runs the program `name`.
 pub(crate) fn child(name: &str) -> u32 {
     let own = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|process| process.bytes().all(|byte| byte.is_ascii_digit()))
+    processes()
         .find_map(|process| {
             let (program, fields) = stat(&process)?;
             (program == name && fields[1] == own).then(|| process.parse().unwrap())
@@ -136,4 +190,36 @@ fn stat(process: &str) -> Option<(String, Vec<String>)> {
     let (_, name) = start.split_once('(')?;
     let fields = rest.split_whitespace().map(str::to_owned).collect();
     Some((name.to_owned(), fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What a shell's children have spent is the shell's, after they have ended.
+    #[test]
+    fn a_tree_has_the_time_of_children_that_have_ended() {
+        let work = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let script = format!("sh -c '{work}'; echo; read wait");
+        let mut shell = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 1];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let (alone, tree) = (seconds(shell.id()), seconds_of_trees(&[shell.id()]));
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert!(tree > alone + 0.03, "{tree} and {alone}");
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let [now, most] = memory(std::process::id());
+        assert!(now > 1e6 && most >= now, "{now} {most}");
+    }
 }

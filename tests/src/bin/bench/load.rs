@@ -21,7 +21,7 @@ const CEREMONIES: usize = 60;
 /// Of each worker, where there are a thousand accounts altogether.
 const EACH_OF_A_THOUSAND: usize = 63;
 pub(crate) const A_THOUSAND: usize = WORKERS * EACH_OF_A_THOUSAND;
-const PIN: &str = "583926";
+pub(crate) const PIN: &str = "583926";
 pub(crate) const SECRET: &str = "device-secret";
 
 /// A load, and how long each of its recoveries took, in milliseconds.
@@ -32,8 +32,8 @@ pub(crate) struct Measured {
 }
 
 #[derive(Debug)]
-struct Member {
-    device: Device,
+pub(crate) struct Member {
+    pub(crate) device: Device,
     authenticator: SoftAuthenticator,
     ceremonies: usize,
 }
@@ -232,7 +232,7 @@ impl Worker {
 }
 
 impl Member {
-    async fn enrolled(mut device: Device, pin: Option<&str>) -> Self {
+    pub(crate) async fn enrolled(mut device: Device, pin: Option<&str>) -> Self {
         device.enrol().await;
         if let Some(pin) = pin {
             device.set_pin(pin).await.expect(200);
@@ -249,7 +249,7 @@ impl Member {
 
     /// Options and login with release. What the authenticator takes between the two is not
     /// the service's time.
-    async fn passkey(&mut self) -> Duration {
+    pub(crate) async fn passkey(&mut self) -> Duration {
         self.ceremonies += 1;
         self.device.token = None;
         let started = Instant::now();
@@ -287,7 +287,7 @@ impl Member {
         Outcome::Served
     }
 
-    async fn pin(&mut self) -> Duration {
+    pub(crate) async fn pin(&mut self) -> Duration {
         let started = Instant::now();
         let answer = self.device.try_pin(PIN, &[SECRET]).await.expect(201);
         let took = started.elapsed();

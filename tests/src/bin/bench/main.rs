@@ -21,13 +21,17 @@ mod backends;
 mod client;
 mod codes;
 mod commit;
+mod concurrency;
 mod cpu;
 mod extra;
 mod failover;
 mod ledgerless;
+mod limits;
 mod load;
 mod opaque;
 mod parts;
+mod peers;
+mod plot;
 mod pressure;
 mod realm;
 mod report;
@@ -37,6 +41,7 @@ mod sizes;
 mod statistics;
 mod strangers;
 mod verification;
+mod workers;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -130,6 +135,14 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&client::figures(&runtime));
         }
+        [peers::PEERS] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&peers::figures(&runtime));
+        }
+        [concurrency::CONCURRENCY] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&concurrency::figures(&runtime));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
@@ -140,7 +153,8 @@ fn main() -> ExitCode {
                  the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench failover` \
                  the loss of one of two tokens, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
                  `bench sizes` what a recovery leaves in the database, `bench client` what the SDK weighs \
-                 and unlocks in a browser; {other:?} is nothing that it does"
+                 and unlocks in a browser, `bench peers` what others do on the same cores, `bench concurrency` 1 to \
+                 512 clients; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -237,9 +251,12 @@ fn measure(token: &Path) {
     figures.extend(pressure::figures(&runtime));
     figures.extend(sizes::figures(&runtime));
     figures.extend(client::figures(&runtime));
+    figures.extend(peers::figures(&runtime));
+    figures.extend(concurrency::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();
+    report::plot(&rounds);
     let path = report::write(&figures);
     println!("written: {}", path.display());
 }

@@ -38,11 +38,7 @@ impl Worker {
             if let Some(first) = members.first() {
                 device.http = first.http.clone();
             }
-            runtime.block_on(async {
-                device.enrol().await;
-                device.register_unstretched_pin(PIN).await;
-                device.back_up(SECRET, &[7; 32]).await.expect(200);
-            });
+            runtime.block_on(enrol(&mut device));
             members.push(device);
         }
         Self { runtime, members }
@@ -62,7 +58,15 @@ impl Worker {
     }
 }
 
-async fn recover(device: &mut Device) -> f64 {
+/// An account with a PIN by OPAQUE, on the connection of its worker.
+pub(crate) async fn enrol(device: &mut Device) {
+    device.enrol().await;
+    device.register_unstretched_pin(PIN).await;
+    device.back_up(SECRET, &[7; 32]).await.expect(200);
+}
+
+/// Milliseconds of both calls.
+pub(crate) async fn recover(device: &mut Device) -> f64 {
     let login = LoggingIn::start(PIN);
     let began = Instant::now();
     let started = device.start_opaque(&login).await.expect(200).body;

@@ -1,32 +1,34 @@
 //! From the rounds to figures: medians, a table for people, a file for programs.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::Round;
 use crate::load::Measured;
+use crate::plot::Bars;
 
 /// One object of `figures.json`.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: Cow<'static, str>,
     value: f64,
     unit: &'static str,
     /// The figure of the same file that this one is compared with, and what that gives.
-    beside: Option<(&'static str, f64)>,
+    beside: Option<(Cow<'static, str>, f64)>,
     note: &'static str,
 }
 
 impl Figure {
     pub(crate) fn new(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         value: f64,
         unit: &'static str,
         note: &'static str,
     ) -> Self {
         Self {
-            name,
+            name: name.into(),
             value,
             unit,
             beside: None,
@@ -34,9 +36,9 @@ impl Figure {
         }
     }
 
-    pub(crate) fn beside(self, reference: &'static str, ratio: f64) -> Self {
+    pub(crate) fn beside(self, reference: impl Into<Cow<'static, str>>, ratio: f64) -> Self {
         Self {
-            beside: Some((reference, ratio)),
+            beside: Some((reference.into(), ratio)),
             ..self
         }
     }
@@ -219,19 +221,19 @@ fn pin_over_bare(round: &Round) -> f64 {
 }
 
 pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
-    let figure = |name, unit, value, note| Figure {
-        name,
+    let figure = |name: &'static str, unit, value, note| Figure {
+        name: name.into(),
         value,
         unit,
         beside: BESIDE
             .iter()
             .find(|(of, ..)| *of == name)
-            .map(|(_, reference, ratio)| (*reference, median(rounds, *ratio))),
+            .map(|(_, reference, ratio)| ((*reference).into(), median(rounds, *ratio))),
         note,
     };
     let mut figures: Vec<Figure> = FIGURES
         .iter()
-        .map(|(name, unit, of, note)| figure(*name, unit, median(rounds, *of), note))
+        .map(|(name, unit, of, note)| figure(name, unit, median(rounds, *of), note))
         .collect();
     for (name, _, of) in &PARTS {
         figures.push(figure(name, MICROS, median(rounds, *of), "one of them"));
@@ -283,11 +285,11 @@ pub(crate) fn list(figures: &[Figure]) {
         "figure", "median", "unit", "note"
     );
     for figure in figures {
-        let ratio = match figure.beside {
+        let ratio = match &figure.beside {
             Some((reference, ratio)) => format!("  [{ratio:.2} of {reference}]"),
             None => String::new(),
         };
-        let (name, value, unit, note) = (figure.name, figure.value, figure.unit, figure.note);
+        let (name, value, unit, note) = (&figure.name, figure.value, figure.unit, figure.note);
         println!("{name:<34}{value:>10.2} {unit:<8} {note}{ratio}");
     }
 }
@@ -316,15 +318,42 @@ pub(crate) fn table(rounds: &[Round], figures: &[Figure]) {
     }
 }
 
+/// The same as bars: the parts as often as they are in a recovery, and the rest.
+pub(crate) fn plot(rounds: &[Round]) {
+    const WORDS: [&str; PARTS.len()] = [
+        "verifying the assertion",
+        "the token, three times",
+        "TLS and HTTP, twice",
+        "DPoP, twice",
+        "its share of a commit",
+    ];
+    let mut rows: Vec<(String, f64)> = (PARTS.iter().zip(WORDS))
+        .map(|((_, times, of), word)| (word.to_owned(), times * median(rounds, *of)))
+        .collect();
+    let rest = |round: &Round| round.passkey.sample.micros() - sum_of_parts(round);
+    rows.push(("everything else".to_owned(), median(rounds, rest)));
+    let bars = Bars {
+        title: "A passkey recovery by part",
+        unit: "µs of the server's CPU",
+        rows,
+    };
+    bars.write("parts");
+}
+
 /// Writes `target/bench/figures.json` of the checkout and returns where that is.
 pub(crate) fn write(figures: &[Figure]) -> PathBuf {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.canonicalize().unwrap().join("figures.json");
+    let path = directory().join("figures.json");
     let objects: Vec<Value> = figures.iter().map(object).collect();
     let text = serde_json::to_string_pretty(&objects).unwrap();
     std::fs::write(&path, text + "\n").unwrap();
     path
+}
+
+/// Where figures, tables and plots go.
+pub(crate) fn directory() -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    std::fs::create_dir_all(&directory).unwrap();
+    directory.canonicalize().unwrap()
 }
 
 fn object(figure: &Figure) -> Value {
@@ -332,7 +361,7 @@ fn object(figure: &Figure) -> Value {
         "name": figure.name,
         "value": figure.value,
         "unit": figure.unit,
-        "reference": figure.beside.map(|(reference, _)| reference),
-        "ratio": figure.beside.map(|(_, ratio)| ratio),
+        "reference": figure.beside.as_ref().map(|(reference, _)| reference),
+        "ratio": figure.beside.as_ref().map(|(_, ratio)| ratio),
     })
 }
