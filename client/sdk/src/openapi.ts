@@ -1707,6 +1707,8 @@ export interface components {
             sealed?: string | null;
             /** Format: byte */
             server_slot?: string | null;
+            /** @description It has a server slot, which the policy does not let out. */
+            server_slot_withheld: boolean;
             slots: components["schemas"]["SecretSlot"][];
             /** Format: int64 */
             updated: number;
@@ -1733,6 +1735,8 @@ export interface components {
         };
         SecretEntry: {
             name: string;
+            /** @description Whether the daemon can open it. */
+            server_slot: boolean;
             /** Format: int64 */
             updated: number;
             /** Format: int64 */
@@ -1772,8 +1776,15 @@ export interface components {
             secrets: {
                 [key: string]: components["schemas"]["Secret"];
             };
+            /** @description What this app's policy says of server slots. */
+            server_slots: components["schemas"]["ServerSlots"];
             session: components["schemas"]["SessionToken"];
         };
+        /**
+         * @description What an app's policy says of server slots.
+         * @enum {string}
+         */
+        ServerSlots: "allowed" | "ending" | "forbidden";
         SessionToken: {
             /**
              * Format: int64
