@@ -3,7 +3,7 @@
  * off, and afterwards the daemon has nothing that opens a secret. Run by Node: nothing here needs a browser.
  */
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { afterEach, before, test } from "node:test";
 import * as sdk from "../sdk/src/index.js";
 import { realmKeys } from "./support/stage.js";
 import { authenticatorCode } from "./support/totp.js";
@@ -17,7 +17,7 @@ let realm: sdk.RealmTrust;
 before(async () => {
   realm = { name: world.realm, keys: await realmKeys() };
 });
-after(() => serverSlots("allowed"));
+afterEach(() => serverSlots("allowed"));
 
 /** A device; `fate` decides about each of its requests. */
 async function device(
@@ -94,7 +94,6 @@ test("before, turned on, moved, and the daemon has nothing to release any more",
   const { unlocked } = await sdk.signInWithRecoveryCode(laptop, codes[3]!, { account });
   assert.equal(unlocked?.thumbprint, key);
   assert.deepEqual((await sdk.getSecret(laptop, "notes"))?.content, NOTE);
-  await serverSlots("allowed");
 });
 
 test("who has no factor that can keep the key is told what to do, and comes over with a PIN", async () => {
@@ -119,7 +118,6 @@ test("who has no factor that can keep the key is told what to do, and comes over
   assert.deepEqual([rest.moved, rest.left, rest.closed], [["app-key"], [], ["totp"]]);
   const back = await sdk.signInWithPin(phone, PIN);
   assert.deepEqual([back.unlocked?.thumbprint, back.upkeep], [key, undefined]);
-  await serverSlots("allowed");
 });
 
 test("interrupted at any request, the key comes back and the next sign-in goes on", async () => {
@@ -171,7 +169,6 @@ test("interrupted at any request, the key comes back and the next sign-in goes o
   }
   assert.ok(stopped >= 14, String(stopped));
   assert.equal(await accountsLeft(), before - count);
-  await serverSlots("allowed");
 });
 
 test("two devices that move at once meet, and neither is shut out", async () => {
@@ -193,7 +190,6 @@ test("two devices that move at once meet, and neither is shut out", async () => 
   assert.deepEqual(await opensToDaemon(phone), []);
   const byCode = await sdk.signInWithRecoveryCode(laptop, codes[1]!, { account });
   assert.equal(byCode.unlocked?.thumbprint, key);
-  await serverSlots("allowed");
 });
 
 test("an app that turns to end to end by itself moves its accounts, whatever the policy says", async () => {

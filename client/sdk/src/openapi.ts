@@ -606,7 +606,8 @@ export interface paths {
          * Back a secret up
          * @description `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
          *     `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
-         *     names a factor that the account has, and PRF is never the only one.
+         *     names a factor that the account has, PRF is never the only one, and a session changes the slots of no factor that
+         *     is stronger than its own.
          */
         put: operations["put_v1_account_secrets_name"];
         post?: never;
@@ -1760,6 +1761,11 @@ export interface components {
             /** Format: int64 */
             version: number;
         };
+        /**
+         * @description What an app's policy says of server slots.
+         * @enum {string}
+         */
+        ServerSlots: "allowed" | "ending" | "forbidden";
         SessionStarted: {
             /** Format: uuid */
             account: string;
@@ -1780,11 +1786,6 @@ export interface components {
             server_slots: components["schemas"]["ServerSlots"];
             session: components["schemas"]["SessionToken"];
         };
-        /**
-         * @description What an app's policy says of server slots.
-         * @enum {string}
-         */
-        ServerSlots: "allowed" | "ending" | "forbidden";
         SessionToken: {
             /**
              * Format: int64

@@ -49,7 +49,8 @@ export async function tend(custody: Custody): Promise<Upkeep | undefined> {
  * is thrown.
  */
 export async function moveSecrets(custody: Custody): Promise<Upkeep> {
-  if (!custody.held || !custody.unlocked) await unlock(custody);
+  // As it is stored now: a factor may have been added since, and its slot with it.
+  await unlock(custody);
   const upkeep = await tend(custody);
   if (upkeep?.error) throw upkeep.error;
   return upkeep ?? nothing;

@@ -48,7 +48,10 @@ export async function mend(custody: Custody): Promise<Mended> {
       return { moved };
     } catch (error) {
       if (!(error instanceof t.CustodyError)) throw error;
-      if (tries > 2 || !(error instanceof t.VersionConflict)) return { moved: false, error };
+      // Slots that another device has changed meanwhile may be too strong for this session to put back.
+      const isStale =
+        error instanceof t.VersionConflict || (tries === 0 && error.code === "step-up-required");
+      if (tries > 2 || !isStale) return { moved: false, error };
       const failed = await again(custody);
       if (failed) return { moved: false, error: failed };
     }
