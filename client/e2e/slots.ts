@@ -113,7 +113,7 @@ test("a wiped browser comes back by passkey, by recovery code, and by PIN on a b
   await phone.context.close();
 });
 
-test("a passkey that comes and goes changes slots and no content", async () => {
+test("a passkey that comes changes slots and no content, and takes the content key along when it goes", async () => {
   const phone = await device();
   await phone.page.evaluate(async () => {
     await sdk.enrol(kept.custody);
@@ -132,18 +132,21 @@ test("a passkey that comes and goes changes slots and no content", async () => {
     const { custody } = kept;
     // Not the last one that counts, and then the passkey.
     const last = await kept.tried(() => sdk.removePin(custody));
-    await sdk.removePasskey(custody, id);
+    const { contentKey } = await sdk.removePasskey(custody, id);
     await sdk.setPin(custody, "294061");
     await sdk.signOut(custody);
     const { unlocked } = await sdk.signInWithPin(custody, "294061");
-    return { last: last?.code, key: unlocked !== undefined };
+    return { last: last?.code, contentKey, key: unlocked !== undefined };
   }, id);
-  assert.deepEqual(after, { last: "last-slot", key: true });
+  assert.deepEqual(after, { last: "last-slot", contentKey: "renewed", key: true });
   const now = await stored(phone);
   assert.deepEqual(
-    [now.slots.map(({ type }) => type), now.sealed],
-    [["opaque"], before[0]?.sealed],
+    now.slots.map(({ type }) => type),
+    ["opaque"],
   );
+  // Nothing of what the passkey could open is left, and what hangs on the device secret is as it was.
+  assert.notEqual(now.sealed, before[0]?.sealed);
+  assert.deepEqual(await stored(phone, "app-key"), app);
   await phone.context.close();
 });
 

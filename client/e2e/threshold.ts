@@ -4,84 +4,27 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { Browser } from "playwright-core";
 import type * as Sdk from "../sdk/src/index.js";
 import type * as Threshold from "../sdk/src/threshold/index.js";
-import { Device, launch } from "./support/browser.js";
-import { bundled, example, run } from "./support/examples.js";
-import { sdkPage, serve, type Site } from "./support/pages.js";
-import { realmKeys } from "./support/stage.js";
+import { Device } from "./support/browser.js";
+import { run } from "./support/examples.js";
+import { GroupStage, type Kept } from "./support/group.js";
 import { daemon, realms } from "./support/world.js";
-
-/** What a page keeps between two steps. */
-interface Kept {
-  group: Threshold.Group;
-  open: () => Promise<Threshold.Group>;
-  /** Recovers with the PIN: the key, and each realm's outcome; or the error's code. */
-  byPin: () => Promise<{ key?: string; code?: string; outcomes: string[] }>;
-}
 
 declare const sdk: typeof Sdk;
 declare const threshold: typeof Threshold;
 declare const kept: Kept;
 
-let browser: Browser;
-let server: Awaited<ReturnType<typeof serve>>;
-let pinned: { url: string; realm: { name: string; keys: object[] } }[];
+let stage: GroupStage;
 before(async () => {
-  pinned = await Promise.all(
-    realms.map(async ({ url, realm: name }) => ({
-      url,
-      realm: { name, keys: await realmKeys(url) },
-    })),
-  );
-  const code = await bundled(example("ts threshold"), { "./realms.json": pinned });
-  const site: Site = new Map([
-    ...(await sdkPage()),
-    ["/example.js", { body: code, type: "text/javascript" }],
-    [
-      "/example",
-      {
-        body: '<!doctype html><html lang="en"><title>README</title><script type="module" src="/example.js"></script></html>',
-        type: "text/html",
-      },
-    ],
-  ]);
-  server = await serve(site);
-  browser = await launch();
+  stage = await GroupStage.set({ "/example": "ts threshold" });
 });
-after(async () => {
-  await browser.close();
-  server.close();
-});
-
-async function opened(device: Device): Promise<void> {
-  await device.page.waitForFunction(() => "threshold" in globalThis);
-  await device.page.evaluate(async (realms) => {
-    const open = () => threshold.openGroup({ app: "notes", threshold: 2, realms });
-    const group = await open();
-    const byPin: Kept["byPin"] = async () => {
-      threshold.lockGroup(group);
-      const outcomes = (answers: readonly Threshold.RealmAnswer[]) =>
-        answers.map(({ outcome }) => outcome);
-      try {
-        const found = await threshold.recover(group, (custody, ask) =>
-          sdk.signInWithPin(custody, "830517", ask),
-        );
-        return { key: found.unlocked.thumbprint, outcomes: outcomes(found.answers) };
-      } catch (error) {
-        if (!(error instanceof threshold.RealmsFailed)) throw error;
-        return { code: error.code, outcomes: outcomes(error.answers) };
-      }
-    };
-    Object.assign(globalThis, { kept: { group, open, byPin } });
-  }, pinned);
-}
+after(() => stage.clear());
 
 /** A device with accounts at all three, and a PIN. */
 async function enrolled(): Promise<[Device, string]> {
-  const phone = await Device.make(browser);
-  await opened(phone);
+  const phone = await Device.make(stage.browser);
+  await stage.opened(phone);
   const key = await phone.page.evaluate(async () => {
     const { group } = kept;
     const unlocked = await threshold.enrolAtAll(group, { deviceName: "phone A" });
@@ -92,10 +35,10 @@ async function enrolled(): Promise<[Device, string]> {
 }
 
 test("any two of three realms give the key back, and no request holds the secret", async () => {
-  const phone = await Device.make(browser);
+  const phone = await Device.make(stage.browser);
   const sent: string[] = [];
   phone.page.on("request", (request) => sent.push(request.postData() ?? ""));
-  await opened(phone);
+  await stage.opened(phone);
   const { key, secret, names } = await phone.page.evaluate(async () => {
     const { group } = kept;
     const unlocked = await threshold.enrolAtAll(group);
@@ -116,7 +59,7 @@ test("any two of three realms give the key back, and no request holds the secret
   assert.ok(!bodies.some((body) => body.includes(secret)));
   assert.equal(bodies.filter((body) => body.includes('"share":')).length, 3, "the control");
   await phone.page.reload();
-  await opened(phone);
+  await stage.opened(phone);
   const all = await phone.page.evaluate(() => kept.byPin());
   assert.deepEqual(all, { key, outcomes: ["done", "done", "done"] });
   await daemon("kill", 1);
@@ -220,8 +163,8 @@ test("an enrolment that breaks off at any realm goes on where it was", async () 
     [1, "accounts"],
     [2, "secrets/key-share"],
   ] as const) {
-    const phone = await Device.make(browser);
-    await opened(phone);
+    const phone = await Device.make(stage.browser);
+    await stage.opened(phone);
     // Carried out, and the answer is lost.
     await phone.page.route(`${realms[at]!.url}/**/${path}`, async (route) => {
       if (route.request().method() === "OPTIONS") return route.continue();
@@ -240,7 +183,7 @@ test("an enrolment that breaks off at any realm goes on where it was", async () 
     assert.deepEqual(code, [realms[at]!.realm], path);
     await phone.page.unrouteAll();
     await phone.page.reload();
-    await opened(phone);
+    await stage.opened(phone);
     const key = await phone.page.evaluate(async () => {
       const waiting = await threshold.groupEnrolmentPending(kept.group);
       const unlocked = await threshold.enrolAtAll(kept.group);
@@ -262,8 +205,8 @@ test("a new device, with recovery codes of two realms", async () => {
       code: (await sdk.setRecoveryCodes(custody))[0]?.text ?? "",
     })),
   );
-  const laptop = await Device.make(browser);
-  await opened(laptop);
+  const laptop = await Device.make(stage.browser);
+  await stage.opened(laptop);
   const seen = await laptop.page.evaluate(async (sheet) => {
     const found = await threshold.recover(
       kept.group,
@@ -290,7 +233,7 @@ test("a new device, with recovery codes of two realms", async () => {
 });
 
 test("the example of the README does what it says", async () => {
-  const device = await Device.make(browser);
+  const device = await Device.make(stage.browser);
   const shown = await run(device, "/example", { "Choose a PIN": "830517", PIN: "830517" });
   const [before, back, version] = shown;
   assert.equal(back, before);

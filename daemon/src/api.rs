@@ -14,7 +14,7 @@ mod privacy;
 use std::collections::BTreeMap;
 
 use custodyd_hsm::AccountId;
-use custodyd_policies::{Factor, Timestamp};
+use custodyd_policies::{Factor, ServerSlot, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -179,9 +179,33 @@ pub struct SessionStarted {
     pub credential: Option<String>,
     pub session: SessionToken,
     pub secrets: BTreeMap<String, Secret>,
+    /// What this app's policy says of server slots.
+    pub server_slots: ServerSlots,
     /// Log entry of this sign-in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReceipt>,
+}
+
+/// What an app's policy says of server slots.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerSlots {
+    /// A secret may have one.
+    Allowed,
+    /// No new one is taken; those that are there are released, for the client to move what they open.
+    Ending,
+    /// None is taken or released.
+    Forbidden,
+}
+
+impl From<ServerSlot> for ServerSlots {
+    fn from(policy: ServerSlot) -> Self {
+        match policy {
+            ServerSlot::Allowed => Self::Allowed,
+            ServerSlot::Ending => Self::Ending,
+            ServerSlot::Forbidden => Self::Forbidden,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -302,6 +326,8 @@ pub struct Secret {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "byte")]
     pub server_slot: Option<SharedSecret>,
+    /// It has a server slot, which the policy does not let out.
+    pub server_slot_withheld: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -315,6 +341,8 @@ pub struct SecretEntry {
     pub version: u64,
     #[schema(value_type = u64)]
     pub updated: Timestamp,
+    /// Whether the daemon can open it.
+    pub server_slot: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -210,8 +210,34 @@ pub enum ServerSlot {
     /// It may. The secret can then be recovered by every factor that may release it.
     #[default]
     Allowed,
-    /// It may not: only slots sealed end to end are taken.
+    /// No new one is taken. Those that are there are released until clients have moved what they open.
+    Ending,
+    /// It may not: only slots sealed end to end are taken, and one from before is not given out.
     Forbidden,
+}
+
+impl ServerSlot {
+    /// As a policy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Ending => "ending",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    /// Whether a secret may get one.
+    #[must_use]
+    pub fn is_taken(self) -> bool {
+        self == Self::Allowed
+    }
+
+    /// Whether one that is there opens its secret.
+    #[must_use]
+    pub fn is_released(self) -> bool {
+        self != Self::Forbidden
+    }
 }
 
 impl Default for Sessions {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
 
-use crate::app::{AppPolicy, LinkTemplate, ServerSlot};
+use crate::app::{AppPolicy, LinkTemplate};
 use crate::bounds;
 use crate::factor::Factor;
 use crate::origin;
@@ -233,7 +233,7 @@ fn release_and_identity(policy: &AppPolicy) -> Result<(), TestCaseError> {
         prop_assert!(!factors.contains(&Factor::Creation));
         prop_assert!(factors.iter().all(|f| policy.allows(*f)));
         let weak = |f: &Factor| matches!(f, Factor::Totp | Factor::DeliveredCode);
-        let slot = policy.secrets.server_slot == ServerSlot::Allowed;
+        let slot = policy.secrets.server_slot.is_released();
         prop_assert!(slot || !factors.iter().any(weak));
     }
     held("app", policy.app.len(), &(1..=32))?;

@@ -6,10 +6,10 @@ use crate::tools::{passed, said};
 
 /// Runs one file of stories against a daemon of its own; returns how many were told.
 async fn stories(file: &str) -> usize {
-    told(Stories::of_one().await, file).await
+    told(&mut Stories::of_one().await, file).await
 }
 
-async fn told(mut stories: Stories, file: &str) -> usize {
+async fn told(stories: &mut Stories, file: &str) -> usize {
     let output = stories.run(file).await;
     let said = said(&output);
     assert!(output.status.success(), "{file}:\n{said}");
@@ -57,6 +57,12 @@ async fn slots() {
     assert_eq!(stories("e2e/slots.ts").await, 6);
 }
 
+/// In Node: what ends server slots needs no page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moving() {
+    assert_eq!(stories("e2e/moving.ts").await, 5);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo() {
     assert_eq!(stories("e2e/demo.ts").await, 2);
@@ -65,6 +71,7 @@ async fn demo() {
 /// Three realms of independent operators, of which any two give the key back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threshold() {
-    let realms = Stories::of(&["a.example", "b.example", "c.example"], "").await;
-    assert_eq!(told(realms, "e2e/threshold.ts").await, 6);
+    let mut realms = Stories::of(&["a.example", "b.example", "c.example"], "").await;
+    assert_eq!(told(&mut realms, "e2e/threshold.ts").await, 6);
+    assert_eq!(told(&mut realms, "e2e/convert.ts").await, 1);
 }

@@ -44,6 +44,7 @@ mod reload;
 mod restoring;
 mod rotation;
 mod secrets;
+mod server_slots;
 mod sessions;
 mod slots;
 mod softhsm_setup;

@@ -2,143 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use custodyd_tests::codes::{Authenticator, policy, recovery_codes};
+use custodyd_tests::codes::{Authenticator, recovery_codes};
 use custodyd_tests::device::{b64, unb64};
-use custodyd_tests::opaque::{LoggingIn, Registering, default_cost};
+use custodyd_tests::opaque::LoggingIn;
+use custodyd_tests::owner::{Owner, PLAIN, SECRET, app};
 use custodyd_tests::slots::{
-    CONTENT, Place, SLOT, code_id, fields, hkdf, open, passkey_id, pin_id, seal,
+    CONTENT, CONTENT_V2, Place, SLOT, code_id, fields, hkdf, open, passkey_id, pin_id, seal,
+    with_revision,
 };
-use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
+use custodyd_tests::{SoftAuthenticator, TestApp};
 use serde_json::{Value, json};
-
-const SECRET: &str = "device-secret";
-const PLAIN: &[u8] = b"the device secret, thirty-two by";
-const KEY: &[u8; 32] = &[7; 32];
-
-async fn app(slot: &str) -> TestApp {
-    let secrets = format!("[secrets]\nserver_slot = \"{slot}\"");
-    let (name, text) = policy("notes", "", &secrets);
-    // Where nothing has a server slot, a code of an authenticator app must not be listed as opening one.
-    let text = match slot {
-        "forbidden" => text.replace(", \"totp\"]", "]"),
-        _ => text,
-    };
-    TestApp::with(Setup {
-        policies: vec![(name, text)],
-        ..Setup::default()
-    })
-    .await
-}
-
-/// An account, the bodies that the daemon has been sent for it, and what its client alone knows.
-struct Owner {
-    device: Device,
-    sent: Vec<Value>,
-    /// What each slot is sealed under.
-    opens: Vec<(&'static str, String, Vec<u8>)>,
-}
-
-impl Owner {
-    async fn new(app: &TestApp) -> Self {
-        let mut device = app.device("notes");
-        device.enrol().await;
-        Self {
-            device,
-            sent: Vec::new(),
-            opens: Vec::new(),
-        }
-    }
-
-    async fn call(&mut self, method: &str, path: &str, body: Value) -> Answer {
-        self.sent.push(body.clone());
-        let answer = self.device.call(method, path, Some(body)).await;
-        if answer.body["session"]["token"].is_string() && answer.status < 300 {
-            self.device.take_session(&answer);
-        }
-        answer
-    }
-
-    fn slots(&self) -> Vec<Value> {
-        let place = self.device.place(SECRET);
-        let slots = self.opens.iter();
-        slots
-            .map(|(kind, id, material)| place.slot(kind, id, material, KEY))
-            .collect()
-    }
-
-    fn content(&self, server_slot: bool) -> Value {
-        let sealed = self.device.place(SECRET).seal(KEY, PLAIN);
-        let mut content = json!({"sealed": sealed, "slots": self.slots()});
-        if server_slot {
-            content["server_slot"] = json!(b64(KEY));
-        }
-        content
-    }
-
-    async fn version(&mut self) -> u64 {
-        let list = self.device.call("GET", "/v1/account/secrets", None).await;
-        let list = list.expect(200).body;
-        let mut entries = list["secrets"].as_array().unwrap().iter();
-        let entry = entries.find(|entry| entry["name"] == SECRET);
-        entry.map_or(0, |entry| entry["version"].as_u64().unwrap())
-    }
-
-    /// The secret's slots as they are now, for a call that changes factors.
-    async fn rewrapped(&mut self) -> Value {
-        json!({SECRET: {"if_version": self.version().await, "slots": self.slots()}})
-    }
-
-    /// A PIN by OPAQUE; `secrets` makes what goes along.
-    async fn set_pin(&mut self, pin: &str, server_slot: Option<bool>) -> Answer {
-        let (state, body) = Registering::start(pin);
-        let started = self.call("POST", "/v1/account/opaque/start", body).await;
-        let started = started.expect(200).body;
-        let registered = state.finish(pin, &started, &default_cost());
-        let mut body = registered.body;
-        let bytes = |value: &Value| unb64(value.as_str().unwrap());
-        let id = pin_id(
-            &bytes(&started["salt"]),
-            &default_cost(),
-            &bytes(&body["record"]),
-        );
-        self.opens.retain(|(kind, ..)| *kind != "opaque");
-        self.opens.push(("opaque", id, registered.export_key));
-        body["secrets"] = match server_slot {
-            Some(slot) => json!({SECRET: {"content": self.content(slot)}}),
-            None => self.rewrapped().await,
-        };
-        self.call("POST", "/v1/account/opaque/finish", body).await
-    }
-
-    async fn set_codes(&mut self) -> Answer {
-        let codes = recovery_codes();
-        self.opens.retain(|(kind, ..)| *kind != "recovery-code");
-        for (at, code) in codes.iter().enumerate() {
-            let part = vec![u8::try_from(at).unwrap(); 32];
-            self.opens
-                .push(("recovery-code", code_id(&unb64(code)), part));
-        }
-        let body = json!({"codes": codes, "secrets": self.rewrapped().await});
-        self.call("POST", "/v1/account/recovery-codes", body).await
-    }
-
-    /// A passkey with a slot, whose PRF output is made up: no daemon ever sees one.
-    async fn add_passkey(&mut self, authenticator: &mut SoftAuthenticator) -> Answer {
-        let path = "/v1/account/passkeys/options";
-        let options = self.call("POST", path, json!({})).await.expect(200).body;
-        let credential = authenticator.create(&options["publicKey"]).await;
-        let attestation = &credential["response"]["attestationObject"];
-        let id = passkey_id(&unb64(attestation.as_str().unwrap()));
-        self.opens.push(("prf", id, vec![9; 32]));
-        let mut body = json!({"ceremony": options["ceremony"], "credential": credential});
-        body["secrets"] = self.rewrapped().await;
-        self.call("POST", "/v1/account/passkeys", body).await
-    }
-
-    async fn secret(&mut self) -> Value {
-        self.device.recover(SECRET).await.expect(200).body
-    }
-}
 
 /// What somebody with this slot's material makes of a secret.
 fn opened(place: &Place<'_>, secret: &Value, kind: &str, material: &[u8]) -> Option<Vec<u8>> {
@@ -211,6 +84,7 @@ fn the_formats_are_those_of_the_vectors() {
     assert_eq!(derived.to_vec(), hex(&content["key"]));
     assert_eq!(seal(&derived, CONTENT, iv(&sealed), &plain), sealed);
     assert_eq!(place.open(&key, &sealed), Some(plain));
+    revisions(&place, &vectors["content_v2"]);
 
     let slots = vectors["slots"].as_array().unwrap();
     let kinds: Vec<_> = slots.iter().map(|slot| text(&slot["type"])).collect();
@@ -245,6 +119,28 @@ fn the_formats_are_those_of_the_vectors() {
     );
     assert_eq!(code_id(&hex(&code["auth"])), text(&code["credential"]));
     assert_ne!(fields(&[b"ab", b"c"]), fields(&[b"a", b"bc"]));
+}
+
+/// Content that says which revision it is.
+fn revisions(place: &Place<'_>, content: &Value) {
+    let hex = |name: &str| hex::decode(content[name].as_str().unwrap()).unwrap();
+    let name = content["name"].as_str().unwrap();
+    let (place, revision) = (
+        Place { name, ..*place },
+        content["revision"].as_u64().unwrap(),
+    );
+    let info = place.revision_info(revision);
+    assert_eq!(info, hex("info"));
+    let key = hkdf(&hex("content_key"), &info);
+    assert_eq!(key.to_vec(), hex("key"));
+    let sealed = hex("sealed");
+    let iv = sealed[10..22].try_into().unwrap();
+    let again = with_revision(revision, &seal(&key, CONTENT_V2, iv, &hex("content")));
+    assert_eq!(again, sealed);
+    // Another number in front, and it is another key.
+    let other = hkdf(&hex("content_key"), &place.revision_info(revision - 1));
+    assert_eq!(open(&other, CONTENT_V2, &sealed[9..]), None);
+    assert_eq!(open(&key, CONTENT_V2, &sealed[9..]), Some(hex("content")));
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ pub mod kryoptic;
 pub mod log;
 pub mod mail;
 pub mod opaque;
+pub mod owner;
 pub mod pair;
 pub mod postgres;
 pub mod slots;

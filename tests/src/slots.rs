@@ -10,6 +10,7 @@ use crate::Device;
 use crate::device::{b64, sha256, unb64};
 
 pub const CONTENT: &str = "custodyd/secret-content/v1";
+pub const CONTENT_V2: &str = "custodyd/secret-content/v2";
 pub const SLOT: &str = "custodyd/secret-slot/v1";
 
 /// What a secret is called, by everybody.
@@ -36,6 +37,17 @@ impl Place<'_> {
     #[must_use]
     pub fn content_info(&self) -> Vec<u8> {
         self.info(CONTENT, &[])
+    }
+
+    /// Of content that says which revision it is.
+    #[must_use]
+    pub fn revision_info(&self, revision: u64) -> Vec<u8> {
+        let mut parts = [CONTENT_V2, self.realm, self.app, self.account, self.name]
+            .map(str::as_bytes)
+            .to_vec();
+        let revision = revision.to_be_bytes();
+        parts.push(&revision);
+        fields(&parts)
     }
 
     #[must_use]
@@ -91,6 +103,12 @@ pub fn hkdf(material: &[u8], info: &[u8]) -> [u8; 32] {
         .fill(&mut key)
         .unwrap();
     key
+}
+
+/// Version, revision, and what `seal` makes of the content.
+#[must_use]
+pub fn with_revision(revision: u64, sealed: &[u8]) -> Vec<u8> {
+    [&[2], &revision.to_be_bytes()[..], sealed].concat()
 }
 
 /// Version, IV, ciphertext and tag.

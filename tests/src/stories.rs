@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::app::{REALM, free_port};
+use crate::app::{REALM, free_port, said};
 use crate::token::{SoftToken, repository};
 use crate::{Setup, TestApp};
 
@@ -33,6 +33,26 @@ relying_party = {{ id = "localhost", name = "Notes" }}
 "#
     );
     ("notes".into(), text)
+}
+
+/// The app's policy says another thing of server slots.
+fn turn(app: &TestApp, pages: u16, slot: &str) {
+    let more = format!("[secrets]\nserver_slot = \"{slot}\"");
+    let (name, mut text) = policy(pages, &more);
+    if slot == "forbidden" {
+        text = text.replace(", \"totp\"", "");
+    }
+    std::fs::write(app.path(&format!("policies/{name}.toml")), text).unwrap();
+    let output = app.reload();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// How many of the app's accounts have server slots, as an operator is told.
+fn left(app: &TestApp) -> u64 {
+    let output = app.command("account slots --json").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    answer["result"]["apps"][0]["left"].as_u64().unwrap()
 }
 
 /// An app on the same pages whose secrets the daemon can not open.
@@ -139,7 +159,8 @@ impl Stories {
         }
     }
 
-    /// `kill` or `start`, and which of them.
+    /// `kill` or `start`, and which of them; of the first one, `policy` and what it says of server slots from now on, or
+    /// `left`, which answers how many accounts still have one.
     async fn obey(&mut self, mut asked: TcpStream) {
         let mut line = String::new();
         BufReader::new(&mut asked)
@@ -147,13 +168,20 @@ impl Stories {
             .await
             .unwrap();
         let (word, which) = line.trim().split_once(' ').unwrap();
-        let app = &mut self.apps[which.parse::<usize>().unwrap()].1;
+        let at = which.parse::<usize>().unwrap_or(0);
+        let app = &mut self.apps[at].1;
+        let mut answer = "ok".to_owned();
         match word {
             "kill" => app.kill(),
             "start" => app.launch().await,
+            "policy" => turn(app, self.pages, which),
+            "left" => answer = format!("ok {}", left(app)),
             other => panic!("unknown word {other:?}"),
         }
-        asked.write_all(b"ok\n").await.unwrap();
+        asked
+            .write_all(format!("{answer}\n").as_bytes())
+            .await
+            .unwrap();
     }
 }
 

@@ -74,17 +74,31 @@ export function outboxOrNone(): Message[] {
   }
 }
 
-/** Has the daemon killed or started, or one of several; returns when that is done. */
-export async function daemon(what: "kill" | "start", which = 0): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
+async function told(words: string): Promise<string> {
+  return new Promise((resolve, reject) => {
     const socket = connect(Number(given("CUSTODYD_CONTROL")), "127.0.0.1");
     socket.setEncoding("utf8");
     socket.on("error", reject);
     socket.on("data", (said: string) => {
       socket.end();
-      if (said.startsWith("ok")) resolve();
+      if (said.startsWith("ok")) resolve(said.slice(2).trim());
       else reject(new Error(said));
     });
-    socket.write(`${what} ${which}\n`);
+    socket.write(`${words}\n`);
   });
+}
+
+/** Has the daemon killed or started, or one of several; returns when that is done. */
+export async function daemon(what: "kill" | "start", which = 0): Promise<void> {
+  await told(`${what} ${which}`);
+}
+
+/** Has the operator change what the policy says of server slots. */
+export async function serverSlots(word: "allowed" | "ending" | "forbidden"): Promise<void> {
+  await told(`policy ${word}`);
+}
+
+/** How many accounts have server slots, as the operator is told. */
+export async function accountsLeft(): Promise<number> {
+  return Number(await told("left notes"));
 }

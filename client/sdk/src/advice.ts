@@ -30,6 +30,10 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "secret-damaged": "The backup does not open. Take another way, or ask for help.",
   "no-slot":
     "This way of signing in can not bring your key back. Use a passkey, the PIN or a recovery code.",
+  "server-slot-withheld":
+    "The service may not give your key back this way any more. Use a passkey, the PIN or a recovery code, or ask its operator.",
+  "slot-factor-missing":
+    "Set a PIN or new recovery codes now: the ways of signing in that you have will not bring your key back much longer.",
   "prf-only-slot": "Set a PIN or recovery codes first, so that a lost passkey loses nothing.",
   "last-slot": "Nothing else would open your key any more. Set up another way first.",
   "slot-unknown": "Set a PIN or recovery codes first.",

@@ -82,6 +82,11 @@ export function be32(number: number): Bytes {
   return bytes;
 }
 
+/** A whole number as eight bytes, the highest first. */
+export function be64(number: number): Bytes {
+  return concat(be32(Math.floor(number / 2 ** 32)), be32(number % 2 ** 32));
+}
+
 /** Lower-case hexadecimal. */
 export function toHex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

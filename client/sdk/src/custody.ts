@@ -35,8 +35,12 @@ export interface CustodyOptions {
    * Whether the daemon never gets what opens a secret, whatever it says that the policy allows. Default: false, it
    * gets it where the policy has server slots. Say true where the policy forbids them, or where it shall be the owner's
    * passkey, PIN or recovery code that opens, and nothing else.
+   *
+   * `"moving"` leads there from an app that has accounts: it hands out nothing either, and takes what the daemon can open
+   * from before, to move it at the next sign-in. Until all accounts have moved, a daemon that lies could pass off a key
+   * of its own on a device that is new to the account, as without `endToEnd`.
    */
-  readonly endToEnd?: boolean;
+  readonly endToEnd?: boolean | "moving";
   /**
    * Whether this daemon is one of a group that holds a key together; `openGroup` says so. Such a one gives shares: no key
    * that comes with a sign-in is ever taken from it.
@@ -64,7 +68,7 @@ export interface Custody {
   readonly storage: Storage;
   readonly transport: Transport;
   readonly checkLog: boolean;
-  readonly endToEnd: boolean;
+  readonly endToEnd: boolean | "moving";
   readonly member: boolean;
   /** The device key; its thumbprint is the device identifier. */
   readonly device: SigningKey & { readonly thumbprint: string };
@@ -78,6 +82,8 @@ export interface Custody {
   held: Held | undefined;
   /** Whether the policy has server slots, once the daemon has said so. */
   serverSlot: boolean | undefined;
+  /** The policy lets those that are there be moved, as the daemon said at the last sign-in. */
+  slotsEnd: boolean;
 }
 
 /** Names of what is kept. */
@@ -112,6 +118,7 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
     slotKeys: [],
     held: undefined,
     serverSlot: undefined,
+    slotsEnd: false,
   };
 }
 

@@ -53,7 +53,7 @@ export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pen
 /** Creates the account, or finds the one that was created; returns its identifier. */
 export async function create(
   custody: Custody,
-  pending: Pending,
+  pending: Pick<Pending, "idempotencyKey">,
   unlocked: Unlocked,
   options: EnrolOptions,
 ): Promise<string> {

@@ -116,6 +116,7 @@ export type Doubt =
   | "other-log"
   | "event-missing"
   | "statement-differs"
+  | "older-secret"
   | "stretching-weak"
   | "stretching-excessive";
 
@@ -171,7 +172,8 @@ export class NotReady extends CustodyError {
       | "locked"
       | "nothing-backed-up"
       | "no-offline-slot"
-      | "prf-only-slot",
+      | "prf-only-slot"
+      | "slot-factor-missing",
     message: string,
     options?: ErrorOptions,
   ) {
@@ -183,7 +185,13 @@ export class NotReady extends CustodyError {
 export class CanNotOpen extends CustodyError {
   override readonly name = "CanNotOpen";
   constructor(
-    code: "code-mistyped" | "secret-damaged" | "no-slot" | "offline-pin-wrong" | "pin-weak",
+    code:
+      | "code-mistyped"
+      | "secret-damaged"
+      | "no-slot"
+      | "server-slot-withheld"
+      | "offline-pin-wrong"
+      | "pin-weak",
     message: string,
   ) {
     super(code, message);

@@ -4,19 +4,20 @@
  * Each needs a session whose factor was shown just now and is at least as strong as what is changed
  * (`StepUpRequired` says what is missing), but for a forgotten PIN, which weaker ones may replace.
  * Each new credential's binding is verified before the call returns. A new factor gets its slot of the device secret in
- * the same commit; one that is removed loses it there.
+ * the same commit; one that is removed loses it there, and what unlocks offline by it on this device goes, too.
  */
 import { toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
+import type { Removed, Rewrapping } from "./demand/rewrap.js";
 import { NotReady } from "./errors.js";
-import { registerPin } from "./opaque.js";
+import { dropOffline, dropOfflinePasskey, renewOfflinePin } from "./offline/slots.js";
 import { newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
-import { type Rewrapping, rewrapping } from "./rewrap.js";
 import { codeCredential, passkeyCredential, type SlotKey } from "./slots.js";
+import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
-import { forget, remember } from "./vault.js";
+import { forget, making } from "./vault.js";
 import { createPasskey, type Made, type PrfKey, usePasskey, usePrf } from "./webauthn.js";
 
 async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): Promise<void> {
@@ -27,6 +28,8 @@ async function demand(custody: Custody, kind: string, bound: Schemas["Bound"]): 
     device_id: bound.device_id,
   });
 }
+
+export type { Removed } from "./demand/rewrap.js";
 
 /** How a PIN is checked. */
 export interface PinOptions {
@@ -44,7 +47,10 @@ export async function setPin(
   pin: string,
   options: PinOptions = {},
 ): Promise<void> {
+  const { missing, registerPin, rewrapping } = await onDemand();
   const rewrap = await rewrapping(custody);
+  // Such a PIN carries no backup, which would wait on this device for as long as there is no other factor.
+  if (options.onServer && rewrap.waits) throw missing();
   const { pin: bound, session } = options.onServer
     ? await custody.transport.request("put", "/v1/account/pin", { body: { pin } })
     : await registerPin(custody, pin, rewrap);
@@ -52,12 +58,17 @@ export async function setPin(
   if (options.onServer) forget(custody, { type: "opaque" });
   else await rewrap.done();
   custody.transport.session = session;
+  await renewOfflinePin(custody, pin);
 }
 
 /** Removes the PIN. */
-export async function removePin(custody: Custody): Promise<void> {
-  await custody.transport.request("delete", "/v1/account/pin");
-  forget(custody, { type: "opaque" });
+export async function removePin(custody: Custody): Promise<Removed> {
+  const { removing } = await onDemand();
+  const removed = await removing(custody, { type: "opaque" }, (secrets) =>
+    custody.transport.request("delete", "/v1/account/pin", { body: { secrets } }),
+  );
+  await dropOffline(custody, "pin");
+  return removed;
 }
 
 /** A passkey that was added. */
@@ -96,7 +107,7 @@ export async function addPasskey(
   custody: Custody,
   names: { readonly user?: string; readonly passkey?: string } = {},
 ): Promise<AddedPasskey> {
-  const rewrap = await rewrapping(custody);
+  const rewrap = await (await onDemand()).rewrapping(custody);
   if (rewrap.hasOnlyPrf) {
     throw new NotReady("prf-only-slot", "set a PIN or recovery codes before the first passkey");
   }
@@ -110,17 +121,18 @@ export async function addPasskey(
     credential: await passkeyCredential(made.authenticatorData),
     material: prf.output,
   };
-  if (key) remember(custody, key);
-  const bound = await custody.transport.request("post", "/v1/account/passkeys", {
-    body: {
-      ceremony: options.ceremony,
-      credential: made.credential as never,
-      ...(names.passkey === undefined ? {} : { name: names.passkey }),
-      secrets: await rewrap.with(key ? [key] : []),
-    },
-  });
+  const body = {
+    ceremony: options.ceremony,
+    credential: made.credential as never,
+    ...(names.passkey === undefined ? {} : { name: names.passkey }),
+    secrets: await rewrap.with(key ? [key] : []),
+  };
+  const bound = await making(custody, key, () =>
+    custody.transport.request("post", "/v1/account/passkeys", { body }),
+  );
   await demand(custody, "passkey", bound);
-  return { deviceId: bound.device_id, prf };
+  const { device_id: deviceId } = bound;
+  return { deviceId, prf: prf && { ...prf, deviceId } };
 }
 
 /** Confirms a passkey that expires, by using it. */
@@ -136,10 +148,15 @@ export async function confirmPasskey(custody: Custody, deviceId: string): Promis
 }
 
 /** Removes a passkey. */
-export async function removePasskey(custody: Custody, deviceId: string): Promise<void> {
+export async function removePasskey(custody: Custody, deviceId: string): Promise<Removed> {
   const path = { device_id: deviceId };
-  await custody.transport.request("delete", "/v1/account/passkeys/{device_id}", { path });
-  forget(custody, { type: "prf", credential: deviceId });
+  const route = "/v1/account/passkeys/{device_id}";
+  const { removing } = await onDemand();
+  const removed = await removing(custody, { type: "prf", credential: deviceId }, (secrets) =>
+    custody.transport.request("delete", route, { path, body: { secrets } }),
+  );
+  await dropOfflinePasskey(custody, deviceId);
+  return removed;
 }
 
 /** Begins with an authenticator app: its secret as a URI and as pictures to scan. */
@@ -168,7 +185,7 @@ export async function removeTotp(custody: Custody): Promise<void> {
 
 /** Makes ten recovery codes in place of all earlier ones. Show their `text` once; it is kept nowhere. */
 export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]> {
-  const rewrap = await rewrapping(custody);
+  const rewrap = await (await onDemand()).rewrapping(custody);
   const codes = await newRecoveryCodes();
   const keys = codes.map(async ({ auth, slot: material }): Promise<SlotKey> => {
     return { type: "recovery-code", credential: await codeCredential(auth), material };
@@ -185,8 +202,11 @@ export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]
 }
 
 /** Makes all recovery codes void. */
-export async function removeRecoveryCodes(custody: Custody): Promise<void> {
-  await custody.transport.request("delete", "/v1/account/recovery-codes");
+export async function removeRecoveryCodes(custody: Custody): Promise<Removed> {
+  const { removing } = await onDemand();
+  return removing(custody, { type: "recovery-code" }, (secrets) =>
+    custody.transport.request("delete", "/v1/account/recovery-codes", { body: { secrets } }),
+  );
 }
 
 /** Cancels a change that waits because a weak factor asked for it. */

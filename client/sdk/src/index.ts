@@ -33,6 +33,8 @@ export type { OfflineState } from "./offline/slots.js";
 export { changePinOffline, settlePin } from "./offline/pin-change.js";
 export * from "./offline/queue.js";
 export { reportOffline } from "./offline/report.js";
+export { moveSecrets } from "./upkeep.js";
+export type { Closed, Upkeep } from "./upkeep.js";
 export { openSecret } from "./vault.js";
 export { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 export type { Binding, Checkpoint, RealmTrust } from "./receipts/realm.js";

@@ -606,7 +606,8 @@ export interface paths {
          * Back a secret up
          * @description `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
          *     `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
-         *     names a factor that the account has, and PRF is never the only one.
+         *     names a factor that the account has, PRF is never the only one, and a session changes the slots of no factor that
+         *     is stronger than its own.
          */
         put: operations["put_v1_account_secrets_name"];
         post?: never;
@@ -1707,6 +1708,8 @@ export interface components {
             sealed?: string | null;
             /** Format: byte */
             server_slot?: string | null;
+            /** @description It has a server slot, which the policy does not let out. */
+            server_slot_withheld: boolean;
             slots: components["schemas"]["SecretSlot"][];
             /** Format: int64 */
             updated: number;
@@ -1733,6 +1736,8 @@ export interface components {
         };
         SecretEntry: {
             name: string;
+            /** @description Whether the daemon can open it. */
+            server_slot: boolean;
             /** Format: int64 */
             updated: number;
             /** Format: int64 */
@@ -1756,6 +1761,11 @@ export interface components {
             /** Format: int64 */
             version: number;
         };
+        /**
+         * @description What an app's policy says of server slots.
+         * @enum {string}
+         */
+        ServerSlots: "allowed" | "ending" | "forbidden";
         SessionStarted: {
             /** Format: uuid */
             account: string;
@@ -1772,6 +1782,8 @@ export interface components {
             secrets: {
                 [key: string]: components["schemas"]["Secret"];
             };
+            /** @description What this app's policy says of server slots. */
+            server_slots: components["schemas"]["ServerSlots"];
             session: components["schemas"]["SessionToken"];
         };
         SessionToken: {

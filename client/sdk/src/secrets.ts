@@ -5,13 +5,14 @@
  * (`vault.ts`); where the policy has server slots, it opens to the daemon, too. A
  * write names the version that it replaces, so that two devices can not overwrite each other.
  */
-import { type Bytes, toBase64Url } from "./bytes.js";
+import { type Bytes, fromBase64Url, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
 import { NotReady, Refused, VersionConflict } from "./errors.js";
-import { Unlocked } from "./keys.js";
-import { accountOf, keepAppKey } from "./session.js";
+import type { Unlocked } from "./keys.js";
+import { accountOf } from "./session.js";
 import type { Schemas } from "./transport.js";
-import { APP_KEY, DEVICE_SECRET, openSecret, sealedSecret } from "./vault.js";
+import { unlockWith } from "./unlock.js";
+import { APP_KEY, DEVICE_SECRET, noted, openSecret, sealedSecret } from "./vault.js";
 
 /** A secret as it was released. */
 export interface Stored {
@@ -23,19 +24,16 @@ export interface Stored {
 
 /** A secret's content, where this session's factor may have it; undefined where there is none. */
 export async function getSecret(custody: Custody, name: string): Promise<Stored | undefined> {
-  return released(custody, name);
+  const secret = await released(custody, name);
+  if (!secret) return undefined;
+  const content = await openSecret(custody, name, secret);
+  return { version: secret.version, content, updated: secret.updated };
 }
 
-async function released(
-  custody: Custody,
-  name: string,
-  deviceSecret?: Bytes,
-): Promise<Stored | undefined> {
+async function released(custody: Custody, name: string): Promise<Schemas["Secret"] | undefined> {
   try {
     const route = "/v1/account/secrets/{name}";
-    const secret = await custody.transport.request("get", route, { path: { name } });
-    const content = await openSecret(custody, name, secret, deviceSecret);
-    return { version: secret.version, content, updated: secret.updated };
+    return await custody.transport.request("get", route, { path: { name } });
   } catch (error) {
     if (error instanceof Refused && error.code === "not-found") return undefined;
     throw error;
@@ -57,7 +55,12 @@ export async function putSecret(
   return put(custody, name, replaces, await sealedSecret(custody, name, content));
 }
 
-async function put(
+function sealedOf({ sealed }: Schemas["SecretContent"]): Bytes | undefined {
+  return sealed == null ? undefined : fromBase64Url(sealed);
+}
+
+/** Writes a secret as it was sealed. */
+export async function put(
   custody: Custody,
   name: string,
   replaces: number | undefined,
@@ -70,6 +73,7 @@ async function put(
     headers,
     body,
   });
+  await noted(custody, name, body.server_slot == null, sealedOf(body));
   return version;
 }
 
@@ -97,8 +101,9 @@ export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void
       await put(custody, name, undefined, await sealedSecret(custody, name, content, unlocked));
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
-      const there = await released(custody, name, unlocked.secret);
-      const same = there && toBase64Url(there.content) === toBase64Url(content);
+      const there = await released(custody, name);
+      const opened = there && (await openSecret(custody, name, there, unlocked.secret));
+      const same = opened && toBase64Url(opened) === toBase64Url(content);
       if (!same) throw error;
     }
   }
@@ -108,11 +113,9 @@ export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void
 export async function unlock(custody: Custody): Promise<Unlocked> {
   accountOf(custody);
   const secret = await released(custody, DEVICE_SECRET);
-  const wrapped = secret && (await released(custody, APP_KEY, secret.content));
+  const wrapped = secret && (await released(custody, APP_KEY));
   if (!wrapped) {
     throw new NotReady("nothing-backed-up", "this account has no backup of its key");
   }
-  const unlocked = await Unlocked.open(secret.content, wrapped.content);
-  await keepAppKey(custody, unlocked);
-  return unlocked;
+  return unlockWith(custody, secret, wrapped);
 }

@@ -4,17 +4,18 @@
  * Called by `sign-in.ts` and `enrol.ts`. An answer whose proofs are not the pinned realm's gives no
  * session and no key.
  */
-import { type Custody, KEPT, isBound, keepAccount, lock } from "./custody.js";
+import { type Custody, isBound, keepAccount, lock } from "./custody.js";
 import { NotReady, Unreachable, Untrusted } from "./errors.js";
-import { thumbprint, publicJwk } from "./jose.js";
-import { Unlocked } from "./keys.js";
+import type { Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
-import { verifyBinding } from "./receipts/realm.js";
-import { mend } from "./rewrap.js";
 import type { SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
-import { APP_KEY, DEVICE_SECRET, openSecret, remember } from "./vault.js";
+import { unlockWith } from "./unlock.js";
+import { tend, type Upkeep } from "./upkeep.js";
+import { APP_KEY, DEVICE_SECRET, remember } from "./vault.js";
 import type { PrfKey } from "./webauthn.js";
+
+export { demandBinding, keepAppKey } from "./unlock.js";
 
 /** A session that was opened. */
 export interface SignedIn {
@@ -29,6 +30,8 @@ export interface SignedIn {
   readonly unlocked: Unlocked | undefined;
   /** All secrets that came with the session. */
   readonly secrets: Readonly<Record<string, Schemas["Secret"]>>;
+  /** What was done to the slots that open the account's secrets; undefined where there was nothing to do. */
+  readonly upkeep?: Upkeep | undefined;
   /** Where a passkey was used: for an offline slot, and never to be sent. */
   readonly prf?: PrfKey | undefined;
 }
@@ -48,15 +51,19 @@ export async function takeSession(
   try {
     const boundDevice = answer.device_bound ? device.thumbprint : undefined;
     await keepAccount(custody, { account: answer.account, boundDevice });
+    custody.serverSlot = answer.server_slots === "allowed";
+    custody.slotsEnd = answer.server_slots === "ending";
     const credential = brought?.credential ?? answer.credential;
     if (brought && credential != null) remember(custody, { ...brought, credential });
     // One realm of a group would put a key of its own in the place of the owner's.
-    const unlocked = custody.member ? undefined : await opened(custody, answer.secrets);
+    const { [DEVICE_SECRET]: secret, [APP_KEY]: key } = answer.secrets;
+    const isAsked = secret && key && !custody.member;
+    const unlocked = isAsked ? await unlockWith(custody, secret, key) : undefined;
     const { scope, factor } = answer.session;
-    if (unlocked && scope === "full") await mend(custody);
+    const upkeep = unlocked && scope === "full" ? await tend(custody) : undefined;
     if (custody.checkLog && scope !== "pin-only") await checkLogIfReachable(custody);
     const { account, device_bound: deviceBound, secrets } = answer;
-    return { account, scope, factor, deviceBound, unlocked, secrets };
+    return { account, scope, factor, deviceBound, unlocked, secrets, upkeep };
   } catch (error) {
     if (error instanceof Untrusted) {
       transport.session = undefined;
@@ -73,49 +80,6 @@ async function checkLogIfReachable(custody: Custody): Promise<void> {
   } catch (error) {
     if (!(error instanceof Unreachable)) throw error;
   }
-}
-
-/** Opens the app key with released secrets; undefined where they were not asked for. */
-async function opened(
-  custody: Custody,
-  secrets: Readonly<Record<string, Schemas["Secret"]>>,
-): Promise<Unlocked | undefined> {
-  const { [DEVICE_SECRET]: device, [APP_KEY]: key } = secrets;
-  if (!device || !key) return undefined;
-  const secret = await openSecret(custody, DEVICE_SECRET, device);
-  const wrapped = await openSecret(custody, APP_KEY, key, secret);
-  const unlocked = await Unlocked.open(secret, wrapped);
-  secret.fill(0);
-  const kept = (await custody.storage.get(KEPT.appKey)) as { thumbprint?: string } | undefined;
-  if (kept?.thumbprint !== unlocked.thumbprint) await demandBinding(custody, unlocked);
-  await keepAppKey(custody, unlocked);
-  return unlocked;
-}
-
-/** A key that this device sees for the first time must be bound to the account by the realm. */
-export async function demandBinding(custody: Custody, unlocked: Unlocked): Promise<void> {
-  const view = await custody.transport.request("get", "/v1/account");
-  const bound = view.app_keys.find((key) => key.device_id === unlocked.thumbprint);
-  const jwk = publicJwk(bound?.jwk);
-  if (!bound || !jwk || (await thumbprint(jwk)) !== unlocked.thumbprint) {
-    throw new Untrusted(
-      "statement-differs",
-      "the recovered key is none of this account's app keys",
-    );
-  }
-  const { account: sub, app } = view;
-  await verifyBinding(custody.realm, bound.binding, {
-    ...{ app, sub, kind: "app-key", device_id: unlocked.thumbprint },
-  });
-}
-
-/** Keeps the wrapped key on this device, and the open one in memory. */
-export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<void> {
-  const { thumbprint: name, wrapped } = unlocked;
-  await custody.storage.update([], (update) => {
-    update.set(KEPT.appKey, { thumbprint: name, wrapped });
-  });
-  custody.unlocked = unlocked;
 }
 
 /** The account of this device. */

@@ -9,11 +9,11 @@ import { toBase64Url } from "./bytes.js";
 import { type Custody, lock } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
 import type { PinOptions } from "./factors.js";
-import { login } from "./opaque.js";
 import { parseRecoveryCode } from "./recovery-codes.js";
 import { accountOf, boundAccount, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
 import { codeCredential } from "./slots.js";
+import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET } from "./vault.js";
 import { usePasskey } from "./webauthn.js";
@@ -63,9 +63,9 @@ export async function signInWithPin(
     return takeSession(custody, await transport.request("post", route, { body }));
   }
   const start = "/v1/apps/{app}/sessions/opaque/start";
-  const { end, key } = await login(pin, (ke1) =>
-    transport.request("post", start, { body: { account, ke1 } }),
-  );
+  const { end, key } = await (
+    await onDemand()
+  ).login(pin, (ke1) => transport.request("post", start, { body: { account, ke1 } }));
   const route = "/v1/apps/{app}/sessions/opaque/finish";
   const body = { ...end, release };
   return takeSession(custody, await transport.request("post", route, { body }), key);
@@ -88,7 +88,10 @@ export async function signInWithPasskey(
   const answer = await custody.transport.request("post", route, { body });
   const key = used.prf && ({ type: "prf", material: used.prf.output } as const);
   const signedIn = await takeSession(custody, answer, key);
-  return { ...signedIn, prf: used.prf };
+  return {
+    ...signedIn,
+    prf: used.prf && { ...used.prf, deviceId: answer.credential ?? undefined },
+  };
 }
 
 /** Signs in with a code of an authenticator app, on a bound device. */
@@ -167,9 +170,9 @@ export async function continueWithPin(
     return takeSession(custody, await transport.request("post", "/v1/session/pin", { body }));
   }
   const start = "/v1/session/opaque/start";
-  const { end, key } = await login(pin, (ke1) =>
-    transport.request("post", start, { body: { ke1 } }),
-  );
+  const { end, key } = await (
+    await onDemand()
+  ).login(pin, (ke1) => transport.request("post", start, { body: { ke1 } }));
   const body = { ...end, ...more(options) };
   const route = "/v1/session/opaque/finish";
   return takeSession(custody, await transport.request("post", route, { body }), key);

@@ -4,7 +4,8 @@
  * SLOTS.md has the format, `daemon/vectors/key_slots.json` holds both sides to it. Used by `vault.ts`. A slot's key is
  * derived for one secret of one account and one credential, so that nobody can put a slot in another's place.
  */
-import { type Bytes, fields, fromBase64Url, hkdf, sha256, toBase64Url, be32 } from "./bytes.js";
+import { be32, be64, type Bytes, concat, fields, fromBase64Url, hkdf } from "./bytes.js";
+import { sha256, toBase64Url } from "./bytes.js";
 import { aesKey, open, seal } from "./keys.js";
 import type { Schemas } from "./transport.js";
 
@@ -25,19 +26,37 @@ export interface SlotKey {
   /** The factor's name, as the daemon knows it. */
   readonly credential: string;
   readonly material: Bytes;
+  /** Whether the account has the factor is not known: the answer to its making was lost, or is still to come. */
+  readonly unsure?: boolean;
 }
 
-const CONTENT = "custodyd/secret-content/v1";
+/** Before there were revisions. */
+const CONTENT_V1 = "custodyd/secret-content/v1";
+const CONTENT = "custodyd/secret-content/v2";
+const REVISED = 2;
 const SLOT = "custodyd/secret-slot/v1";
 
-async function derived(material: Bytes, domain: string, place: Place, ...more: string[]) {
+async function derived(material: Bytes, domain: string, place: Place, ...more: (string | Bytes)[]) {
   const { realm, app, account, name } = place;
   return aesKey(await hkdf(material, fields(domain, realm, app, account, name, ...more)));
 }
 
-/** The content, sealed under its content key. */
-export async function sealContent(place: Place, key: Bytes, content: Bytes): Promise<Bytes> {
-  return seal(await derived(key, CONTENT, place), CONTENT, content);
+/** The content, sealed under its content key; a later one has a higher revision. */
+export async function sealContent(
+  place: Place,
+  key: Bytes,
+  content: Bytes,
+  revision: number,
+): Promise<Bytes> {
+  const number = be64(revision);
+  const sealed = await seal(await derived(key, CONTENT, place, number), CONTENT, content);
+  return concat(new Uint8Array([REVISED]), number, sealed);
+}
+
+/** Which revision a sealed content says it is: true where it opens. 0 before there were any. */
+export function revisionOf(sealed: Bytes): number {
+  if (sealed[0] !== REVISED) return 0;
+  return sealed.slice(1, 9).reduce((whole, byte) => whole * 256 + byte, 0);
 }
 
 /** What `sealContent` sealed under this key in this place. */
@@ -46,7 +65,8 @@ export async function openContent(
   key: Bytes,
   sealed: Bytes,
 ): Promise<Bytes | undefined> {
-  return open(await derived(key, CONTENT, place), CONTENT, sealed);
+  if (sealed[0] !== REVISED) return open(await derived(key, CONTENT_V1, place), CONTENT_V1, sealed);
+  return open(await derived(key, CONTENT, place, sealed.slice(1, 9)), CONTENT, sealed.slice(9));
 }
 
 /** The content key, sealed for one factor. */

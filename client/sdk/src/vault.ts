@@ -3,17 +3,19 @@
  *
  * The device secret has a slot for each factor (`rewrap.ts`). Every other secret has one: the daemon's where the app's
  * policy has server slots, else one under the device secret. Where the app says `endToEnd` the daemon gets no content
- * key, whatever it says of the policy, and what it could open is not believed.
+ * key, whatever it says of the policy, and what it could open is not believed, but to be moved where the app says so.
  */
-import { type Bytes, fromBase64Url, random, toBase64Url } from "./bytes.js";
+import { type Bytes, equal, fromBase64Url, random, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
-import { CanNotOpen, NotReady } from "./errors.js";
+import { CanNotOpen, NotReady, Refused } from "./errors.js";
 import { open, Unlocked } from "./keys.js";
+import { demandNewest, nextRevision, note, seenOf } from "./revisions.js";
 import {
   isFor,
   openContent,
   openSlot,
   type Place,
+  revisionOf,
   sealContent,
   sealSlot,
   type Slot,
@@ -43,8 +45,10 @@ export interface Held {
   readonly key: Bytes;
   readonly sealed: Bytes;
   readonly slots: readonly Slot[];
-  /** Whether the daemon has the content key, too. */
+  /** Whether the daemon gets the content key, too. */
   readonly server: boolean;
+  /** It has it, and shall not any more: what is written next has no such slot. */
+  readonly leaves: boolean;
   /** It is sealed anew, so that slots alone would not do. */
   readonly whole: boolean;
 }
@@ -60,7 +64,7 @@ export function placeOf(custody: Custody, name: string): Place {
 export function remember(custody: Custody, key: SlotKey): void {
   const { type, credential } = key;
   // An account has one PIN, and each passkey and code has its own name.
-  forget(custody, type === "opaque" ? { type } : { type, credential });
+  forget(custody, type === "opaque" && !key.unsure ? { type } : { type, credential });
   custody.slotKeys = [...custody.slotKeys, { ...key, material: key.material.slice() }];
 }
 
@@ -70,6 +74,26 @@ export function forget(custody: Custody, gone: Partial<SlotKey>): void {
   custody.slotKeys = custody.slotKeys.filter(
     (one) => one.type !== type || (credential !== undefined && one.credential !== credential),
   );
+}
+
+/**
+ * Makes a factor with a call. Its key is remembered before the answer is there, which may be lost, and forgotten where
+ * the call was refused: no slot is made later for what the account does not have.
+ */
+export async function making<T>(
+  custody: Custody,
+  key: SlotKey | undefined,
+  call: () => Promise<T>,
+): Promise<T> {
+  if (key) remember(custody, { ...key, unsure: true });
+  try {
+    const made = await call();
+    if (key) remember(custody, key);
+    return made;
+  } catch (error) {
+    if (key && error instanceof Refused && error.status < 500) forget(custody, key);
+    throw error;
+  }
 }
 
 const chained = (material: Bytes): SlotKey => ({
@@ -101,9 +125,14 @@ async function keyOf(
       damaged = true;
     }
   }
-  // Sealed end to end, a secret that the daemon has the key of is none that this app has made.
-  const key = custody.endToEnd ? undefined : serverSlot(secret);
+  const key = (await isDaemonBelieved(custody, place)) ? serverSlot(secret) : undefined;
   if (key) return key;
+  if (secret.server_slot_withheld && slots.length === 0) {
+    throw new CanNotOpen(
+      "server-slot-withheld",
+      `${place.name} has a server slot alone, and the policy lets none out: its operator can say "ending" there`,
+    );
+  }
   if (secret.slots.some(({ type }) => type === "secret") && !keys.some(isChained)) {
     throw new NotReady("locked", `unlock first: ${place.name} opens by the device secret`);
   }
@@ -115,6 +144,22 @@ async function keyOf(
   );
 }
 
+/** Whether a secret that the daemon has the key of can be the owner's. */
+async function isDaemonBelieved(custody: Custody, place: Place): Promise<boolean> {
+  // Sealed end to end, it is none that this app has made.
+  if (custody.endToEnd !== "moving") return !custody.endToEnd;
+  const isKey = place.name === DEVICE_SECRET || place.name === APP_KEY;
+  return !(isKey && (await seenOf(custody, place)).sealed);
+}
+
+/** A secret that was opened. */
+export interface Opened {
+  readonly content: Bytes;
+  /** The key of `sealed`, or the content itself where there is none. */
+  readonly key: Bytes;
+  readonly sealed: Bytes | undefined;
+}
+
 /** The content of a secret that was released. `deviceSecret` where it is not unlocked yet. */
 export async function openSecret(
   custody: Custody,
@@ -122,6 +167,22 @@ export async function openSecret(
   secret: Schemas["Secret"],
   deviceSecret?: Bytes,
 ): Promise<Bytes> {
+  const opened = await openWith(custody, name, secret, deviceSecret);
+  const { unlocked } = custody;
+  if (name !== DEVICE_SECRET) await noted(custody, name, !opensToDaemon(secret), opened.sealed);
+  else if (unlocked && !unlocked.locked && equal(unlocked.secret, opened.content)) {
+    await hold(custody, secret, opened);
+  }
+  return opened.content;
+}
+
+/** The same, for whoever judges first whether it is the owner's. */
+export async function openWith(
+  custody: Custody,
+  name: string,
+  secret: Schemas["Secret"],
+  deviceSecret?: Bytes,
+): Promise<Opened> {
   const place = placeOf(custody, name);
   const under = deviceSecret ?? (custody.unlocked?.locked ? undefined : custody.unlocked?.secret);
   const key = await keyOf(custody, place, secret, [
@@ -131,30 +192,54 @@ export async function openSecret(
   const sealed = secret.sealed == null ? undefined : fromBase64Url(secret.sealed);
   const content = sealed ? await openContent(place, key, sealed) : key;
   if (!content) throw new CanNotOpen("secret-damaged", `the content of ${name} does not open`);
-  if (name === DEVICE_SECRET) await hold(custody, place, secret, sealed, key, content);
-  return content;
+  await demandNewest(custody, place, sealed ? revisionOf(sealed) : 0);
+  return { content, key, sealed };
 }
 
-async function hold(
+/** Whether the daemon has what opens it. */
+export function opensToDaemon(secret: Schemas["Secret"]): boolean {
+  return secret.server_slot != null || secret.server_slot_withheld;
+}
+
+/** Remembers that this is the newest of a secret, and whether the daemon can not open it. */
+export async function noted(
   custody: Custody,
-  place: Place,
-  secret: Schemas["Secret"],
+  name: string,
+  isSealed: boolean,
   sealed: Bytes | undefined,
-  key: Bytes,
-  content: Bytes,
 ): Promise<void> {
+  const revision = sealed ? revisionOf(sealed) : 0;
+  await note(custody, placeOf(custody, name), { revision, sealed: isSealed });
+}
+
+/** Keeps the device secret at hand, to be sealed for other factors. Called once it is known to be the owner's. */
+export async function hold(
+  custody: Custody,
+  secret: Schemas["Secret"],
+  { key, sealed, content }: Opened,
+): Promise<void> {
+  const place = placeOf(custody, DEVICE_SECRET);
   const { version, slots } = secret;
-  const server = secret.server_slot != null && !custody.endToEnd;
+  const has = opensToDaemon(secret);
+  const server = has && (await givesServerSlot(custody));
   // Stored before there were content keys: the slots are the content itself.
   const fresh = sealed ? key.slice() : random(32);
   custody.held = {
     version,
     key: fresh,
-    sealed: sealed ?? (await sealContent(place, fresh, content)),
+    sealed:
+      sealed ?? (await sealContent(place, fresh, content, await nextRevision(custody, place))),
     slots: sealed ? slots : [],
     server,
+    leaves: has && !server,
     whole: !sealed,
   };
+  await noted(custody, DEVICE_SECRET, !has, sealed);
+}
+
+/** Whether what the daemon can open is moved to where it can not. A share of a group is for it to open. */
+export function isMoving({ endToEnd, slotsEnd, member }: Custody): boolean {
+  return !member && (endToEnd === "moving" || (!endToEnd && slotsEnd));
 }
 
 /** Whether the daemon is handed content keys. */
@@ -172,7 +257,8 @@ export async function sealedSecret(
   unlocked: Unlocked | undefined = custody.unlocked,
 ): Promise<Schemas["SecretContent"]> {
   const [place, key] = [placeOf(custody, name), random(32)];
-  const sealed = toBase64Url(await sealContent(place, key, content));
+  const revision = await nextRevision(custody, place);
+  const sealed = toBase64Url(await sealContent(place, key, content, revision));
   // A slot would add nothing, and not every account has its device secret at this daemon.
   if (await givesServerSlot(custody)) return { sealed, slots: [], server_slot: toBase64Url(key) };
   if (!unlocked || unlocked.locked || name === DEVICE_SECRET) {

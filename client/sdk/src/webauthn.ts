@@ -32,6 +32,8 @@ export interface PrfKey {
   readonly salt: string;
   /** The relying party of the passkey. */
   readonly rpId: string;
+  /** The passkey's device identifier at the daemon, once that has told it. */
+  readonly deviceId?: string | undefined;
 }
 
 type Options = Record<string, unknown>;

@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { client, ready, server } from "@serenity-kit/opaque";
 import { AuthenticationFailed, CanNotOpen, WrongGuess } from "../src/errors.js";
-import { judgePin, login, registerPin } from "../src/opaque.js";
-import type { Rewrapping } from "../src/rewrap.js";
+import { judgePin, login, registerPin } from "../src/demand/opaque.js";
+import { use } from "../src/demand/t.js";
+import { tools } from "../src/tools.js";
+import type { Rewrapping } from "../src/demand/rewrap.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
@@ -26,11 +28,15 @@ test("PINs that are too short, in sequence or repeated are refused", () => {
   for (const pin of ["830517", "correct horse", "135792", "äöüßéè"]) judgePin(pin, 6);
 });
 
+use(tools());
+
 /** No secret to rewrap. */
 const nothing: Rewrapping = {
   needsSlots: false,
   hasOnlyPrf: false,
+  waits: false,
   with: () => Promise.resolve({}),
+  without: () => Promise.resolve({ secrets: {}, needs: [] }),
   done: () => Promise.resolve(),
 };
 

@@ -42,9 +42,8 @@ async function scene(): Promise<Scene> {
     if (path === "/v1/account") return made.view();
     const session = { token: "t", scope: "full", factor: "pin" };
     const log = await realm.receipt(1, leaves(2));
-    return {
-      body: { account: "a-1", device_bound: made.bound, device_id: "d", log, secrets, session },
-    };
+    const about = { account: "a-1", device_bound: made.bound, device_id: "d" };
+    return { body: { ...about, server_slots: "allowed", log, secrets, session } };
   });
   made.custody = await daemon.custody(realm, true);
   return made;

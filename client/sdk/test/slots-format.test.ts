@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { type Bytes, fields, toBase64Url, toHex } from "../src/bytes.js";
+import { be64, type Bytes, fields, toBase64Url, toHex } from "../src/bytes.js";
 import {
   codeCredential,
   isFor,
@@ -11,6 +11,7 @@ import {
   opensWithoutPrf,
   passkeyCredential,
   pinCredential,
+  revisionOf,
   sealContent,
   sealSlot,
   type Slot,
@@ -23,6 +24,9 @@ interface Vectors {
   readonly content: Readonly<
     Record<"name" | "content_key" | "info" | "content" | "sealed", string>
   >;
+  readonly content_v2: Readonly<
+    Record<"name" | "content_key" | "info" | "content" | "sealed", string>
+  > & { readonly revision: number };
   readonly slots: readonly (Readonly<Record<"name" | "credential" | "material", string>> & {
     readonly info: string;
     readonly ciphertext: string;
@@ -47,8 +51,9 @@ test("content and slots open as the vectors say, and what is sealed here opens a
   const place = at(content.name);
   const opened = await openContent(place, key, unhex(content.sealed));
   assert.equal(toHex(opened!), content.content);
-  const sealed = await sealContent(place, key, opened!);
+  const sealed = await sealContent(place, key, opened!, 3);
   assert.deepEqual(await openContent(place, key, sealed), opened);
+  assert.deepEqual([revisionOf(unhex(content.sealed)), revisionOf(sealed)], [0, 3]);
   const { info } = content;
   assert.equal(toHex(fields("custodyd/secret-content/v1", realm, app, account, place.name)), info);
   for (const vector of vectors.slots) {
@@ -60,6 +65,23 @@ test("content and slots open as the vectors say, and what is sealed here opens a
     const again = await sealSlot(at(name), by, key);
     assert.notEqual(again.ciphertext, slot.ciphertext);
     assert.deepEqual(await openSlot(at(name), by, again), key);
+  }
+});
+
+test("content says which revision it is, and opens as no other", async () => {
+  const { name, content_key, info, revision, content: plain, sealed } = vectors.content_v2;
+  const [place, key, bytes] = [at(name), unhex(content_key), unhex(sealed)];
+  const domain = "custodyd/secret-content/v2";
+  assert.equal(toHex(fields(domain, realm, app, account, name, be64(revision))), info);
+  assert.equal(revisionOf(bytes), revision);
+  assert.equal(toHex((await openContent(place, key, bytes))!), plain);
+  for (let byte = 0; byte < bytes.length; byte += 1) {
+    const bent = bytes.slice();
+    bent[byte]! ^= 1;
+    assert.equal(await openContent(place, key, bent), undefined, String(byte));
+  }
+  for (const far of [1, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER]) {
+    assert.equal(revisionOf(await sealContent(place, key, unhex(plain), far)), far);
   }
 });
 

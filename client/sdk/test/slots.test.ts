@@ -9,9 +9,12 @@ import { sync } from "../src/offline/queue.js";
 import { hashPin } from "../src/offline/argon2.js";
 import {
   dropOffline,
+  dropOfflinePasskey,
+  dropOthersOffline,
   keepOfflineByPasskey,
   keepOfflineByPin,
   offlineState,
+  renewOfflinePin,
   unlockOfflineByPasskey,
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
@@ -125,4 +128,36 @@ test("a slot is the account's: moved to another it does not open", async () => {
   await keepOfflineByPin(custody, "830517");
   await keepAccount(custody, { account: "a-2" });
   await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+});
+
+test("a passkey that is removed, here or elsewhere, unlocks offline no more", async () => {
+  const [custody] = await unlockedCustody();
+  const keep = (deviceId: string | undefined) =>
+    keepOfflineByPasskey(custody, {
+      ...{ credentialId: toBase64Url(random(16)), output: random(32), deviceId },
+      ...{ salt: toBase64Url(random(32)), rpId: "localhost" },
+    });
+  const left = async () => {
+    const kept = (await custody.storage.get("offline")) as { passkeys: { deviceId?: string }[] };
+    return kept.passkeys.map(({ deviceId }) => deviceId);
+  };
+  for (const id of ["one", "two", "three", undefined]) await keep(id);
+  await dropOthersOffline(custody, new Set(["one", "two"]));
+  assert.deepEqual(await left(), ["one", "two", undefined]);
+  // Which one the last is nobody has written down: it might be the one that goes.
+  await dropOfflinePasskey(custody, "two");
+  assert.deepEqual(await left(), ["one"]);
+});
+
+test("a PIN that is changed unlocks offline in its new form alone, where it unlocked before", async () => {
+  const [custody, key] = await unlockedCustody();
+  await renewOfflinePin(custody, "294061");
+  assert.equal((await offlineState(custody)).byPin, false);
+  await keepOfflineByPin(custody, "830517");
+  await renewOfflinePin(custody, "294061");
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+  assert.equal((await unlockOfflineByPin(custody, "294061")).thumbprint, key);
+  lock(custody);
+  await renewOfflinePin(custody, "112358");
+  assert.equal((await offlineState(custody)).byPin, false);
 });

@@ -28,7 +28,8 @@ function bringing(unlocked: Unlocked) {
     "app-key": secret(unlocked.wrapped),
   };
   const session = { token: "t", scope: "read", factor: "pin" };
-  return { account: "a-1", device_bound: false, session, secrets } as never;
+  const about = { account: "a-1", device_bound: false, server_slots: "allowed" };
+  return { ...about, session, secrets } as never;
 }
 
 test("no key that one realm of a group brings is taken for the owner's", async () => {

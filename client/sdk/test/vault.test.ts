@@ -3,57 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromBase64Url, random, toBase64Url, utf8 } from "../src/bytes.js";
 import { lock } from "../src/custody.js";
-import { Unlocked } from "../src/keys.js";
-import { mend, rewrapping } from "../src/rewrap.js";
+import { rewrapping } from "../src/demand/rewrap.js";
 import { getSecret, putSecret, unlock } from "../src/secrets.js";
-import { openContent, sealContent, sealSlot, type SlotKey } from "../src/slots.js";
-import type { Schemas } from "../src/transport.js";
+import { openContent } from "../src/slots.js";
+import { mend } from "../src/demand/upkeep.js";
 import { forget, remember } from "../src/vault.js";
-import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
-import { Realm } from "./support/realm.js";
-
-const place = { realm: "test.example", app: "notes", account: "a-1", name: "device-secret" };
-type Sent = Schemas["SecretContent"];
-
-/** A daemon that keeps secrets as they are sent and says of server slots what it likes. */
-async function scene(endToEnd: boolean) {
-  const secrets = new Map<string, Sent & { version: number }>();
-  const sent: Sent[] = [];
-  const daemon = new FakeDaemon(({ method, path, body }): Reply => {
-    const name = path.split("/").at(-1) ?? "";
-    if (path === "/v1/account") return { body: { server_slot: true } };
-    if (path === "/v1/account/secrets") {
-      const entries = [...secrets].map(([name, { version }]) => ({ name, version }));
-      return { body: { secrets: entries } };
-    }
-    const stored = secrets.get(name);
-    if (method === "GET") {
-      return stored ? { body: { updated: 0, slots: [], ...stored } } : problem(404, "not-found");
-    }
-    const content = JSON.parse(body ?? "{}") as Sent;
-    sent.push(content);
-    const version = (stored?.version ?? 0) + 1;
-    secrets.set(name, { ...content, version });
-    return { body: { version } };
-  });
-  const custody = await daemon.custody(await Realm.make());
-  Object.assign(custody, { endToEnd, account: { account: "a-1" } });
-  custody.transport.session = { token: "t", scope: "full" } as never;
-  custody.unlocked = await Unlocked.create();
-  return { custody, secrets, sent };
-}
-
-/** The device secret under these keys, as the daemon has it. */
-async function backedUp(secret: Uint8Array<ArrayBuffer>, keys: readonly SlotKey[]) {
-  const key = random(32);
-  const sealed = toBase64Url(await sealContent(place, key, secret));
-  const slots = await Promise.all(keys.map((by) => sealSlot(place, by, key)));
-  return { version: 1, sealed, slots, key };
-}
-
-const pin = (): SlotKey => ({ type: "opaque", credential: "pin-1", material: random(64) });
-const passkey = (): SlotKey => ({ type: "prf", credential: "key-1", material: random(32) });
-const code = (): SlotKey => ({ type: "recovery-code", credential: "code-1", material: random(32) });
+import { backedUp, code, passkey, pin, place, scene } from "./support/vault.js";
 
 test("a daemon that says it may have content keys gets them, unless the app says that it does not", async () => {
   for (const endToEnd of [false, true]) {

@@ -3,6 +3,8 @@
 //! Called by the command line's table. Everything is done by the daemon, over its operator's
 //! socket; this puts the answers into sentences.
 
+mod server_slots;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ pub(super) enum AccountCommand {
     Trail(Which),
     /// Write down everything held about an owner who can not sign in, without secrets' contents
     Export(Export),
+    /// Count the accounts with secrets that the daemon can open: by app, and what its policy says of that
+    Slots,
     /// Erase an account for good: envelope, aliases and events; a tombstone stays
     Erase(Erase),
 }
@@ -78,6 +82,7 @@ pub(super) fn account(output: &Output, config: &Config, command: &AccountCommand
     match command {
         AccountCommand::Trail(which) => trail(output, config, which),
         AccountCommand::Export(export) => exported(output, config, export),
+        AccountCommand::Slots => server_slots::counted(output, config),
         AccountCommand::Erase(erase) => erased(output, config, erase),
     }
 }

@@ -151,6 +151,12 @@ impl RecoveryCodes {
         self.codes.iter().any(|code| code.slot_id == id)
     }
 
+    /// Whether a slot of this name is for one that was not spent.
+    pub fn has_unspent(&self, id: &str) -> bool {
+        let mut unspent = self.codes.iter().filter(|code| !code.spent);
+        unspent.any(|code| code.slot_id == id)
+    }
+
     /// Use a code up.
     pub fn spend(&mut self, index: usize) -> Result<(), RecoveryCodesError> {
         match self.codes.get_mut(index) {

@@ -38,6 +38,7 @@ pub(crate) struct Actions {
 pub(crate) fn router(actions: Actions) -> Router {
     Router::new()
         .route("/reload", post(reload))
+        .route("/server-slots", get(server_slots))
         .route("/accounts/{app}/{account}/trail", get(trail))
         .route("/accounts/{app}/{account}/export", post(export))
         .route("/accounts/{app}/{account}", delete(erase))
@@ -54,6 +55,23 @@ async fn reload(State(actions): State<Arc<Actions>>) -> Response {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "reload-refused", error).into_response()
         }
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    part: u32,
+}
+
+async fn server_slots(
+    State(actions): State<Arc<Actions>>,
+    Query(query): Query<Part>,
+) -> Result<Response, Problem> {
+    if query.part == 0 {
+        tracing::info!("an operator counts the accounts that have server slots");
+    }
+    let part = actions.service.server_slots(query.part).await?;
+    Ok(Json(part).into_response())
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use custodyd_hsm::{AppId, RealmName};
-use custodyd_policies::{AppPolicy, Retention};
+use custodyd_policies::{AppPolicy, Retention, ServerSlot};
 use serde::Serialize;
 
 use super::Refused;
@@ -144,6 +144,15 @@ impl Apps {
             (id.clone(), retention)
         })
         .collect()
+    }
+
+    /// What each app's policy says of server slots.
+    #[must_use]
+    pub fn server_slots(&self) -> Vec<(AppId, ServerSlot)> {
+        let served = self.current();
+        let apps = served.0.iter();
+        apps.map(|(id, app)| (id.clone(), app.policy.secrets.server_slot))
+            .collect()
     }
 
     #[must_use]

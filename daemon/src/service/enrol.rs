@@ -9,7 +9,7 @@
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, SecretBytes, mac};
-use custodyd_policies::{Factor, ServerSlot, Timestamp};
+use custodyd_policies::{Factor, Timestamp};
 
 use super::sessions::{self, Proven};
 use super::{Device, Refused, Service, name, random_account};
@@ -275,7 +275,7 @@ impl Service {
                 device_key: bound.key.binding.clone(),
             },
             session: self.session_token(&device.app, &session, now).await?,
-            server_slot: device.app.policy.secrets.server_slot == ServerSlot::Allowed,
+            server_slot: device.app.policy.secrets.server_slot.is_taken(),
             log: receipt.map(Into::into),
         })
     }

@@ -38,6 +38,7 @@ mod recover;
 mod recovery_codes;
 mod rotation;
 mod secrets;
+mod server_slots;
 mod sessions;
 mod slots;
 pub mod standing;

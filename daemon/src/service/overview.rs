@@ -1,7 +1,7 @@
 //! What an owner sees of the account: its factors, devices and secrets, and its trail.
 
 use custodyd_hsm::binding::BindingKind;
-use custodyd_policies::{PasskeyState, ServerSlot, Timestamp, expiry, recovery_incomplete};
+use custodyd_policies::{PasskeyState, Timestamp, expiry, recovery_incomplete};
 
 use super::{App, Caller, Refused, Service, auditors, contacts, held, recover, secrets};
 use crate::account::{Account, BoundKey, BoundPasskey, Pin, PinWay, Usage};
@@ -89,7 +89,7 @@ impl Service {
                 .map(|bound| passkey_view(seen, bound, now))
                 .collect(),
             secrets: secrets::entries(account),
-            server_slot: seen.app.policy.secrets.server_slot == ServerSlot::Allowed,
+            server_slot: seen.app.policy.secrets.server_slot.is_taken(),
             contacts: contacts::views(seen, Usage::Contact),
             aliases: contacts::views(seen, Usage::Alias),
             recovery_incomplete: recovery_incomplete(

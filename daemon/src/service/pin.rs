@@ -125,6 +125,9 @@ impl Service {
                     used.once(account, now)?;
                 }
                 let granted = caller.recovers(account, Recovery::ReplacePin, now, journal)?;
+                // A forgotten PIN's own slots may go with it; those of stronger factors are not the weaker one's to touch.
+                let step_up = |by| caller.step_up(account, by, now);
+                writes.admitted(account, Some(Factor::Pin), step_up)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::Pin {
                     session.factor_id = Some(device_id.clone());
@@ -172,6 +175,8 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
+                let step_up = |by| caller.step_up(account, by, moment.now);
+                writes.admitted(account, Some(Factor::Pin), step_up)?;
                 let pin = account.pin.take().ok_or(Refused::NotSet(Guess::Pin))?;
                 journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
                 writes.apply(account, moment.now, journal)

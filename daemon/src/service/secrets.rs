@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use custodyd_policies::{Factor, Secrets, ServerSlot, Timestamp, release};
+use custodyd_policies::{Factor, Secrets, Timestamp, release};
 
 use super::{App, Caller, Refused, Service, sessions, slots};
 use crate::account::{Account, Slot, StoredSecret};
@@ -34,6 +34,8 @@ pub enum Precondition {
 pub(super) struct Releases {
     names: Vec<String>,
     by: Factor,
+    /// Whether a server slot goes along.
+    server_slots: bool,
 }
 
 impl Releases {
@@ -66,7 +68,12 @@ impl Releases {
                 });
             }
         }
-        Ok(Self { names, by })
+        let server_slots = app.policy.secrets.server_slot.is_released();
+        Ok(Self {
+            names,
+            by,
+            server_slots,
+        })
     }
 
     /// For a device that may know: told before its guess is charged.
@@ -101,7 +108,7 @@ impl Releases {
                     .on(device_id)
                     .about(name),
             );
-            released.insert(name.clone(), view(stored));
+            released.insert(name.clone(), view(stored, self.server_slots));
         }
         Ok(released)
     }
@@ -170,6 +177,33 @@ impl Writes {
         })
     }
 
+    /// Whether they may be done: `step_up` is asked for every factor whose slots they touch, but for `own`, which the
+    /// call is about. Asked before anything is changed: a thief with a weak session, who may write secrets, must not make
+    /// what a stronger factor opens worthless.
+    pub(super) fn admitted(
+        &self,
+        account: &Account,
+        own: Option<Factor>,
+        step_up: impl Fn(Factor) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        for (name, _, new) in &self.writes {
+            let stored = account.secrets.get(name);
+            let (sealed, slots) = match new {
+                New::Content(content) => (content.sealed.as_ref(), content.slots.as_slice()),
+                New::Slots(slots) => (
+                    stored.and_then(|stored| stored.sealed.as_ref()),
+                    slots.as_slice(),
+                ),
+            };
+            let touched = slots::touched(stored, Some((sealed, slots)));
+            let factors = touched.into_iter().filter_map(slots::factor);
+            factors
+                .filter(|factor| Some(*factor) != own)
+                .try_for_each(&step_up)?;
+        }
+        Ok(())
+    }
+
     /// Stores them all in the account's state, or none if one precondition fails. Called last, when the factors are
     /// as they shall be: slots are held against them.
     pub(super) fn apply(
@@ -198,6 +232,12 @@ impl Writes {
             }
             let content = new.over(account.secrets.get(&name));
             content.admitted(limits.max_bytes)?;
+            let (slots, server_slot) = (&content.slots, content.server_slot.is_some());
+            if slots::counts_for_nothing(account, slots, server_slot, limits.server_slot)
+                && !slots::names_unknown(account, &name, slots)
+            {
+                return Err(Refused::PrfOnlySlot);
+            }
             let version = account.next_version;
             account.next_version += 1;
             journal.note(NewEvent::new(EventKind::SecretStored).about(&name));
@@ -211,7 +251,7 @@ impl Writes {
             account.secrets.insert(name.clone(), stored);
             written.push(name);
         }
-        slots::settle(account, &written, journal)
+        slots::settle(account, &written, limits.server_slot, journal)
     }
 }
 
@@ -264,7 +304,7 @@ fn named(name: String) -> Result<String, Refused> {
 
 fn checked(app: &App, content: SecretContent) -> Result<Content, Refused> {
     let policy = &app.policy.secrets;
-    if content.server_slot.is_some() && policy.server_slot == ServerSlot::Forbidden {
+    if content.server_slot.is_some() && !policy.server_slot.is_taken() {
         return Err(Refused::ServerSlotForbidden);
     }
     let sealed_empty = content.sealed.as_ref().is_some_and(Bytes::is_empty);
@@ -297,12 +337,13 @@ impl Service {
     ) -> Result<u64, Refused> {
         caller.writes()?;
         let writes = Writes::one(&caller.app, name.clone(), precondition, content)?;
-        let session = caller.session;
         let (version, _) = self
             .ledger
-            .commit::<_, Refused>(caller.loaded, move |account, moment, journal| {
-                sessions::stands(&session, account)?;
-                writes.apply(account, moment.now, journal)?;
+            .commit::<_, Refused>(caller.loaded.clone(), move |account, moment, journal| {
+                caller.still_stands(account)?;
+                let now = moment.now;
+                writes.admitted(account, None, |by| caller.step_up(account, by, now))?;
+                writes.apply(account, now, journal)?;
                 account
                     .secrets
                     .get(&name)
@@ -343,13 +384,16 @@ impl Service {
         version: u64,
     ) -> Result<(), Refused> {
         caller.writes()?;
-        let session = caller.session;
+        let policy = caller.app.policy.secrets.server_slot;
         self.ledger
-            .commit::<(), Refused>(caller.loaded, move |account, _, journal| {
-                sessions::stands(&session, account)?;
-                let current = account
-                    .secrets
-                    .get(&name)
+            .commit::<(), Refused>(caller.loaded.clone(), move |account, moment, journal| {
+                caller.still_stands(account)?;
+                let stored = account.secrets.get(&name);
+                for kind in slots::touched(stored, None) {
+                    let by = slots::factor(kind);
+                    by.map_or(Ok(()), |by| caller.step_up(account, by, moment.now))?;
+                }
+                let current = stored
                     .map(|stored| stored.version)
                     .ok_or(Refused::NotFound("secret"))?;
                 if current != version {
@@ -359,7 +403,7 @@ impl Service {
                 }
                 account.secrets.remove(&name);
                 journal.note(NewEvent::new(EventKind::SecretDeleted).about(&name));
-                slots::settle(account, &[], journal)
+                slots::settle(account, &[], policy, journal)
             })
             .await?;
         Ok(())
@@ -382,6 +426,7 @@ pub(super) fn entries(account: &Account) -> Vec<SecretEntry> {
             name: name.clone(),
             version: stored.version,
             updated: stored.updated,
+            server_slot: stored.server_slot.is_some(),
         })
         .collect()
 }
@@ -407,7 +452,7 @@ pub(super) fn held(account: &Account) -> Vec<HeldSecret> {
         .collect()
 }
 
-fn view(stored: &StoredSecret) -> Secret {
+fn view(stored: &StoredSecret, server_slots: bool) -> Secret {
     Secret {
         version: stored.version,
         updated: stored.updated,
@@ -421,6 +466,7 @@ fn view(stored: &StoredSecret) -> Secret {
                 ciphertext: slot.ciphertext.clone(),
             })
             .collect(),
-        server_slot: stored.server_slot.clone(),
+        server_slot: stored.server_slot.clone().filter(|_| server_slots),
+        server_slot_withheld: stored.server_slot.is_some() && !server_slots,
     }
 }

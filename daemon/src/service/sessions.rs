@@ -317,6 +317,7 @@ impl Service {
                 .session_token(&device.app, session, session.started)
                 .await?,
             secrets,
+            server_slots: device.app.policy.secrets.server_slot.into(),
             log: self.ledger.receipt(loaded).await.map(Into::into),
         })
     }

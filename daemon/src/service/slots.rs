@@ -3,14 +3,17 @@
 //! Called by every commit that writes secrets or changes factors (`secrets.rs`), on the state that the change has
 //! made. What is in a slot means nothing here: it was sealed end to end. The adversary is a change, a thief's or a
 //! slip, after which a secret opens to nobody, or by a passkey's PRF alone, which is lost with one authenticator. So
-//! a slot names a factor that the account has, goes with it, and the last one that counts is not let go. Must never
-//! write a slot.
+//! a slot names a factor that the account has, goes with it, is changed by a session worth as much alone, and the last
+//! one that counts is not let go. Must never write a slot.
 
 use std::collections::BTreeSet;
+
+use custodyd_policies::{Factor, ServerSlot};
 
 use super::Refused;
 use crate::account::{Account, PinWay, Slot, SlotType, StoredSecret};
 use crate::api::SecretSlot;
+use crate::bytes::Bytes;
 use crate::ledger::{EventKind, Journal, NewEvent};
 
 /// Slots of one secret: some passkeys, a PIN, ten codes, and room.
@@ -53,9 +56,58 @@ fn is_credential(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Whether nothing but passkeys' PRF opens it.
+/// Whether nothing but passkeys' PRF opens it, as far as can be said without the account.
 pub(super) fn is_prf_only(slots: &[Slot], server_slot: bool) -> bool {
     !server_slot && slots.iter().all(|slot| slot.r#type == SlotType::Prf)
+}
+
+/// The same of one that an account has. A recovery code that was spent opens nothing any more, and neither does a server
+/// slot that the policy does not let out.
+pub(super) fn counts_for_nothing(
+    account: &Account,
+    slots: &[Slot],
+    server_slot: bool,
+    policy: ServerSlot,
+) -> bool {
+    let codes = account.recovery_codes.as_ref().map(|set| &set.codes);
+    let lasts = |slot: &&Slot| match slot.r#type {
+        SlotType::RecoveryCode => codes.is_some_and(|codes| codes.has_unspent(&slot.credential)),
+        _ => true,
+    };
+    let lasting: Vec<Slot> = slots.iter().filter(lasts).cloned().collect();
+    is_prf_only(&lasting, server_slot && policy.is_released())
+}
+
+/// The factors whose slots a write makes, changes or takes away: it has to be worth as much as each of them. Another
+/// content takes away what all slots opened.
+pub(super) fn touched(
+    stored: Option<&StoredSecret>,
+    new: Option<(Option<&Bytes>, &[Slot])>,
+) -> BTreeSet<SlotType> {
+    let before = stored.map_or(&[][..], |stored| stored.slots.as_slice());
+    let sealed_before = stored.and_then(|stored| stored.sealed.as_ref());
+    let (sealed, after) = new.unwrap_or((None, &[]));
+    let same = sealed_before.map(|bytes| &bytes.0) == sealed.map(|bytes| &bytes.0);
+    let is_among = |slot: &Slot, others: &[Slot]| {
+        same && others.iter().any(|other| {
+            other.r#type == slot.r#type
+                && other.credential == slot.credential
+                && other.ciphertext.0 == slot.ciphertext.0
+        })
+    };
+    let gone = before.iter().filter(|slot| !is_among(slot, after));
+    let made = after.iter().filter(|slot| !is_among(slot, before));
+    gone.chain(made).map(|slot| slot.r#type).collect()
+}
+
+/// The factor that a slot of this type is for. One under another secret is for none.
+pub(super) fn factor(kind: SlotType) -> Option<Factor> {
+    match kind {
+        SlotType::Prf => Some(Factor::Passkey),
+        SlotType::Opaque => Some(Factor::Pin),
+        SlotType::RecoveryCode => Some(Factor::RecoveryCode),
+        SlotType::Secret => None,
+    }
 }
 
 /// Brings the slots of all secrets in step with the factors that the account has now. What the change itself has
@@ -63,6 +115,7 @@ pub(super) fn is_prf_only(slots: &[Slot], server_slot: bool) -> bool {
 pub(super) fn settle(
     account: &mut Account,
     written: &[String],
+    policy: ServerSlot,
     journal: &mut Journal,
 ) -> Result<(), Refused> {
     // One that goes may take others' slots with it, which are never more than one step away.
@@ -89,32 +142,33 @@ pub(super) fn settle(
                 let what = what(unknown.r#type);
                 return Err(Refused::SlotUnknown { name, what });
             }
-            drop_slots(account, name, kept, journal)?;
+            let stored = account.secrets.get(&name);
+            let server_slot = stored.is_some_and(|stored| stored.server_slot.is_some());
+            if counts_for_nothing(account, &kept, server_slot, policy) {
+                return Err(Refused::LastSlot { name });
+            }
+            drop_slots(account, &name, kept, journal);
             again = true;
         }
     }
     Ok(())
 }
 
-fn drop_slots(
-    account: &mut Account,
-    name: String,
-    kept: Vec<Slot>,
-    journal: &mut Journal,
-) -> Result<(), Refused> {
+fn drop_slots(account: &mut Account, name: &str, kept: Vec<Slot>, journal: &mut Journal) {
     let version = account.next_version;
-    let Some(secret) = account.secrets.get_mut(&name) else {
-        return Ok(());
+    let Some(secret) = account.secrets.get_mut(name) else {
+        return;
     };
-    if is_prf_only(&kept, secret.server_slot.is_some()) {
-        return Err(Refused::LastSlot { name });
-    }
     secret.slots = kept;
     // Another content, for whoever holds its ETag.
     secret.version = version;
     account.next_version += 1;
-    journal.note(NewEvent::new(EventKind::SlotsDropped).about(&name));
-    Ok(())
+    journal.note(NewEvent::new(EventKind::SlotsDropped).about(name));
+}
+
+/// Whether a slot is for nothing that the account has.
+pub(super) fn names_unknown(account: &Account, name: &str, slots: &[Slot]) -> bool {
+    slots.iter().any(|slot| !opens(account, name, slot))
 }
 
 /// Whether the account has what the slot of the secret `name` is for.

@@ -137,9 +137,11 @@ pub(super) fn secrets(root: &mut Section<'_, '_>) -> Secrets {
     let mut section = root.section("secrets");
     let default = Secrets::default();
     let slots = [
-        ("allowed", ServerSlot::Allowed),
-        ("forbidden", ServerSlot::Forbidden),
+        ServerSlot::Allowed,
+        ServerSlot::Ending,
+        ServerSlot::Forbidden,
     ];
+    let slots = slots.map(|slot| (slot.name(), slot));
     let secrets = Secrets {
         server_slot: section.word("server_slot", default.server_slot, &slots),
         max_count: section.number("max_count", default.max_count, &bounds::SECRETS),

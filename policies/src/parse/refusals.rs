@@ -116,7 +116,7 @@ fn values_out_of_bounds_name_the_bounds() {
         ),
         (
             "[secrets]\nserver_slot = \"maybe\"",
-            "one of \"allowed\", \"forbidden\"",
+            "one of \"allowed\", \"ending\", \"forbidden\"",
         ),
     ] {
         let found = mistake(more);

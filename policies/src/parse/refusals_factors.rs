@@ -196,6 +196,8 @@ fn weak_factors_release_only_what_a_server_slot_holds_and_only_when_listed() {
         let found = mistake(&format!("[secrets]\nserver_slot = \"forbidden\"\n{rule}"));
         let expected = format!("\"{weak}\" recovers only what has a server slot");
         assert!(found.contains(&expected), "{found}");
+        // While server slots end, those that are there still open.
+        each_is_accepted(&[&format!("[secrets]\nserver_slot = \"ending\"\n{rule}")]);
     }
     let weak_only = "[pin]\nallowed = false\n[passkeys]\nallowed = false\n\
                      [recovery_codes]\nallowed = false\n";

@@ -51,7 +51,7 @@ fn releases(factor: Factor, logins: &[Factor], slot: ServerSlot) -> Result<(), &
         return Err("can never release anything, as the app does not allow it");
     }
     let opens_no_slot = matches!(factor, Factor::Totp | Factor::DeliveredCode);
-    if opens_no_slot && slot == ServerSlot::Forbidden {
+    if opens_no_slot && !slot.is_released() {
         return Err(
             "recovers only what has a server slot, and secrets.server_slot is \"forbidden\"",
         );

@@ -19,6 +19,7 @@ import {
 import { getSecret, putSecret, type Stored } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
 import { reportOffline } from "./report.js";
+import { dropOthersOffline, OFFLINE, slotsOf } from "./slots.js";
 
 const COPY = "copy/";
 const QUEUE = "queue/";
@@ -163,10 +164,25 @@ async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
   return { sent, waiting: await pendingChanges(custody), because };
 }
 
+/** Custodies that have asked which passkeys are left. */
+const asked = new WeakSet<Custody>();
+
+/** Once in a page's life: a passkey that was removed on another device is not to unlock this one. */
+async function followRemovals(custody: Custody): Promise<void> {
+  if (asked.has(custody)) return;
+  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  if (passkeys.length > 0) {
+    const view = await custody.transport.request("get", "/v1/account");
+    await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
+  }
+  asked.add(custody);
+}
+
 /** What can not be told now stays counted; it must not keep a change of the owner's back. */
 async function tellIfPossible(custody: Custody): Promise<void> {
   try {
     await reportOffline(custody);
+    await followRemovals(custody);
   } catch (error) {
     if (!(error instanceof CustodyError)) throw error;
   }

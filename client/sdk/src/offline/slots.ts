@@ -25,6 +25,8 @@ interface PasskeySlot {
   readonly salt: string;
   readonly rpId: string;
   readonly sealed: Bytes;
+  /** Unknown where it was kept before there were such. */
+  readonly deviceId?: string | undefined;
 }
 
 interface PinSlot {
@@ -100,12 +102,12 @@ export async function keepOfflineByPasskey(
   const unlocked = unlockedOf(custody);
   if (!prf)
     throw new PasskeyFailed("prf-missing", "this passkey has no PRF, so it can not unlock offline");
-  const { credentialId, salt, rpId, output } = prf;
+  const { credentialId, salt, rpId, output, deviceId } = prf;
   const sealed = await seal(await prfKey(output), label(custody, "prf"), unlocked.secret);
   await custody.storage.update([OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = slots.passkeys.filter((slot) => slot.credentialId !== credentialId);
-    const slot: PasskeySlot = { credentialId, salt, rpId, sealed };
+    const slot: PasskeySlot = { credentialId, salt, rpId, sealed, deviceId };
     update.set(OFFLINE, { ...slots, passkeys: [...others, slot] });
   });
 }
@@ -136,6 +138,36 @@ export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Pr
       wrongPins: way === "passkey" ? slots.wrongPins : 0,
       unreported: slots.unreported,
     });
+  });
+}
+
+/** A PIN that was changed is not to unlock offline any longer; the new one does. */
+export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
+  if (slotsOf(await custody.storage.get(OFFLINE)).pin === undefined) return;
+  if (custody.unlocked && !custody.unlocked.locked) await keepOfflineByPin(custody, pin);
+  else await dropOffline(custody, "pin");
+}
+
+/** A passkey that was removed unlocks no more, and neither does one of which it is not known whether it was that. */
+export async function dropOfflinePasskey(custody: Custody, deviceId: string): Promise<void> {
+  await keepOfflinePasskeys(custody, (one) => one !== undefined && one !== deviceId);
+}
+
+/** Only passkeys that the account has, as its owner removed some on another device. */
+export async function dropOthersOffline(custody: Custody, has: ReadonlySet<string>): Promise<void> {
+  await keepOfflinePasskeys(custody, (one) => one === undefined || has.has(one));
+}
+
+async function keepOfflinePasskeys(
+  custody: Custody,
+  stays: (deviceId: string | undefined) => boolean,
+): Promise<void> {
+  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  if (passkeys.every(({ deviceId }) => stays(deviceId))) return;
+  await custody.storage.update([OFFLINE], (update) => {
+    const slots = slotsOf(update.get(OFFLINE));
+    const kept = slots.passkeys.filter(({ deviceId }) => stays(deviceId));
+    update.set(OFFLINE, { ...slots, passkeys: kept });
   });
 }
 

@@ -18,6 +18,7 @@ import {
 import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import { Untrusted } from "../errors.js";
+import { forgetSeen } from "../revisions.js";
 import type { Schemas } from "../transport.js";
 import { continues, includes, leafHash } from "./merkle.js";
 import { type Checkpoint, verifyCheckpoint } from "./realm.js";
@@ -155,6 +156,8 @@ export async function newestCheckpoint(custody: Custody): Promise<Checkpoint | u
  * operator explains an `Untrusted` of the doubt `other-log`.
  */
 export async function acceptNewLog(custody: Custody): Promise<void> {
+  // What was restored is older than what this device has seen, too.
+  await forgetSeen(custody.storage);
   await custody.storage.update([KEY], (update) => {
     update.delete(KEY);
   });

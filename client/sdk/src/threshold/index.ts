@@ -3,6 +3,7 @@
  * with root on its host, can open it. An entry of its own, `@custodyd/sdk/threshold`: an app that does not import it
  * does not load it.
  */
+export { convertToGroup, convertToSingle, finishConversion } from "./convert.js";
 export { enrolAtAll, groupEnrolmentPending } from "./enrol.js";
 export type { GroupEnrolOptions } from "./enrol.js";
 export { RealmsFailed } from "./failures.js";

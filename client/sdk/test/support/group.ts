@@ -7,7 +7,9 @@ import { SHARE } from "../../src/threshold/stored.js";
 import type { Custody } from "../../src/custody.js";
 import { equal, fromBase64Url, toBase64Url } from "../../src/bytes.js";
 import { keepAccount } from "../../src/custody.js";
+import { parseJws, publicJwk, thumbprint } from "../../src/jose.js";
 import type { Unlocked } from "../../src/keys.js";
+import type { Schemas } from "../../src/transport.js";
 import { keepUnlocked } from "../../src/threshold/group.js";
 import { combineShares, readDocument, type Share, together } from "../../src/threshold/share.js";
 import { type Asked, FakeDaemon, problem, type Reply } from "./daemon.js";
@@ -22,6 +24,10 @@ export class Keeper {
   /** Answers for it, where it is no honest one. */
   lie: ((honest: string | undefined) => string | undefined) | undefined;
   bound: Unlocked | undefined;
+  /** What it keeps beside its share, of an account that was its own before. */
+  readonly secrets = new Map<string, { version: number; body: Schemas["SecretContent"] }>();
+  /** Accounts by the key of the request that made them. */
+  readonly accounts = new Set<string>();
   #next = 1;
 
   private constructor(
@@ -35,6 +41,12 @@ export class Keeper {
 
   async answer({ method, path, headers, body }: Asked): Promise<Reply> {
     if (path === "/v1/account") return this.#view();
+    if (path.endsWith("/accounts")) return this.#create(headers, body);
+    if (path === "/v1/account/secrets") return this.#list();
+    if (method === "DELETE") return this.#erase(path, headers);
+    if (path.startsWith("/v1/account/secrets/") && !path.endsWith(`/${SHARE}`)) {
+      return this.#other(method, path, headers, body);
+    }
     if (!path.endsWith(`/secrets/${SHARE}`)) return problem(404, "no-such-route");
     if (method === "GET") {
       const content = this.lie ? this.lie(this.stored?.content) : this.stored?.content;
@@ -51,13 +63,61 @@ export class Keeper {
     return { body: { version: this.stored.version } };
   }
 
+  async #create(headers: Headers, body = "{}"): Promise<Reply> {
+    this.accounts.add(headers.get("Idempotency-Key") ?? "none");
+    const { app_key_proof: proof } = JSON.parse(body) as { app_key_proof: string };
+    const keyOf = (jws: string | null) =>
+      thumbprint(publicJwk(parseJws(jws ?? "")?.header["jwk"])!);
+    const bind = (kind: string, device_id: string) =>
+      this.realm.binding({ app: "notes", sub: "a-1", kind, device_id });
+    const bindings = {
+      app_key: await bind("app-key", await keyOf(proof)),
+      device_key: await bind("device-key", await keyOf(headers.get("DPoP"))),
+    };
+    const session = { token: "t", scope: "full", factor: "creation" };
+    return { body: { account: "a-1", bindings, session, server_slot: true } };
+  }
+
+  #list(): Reply {
+    const entries = [...this.secrets].map(([name, { version }]) => ({ name, version }));
+    const share = this.stored ? [{ name: SHARE, version: this.stored.version }] : [];
+    return { body: { secrets: [...entries, ...share] } };
+  }
+
+  #erase(path: string, headers: Headers): Reply {
+    const name = path.split("/").at(-1) ?? "";
+    const there = name === SHARE ? this.stored : this.secrets.get(name);
+    if (!there) return problem(404, "not-found");
+    if (headers.get("If-Match") !== `"${there.version}"`)
+      return problem(412, "precondition-failed");
+    if (name === SHARE) this.stored = undefined;
+    this.secrets.delete(name);
+    return { status: 204 };
+  }
+
+  #other(method: string, path: string, headers: Headers, body = "{}"): Reply {
+    const name = path.split("/").at(-1) ?? "";
+    const there = this.secrets.get(name);
+    if (method === "GET") {
+      if (!there) return problem(404, "not-found");
+      return { body: { updated: 0, slots: [], ...there.body, version: there.version } };
+    }
+    const expected = headers.get("If-None-Match") === "*" ? undefined : headers.get("If-Match");
+    if (expected !== (there && `"${there.version}"`)) return problem(412, "precondition-failed");
+    const version = this.#next;
+    this.#next += 1;
+    this.secrets.set(name, { version, body: JSON.parse(body) as Schemas["SecretContent"] });
+    return { body: { version } };
+  }
+
   async #view(): Promise<Reply> {
     const { bound, realm } = this;
-    if (!bound) return { body: { account: "a-1", app: "notes", app_keys: [] } };
+    const about = { account: "a-1", app: "notes", server_slot: true };
+    if (!bound) return { body: { ...about, app_keys: [] } };
     const device_id = bound.thumbprint;
     const claims = { app: "notes", sub: "a-1", kind: "app-key", device_id };
     const key = { device_id, jwk: bound.jwk, binding: await realm.binding(claims) };
-    return { body: { account: "a-1", app: "notes", app_keys: [key] } };
+    return { body: { ...about, app_keys: [key] } };
   }
 
   /** What it keeps, read as a device would. */
@@ -83,12 +143,11 @@ export async function keepers(count: number): Promise<Keeper[]> {
   return Promise.all(names.map((name) => Keeper.make(name)));
 }
 
-/** A device of the group, signed in at each realm. `fate` decides about each request to a realm. */
-export async function device(
+/** A network to these realms. `fate` decides about each request. */
+export function fetchFrom(
   realms: readonly Keeper[],
-  threshold: number,
   fate: (keeper: Keeper, asked: Asked) => Fate | Promise<Fate> = () => "done",
-): Promise<Group> {
+): typeof fetch {
   const daemons = realms.map((keeper) => {
     const daemon = new FakeDaemon(async (asked) => {
       const its = await fate(keeper, asked);
@@ -99,15 +158,24 @@ export async function device(
     });
     return [new URL(keeper.url).host, daemon] as const;
   });
+  return ((url: string, init?: RequestInit) => {
+    const found = daemons.find(([host]) => host === new URL(url).host);
+    return found![1].fetch(url, init);
+  }) as typeof fetch;
+}
+
+/** A device of the group, signed in at each realm. `fate` decides about each request to a realm. */
+export async function device(
+  realms: readonly Keeper[],
+  threshold: number,
+  fate: (keeper: Keeper, asked: Asked) => Fate | Promise<Fate> = () => "done",
+): Promise<Group> {
   const group = await openGroup({
     app: "notes",
     threshold,
     realms: realms.map(({ url, realm }) => ({ url, realm: realm.trust })),
     storage: memoryStorage,
-    fetch: ((url: string, init?: RequestInit) => {
-      const found = daemons.find(([host]) => host === new URL(url).host);
-      return found![1].fetch(url, init);
-    }) as typeof fetch,
+    fetch: fetchFrom(realms, fate),
     checkLog: false,
   });
   for (const custody of group.custodies) {

@@ -18,8 +18,8 @@ use super::super::{BUCKET_BITS, Ledger, LedgerError};
 use crate::account::Account;
 
 /// Buckets whose lists are read at once.
-const SLICE: u32 = 256;
-const SLICES: u32 = (1 << BUCKET_BITS) / SLICE;
+pub(super) const SLICE: u32 = 256;
+pub(super) const SLICES: u32 = (1 << BUCKET_BITS) / SLICE;
 
 /// What a pass has found and done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Ledger {
     }
 
     /// The accounts of some buckets, as their member lists name them.
-    async fn accounts_in(
+    pub(super) async fn accounts_in(
         &self,
         buckets: Range<u32>,
         pass: &mut Pass,
@@ -154,9 +154,9 @@ impl Ledger {
 impl Reader {
     /// The account of this record, and which of the apps it belongs to. `None` where none of
     /// them opens it, and where it is not an account's any more.
-    async fn open_as(
+    pub(super) async fn open_as<T>(
         &self,
-        apps: &[(AppId, Retention)],
+        apps: &[(AppId, T)],
         record: RecordId,
         pass: &mut Pass,
     ) -> Result<Option<(Loaded, usize)>, LedgerError> {

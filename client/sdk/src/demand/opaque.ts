@@ -5,14 +5,13 @@
  * Two calls each way. The daemon charges a guess at the first one of a login, and its answer shows
  * here whether the PIN was right; a wrong one is not told to the daemon, which counts it already.
  */
-import { type Bytes, fromBase64Url } from "./bytes.js";
-import type { Custody } from "./custody.js";
-import { AuthenticationFailed, CanNotOpen, Refused, Untrusted, WrongGuess } from "./errors.js";
+import type { Bytes } from "../bytes.js";
+import type { Custody } from "../custody.js";
+import type { Refused } from "../errors.js";
+import type { Brought } from "../session.js";
+import type { Schemas } from "../transport.js";
 import type { Rewrapping } from "./rewrap.js";
-import type { Brought } from "./session.js";
-import { pinCredential } from "./slots.js";
-import type { Schemas } from "./transport.js";
-import { remember } from "./vault.js";
+import { t } from "./t.js";
 
 type Cost = Schemas["KeyStretching"];
 type Started = Schemas["OpaqueLoginStarted"];
@@ -29,8 +28,8 @@ function spelt(pin: string): string {
 }
 
 function bytes(text: string): Bytes {
-  const found = fromBase64Url(text);
-  if (!found) throw new Untrusted("shape-wrong", "a message of OPAQUE is no base64url");
+  const found = t.fromBase64Url(text);
+  if (!found) throw new t.Untrusted("shape-wrong", "a message of OPAQUE is no base64url");
   return found;
 }
 
@@ -51,7 +50,7 @@ export function judgePin(pin: string, minLength: number): void {
   const repeats = period > 0 && period < minLength;
   if (characters.length < minLength || inStep || repeats) {
     const rule = `a PIN has at least ${String(minLength)} characters, and is no sequence or repetition`;
-    throw new CanNotOpen("pin-weak", rule);
+    throw new t.CanNotOpen("pin-weak", rule);
   }
 }
 
@@ -65,7 +64,7 @@ function demandBearable({ memory_kib: memory, passes, lanes }: Cost): void {
   const bearable =
     memory <= MOST.memory_kib && memory * passes <= MOST.memory_times_passes && lanes <= MOST.lanes;
   if (!bearable) {
-    throw new Untrusted(
+    throw new t.Untrusted(
       "stretching-excessive",
       "the daemon asks for more stretching than any browser does",
     );
@@ -76,7 +75,7 @@ function demandBearable({ memory_kib: memory, passes, lanes }: Cost): void {
 function demandStretching({ memory_kib: memory, passes }: Cost): void {
   if (memory < LEAST.memory_kib || memory * passes < LEAST.memory_times_passes) {
     const cost = `${String(memory)} KiB, ${String(passes)} passes`;
-    throw new Untrusted(
+    throw new t.Untrusted(
       "stretching-weak",
       `the daemon asks for a PIN that is hardly stretched: ${cost}`,
     );
@@ -105,13 +104,13 @@ export async function registerPin(
     keyStretching: stretching(started.key_stretching),
   });
   const { registration, key_stretching } = started;
-  const credential = await pinCredential(bytes(started.salt), key_stretching, bytes(record));
+  const credential = await t.pinCredential(bytes(started.salt), key_stretching, bytes(record));
   const key = { type: "opaque", credential, material: bytes(exportKey) } as const;
   const secrets = await rewrap.with([key], "opaque");
   const body = { registration, record, key_stretching, secrets };
-  // Before it is known to be set: the answer may be lost.
-  remember(custody, key);
-  return custody.transport.request("post", "/v1/account/opaque/finish", { body });
+  return t.making(custody, key, () =>
+    custody.transport.request("post", "/v1/account/opaque/finish", { body }),
+  );
 }
 
 /** What a right PIN gives. */
@@ -149,10 +148,10 @@ function wrong(started: Started): Refused {
   const status = 401;
   if (attempts_left === undefined || attempts_left === null) {
     const detail = "the account, the device or the PIN is not right";
-    return new AuthenticationFailed({ code: "authentication-failed", status, detail });
+    return new t.AuthenticationFailed({ code: "authentication-failed", status, detail });
   }
   const detail = "the PIN is wrong";
-  return new WrongGuess({
+  return new t.WrongGuess({
     ...{ code: "pin-wrong", status, detail, attempts_left, exhausted },
     ...(wait_until ? { wait_until } : {}),
   });

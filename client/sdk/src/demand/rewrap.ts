@@ -1,0 +1,240 @@
+/**
+ * Changes of factors, on this side: the device secret's slots go along, in the same call.
+ *
+ * Loaded by `../factors.ts`; `upkeep.ts` does what is left after a sign-in. All that hangs on the device secret stays as it
+ * is, so a change rewraps one content key. Where a factor goes, the device secret gets another one.
+ */
+import type { Bytes } from "../bytes.js";
+import type { AppKeyRecord, Custody } from "../custody.js";
+import type { Unlocked } from "../keys.js";
+import type { Slot, SlotKey } from "../slots.js";
+import type { Schemas } from "../transport.js";
+import type { Held, Pending } from "../vault.js";
+import { t } from "./t.js";
+
+/** The device secret as it is stored now, opened. */
+async function stored(
+  custody: Custody,
+  version: number,
+  first: Unlocked | undefined,
+): Promise<Held | undefined> {
+  if (custody.held?.version === version) return custody.held;
+  try {
+    await reread(custody, first);
+    return custody.held;
+  } catch (error) {
+    // Whoever may not have it can not give it slots.
+    if (error instanceof t.Refused && error.code === "release-forbidden") return undefined;
+    if (!(error instanceof t.CanNotOpen)) throw error;
+    // Stored with a factor whose making was not answered: what it was sealed from is here.
+    if (first) return await unsent(custody, first.secret, version);
+    const message = "unlock first: a new factor gets a slot of the device secret";
+    throw new t.NotReady("locked", message, { cause: error });
+  }
+}
+
+/** Reads the device secret, and keeps it at hand. */
+export async function reread(custody: Custody, first?: Unlocked): Promise<void> {
+  const path = { name: t.DEVICE_SECRET };
+  const route = "/v1/account/secrets/{name}";
+  const secret = await custody.transport.request("get", route, { path });
+  const found = await t.openWith(custody, t.DEVICE_SECRET, secret);
+  await demandOwners(custody, found.content, first);
+  await t.hold(custody, secret, found);
+  found.content.fill(0);
+}
+
+/** What a daemon shows is not sealed anew before it is known to be the owner's. */
+async function demandOwners(custody: Custody, secret: Bytes, first?: Unlocked): Promise<void> {
+  const open = first ?? custody.unlocked;
+  if (open && !open.locked) {
+    if (t.equal(open.secret, secret)) return;
+    throw new t.Untrusted("statement-differs", "the device secret that is stored is another one");
+  }
+  const kept = (await custody.storage.get(t.KEPT.appKey)) as AppKeyRecord | undefined;
+  if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
+  (await t.Unlocked.open(secret, kept.wrapped)).lock();
+}
+
+/** A change of factors, which takes the device secret's slots along. */
+export interface Rewrapping {
+  /** The daemon can not open it, so that a factor without a slot would bring nothing back. */
+  readonly needsSlots: boolean;
+  /** With a passkey's slot alone it would be gone with that passkey. */
+  readonly hasOnlyPrf: boolean;
+  /** The backup waits on this device for the first factor that can carry it. */
+  readonly waits: boolean;
+  /** What the call sends: slots for `added`, in place of those of the type `replaces`. */
+  with(
+    added: readonly SlotKey[],
+    replaces?: Slot["type"],
+  ): Promise<Record<string, Schemas["Rewrapped"]>>;
+  /** What the removal of a factor sends: another content key, where the slots of all others can be made. */
+  without(gone: Gone): Promise<Renewal>;
+  /** After the call. */
+  done(): Promise<void>;
+}
+
+/** A factor that goes, or all of its type. */
+export type Gone = Pick<SlotKey, "type"> & Partial<SlotKey>;
+
+/** The device secret under another content key. */
+export interface Renewal {
+  /** Empty where the key stays. */
+  readonly secrets: Record<string, Schemas["Rewrapped"]>;
+  /** What a slot could not be made for, because it was not used since the last `lock`. */
+  readonly needs: readonly Slot["type"][];
+}
+
+const NOTHING: Rewrapping = {
+  needsSlots: false,
+  hasOnlyPrf: false,
+  waits: false,
+  with: () => Promise.resolve({}),
+  without: () => Promise.resolve({ secrets: {}, needs: [] }),
+  done: () => Promise.resolve(),
+};
+
+/** Gets ready for a change of factors. */
+export async function rewrapping(custody: Custody): Promise<Rewrapping> {
+  // Half a sign-in may replace a PIN and read nothing: what is missing is mended by the sign-in that follows.
+  if (custody.transport.session?.scope !== "full") return NOTHING;
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  const there = secrets.find(({ name }) => name === t.DEVICE_SECRET);
+  const pending = (await custody.storage.get(t.PENDING)) as Pending | undefined;
+  const place = t.placeOf(custody, t.DEVICE_SECRET);
+  const first = pending && (await t.opened(pending));
+  const held = there
+    ? await stored(custody, there.version, first)
+    : first && (await unsent(custody, first.secret));
+  if (!held) return NOTHING;
+  let keyThere = secrets.some(({ name }) => name === t.APP_KEY);
+  return {
+    needsSlots: !held.server,
+    hasOnlyPrf: !t.opensWithoutPrf(held.slots, held.server || held.leaves),
+    waits: first !== undefined && !held.server,
+    with: async (added, replaces) => {
+      if (added.length === 0) return {};
+      const kept = held.slots.filter((slot) => slot.type !== replaces);
+      const made = await Promise.all(added.map((key) => t.sealSlot(place, key, held.key)));
+      const slots = [...kept, ...made];
+      // A session that may replace recovery codes may make all slots: what a removed factor has seen ends here.
+      const anew =
+        replaces === "recovery-code" && !held.whole
+          ? (await renewed(custody, held, kept, added)).content
+          : undefined;
+      const stays = held.leaves && !t.opensWithoutPrf(slots, false);
+      // With a passkey alone the daemon's slot can not go yet, and the daemon takes none anew.
+      if (stays && held.whole) return {};
+      const device = {
+        ...(held.version === undefined ? {} : { if_version: held.version }),
+        ...(anew || held.whole || (held.leaves && !stays)
+          ? { content: anew ?? contentOf(held, slots) }
+          : { slots }),
+      };
+      if (keyThere || !first) return { [t.DEVICE_SECRET]: device };
+      const content = await t.sealedSecret(custody, t.APP_KEY, first.wrapped, first);
+      keyThere = true;
+      return { [t.DEVICE_SECRET]: device, [t.APP_KEY]: { content } };
+    },
+    without: async (gone) => {
+      const stay = held.slots.filter((slot) => !isOfGone(gone, slot));
+      const { content, needs } = await renewed(custody, held, stay);
+      if (!content || held.version === undefined) return { secrets: {}, needs };
+      return { secrets: { [t.DEVICE_SECRET]: { if_version: held.version, content } }, needs };
+    },
+    done: async () => {
+      if (pending && keyThere) await t.nothingPending(custody);
+    },
+  };
+}
+
+function isOfGone({ type, credential }: Gone, slot: Slot): boolean {
+  return slot.type === type && (credential === undefined || slot.credential === credential);
+}
+
+async function unsent(custody: Custody, secret: Bytes, version?: number): Promise<Held> {
+  const [place, key] = [t.placeOf(custody, t.DEVICE_SECRET), t.random(32)];
+  const sealed = await t.sealContent(place, key, secret, await t.nextRevision(custody, place));
+  const server = await t.givesServerSlot(custody);
+  return { version, key, sealed, slots: [], server, leaves: false, whole: true };
+}
+
+/** The device secret under another content key, with slots for the same factors, where what opens them all is at hand. */
+export async function renewed(
+  custody: Custody,
+  held: Held,
+  slots: readonly Slot[],
+  added: readonly SlotKey[] = [],
+): Promise<{
+  readonly content?: Schemas["SecretContent"];
+  readonly held?: Held;
+  readonly needs: Slot["type"][];
+}> {
+  const place = t.placeOf(custody, t.DEVICE_SECRET);
+  const keyFor = (slot: Slot) => custody.slotKeys.find((key) => !key.unsure && t.isFor(key, slot));
+  const missing = slots.filter((slot) => !keyFor(slot));
+  const needs = [...new Set(missing.map(({ type }) => type))];
+  const keys = [...slots.map(keyFor).filter((one) => one !== undefined), ...added];
+  // By passkeys alone the daemon takes none.
+  if (needs.length > 0 || keys.every(({ type }) => type === "prf")) return { needs };
+  const content = await t.openContent(place, held.key, held.sealed);
+  if (!content) return { needs };
+  const key = t.random(32);
+  const sealed = await t.sealContent(place, key, content, await t.nextRevision(custody, place));
+  content.fill(0);
+  const made = await Promise.all(keys.map((one) => t.sealSlot(place, one, key)));
+  const next = { ...held, key, sealed, slots: made, leaves: false, whole: false };
+  return { content: contentOf(next, made), held: next, needs };
+}
+
+/** As it is sent, with these slots. */
+export function contentOf(held: Held, slots: readonly Slot[]): Schemas["SecretContent"] {
+  return {
+    sealed: t.toBase64Url(held.sealed),
+    slots: [...slots],
+    ...(held.server ? { server_slot: t.toBase64Url(held.key) } : {}),
+  };
+}
+
+/** What became of the content key that a removed factor could have kept. */
+export interface Removed {
+  /**
+   * `renewed`: nothing that is stored from now on opens to it. `kept`: somebody who has that factor, and an older state of the
+   * database, opens the device secret as before; `setRecoveryCodes` renews the key where what `needs` names was used since
+   * the last `lock`.
+   */
+  readonly contentKey: "renewed" | "kept";
+  /** Other factors that have to be used for that, or made anew. Empty where nothing was open to be sealed anew. */
+  readonly needs: readonly Slot["type"][];
+}
+
+/** Removes a factor, with a new content key where that can be. A locked key must not hinder anybody. */
+export async function removing(
+  custody: Custody,
+  gone: Gone,
+  remove: (secrets: Renewal["secrets"]) => Promise<unknown>,
+): Promise<Removed> {
+  const { secrets, needs } = await renewal(custody, gone);
+  let contentKey: Removed["contentKey"] = Object.keys(secrets).length > 0 ? "renewed" : "kept";
+  try {
+    await remove(secrets);
+  } catch (error) {
+    // Others' slots may be too strong for this session to make anew.
+    if (!(error instanceof t.StepUpRequired) || contentKey === "kept") throw error;
+    await remove({});
+    contentKey = "kept";
+  }
+  t.forget(custody, gone);
+  custody.held = undefined;
+  return { contentKey, needs };
+}
+
+async function renewal(custody: Custody, gone: Gone): Promise<Renewal> {
+  try {
+    return await (await rewrapping(custody)).without(gone);
+  } catch (error) {
+    if (!(error instanceof t.NotReady) && !(error instanceof t.CanNotOpen)) throw error;
+    return { secrets: {}, needs: [] };
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * From two secrets to the open app key, which is believed when it is the one that this device knows, or that the realm
+ * has bound to the account.
+ *
+ * Called by `session.ts` and `secrets.ts`. What was opened is kept at hand after that and not before.
+ */
+import { type AppKeyRecord, type Custody, KEPT } from "./custody.js";
+import { Untrusted } from "./errors.js";
+import { publicJwk, thumbprint } from "./jose.js";
+import { Unlocked } from "./keys.js";
+import { verifyBinding } from "./receipts/realm.js";
+import type { Schemas } from "./transport.js";
+import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith } from "./vault.js";
+
+/** Opens the app key with released secrets. */
+export async function unlockWith(
+  custody: Custody,
+  device: Schemas["Secret"],
+  key: Schemas["Secret"],
+): Promise<Unlocked> {
+  const secret = await openWith(custody, DEVICE_SECRET, device);
+  const wrapped = await openWith(custody, APP_KEY, key, secret.content);
+  const unlocked = await Unlocked.open(secret.content, wrapped.content);
+  const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  if (kept?.thumbprint !== unlocked.thumbprint) await demandBinding(custody, unlocked);
+  await hold(custody, device, secret);
+  await noted(custody, APP_KEY, !opensToDaemon(key), wrapped.sealed);
+  secret.content.fill(0);
+  await keepAppKey(custody, unlocked);
+  return unlocked;
+}
+
+/** A key that this device sees for the first time must be bound to the account by the realm. */
+export async function demandBinding(custody: Custody, unlocked: Unlocked): Promise<void> {
+  const view = await custody.transport.request("get", "/v1/account");
+  const bound = view.app_keys.find((key) => key.device_id === unlocked.thumbprint);
+  const jwk = publicJwk(bound?.jwk);
+  if (!bound || !jwk || (await thumbprint(jwk)) !== unlocked.thumbprint) {
+    throw new Untrusted(
+      "statement-differs",
+      "the recovered key is none of this account's app keys",
+    );
+  }
+  const { account: sub, app } = view;
+  await verifyBinding(custody.realm, bound.binding, {
+    ...{ app, sub, kind: "app-key", device_id: unlocked.thumbprint },
+  });
+}
+
+/** Keeps the wrapped key on this device, and the open one in memory. */
+export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<void> {
+  const { thumbprint: name, wrapped } = unlocked;
+  await custody.storage.update([], (update) => {
+    update.set(KEPT.appKey, { thumbprint: name, wrapped });
+  });
+  custody.unlocked = unlocked;
+}

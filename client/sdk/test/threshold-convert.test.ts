@@ -1,0 +1,249 @@
+/** From one realm to a group and back: the secret is somewhere at every moment, whatever breaks off. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { toBase64Url } from "../src/bytes.js";
+import { type Custody, keepAccount, openCustody } from "../src/custody.js";
+import { CustodyError } from "../src/errors.js";
+import { Unlocked } from "../src/keys.js";
+import { backUp, unlock } from "../src/secrets.js";
+import { keepAppKey } from "../src/session.js";
+import { memoryStorage } from "../src/storage/memory.js";
+import type { Storage } from "../src/storage/storage.js";
+import { convertToGroup, convertToSingle, finishConversion } from "../src/threshold/convert.js";
+import { RealmsFailed } from "../src/threshold/failures.js";
+import { type Group, lockGroup } from "../src/threshold/group.js";
+import { type Asked } from "./support/daemon.js";
+import {
+  anyGive,
+  type Fate,
+  fetchFrom,
+  give,
+  type Keeper,
+  keepers,
+  recovered,
+  signIn,
+} from "./support/group.js";
+
+type Fates = (keeper: Keeper, asked: Asked) => Fate;
+
+/** A device with an account at the first realm, and the storage that a page finds there each time it is loaded. */
+class Phone {
+  readonly #stores = new Map<string, Storage>();
+  private constructor(
+    readonly realms: readonly Keeper[],
+    readonly unlocked: Unlocked,
+  ) {}
+
+  static async make(count: number): Promise<Phone> {
+    const phone = new Phone(await keepers(count), await Unlocked.create());
+    for (const keeper of phone.realms) keeper.bound = phone.unlocked;
+    const single = await phone.single();
+    await keepAccount(single, { account: "a-1" });
+    single.transport.session = { token: "t", scope: "full" } as never;
+    await keepAppKey(single, phone.unlocked);
+    await backUp(single, phone.unlocked);
+    return phone;
+  }
+
+  readonly storage = (name: string): Storage => {
+    const kept = this.#stores.get(name) ?? memoryStorage();
+    this.#stores.set(name, kept);
+    return kept;
+  };
+
+  /** Another load of the page, signed in at the one realm. */
+  async single(fate?: Fates): Promise<Custody> {
+    const [{ url, realm }] = this.realms as [Keeper];
+    const storage = this.storage("custodyd:notes");
+    const fetch = fetchFrom(this.realms, fate);
+    const { trust } = realm;
+    const single = await openCustody({ url, app: "notes", realm: trust, storage, fetch });
+    single.transport.session = { token: "t", scope: "full" } as never;
+    if (single.account)
+      single.unlocked = await Unlocked.open(this.unlocked.secret, this.unlocked.wrapped);
+    return single;
+  }
+
+  options(among: readonly Keeper[], fate?: Fates) {
+    return {
+      app: "notes",
+      threshold: 2,
+      realms: among.map(({ url, realm }) => ({ url, realm: realm.trust })),
+      storage: this.storage,
+      fetch: fetchFrom(this.realms, fate),
+      checkLog: false,
+    };
+  }
+
+  /** The whole way, as one page would do it. */
+  async convert(among: readonly Keeper[], fate?: Fates): Promise<Group> {
+    const single = await this.single(fate);
+    const group = await convertToGroup(single, this.options(among, fate));
+    lockGroup(group);
+    await finishConversion(single, group, signIn, { patience: 1000 });
+    return group;
+  }
+
+  /** Whether the one realm gives the key, as on a new device. */
+  async singleGives(): Promise<boolean> {
+    const { url, realm } = this.realms[0]!;
+    const { trust } = realm;
+    const fetch = fetchFrom(this.realms);
+    const storage = memoryStorage();
+    const fresh = await openCustody({ url, app: "notes", realm: trust, storage, fetch });
+    await keepAccount(fresh, { account: "a-1" });
+    try {
+      return (await unlock(fresh)).thumbprint === this.unlocked.thumbprint;
+    } catch (error) {
+      if (!(error instanceof CustodyError)) throw error;
+      return false;
+    }
+  }
+}
+
+/** The network goes at the nth request, and stays away. */
+function goesAt(at: number, fate: "lost" | "answer-lost") {
+  const seen = { asked: 0 };
+  const fates: Fates = () => {
+    seen.asked += 1;
+    if (seen.asked < at) return "done";
+    return seen.asked === at ? fate : "lost";
+  };
+  return { seen, fates };
+}
+
+for (const [which, from] of [
+  ["with the realm of before among them", 0],
+  ["without it", 1],
+] as const) {
+  test(`a key is split over three realms, ${which}, and its single secret goes last`, async () => {
+    const phone = await Phone.make(from + 3);
+    const among = phone.realms.slice(from);
+    const group = await phone.convert(among);
+    assert.deepEqual([...phone.realms[0]!.secrets], []);
+    assert.ok(await anyGive(among, 2, phone.unlocked));
+    assert.equal(await phone.singleGives(), false);
+    assert.equal((await recovered(among, 2)).unlocked.thumbprint, phone.unlocked.thumbprint);
+    // The account of before is the group's, with its device key; no second one was made there.
+    assert.equal(phone.realms[0]!.accounts.size, 0);
+    const kept = await phone.storage("custodyd:notes").get("account");
+    assert.equal(kept === undefined, from === 0);
+    assert.equal(group.custodies.length, 3);
+  });
+}
+
+test("interrupted at any request, one realm or the others give the key, and the next call goes on", async () => {
+  let stopped = 0;
+  for (const fate of ["lost", "answer-lost"] as const) {
+    for (let at = 1; ; at += 1) {
+      const phone = await Phone.make(3);
+      const { seen, fates } = goesAt(at, fate);
+      const failure = await phone.convert(phone.realms, fates).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      const where = `${fate} at ${at} of ${seen.asked}`;
+      const [one, all] = [
+        await phone.singleGives(),
+        await anyGive(phone.realms, 2, phone.unlocked),
+      ];
+      assert.ok(one || all, where);
+      if (failure) assert.ok(failure instanceof CustodyError, where);
+      if (seen.asked < at) break;
+      stopped += 1;
+      // The page is loaded again.
+      const single = await phone.storage("custodyd:notes").get("account");
+      if (single) await phone.convert(phone.realms);
+      assert.ok(await anyGive(phone.realms, 2, phone.unlocked), where);
+      assert.deepEqual([...phone.realms[0]!.secrets], [], where);
+      for (const keeper of phone.realms.slice(1)) assert.equal(keeper.accounts.size, 1, where);
+    }
+  }
+  assert.ok(stopped > 30, String(stopped));
+});
+
+test("the control: who erases the secret before the shares are proven loses it", async () => {
+  const phone = await Phone.make(3);
+  const { fates } = goesAt(9, "lost");
+  phone.realms[0]!.secrets.clear();
+  await assert.rejects(phone.convert(phone.realms, fates));
+  assert.ok(!(await phone.singleGives()) && !(await give(phone.realms, phone.unlocked)));
+});
+
+test("a realm that lies about its share keeps the single secret where it is, and is named", async () => {
+  const phone = await Phone.make(3);
+  const single = await phone.single();
+  const group = await convertToGroup(single, phone.options(phone.realms));
+  const liar = phone.realms[2]!;
+  const finish = () => finishConversion(single, group, signIn, { patience: 1000 });
+  liar.lies((document) => {
+    const [share] = document["shares"] as { share: string }[];
+    return { ...document, shares: [{ ...share, share: toBase64Url(new Uint8Array(33)) }] };
+  });
+  const wrong = await finish().catch((error: unknown) => error);
+  assert.ok(wrong instanceof RealmsFailed && wrong.realms("wrong").join() === liar.realm.name);
+  liar.lie = () => undefined;
+  const none = await finish().catch((error: unknown) => error);
+  assert.ok(none instanceof RealmsFailed && none.realms("refused").join() === liar.realm.name);
+  assert.ok(await phone.singleGives());
+  // The control: once it gives what it was given, the secret goes.
+  liar.lie = undefined;
+  await finish();
+  assert.equal(await phone.singleGives(), false);
+});
+
+test("a realm that shows a share nobody gave it stops the conversion before anything is written", async () => {
+  const phone = await Phone.make(3);
+  phone.realms[1]!.lie = () => "bm8";
+  const broken = await phone.convert(phone.realms).catch((error: unknown) => error);
+  assert.ok(broken instanceof RealmsFailed);
+  assert.deepEqual(broken.realms("wrong"), ["b.example"]);
+  assert.ok(phone.realms.every(({ stored }) => stored === undefined));
+  assert.ok(await phone.singleGives());
+});
+
+test("and back: the one realm gives the key before the first share goes, wherever it breaks off", async () => {
+  for (const fate of ["lost", "answer-lost"] as const) {
+    for (let at = 1; ; at += 1) {
+      const phone = await Phone.make(3);
+      await phone.convert(phone.realms);
+      const { seen, fates } = goesAt(at, fate);
+      const back = async (its?: Fates, open = true) => {
+        const single = await phone.single();
+        const storage = phone.storage("custodyd:notes");
+        // The group's own storages have its accounts by now.
+        const group = await openAgain(phone, its, open);
+        await convertToSingle(group, "a.example", { storage });
+        return single;
+      };
+      const failure = await back(fates).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      const where = `${fate} at ${at} of ${seen.asked}`;
+      const gives = await phone.singleGives();
+      assert.ok(gives || (await anyGive(phone.realms, 2, phone.unlocked)), where);
+      if (failure) assert.ok(failure instanceof CustodyError, where);
+      if (seen.asked < at) break;
+      // Without the key open it goes on, once the one realm has it.
+      await back(undefined, !gives);
+      assert.ok(await phone.singleGives(), where);
+      assert.ok(
+        phone.realms.every(({ stored }) => stored === undefined),
+        where,
+      );
+      const kept = await phone.storage("custodyd:notes").get("account");
+      assert.deepEqual(kept, { account: "a-1" }, where);
+    }
+  }
+});
+
+async function openAgain(phone: Phone, fate: Fates | undefined, open: boolean): Promise<Group> {
+  const { openGroup } = await import("../src/threshold/group.js");
+  const group = await openGroup(phone.options(phone.realms, fate));
+  for (const custody of group.custodies) {
+    custody.transport.session = { token: "t", scope: "full" } as never;
+    if (open) custody.unlocked = await Unlocked.open(phone.unlocked.secret, phone.unlocked.wrapped);
+  }
+  return group;
+}
