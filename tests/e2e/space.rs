@@ -105,7 +105,7 @@ async fn pages(app: &TestApp) -> (i64, i64) {
 /// and holds what it held.
 #[tokio::test]
 async fn a_file_whose_accounts_went_gets_shorter_across_kills() {
-    let policy = "[secrets]\nmax_count = 4\nmax_bytes = 16384\n";
+    let policy = "[secrets]\nmax_bytes = 12288\n";
     let mut app = TestApp::with(Setup {
         database: Database::Sqlite,
         ..Setup::notes(policy)
