@@ -146,7 +146,7 @@ impl From<Refused> for Problem {
             Refused::RateLimited { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs() + 1))
             }
-            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => {
+            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) | Refused::Unconfirmed => {
                 problem.with("retry_after", json!(5))
             }
             Refused::TooMany { limit, .. } | Refused::SecretTooLarge { limit } => {
@@ -224,6 +224,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::Busy { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),
+        Refused::Unconfirmed => (S::SERVICE_UNAVAILABLE, "newest-unconfirmed"),
         Refused::Tampered(_) => (S::INTERNAL_SERVER_ERROR, "record-tampered"),
         Refused::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
         Refused::AuditorInvalid => (S::UNAUTHORIZED, "credential-invalid"),
