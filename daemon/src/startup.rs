@@ -459,10 +459,13 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         tracing::warn!(url = %development.url, "serving without TLS, for development on this machine");
         listen(listener, None, public(&development.url));
     }
-    let checks = vec![
+    let mut checks = vec![
         operator::Check::token(realm.pool.clone()),
         store_check(Arc::clone(&realm.store)),
     ];
+    if realm.store.comes_back() {
+        checks.push(on_a_server::newest_check(&realm.service));
+    }
     let operators = operator::router(checks, metrics);
     for listener in listeners.operator {
         tracing::info!(address = ?listener.local_addr().ok(), "serving operators");

@@ -36,6 +36,7 @@
 //! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
 //! | (a server's) trigger, rule, view in place of a table | schema | checks at start, and in every commit | the same |
 //! | (a server's) another database under the name of ours, while the daemon runs | all of it | the same as of every row; the head must be the batch's parent | the daemon stops, and says why at its start |
+//! | (a server's) the daemon's lock taken away, or a copy put beneath it, and a second daemon let in | locks, names of databases | each second the token says whose anchor is the newest, before anything is read | the first one ends |
 //! | two copies of the database alternated | the file | the same | the same |
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |

@@ -2,8 +2,11 @@
 //! one another. That rows are refused as a file's are is tried by modules beside this one, some of which run on
 //! a server, too (`scripts/test-on-postgres`).
 
+use std::time::Duration;
+
 use custodyd_tests::app::{DATABASE, said};
-use custodyd_tests::{Device, Setup, TestApp};
+use custodyd_tests::postgres::USER;
+use custodyd_tests::{Device, PostgresServer, Setup, TestApp};
 use serde_json::json;
 
 use crate::{Version, uncached_with, victim};
@@ -123,6 +126,115 @@ async fn last_nights_database_is_refused_at_the_start() {
     assert_eq!(left(&mut device).await, before - 2);
 }
 
+/// Nobody may be connected to a database that gets another name, or is copied; whoever comes again finds the other one.
+fn between_connections(server: &PostgresServer, first: &str, second: &str) {
+    for _ in 0..100 {
+        let cut = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('{DATABASE}', 'older', 'newest')"
+        );
+        server.sql("postgres", &cut);
+        let done = server
+            .program("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", USER])
+            .args(["-d", "postgres", "-p", &server.port().to_string(), "-h"])
+            .arg(server.folder())
+            .args(["-c", first, "-c", second])
+            .output()
+            .unwrap();
+        if done.status.success() {
+            return;
+        }
+    }
+    panic!("the databases could not be swapped");
+}
+
+async fn account(device: &mut Device) -> Option<u16> {
+    let read = device.prepare("GET", "/v1/account", None);
+    device.attempt(&read).await.map(|answer| answer.status)
+}
+
+/// A daemon that the database's administrator has cut off, and a second one that they have let in. Whoever signs out
+/// there is signed out here: no lock of the server's says who is the one.
+async fn who_is_cut_off_reads_for_nobody(
+    setup: Setup,
+    attack: impl Fn(&PostgresServer) -> &'static str,
+) {
+    let mut app = TestApp::with(setup.clone().on_postgres()).await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let token = device.token.clone();
+    let server = app.postgres.as_ref().unwrap();
+    let newest = attack(server);
+    for _ in 0..50 {
+        if account(&mut device).await == Some(200) {
+            break;
+        }
+        // Its connections were cut.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Control: as long as there is no second one it reads, by what the token says, whatever was done to it.
+    for _ in 0..2 {
+        assert_eq!(account(&mut device).await, Some(200), "{}", app.log());
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let mut second = app.another(setup, newest);
+    second.launch().await;
+    device.url.clone_from(&second.url);
+    assert_eq!(account(&mut device).await, Some(200));
+    device.call("DELETE", "/v1/session", None).await.expect(204);
+    device.token.clone_from(&token);
+    assert_eq!(account(&mut device).await, Some(401));
+    // Of a look of before: it holds for a second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    device.url.clone_from(&app.url);
+    let shown = account(&mut device).await;
+    assert!(
+        matches!(shown, None | Some(503)),
+        "{shown:?}: {}",
+        app.log()
+    );
+    let ready = reqwest::get(format!("{}/readyz", app.operator)).await;
+    assert!(ready.is_err() || ready.is_ok_and(|ready| ready.status() == 503));
+    assert!(
+        app.log().contains("another daemon serves this realm"),
+        "{}",
+        app.log()
+    );
+    // The second one serves all the while.
+    device.url.clone_from(&second.url);
+    device.try_pin(PIN, &["device-secret"]).await.expect(201);
+    let _ = app.stop();
+    assert!(second.stop(), "{}", second.log());
+}
+
+#[tokio::test]
+async fn a_daemon_whose_lock_was_taken_away_shows_nobody_what_another_has_changed() {
+    // From its memory, where it has no need of the database.
+    who_is_cut_off_reads_for_nobody(Setup::notes(ROUNDS), |server| {
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        server.sql("postgres", cut);
+        DATABASE
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_daemon_on_a_copy_shows_nobody_what_another_has_changed() {
+    let cache_mib = 0;
+    let setup = Setup {
+        cache_mib,
+        ..Setup::notes(ROUNDS)
+    };
+    who_is_cut_off_reads_for_nobody(setup, |server| {
+        between_connections(
+            server,
+            &format!("ALTER DATABASE {DATABASE} RENAME TO newest"),
+            &format!("CREATE DATABASE {DATABASE} TEMPLATE newest"),
+        );
+        "newest"
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn last_nights_database_beneath_a_running_daemon_wins_nothing() {
     let mut app = on_a_server().await;
@@ -134,37 +246,11 @@ async fn last_nights_database_beneath_a_running_daemon_wins_nothing() {
     for spent in 1..=3 {
         assert_eq!(left(&mut device).await, before - spent);
     }
-    let swap = |from: &str, to: &str| {
-        let server = app.postgres.as_ref().unwrap();
-        // Nobody may be connected to a database that gets another name; whoever comes again finds the other one.
-        for _ in 0..100 {
-            let cut = format!(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('{DATABASE}', 'older', 'newest')"
-            );
-            server.sql("postgres", &cut);
-            let done = server
-                .program("psql")
-                .args([
-                    "-X",
-                    "-q",
-                    "-v",
-                    "ON_ERROR_STOP=1",
-                    "-U",
-                    custodyd_tests::postgres::USER,
-                ])
-                .args(["-d", "postgres", "-p", &server.port().to_string(), "-h"])
-                .arg(server.folder())
-                .args(["-c", &format!("ALTER DATABASE {DATABASE} RENAME TO {to}")])
-                .args(["-c", &format!("ALTER DATABASE {from} RENAME TO {DATABASE}")])
-                .output()
-                .unwrap();
-            if done.status.success() {
-                return;
-            }
-        }
-        panic!("the databases could not be swapped");
-    };
-    swap("older", "newest");
+    between_connections(
+        app.postgres.as_ref().unwrap(),
+        &format!("ALTER DATABASE {DATABASE} RENAME TO newest"),
+        &format!("ALTER DATABASE older RENAME TO {DATABASE}"),
+    );
     // Nothing is served from it: what is read is not the newest, and no batch finds its parent.
     for _ in 0..3 {
         let body = json!({"account": device.account, "pin": WRONG, "release": []});

@@ -223,6 +223,39 @@ directory = "policies"
         }
     }
 
+    /// Another daemon of the same realm: the same token, and the same server with this database.
+    ///
+    /// # Panics
+    /// Where the database is a file.
+    #[must_use]
+    pub fn another(&self, setup: Setup, database: &str) -> Self {
+        let setup = Setup {
+            database: Database::Sqlite,
+            ..setup
+        };
+        let mut other = Self::prepared(setup, SoftToken::attach(self.token.dir()));
+        // Clients know one name, whichever node it leads to.
+        for file in ["certificate.pem", "private-key.pem"] {
+            std::fs::copy(self.path(file), other.path(file)).unwrap();
+        }
+        other.ca.clone_from(&self.ca);
+        let store = |text: &str| {
+            let from = text.find("[store]").unwrap();
+            (from, text.find("[policies]").unwrap())
+        };
+        let ours = std::fs::read_to_string(self.path("custodyd.toml")).unwrap();
+        let (from, to) = store(&ours);
+        let section =
+            ours[from..to].replace(&format!("/{DATABASE}?host="), &format!("/{database}?host="));
+        assert!(section.contains("[store.postgres]"), "{section}");
+        let file = other.path("custodyd.toml");
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        let (from, to) = store(&text);
+        text.replace_range(from..to, &section);
+        std::fs::write(file, text).unwrap();
+        other
+    }
+
     /// A command of the daemon's binary with this test's configuration.
     #[must_use]
     pub fn command(&self, arguments: &str) -> Command {

@@ -64,6 +64,7 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
             ("500", "record-tampered"),
             ("503", "token-unavailable"),
             ("503", "store-unavailable"),
+            ("503", "newest-unconfirmed"),
         ]);
     }
     if path.starts_with("/log/") {

@@ -153,7 +153,9 @@ impl From<Refused> for Problem {
             Refused::RateLimited { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs() + 1))
             }
-            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) => problem.again_in(5),
+            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) | Refused::Unconfirmed => {
+                problem.again_in(5)
+            }
             // By then a part of the memory of proofs is free again.
             Refused::Proof(ProofError::Busy) => problem.again_in(60),
             Refused::TooMany { limit, .. } | Refused::SecretTooLarge { limit } => {
@@ -231,6 +233,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::Busy { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),
+        Refused::Unconfirmed => (S::SERVICE_UNAVAILABLE, "newest-unconfirmed"),
         Refused::Tampered(_) => (S::INTERNAL_SERVER_ERROR, "record-tampered"),
         Refused::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
         Refused::AuditorInvalid => (S::UNAUTHORIZED, "credential-invalid"),

@@ -54,6 +54,7 @@ impl Reader {
         app: &AppId,
         name: &AliasName,
     ) -> Result<Option<Loaded>, LedgerError> {
+        self.freshness().confirmed().await?;
         // Twice, because a commit may come between reading the alias and reading its account.
         for _ in 0..2 {
             match self.follow(app, name).await? {

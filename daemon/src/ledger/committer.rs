@@ -13,6 +13,7 @@
 
 mod durable;
 mod names;
+mod newest;
 mod orders;
 mod publishing;
 mod sealing;
@@ -27,6 +28,7 @@ use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 
+use self::durable::Unwritten;
 pub(crate) use self::orders::{Order, Rewritten};
 use self::working::Working;
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub struct Committer {
     anchoring: Anchoring,
     /// Of the batch that is pending.
     demand: Demand,
+    unwritten: Option<Unwritten>,
     first_wait: Duration,
 }
 
@@ -67,6 +70,7 @@ impl Committer {
             clock,
             anchoring,
             demand: Demand::default(),
+            unwritten: None,
             first_wait: FIRST_WAIT,
         }
     }
@@ -84,20 +88,24 @@ impl Committer {
         mut changes: mpsc::Receiver<Request>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
+        let reader = Arc::clone(&self.reader);
         loop {
             let received = changes.recv_many(&mut waiting, MAX_BATCH);
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
             let again = pending.then(|| Instant::now() + AGAIN);
-            let received = match again.or_else(|| self.anchoring.due()) {
-                None => received.await,
-                Some(due) => match tokio::time::timeout_at(due.into(), received).await {
-                    Ok(received) => received,
-                    Err(_) => {
-                        self.catch_up().await?;
-                        continue;
-                    }
-                },
+            let due = again.or_else(|| self.anchoring.due());
+            let received = tokio::select! {
+                biased;
+                received = received => received,
+                () = reader.freshness().asked() => {
+                    self.confirm().await?;
+                    continue;
+                }
+                () = until(due) => {
+                    self.catch_up().await?;
+                    continue;
+                }
             };
             if received == 0 {
                 break;
@@ -328,9 +336,17 @@ impl Committer {
     }
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Drop for Committer {
     /// Who waits for a batch to be anchored need not wait for that any more.
     fn drop(&mut self) {
+        self.reader.freshness().ends();
         self.reader.memory().ends();
     }
 }
@@ -354,6 +370,8 @@ fn refuse_all(changes: Vec<Change>, error: LedgerError) -> Result<(), LedgerErro
 struct Failure {
     error: LedgerError,
     fatal: bool,
+    /// A server has seen the batch's head: the batch is the only one of its number.
+    kept: bool,
 }
 
 impl Failure {
@@ -366,6 +384,7 @@ impl Failure {
         Self {
             error: LedgerError::Stopped,
             fatal: true,
+            kept: false,
         }
     }
 }
@@ -373,8 +392,9 @@ impl Failure {
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         Self {
+            fatal: matches!(error, LedgerError::Stopped),
             error,
-            fatal: false,
+            kept: false,
         }
     }
 }

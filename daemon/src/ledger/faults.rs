@@ -107,6 +107,51 @@ async fn a_full_disk_refuses_one_batch_and_the_next_is_served() {
 }
 
 #[tokio::test]
+async fn a_head_that_was_shown_is_the_only_one_of_its_number() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    rig.script(Script::new(&[Commit::Declined; 10], &[], &[]));
+    // It may happen yet: nobody was told otherwise than that the database is not there.
+    for _ in 0..2 {
+        let answer = rig.charge_only(a).await;
+        assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    }
+    assert_eq!(rig.durable(a).await, 0);
+    assert_eq!(rig.one(b).await.unwrap(), 1);
+    // The first was written before anything else, and the second never made.
+    assert_eq!(rig.durable(a).await, 1);
+    rig.book(a, &Err(LedgerError::Stopped));
+    rig.restart().await;
+    assert_eq!(rig.durable(a).await, 1);
+    // Control: of a head that nobody was shown nothing is left.
+    rig.script(Script::new(&[Commit::Full; 5], &[], &[]));
+    let answer = rig.charge_only(a).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    assert_eq!(rig.one(b).await.unwrap(), 2);
+    assert_eq!(rig.durable(a).await, 1);
+}
+
+#[tokio::test]
+async fn a_head_that_was_found_is_answered_once_it_is_acknowledged() {
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    let mut script = Script::new(&[Commit::AnswerLost], &[], &[]);
+    script.acknowledgements = [false, true].into();
+    rig.script(script);
+    assert_eq!(rig.one(a).await.unwrap(), 1);
+    assert_eq!(rig.acknowledgements_left(), 0);
+    // While it is not, the outcome is as unknown as before.
+    let mut script = Script::new(&[Commit::AnswerLost], &[], &[]);
+    script.acknowledgements = [false; 5].into();
+    rig.script(script);
+    let answer = rig.one(a).await;
+    assert!(matches!(answer, Err(LedgerError::Stopped)), "{answer:?}");
+    rig.restart().await;
+    assert_eq!(rig.durable(a).await, 2);
+    rig.check().await;
+}
+
+#[tokio::test]
 async fn anothers_batch_of_the_same_number_size_and_second_is_not_taken_for_ours() {
     let mut rig = Rig::new().await;
     let [a, _] = rig.accounts;

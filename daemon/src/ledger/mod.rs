@@ -15,6 +15,7 @@ mod erasure;
 pub mod evidence;
 #[cfg(test)]
 mod faults;
+mod freshness;
 mod head;
 mod journal;
 mod keys;
@@ -102,6 +103,11 @@ pub enum LedgerError {
     TooLarge,
     #[error("more than {limit} events in one change")]
     TooManyEvents { limit: usize },
+    /// The token has not said lately that what this daemon anchored last is the newest.
+    #[error(
+        "the token has not confirmed within the last second that this daemon's state is the newest"
+    )]
+    Unconfirmed,
     /// The committer has stopped: nothing is written any more until a restart.
     #[error("the committer has stopped")]
     Stopped,
@@ -196,6 +202,14 @@ impl Ledger {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether what is read here is known to be the newest; for readiness.
+    ///
+    /// # Errors
+    /// `Unconfirmed` where the token does not say so; `Stopped`.
+    pub async fn is_newest(&self) -> Result<(), LedgerError> {
+        self.reader.freshness().confirmed().await
     }
 
     /// Changes that wait for the committer, for metrics.
@@ -522,6 +536,7 @@ fn shared(error: Arc<LedgerError>) -> LedgerError {
             LedgerError::Stale => LedgerError::Stale,
             LedgerError::TooLarge => LedgerError::TooLarge,
             LedgerError::TooManyEvents { limit } => LedgerError::TooManyEvents { limit: *limit },
+            LedgerError::Unconfirmed => LedgerError::Unconfirmed,
             LedgerError::Stopped => LedgerError::Stopped,
             LedgerError::Internal(what) => LedgerError::Internal(what),
             LedgerError::Token(error) => LedgerError::Token(error.clone()),

@@ -90,7 +90,9 @@ pub async fn create(
     let next = nothing.next(head, &mut batch)?;
     batch.head = next.head.authenticate(pool).await?;
     store.commit(&batch).await.map_err(|error| match error {
-        CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
+        CommitError::NotWritten(error)
+        | CommitError::Declined(error)
+        | CommitError::Unknown(error) => error.into(),
         CommitError::LostRace => LedgerError::Refused("the database is not empty".into()),
     })
 }

@@ -18,6 +18,7 @@ use custodyd_hsm::{
 use super::cache::{Cache, Committed};
 use super::checkpoint::Checkpoints;
 use super::erasure;
+use super::freshness::Freshness;
 use super::journal::{self, Event};
 use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
@@ -98,6 +99,7 @@ pub struct Reader {
     memory: Memory,
     clock: Arc<Clock>,
     checkpoints: Checkpoints,
+    freshness: Freshness,
 }
 
 /// What the first visit to the token found.
@@ -119,6 +121,7 @@ impl Reader {
         clock: Arc<Clock>,
     ) -> Self {
         Self {
+            freshness: Freshness::new(store.comes_back()),
             store,
             pool,
             realm,
@@ -142,6 +145,11 @@ impl Reader {
     /// What is believed.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// What is believed may be read for somebody once this holds.
+    pub(super) fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
     pub(super) fn cache(&self) -> &Cache {
@@ -188,6 +196,7 @@ impl Reader {
         app: &AppId,
         account: AccountId,
     ) -> Result<Standing, LedgerError> {
+        self.freshness.confirmed().await?;
         let (realm, of, cache) = (self.realm.clone(), app.clone(), Arc::clone(&self.cache));
         // One visit where the envelope is at hand: the token makes the identifier, and the key.
         let found = self

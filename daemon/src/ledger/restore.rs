@@ -307,7 +307,9 @@ impl Ceremony<'_> {
             .commit(&batch)
             .await
             .map_err(|error| match error {
-                CommitError::NotWritten(error) | CommitError::Unknown(error) => error.into(),
+                CommitError::NotWritten(error)
+                | CommitError::Declined(error)
+                | CommitError::Unknown(error) => error.into(),
                 CommitError::LostRace => {
                     LedgerError::Refused("somebody else writes to the database".into())
                 }

@@ -162,6 +162,10 @@ pub enum Refused {
     TokenUnavailable(custodyd_hsm::Error),
     #[error("the database is not available; try again later")]
     StoreUnavailable(LedgerError),
+    #[error(
+        "it is not certain at the moment that this daemon knows the newest state; try again later"
+    )]
+    Unconfirmed,
     #[error("the stored account does not verify and is not used; its operator has to look")]
     Tampered(String),
     #[error("something went wrong inside")]
@@ -197,6 +201,7 @@ impl From<LedgerError> for Refused {
                 "a request may leave at most {limit} events; ask for less at once"
             )),
             LedgerError::Internal(what) => Self::Internal(what),
+            LedgerError::Unconfirmed => Self::Unconfirmed,
             error @ (LedgerError::Store(_) | LedgerError::Refused(_) | LedgerError::Stopped) => {
                 Self::StoreUnavailable(error)
             }

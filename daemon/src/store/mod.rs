@@ -217,6 +217,10 @@ pub enum CommitError {
     /// Nothing of the batch is in the database.
     #[error("the batch was not written: {0}")]
     NotWritten(#[source] StoreError),
+    /// Nothing is in the database, by its own word, and it has seen the head: a second one of this number would be one
+    /// too many.
+    #[error("the batch was not taken: {0}")]
+    Declined(#[source] StoreError),
     /// The head was not the expected parent; nothing was written.
     #[error("the head is not at the expected sequence number")]
     LostRace,
@@ -295,9 +299,16 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     }
 
     /// Whether it is another process, which may be away for a while and be back with everything that
-    /// it had: then whoever must know what became of a commit goes on asking.
+    /// it had: then whoever must know what became of a commit goes on asking. Who else writes there is by its own
+    /// word, which counts for nothing.
     fn comes_back(&self) -> bool {
         false
+    }
+
+    /// A head that was found there, whose commit nobody has answered, may be less durable than one that was
+    /// acknowledged. Once this has returned it is not.
+    async fn acknowledge(&self, _head: &HeadRow) -> Result<(), CommitError> {
+        Ok(())
     }
 
     /// A round trip, for readiness.

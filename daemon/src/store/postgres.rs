@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
+use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use tokio::sync::Mutex;
@@ -65,6 +66,8 @@ const SCAN: Duration = Duration::from_secs(120);
 const CONNECTION: Duration = Duration::from_secs(2);
 /// A connection that was used within this time is taken as it is.
 const FRESH: Duration = Duration::from_secs(1);
+/// Bytes of one answer: a thousand times as many as the longest honest ones have.
+const MAX_ANSWER: usize = 512 << 20;
 /// How long a start waits for a predecessor whose connection the server has not missed yet.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
@@ -196,6 +199,30 @@ async fn bounded_by<T>(
         .map_err(unavailable(operation))
 }
 
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// The rows of an answer: so many at the most, and no more bytes than anybody keeps. A server is asked for no more,
+/// and need not keep to it.
+async fn rows(readers: &PgPool, query: Query<'_>, most: usize) -> Result<Vec<PgRow>, sqlx::Error> {
+    let mut answer = query.fetch(readers);
+    let (mut rows, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = answer.try_next().await? {
+        bytes = bytes.saturating_add(bytes_of(&row));
+        if rows.len() >= most || bytes > MAX_ANSWER {
+            let problem = "the server sends more than it was asked for";
+            return Err(sqlx::Error::Protocol(problem.into()));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn bytes_of(row: &PgRow) -> usize {
+    let values = (0..row.len()).filter_map(|at| row.try_get_raw(at).ok());
+    let sizes = values.map(|value| value.as_bytes().map_or(0, <[u8]>::len));
+    sizes.fold(0, usize::saturating_add)
+}
+
 /// A byte column selected as `CASE WHEN octet_length(c) <= max THEN c END`: null where the row is
 /// there means that the bound does not hold.
 fn bounded(
@@ -276,7 +303,7 @@ impl Store for Postgres {
         )
         .bind(wanted)
         .bind(limit(MAX_MEMBERS));
-        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        let rows = within(OPERATION, rows(&self.readers, query, buckets.len())).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let bucket = unsigned(&row, "bucket", OPERATION)?;
@@ -351,7 +378,15 @@ impl Store for Postgres {
         .bind(signed(from))
         .bind(signed(from.saturating_add(count)))
         .bind(limit(MAX_LEAF));
-        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        let rows = within(
+            OPERATION,
+            rows(
+                &self.readers,
+                query,
+                usize::try_from(count).unwrap_or(usize::MAX),
+            ),
+        )
+        .await?;
         let leaf = |row: &PgRow| {
             Ok((
                 unsigned(row, "idx", OPERATION)?,
@@ -378,7 +413,7 @@ impl Store for Postgres {
         .bind(levels)
         .bind(indices)
         .bind(limit(MAX_TILE));
-        let rows = within(OPERATION, query.fetch_all(&self.readers)).await?;
+        let rows = within(OPERATION, rows(&self.readers, query, tiles.len())).await?;
         // A row that is not what a tile looks like is left out: the cache is built anew then.
         let tile = |row: &PgRow| {
             Some(TileRow {
@@ -397,7 +432,7 @@ impl Store for Postgres {
              FROM bucket_digests WHERE bucket BETWEEN 0 AND $1 LIMIT $1 + 1",
         )
         .bind(i64::from(u32::from(u16::MAX)));
-        let rows = scanning(OPERATION, query.fetch_all(&self.readers)).await?;
+        let rows = scanning(OPERATION, rows(&self.readers, query, 1 << 16)).await?;
         let digest = |row: &PgRow| {
             let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
             Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
@@ -438,12 +473,19 @@ impl Store for Postgres {
             return Err(CommitError::only_looking());
         }
         let mut slot = self.writer.lock().await;
-        let mut writer = match slot.take() {
-            Some(writer) => writer,
-            None => self.again().await.map_err(CommitError::NotWritten)?,
-        };
+        let mut writer = self.writer_in(&mut slot).await?;
         let outcome = writer.write(batch).await;
         // After a failure the connection's state is not known: the next commit opens another.
+        if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
+            *slot = Some(writer);
+        }
+        outcome
+    }
+
+    async fn acknowledge(&self, head: &HeadRow) -> Result<(), CommitError> {
+        let mut slot = self.writer.lock().await;
+        let mut writer = self.writer_in(&mut slot).await?;
+        let outcome = writer.touch(head).await;
         if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
             *slot = Some(writer);
         }
@@ -470,6 +512,14 @@ impl Store for Postgres {
 }
 
 impl Postgres {
+    /// The connection that writes, taken out of its place.
+    async fn writer_in(&self, slot: &mut Option<Writer>) -> Result<Writer, CommitError> {
+        match slot.take() {
+            Some(writer) => Ok(writer),
+            None => self.again().await.map_err(CommitError::NotWritten),
+        }
+    }
+
     /// Another connection that writes. The one before may not be missed yet by the server: then the
     /// caller tries again.
     async fn again(&self) -> Result<Writer, StoreError> {

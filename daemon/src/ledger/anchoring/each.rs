@@ -223,20 +223,22 @@ impl Each {
     /// Whether the token is there, and remembers what it was told last.
     ///
     /// # Errors
-    /// `Refused` where it remembers something else; else the token's.
+    /// `Refused` where it remembers something else; `Stopped` where that is newer, so that somebody else serves; else
+    /// the token's.
     pub(super) async fn look(&self) -> Result<(), LedgerError> {
-        let Some(among) = &self.among else {
-            return Ok(());
-        };
+        let several = self.among.is_some();
         let mut tries = Tries::begin();
         let newest = loop {
             let of = self.realm.clone();
             let seen = self.pool.call("look-at-anchor", move |custody| {
-                custody.probe()?;
+                if several {
+                    custody.probe()?;
+                }
                 anchor::newest(custody, &of)
             });
             let seen = seen.await.map_err(LedgerError::from);
-            if !among.again("look", &mut tries, &seen) {
+            let mut among = self.among.iter();
+            if !among.any(|among| among.again("look", &mut tries, &seen)) {
                 break seen?;
             }
             tokio::time::sleep(PAUSE).await;
@@ -246,6 +248,15 @@ impl Each {
             .is_some_and(|newest| self.before() == Some(newest) || self.unsure.contains(newest));
         match ours {
             true => Ok(()),
+            false if newest.is_some_and(|newest| newest.serial > self.last.serial) => {
+                metrics::counter!("custodyd_anchor_failures_total", "why" => "raced").increment(1);
+                tracing::error!(
+                    ours = ?self.last,
+                    "{} remembers what somebody else has anchored: another daemon serves this realm",
+                    self.called()
+                );
+                Err(LedgerError::Stopped)
+            }
             false => Err(LedgerError::Refused(
                 "it does not remember what it was told last".into(),
             )),

@@ -206,6 +206,14 @@ impl Anchoring {
         if self.each.len() < 2 || self.looked.elapsed() < LOOK {
             return Ok(Vec::new());
         }
+        self.look_at_all().await
+    }
+
+    /// The same, of every token and at once.
+    ///
+    /// # Errors
+    /// As `look`; `Stopped` where one remembers what somebody else has anchored.
+    pub(in crate::ledger) async fn look_at_all(&mut self) -> Result<Vec<Lost>, LedgerError> {
         let seen = join_all(self.each.iter().map(Each::look)).await;
         self.looked = Instant::now();
         sort_out(&self.each, seen)

@@ -4,10 +4,15 @@
 //! nothing was written, or everything was and the answer was lost. Must never call a batch
 //! failed once a try of it may be durable: its guesses may be charged, its answers not given.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Failure;
+use custodyd_policies::Timestamp;
+
+use super::{Committer, Failure};
 use crate::ledger::LedgerError;
+use crate::ledger::anchoring::Lost;
+use crate::ledger::memory::Further;
 use crate::store::{Batch, CommitError, Store};
 
 const ATTEMPTS: u32 = 5;
@@ -15,8 +20,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Of so many tries at a server that is away, one is told of.
 const TOLD: u32 = 30;
 
+/// A batch whose head a server has seen and not taken. One MAC for each number: nothing is written before it.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    pub(super) batch: Batch,
+    /// Its time.
+    pub(super) at: Timestamp,
+    /// It follows the pending one, which is durable.
+    pub(super) further: Option<Further>,
+    /// The tokens that it gives up.
+    pub(super) lost: Vec<Lost>,
+}
+
+impl Unwritten {
+    pub(super) fn of(batch: Batch, at: Timestamp) -> Self {
+        Self {
+            batch,
+            at,
+            further: None,
+            lost: Vec::new(),
+        }
+    }
+}
+
 /// Writes the batch. The identical batch is written again after a failure: its head names its
-/// content, so whichever try arrived, it is found to be ours.
+/// content, so whichever try arrived, it is found to be ours. A failure says whether a server has seen the head: then
+/// no other one may be made for its number, and the caller keeps the batch.
 pub(super) async fn write(
     store: &dyn Store,
     batch: &Batch,
@@ -27,6 +56,7 @@ pub(super) async fn write(
     // head shows our parent, what a failed sync left in the file may come back after a crash.
     let mut unsure: Option<CommitError> = None;
     let mut refused = None;
+    let mut seen = false;
     let mut attempt = 0;
     // A server that is away has our batch or has it not, and can be asked once it is back. Until then
     // nothing is written, and whoever asks for something is told to come again.
@@ -46,11 +76,20 @@ pub(super) async fn write(
             #[cfg(test)]
             Err(CommitError::Unknown(_)) if store.weakness().unknown_is_done => return Ok(()),
             Err(CommitError::NotWritten(error)) => refused = Some(error),
+            Err(CommitError::Declined(error)) => {
+                seen = true;
+                refused = Some(error);
+            }
             Err(error) => unsure = Some(error),
         }
         let Some(reason) = &unsure else { continue };
         match store.head().await.map(|row| row.examine()) {
-            Ok(Some(row)) if row == batch.head => return Ok(()),
+            // By a commit that nobody has answered: who shows it may lose it yet.
+            Ok(Some(row)) if row == batch.head => {
+                if store.acknowledge(&row).await.is_ok() {
+                    return Ok(());
+                }
+            }
             Ok(Some(row)) if row.seq == batch.parent => {}
             // Another head: somebody else writes, or wrote over ours.
             Ok(_) => return Err(Failure::fatal(reason)),
@@ -58,8 +97,64 @@ pub(super) async fn write(
         }
     }
     match (unsure, refused) {
-        (None, Some(error)) => Err(Failure::from(LedgerError::from(error))),
+        (None, Some(error)) => Err(Failure {
+            error: LedgerError::from(error),
+            fatal: false,
+            kept: seen,
+        }),
         (Some(reason), _) => Err(Failure::fatal(&reason)),
         (None, None) => Err(Failure::internal("try a commit")),
+    }
+}
+
+impl Committer {
+    /// Writes the batch, and keeps it where it is the only one that its number may ever have.
+    pub(super) async fn write_or_keep(
+        &mut self,
+        unwritten: Unwritten,
+    ) -> Result<Unwritten, Failure> {
+        let store = self.reader.store();
+        match write(&**store, &unwritten.batch, self.first_wait).await {
+            Ok(()) => Ok(unwritten),
+            Err(failure) => {
+                if failure.kept {
+                    // What it replaces must not be found meanwhile, as if it was written.
+                    self.reader.cache().forget(&unwritten.batch);
+                    self.unwritten = Some(unwritten);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Writes the batch that was kept, before anything else is. Whoever asked for what is in it was told that it may
+    /// have happened.
+    ///
+    /// # Errors
+    /// As the first time; it is kept still.
+    pub(super) async fn resubmit(&mut self) -> Result<(), LedgerError> {
+        let Some(mut unwritten) = self.unwritten.take() else {
+            return Ok(());
+        };
+        let reader = Arc::clone(&self.reader);
+        let written = write(&**reader.store(), &unwritten.batch, self.first_wait).await;
+        if let Err(failure) = written {
+            if !failure.fatal {
+                self.unwritten = Some(unwritten);
+            }
+            return Err(failure.error);
+        }
+        tracing::warn!(
+            batch = unwritten.batch.head.seq,
+            "a batch that the database had not taken is written now"
+        );
+        if let Some(further) = unwritten.further.take() {
+            reader.memory().pend_further(further);
+        }
+        self.clock.committed(unwritten.at);
+        if !unwritten.lost.is_empty() {
+            self.are_gone(&unwritten.lost);
+        }
+        Ok(())
     }
 }

@@ -81,12 +81,12 @@ impl Committer {
             (Some(change), None),
         )?;
         batch.entries.push((size, leaf));
-        self.commit(batch, (Some(after), None), self.clock.now())
-            .await?;
         self.demand = Demand {
             at_once: true,
             ..Demand::default()
         };
+        self.commit(batch, (Some(after), None), self.clock.now())
+            .await?;
         self.settled().await
     }
 
@@ -126,8 +126,8 @@ impl Committer {
                 batch.members.push((bucket, list.encode()));
             }
         }
-        let batch = self.commit(batch, (None, None), self.clock.now()).await?;
         self.demand = Demand::default();
+        let batch = self.commit(batch, (None, None), self.clock.now()).await?;
         // Not kept in memory: what is used there is worth more than what a pass came by.
         self.reader.cache().forget(&batch);
         self.settled().await?;
@@ -136,10 +136,7 @@ impl Committer {
 
     /// Nothing is written upon a batch that is not anchored.
     pub(super) async fn settled(&mut self) -> Result<(), Failure> {
-        self.anchor_pending().await.map_err(|error| Failure {
-            fatal: matches!(error, LedgerError::Stopped),
-            error,
-        })
+        self.anchor_pending().await.map_err(Failure::from)
     }
 }
 
@@ -150,7 +147,7 @@ pub(super) fn answer<T>(reply: Answer<T>, done: Result<T, Failure>) -> Result<()
             let _ = reply.send(Ok(done));
             Ok(())
         }
-        Err(Failure { error, fatal }) => {
+        Err(Failure { error, fatal, .. }) => {
             tracing::error!(%error, "an order of the ledger was not committed");
             let _ = reply.send(Err(Arc::new(error)));
             match fatal {

@@ -6,7 +6,8 @@
 use custodyd_hsm::KeyVersions;
 use custodyd_policies::Timestamp;
 
-use super::{Committer, Failure, Lists, Members, durable};
+use super::durable::Unwritten;
+use super::{Committer, Failure, Lists, Members};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Covered, Demand, Lost};
 use crate::ledger::head::Head;
@@ -44,15 +45,12 @@ impl Committer {
         lists: &Lists,
         (now, demand): (Timestamp, Demand),
     ) -> Result<(), Failure> {
-        let batch = self.commit(batch, (None, None), now).await?;
         self.demand = demand;
+        let batch = self.commit(batch, (None, None), now).await?;
         // Before it is anchored nobody may find it here; what it replaced must not be found
         // either, or a commit upon it would be taken for stale.
         self.reader.cache().forget(&batch);
-        self.anchor_pending().await.map_err(|error| Failure {
-            fatal: matches!(error, LedgerError::Stopped),
-            error,
-        })?;
+        self.settled().await?;
         self.reader.cache().committed(batch, members, lists);
         Ok(())
     }
@@ -77,16 +75,21 @@ impl Committer {
         // Before it is written: a reader who finds it in the database has to wait, however long it
         // takes until its outcome is known.
         memory.pend(next);
-        let written = durable::write(&**self.reader.store(), &batch, self.first_wait).await;
-        if let Err(failure) = written {
-            // Where nobody knows, this daemon ends, and nobody is told of the batch until then.
-            if !failure.fatal {
-                memory.take_back();
+        let written = self.write_or_keep(Unwritten::of(batch, now)).await;
+        match written {
+            Ok(written) => {
+                self.clock.committed(now);
+                Ok(written.batch)
             }
-            return Err(failure);
+            Err(failure) => {
+                // Where nobody knows, this daemon ends, and nobody is told of the batch until then; one that was
+                // kept is still the next.
+                if !failure.fatal && !failure.kept {
+                    self.reader.memory().take_back();
+                }
+                Err(failure)
+            }
         }
-        self.clock.committed(now);
-        Ok(batch)
     }
 
     /// Logs that this daemon took the realm over, with what it had to mend.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use custodyd_hsm::Member;
 use custodyd_hsm::anchor::Anchor;
 
+use super::durable::Unwritten;
 use super::publishing::boot_leaf;
-use super::{Committer, Failure, durable};
+use super::{Committer, Failure};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Covered, Demand, Lost};
+use crate::ledger::freshness::Instant;
 use crate::ledger::head::Head;
 use crate::ledger::keys;
 use crate::ledger::log::TokenChange;
@@ -27,11 +29,24 @@ impl Committer {
         if self.reader.store().weakness().lazy {
             memory.settle(true);
         }
+        self.resubmit().await?;
         // Each turn gives up one token at least, and never the last.
         while let Some(head) = memory.pending() {
+            let begun = Instant::now();
             let in_token = match self.anchoring.cover(&head, &self.demand).await? {
-                Covered::InToken => true,
-                Covered::Here => false,
+                Covered::InToken => {
+                    reader.freshness().confirm(begun);
+                    true
+                }
+                Covered::Here => {
+                    // Nobody was asked whether another daemon has gone on.
+                    let lost = self.look().await?;
+                    if !lost.is_empty() {
+                        self.give_up(&head, lost).await?;
+                        continue;
+                    }
+                    false
+                }
                 Covered::Except(lost) => {
                     self.give_up(&head, lost).await?;
                     continue;
@@ -70,16 +85,23 @@ impl Committer {
         head.state.tokens = change.after;
         let further = memory.upon_pending(head, &mut batch)?;
         batch.head = further.head().authenticate(self.reader.pool()).await?;
-        durable::write(&**self.reader.store(), &batch, self.first_wait)
-            .await
-            .map_err(|failure| failure.error)?;
-        memory.pend_further(further);
+        let unwritten = Unwritten {
+            batch,
+            at,
+            further: Some(further),
+            lost,
+        };
+        let written = self.write_or_keep(unwritten).await;
+        let written = written.map_err(|failure| failure.error)?;
+        if let Some(further) = written.further {
+            memory.pend_further(further);
+        }
         self.clock.committed(at);
-        self.are_gone(&lost);
+        self.are_gone(&written.lost);
         Ok(())
     }
 
-    fn are_gone(&mut self, lost: &[Lost]) {
+    pub(super) fn are_gone(&mut self, lost: &[Lost]) {
         let ids: Vec<String> = lost.iter().map(|lost| lost.id.clone()).collect();
         self.anchoring.without(&ids);
         for Lost { id, name, error } in lost {
@@ -105,7 +127,12 @@ impl Committer {
         if after.is_empty() {
             return Err(LedgerError::Refused("no token of the realm would be left".into()).into());
         }
-        self.name(&head, after).await?;
+        if let Err(failure) = self.name(&head, after).await {
+            if let Some(kept) = &mut self.unwritten {
+                kept.lost = lost;
+            }
+            return Err(failure);
+        }
         self.are_gone(&lost);
         self.settled().await
     }
@@ -127,7 +154,12 @@ impl Committer {
         let newcomer = self.anchoring.bring_up(&member, found.as_ref(), &head);
         let newcomer = newcomer.await?;
         after.push(id);
-        self.name(&head, after).await?;
+        let named = self.name(&head, after).await;
+        // A head that names it may be written later, and then it has to be anchored in: the next start sees to that.
+        named.map_err(|failure| Failure {
+            fatal: failure.fatal || failure.kept,
+            ..failure
+        })?;
         self.anchoring.with(newcomer);
         member.joins();
         tracing::warn!(
@@ -153,13 +185,13 @@ impl Committer {
             (None, Some(change)),
         )?;
         batch.entries.push((head.size, leaf));
-        self.commit(batch, (None, Some(after)), self.clock.now())
-            .await?;
         self.demand = Demand {
             at_once: true,
             ..Demand::default()
         };
-        Ok(())
+        self.commit(batch, (None, Some(after)), self.clock.now())
+            .await
+            .map(drop)
     }
 }
 

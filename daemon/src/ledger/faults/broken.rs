@@ -30,6 +30,8 @@ pub(super) enum Commit {
     AnswerLost,
     /// Nothing is written, and that is known.
     Full,
+    /// Nothing is written, that is known, and the head was shown.
+    Declined,
     /// Nothing is written, and it is said to be.
     Dropped,
     /// Another batch of the same number is written instead, and nobody knows.
@@ -54,6 +56,8 @@ pub(super) struct Script {
     pub(super) heads: VecDeque<bool>,
     /// Whether each other read does.
     pub(super) reads: VecDeque<bool>,
+    /// Whether each head that nobody has answered for is then.
+    pub(super) acknowledgements: VecDeque<bool>,
 }
 
 impl Script {
@@ -62,6 +66,7 @@ impl Script {
             commits: commits.to_vec().into(),
             heads: heads.to_vec().into(),
             reads: reads.to_vec().into(),
+            acknowledgements: VecDeque::new(),
         }
     }
 }
@@ -243,11 +248,18 @@ impl Store for Faulty {
                 Err(CommitError::Unknown(failed("commit")))
             }
             Commit::Full => Err(CommitError::NotWritten(failed("write"))),
+            Commit::Declined => Err(CommitError::Declined(failed("write"))),
             Commit::Overtaken => {
                 self.inner.commit(&other(batch)).await?;
                 Err(CommitError::Unknown(failed("commit")))
             }
         }
+    }
+
+    async fn acknowledge(&self, head: &HeadRow) -> Result<(), CommitError> {
+        let next = self.script.lock().unwrap().acknowledgements.pop_front();
+        answers(next).map_err(CommitError::Unknown)?;
+        self.inner.acknowledge(head).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -270,6 +270,12 @@ impl Rig {
         *self.serving.as_ref().unwrap().store.script.lock().unwrap() = script;
     }
 
+    /// How many heads have not been asked about that the script has an answer for.
+    pub(super) fn acknowledgements_left(&self) -> usize {
+        let store = &self.serving.as_ref().unwrap().store;
+        store.script.lock().unwrap().acknowledgements.len()
+    }
+
     /// The wrap key's `nth` use from now fails, with a fault of that record alone.
     pub(super) fn refuse_derivation(&self, nth: usize) {
         self.refuse.store(nth, Ordering::SeqCst);

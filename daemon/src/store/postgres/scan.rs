@@ -5,17 +5,18 @@
 //! as nothing, because whoever asks wants to name it and go on. Nothing read here is believed.
 
 use custodyd_hsm::RecordId;
+use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{Postgres as Db, Row as _};
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
     StoredRecord, strays_of,
 };
-use super::{bounded, limit, scanning, signed, unsigned};
+use super::{Query, bounded, limit, rows, scanning, signed, unsigned};
 use crate::ledger::Unverified;
 
-type Query<'q> = sqlx::query::Query<'q, Db, sqlx::postgres::PgArguments>;
+/// No part has more rows: the statements below say how many they want.
+const MOST: usize = 8192;
 
 /// `read` gives a row with its place. A server that shows places that were not asked for, or not in their order, would
 /// have whoever goes over them go round for ever.
@@ -25,7 +26,7 @@ async fn part<T, K: PartialOrd>(
     operation: &'static str,
     read: impl Fn(&PgRow) -> Result<(K, T), StoreError>,
 ) -> Result<Unverified<Vec<T>>, StoreError> {
-    let rows = scanning(operation, query.fetch_all(readers)).await?;
+    let rows = scanning(operation, rows(readers, query, MOST)).await?;
     let (mut found, mut last) = (Vec::with_capacity(rows.len()), None);
     for row in &rows {
         let (place, row) = read(row)?;

@@ -5,6 +5,7 @@
 //! refused here because then it is found at once, with its name. Called by every connection that
 //! opens. Must never believe that a table of the right name is ours without its columns and kind.
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -73,6 +74,9 @@ SELECT c.oid, c.relname::text AS name, concat_ws(' ', \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE n.nspname = $1 ORDER BY c.relname LIMIT 64";
 
+/// As the statement has it.
+const MOST: usize = 64;
+
 /// The tables of a check that passed: each commit demands that the names still mean these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checked {
@@ -119,7 +123,9 @@ pub(super) async fn exists(connection: &mut PgConnection) -> Result<bool, StoreE
 pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, StoreError> {
     let asked = sqlx::query_as(CATALOGUE)
         .bind(NAMESPACE)
-        .fetch_all(connection);
+        .fetch(connection)
+        .take(MOST)
+        .try_collect();
     let found: Vec<Found> = within(OPERATION, asked).await?;
     compare(found).map_err(|problem| StoreError::Refused {
         operation: OPERATION,

@@ -3,14 +3,14 @@
 //! Called by `Postgres::commit`. Its first statement that changes anything moves the head from the
 //! batch's parent and from nothing else, so that whoever else may write, or whatever an earlier
 //! connection of ours left under way, both never stand. Must never call a batch unwritten once
-//! COMMIT was sent.
+//! COMMIT was sent, nor a head unseen once a statement with it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::{PgConnection, PgQueryResult};
 use sqlx::{Connection as _, Postgres as Db, Transaction};
 
-use super::super::{Batch, CommitError, StoreError, TILES_AT_ONCE};
+use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
 use super::connect::{self, Held, Server};
 use super::schema::{self, Checked};
 use super::{signed, within};
@@ -21,14 +21,15 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     LOCK TABLE head, records, bucket_members, bucket_digests, log_entries, log_bodies, log_tiles \
     IN ROW EXCLUSIVE MODE";
 
-/// That our names still mean our tables, and nobody's code hangs on them.
+/// That our names still mean our tables, as a statement of this connection looks for them, and nobody's code hangs on
+/// them.
 macro_rules! unaltered {
     () => {
         "NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY($4)) \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY($4)) \
          AND (SELECT count(*) FROM unnest($4::oid[], $5::text[]) AS ours(id, name) JOIN pg_catalog.pg_class c \
             ON c.oid = ours.id AND c.relname = ours.name AND c.relkind = 'r' AND NOT c.relrowsecurity \
-            AND NOT c.relispartition) = 7"
+            AND NOT c.relispartition AND pg_catalog.to_regclass(ours.name) = c.oid) = 7"
     };
 }
 
@@ -40,6 +41,12 @@ const FIRST: &str = concat!(
     "INSERT INTO head (one, seq, body, mac) SELECT 1, $1, $2, $3 WHERE $6 = 0::bigint AND ",
     unaltered!(),
     " ON CONFLICT DO NOTHING"
+);
+
+/// Changes nothing, and is a commit: once it is acknowledged, so is all that came before it.
+const TOUCH: &str = concat!(
+    "UPDATE head SET seq = $1 WHERE one = 1 AND seq = $1 AND body = $2 AND mac = $3 AND ",
+    unaltered!()
 );
 
 /// Every row of a batch in one statement, because each costs a way to the server and back. Its parts
@@ -95,11 +102,11 @@ impl Writer {
         let begun = within("begin", self.connection.begin_with(BEGIN)).await;
         let mut transaction = begun.map_err(CommitError::NotWritten)?;
         let moved = move_head(&mut transaction, batch, &self.schema).await;
-        if moved.map_err(CommitError::NotWritten)?.rows_affected() != 1 {
+        if moved.map_err(CommitError::Declined)?.rows_affected() != 1 {
             // The names are looked up anew: it is said what was altered, and by which name.
             return Err(match schema::check(&mut transaction).await {
-                Err(altered) => CommitError::NotWritten(altered),
-                Ok(found) if found != self.schema => CommitError::NotWritten(StoreError::Refused {
+                Err(altered) => CommitError::Declined(altered),
+                Ok(found) if found != self.schema => CommitError::Declined(StoreError::Refused {
                     operation: "check the schema",
                     problem:
                         "the tables were made anew while custodyd runs; they are checked again"
@@ -109,7 +116,28 @@ impl Writer {
             });
         }
         let written = rows(&mut transaction, batch).await;
-        written.map_err(CommitError::NotWritten)?;
+        written.map_err(CommitError::Declined)?;
+        within("commit", transaction.commit())
+            .await
+            .map_err(CommitError::Unknown)
+    }
+
+    /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
+    /// there, and the standby may lack it; it has this one only with everything before.
+    pub(super) async fn touch(&mut self, head: &HeadRow) -> Result<(), CommitError> {
+        let begun = within("begin", self.connection.begin_with(BEGIN)).await;
+        let mut transaction = begun.map_err(CommitError::NotWritten)?;
+        let touched = sqlx::query(TOUCH)
+            .bind(signed(head.seq))
+            .bind(&head.body)
+            .bind(&head.mac)
+            .bind(&self.schema.tables)
+            .bind(&self.schema.names)
+            .execute(&mut *transaction);
+        let touched = within("touch the head", touched).await;
+        if touched.map_err(CommitError::Declined)?.rows_affected() != 1 {
+            return Err(CommitError::LostRace);
+        }
         within("commit", transaction.commit())
             .await
             .map_err(CommitError::Unknown)

@@ -1,0 +1,175 @@
+//! Whether what is believed is the newest: by the token's word, where the database's is all there is besides.
+//!
+//! A file is this process's alone, the operating system says so. Who else writes to a server, the server says, and
+//! whoever administers it can say what they like: let a second daemon in, and leave the first one with a copy. What is
+//! written shows that, because an anchor comes before every answer. What is only read would not: so nothing is read
+//! for anybody unless the token was found, a second ago at the most, to remember what this process anchored last.
+//!
+//! Asked by `record` before it reads, on demand, so that an idle daemon leaves the token alone; answered by the
+//! committer, who alone knows that no anchor of its own is under way. A frozen process must not take an old answer for
+//! a new one: the clock is one that goes on while the host sleeps, and the answer's time is from before the question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{Notify, watch};
+
+use super::LedgerError;
+
+/// How long the token's word holds.
+const HOLDS: Duration = Duration::from_secs(1);
+/// How long a reader waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Since the host was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(Duration);
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+        Self(Duration::new(seconds, nanos))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    confirmed: Option<Instant>,
+    /// Counts the times that the token did not say so.
+    failures: u64,
+    ended: bool,
+}
+
+impl Told {
+    fn holds(&self) -> bool {
+        self.confirmed.is_some_and(|at| at.elapsed() < HOLDS)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Freshness {
+    needed: bool,
+    asked: Arc<Notify>,
+    told: watch::Sender<Told>,
+}
+
+impl Freshness {
+    pub(super) fn new(needed: bool) -> Self {
+        Self {
+            needed,
+            asked: Arc::default(),
+            told: watch::Sender::new(Told::default()),
+        }
+    }
+
+    /// Whether it holds, without asking anybody.
+    pub(super) fn holds(&self) -> bool {
+        !self.needed || self.told.borrow().holds()
+    }
+
+    /// Returns once it holds.
+    ///
+    /// # Errors
+    /// `Unconfirmed` where the token does not say so, or not in time; `Stopped` where nobody asks it any more.
+    pub(super) async fn confirmed(&self) -> Result<(), LedgerError> {
+        let mut told = self.told.subscribe();
+        if self.holds() {
+            return Ok(());
+        }
+        let failures = told.borrow_and_update().failures;
+        self.asked.notify_one();
+        let answered =
+            told.wait_for(|told| told.ended || told.failures != failures || told.holds());
+        let answered = tokio::time::timeout(PATIENCE, answered);
+        let _ = answered.await.map(drop);
+        if told.borrow().ended {
+            return Err(LedgerError::Stopped);
+        }
+        if self.holds() {
+            return Ok(());
+        }
+        metrics::counter!("custodyd_reads_unconfirmed_total").increment(1);
+        Err(LedgerError::Unconfirmed)
+    }
+
+    /// For the committer: returns when somebody wants to know.
+    pub(super) async fn asked(&self) {
+        match self.needed {
+            true => self.asked.notified().await,
+            false => std::future::pending().await,
+        }
+    }
+
+    /// The token remembers what this process anchored last, or did at this moment at the earliest.
+    pub(super) fn confirm(&self, at: Instant) {
+        self.told
+            .send_modify(|told| told.confirmed = told.confirmed.max(Some(at)));
+    }
+
+    /// The token says something else, or nothing.
+    pub(super) fn fails(&self) {
+        self.told
+            .send_modify(|told| told.failures = told.failures.wrapping_add(1));
+    }
+
+    /// Nobody asks the token from now on.
+    pub(super) fn ends(&self) {
+        self.told.send_modify(|told| told.ended = true);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_asked_nothing_and_a_server_needs_the_tokens_word_each_second() {
+        assert!(Freshness::new(false).confirmed().await.is_ok());
+        let fresh = Freshness::new(true);
+        assert!(!fresh.holds());
+        let asker = {
+            let fresh = fresh.clone();
+            tokio::spawn(async move { fresh.confirmed().await })
+        };
+        fresh.asked().await;
+        fresh.confirm(Instant::now());
+        asker.await.unwrap().unwrap();
+        assert!(fresh.holds());
+        // An answer from before the question's second is none.
+        let old = Freshness::new(true);
+        old.confirm(Instant(Instant::now().0.saturating_sub(HOLDS)));
+        assert!(!old.holds());
+        let asker = {
+            let old = old.clone();
+            tokio::spawn(async move { old.confirmed().await })
+        };
+        old.asked().await;
+        old.fails();
+        let told = asker.await.unwrap();
+        assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_word_that_does_not_come_is_a_refusal_and_an_end_is_told_at_once() {
+        let fresh = Freshness::new(true);
+        let asker = {
+            let fresh = fresh.clone();
+            tokio::spawn(async move { fresh.confirmed().await })
+        };
+        fresh.asked().await;
+        fresh.ends();
+        let told = asker.await.unwrap();
+        assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
+        tokio::time::pause();
+        let told = Freshness::new(true).confirmed().await;
+        assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
+    }
+}
