@@ -83,16 +83,18 @@ impl Freshness {
         if self.holds() {
             return Ok(());
         }
+        // An answer from after the question is good, however long it was on its way.
+        let question = Instant::now();
+        let good = |told: &Told| told.confirmed >= Some(question) || told.holds();
         let failures = told.borrow_and_update().failures;
         self.asked.notify_one();
-        let answered =
-            told.wait_for(|told| told.ended || told.failures != failures || told.holds());
+        let answered = told.wait_for(|told| told.ended || told.failures != failures || good(told));
         let answered = tokio::time::timeout(PATIENCE, answered);
         let _ = answered.await.map(drop);
         if told.borrow().ended {
             return Err(LedgerError::Stopped);
         }
-        if self.holds() {
+        if good(&told.borrow()) {
             return Ok(());
         }
         metrics::counter!("custodyd_reads_unconfirmed_total").increment(1);
