@@ -29,6 +29,15 @@ pub enum Precondition {
     Version(u64),
 }
 
+impl Precondition {
+    fn holds(self, current: Option<u64>) -> bool {
+        match self {
+            Self::Absent => current.is_none(),
+            Self::Version(version) => current == Some(version),
+        }
+    }
+}
+
 /// Secrets to release with a session, checked against the policy before anything is charged.
 #[derive(Debug)]
 pub(super) struct Releases {
@@ -186,8 +195,12 @@ impl Writes {
         own: Option<Factor>,
         step_up: impl Fn(Factor) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
-        for (name, _, new) in &self.writes {
+        for (name, precondition, new) in &self.writes {
             let stored = account.secrets.get(name);
+            // Of another version nothing is done: whoever asks is told that first.
+            if !precondition.holds(stored.map(|stored| stored.version)) {
+                continue;
+            }
             let (sealed, slots) = match new {
                 New::Content(content) => (content.sealed.as_ref(), content.slots.as_slice()),
                 New::Slots(slots) => (
@@ -216,11 +229,7 @@ impl Writes {
         let mut written = Vec::with_capacity(writes.len());
         for (name, precondition, new) in writes {
             let current = account.secrets.get(&name).map(|stored| stored.version);
-            let holds = match precondition {
-                Precondition::Absent => current.is_none(),
-                Precondition::Version(version) => current == Some(version),
-            };
-            if !holds {
+            if !precondition.holds(current) {
                 return Err(Refused::PreconditionFailed { current });
             }
             let max_count = limits.max_count;
