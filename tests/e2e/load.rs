@@ -294,6 +294,18 @@ fn work(process: u32) -> (u64, u64) {
     (switches, ticks(11) + ticks(12))
 }
 
+/// Else a request would be served as one app's and counted as nobody's.
+#[tokio::test]
+async fn a_name_with_an_escape_is_no_app() {
+    let app = TestApp::start().await;
+    let mut device = with_pin(&app, "notes").await;
+    let body = Some(serde_json::json!({}));
+    let plain = device.call("POST", "/v1/apps/notes/sessions/device", body.clone());
+    assert_ne!(plain.await.status, 404);
+    let escaped = device.call("POST", "/v1/apps/n%6ftes/sessions/device", body);
+    escaped.await.refused("404 app-unknown");
+}
+
 /// A daemon that nobody asks anything does next to nothing. `CUSTODYD_IDLE=30` measures longer.
 #[tokio::test]
 async fn an_idle_daemon_rests() {

@@ -87,6 +87,12 @@ async fn a_realm_lives_on_a_server_and_every_command_finds_it() {
     device.try_pin(PIN, &["device-secret"]).await.expect(201);
     let (status, text) = app.operator("/readyz").await;
     assert!(status == 200 && text.contains("store"), "{text}");
+    let mut admin = app.admin().await;
+    let view = "CREATE VIEW custodyd.v AS SELECT * FROM custodyd.records";
+    admin.run(view).await;
+    let (good, text) = run(&app, "ledger tail");
+    assert!(!good && text.contains("custodyd did not make"), "{text}");
+    admin.run("DROP VIEW custodyd.v").await;
 }
 
 #[tokio::test]

@@ -253,10 +253,11 @@ async fn a_realm_moves_by_the_handbook() {
 
 /// Chapters that have no commands.
 const WITHOUT: [&str; 2] = ["README", "plan"];
-/// What nobody can run here, by its first line.
-const NOT_RUN: [&str; 2] = [
+/// What nobody can run here, by its first line, in alphabetical order.
+const NOT_RUN: [&str; 3] = [
     "install -D -m 644 -t /etc/systemd/system/custodyd.service.d /usr/share/custodyd/drop-ins/network-hsm.conf",
     "systemd-creds encrypt --name=smtp-password PASSWORD-FILE /etc/credstore.encrypted/custodyd-courier.smtp-password",
+    "systemctl stop custodyd.socket custodyd.service",
 ];
 
 #[test]
@@ -278,5 +279,6 @@ fn every_chapter_is_followed_and_little_is_left_out() {
             }
         }
     }
+    left_out.sort_unstable();
     assert_eq!(left_out, NOT_RUN);
 }

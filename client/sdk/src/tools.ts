@@ -34,6 +34,7 @@ import {
   hold,
   isMoving,
   making,
+  noted,
   nothingPending,
   opened,
   opensToDaemon,
@@ -50,7 +51,7 @@ export const tools = () => ({
   ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
   ...{ isFor, openContent, opensWithoutPrf, pinCredential, sealContent, sealSlot },
   ...{ APP_KEY, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
-  ...{ nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
+  ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
 });
 
 /** What `demand/` is handed. */

@@ -34,8 +34,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 use futures_util::TryStreamExt as _;
-use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 
 use self::connect::Server;
@@ -111,6 +111,12 @@ impl Postgres {
     /// As `open`.
     pub async fn look(place: &config::Postgres, held: Option<Held>) -> Result<Self, StoreError> {
         let server = Server::new(place)?;
+        // What is wrong with the schema is said here; a pool would try again, and then only say that it did.
+        let reading = server.reading();
+        let first = sqlx::postgres::PgConnection::connect_with(&reading);
+        let mut first = within("open the database", first).await?;
+        schema::check(&mut first).await?;
+        connect::close(first).await;
         let readers = readers(&server, place.connections).await?;
         let writer = match held {
             Some(held) => Some(Writer::of(held).await?),

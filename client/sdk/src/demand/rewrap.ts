@@ -109,6 +109,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
     : first && (await unsent(custody, first.secret));
   if (!held) return NOTHING;
   let keyThere = secrets.some(({ name }) => name === t.APP_KEY);
+  let sent: Record<string, Schemas["Rewrapped"]> = {};
   return {
     needsSlots: !held.server,
     hasOnlyPrf: !t.opensWithoutPrf(held.slots, held.server || held.leaves),
@@ -132,10 +133,12 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
           ? { content: anew ?? contentOf(held, slots) }
           : { slots }),
       };
-      if (keyThere || !first) return { [t.DEVICE_SECRET]: device };
+      sent = { [t.DEVICE_SECRET]: device };
+      if (keyThere || !first) return sent;
       const content = await t.sealedSecret(custody, t.APP_KEY, first.wrapped, first);
       keyThere = true;
-      return { [t.DEVICE_SECRET]: device, [t.APP_KEY]: { content } };
+      sent = { ...sent, [t.APP_KEY]: { content } };
+      return sent;
     },
     without: async (gone) => {
       const stay = held.slots.filter((slot) => !isOfGone(gone, slot));
@@ -144,9 +147,21 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
       return { secrets: { [t.DEVICE_SECRET]: { if_version: held.version, content } }, needs };
     },
     done: async () => {
+      await written(custody, sent);
       if (pending && keyThere) await t.nothingPending(custody);
     },
   };
+}
+
+/** What was written is remembered as what is shown: the device that wrote it takes nothing older. */
+async function written(
+  custody: Custody,
+  secrets: Record<string, Schemas["Rewrapped"]>,
+): Promise<void> {
+  for (const [name, { content }] of Object.entries(secrets)) {
+    if (!content?.sealed) continue;
+    await t.noted(custody, name, content.server_slot == null, t.fromBase64Url(content.sealed));
+  }
 }
 
 function isOfGone({ type, credential }: Gone, slot: Slot): boolean {
@@ -219,6 +234,7 @@ export async function removing(
   let contentKey: Removed["contentKey"] = Object.keys(secrets).length > 0 ? "renewed" : "kept";
   try {
     await remove(secrets);
+    await written(custody, secrets);
   } catch (error) {
     // Others' slots may be too strong for this session to make anew.
     if (!(error instanceof t.StepUpRequired) || contentKey === "kept") throw error;

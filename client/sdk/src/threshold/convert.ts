@@ -76,10 +76,33 @@ async function groupOf(single: Custody, options: GroupOptions): Promise<Group> {
   if (isMember) await adopt(single.storage, storage(`custodyd:${app}:${realm.name}`));
   const group = await openGroup(options);
   const adopted = oldOf(single, group);
-  if (adopted !== single && adopted.device.thumbprint === device.thumbprint) {
+  if (adopted === single) return group;
+  demandSame(single, adopted);
+  if (adopted.device.thumbprint === device.thumbprint) {
     adopted.transport.session ??= transport.session;
   }
+  // Without one it would get a second account, and the first one would keep its secret.
+  if (!adopted.transport.session) {
+    throw new NotReady("not-signed-in", "sign in at the one realm first: it is one of the group's");
+  }
   return group;
+}
+
+/** What is erased at the end is of the account that was converted, or else nothing is. */
+function demandSame(single: Custody, adopted: Custody): void {
+  if (adopted.account?.account === single.account?.account) return;
+  const message = "the group has another account at this realm: `forgetGroup` and begin again";
+  throw new NotReady("already-enrolled", message);
+}
+
+/** The device secret goes last, and goes only if nothing else opens by it: known before anything is erased. */
+async function demandNothingElse(custody: Custody): Promise<void> {
+  const ours = [APP_KEY, DEVICE_SECRET, SHARE];
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  const hanging = secrets.filter(({ name, server_slot }) => !server_slot && !ours.includes(name));
+  if (hanging.length === 0) return;
+  const names = hanging.map(({ name }) => name).join(", ");
+  throw new NotReady("locked", `${names}: open only by the device secret; nothing was erased`);
 }
 
 /** The custody that has the single account in the group, or else the one of before. */
@@ -128,6 +151,8 @@ export async function finishConversion(
   if (proven.unlocked.thumbprint !== wanted) {
     throw new Untrusted("statement-differs", "the shares are of another key; nothing was erased");
   }
+  if (old !== single && single.account) demandSame(single, old);
+  await demandNothingElse(old);
   // What hangs on the device secret before the secret itself.
   for (const name of [APP_KEY, DEVICE_SECRET]) await erased(old, name);
   await group.storage.update([], (update) => {

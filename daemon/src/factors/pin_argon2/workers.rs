@@ -170,6 +170,11 @@ impl Workers {
         let place = shared
             .reserved
             .take_if(Holder { lane, stranger }, 1, |own, all, free| {
+                // Each kind has its share of what its kind may have.
+                let free = match stranger {
+                    true => (half + 1).saturating_sub(all),
+                    false => free,
+                };
                 let shares = own <= free || lane == Lane::Behind;
                 shares && (all <= half || !stranger)
             });

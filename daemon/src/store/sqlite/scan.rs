@@ -18,9 +18,10 @@ use super::scanner::Scanner;
 use super::{limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
 
-/// As many entries make a part, and so many bytes of records, or lists.
+/// As many entries make a part; so many bytes of records, or so many of them, for empty ones take room, too.
 const ENTRIES: u32 = 1024;
 const ENOUGH: usize = 1 << 20;
+const RECORDS: usize = 8192;
 
 /// A column that comes as nothing where its value is too large: `octet_length` asks for the size
 /// without reading the value, whatever type a damaged file gives it.
@@ -140,6 +141,7 @@ fn part_of_records(
     let mut rows = statement.query(params![from, to, limit(MAX_SEALED)])?;
     let (mut records, mut size) = (Vec::new(), 0);
     while size < ENOUGH
+        && records.len() < RECORDS
         && let Some(row) = rows.next()?
     {
         // Identifiers of another type are strays.
