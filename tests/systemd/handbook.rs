@@ -256,8 +256,8 @@ const WITHOUT: [&str; 2] = ["README", "plan"];
 /// What nobody can run here, by its first line, in alphabetical order.
 const NOT_RUN: [&str; 3] = [
     "install -D -m 644 -t /etc/systemd/system/custodyd.service.d /usr/share/custodyd/drop-ins/network-hsm.conf",
-    "systemd-creds encrypt --name=smtp-password PASSWORD-FILE /etc/credstore.encrypted/custodyd-courier.smtp-password",
     "systemctl stop custodyd.socket custodyd.service",
+    "systemd-creds encrypt --name=smtp-password PASSWORD-FILE /etc/credstore.encrypted/custodyd-courier.smtp-password",
 ];
 
 #[test]
