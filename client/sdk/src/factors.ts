@@ -131,6 +131,7 @@ export async function addPasskey(
     custody.transport.request("post", "/v1/account/passkeys", { body }),
   );
   await demand(custody, "passkey", bound);
+  if (key) await rewrap.done();
   const { device_id: deviceId } = bound;
   return { deviceId, prf: prf && { ...prf, deviceId } };
 }

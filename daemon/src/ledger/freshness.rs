@@ -87,8 +87,14 @@ impl Freshness {
         let question = Instant::now();
         let good = |told: &Told| told.confirmed >= Some(question) || told.holds();
         let failures = told.borrow_and_update().failures;
-        self.asked.notify_one();
-        let answered = told.wait_for(|told| told.ended || told.failures != failures || good(told));
+        let answered = told.wait_for(|told| {
+            let settled = told.ended || told.failures != failures || good(told);
+            // Also where a word came that does not hold any more by now: nobody else would ask again.
+            if !settled {
+                self.asked.notify_one();
+            }
+            settled
+        });
         let answered = tokio::time::timeout(PATIENCE, answered);
         let _ = answered.await.map(drop);
         if told.borrow().ended {
@@ -157,6 +163,21 @@ mod tests {
         old.fails();
         let told = asker.await.unwrap();
         assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_word_that_is_too_old_when_it_comes_is_asked_for_again() {
+        let fresh = Freshness::new(true);
+        let asker = {
+            let fresh = fresh.clone();
+            tokio::spawn(async move { fresh.confirmed().await })
+        };
+        fresh.asked().await;
+        fresh.confirm(Instant(Instant::now().0.saturating_sub(HOLDS)));
+        let again = tokio::time::timeout(Duration::from_secs(2), fresh.asked());
+        again.await.unwrap();
+        fresh.confirm(Instant::now());
+        asker.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -18,10 +18,12 @@ use super::scanner::Scanner;
 use super::{limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
 
-/// As many entries make a part; so many bytes of records, or so many of them, for empty ones take room, too.
+/// As many entries make a part; so many bytes of records; and so many rows of anything, for empty ones take room, too.
 const ENTRIES: u32 = 1024;
 const ENOUGH: usize = 1 << 20;
-const RECORDS: usize = 8192;
+const ROWS: usize = 8192;
+/// Cached digests that there can be.
+const BUCKETS: usize = 1 << 16;
 
 /// A column that comes as nothing where its value is too large: `octet_length` asks for the size
 /// without reading the value, whatever type a damaged file gives it.
@@ -110,6 +112,7 @@ fn part_of_lists(
     let mut rows = statement.query(params![from, to, limit(MAX_MEMBERS)])?;
     let (mut lists, mut size) = (Vec::new(), 0);
     while size < MAX_PART
+        && lists.len() < ROWS
         && let Some(row) = rows.next()?
     {
         let list = bytes(row, 1)?;
@@ -141,7 +144,7 @@ fn part_of_records(
     let mut rows = statement.query(params![from, to, limit(MAX_SEALED)])?;
     let (mut records, mut size) = (Vec::new(), 0);
     while size < ENOUGH
-        && records.len() < RECORDS
+        && records.len() < ROWS
         && let Some(row) = rows.next()?
     {
         // Identifiers of another type are strays.
@@ -177,7 +180,10 @@ pub(super) async fn digests(
         )?;
         let mut rows = statement.query([])?;
         let mut digests = Vec::new();
-        while let Some(row) = rows.next()? {
+        // A damaged file may show a place many times.
+        while digests.len() < BUCKETS
+            && let Some(row) = rows.next()?
+        {
             if let Some(digest) = bytes(row, 1)? {
                 digests.push((bucket(row)?, digest));
             }
