@@ -303,7 +303,7 @@ async fn a_name_with_an_escape_is_no_app() {
     let plain = device.call("POST", "/v1/apps/notes/sessions/device", body.clone());
     assert_ne!(plain.await.status, 404);
     let escaped = device.call("POST", "/v1/apps/n%6ftes/sessions/device", body);
-    escaped.await.refused("404 app-unknown");
+    escaped.await.refused("400 malformed-request");
 }
 
 /// A daemon that nobody asks anything does next to nothing. `CUSTODYD_IDLE=30` measures longer.

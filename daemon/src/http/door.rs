@@ -23,7 +23,7 @@ use super::request::{MAX_BODY, session_token, whole};
 use super::router::{REQUEST_LIMIT, took_too_long};
 use super::server::PeerAddress;
 use super::state::Context;
-use crate::service::{Kind, Refused, Way, standing};
+use crate::service::{Kind, Way, standing};
 
 /// From a request's head to the end of its body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -86,9 +86,9 @@ async fn carried(context: &Context, request: Request, next: Next) -> Result<Resp
     if let Some((app, _)) = app_in(request.uri().path())
         && app.contains('%')
     {
-        return Err(Problem::from(Refused::UnknownApp(
-            app.chars().take(40).collect(),
-        )));
+        return Err(Problem::malformed(
+            "an app's name in the path has no escape: write it as it is",
+        ));
     }
     let address: Option<IpAddr> = request
         .extensions()
