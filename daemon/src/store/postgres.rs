@@ -134,8 +134,8 @@ impl Postgres {
 /// The connections that read. Each has checked the schema, and can not write.
 async fn readers(server: &Server, connections: u32) -> Result<PgPool, StoreError> {
     let pool = PgPoolOptions::new()
+        // None that it has to keep: it would go on opening that for minutes, and not be closed before.
         .max_connections(connections)
-        .min_connections(1)
         .acquire_timeout(CONNECTION)
         .idle_timeout(None)
         .max_lifetime(None)

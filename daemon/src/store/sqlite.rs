@@ -195,9 +195,9 @@ async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreErro
         .map_err(unavailable("open the database"))?;
     schema::check(&mut first).await?;
     drop(first);
-    SqlitePoolOptions::new()
+    let opening = SqlitePoolOptions::new()
         .max_connections(READERS)
-        .min_connections(READERS)
+        .acquire_timeout(BUSY)
         // A file does not go away like a network peer does.
         .test_before_acquire(false)
         .idle_timeout(None)
@@ -211,9 +211,16 @@ async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreErro
                     .map_err(|e| sqlx::Error::Configuration(e.into()))
             })
         })
-        .connect_with(options.clone().pragma("query_only", "ON"))
-        .await
-        .map_err(unavailable("open the database"))
+        .connect_with(options.clone().pragma("query_only", "ON"));
+    let pool = opening.await.map_err(unavailable("open the database"))?;
+    // All of them now. A pool that is told how many to keep opens the others behind our back, goes on trying for five
+    // minutes where the schema was altered meanwhile, and is not closed before.
+    let mut all = Vec::new();
+    for _ in 0..READERS {
+        let reader = pool.acquire().await;
+        all.push(reader.map_err(unavailable("open the database"))?);
+    }
+    Ok(pool)
 }
 
 fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {

@@ -27,6 +27,8 @@ use crate::store::admin::{Admin, Cell};
 
 /// Tamperings of one run: then a new realm, for the log grows.
 const PER_RUN: u64 = 60;
+/// A run takes a part of a second; what stands still is found as well as what is wrong.
+const LONGEST: Duration = Duration::from_secs(120);
 const NAMES: [&str; 3] = ["ann", "bob", "eve"];
 
 /// SplitMix64: small, and the same everywhere.
@@ -133,6 +135,7 @@ impl Run {
             return Ok(());
         }
         let suspect = self.suspect();
+        self.trace.push(format!("{who} {ask:?} ..."));
         let refused = truth::ask(&self.rig, &mut self.people, who, ask).await?;
         self.trace.push(format!("{who} {ask:?}: {refused:?}"));
         self.remember();
@@ -182,7 +185,9 @@ impl Run {
 
     /// The plug is pulled, and it starts again upon whatever is there.
     async fn restart(&mut self) -> Result<bool, Violation> {
+        self.trace.push("restart ...".into());
         self.rig.crash().await;
+        self.trace.push("crashed".into());
         let shown = Tables::read_head(&mut self.admin).await;
         let newest = mirror(&self.rig);
         let known = shown.and_then(|shown| {
@@ -194,6 +199,7 @@ impl Run {
         if let Some(base) = &base {
             *self.rig.mirror.lock().unwrap() = base.clone();
         }
+        self.trace.push("starting ...".into());
         let started = self.rig.start(self.weakness).await;
         self.trace.push(format!("start: {started:?}"));
         match started {
@@ -321,8 +327,11 @@ async fn run(
     weakness: Weakness,
 ) -> Result<u64, String> {
     let mut run = Run::new(template, ids, seed, weakness).await;
-    let done = run.all().await;
-    run.rig.crash().await;
+    let done = tokio::time::timeout(LONGEST, run.all()).await;
+    let done = done.unwrap_or_else(|_| Err(Violation(format!("no end after {LONGEST:?}"))));
+    if done.is_ok() {
+        run.rig.crash().await;
+    }
     match done {
         Ok(()) => Ok(run.tamperings),
         Err(Violation(what)) => {

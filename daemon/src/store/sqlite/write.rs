@@ -375,6 +375,22 @@ mod tests {
         assert_eq!(count(&mut admin, "SELECT seq FROM head").await, 2);
     }
 
+    /// A pool that still opens what it has to keep would hold it up for minutes.
+    #[tokio::test]
+    async fn a_store_is_closed_at_once_whatever_was_done_to_its_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.sqlite");
+        let made = Sqlite::create(Exclusive::take(&file).unwrap()).await;
+        made.unwrap().close().await;
+        let store = Sqlite::open(Exclusive::take(&file).unwrap()).await.unwrap();
+        let trigger = "CREATE TRIGGER t AFTER UPDATE ON records BEGIN DELETE FROM log_tiles; END";
+        let admin = rusqlite::Connection::open(&file).unwrap();
+        admin.execute_batch(trigger).unwrap();
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(3), store.close());
+        closed.await.unwrap();
+        assert_eq!(store.readers.options().get_min_connections(), 0);
+    }
+
     /// What deleted rows leave is given back step by step, and every row stays what it was.
     #[tokio::test]
     async fn a_file_that_holds_much_less_than_it_did_gets_shorter() {
