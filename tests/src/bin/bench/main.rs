@@ -89,7 +89,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        [] => start_with_a_token(),
+        [] => start_with_a_token(MEASURE),
+        [rewrapping::REWRAP] => start_with_a_token(rewrapping::ALONE),
+        [rewrapping::ALONE, token] => rewrapping::alone(Path::new(token)),
         [backends::ALONE] => {
             start_again(Command::new(std::env::current_exe().unwrap()).arg(backends::BACKENDS))
         }
@@ -151,7 +153,7 @@ fn main() -> ExitCode {
             eprintln!(
                 "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
                  the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench failover` \
-                 the loss of one of two tokens, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
+                 the loss of one of two tokens, `bench rewrap` a realm that moves to another key, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
                  `bench sizes` what a recovery leaves in the database, `bench client` what the SDK weighs \
                  and unlocks in a browser, `bench peers` what others do on the same cores, `bench concurrency` 1 to \
                  512 clients; {other:?} is nothing that it does"
@@ -162,12 +164,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn start_with_a_token() {
+fn start_with_a_token(measure: &str) {
     let token = SoftToken::fresh();
     let (name, value) = token.environment();
     start_again(
         Command::new(std::env::current_exe().unwrap())
-            .arg(MEASURE)
+            .arg(measure)
             .arg(token.dir())
             .env(name, value),
     );
@@ -242,7 +244,7 @@ fn measure(token: &Path) {
     let mut figures = report::figures(&rounds);
     figures.extend(opaque);
     figures.extend(extra.figures());
-    figures.extend(rewrapping::figures(&app, &parts));
+    figures.extend(rewrapping::figures(&runtime, &parts));
     figures.extend(verification::figures(&mut app));
     figures.extend(ledgerless::figures(&app, &crowd, &seen));
     figures.extend(anchoring::figures(&runtime));

@@ -1,21 +1,45 @@
-//! All records moved to a newer wrap key, at full speed, beside what the token alone would allow:
-//! on what the rounds have left behind.
+//! All records of a realm moved to a newer wrap key, at full speed, beside what the token alone would allow.
+//!
+//! The realm is filled as that of `scale` is: with a few hundred records the pass over the buckets would be most of what is
+//! measured.
 
+use std::path::Path;
 use std::time::Duration;
 
-use custodyd_tests::TestApp;
 use custodyd_tests::app::said;
+use custodyd_tests::{Setup, TestApp};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
+use crate::load::Crowd;
 use crate::parts::Parts;
-use crate::report::Figure;
+use crate::realm;
+use crate::report::{self, Figure};
+use crate::scale;
 
+/// Names what measures this alone, and its half that has a token in sight.
+pub(crate) const REWRAP: &str = "rewrap";
+pub(crate) const ALONE: &str = "rewrap-measure";
+/// Accounts, beside the few that are enrolled.
+const ACCOUNTS: usize = 30_000;
 /// Turns, each to another key; the median counts.
 const TURNS: usize = 3;
 /// Of the token by itself, before each turn.
 const RAW: Duration = Duration::from_millis(700);
 
-pub(crate) fn figures(app: &TestApp, parts: &Parts) -> Vec<Figure> {
+pub(crate) fn alone(token: &Path) {
+    report::list(&figures(&Runtime::new().unwrap(), &Parts::new(token)));
+}
+
+/// With a daemon of its own.
+pub(crate) fn figures(runtime: &Runtime, parts: &Parts) -> Vec<Figure> {
+    println!("a realm of {ACCOUNTS} accounts moves to another key ...");
+    let mut app = runtime.block_on(TestApp::with(Setup::notes("")));
+    let template = Crowd::of_a_few(&app).accounts().swap_remove(0);
+    assert!(app.stop(), "{}", app.log());
+    realm::job(&app, scale::FILL, &[&template, &ACCOUNTS.to_string()]);
+    runtime.block_on(app.launch());
+    let app = &app;
     let mut turns: Vec<(f64, f64)> = (0..TURNS)
         .map(|_| {
             // The old key opens, the new one seals: two derivations for each record.
