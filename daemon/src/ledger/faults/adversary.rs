@@ -4,7 +4,7 @@
 //! What must hold: every answer is right for the true history (`truth`) or a refusal; no guess is
 //! won back; what the ledger believes is what an honest database would hold; and with an untouched
 //! database everything is served. By default 10,000 tamperings; `CUSTODYD_TAMPERINGS` says how
-//! many, `CUSTODYD_ADVERSARY_SEED` plays one run again.
+//! many, `CUSTODYD_ADVERSARY_FROM` with which seed they begin, `CUSTODYD_ADVERSARY_SEED` plays one run again.
 
 mod hand;
 mod truth;
@@ -205,6 +205,10 @@ impl Run {
         match started {
             Ok(()) => {
                 self.faulty = false;
+                if base.is_some_and(|base| base.head() != newest.head()) {
+                    // What was not put back along with the head is of a batch that never happened.
+                    self.dirty = EVERYTHING.to_vec();
+                }
                 self.remember();
                 self.agrees()?;
                 Ok(true)
@@ -366,7 +370,8 @@ fn variable(name: &str) -> Option<u64> {
 fn no_answer_is_wrong_and_no_guess_is_won_back() {
     let wanted = variable("CUSTODYD_TAMPERINGS").unwrap_or(10_000);
     let only = variable("CUSTODYD_ADVERSARY_SEED");
-    let (next, done) = (AtomicU64::new(only.unwrap_or(1)), AtomicU64::new(0));
+    let first = only.or(variable("CUSTODYD_ADVERSARY_FROM")).unwrap_or(1);
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     let found = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -392,7 +397,11 @@ fn no_answer_is_wrong_and_no_guess_is_won_back() {
         "play it again with CUSTODYD_ADVERSARY_SEED; {}",
         found.join("\n\n")
     );
-    println!("{} tamperings", done.load(Ordering::SeqCst));
+    println!(
+        "{} tamperings, seeds {first} to {}",
+        done.load(Ordering::SeqCst),
+        next.load(Ordering::SeqCst) - 1
+    );
 }
 
 /// With each defence off, the adversary wins within a few runs: so it would find such a hole.
