@@ -7,14 +7,14 @@
 //! puts it in its place, if nobody has changed the record meanwhile. A pass keeps no state: after
 //! a crash the next one finds what is left.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{AppId, Custody, Error, KeyPurpose, RealmName, RecordId, RecordKind};
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream::{self, Stream, TryStreamExt as _};
 
 use super::cache::Committed;
 use super::committer::Rewritten;
@@ -29,9 +29,6 @@ use super::{BUCKET_BITS, Ledger, LedgerError, Order};
 const SLICE: u32 = 256;
 /// Records that are moved together, in one commit.
 const BATCH: usize = 128;
-/// Records that wait to be moved, and what they may weigh.
-const WAITING: usize = 8 * BATCH;
-const WAITING_BYTES: usize = 16 << 20;
 /// When less than that is put back all the same: a crash costs no more.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(250);
 /// How long the token is taken at a time: requests wait behind it.
@@ -157,77 +154,61 @@ impl Ledger {
     /// Token, store or committer unavailable for longer: what was moved stays moved.
     pub async fn rewrap(
         &self,
-        mut apps: Vec<AppId>,
+        apps: Vec<AppId>,
         share: Share,
         moving: &Moving,
     ) -> Result<Census, LedgerError> {
         moving.turn.store(4, Ordering::Relaxed);
         let began = Instant::now();
-        let newest = self.keys().current(KeyPurpose::Wrap).version;
-        let (mut waiting, mut bytes) = (Vec::new(), 0);
-        let mut from = 0;
-        while from < BUCKETS {
-            let upto = (from + SLICE).min(BUCKETS);
-            let (records, _) = self.reader.verified(from, upto).await?;
-            for record in records {
-                if seal::key_version(&record.sealed) != Some(newest) {
-                    bytes += record.sealed.len();
-                    waiting.push(record);
-                }
-            }
-            from = upto;
-            if waiting.len() >= WAITING || bytes >= WAITING_BYTES || from == BUCKETS {
-                bytes = 0;
-                self.move_all(std::mem::take(&mut waiting), &mut apps, share, moving)
-                    .await?;
-            }
-            let done = u64::from(from);
-            moving.buckets.store(done, Ordering::Relaxed);
-        }
+        let apps = Mutex::new(apps);
+        // What comes next is read and verified while the batches before are in the token and on their way to the disk.
+        let moves = self
+            .stale(moving)
+            .map_ok(|batch| self.move_some(batch, &apps, share, moving));
+        moves
+            .try_buffer_unordered(share.lanes())
+            .try_for_each(|()| std::future::ready(Ok(())))
+            .await?;
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         moving.micros.store(micros, Ordering::Relaxed);
         self.census().await
     }
 
-    async fn move_all(
+    /// All records that are not under the newest wrap key, in batches of one commit.
+    fn stale(
         &self,
-        records: Vec<Committed>,
-        apps: &mut Vec<AppId>,
-        share: Share,
         moving: &Moving,
-    ) -> Result<(), LedgerError> {
-        let mut batches: Vec<Vec<Arc<Committed>>> = Vec::new();
-        for record in records {
-            match batches.last_mut() {
-                Some(batch) if batch.len() < BATCH => batch.push(Arc::new(record)),
-                _ => batches.push(vec![Arc::new(record)]),
-            }
-        }
-        let of = &*apps;
-        let moves = batches
-            .into_iter()
-            .map(|batch| self.move_some(batch, of.clone(), share, moving));
-        let mut done = stream::iter(moves).buffer_unordered(share.lanes());
-        let mut first = None;
-        while let Some(app) = done.next().await {
-            first = app?.or(first);
-        }
-        drop(done);
-        // Most records belong to one app: it is tried first.
-        if let Some(at) = first.and_then(|first| apps.iter().position(|app| *app == first)) {
-            apps.swap(0, at);
-        }
-        Ok(())
+    ) -> impl Stream<Item = Result<Vec<Arc<Committed>>, LedgerError>> + Send {
+        let newest = self.keys().current(KeyPurpose::Wrap).version;
+        let begin = (0, VecDeque::new());
+        stream::try_unfold(
+            begin,
+            move |(mut from, mut waiting): (u32, VecDeque<_>)| async move {
+                while waiting.len() < BATCH && from < BUCKETS {
+                    let upto = (from + SLICE).min(BUCKETS);
+                    let (records, _) = self.reader.verified(from, upto).await?;
+                    let stale = records
+                        .into_iter()
+                        .filter(|record| seal::key_version(&record.sealed) != Some(newest));
+                    waiting.extend(stale.map(Arc::new));
+                    from = upto;
+                    moving.buckets.store(from.into(), Ordering::Relaxed);
+                }
+                let batch: Vec<_> = waiting.drain(..waiting.len().min(BATCH)).collect();
+                Ok((!batch.is_empty()).then_some((batch, (from, waiting))))
+            },
+        )
     }
 
-    /// One commit's records; the app that opened the last of them.
+    /// One commit's records. Most of them belong to one app: the one that opened the last is tried first.
     async fn move_some(
         &self,
         batch: Vec<Arc<Committed>>,
-        mut apps: Vec<AppId>,
+        apps: &Mutex<Vec<AppId>>,
         share: Share,
         moving: &Moving,
-    ) -> Result<Option<AppId>, LedgerError> {
+    ) -> Result<(), LedgerError> {
+        let in_order = || apps.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resealed = Vec::with_capacity(batch.len());
         let mut rest = batch.as_slice();
         let mut since = Instant::now();
@@ -235,10 +216,11 @@ impl Ledger {
             let turn = moving.turn.load(Ordering::Relaxed).clamp(1, rest.len());
             let (now, later) = rest.split_at(turn);
             let began = Instant::now();
-            let turned = patiently(|| self.reader.reseal(now.to_vec(), apps.clone())).await?;
+            let of = in_order().clone();
+            let turned = patiently(|| self.reader.reseal(now.to_vec(), of.clone())).await?;
             let took = began.elapsed();
             moving.took(turn, took);
-            apps = turned.apps;
+            *in_order() = turned.apps;
             moving
                 .unopened
                 .fetch_add(turned.unopened, Ordering::Relaxed);
@@ -251,7 +233,7 @@ impl Ledger {
                 since = Instant::now();
             }
         }
-        Ok(apps.into_iter().next())
+        Ok(())
     }
 
     async fn put_all_back(
