@@ -40,6 +40,7 @@ mod scale;
 mod sizes;
 mod statistics;
 mod strangers;
+mod token_keys;
 mod verification;
 mod workers;
 
