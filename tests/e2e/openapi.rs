@@ -199,6 +199,7 @@ impl Trial<'_> {
             self.refused(text, &call, BAD).await;
         }
         self.encodings(&sample).await;
+        self.lists(&sample).await;
         let call = self.with_body(with(&sample, "no_such_field", json!(1)));
         self.refused("an unknown field", &call, BAD).await;
         let call = self.with_body(vec![b' '; 70_000]);
@@ -233,6 +234,21 @@ impl Trial<'_> {
                 let call = self.with_body(with(&sample, name, json!("x".repeat(60_000))));
                 self.refused(&format!("{name} huge"), &call, "").await;
             }
+        }
+    }
+
+    /// An object within the body as the list of its values.
+    async fn lists(&mut self, sample: &Map<String, Value>) {
+        let mut shapes = sample.clone();
+        // Whatever a credential holds is judged as a credential and not as a shape.
+        let credential = shapes.remove("credential");
+        for mut body in with_lists(&Value::Object(shapes)) {
+            if let (Some(credential), Some(body)) = (&credential, body.as_object_mut()) {
+                body.insert("credential".into(), credential.clone());
+            }
+            let text = body.to_string();
+            let call = self.with_body(text.clone());
+            self.refused(&text, &call, "400 malformed-request").await;
         }
     }
 
@@ -280,6 +296,41 @@ fn with(sample: &Map<String, Value>, name: &str, value: Value) -> String {
     let mut changed = sample.clone();
     changed.insert(name.to_owned(), value);
     Value::Object(changed).to_string()
+}
+
+/// Each body that there is where one object within this one is the list of its values.
+fn with_lists(body: &Value) -> Vec<Value> {
+    let within = |inner: &Value| {
+        let mut changed = with_lists(inner);
+        if let Value::Object(fields) = inner {
+            changed.push(fields.values().cloned().collect());
+            changed.push(fields.values().rev().cloned().collect());
+        }
+        changed
+    };
+    let mut all = Vec::new();
+    match body {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                for changed in within(inner) {
+                    let mut fields = fields.clone();
+                    fields.insert(name.clone(), changed);
+                    all.push(Value::Object(fields));
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (at, inner) in items.iter().enumerate() {
+                for changed in within(inner) {
+                    let mut items = items.clone();
+                    items[at] = changed;
+                    all.push(Value::Array(items));
+                }
+            }
+        }
+        _ => {}
+    }
+    all
 }
 
 /// What an owner sees, which no refused request may change.

@@ -173,6 +173,25 @@ async fn a_ceremony_that_is_stopped_goes_on_and_a_token_without_the_key_is_not_r
     assert!(told.contains("spare: imported custodyd-wrap-v2"), "{told}");
     assert!(!unfinished.exists());
     assert_eq!(pair.read_out(&app, "second"), heard);
+    // A crash while the sealed keys are wiped: the same command says that the ceremony is over, and wipes them.
+    let wiped = pair.shares("second").join("unfinished.wiped");
+    fs::write(&wiped, [0; 512]).unwrap();
+    refused(
+        &app,
+        &pair.add_version("bind", "second"),
+        "other keys or custodians",
+    );
+    let dry = ceremony.replace("add-version", "add-version --dry-run");
+    assert!(done(&app, &dry).contains("Nothing was changed") && wiped.exists());
+    let told = done(&app, &ceremony);
+    assert!(
+        told.contains("the ceremony was over") && told.contains(&heard),
+        "{told}"
+    );
+    assert!(!wiped.exists());
+    assert_eq!(pair.read_out(&app, "second"), heard);
+    // Control: once that is done there is nothing to go on with.
+    refused(&app, &ceremony, "no ceremony in it is unfinished");
     app.restart().await;
     done(&app, &rotate);
     recovers(&mut device).await;

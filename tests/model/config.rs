@@ -33,6 +33,7 @@ pub(crate) enum Mutant {
     NoDirtyFlag,
     CodesOutliveBoot,
     RestoreKeepsBudget,
+    RestoreLeavesAll,
     RestoreKeepsEpoch,
 }
 
@@ -78,6 +79,8 @@ pub(crate) struct Ledger {
     /// The database does what it says; it may still lose an answer.
     pub(crate) honest: bool,
     pub(crate) budget: u8,
+    /// Guesses of each account that the approvers of a restore leave (`guesses_left`).
+    pub(crate) left: u8,
     /// Bounded mode: charges of one account that the token has not seen.
     pub(crate) unanchored: u8,
     pub(crate) bounds: Bounds,
@@ -97,6 +100,7 @@ impl Ledger {
             nodes,
             honest: false,
             budget: 2,
+            left: 0,
             unanchored: 1,
             bounds,
             mutant: None,
@@ -112,6 +116,10 @@ impl Ledger {
 
     pub(crate) fn budget(self, budget: u8) -> Self {
         Self { budget, ..self }
+    }
+
+    pub(crate) fn leaving(self, left: u8) -> Self {
+        Self { left, ..self }
     }
 
     pub(crate) fn with(self, mutant: Mutant) -> Self {

@@ -217,6 +217,21 @@ fn a_restore_keeps_the_budget() {
 }
 
 #[test]
+fn a_restore_that_may_leave_one_guess_leaves_all() {
+    let bounds = Bounds {
+        heads: 6,
+        guesses: 4,
+        restores: 1,
+        crashes: 1,
+        ..NOTHING
+    };
+    killed(one(bounds).leaving(1), Mutant::RestoreLeavesAll, BUDGET);
+    // Also where one is left, a budget that stays as it was is too much.
+    let mutant = Mutant::RestoreKeepsBudget;
+    killed(one(bounds).leaving(1), mutant, BUDGET);
+}
+
+#[test]
 fn a_restore_keeps_the_log_epoch() {
     let bounds = Bounds {
         restores: 1,

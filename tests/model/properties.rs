@@ -29,6 +29,7 @@ pub(crate) const USED: &str = "a use is answered";
 pub(crate) const CONSUMED: &str = "a code is accepted";
 pub(crate) const RESTARTED: &str = "a node serves after a crash";
 pub(crate) const STOPPED: &str = "a clean stop is anchored";
+pub(crate) const LEFT: &str = "a guess that a restore has left is evaluated";
 
 impl Model for Ledger {
     type State = State;
@@ -51,7 +52,8 @@ impl Model for Ledger {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always(BUDGET, |m: &Ledger, s: &State| {
-                s.seen.evaluations <= m.budget
+                // Each restore may win back what its approvers leave, and no more.
+                s.seen.evaluations <= m.budget + m.left * s.spent.restores
             }),
             Property::always(CHARGE, charges_are_covered),
             Property::always(REVOCATION, |_, s: &State| !s.seen.used_after_revocation),
@@ -73,6 +75,7 @@ impl Model for Ledger {
                 s.spent.crashes > 0 && all_serve(s)
             }),
             Property::sometimes(STOPPED, stopped_clean),
+            Property::sometimes(LEFT, |m: &Ledger, s: &State| s.seen.evaluations > m.budget),
         ]
     }
 }

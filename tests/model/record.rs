@@ -74,10 +74,15 @@ impl Ledger {
                 self.resolve(&mut next, guess, right, cleared);
             }
             Change::Restore => {
+                // No charge of before can succeed any more.
+                let spent = record.failed + record.in_flight.count_ones() as u8;
                 next.failed = if self.is(Mutant::RestoreKeepsBudget) {
                     record.failed
+                } else if self.is(Mutant::RestoreLeavesAll) && self.left > 0 {
+                    0
                 } else {
-                    self.budget
+                    // The approvers' number at most, and never more than before.
+                    spent.clamp(self.budget - self.left, self.budget)
                 };
                 next.in_flight = 0;
                 next.consumed = true;

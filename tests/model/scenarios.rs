@@ -8,7 +8,9 @@ use stateright::{Checker, Expectation, Model};
 
 use crate::{
     config::{Bounds, Ledger, Mode, NOTHING},
-    properties::{CONSUMED, RESTARTED, REVOKED, RIGHT_ANSWERED, STOPPED, USED, WRONG_ANSWERED},
+    properties::{
+        CONSUMED, LEFT, RESTARTED, REVOKED, RIGHT_ANSWERED, STOPPED, USED, WRONG_ANSWERED,
+    },
 };
 
 const ALL_ANSWERED: [&str; 6] = [
@@ -145,6 +147,27 @@ fn strict_restores() {
     };
     let model = strict(1, bound(small, large)).budget(1);
     holds("strict_restores", model, &[RESTARTED]);
+}
+
+#[test]
+fn strict_restores_that_leave_a_guess() {
+    let small = Bounds {
+        heads: 5,
+        guesses: 3,
+        rights: 1,
+        crashes: 1,
+        restores: 1,
+        ..NOTHING
+    };
+    let large = Bounds {
+        heads: 6,
+        guesses: 4,
+        restores: 2,
+        ..small
+    };
+    let model = strict(1, bound(small, large)).budget(1).leaving(1);
+    let reached = [RESTARTED, WRONG_ANSWERED, RIGHT_ANSWERED, LEFT];
+    holds("strict_restores_that_leave_a_guess", model, &reached);
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod connection;
 mod describe;
 mod door;
 pub(crate) mod extract;
+mod objects;
 pub mod operator;
 mod operator_evidence;
 mod operator_keys;

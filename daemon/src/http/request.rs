@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use serde::de::DeserializeOwned;
 
+use super::objects;
 use super::problem::Problem;
 use super::state::Context;
 use crate::factors::dpop::{Class, DeviceKey, Expected};
@@ -142,14 +143,14 @@ impl Signed {
                 "send the body as Content-Type: application/json",
             ));
         }
-        // Every body is an object. The parser would also take a list of the fields' values.
+        // Every body is an object.
         let first = self.body.iter().find(|byte| !byte.is_ascii_whitespace());
         if first.is_some_and(|byte| *byte != b'{') {
             return Err(Problem::malformed(
                 "the body does not fit: expected a JSON object",
             ));
         }
-        serde_json::from_slice(&self.body).map_err(|error| {
+        objects::parse(&self.body).map_err(|error| {
             Problem::malformed(format!("the body does not fit: {}", unquoted(&error)))
         })
     }

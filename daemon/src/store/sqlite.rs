@@ -465,12 +465,12 @@ impl Store for Sqlite {
             .fetch_all(&self.readers)
             .await
             .map_err(unavailable(OPERATION))?;
-        // A row that is not what a tile looks like is left out: the cache is built anew then.
+        // What is larger than any comes back empty, which no tile is: it is there, and whoever verifies wants to name it.
         let tile = |row: &SqliteRow| {
             Some(TileRow {
                 level: u8::try_from(unsigned(row, "level", OPERATION).ok()?).ok()?,
                 index: unsigned(row, "idx", OPERATION).ok()?,
-                data: bounded(row, "data", MAX_TILE, OPERATION).ok()?,
+                data: bounded(row, "data", MAX_TILE, OPERATION).unwrap_or_default(),
             })
         };
         Ok(Unverified::new(rows.iter().filter_map(tile).collect()))
@@ -544,7 +544,7 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
-        self.scanner.close();
+        self.scanner.close().await;
         self.readers.close().await;
         if let Some(writer) = self.writer.lock().await.take() {
             // The last connection that closes folds the WAL back into the file.

@@ -90,7 +90,8 @@ pub(super) fn run(config: &Config, wanted: &AddVersion) -> Result<Done, Ceremony
         Ok(())
     })?;
     let begun = match earlier {
-        Some((manifests, kept)) => go_on(first(&tokens)?, manifests, &kept)?,
+        Some((manifests, Some(kept))) => go_on(first(&tokens)?, manifests, &kept)?,
+        Some((manifests, None)) => return end(&tokens, place, &manifests, wanted),
         None => begin(first(&tokens)?, &asked)?,
     };
     each(&tokens, |_, backend| {
@@ -143,12 +144,11 @@ fn purposes(text: &str) -> Result<Purposes, String> {
     Ok(Purposes(purposes))
 }
 
-/// The ceremony that the same command has begun here, and its sealed keys.
-fn earlier(
-    config: &Config,
-    directory: &Path,
-    asked: &Asked,
-) -> Result<(Manifests, zeroize::Zeroizing<Vec<u8>>), CeremonyError> {
+/// A ceremony that was stopped, and its sealed keys; none where they were being wiped.
+type Earlier = (Manifests, Option<zeroize::Zeroizing<Vec<u8>>>);
+
+/// The ceremony that the same command has begun here.
+fn earlier(config: &Config, directory: &Path, asked: &Asked) -> Result<Earlier, CeremonyError> {
     let refused = |why: &str| {
         let directory = directory.display();
         Err(CeremonyError::Refused(format!(
@@ -156,7 +156,8 @@ fn earlier(
         )))
     };
     let unfinished = files::unfinished_of(directory);
-    if !unfinished.exists() {
+    let over = files::wiped_of(directory).exists();
+    if !unfinished.exists() && !over {
         return refused("and no ceremony in it is unfinished: name another");
     }
     let manifests = escrow::read(&files::manifest_of(directory), &config.realm.name)?;
@@ -187,8 +188,44 @@ fn earlier(
              directory",
         );
     }
-    let kept = private_file::read(&unfinished, Access::Owner, MAX_UNFINISHED)?;
+    let kept = match over {
+        true => None,
+        false => Some(private_file::read(
+            &unfinished,
+            Access::Owner,
+            MAX_UNFINISHED,
+        )?),
+    };
     Ok((manifests, kept))
+}
+
+/// A ceremony that was stopped at its last step: every token has the keys, which nobody needs from the folder any more.
+fn end(
+    tokens: &Tokens,
+    place: &Path,
+    manifests: &Manifests,
+    wanted: &AddVersion,
+) -> Result<Done, CeremonyError> {
+    let mut lines = Vec::new();
+    each(tokens, |name, backend| {
+        has_all(backend, manifests)?;
+        let line = "the keys were brought in before, and answer";
+        lines.push(match tokens.len() {
+            1 => line.to_owned(),
+            _ => format!("{name}: {line}"),
+        });
+        Ok(())
+    })?;
+    let what = "wipe the sealed copy of the keys, which every token has";
+    if wanted.dry_run {
+        return Ok(realm::would(manifests, what));
+    }
+    files::publish(place, manifests)?;
+    files::finish(&wanted.directory)?;
+    lines.push(format!(
+        "the ceremony was over, and was stopped while it began to {what}: that is done now"
+    ));
+    told(manifests, &wanted.directory, lines)
 }
 
 fn go_on(token: &dyn Backend, manifests: Manifests, kept: &[u8]) -> Result<Begun, CeremonyError> {
@@ -226,12 +263,7 @@ fn begin(token: &dyn Backend, asked: &Asked) -> Result<Begun, CeremonyError> {
 /// The keys that a token lacks; afterwards it must give the answers of all.
 fn bring_in(backend: &dyn Backend, begun: &Begun) -> Result<String, CeremonyError> {
     let imported = Way::Beside.import(backend, &begun.keys, false)?;
-    let lacking = escrow::holds_in(backend, &begun.manifests)?;
-    let new = |key: &&KeyId| begun.keys.iter().any(|made| made.id == **key);
-    let gap: Vec<KeyId> = lacking.iter().filter(new).copied().collect();
-    if !gap.is_empty() {
-        return Err(ManifestError::Lacks(escrow::names(&gap)).into());
-    }
+    has_all(backend, &begun.manifests)?;
     Ok(match imported.report.created.is_empty() {
         true => "the keys were brought in before, and answer".to_owned(),
         false => format!(
@@ -239,6 +271,18 @@ fn bring_in(backend: &dyn Backend, begun: &Begun) -> Result<String, CeremonyErro
             imported.report.created.join(", ")
         ),
     })
+}
+
+/// Whether a token gives the answers of all keys of the newest ceremony.
+fn has_all(backend: &dyn Backend, manifests: &Manifests) -> Result<(), CeremonyError> {
+    let lacking = escrow::holds_in(backend, manifests)?;
+    let newest = &manifests.newest().keys;
+    let new = |key: &&KeyId| newest.iter().any(|check| check.key == **key);
+    let gap: Vec<KeyId> = lacking.iter().filter(new).copied().collect();
+    match gap.is_empty() {
+        true => Ok(()),
+        false => Err(ManifestError::Lacks(escrow::names(&gap)).into()),
+    }
 }
 
 fn told(

@@ -16,6 +16,7 @@ use super::{CeremonyError, write};
 
 const MANIFEST: &str = "manifest.json";
 const UNFINISHED: &str = "unfinished";
+const WIPED: &str = "unfinished.wiped";
 
 pub(super) fn manifest_of(directory: &Path) -> PathBuf {
     directory.join(MANIFEST)
@@ -24,6 +25,11 @@ pub(super) fn manifest_of(directory: &Path) -> PathBuf {
 /// Where the new keys of a ceremony are until every token has them.
 pub(super) fn unfinished_of(directory: &Path) -> PathBuf {
     directory.join(UNFINISHED)
+}
+
+/// The same while they are wiped. Whatever it holds, the ceremony is over.
+pub(super) fn wiped_of(directory: &Path) -> PathBuf {
+    directory.join(WIPED)
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CeremonyError {
@@ -79,9 +85,14 @@ pub(super) fn publish(place: &Path, manifests: &Manifests) -> Result<(), Ceremon
     sync_parent(place)
 }
 
-/// The ceremony is over: the keys are in every token, and in the shares.
+/// The ceremony is over: the keys are in every token, and in the shares. They are given another name first, so that a
+/// crash leaves them whole, or under the name that says how far this came; and it is done by doing it again.
 pub(super) fn finish(directory: &Path) -> Result<(), CeremonyError> {
-    let path = unfinished_of(directory);
+    let (kept, path) = (unfinished_of(directory), wiped_of(directory));
+    if kept.exists() {
+        std::fs::rename(&kept, &path).map_err(io(&kept))?;
+        sync(directory)?;
+    }
     let length = std::fs::metadata(&path).map_err(io(&path))?.len();
     let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
     // As far as the disk writes over what was there; it was sealed all the same.
@@ -112,4 +123,24 @@ fn sync_parent(path: &Path) -> Result<(), CeremonyError> {
 fn sync(folder: &Path) -> Result<(), CeremonyError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(io(folder))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_wiped_has_another_name_and_is_wiped_by_doing_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, wiped) = (unfinished_of(dir.path()), wiped_of(dir.path()));
+        std::fs::write(&kept, [7; 600]).unwrap();
+        finish(dir.path()).unwrap();
+        assert!(!kept.exists() && !wiped.exists());
+        // As a crash leaves it.
+        std::fs::write(&wiped, [[0; 300], [7; 300]].concat()).unwrap();
+        finish(dir.path()).unwrap();
+        assert!(!kept.exists() && !wiped.exists());
+        assert!(finish(dir.path()).is_err(), "there is nothing to finish");
+    }
 }

@@ -11,9 +11,11 @@ use sqlx::postgres::{PgConnection, PgQueryResult};
 use sqlx::{Connection as _, Postgres as Db, Transaction};
 
 use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
+use super::answers::within;
 use super::connect::{self, Held, Server};
+use super::notices::Notices;
 use super::schema::{self, Checked};
-use super::{signed, within};
+use super::signed;
 
 /// The locks are those that the statements take anyway. Taken before the schema is looked at, they
 /// keep everybody from changing it until the end.
@@ -75,6 +77,7 @@ pub(super) struct Writer {
     connection: PgConnection,
     server: Server,
     schema: Checked,
+    notices: Notices,
 }
 
 impl Writer {
@@ -89,6 +92,7 @@ impl Writer {
             connection,
             server,
             schema,
+            notices: Notices::listen(),
         })
     }
 
@@ -117,9 +121,9 @@ impl Writer {
         }
         let written = rows(&mut transaction, batch).await;
         written.map_err(CommitError::Declined)?;
-        within("commit", transaction.commit())
-            .await
-            .map_err(CommitError::Unknown)
+        let committed = self.notices.unwarned(transaction.commit());
+        let committed = within("commit", committed).await;
+        committed.map_err(CommitError::Unknown)
     }
 
     /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
@@ -138,9 +142,9 @@ impl Writer {
         if touched.map_err(CommitError::Declined)?.rows_affected() != 1 {
             return Err(CommitError::LostRace);
         }
-        within("commit", transaction.commit())
-            .await
-            .map_err(CommitError::Unknown)
+        let committed = self.notices.unwarned(transaction.commit());
+        let committed = within("commit", committed).await;
+        committed.map_err(CommitError::Unknown)
     }
 
     pub(super) async fn close(self) {
