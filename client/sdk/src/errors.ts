@@ -189,6 +189,7 @@ export class CanNotOpen extends CustodyError {
       | "code-mistyped"
       | "secret-damaged"
       | "no-slot"
+      | "unsealed"
       | "server-slot-withheld"
       | "offline-pin-wrong"
       | "pin-weak",
