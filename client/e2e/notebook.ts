@@ -6,13 +6,23 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import type { Server } from "node:https";
 import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import type { Browser } from "playwright-core";
 import { Device, launch } from "./support/browser.js";
-import { DESKTOP, listen, look, notebookSite, PHONE, write } from "./support/notebook.js";
+import {
+  created,
+  DESKTOP,
+  listen,
+  look,
+  notebookSite,
+  PHONE,
+  PIN,
+  settings,
+  toBe,
+  unlock,
+  write,
+} from "./support/notebook.js";
 import { serve } from "./support/pages.js";
 import { daemon, origin } from "./support/world.js";
-
-const PIN = "830517";
 
 let browser: Browser;
 let server: Server;
@@ -24,32 +34,6 @@ after(async () => {
   await browser.close();
   server.close();
 });
-
-/** A notebook that is new; returns its recovery codes. */
-async function created(page: Page, passkey = true): Promise<string[]> {
-  await page.getByRole("button", { name: "Create a notebook" }).click();
-  await page.getByLabel(/Choose a PIN/).fill(PIN);
-  if (!passkey) await page.getByLabel(/Add a passkey too/).uncheck();
-  await page.getByRole("button", { name: "Create", exact: true }).click();
-  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
-  const codes = await page.locator(".codes li").allInnerTexts();
-  await page.getByRole("button", { name: "I have written them down" }).click();
-  return codes;
-}
-
-async function settings(page: Page): Promise<void> {
-  await page.getByRole("link", { name: "Settings" }).click();
-  await page.getByRole("heading", { name: "Devices" }).waitFor();
-}
-
-async function unlock(page: Page, pin: string): Promise<void> {
-  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
-  await page.getByLabel("PIN").fill(pin);
-  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
-}
-
-const toBe = (page: Page, text: string | RegExp) =>
-  page.getByText(text, typeof text === "string" ? { exact: true } : {}).waitFor();
 
 test("two devices write at once, and both notes are there afterwards", async () => {
   const [phone, laptop] = [

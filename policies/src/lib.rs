@@ -59,7 +59,10 @@ pub use pacing::{Paced, may_deliver};
 pub use parse::{PolicyError, parse};
 pub use pin::{PinWeakness, acceptable};
 pub use recover::{RecoverGrant, Recovery, due, may_recover};
-pub use release::{CONTACT_WORTH, DEVICE_WORTH, StepUp, is_secret_name, may_release, step_up};
+pub use release::{
+    CONTACT_WORTH, DEVICE_WORTH, NotItsReader, StepUp, is_secret_name, may_release, may_replace,
+    step_up,
+};
 pub use retention::{event_ends, is_inactive};
 pub use rounds::{Round, Rounds, RoundsError};
 pub use strangers::{SlowMode, Turn, leaves_after};

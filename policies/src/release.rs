@@ -1,4 +1,4 @@
-//! Which factor may take which secret out, and which factor may change an account.
+//! Which factor may take which secret out, or put another in its place, and which factor may change an account.
 //!
 //! Called by the daemon after a session has been verified; the factor and the freshness come from the sealed
 //! session, the held factors from the opened envelope. The adversary here is a thief with a session or a bound
@@ -31,6 +31,16 @@ pub struct StepUp {
     pub need_fresh: bool,
 }
 
+/// What a session lacks to put something else in the place of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a secret is changed by who may read it")]
+pub struct NotItsReader {
+    /// As a threshold, where one says it: a list of `pin` keeps passkeys out.
+    pub step_up: StepUp,
+    /// The account's factors that would do, as the policy lists logins.
+    pub one_of: Vec<Factor>,
+}
+
 /// Whether a session that began with `by` may read the secret `secret_name`.
 ///
 /// A rule for exactly this name decides alone; otherwise the rule for `"*"` does; where there is neither, the
@@ -49,6 +59,58 @@ pub fn may_release(policy: &AppPolicy, secret_name: &str, by: Factor, fresh: boo
         .get(secret_name)
         .or_else(|| rules.get(ANY_SECRET))
         .is_some_and(|rule| counts_as.iter().any(|factor| rule.contains(factor)))
+}
+
+/// Whether a session may put something else in the place of the secret `secret_name`, which is there, or delete it.
+///
+/// Who may not read it may not: a thief with a weaker login would else destroy what the release rules keep from them,
+/// or have the owner's devices take up what they made. What is let through besides lets nobody in who was kept out. The
+/// account's creation, while `fresh`, has made all that is there. Where the account has no factor that may read the
+/// secret, its strongest one, shown just now, suffices: that may add any other. An account without a factor has nobody
+/// to keep it for.
+///
+/// `held`, `by` and `fresh` are as for [`step_up`].
+///
+/// # Errors
+/// [`NotItsReader`] says what to log in with.
+pub fn may_replace(
+    policy: &AppPolicy,
+    secret_name: &str,
+    held: &[Factor],
+    by: Factor,
+    fresh: bool,
+) -> Result<(), NotItsReader> {
+    let reads = |factor: Factor| may_release(policy, secret_name, factor, fresh);
+    let Some(strongest) = usable(held).map(Factor::strength).max() else {
+        return Ok(());
+    };
+    if reads(by) || (by == Factor::Creation && fresh) {
+        return Ok(());
+    }
+    let readers = listed(held, reads);
+    if !readers.is_empty() {
+        let weakest = readers.iter().copied().min_by_key(|by| by.strength());
+        let need_at_least = weakest_with_all_stronger(held, reads).or(weakest);
+        return Err(NotItsReader {
+            step_up: StepUp {
+                need_at_least: need_at_least.unwrap_or(Factor::Passkey),
+                need_fresh: false,
+            },
+            one_of: readers,
+        });
+    }
+    step_up(Factor::Passkey, held, by, fresh).map_err(|step_up| NotItsReader {
+        step_up,
+        one_of: listed(held, |factor| factor.strength() == strongest),
+    })
+}
+
+/// Those of the account's factors that do, in the order of policy files.
+fn listed(held: &[Factor], does: impl Fn(Factor) -> bool) -> Vec<Factor> {
+    let logins = Factor::LOGINS.into_iter();
+    logins
+        .filter(|factor| held.contains(factor) && does(*factor))
+        .collect()
 }
 
 /// Whether `name` can be the name of a secret: 1 to 64 of `a-z`, `0-9`, `-`, the first one a letter or digit.

@@ -53,6 +53,11 @@ async fn notebook() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ways() {
+    assert_eq!(stories("e2e/ways.ts").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots() {
     assert_eq!(stories("e2e/slots.ts").await, 6);
 }

@@ -59,4 +59,5 @@ mod tpm_evidence;
 mod unknown_devices;
 mod versions;
 mod walk;
+mod weak_sessions;
 mod witnesses;

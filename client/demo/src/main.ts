@@ -4,6 +4,7 @@ import { h, middle, say, sentence } from "./dom.js";
 import { load, model, open, synchronise, unlocked } from "./model.js";
 import { notebook } from "./notebook.js";
 import { settings } from "./settings.js";
+import { recall } from "./upkeep.js";
 import { recover, welcome } from "./welcome.js";
 
 const app = document.querySelector("#app") ?? document.body;
@@ -46,6 +47,7 @@ async function start(): Promise<void> {
   if ("serviceWorker" in navigator)
     await navigator.serviceWorker.register("/sw.js").catch(() => undefined);
   await open();
+  await recall();
   addEventListener("hashchange", redraw);
   addEventListener("online", () => {
     if (!isBound(model.custody)) return;

@@ -31,6 +31,10 @@ export const model = {
   /** The PIN was changed on this device, and the service has not been told. */
   pinPending: false,
   online: true,
+  /** Ways that open the notebook no more, since the service does not. */
+  closed: [] as readonly sdk.Closed[],
+  /** Why the service can open something still, though it shall not. */
+  left: undefined as sdk.CustodyError | undefined,
 };
 
 interface Configuration {
@@ -86,9 +90,10 @@ const merge: sdk.Rule = async ({ mine, theirs }) => {
 /** Reads the notes: the daemon's, or this device's copy. */
 export async function load(): Promise<void> {
   const known = await sdk.loadSecret(model.custody, SECRET);
+  // Once nobody but the owner opens the notes, a locked notebook shows what this device has read of them.
   model.notes = await opened(known?.content);
   model.from = known?.from ?? "none";
-  model.online = known?.from !== "copy";
+  model.online = known?.from !== "copy" || known.locked === true;
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
 }

@@ -1,6 +1,6 @@
 /** The notes: to read at once, to write after unlocking. */
-import { lock, signOut, Unreachable } from "@custodyd/sdk";
-import { button, dialog, form, h, say } from "./dom.js";
+import { lock, signOut, type Synced, Unreachable } from "@custodyd/sdk";
+import { button, dialog, form, h, say, sentence } from "./dom.js";
 import { model, type Note, ROOM, save, size, synchronise, unlocked } from "./model.js";
 import { settlePin } from "./pin.js";
 import { askToUnlock } from "./unlock.js";
@@ -31,13 +31,25 @@ export function top(redraw: () => void): HTMLElement {
   );
 }
 
+/** Why a change waits, and what for. */
+function waits(because: Synced["because"]): string {
+  return because === "step-up"
+    ? "It goes out when you unlock in a stronger way."
+    : "It goes out later.";
+}
+
 function banners(redraw: () => void): HTMLElement[] {
   const shown: HTMLElement[] = [];
+  // What goes on by itself at the next unlock is not worth a word.
+  if (model.left && !(model.left instanceof Unreachable)) {
+    const there = h("a", { class: "button", href: "#/settings" }, "Ways to unlock");
+    shown.push(h("div", { class: "banner" }, sentence(model.left), there));
+  }
   if (model.waiting) {
     const act = unlocked()
       ? button("Send now", async () => {
           const { because } = await synchronise();
-          say(because === undefined ? "Everything is sent." : "It has to wait a little longer.");
+          say(because === undefined ? "Everything is sent." : waits(because));
           redraw();
         })
       : button("Unlock to send", () => {
@@ -109,7 +121,7 @@ function show(note: Note, redraw: () => void): void {
         const { because } = await save(changed);
         close();
         redraw();
-        say(because === undefined ? "Saved." : "Saved on this device. It goes out later.");
+        say(because === undefined ? "Saved." : `Saved on this device. ${waits(because)}`);
       };
       const write = form([h("label", {}, "Text", area)], "Save", ({ text = "" }) =>
         keep({ ...note, text: text.trim(), edited: Date.now() }),

@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
 import { model, synchronise } from "./model.js";
+import { mended } from "./upkeep.js";
 
 /** A new PIN, at the service and for unlocking offline. */
 export function changePin(redraw: () => void): void {
@@ -10,6 +11,7 @@ export function changePin(redraw: () => void): void {
       await sdk.setPin(model.custody, pin);
       if ((await sdk.offlineState(model.custody)).byPin)
         await sdk.keepOfflineByPin(model.custody, pin);
+      await mended("pin");
       close();
       say("The PIN is changed.");
       redraw();

@@ -7,6 +7,7 @@ import { changePin, offline } from "./pin.js";
 import { addAuthenticator } from "./totp.js";
 import { trail } from "./trail.js";
 import { askToUnlock } from "./unlock.js";
+import { hintFor, mended } from "./upkeep.js";
 import { showCodes } from "./welcome.js";
 
 type View = sdk.Schemas["AccountView"];
@@ -38,19 +39,21 @@ function date(seconds: number): string {
   );
 }
 
+/** What a way is called, and what there is to know of it. */
+function named(name: string, ...hints: (string | undefined)[]): HTMLElement {
+  const lines = hints.flatMap((hint) =>
+    hint === undefined ? [] : [h("br"), h("small", {}, hint)],
+  );
+  return h("span", {}, name, ...lines);
+}
+
 function ways(view: View, redraw: () => void): HTMLElement {
   const { custody } = model;
   const passkeys = view.passkeys.map((one) =>
     h(
       "li",
       {},
-      h(
-        "span",
-        {},
-        `Passkey ${one.name ?? ""}`,
-        h("br"),
-        h("small", {}, `last used ${date(one.last_used)}`),
-      ),
+      named(`Passkey ${one.name ?? ""}`, `last used ${date(one.last_used)}`, hintFor("passkey")),
       act("Remove", () => sdk.removePasskey(custody, one.device_id).then(redraw), {
         class: "danger",
       }),
@@ -62,7 +65,9 @@ function ways(view: View, redraw: () => void): HTMLElement {
     redraw();
   });
   const codes = act("New recovery codes", async () => {
-    showCodes(await sdk.setRecoveryCodes(custody), redraw);
+    const made = await sdk.setRecoveryCodes(custody);
+    showCodes(made, redraw);
+    await mended("recovery-code");
   });
   const left = view.recovery_codes?.left ?? 0;
   const totp = view.totp
@@ -76,14 +81,26 @@ function ways(view: View, redraw: () => void): HTMLElement {
       h(
         "li",
         {},
-        h("span", {}, view.pin ? "PIN" : "No PIN"),
+        named(view.pin ? "PIN" : "No PIN", view.pin ? hintFor("pin") : undefined),
         button("Change PIN", () => {
           changePin(redraw);
         }),
       ),
       ...passkeys,
-      h("li", {}, h("span", {}, `${left} recovery codes left`), codes),
-      h("li", {}, h("span", {}, view.totp ? "Authenticator app" : "No authenticator app"), totp),
+      h(
+        "li",
+        {},
+        named(`${left} recovery codes left`, left > 0 ? hintFor("recovery-code") : undefined),
+        codes,
+      ),
+      h(
+        "li",
+        {},
+        view.totp
+          ? named("Authenticator app", hintFor("totp"))
+          : h("span", {}, "No authenticator app"),
+        totp,
+      ),
     ),
     add,
   );

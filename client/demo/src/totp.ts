@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, say } from "./dom.js";
 import { keepDataKey, model, synchronise } from "./model.js";
+import { tended } from "./upkeep.js";
 
 const code = (): HTMLElement =>
   field("Code of the app", {
@@ -39,11 +40,12 @@ export function askForCode(done: () => void): HTMLElement {
     () => {
       dialog("Unlock with a code", (close) => [
         form([code()], "Unlock", async ({ code: typed = "" }) => {
-          await sdk.signInWithTotp(model.custody, typed.trim());
+          const { upkeep } = await sdk.signInWithTotp(model.custody, typed.trim());
+          const moved = await tended(upkeep);
           await keepDataKey();
           await synchronise();
           close();
-          say("Unlocked.");
+          say(`Unlocked.${moved}`);
           done();
         }),
       ]);

@@ -3,17 +3,18 @@ import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
 import { keepDataKey, model, synchronise } from "./model.js";
 import { askForCode } from "./totp.js";
+import { tended } from "./upkeep.js";
 
 /** Asks the daemon first, and this device's own slot where nobody answers. */
 async function either(
   online: () => Promise<sdk.SignedIn>,
   offline: () => Promise<sdk.Unlocked>,
-): Promise<"online" | "offline"> {
+): Promise<"offline" | { readonly moved: string }> {
   try {
-    const { prf } = await online();
+    const { prf, upkeep, factor } = await online();
     const { byPasskey } = await sdk.offlineState(model.custody);
     if (prf && !byPasskey) await sdk.keepOfflineByPasskey(model.custody, prf);
-    return "online";
+    return { moved: await tended(upkeep, factor) };
   } catch (error) {
     if (!(error instanceof sdk.Unreachable)) throw error;
     await offline();
@@ -21,12 +22,14 @@ async function either(
   }
 }
 
-async function finished(how: "online" | "offline", wrongPins: number): Promise<void> {
+async function finished(how: Awaited<ReturnType<typeof either>>, wrongPins: number): Promise<void> {
   await keepDataKey();
-  if (how === "online") await synchronise();
+  if (how !== "offline") await synchronise();
   const more = wrongPins > 0 ? ` ${wrongPins} wrong PINs were tried here meanwhile.` : "";
   say(
-    how === "online" ? `Unlocked.${more}` : `Unlocked on this device. Changes go out later.${more}`,
+    how === "offline"
+      ? `Unlocked on this device. Changes go out later.${more}`
+      : `Unlocked.${how.moved}${more}`,
   );
 }
 

@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
 import { keepDataKey, model } from "./model.js";
+import { tended } from "./upkeep.js";
 
 /** A name for this device that its owner will recognise. */
 export function deviceName(): string {
@@ -101,10 +102,11 @@ export function welcome(redraw: () => void): HTMLElement {
   );
 }
 
-async function arrived(redraw: () => void): Promise<void> {
+async function arrived(redraw: () => void, by: sdk.SignedIn): Promise<void> {
+  const moved = await tended(by.upkeep, by.factor);
   await keepDataKey();
   location.hash = "#/";
-  say("Welcome back.");
+  say(`Welcome back.${moved}`);
   redraw();
 }
 
@@ -143,9 +145,12 @@ function typed(who: sdk.Who, redraw: () => void): HTMLElement {
       const limited = scope ?? (await sdk.signInWithCode(custody, who, code)).scope;
       await sdk.setPin(custody, pin);
       const options = { bindDevice: deviceName() };
-      if (limited === "pin-only") await sdk.continueWithPin(custody, pin, options);
-      else await sdk.unlock(custody);
-      await arrived(redraw);
+      // A device that is bound has a full session by the code alone, which may not have the key back: the new PIN may.
+      const by =
+        limited === "pin-only"
+          ? await sdk.continueWithPin(custody, pin, options)
+          : await sdk.signInWithPin(custody, pin);
+      await arrived(redraw, by);
     },
   );
 }
@@ -157,8 +162,7 @@ export function recover(redraw: () => void): HTMLElement {
   const passkey = button(
     "Use a passkey",
     async () => {
-      await sdk.signInWithPasskey(custody, { bindDevice });
-      await arrived(redraw);
+      await arrived(redraw, await sdk.signInWithPasskey(custody, { bindDevice }));
     },
     { class: "primary wide" },
   );
@@ -169,8 +173,8 @@ export function recover(redraw: () => void): HTMLElement {
     ],
     "Use the code",
     async ({ account = "", code = "" }) => {
-      await sdk.signInWithRecoveryCode(custody, code, { account: account.trim(), bindDevice });
-      await arrived(redraw);
+      const who = { account: account.trim(), bindDevice };
+      await arrived(redraw, await sdk.signInWithRecoveryCode(custody, code, who));
     },
   );
   const card = (title: string, ...content: HTMLElement[]) =>

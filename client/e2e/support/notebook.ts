@@ -91,3 +91,35 @@ export async function write(page: Page, text: string): Promise<void> {
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByRole("dialog").waitFor({ state: "detached" });
 }
+
+/** The PIN of new notebooks. */
+export const PIN = "830517";
+
+/** A notebook that is new; returns its recovery codes. */
+export async function created(page: Page, passkey = true): Promise<string[]> {
+  await page.getByRole("button", { name: "Create a notebook" }).click();
+  await page.getByLabel(/Choose a PIN/).fill(PIN);
+  if (!passkey) await page.getByLabel(/Add a passkey too/).uncheck();
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
+  const codes = await page.locator(".codes li").allInnerTexts();
+  await page.getByRole("button", { name: "I have written them down" }).click();
+  return codes;
+}
+
+/** To the settings. */
+export async function settings(page: Page): Promise<void> {
+  await page.getByRole("link", { name: "Settings" }).click();
+  await page.getByRole("heading", { name: "Devices" }).waitFor();
+}
+
+/** Unlocks by PIN. */
+export async function unlock(page: Page, pin: string): Promise<void> {
+  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByLabel("PIN").fill(pin);
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+}
+
+/** Waits for a text. */
+export const toBe = (page: Page, text: string | RegExp) =>
+  page.getByText(text, typeof text === "string" ? { exact: true } : {}).waitFor();

@@ -32,6 +32,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
     "This way of signing in can not bring your key back. Use a passkey, the PIN or a recovery code.",
   "server-slot-withheld":
     "The service may not give your key back this way any more. Use a passkey, the PIN or a recovery code, or ask its operator.",
+  unsealed:
+    "The service shows something that was not sealed, and had been. Update the app on your other devices; if that is not it, tell its operator.",
   "slot-factor-missing":
     "Set a PIN or new recovery codes now: the ways of signing in that you have will not bring your key back much longer.",
   "prf-only-slot": "Set a PIN or recovery codes first, so that a lost passkey loses nothing.",

@@ -74,13 +74,18 @@ export class SessionOver extends Refused {
   override readonly name = "SessionOver";
 }
 
-/** The session is too weak or too old for this. */
+/** The session is too weak or too old for this, or may not read the secret that it would change. */
 export class StepUpRequired extends Refused {
   override readonly name = "StepUpRequired";
   /** The weakest factor that would do. */
   get needAtLeast(): string | undefined {
     const factor = this.problem["need_at_least"];
     return typeof factor === "string" ? factor : undefined;
+  }
+  /** The account's factors that would do, where that is told: who may read a secret may change it. */
+  get needOneOf(): readonly string[] {
+    const factors = this.problem["need_one_of"];
+    return Array.isArray(factors) ? factors.map(String) : [];
   }
   /** Whether that factor must have been shown just now. */
   get needFresh(): boolean {
@@ -189,6 +194,7 @@ export class CanNotOpen extends CustodyError {
       | "code-mistyped"
       | "secret-damaged"
       | "no-slot"
+      | "unsealed"
       | "server-slot-withheld"
       | "offline-pin-wrong"
       | "pin-weak",

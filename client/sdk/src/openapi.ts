@@ -607,7 +607,8 @@ export interface paths {
          * @description `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
          *     `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
          *     names a factor that the account has, PRF is never the only one, and a session changes the slots of no factor that
-         *     is stronger than its own.
+         *     is stronger than its own. A secret that is there is replaced and deleted by a session that may read it
+         *     (`step-up-required`, with `need_one_of`); one that is not, any session that writes may make.
          */
         put: operations["put_v1_account_secrets_name"];
         post?: never;

@@ -136,6 +136,12 @@ async function keyOf(
   if (secret.slots.some(({ type }) => type === "secret") && !keys.some(isChained)) {
     throw new NotReady("locked", `unlock first: ${place.name} opens by the device secret`);
   }
+  if (custody.endToEnd === "moving" && serverSlot(secret)) {
+    throw new CanNotOpen(
+      "unsealed",
+      `${place.name} was sealed end to end, and what is shown is not: the daemon lies, or another device has an older app`,
+    );
+  }
   if (damaged) throw new CanNotOpen("secret-damaged", `a slot of ${place.name} does not open`);
   throw new CanNotOpen(
     "no-slot",
@@ -144,12 +150,14 @@ async function keyOf(
   );
 }
 
-/** Whether a secret that the daemon has the key of can be the owner's. */
+/**
+ * Whether a secret that the daemon has the key of can be the owner's. Whatever was seen sealed stays so: a daemon that was
+ * taken over would else have what it made up sealed by this device, as the owner's.
+ */
 async function isDaemonBelieved(custody: Custody, place: Place): Promise<boolean> {
   // Sealed end to end, it is none that this app has made.
   if (custody.endToEnd !== "moving") return !custody.endToEnd;
-  const isKey = place.name === DEVICE_SECRET || place.name === APP_KEY;
-  return !(isKey && (await seenOf(custody, place)).sealed);
+  return !(await seenOf(custody, place)).sealed;
 }
 
 /** A secret that was opened. */

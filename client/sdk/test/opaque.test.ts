@@ -7,7 +7,7 @@ import { judgePin, login, registerPin } from "../src/demand/opaque.js";
 import { use } from "../src/demand/t.js";
 import { tools } from "../src/tools.js";
 import type { Rewrapping } from "../src/demand/rewrap.js";
-import { FakeDaemon } from "./support/daemon.js";
+import { FakeDaemon, problem } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
 test("PINs that are too short, in sequence or repeated are refused", () => {
@@ -117,4 +117,38 @@ test("a daemon that asks for no stretching gets no record", async () => {
     await assert.rejects(registerPin(custody, "830517", nothing), { doubt: "stretching-weak" });
   }
   assert.deepEqual(asked, ["/v1/account/opaque/start", "/v1/account/opaque/start"]);
+});
+
+test("a forgotten PIN is replaced without a slot where the session may not read the secret, and for no other reason", async () => {
+  await ready;
+  const cost = { memory_kib: 19456, passes: 2, lanes: 1 };
+  for (const [lacks, along] of [
+    [{ need_one_of: ["passkey"], secret: "device-secret" }, [true, false]],
+    [{}, [true]],
+  ] as const) {
+    const asked: boolean[] = [];
+    const daemon = new FakeDaemon(({ path, body }) => {
+      const sent = JSON.parse(body!) as { request: string; secrets?: object };
+      if (path.endsWith("/finish")) {
+        asked.push(Object.keys(sent.secrets ?? {}).length > 0);
+        const needs = { need_at_least: "passkey", need_fresh: false, ...lacks };
+        return asked.at(-1) ? problem(403, "step-up-required", needs) : { body: { pin: {} } };
+      }
+      const { registrationResponse: response } = server.createRegistrationResponse({
+        ...{ serverSetup: server.createSetup(), userIdentifier: "ann" },
+        registrationRequest: sent.request,
+      });
+      const told = { registration: "r", response, key_stretching: cost, salt: "AAAA" };
+      return { body: { ...told, min_length: 6, expires: 1 } };
+    });
+    const custody = await daemon.custody(await Realm.make());
+    const rewrap: Rewrapping = {
+      ...nothing,
+      with: (added) => Promise.resolve(added.length > 0 ? { "device-secret": { slots: [] } } : {}),
+    };
+    const set = registerPin(custody, "830517", rewrap);
+    if (along.length > 1) await set;
+    else await assert.rejects(set, { code: "step-up-required" });
+    assert.deepEqual(asked, along);
+  }
 });

@@ -109,6 +109,38 @@ test("without a full session nothing is sent, and nothing is lost", async () => 
   assert.deepEqual(synced, { sent: [], waiting: ["notes"], because: "sign-in" });
 });
 
+test("what a session may not change waits for one that may, and holds nothing else back", async () => {
+  const secrets = new Secrets();
+  const lacks = { need_at_least: "pin", need_fresh: false, need_one_of: ["pin"] };
+  const daemon = new FakeDaemon(({ method, path, headers, body }) => {
+    if (path.endsWith("/a-diary") && weak) {
+      // Another device has written it, which this session may not read either.
+      if (method === "GET") return problem(403, "release-forbidden");
+      return isStale
+        ? problem(412, "precondition-failed")
+        : problem(403, "step-up-required", lacks);
+    }
+    return path.endsWith("/notes")
+      ? secrets.answer(method, headers, body)
+      : { body: { version: 1 } };
+  });
+  let [weak, isStale] = [true, false];
+  const phone = await daemon.custody(await Realm.make());
+  phone.transport.session = { token: "t", scope: "full" } as never;
+  Object.assign(phone, { account: { account: "a-1" }, serverSlot: true });
+  const first = await saveSecret(phone, "a-diary", utf8("private"));
+  assert.deepEqual(first, { sent: [], waiting: ["a-diary"], because: "step-up" });
+  isStale = true;
+  const both = await saveSecret(phone, "notes", utf8("milk"));
+  assert.deepEqual(both, { sent: ["notes"], waiting: ["a-diary"], because: "step-up" });
+  assert.deepEqual(await loadSecret(phone, "a-diary"), {
+    content: utf8("private"),
+    from: "pending",
+  });
+  weak = false;
+  assert.deepEqual(await sync(phone), { sent: ["a-diary"], waiting: [], because: undefined });
+});
+
 test("a write whose answer was lost is recognised as one's own", async () => {
   const secrets = new Secrets();
   let network: Network = "answer-lost";

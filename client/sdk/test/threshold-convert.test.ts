@@ -192,6 +192,33 @@ test("a realm that lies about its share keeps the single secret where it is, and
   assert.equal(await phone.singleGives(), false);
 });
 
+for (const [which, chained] of [
+  ["hangs on it", true],
+  ["does not", false],
+] as const) {
+  test(`a session that may erase but one of the two erases neither, where the app key ${which}`, async () => {
+    for (const [name, right, code] of [
+      ["device-secret", "erase", "step-up-required"],
+      ["app-key", "read", "release-forbidden"],
+    ] as const) {
+      const phone = await Phone.make(3);
+      const [{ secrets, keptFrom }] = phone.realms as [Keeper];
+      const key = secrets.get("app-key")!;
+      const slot = { type: "secret", credential: "device-secret", ciphertext: "AAAA" } as const;
+      const body = chained ? { ...key.body, slots: [slot] } : key.body;
+      secrets.set("app-key", { ...key, body });
+      keptFrom.set(name, right);
+      await assert.rejects(phone.convert(phone.realms), { code });
+      assert.deepEqual([...secrets.keys()].sort(), ["app-key", "device-secret"], name);
+      assert.ok(await anyGive(phone.realms, 2, phone.unlocked));
+      // Signed in by what is strong enough, it goes on.
+      keptFrom.clear();
+      await phone.convert(phone.realms);
+      assert.deepEqual([...secrets.keys()], [], name);
+    }
+  });
+}
+
 test("a realm that shows a share nobody gave it stops the conversion before anything is written", async () => {
   const phone = await Phone.make(3);
   phone.realms[1]!.lie = () => "bm8";

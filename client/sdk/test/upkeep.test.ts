@@ -68,9 +68,47 @@ test("while the app moves, the daemon's slot goes, and once gone it is not belie
   lock(custody);
   // What it had is shown again, or something of its own: both are none of the owner's.
   secrets.set("device-secret", before);
-  await assert.rejects(getSecret(custody, "device-secret"), { code: "no-slot" });
+  await assert.rejects(getSecret(custody, "device-secret"), { code: "unsealed" });
   remember(custody, by);
   await assert.rejects(getSecret(custody, "device-secret"), { doubt: "older-secret" });
+});
+
+test("what a device knows to be sealed is not taken from the daemon in clear, nor sealed anew for it", async () => {
+  for (const plain of [true, false]) {
+    const { custody, secrets, sent } = await scene("moving");
+    const by = pin();
+    const { version: first, sealed: held, slots } = await backedUp(custody.unlocked!.secret, [by]);
+    secrets.set("device-secret", { version: first, sealed: held, slots });
+    remember(custody, by);
+    await getSecret(custody, "device-secret");
+    const version = await putSecret(custody, "draft", utf8("the owner's"), undefined);
+    const written = sent.length;
+    const forged = utf8("the daemon's");
+    const key = random(32);
+    const revision = 2 ** 32;
+    const sealed = await sealContent({ ...place, name: "draft" }, key, forged, revision);
+    const made = plain
+      ? { version: version + 1, server_slot: toBase64Url(forged) }
+      : {
+          ...{ version: version + 1, sealed: toBase64Url(sealed) },
+          ...{ slots: [], server_slot: toBase64Url(key) },
+        };
+    secrets.set("draft", made);
+    await assert.rejects(getSecret(custody, "draft"), { code: "unsealed" });
+    const upkeep = await tend(custody);
+    assert.deepEqual([upkeep?.left, upkeep?.error?.code], [["draft"], "unsealed"]);
+    assert.equal(sent.length, written);
+    // The control: a device that has not seen it sealed takes it, and seals it as the owner's.
+    const fresh = { ...custody, storage: memoryStorage() };
+    await getSecret(fresh, "device-secret");
+    assert.deepEqual((await tend(fresh))?.moved, ["draft"]);
+    assert.deepEqual((await getSecret(fresh, "draft"))?.content, forged);
+    // What the owner writes over it is the way out.
+    const there = secrets.get("draft")!.version;
+    secrets.set("draft", { ...made, version: there });
+    await putSecret(custody, "draft", utf8("again"), there);
+    assert.deepEqual((await getSecret(custody, "draft"))?.content, utf8("again"));
+  }
 });
 
 test("a passkey that goes takes the content key along, where all others can be given another", async () => {

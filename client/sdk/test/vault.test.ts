@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { fromBase64Url, random, toBase64Url, utf8 } from "../src/bytes.js";
 import { lock } from "../src/custody.js";
 import { rewrapping } from "../src/demand/rewrap.js";
+import { loadSecret } from "../src/offline/queue.js";
 import { getSecret, putSecret, unlock } from "../src/secrets.js";
 import { openContent } from "../src/slots.js";
 import { mend } from "../src/demand/upkeep.js";
@@ -27,6 +28,17 @@ test("a daemon that says it may have content keys gets them, unless the app says
       assert.deepEqual(opened, content);
     }
   }
+});
+
+test("while the key is locked, what this device has read of a sealed secret is read again", async () => {
+  const { custody } = await scene(true);
+  await putSecret(custody, "draft", utf8("one"), undefined);
+  await putSecret(custody, "other", utf8("never read"), undefined);
+  assert.deepEqual(await loadSecret(custody, "draft"), { content: utf8("one"), from: "server" });
+  lock(custody);
+  const copy = { content: utf8("one"), from: "copy", locked: true };
+  assert.deepEqual(await loadSecret(custody, "draft"), copy);
+  await assert.rejects(loadSecret(custody, "other"), { code: "locked" });
 });
 
 test("a secret that a daemon has made up, with the key at hand, is none of an end-to-end app", async () => {

@@ -143,6 +143,11 @@ impl From<Refused> for Problem {
             Refused::StepUp(step_up) => problem
                 .with("need_at_least", json!(step_up.need_at_least))
                 .with("need_fresh", json!(step_up.need_fresh)),
+            Refused::NotItsReader { name, lacks, .. } => problem
+                .with("need_at_least", json!(lacks.step_up.need_at_least))
+                .with("need_fresh", json!(lacks.step_up.need_fresh))
+                .with("need_one_of", json!(lacks.one_of))
+                .with("secret", json!(name)),
             Refused::PreconditionFailed { current } => {
                 problem.with("current_version", json!(current))
             }
@@ -190,7 +195,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::AddressKnown(_) => (S::CONFLICT, "address-known"),
         Refused::Unreachable(_) => (S::UNPROCESSABLE_ENTITY, "channel-unreachable"),
         Refused::DeliveryWait { .. } => (S::TOO_MANY_REQUESTS, "delivery-wait"),
-        Refused::StepUp(_) => (S::FORBIDDEN, "step-up-required"),
+        Refused::StepUp(_) | Refused::NotItsReader { .. } => (S::FORBIDDEN, "step-up-required"),
         Refused::AuthenticationFailed => (S::UNAUTHORIZED, "authentication-failed"),
         Refused::Wrong { guess, .. } => (S::UNAUTHORIZED, guess.codes().wrong),
         Refused::Wait { guess, .. } => (S::TOO_MANY_REQUESTS, guess.codes().wait),

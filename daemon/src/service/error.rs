@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use custodyd_policies::{KsfRefused, Refused as BudgetRefused, StepUp, Timestamp};
+use custodyd_policies::{
+    Factor, KsfRefused, NotItsReader, Refused as BudgetRefused, StepUp, Timestamp,
+};
 
 use super::door::busy;
 use super::guess::Guess;
@@ -140,6 +142,14 @@ pub enum Refused {
     LastSlot { name: String },
     #[error("a {by} session may not have the secret {name:?}: the policy's release rules say so")]
     ReleaseForbidden { name: String, by: &'static str },
+    #[error(
+        "a {by} session may not read the secret {name:?}, and so may not change or delete it: sign in with one of {}", list(&lacks.one_of)
+    )]
+    NotItsReader {
+        name: String,
+        by: &'static str,
+        lacks: NotItsReader,
+    },
     #[error("an account must keep an app key; add the next one before this one is removed")]
     LastAppKey,
     #[error("this app key was revoked, and a revoked key is never bound again; make a new one")]
@@ -176,6 +186,11 @@ pub enum Refused {
     AuditorInvalid,
     #[error("the stored log does not verify and is not shown; its operator has to look")]
     LogTampered(String),
+}
+
+fn list(factors: &[Factor]) -> String {
+    let names: Vec<&str> = factors.iter().map(|factor| factor.name()).collect();
+    names.join(", ")
 }
 
 impl From<LedgerError> for Refused {

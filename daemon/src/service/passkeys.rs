@@ -302,6 +302,7 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
+                writes.admitted(&caller, account, Some(Factor::Passkey), moment.now)?;
                 consumed.once(account, moment.now)?;
                 room_for_another(account, &caller.app)?;
                 let known = account.passkeys.iter().any(|bound| {
@@ -396,6 +397,7 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Passkey, moment.now)?;
+                writes.admitted(&caller, account, Some(Factor::Passkey), moment.now)?;
                 let issued = account
                     .passkey(&device_id)
                     .ok_or(Refused::NotFound("passkey"))?

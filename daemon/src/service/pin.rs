@@ -126,8 +126,7 @@ impl Service {
                 }
                 let granted = caller.recovers(account, Recovery::ReplacePin, now, journal)?;
                 // A forgotten PIN's own slots may go with it; those of stronger factors are not the weaker one's to touch.
-                let step_up = |by| caller.step_up(account, by, now);
-                writes.admitted(account, Some(Factor::Pin), step_up)?;
+                writes.admitted(&caller, account, Some(Factor::Pin), now)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::Pin {
                     session.factor_id = Some(device_id.clone());
@@ -175,8 +174,7 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Pin, moment.now)?;
-                let step_up = |by| caller.step_up(account, by, moment.now);
-                writes.admitted(account, Some(Factor::Pin), step_up)?;
+                writes.admitted(&caller, account, Some(Factor::Pin), moment.now)?;
                 let pin = account.pin.take().ok_or(Refused::NotSet(Guess::Pin))?;
                 journal.note(NewEvent::new(EventKind::PinRemoved).on(&pin.device_id));
                 writes.apply(account, moment.now, journal)

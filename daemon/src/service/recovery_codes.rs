@@ -63,6 +63,7 @@ impl Service {
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::RecoveryCode, moment.now)?;
+                writes.admitted(&caller, account, Some(Factor::RecoveryCode), moment.now)?;
                 let mut session = caller.session.clone();
                 if session.factor == Factor::RecoveryCode {
                     session.factor_id = Some(device_id.clone());
@@ -101,6 +102,7 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::RecoveryCode, moment.now)?;
+                writes.admitted(&caller, account, Some(Factor::RecoveryCode), moment.now)?;
                 let set = account.recovery_codes.take();
                 let set = set.ok_or(Refused::NotSet(Guess::RecoveryCode))?;
                 journal.note(NewEvent::new(EventKind::RecoveryCodesRemoved).on(&set.device_id));

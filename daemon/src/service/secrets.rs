@@ -2,8 +2,9 @@
 //!
 //! A secret is a version, a sealed content and some slots that open it. Content and key slots are sealed by the client
 //! and mean nothing here; the server slot opens the content, too, protected by the envelope's seal, and only the
-//! policy's release rules decide who gets it. Every release is an event in the same commit. Which slots an account
-//! may have, `slots.rs` says.
+//! policy's release rules decide who gets it. Every release is an event in the same commit. The same rules decide who
+//! changes what is there: whoever may not read a secret, a thief with the weaker login, may neither destroy it nor put one of
+//! their own making in its place. Which slots an account may have, `slots.rs` says.
 
 use std::collections::BTreeMap;
 
@@ -186,20 +187,27 @@ impl Writes {
         })
     }
 
-    /// Whether they may be done: `step_up` is asked for every factor whose slots they touch, but for `own`, which the
-    /// call is about. Asked before anything is changed: a thief with a weak session, who may write secrets, must not make
-    /// what a stronger factor opens worthless.
+    /// Whether they may be done: by a session that may read what it replaces, and is worth as much as every factor whose
+    /// slots it touches, but for `own`, which the call is about. Asked before anything is changed: a thief with a weak
+    /// session must not make what a stronger factor opens worthless, nor get a new PIN in by slots that open nothing. What
+    /// is not there yet may be made by any session that writes.
     pub(super) fn admitted(
         &self,
+        caller: &Caller,
         account: &Account,
         own: Option<Factor>,
-        step_up: impl Fn(Factor) -> Result<(), Refused>,
+        now: Timestamp,
     ) -> Result<(), Refused> {
         for (name, precondition, new) in &self.writes {
+            // Half a sign-in may replace a forgotten PIN, and nothing of what that opens.
+            caller.writes()?;
             let stored = account.secrets.get(name);
             // Of another version nothing is done: whoever asks is told that first.
             if !precondition.holds(stored.map(|stored| stored.version)) {
                 continue;
+            }
+            if stored.is_some() {
+                caller.may_replace(account, name, now)?;
             }
             let (sealed, slots) = match new {
                 New::Content(content) => (content.sealed.as_ref(), content.slots.as_slice()),
@@ -212,7 +220,7 @@ impl Writes {
             let factors = touched.into_iter().filter_map(slots::factor);
             factors
                 .filter(|factor| Some(*factor) != own)
-                .try_for_each(&step_up)?;
+                .try_for_each(|factor| caller.step_up(account, factor, now))?;
         }
         Ok(())
     }
@@ -332,11 +340,26 @@ fn checked(app: &App, content: SecretContent) -> Result<Content, Refused> {
     Ok(content)
 }
 
+impl Caller {
+    /// May this session change or delete a secret that is there? Asked inside the commit, of the newest state.
+    fn may_replace(&self, account: &Account, name: &str, now: Timestamp) -> Result<(), Refused> {
+        let held = self.held(account, now);
+        let (by, fresh) = (self.session.factor, self.fresh(now));
+        release::may_replace(&self.app.policy, name, &held, by, fresh).map_err(|lacks| {
+            Refused::NotItsReader {
+                name: name.to_owned(),
+                by: by.name(),
+                lacks,
+            }
+        })
+    }
+}
+
 impl Service {
     /// Stores a secret; the precondition says what it replaces.
     ///
     /// # Errors
-    /// `PreconditionFailed` and what is wrong with the content.
+    /// `PreconditionFailed`, `NotItsReader`, `StepUp`, and what is wrong with the content.
     pub async fn store_secret(
         &self,
         caller: Caller,
@@ -351,7 +374,7 @@ impl Service {
             .commit::<_, Refused>(caller.loaded.clone(), move |account, moment, journal| {
                 caller.still_stands(account)?;
                 let now = moment.now;
-                writes.admitted(account, None, |by| caller.step_up(account, by, now))?;
+                writes.admitted(&caller, account, None, now)?;
                 writes.apply(account, now, journal)?;
                 account
                     .secrets
@@ -385,7 +408,7 @@ impl Service {
     }
 
     /// # Errors
-    /// `PreconditionFailed`, `NotFound`; `LastSlot` where it alone opens another one.
+    /// `NotFound`, `PreconditionFailed`, `NotItsReader`, `StepUp`; `LastSlot` where it alone opens another one.
     pub async fn delete_secret(
         &self,
         caller: Caller,
@@ -397,19 +420,19 @@ impl Service {
         self.ledger
             .commit::<(), Refused>(caller.loaded.clone(), move |account, moment, journal| {
                 caller.still_stands(account)?;
-                let stored = account.secrets.get(&name);
-                for kind in slots::touched(stored, None) {
-                    let by = slots::factor(kind);
-                    by.map_or(Ok(()), |by| caller.step_up(account, by, moment.now))?;
-                }
-                let current = stored
-                    .map(|stored| stored.version)
+                let stored = account
+                    .secrets
+                    .get(&name)
                     .ok_or(Refused::NotFound("secret"))?;
-                if current != version {
+                if stored.version != version {
                     return Err(Refused::PreconditionFailed {
-                        current: Some(current),
+                        current: Some(stored.version),
                     });
                 }
+                caller.may_replace(account, &name, moment.now)?;
+                let touched = slots::touched(Some(stored), None);
+                let mut factors = touched.into_iter().filter_map(slots::factor);
+                factors.try_for_each(|by| caller.step_up(account, by, moment.now))?;
                 account.secrets.remove(&name);
                 journal.note(NewEvent::new(EventKind::SecretDeleted).about(&name));
                 slots::settle(account, &[], policy, journal)

@@ -3,8 +3,8 @@
 //! Called by every commit that writes secrets or changes factors (`secrets.rs`), on the state that the change has
 //! made. What is in a slot means nothing here: it was sealed end to end. The adversary is a change, a thief's or a
 //! slip, after which a secret opens to nobody, or by a passkey's PRF alone, which is lost with one authenticator. So
-//! a slot names a factor that the account has, goes with it, is changed by a session worth as much alone, and the last
-//! one that counts is not let go. Must never write a slot.
+//! a slot names a factor that the account has, goes with it, is changed by a session worth as much alone (which may read
+//! the secret: `secrets.rs`), and the last one that counts is not let go. Must never write a slot.
 
 use std::collections::BTreeSet;
 

@@ -134,7 +134,7 @@ impl Service {
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Totp, moment.now)?;
-                writes.admitted(account, None, |by| caller.step_up(account, by, moment.now))?;
+                writes.admitted(&caller, account, None, moment.now)?;
                 charged.succeed(account, moment.now)?;
                 let answer = put_into_use(account, step, moment.now)?;
                 let mut session = caller.session.clone();

@@ -77,6 +77,97 @@ fn the_device_key_releases_only_where_it_is_written() {
     assert!(!may_release(&policy, "other", Factor::Device, true));
 }
 
+fn not_its_reader(
+    need_at_least: Factor,
+    need_fresh: bool,
+    one_of: &[Factor],
+) -> Result<(), NotItsReader> {
+    Err(NotItsReader {
+        step_up: StepUp {
+            need_at_least,
+            need_fresh,
+        },
+        one_of: one_of.to_vec(),
+    })
+}
+
+#[test]
+fn who_may_not_read_a_secret_may_not_replace_it() {
+    use Factor::{Creation, DeliveredCode, Device, Passkey, Pin, RecoveryCode, Totp};
+    let policy = policy(&[
+        ("app-key", &[Passkey, RecoveryCode]),
+        ("notes", &[Pin, Passkey, Device]),
+        ("pins", &[Pin]),
+        ("nobody", &[]),
+        ("*", &[Pin, Passkey]),
+    ]);
+    let all = [Pin, Passkey, Totp, DeliveredCode];
+    let asked = |name: &str, by: Factor, fresh: bool| may_replace(&policy, name, &all, by, fresh);
+    // A reader may, however long the login is ago: notes are saved all day.
+    for (name, by) in [
+        ("notes", Pin),
+        ("app-key", Passkey),
+        ("other", Pin),
+        ("pins", Pin),
+    ] {
+        assert_eq!(asked(name, by, false), Ok(()), "{name}");
+    }
+    for by in [Totp, DeliveredCode] {
+        assert_eq!(
+            asked("notes", by, true),
+            not_its_reader(Pin, false, &[Pin, Passkey])
+        );
+    }
+    assert_eq!(
+        asked("app-key", Pin, true),
+        not_its_reader(Passkey, false, &[Passkey])
+    );
+    // A list is no threshold: what is stronger and kept out does not count as at least that.
+    assert_eq!(
+        asked("pins", Passkey, true),
+        not_its_reader(Pin, false, &[Pin])
+    );
+    // What nobody reads is the strongest login's.
+    assert_eq!(asked("nobody", Passkey, true), Ok(()));
+    assert_eq!(
+        asked("nobody", Passkey, false),
+        not_its_reader(Passkey, true, &[Passkey])
+    );
+    assert_eq!(
+        asked("nobody", Pin, true),
+        not_its_reader(Passkey, false, &[Passkey])
+    );
+    // The account's creation has made what is there; later it is worth its device key.
+    assert_eq!(asked("pins", Creation, true), Ok(()));
+    assert_eq!(asked("notes", Creation, false), Ok(()));
+    assert_eq!(
+        asked("pins", Creation, false),
+        not_its_reader(Pin, false, &[Pin])
+    );
+}
+
+#[test]
+fn a_secret_that_no_factor_of_the_account_reads_is_its_strongest_factors() {
+    use Factor::{Creation, Device, Passkey, Pin, RecoveryCode, Totp};
+    let policy = policy(&[("app-key", &[Passkey])]);
+    let asked =
+        |held: &[Factor], by: Factor, fresh: bool| may_replace(&policy, "app-key", held, by, fresh);
+    // Such a session could add the passkey that reads.
+    assert_eq!(asked(&[Pin, Totp], Pin, true), Ok(()));
+    assert_eq!(
+        asked(&[Pin, Totp], Pin, false),
+        not_its_reader(Pin, true, &[Pin])
+    );
+    assert_eq!(
+        asked(&[Pin, Totp], Totp, true),
+        not_its_reader(Pin, false, &[Pin])
+    );
+    assert_eq!(asked(&[RecoveryCode], RecoveryCode, true), Ok(()));
+    // Without a factor nobody comes back who could be wronged.
+    assert_eq!(asked(&[], Creation, false), Ok(()));
+    assert_eq!(asked(&[Device], Creation, false), Ok(()));
+}
+
 #[test]
 fn names_of_secrets() {
     let longest = "a".repeat(64);

@@ -108,13 +108,16 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
     ? await stored(custody, there.version, first)
     : first && (await unsent(custody, first.secret));
   if (!held) return NOTHING;
-  let keyThere = secrets.some(({ name }) => name === t.APP_KEY);
+  const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
+  let keyThere = wasThere;
   let sent: Record<string, Schemas["Rewrapped"]> = {};
   return {
     needsSlots: !held.server,
     hasOnlyPrf: !t.opensWithoutPrf(held.slots, held.server || held.leaves),
     waits: first !== undefined && !held.server,
     with: async (added, replaces) => {
+      // Asked again after a refusal: nothing of what was refused was written.
+      [sent, keyThere] = [{}, wasThere];
       if (added.length === 0) return {};
       const kept = held.slots.filter((slot) => slot.type !== replaces);
       const made = await Promise.all(added.map((key) => t.sealSlot(place, key, held.key)));

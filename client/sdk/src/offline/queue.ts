@@ -13,6 +13,7 @@ import {
   NotReady,
   Refused,
   SessionOver,
+  StepUpRequired,
   Unreachable,
   VersionConflict,
 } from "../errors.js";
@@ -39,6 +40,8 @@ export interface Known {
   readonly content: Bytes;
   /** `pending`: changed here and not sent. `server`: just read. `copy`: read earlier. */
   readonly from: "pending" | "server" | "copy";
+  /** A copy, because what the daemon has opens by the device secret alone, which is locked. */
+  readonly locked?: true;
 }
 
 /** Two versions that were made without knowing of each other. */
@@ -61,8 +64,8 @@ export interface Synced {
   readonly sent: readonly string[];
   /** Still waiting. */
   readonly waiting: readonly string[];
-  /** Why something waits: no network, or a sign-in that is needed first. */
-  readonly because: "offline" | "sign-in" | undefined;
+  /** Why something waits: no network, a sign-in that is needed first, or one that may read what it would replace. */
+  readonly because: "offline" | "sign-in" | "step-up" | undefined;
 }
 
 /** A version that lost a conflict. */
@@ -84,11 +87,16 @@ export async function loadSecret(custody: Custody, name: string): Promise<Known 
     });
     return stored && { content: stored.content, from: "server" };
   } catch (error) {
-    if (!(error instanceof Unreachable)) throw error;
+    const locked = isLocked(error);
+    if (!locked && !(error instanceof Unreachable)) throw error;
     const copy = (await custody.storage.get(COPY + name)) as Stored | undefined;
-    return copy && { content: copy.content, from: "copy" };
+    if (locked && !copy) throw error;
+    return copy && { content: copy.content, from: "copy", ...(locked ? { locked: true } : {}) };
   }
 }
+
+/** A secret that is sealed end to end needs the device secret, which comes with a sign-in. */
+const isLocked = (error: unknown): boolean => error instanceof NotReady && error.code === "locked";
 
 /** Reads within the running session, or one of the device key alone. */
 async function withReading<T>(custody: Custody, read: () => Promise<T>): Promise<T> {
@@ -157,9 +165,11 @@ async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
       because = "sign-in";
       break;
     }
-    because = await whatStops(() => send(custody, name, rule));
-    if (because) break;
-    sent.push(name);
+    const stopped = await whatStops(() => send(custody, name, rule));
+    because = stopped ?? because;
+    if (!stopped) sent.push(name);
+    // What this session may not change holds nothing else back.
+    else if (stopped !== "step-up") break;
   }
   return { sent, waiting: await pendingChanges(custody), because };
 }
@@ -196,9 +206,10 @@ async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"
   } catch (error) {
     const code = error instanceof Refused ? error.code : "";
     if (error instanceof Unreachable) return "offline";
-    // A secret that is sealed end to end needs the device secret, which comes with a sign-in.
-    const locked = error instanceof NotReady && error.code === "locked";
-    if (locked || error instanceof SessionOver || code === "read-only-session") return "sign-in";
+    // The second is the answer to a look at what another device has written meanwhile.
+    if (error instanceof StepUpRequired || code === "release-forbidden") return "step-up";
+    if (isLocked(error) || error instanceof SessionOver || code === "read-only-session")
+      return "sign-in";
     throw error;
   }
 }

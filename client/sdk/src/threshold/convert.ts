@@ -153,8 +153,7 @@ export async function finishConversion(
   }
   if (old !== single && single.account) demandSame(single, old);
   await demandNothingElse(old);
-  // What hangs on the device secret before the secret itself.
-  for (const name of [APP_KEY, DEVICE_SECRET]) await erased(old, name);
+  await bothErased(old);
   await group.storage.update([], (update) => {
     update.delete(CONVERSION);
   });
@@ -181,6 +180,31 @@ async function asked(
     }
   }
   return (custody, ask) => (gave.get(custody) ?? (() => signIn(custody, ask)))();
+}
+
+/**
+ * Erases the wrapped key and the device secret, or neither where this session may not erase both.
+ *
+ * The device secret goes first where nothing hangs on it, and is tried first where the app key does: the daemon refuses
+ * a session that is too weak for it (`StepUpRequired`) before it says `last-slot`. The app key takes whoever may read it.
+ */
+async function bothErased(custody: Custody): Promise<void> {
+  await demandReadable(custody, APP_KEY);
+  try {
+    await erased(custody, DEVICE_SECRET);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.code !== "last-slot") throw error;
+  }
+  for (const name of [APP_KEY, DEVICE_SECRET]) await erased(custody, name);
+}
+
+/** Refused to a session that may not erase it either. */
+async function demandReadable(custody: Custody, name: string): Promise<void> {
+  try {
+    await custody.transport.request("get", "/v1/account/secrets/{name}", { path: { name } });
+  } catch (error) {
+    if (!(error instanceof Refused) || error.code !== "not-found") throw error;
+  }
 }
 
 /** Deletes a secret, if it is still there. */

@@ -24,6 +24,8 @@ export class Keeper {
   /** Answers for it, where it is no honest one. */
   lie: ((honest: string | undefined) => string | undefined) | undefined;
   bound: Unlocked | undefined;
+  /** What the sessions here are too weak for: to erase, or to read. */
+  readonly keptFrom = new Map<string, "erase" | "read">();
   /** What it keeps beside its share, of an account that was its own before. */
   readonly secrets = new Map<string, { version: number; body: Schemas["SecretContent"] }>();
   /** Accounts by the key of the request that made them. */
@@ -90,6 +92,14 @@ export class Keeper {
     if (!there) return problem(404, "not-found");
     if (headers.get("If-Match") !== `"${there.version}"`)
       return problem(412, "precondition-failed");
+    if (this.keptFrom.has(name)) {
+      return problem(403, "step-up-required", { need_at_least: "passkey", need_fresh: true });
+    }
+    const hangs = (body: Schemas["SecretContent"]) =>
+      body.slots?.some(({ type, credential }) => type === "secret" && credential === name);
+    if ([...this.secrets.values()].some(({ body }) => hangs(body))) {
+      return problem(409, "last-slot");
+    }
     if (name === SHARE) this.stored = undefined;
     this.secrets.delete(name);
     return { status: 204 };
@@ -100,6 +110,7 @@ export class Keeper {
     const there = this.secrets.get(name);
     if (method === "GET") {
       if (!there) return problem(404, "not-found");
+      if (this.keptFrom.get(name) === "read") return problem(403, "release-forbidden");
       return { body: { updated: 0, slots: [], ...there.body, version: there.version } };
     }
     const expected = headers.get("If-None-Match") === "*" ? undefined : headers.get("If-Match");

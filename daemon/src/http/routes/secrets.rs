@@ -24,7 +24,8 @@ fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
 /// `If-None-Match: *` to create, `If-Match: "<version>"` to replace. Names by convention:
 /// `device-secret` and `app-key`. Content and slots are sealed by the client, as `client/sdk/SLOTS.md` describes; a slot
 /// names a factor that the account has, PRF is never the only one, and a session changes the slots of no factor that
-/// is stronger than its own.
+/// is stronger than its own. A secret that is there is replaced and deleted by a session that may read it
+/// (`step-up-required`, with `need_one_of`); one that is not, any session that writes may make.
 #[utoipa::path(
     put, path = "/v1/account/secrets/{name}", tag = "secrets",
     security(("session" = [])),
@@ -36,7 +37,7 @@ fn etag(version: u64) -> [(header::HeaderName, HeaderValue); 1] {
     request_body = SecretContent,
     responses(
         (status = 200, body = SecretWritten, headers(("ETag" = String))),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "read-only-session; step-up-required (need_at_least, need_fresh): slots of a stronger factor would be changed"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "read-only-session; step-up-required (need_at_least, need_fresh): slots of a stronger factor would be changed; with need_one_of and secret: the session may not read what it would replace"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "too-many"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed (current_version)"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "secret-too-large"),
@@ -106,7 +107,7 @@ pub(in crate::http) async fn list(
     ),
     responses(
         (status = 204),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "read-only-session; step-up-required (need_at_least, need_fresh): it has slots of a stronger factor"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "read-only-session; step-up-required (need_at_least, need_fresh): it has slots of a stronger factor; with need_one_of and secret: the session may not read it"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not-found"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "last-slot: another secret opens by this one alone"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "precondition-failed (current_version)"),
