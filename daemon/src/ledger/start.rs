@@ -24,8 +24,8 @@ use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, keys, realm};
 use crate::clock::Clock;
 use crate::store::Store;
 
-/// Entries, or buckets, that are read at a time where much is read.
-const CHUNK: u64 = 4096;
+/// Entries that are read at a time where all of them are.
+const CHUNK: u64 = 512;
 
 /// A database that was found to be what the token says it must be.
 #[derive(Debug)]
@@ -307,17 +307,7 @@ async fn state(
     if store.weakness().any_state {
         return Ok(tree);
     }
-    let mut digests = BTreeMap::new();
-    let mut first_odd = None;
-    let buckets: Vec<u32> = (0..BUCKETS).collect();
-    for chunk in buckets.chunks(CHUNK as usize) {
-        for (bucket, list) in store.members(chunk).await?.examine() {
-            if MemberList::parse(&list).is_err() {
-                first_odd.get_or_insert(bucket);
-            }
-            digests.insert(bucket, bucket_digest(realm, bucket, &list));
-        }
-    }
+    let (digests, first_odd) = of_every_list(store, realm).await?;
     let tree = StateTree::fold(&digests);
     if tree.root() == head.state.state_root {
         repairs.what.push("digests of buckets".into());
@@ -336,6 +326,31 @@ async fn state(
         "{evidence}the member lists are not those that the head names; the tables are not of one \
          moment, or were altered"
     )))
+}
+
+/// The digest of every member list, and the first bucket whose list does not parse. Lists are as large as somebody with
+/// the database likes, up to their bound, and there are many: they are held a part at a time.
+async fn of_every_list(
+    store: &Arc<dyn Store>,
+    realm: &RealmName,
+) -> Result<(BTreeMap<u32, Digest>, Option<u32>), LedgerError> {
+    let (mut digests, mut first_odd) = (BTreeMap::new(), None);
+    let mut next = 0;
+    while next < BUCKETS {
+        let part = store.lists(next, BUCKETS).await?.examine();
+        // Whatever a database shows, this comes to an end.
+        let upto = part.last().map_or(BUCKETS, |(bucket, _)| bucket + 1);
+        next = upto.clamp(next + 1, BUCKETS);
+        for (bucket, list) in part {
+            // One that is larger than any has no content here, and is none.
+            let list = list.unwrap_or_default();
+            if MemberList::parse(&list).is_err() {
+                first_odd.get_or_insert(bucket);
+            }
+            digests.insert(bucket, bucket_digest(realm, bucket, &list));
+        }
+    }
+    Ok((digests, first_odd))
 }
 
 /// Where the cache still says what the list was, it says which list was altered.

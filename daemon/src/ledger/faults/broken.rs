@@ -80,6 +80,7 @@ pub(super) struct Faulty {
     pub(super) strike: Mutex<Option<Strike>>,
     /// What an honest database would hold by now.
     pub(super) mirror: Arc<Mutex<Tables>>,
+    pub(super) largest: Arc<AtomicUsize>,
 }
 
 /// The administrator's statements, at a moment that the ledger does not expect.
@@ -109,6 +110,10 @@ fn failed(operation: &'static str) -> StoreError {
 impl Faulty {
     fn mirror(&self, batch: &Batch) {
         self.mirror.lock().unwrap().apply(batch);
+    }
+
+    fn measure(&self, sizes: impl Iterator<Item = usize>) {
+        self.largest.fetch_max(sizes.sum(), Ordering::SeqCst);
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
@@ -170,7 +175,9 @@ impl Store for Faulty {
         self.read()?;
         let members = self.inner.members(buckets).await;
         self.strike(After::Lists).await;
-        members
+        let members = members?.of_a_test();
+        self.measure(members.iter().map(|(_, list)| list.len()));
+        Ok(Unverified::new(members))
     }
 
     async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
@@ -217,7 +224,13 @@ impl Store for Faulty {
         to: u32,
     ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
         self.read()?;
-        self.inner.lists(from, to).await
+        let lists = self.inner.lists(from, to).await?.of_a_test();
+        self.measure(
+            lists
+                .iter()
+                .map(|(_, list)| list.as_ref().map_or(0, Vec::len)),
+        );
+        Ok(Unverified::new(lists))
     }
 
     async fn records(

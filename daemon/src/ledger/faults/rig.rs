@@ -64,6 +64,8 @@ pub(super) struct Rig {
     pub(super) opening: Script,
     /// What an honest database would hold.
     pub(super) mirror: Arc<Mutex<Tables>>,
+    /// Bytes of the largest answer with member lists.
+    pub(super) largest: Arc<AtomicUsize>,
     /// Bounded anchoring in the lives that follow.
     pub(super) bounded: bool,
     /// Its interval.
@@ -138,6 +140,7 @@ impl Rig {
             weakness: Weakness::default(),
             opening: Script::default(),
             mirror: Arc::default(),
+            largest: Arc::default(),
             bounded: false,
             interval: Duration::from_secs(3600),
         }
@@ -293,6 +296,7 @@ impl Rig {
             weakness: self.weakness,
             strike: Mutex::default(),
             mirror: Arc::clone(&self.mirror),
+            largest: Arc::clone(&self.largest),
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
         let clock = Arc::new(Clock::default());

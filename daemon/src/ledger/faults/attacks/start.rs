@@ -1,18 +1,20 @@
 //! Databases that are prepared while the daemon is stopped: heads, logs, caches, files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use custodyd_hsm::anchor::{self, Anchor};
 
 use super::{BUDGET, Rig, Weakness, is_exhausted, says, strong};
 use crate::clock::Clock;
+use crate::ledger::faults::broken::Script;
 use crate::ledger::faults::rig::realm_name;
 use crate::ledger::faults::tables::{
     DIGESTS, ENTRIES, HEAD, MEMBERS, RECORDS, Row, TABLES, TILES, Tables,
 };
 use crate::ledger::head::Head;
-use crate::store::admin::Cell;
-use crate::store::{Batch, HeadRow};
+use crate::store::admin::{Cell, Value};
+use crate::store::{Batch, HeadRow, MAX_MEMBERS, MAX_PART};
 
 const HEAD_IS_NOT_OURS: &str = "was not made by this token";
 
@@ -428,4 +430,38 @@ async fn a_file_with_a_malformed_page_gives_no_wrong_answer() {
     rig.anchors.put_back(&objects);
     rig.start(strong()).await.unwrap();
     assert!(is_exhausted(&rig.guess(a).await));
+}
+
+/// Whoever has the database makes lists as large as they may be, and the cache of no use. A start reads all of them, and
+/// holds a part of them at a time.
+#[tokio::test]
+async fn a_start_holds_a_part_of_the_lists_however_large_they_are() {
+    const LISTS: u32 = 12;
+    let (mut rig, _, _) = scene().await;
+    rig.crash().await;
+    let mut admin = rig.admin().await;
+    admin.run("DELETE FROM bucket_digests", &[]).await;
+    let large = vec![0; MAX_MEMBERS];
+    for bucket in 0..LISTS {
+        let bucket = Value::Number(i64::from(bucket));
+        let gone = "DELETE FROM bucket_members WHERE bucket = ?";
+        admin.run(gone, std::slice::from_ref(&bucket)).await;
+        let sql = "INSERT INTO bucket_members (bucket, members) VALUES (?, ?)";
+        admin.run(sql, &[bucket, Value::Bytes(&large)]).await;
+    }
+    drop(admin);
+    rig.largest.store(0, Ordering::SeqCst);
+    says(&rig.try_serve(Script::default()).await, "does not parse");
+    let held = rig.largest.load(Ordering::SeqCst);
+    assert!(
+        (MAX_MEMBERS..=MAX_PART + MAX_MEMBERS).contains(&held),
+        "{held}"
+    );
+    // Control: one answer with all of them is what it would hold.
+    let store = rig.place.open().await.unwrap();
+    let all: Vec<u32> = (0..LISTS).collect();
+    let lists = store.members(&all).await.unwrap().of_a_test();
+    let size: usize = lists.iter().map(|(_, list)| list.len()).sum();
+    assert!(size > MAX_PART + MAX_MEMBERS);
+    store.close().await;
 }
