@@ -537,7 +537,7 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
-        self.scanner.close();
+        self.scanner.close().await;
         self.readers.close().await;
         if let Some(writer) = self.writer.lock().await.take() {
             // The last connection that closes folds the WAL back into the file.

@@ -217,6 +217,8 @@ pub(super) async fn strays(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Exclusive, Sqlite, scanner};
     use super::*;
     use crate::store::{Batch, HeadRow, Store as _};
@@ -352,5 +354,47 @@ mod tests {
                 .map(|body| body.map(|body| (body.salt, body.body)));
             assert_eq!(shown, expected, "{at}");
         }
+    }
+
+    #[tokio::test]
+    async fn closing_waits_for_a_scan_and_leaves_no_connection_behind() {
+        let (dir, store) = store(|_| {}).await;
+        let scanner = Arc::new(Scanner::new(&dir.path().join("a.sqlite")));
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (go, may_go) = std::sync::mpsc::channel::<()>();
+        let scan = tokio::spawn({
+            let scanner = Arc::clone(&scanner);
+            async move {
+                let reading = scanner.read("test", move |connection| {
+                    begun.send(()).unwrap();
+                    may_go.recv().unwrap();
+                    connection
+                        .query_row("SELECT count(*) FROM head", [], |row| row.get::<_, i64>(0))
+                });
+                reading.await.map(|read| read.of_a_test())
+            }
+        });
+        tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
+            .await
+            .unwrap();
+        let closing = tokio::spawn({
+            let scanner = Arc::clone(&scanner);
+            async move { scanner.close().await }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(!closing.is_finished(), "it overtook the scan");
+        // Also where whoever scans is gone meanwhile.
+        scan.abort();
+        assert!(!closing.is_finished());
+        go.send(()).unwrap();
+        closing.await.unwrap();
+        let late = scanner.read("test", |_| Ok(())).await;
+        assert!(
+            matches!(late, Err(StoreError::Unavailable { .. })),
+            "{late:?}"
+        );
+        // Nobody has the file open: the last of the store's own connections takes the write-ahead log with it.
+        store.close().await;
+        assert!(!dir.path().join("a.sqlite-wal").exists());
     }
 }

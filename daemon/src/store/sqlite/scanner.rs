@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::RwLock;
 
 use super::super::StoreError;
 use super::{BUSY, schema};
@@ -18,6 +19,8 @@ pub(super) struct Scanner {
     path: PathBuf,
     /// Those that nobody uses now; as many as ever read at once.
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// Held by everybody who reads, until their connection is put back: also where nobody waits for them any more.
+    closed: Arc<RwLock<bool>>,
 }
 
 fn locked(idle: &Mutex<Vec<Connection>>) -> MutexGuard<'_, Vec<Connection>> {
@@ -29,17 +32,29 @@ impl Scanner {
         Self {
             path: path.to_owned(),
             idle: Arc::default(),
+            closed: Arc::default(),
         }
     }
 
     /// What `work` reads. After a failure its connection is closed.
+    ///
+    /// # Errors
+    /// `work`'s; `Unavailable` once this is closed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Unverified<T>, StoreError> {
+        let closed = Arc::clone(&self.closed).read_owned().await;
+        if *closed {
+            return Err(StoreError::Unavailable {
+                operation,
+                source: sqlx::Error::PoolClosed,
+            });
+        }
         let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
         let reading = tokio::task::spawn_blocking(move || {
+            let _until_the_end = closed;
             let known = locked(&idle).pop();
             let connection = known.map_or_else(|| open(&path), Ok)?;
             let found = work(&connection).map_err(unavailable(operation))?;
@@ -54,7 +69,11 @@ impl Scanner {
         })
     }
 
-    pub(super) fn close(&self) {
+    /// Once this returns no connection is left and none will be: it waits for the parts that are being read, and whoever
+    /// comes later is refused. Else a scan would put its connection back afterwards, and the file would not be
+    /// whole without its log.
+    pub(super) async fn close(&self) {
+        *self.closed.write().await = true;
         locked(&self.idle).clear();
     }
 }
