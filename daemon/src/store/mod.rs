@@ -259,7 +259,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         count: u64,
     ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError>;
 
-    /// Tiles of the log by level and place; those that are not there are left out.
+    /// Tiles of the log by level and place; those that are not there are left out, and of those that are larger than
+    /// any there is nothing but the place.
     async fn tiles(&self, tiles: &[(u8, u64)]) -> Result<Unverified<Vec<TileRow>>, StoreError>;
 
     /// The cached digest of every bucket that has one.
