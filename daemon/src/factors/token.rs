@@ -8,19 +8,22 @@
 //! The outside text is `cs1.` (session) or `cc1.` (ceremony), the epoch in
 //! decimal, a dot, and the sealed bytes in base64url. The adversary writes every
 //! byte of it. They choose the epoch, so epochs are bounded before the security
-//! token is asked, and each key is fetched once: a stranger can cause at most
-//! one token operation for each day that is still accepted.
+//! token is asked, and each key is fetched once, however many ask for it at the
+//! same time: a stranger can cause at most one token operation for each day that
+//! is still accepted.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::seal::{LocalKey, Pad, open_local, seal_local};
-use custodyd_hsm::{Error, Pool, RealmName};
+use custodyd_hsm::{Error, Lane, Pool, RealmName};
 use custodyd_policies::Timestamp;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -77,12 +80,24 @@ pub struct EpochKeys {
     pool: Pool,
     realm: RealmName,
     era: Era,
-    sessions: Cache,
-    ceremonies: Cache,
+    sessions: Arc<Cache>,
+    ceremonies: Arc<Cache>,
 }
 
-/// Keys by day number. Bounded by the days that are accepted.
-type Cache = Mutex<BTreeMap<u64, Arc<LocalKey>>>;
+/// What is known of the days of one use.
+#[derive(Default)]
+struct Cache(Mutex<Days>);
+
+/// Both maps are bounded by the days that are accepted.
+#[derive(Default)]
+struct Days {
+    keys: BTreeMap<u64, Arc<LocalKey>>,
+    /// Questions that the token has not answered yet. Those who wait keep them alive, and nobody else.
+    asked: BTreeMap<u64, WeakShared<Question>>,
+}
+
+/// One question to the token, whose answer all get who wait for it.
+type Question = BoxFuture<'static, Result<Arc<LocalKey>, Error>>;
 
 impl std::fmt::Debug for EpochKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,8 +114,8 @@ impl EpochKeys {
             pool,
             realm,
             era,
-            sessions: Cache::default(),
-            ceremonies: Cache::default(),
+            sessions: Arc::default(),
+            ceremonies: Arc::default(),
         }
     }
 
@@ -129,16 +144,29 @@ impl EpochKeys {
         if number < oldest {
             return Err(TokenError::Expired);
         }
-        if let Some(key) = self.cached(use_, number) {
-            return Ok(key);
-        }
-        // No lock is held over the wait: two callers may fetch the same key at
-        // once, which costs one operation, where a lock would make all callers
-        // wait one deadline after the other while the token is away.
-        let key = Arc::new(self.fetch(use_, number).await?);
-        let mut keys = self.cache(use_);
-        keys.retain(|known, _| (oldest..=today).contains(known));
-        Ok(Arc::clone(keys.entry(number).or_insert(key)))
+        let cache = self.cache(use_);
+        let question = {
+            let mut days = cache.locked();
+            if let Some(key) = days.keys.get(&number) {
+                return Ok(Arc::clone(key));
+            }
+            // No lock is held over the wait. All who come meanwhile wait for the one answer, a failure
+            // too: else each of them would wait out a deadline of its own while the token is away.
+            let accepted = |day: &u64| (oldest..=today).contains(day);
+            days.keys.retain(|day, _| accepted(day));
+            days.asked.retain(|day, _| accepted(day));
+            match days.asked.get(&number).and_then(WeakShared::upgrade) {
+                Some(question) => question,
+                None => {
+                    let question = self.question(use_, number);
+                    if let Some(weak) = question.downgrade() {
+                        days.asked.insert(number, weak);
+                    }
+                    question
+                }
+            }
+        };
+        question.await.map_err(TokenError::Unavailable)
     }
 
     /// Seal `value` under today's key.
@@ -195,29 +223,37 @@ impl EpochKeys {
         era
     }
 
-    async fn fetch(&self, use_: EpochUse, number: u64) -> Result<LocalKey, TokenError> {
-        let realm = self.realm.clone();
-        let secret = self
-            .pool
-            .call("epoch key", move |custody| {
+    /// It puts the key into its place before it is answered: so whoever finds neither a key nor a
+    /// question asks for the first time.
+    fn question(&self, use_: EpochUse, number: u64) -> Shared<Question> {
+        let (pool, realm) = (self.pool.clone(), self.realm.clone());
+        let cache = Arc::clone(self.cache(use_));
+        let asking = async move {
+            let secret = pool.call("epoch key", move |custody| {
                 mac::epoch_key(custody, &realm, use_, number)
-            })
-            .await
-            .map_err(TokenError::Unavailable)?;
-        Ok(LocalKey::new(secret, domain(use_)))
+            });
+            let key = Arc::new(LocalKey::new(secret.await?, domain(use_)));
+            let mut days = cache.locked();
+            days.keys.insert(number, Arc::clone(&key));
+            days.asked.remove(&number);
+            Ok(key)
+        };
+        // Apps wait for it together, so it is no single one's call that finds no room.
+        Lane::First.during(asking).boxed().shared()
     }
 
-    fn cached(&self, use_: EpochUse, number: u64) -> Option<Arc<LocalKey>> {
-        self.cache(use_).get(&number).map(Arc::clone)
-    }
-
-    fn cache(&self, use_: EpochUse) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<LocalKey>>> {
-        let cache = match use_ {
+    fn cache(&self, use_: EpochUse) -> &Arc<Cache> {
+        match use_ {
             EpochUse::Session => &self.sessions,
             EpochUse::Ceremony => &self.ceremonies,
-        };
+        }
+    }
+}
+
+impl Cache {
+    fn locked(&self) -> MutexGuard<'_, Days> {
         // A panic cannot leave a map of keys half written.
-        cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,7 +21,10 @@ struct Fake(Arc<State>);
 
 #[derive(Default)]
 struct State {
+    /// Those that it answered with a key.
     calls: AtomicUsize,
+    /// All of them.
+    asked: AtomicUsize,
     away: std::sync::atomic::AtomicBool,
 }
 
@@ -52,6 +55,7 @@ impl Custody for Fake {
         Ok(true)
     }
     fn hmac(&mut self, _: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
         if self.0.away.load(Ordering::SeqCst) {
             return Err(Error::Unavailable {
                 operation: "hmac",
@@ -250,7 +254,7 @@ async fn made_up_epochs_cost_the_token_one_call_a_day_and_nothing_beyond() {
     );
     assert_eq!(fake.calls() as u64, SESSION_EPOCH_DAYS + 1);
     assert_eq!(
-        keys.cache(EpochUse::Session).len() as u64,
+        keys.cache(EpochUse::Session).locked().keys.len() as u64,
         SESSION_EPOCH_DAYS
     );
 }
@@ -278,6 +282,61 @@ async fn a_token_that_is_away_is_told_apart_from_a_bad_token() {
         matches!(error, TokenError::Forged),
         "and asked again afterwards"
     );
+}
+
+/// Many who ask for the keys of three days before any of them is answered.
+async fn all_at_once(keys: &EpochKeys) -> Vec<std::result::Result<Arc<LocalKey>, TokenError>> {
+    let days = (0..60).map(|asker| 20_000 - asker % 3);
+    let asking = days.map(|day| keys.by_number(EpochUse::Session, NOW, day));
+    futures_util::future::join_all(asking).await
+}
+
+#[tokio::test]
+async fn many_who_lack_a_key_at_once_cost_the_token_one_call_a_day() {
+    let fake = Fake::default();
+    let keys = fake.keys("realm.example");
+    let had = all_at_once(&keys).await;
+    assert!(had.iter().all(std::result::Result::is_ok));
+    assert_eq!(fake.0.asked.load(Ordering::SeqCst), 3);
+    assert!(
+        keys.cache(EpochUse::Session).locked().asked.is_empty(),
+        "nothing is left of the questions"
+    );
+    // The control: another process knows none of it, and asks for itself.
+    all_at_once(&fake.keys("realm.example")).await;
+    assert_eq!(fake.0.asked.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_who_wait_for_it_and_to_nobody_later() {
+    let fake = Fake::default();
+    let keys = fake.keys("realm.example");
+    fake.0.away.store(true, Ordering::SeqCst);
+    let had = all_at_once(&keys).await;
+    let unavailable = |had: &_| matches!(had, Err(TokenError::Unavailable(_)));
+    assert!(had.iter().all(unavailable));
+    assert_eq!(fake.0.asked.load(Ordering::SeqCst), 3);
+    fake.0.away.store(false, Ordering::SeqCst);
+    assert!(all_at_once(&keys).await.iter().all(|had| had.is_ok()));
+}
+
+#[tokio::test]
+async fn who_stops_waiting_takes_the_answer_from_nobody() {
+    let fake = Fake::default();
+    let keys = fake.keys("realm.example");
+    let mut first = Box::pin(keys.current(EpochUse::Session, NOW));
+    let mut second = Box::pin(keys.current(EpochUse::Session, NOW));
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    drop(first);
+    let second = tokio::time::timeout(Duration::from_secs(5), second).await;
+    assert!(second.unwrap().is_ok());
+    assert_eq!(fake.0.asked.load(Ordering::SeqCst), 1);
+    // Nobody waits for this one any more: it is as if it had not been asked.
+    let mut third = Box::pin(keys.current(EpochUse::Ceremony, NOW));
+    assert!((&mut third).now_or_never().is_none());
+    drop(third);
+    assert!(keys.current(EpochUse::Ceremony, NOW).await.is_ok());
 }
 
 #[tokio::test]
