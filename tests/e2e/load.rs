@@ -237,6 +237,9 @@ async fn who_gives_up_waiting_loses_no_guess() {
         left = now;
     }
     assert!(left >= LEFT - 7);
+    // And how they ended is known.
+    let ended = "carried to its end after its client had gone";
+    assert!(app.log().contains(ended), "{}", app.log());
 }
 
 /// An account has a rate of its own, over all of its devices; what strangers ask in its name counts for nothing.

@@ -4,7 +4,7 @@
 //! answers are held, so that nobody holds a place while an answer waits to leave. The body is read first, with
 //! bounds on its time and on the bytes of all, or whoever sends slowly would hold places with nothing
 //! in them. From there on the request is a task of its own: a client that leaves, or gives up because we are
-//! slow, does not cut a guess off between its charge and its outcome.
+//! slow, does not cut a guess off between its charge and its outcome, nor the outcome from being counted and logged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use custodyd_hsm::Lane;
 use tracing::Instrument as _;
 
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::request::{MAX_BODY, session_token, whole};
 use super::router::{REQUEST_LIMIT, took_too_long};
 use super::server::PeerAddress;
@@ -120,6 +120,15 @@ async fn carried(context: &Context, request: Request, next: Next) -> Result<Resp
     };
     // With an end of its own: nobody may be there any more who cuts it.
     let work = tokio::time::timeout(REQUEST_LIMIT, work);
+    let waiting = Arc::new(());
+    let waits = Arc::downgrade(&waiting);
+    let work = async move {
+        let ended = work.await;
+        if waits.strong_count() == 0 {
+            tell_of(ended.as_ref().ok());
+        }
+        ended
+    };
     match tokio::spawn(work.in_current_span()).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(_)) => Err(took_too_long()),
@@ -129,6 +138,16 @@ async fn carried(context: &Context, request: Request, next: Next) -> Result<Resp
             Err(_) => Err(took_too_long()),
         },
     }
+}
+
+/// How a request ended for which nobody waits any more, in the log. Its client's leaving has a line before.
+fn tell_of(response: Option<&Response>) {
+    let status = response.map_or(503, |response| response.status().as_u16());
+    let code = response.map_or("timeout", |response| {
+        let code = response.extensions().get::<Code>();
+        code.map_or("", |code| code.0)
+    });
+    tracing::info!(status, code, "carried to its end after its client had gone");
 }
 
 #[cfg(test)]

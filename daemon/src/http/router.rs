@@ -1,7 +1,8 @@
 //! The public REST surface: the route table, and what every request passes through.
 //!
 //! From outside in: request id, log and metrics, panic barrier, time limit, CORS, security
-//! headers, the limits and deadlines of strangers, a place among the requests under way, then the route. Nothing here decides anything about an account.
+//! headers, the limits and deadlines of strangers, a place among the requests under way, the count of what failed, then
+//! the route. Nothing here decides anything about an account.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -163,6 +164,10 @@ pub fn router(context: Arc<Context>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(
             Arc::clone(&context),
+            strangers::count,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&context),
             door::place,
         ))
         .layer(middleware::from_fn_with_state(
@@ -313,8 +318,8 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// Gives the request an identifier, a span and a line in the log. Only the route's pattern is
-/// logged: addresses hold device identifiers, bodies and headers hold secrets.
+/// Gives the request an identifier, a span and a line in the log, also where its client does not wait for the answer.
+/// Only the route's pattern is logged: addresses hold device identifiers, bodies and headers hold secrets.
 async fn observe(request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().to_string();
     let route = request
@@ -323,24 +328,63 @@ async fn observe(request: Request, next: Next) -> Response {
         .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
     let method = known_method(request.method());
     let span = tracing::info_span!("request", id = %id, method, route = %route);
-    let began = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let took = began.elapsed();
-    let status = response.status().as_u16();
-    let code = response
-        .extensions()
-        .get::<Code>()
-        .map_or("", |code| code.0);
-    metrics::histogram!("custodyd_request_seconds", "route" => route, "method" => method, "status" => status.to_string())
-        .record(took.as_secs_f64());
-    let micros = took.as_micros() as u64;
-    span.in_scope(|| match code {
-        // A flood is counted, and does not fill the log as well.
-        "busy" | "rate-limited" => tracing::debug!(status, code, micros, "answered"),
-        _ => tracing::info!(status, code, micros, "answered"),
-    });
+    let observed = Observed {
+        span: span.clone(),
+        route,
+        method,
+        began: Instant::now(),
+        answered: false,
+    };
+    let mut response = next.run(request).instrument(span).await;
+    observed.answered(&response);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     response
+}
+
+/// A request of which one line is written: when it is answered, or when it is dropped before, which a client brings about
+/// that hangs up, or a stop that does not wait for it any longer. What has begun by then goes on (`door`).
+struct Observed {
+    span: tracing::Span,
+    route: String,
+    method: &'static str,
+    began: Instant,
+    answered: bool,
+}
+
+impl Observed {
+    fn answered(mut self, response: &Response) {
+        self.answered = true;
+        let status = response.status().as_u16();
+        let code = response
+            .extensions()
+            .get::<Code>()
+            .map_or("", |code| code.0);
+        let micros = self.ends(status.to_string());
+        self.span.in_scope(|| match code {
+            // A flood is counted, and does not fill the log as well.
+            "busy" | "rate-limited" => tracing::debug!(status, code, micros, "answered"),
+            _ => tracing::info!(status, code, micros, "answered"),
+        });
+    }
+
+    /// How long it took, in microseconds.
+    fn ends(&mut self, status: String) -> u64 {
+        let took = self.began.elapsed();
+        let route = std::mem::take(&mut self.route);
+        metrics::histogram!("custodyd_request_seconds", "route" => route, "method" => self.method, "status" => status)
+            .record(took.as_secs_f64());
+        took.as_micros() as u64
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        if !self.answered {
+            let micros = self.ends("gone".to_owned());
+            let _entered = self.span.enter();
+            tracing::info!(micros, "its client went away before the answer");
+        }
+    }
 }

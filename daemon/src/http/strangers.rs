@@ -1,10 +1,12 @@
-//! Two layers around every route: who may come in at all, and when a stranger's answer leaves.
+//! Three layers around every route: who may come in at all, when a stranger's answer leaves, and which guesses failed.
 //!
 //! Called by the router. `admit` refuses before anything of a request is believed, by address and
 //! by app; the address is that of the connection, and no header of the request can change it.
 //! `hold` keeps the answer to a stranger until a fixed time after the request, so that a clock
 //! tells nothing about accounts. While it waits it holds its own request's place and nothing
-//! else: no lock, no token session, no evaluation.
+//! else: no lock, no token session, no evaluation. `count` stands within the task that carries a request to its
+//! end: `hold` ends where its client hangs up, and a failure that is counted there would be
+//! counted for those alone who wait to hear of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use super::problem::Problem;
 use super::request::bearer;
 use super::server::PeerAddress;
 use super::state::Context;
-use crate::service::{Asking, Standing};
+use crate::service::{Asking, Standing, standing};
 
 /// What a path of a route without a session is about.
 struct Open<'a> {
@@ -100,12 +102,25 @@ pub(super) async fn hold(
     let asking = Asking::from(address(&request));
     let response = asking.during(next.run(request)).await;
     let service = &context.service;
-    if asking.standing() != Standing::Nobody && response.status() == StatusCode::UNAUTHORIZED {
-        service.strangers.failed(service.now());
-    }
     if let (Standing::Stranger, Some(arrived)) = (asking.standing(), asking.arrived()) {
         let leaves = service.strangers.leaves_after(arrived.elapsed());
         tokio::time::sleep_until(arrived + leaves).await;
+    }
+    response
+}
+
+/// Counts a guess that failed, whoever made it, and whether anybody still waits for the answer.
+pub(super) async fn count(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    // Beside the task only where `hold` has put it: on routes that name accounts.
+    let named = standing::current().is_some_and(|asking| asking.standing() != Standing::Nobody);
+    if named && response.status() == StatusCode::UNAUTHORIZED {
+        let service = &context.service;
+        service.strangers.failed(service.now());
     }
     response
 }
