@@ -13,6 +13,7 @@
 )]
 pub(crate) mod admin;
 mod connect;
+mod notices;
 mod scan;
 mod schema;
 #[cfg(test)]

@@ -113,12 +113,13 @@ impl Server {
     }
 }
 
-/// Durable means durable; names are looked for in our schema alone (and in the server's own, first); and
-/// a server that does not hear from us any more lets go of what we hold.
+/// Durable means durable, and a server that has doubts of it says so (`notices`); names are looked for in our schema
+/// alone (and in the server's own, first); and a server that does not hear from us any more lets go of what we hold.
 fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
     [
         ("search_path", SEARCHED),
         ("synchronous_commit", "on"),
+        ("client_min_messages", "warning"),
         ("client_connection_check_interval", "2s"),
         ("tcp_keepalives_idle", "5"),
         ("tcp_keepalives_interval", "2"),

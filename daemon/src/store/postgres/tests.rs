@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod standby;
+
 use std::sync::Arc;
 
 use super::server::PostgresServer;
@@ -462,48 +464,4 @@ async fn a_schema_under_our_name_is_not_ours_though_our_tables_are_there() {
     // Control: with ours under its name again the same batch is written.
     scene.sql("DROP SCHEMA custodyd CASCADE; ALTER SCHEMA kept RENAME TO custodyd");
     store.commit(&batch(1, 2)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_head_that_no_standby_has_is_not_acknowledged() {
-    let scene = Scene::new();
-    let store = Arc::new(scene.made().await);
-    store.commit(&batch(0, 2)).await.unwrap();
-    let standby = |names: &str| {
-        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
-        scene.server.sql("postgres", &set);
-        scene.server.sql("postgres", "SELECT pg_reload_conf()");
-    };
-    standby("nobody");
-    let writing = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.commit(&batch(1, 2)).await }
-    });
-    let waiting = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    while scene.number(waiting) == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // The server has ended the commit's wait: it is there, and nobody else has it.
-    let unknown = writing.await.unwrap();
-    assert!(
-        matches!(unknown, Err(CommitError::Unknown(_))),
-        "{unknown:?}"
-    );
-    let head = store.head().await.unwrap().of_a_test().unwrap();
-    assert_eq!(head, batch(1, 2).head);
-    let early = tokio::time::timeout(Duration::from_millis(700), store.acknowledge(&head)).await;
-    assert!(!matches!(early, Ok(Ok(()))), "{early:?}");
-    // Control: once nobody is waited for, it is; and another head than the one that is there never.
-    standby("");
-    let mut done = store.acknowledge(&head).await;
-    for _ in 0..50 {
-        if done.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        done = store.acknowledge(&head).await;
-    }
-    done.unwrap();
-    let other = store.acknowledge(&batch(0, 2).head).await;
-    assert!(matches!(other, Err(CommitError::LostRace)), "{other:?}");
 }

@@ -12,6 +12,7 @@ use sqlx::{Connection as _, Postgres as Db, Transaction};
 
 use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
 use super::connect::{self, Held, Server};
+use super::notices::Notices;
 use super::schema::{self, Checked};
 use super::{signed, within};
 
@@ -75,6 +76,7 @@ pub(super) struct Writer {
     connection: PgConnection,
     server: Server,
     schema: Checked,
+    notices: Notices,
 }
 
 impl Writer {
@@ -89,6 +91,7 @@ impl Writer {
             connection,
             server,
             schema,
+            notices: Notices::listen(),
         })
     }
 
@@ -117,9 +120,9 @@ impl Writer {
         }
         let written = rows(&mut transaction, batch).await;
         written.map_err(CommitError::Declined)?;
-        within("commit", transaction.commit())
-            .await
-            .map_err(CommitError::Unknown)
+        let committed = self.notices.unwarned(transaction.commit());
+        let committed = within("commit", committed).await;
+        committed.map_err(CommitError::Unknown)
     }
 
     /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
@@ -138,9 +141,9 @@ impl Writer {
         if touched.map_err(CommitError::Declined)?.rows_affected() != 1 {
             return Err(CommitError::LostRace);
         }
-        within("commit", transaction.commit())
-            .await
-            .map_err(CommitError::Unknown)
+        let committed = self.notices.unwarned(transaction.commit());
+        let committed = within("commit", committed).await;
+        committed.map_err(CommitError::Unknown)
     }
 
     pub(super) async fn close(self) {
