@@ -3,7 +3,7 @@
 //! Called by the ledger only. The server is the adversary's, and may answer what it likes: lengths are
 //! bounded in SQL, so that an honest server with hostile rows fills no memory, and nothing read here
 //! is believed. Each read is one statement, and so of one snapshot. Every call ends, answered or not,
-//! within a time of ours.
+//! within a time of ours (`answers`).
 
 #[cfg(test)]
 #[allow(
@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 pub(crate) mod admin;
+mod answers;
 mod connect;
 mod notices;
 mod scan;
@@ -34,11 +35,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
-use futures_util::TryStreamExt as _;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
-use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 
+use self::answers::{bounded, rows, says, scanning, unsigned, within};
 use self::connect::Server;
 use self::write::Writer;
 use super::{
@@ -59,16 +60,10 @@ pub(crate) fn check(place: &config::Postgres) -> Result<(), StoreError> {
     Server::new(place).map(drop)
 }
 
-/// How long a statement has; who waits for it has as long again.
-const ANSWER: Duration = Duration::from_secs(10);
-/// The same for a statement that goes over many rows.
-const SCAN: Duration = Duration::from_secs(120);
 /// How long a read waits for a connection, and for a server that starts.
 const CONNECTION: Duration = Duration::from_secs(2);
 /// A connection that was used within this time is taken as it is.
 const FRESH: Duration = Duration::from_secs(1);
-/// Bytes of one answer: a thousand times as many as the longest honest ones have.
-const MAX_ANSWER: usize = 512 << 20;
 /// How long a start waits for a predecessor whose connection the server has not missed yet.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
@@ -153,109 +148,6 @@ async fn readers(server: &Server, connections: u32) -> Result<PgPool, StoreError
     within("open the database", pool).await
 }
 
-/// What the server answered, told apart: damage, which trying again does not mend, and everything
-/// else, which is an outage.
-fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| match source {
-        sqlx::Error::Configuration(reason) => StoreError::Refused {
-            operation,
-            problem: reason.to_string(),
-        },
-        source => {
-            let code = source.as_database_error().and_then(|error| error.code());
-            // data_corrupted and index_corrupted.
-            match code.as_deref() {
-                Some("XX001" | "XX002") => StoreError::Malformed {
-                    operation,
-                    problem: format!("the database is damaged: {source}"),
-                },
-                _ => StoreError::Unavailable { operation, source },
-            }
-        }
-    }
-}
-
-/// A server that does not answer holds nobody for ever.
-async fn within<T>(
-    operation: &'static str,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, StoreError> {
-    bounded_by(ANSWER, operation, answer).await
-}
-
-async fn scanning<T>(
-    operation: &'static str,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, StoreError> {
-    bounded_by(SCAN, operation, answer).await
-}
-
-async fn bounded_by<T>(
-    time: Duration,
-    operation: &'static str,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, StoreError> {
-    let answered = tokio::time::timeout(time, answer).await;
-    answered
-        .unwrap_or_else(|_| {
-            Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "no answer in time",
-            )))
-        })
-        .map_err(unavailable(operation))
-}
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
-
-/// The rows of an answer: so many at the most, and no more bytes than anybody keeps. A server is asked for no more,
-/// and need not keep to it.
-async fn rows(readers: &PgPool, query: Query<'_>, most: usize) -> Result<Vec<PgRow>, sqlx::Error> {
-    let mut answer = query.fetch(readers);
-    let (mut rows, mut bytes) = (Vec::new(), 0_usize);
-    while let Some(row) = answer.try_next().await? {
-        bytes = bytes.saturating_add(bytes_of(&row));
-        if rows.len() >= most || bytes > MAX_ANSWER {
-            let problem = "the server sends more than it was asked for";
-            return Err(sqlx::Error::Protocol(problem.into()));
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-fn bytes_of(row: &PgRow) -> usize {
-    let values = (0..row.len()).filter_map(|at| row.try_get_raw(at).ok());
-    let sizes = values.map(|value| value.as_bytes().map_or(0, <[u8]>::len));
-    sizes.fold(0, usize::saturating_add)
-}
-
-/// A byte column selected as `CASE WHEN octet_length(c) <= max THEN c END`: null where the row is
-/// there means that the bound does not hold.
-fn bounded(
-    row: &PgRow,
-    column: &str,
-    limit: usize,
-    operation: &'static str,
-) -> Result<Vec<u8>, StoreError> {
-    row.try_get::<Option<Vec<u8>>, _>(column)
-        .ok()
-        .flatten()
-        // The server says how long it is, and need not keep to it.
-        .filter(|bytes| bytes.len() <= limit)
-        .ok_or(StoreError::Oversized { operation, limit })
-}
-
-fn unsigned(row: &PgRow, column: &str, operation: &'static str) -> Result<u64, StoreError> {
-    row.try_get::<i64, _>(column)
-        .ok()
-        .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| StoreError::Malformed {
-            operation,
-            problem: format!("{column} is not a non-negative number"),
-        })
-}
-
 fn signed(value: u64) -> i64 {
     // As with SQLite: 2^63 is never reached, and a clamp would only make the compare-and-set fail.
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -284,12 +176,11 @@ impl Store for Postgres {
         .bind(limit(MAX_MEMBERS))
         .bind(limit(MAX_SEALED));
         let row = within(OPERATION, query.fetch_one(&self.readers)).await?;
-        let has = |column| row.try_get::<bool, _>(column).unwrap_or(false);
         let mut found = RecordRow::default();
-        if has("listed") {
+        if says(&row, "listed") {
             found.members = Some(bounded(&row, "members", MAX_MEMBERS, OPERATION)?);
         }
-        if has("present") {
+        if says(&row, "present") {
             found.sealed = Some(SealedRow {
                 generation: unsigned(&row, "generation", OPERATION)?,
                 sealed: bounded(&row, "sealed", MAX_SEALED, OPERATION)?,
@@ -358,7 +249,7 @@ impl Store for Postgres {
         let Some(row) = row else {
             return Ok(Unverified::new(None));
         };
-        let body = if row.try_get::<bool, _>("kept").unwrap_or(false) {
+        let body = if says(&row, "kept") {
             Some(BodyRow {
                 salt: bounded(&row, "salt", 64, OPERATION)?,
                 body: bounded(&row, "body", MAX_BODY, OPERATION)?,

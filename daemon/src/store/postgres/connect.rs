@@ -10,8 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::super::{LOCKING, StoreError};
+use super::answers::within;
 use super::schema;
-use super::within;
 use crate::config;
 use crate::private_file;
 

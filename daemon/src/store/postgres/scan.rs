@@ -5,14 +5,14 @@
 //! as nothing, because whoever asks wants to name it and go on. Nothing read here is believed.
 
 use custodyd_hsm::RecordId;
-use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::{
     BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
     StoredRecord, strays_of,
 };
-use super::{Query, bounded, limit, rows, scanning, signed, unsigned};
+use super::answers::{Query, bounded, rows, says, scanning, unsigned};
+use super::{limit, signed};
 use crate::ledger::Unverified;
 
 /// No part has more rows: the statements below say how many they want.
@@ -70,10 +70,7 @@ pub(super) async fn entries(
         let entry = StoredEntry {
             index,
             leaf: bounded(row, "leaf", MAX_LEAF, OPERATION).ok(),
-            body: row
-                .try_get::<bool, _>("bodied")
-                .unwrap_or(false)
-                .then_some(body),
+            body: says(row, "bodied").then_some(body),
         };
         Ok((index, entry))
     })

@@ -11,7 +11,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::super::StoreError;
-use super::{unavailable, within};
+use super::answers::{unavailable, within};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The namespace of our tables: nothing else may stand in it.

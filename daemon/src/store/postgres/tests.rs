@@ -7,10 +7,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod rude;
 mod standby;
 
 use std::sync::Arc;
 
+use super::answers::ANSWER;
 use super::server::PostgresServer;
 use super::*;
 use crate::store::admin::Place;

@@ -11,10 +11,11 @@ use sqlx::postgres::{PgConnection, PgQueryResult};
 use sqlx::{Connection as _, Postgres as Db, Transaction};
 
 use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
+use super::answers::within;
 use super::connect::{self, Held, Server};
 use super::notices::Notices;
 use super::schema::{self, Checked};
-use super::{signed, within};
+use super::signed;
 
 /// The locks are those that the statements take anyway. Taken before the schema is looked at, they
 /// keep everybody from changing it until the end.
