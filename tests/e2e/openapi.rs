@@ -180,8 +180,12 @@ impl Trial<'_> {
                 }
                 let mut call = self.request();
                 call.path = call.path.replace(there, &there.replace("no", "%ff"));
-                self.refused("no UTF-8 in the path", &call, "400 malformed-request")
-                    .await;
+                // No app's name has an escape.
+                let code = match name {
+                    "{app}" => "404 app-unknown",
+                    _ => "400 malformed-request",
+                };
+                self.refused("no UTF-8 in the path", &call, code).await;
             }
         }
     }
