@@ -116,7 +116,6 @@ async fn who_does_not_listen_takes_a_cancelled_commit_as_done() {
         .execute(&mut plain)
         .await
         .unwrap();
-    scene.sql("SELECT 1");
     scene.wait_for("nobody");
     let commit = tokio::spawn(async move {
         let mut transaction = plain.begin().await?;
