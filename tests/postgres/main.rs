@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod campaign;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -281,6 +281,13 @@ directory = "policies"
 
     /// Starts the daemon and waits until it is ready.
     pub async fn launch(&mut self) {
+        let started = self.try_launch().await;
+        started.unwrap_or_else(|what| panic!("{what}: {}", self.log()));
+    }
+
+    /// # Errors
+    /// What became of it instead.
+    pub async fn try_launch(&mut self) -> Result<(), &'static str> {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -298,11 +305,14 @@ directory = "policies"
         loop {
             let ready = http.get(format!("{}/readyz", self.operator)).send().await;
             if ready.is_ok_and(|answer| answer.status() == 200) {
-                return;
+                return Ok(());
             }
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "the daemon ended: {}", self.log());
-            assert!(Instant::now() < deadline, "not ready: {}", self.log());
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return Err("the daemon ended");
+            }
+            if Instant::now() > deadline {
+                return Err("not ready");
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -211,11 +211,19 @@ impl Device {
 
     /// As `run`, to a daemon that may be killed meanwhile: `None` where no answer came.
     pub async fn attempt(&mut self, call: &Call) -> Option<Answer> {
-        let answer = self.send_once(call).await.ok()?;
+        self.tried(call).await.ok()
+    }
+
+    /// The same for who wants to know whether anything was sent.
+    ///
+    /// # Errors
+    /// What kept the answer away.
+    pub async fn tried(&mut self, call: &Call) -> reqwest::Result<Answer> {
+        let answer = self.send_once(call).await?;
         if answer.refusal() == "401 use-dpop-nonce" {
-            return self.send_once(call).await.ok();
+            return self.send_once(call).await;
         }
-        Some(answer)
+        Ok(answer)
     }
 
     async fn send_once(&mut self, call: &Call) -> reqwest::Result<Answer> {

@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod app;
 pub mod authenticator;
+pub mod campaign;
 pub mod codes;
 pub mod description;
 pub mod device;

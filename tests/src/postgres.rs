@@ -18,6 +18,8 @@ pub const USER: &str = "custodyd";
 
 #[derive(Debug)]
 pub struct PostgresServer {
+    /// Before the folder that it is mounted on: it goes first.
+    disk: Option<Disk>,
     dir: TempDir,
     port: u16,
     settings: Vec<String>,
@@ -34,35 +36,102 @@ impl PostgresServer {
     /// With settings of a test's own, such as `max_connections=4`. The port is the socket's, too.
     #[must_use]
     pub fn with(port: u16, settings: &[&str]) -> Self {
+        Self::prepared(port, settings, false).founded()
+    }
+
+    /// Behind its socket alone, on a disk of its own that can be made too small.
+    ///
+    /// # Panics
+    /// Where the caller is not root.
+    #[must_use]
+    pub fn on_a_disk() -> Self {
+        Self::prepared(5432, &["listen_addresses="], true).founded()
+    }
+
+    fn prepared(port: u16, settings: &[&str], own_disk: bool) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("pg-")
             .tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
+        let disk = own_disk.then(|| Disk::on(dir.path()));
         if geteuid().is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut server = Self {
+        Self {
+            disk,
             dir,
             port,
             settings: settings.iter().map(|&one| one.to_owned()).collect(),
             child: None,
-        };
-        let made = server
-            .program("initdb")
-            .arg("-D")
-            .arg(server.data())
-            .args(["-U", USER, "-E", "UTF8", "--locale=C", "--auth=trust"])
-            .args(["--no-sync", "--no-instructions"])
-            .output()
-            .unwrap();
-        assert!(
-            made.status.success(),
-            "initdb: {}",
-            String::from_utf8_lossy(&made.stderr)
+        }
+    }
+
+    /// With an empty cluster, and started.
+    fn founded(mut self) -> Self {
+        let mut made = self.program("initdb");
+        made.arg("-D").arg(self.data());
+        made.args(["-U", USER, "-E", "UTF8", "--locale=C", "--auth=trust"]);
+        done(made.args(["--no-sync", "--no-instructions"]));
+        self.launch();
+        self
+    }
+
+    /// A server that follows this one, and that this one waits for at each commit from now on; on a disk of its own
+    /// where this one is.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let mut settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        // Else it looks for a server that was restarted after five seconds, and every commit waits as long.
+        settings.push("wal_retrieve_retry_interval=100ms");
+        let mut standby = Self::prepared(self.port, &settings, self.disk.is_some());
+        let mut copied = standby.program("pg_basebackup");
+        copied.args(["-U", USER, "-p", self.port.to_string().as_str(), "-h"]);
+        copied.arg(self.dir.path());
+        // With a slot: what it has not had yet is kept for it, however long it was away.
+        copied.args(["--create-slot", "--slot", "standby"]);
+        copied.args(["--no-sync", "-c", "fast", "-X", "stream", "-R", "-D"]);
+        done(copied.arg(standby.data()));
+        standby.launch();
+        // After the copy, so that nobody waits for a standby that the promoted one does not have.
+        self.sql(
+            "postgres",
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
         );
-        server.launch();
-        server
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        let follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while self.sql("postgres", follows).trim() != "1" {
+            assert!(Instant::now() < give_up, "the standby does not follow");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        standby
+    }
+
+    /// Makes a standby the server that takes changes.
+    pub fn promote(&self) {
+        self.sql("postgres", "SELECT pg_promote()");
+    }
+
+    /// The disk that it has of its own.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// The server's process, unless it has ended.
+    pub fn process(&mut self) -> Option<u32> {
+        let child = self.child.as_mut()?;
+        match child.try_wait().unwrap() {
+            None => Some(child.id()),
+            Some(_) => None,
+        }
+    }
+
+    /// What it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     fn data(&self) -> PathBuf {
@@ -128,13 +197,15 @@ impl PostgresServer {
             let text = std::fs::read_to_string(&said).unwrap_or_default();
             let mut lines = text.lines();
             lines.next() == Some(id.to_string().as_str())
-                && lines.nth(6).is_some_and(|line| line.trim() == "ready")
+                && lines
+                    .nth(6)
+                    .is_some_and(|line| ["ready", "standby"].contains(&line.trim()))
         };
         while !ready(child.id()) {
             assert!(
                 Instant::now() < give_up && child.try_wait().unwrap().is_none(),
                 "PostgreSQL does not start: {}",
-                std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+                self.log()
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -184,37 +255,94 @@ impl PostgresServer {
 
     /// Runs statements as the server's superuser; returns what they say.
     pub fn sql(&self, database: &str, sql: &str) -> String {
+        let said = self.try_sql(database, sql);
+        assert!(said.is_ok(), "{sql}: {said:?}");
+        said.unwrap_or_default()
+    }
+
+    /// # Errors
+    /// What the server said instead, or psql without it.
+    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let done = self
             .program("psql")
-            .args([
-                "-X",
-                "-q",
-                "-A",
-                "-t",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                USER,
-                "-d",
-                database,
-            ])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-U", USER, "-d", database])
             .args(["-p", self.port.to_string().as_str(), "-h"])
             .arg(self.dir.path())
             .args(["-c", sql])
             .output()
             .unwrap();
-        assert!(
-            done.status.success(),
-            "{sql}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        String::from_utf8(done.stdout).unwrap()
+        match done.status.success() {
+            true => Ok(String::from_utf8(done.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+        }
     }
 }
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Runs a program that must succeed.
+fn done(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A disk in memory with a size of its own. Unmounted when it is dropped; what is killed leaves it behind.
+#[derive(Debug)]
+pub struct Disk(PathBuf);
+
+impl Disk {
+    const SIZE: &str = "4g";
+
+    fn on(folder: &Path) -> Self {
+        assert!(
+            geteuid().is_root(),
+            "a disk that can fill up is mounted, and that needs root"
+        );
+        let size = format!("size={}", Self::SIZE);
+        done(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "custodyd-test"])
+                .arg(folder),
+        );
+        Self(folder.to_owned())
+    }
+
+    /// Leaves so many bytes free.
+    pub fn fill(&self, but: u64) {
+        // It grows meanwhile, and is never made smaller than what it holds.
+        let filled = (0..20).any(|_| {
+            let stat = rustix::fs::statvfs(&self.0).unwrap();
+            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+            self.resize(&format!("size={}", used + but))
+        });
+        assert!(filled, "{} does not fill up", self.0.display());
+    }
+
+    /// As much as at the beginning.
+    pub fn clear(&self) {
+        assert!(self.resize(&format!("size={}", Self::SIZE)));
+    }
+
+    fn resize(&self, size: &str) -> bool {
+        let option = format!("remount,{size}");
+        let mut command = Command::new("mount");
+        command.args(["-o", &option]).arg(&self.0);
+        command.output().unwrap().status.success()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

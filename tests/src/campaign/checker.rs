@@ -1,0 +1,336 @@
+//! Whether the answers that one account's client was given can all be true: the invariants of a ledger, from outside.
+//!
+//! Knows nothing of the daemon but what it promises. Acknowledged changes are there and in their order, what was revoked or
+//! replaced opens nothing, a version has one content, and attempts are never given back but by a success. Where an answer
+//! is missing both are allowed, until one has been seen: docs/FAULTS.md.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::history::{Asked, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Told};
+use super::register::Register;
+use super::spent::Spent;
+
+const STRANGER: &str = "401 authentication-failed";
+
+#[derive(Clone, Debug)]
+pub struct Checker {
+    /// Whether there is the account.
+    account: Register<bool>,
+    pin: Register<Pin>,
+    spent: Spent,
+    /// Which there are, by number.
+    passkeys: BTreeMap<u32, Register<bool>>,
+    secret: Register<Kept>,
+    history: Vec<Entry>,
+}
+
+impl Checker {
+    /// Of an account that was just made, with so many attempts at a PIN.
+    #[must_use]
+    pub fn new(attempts: u64) -> Self {
+        Self {
+            account: Register::of(true),
+            pin: Register::of(NOBODYS),
+            spent: Spent::none_of(attempts),
+            passkeys: BTreeMap::new(),
+            secret: Register::of(Kept::nothing()),
+            history: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn history(&self) -> &[Entry] {
+        &self.history
+    }
+
+    /// A whole history again.
+    ///
+    /// # Errors
+    /// At the first answer that cannot be true.
+    pub fn replay(attempts: u64, history: &[Entry]) -> Result<(), String> {
+        let mut checker = Self::new(attempts);
+        history
+            .iter()
+            .try_for_each(|entry| checker.take(entry.clone()))
+    }
+
+    /// PINs that may be the right one, the likeliest first.
+    pub fn pins(&self) -> impl Iterator<Item = Pin> {
+        self.pin.possible().copied()
+    }
+
+    pub fn versions(&self) -> impl Iterator<Item = u64> {
+        self.secret.possible().map(|kept| kept.version)
+    }
+
+    /// Whether the passkey is there for certain.
+    #[must_use]
+    pub fn has_passkey(&self, number: u32) -> bool {
+        let known = self.passkeys.get(&number);
+        known.is_some_and(|known| known.possible().all(|&there| there))
+    }
+
+    #[must_use]
+    pub fn attempts_left(&self) -> u64 {
+        self.spent.left()
+    }
+
+    /// Whether somebody may still find the account.
+    #[must_use]
+    pub fn may_exist(&self) -> bool {
+        self.account.possible().any(|&there| there)
+    }
+
+    /// # Errors
+    /// Why the answers cannot be true.
+    pub fn take(&mut self, entry: Entry) -> Result<(), String> {
+        let by = &entry.sent;
+        self.account.settle(by);
+        self.pin.settle(by);
+        self.secret.settle(by);
+        self.passkeys.values_mut().for_each(|one| one.settle(by));
+        let checked = self.check(&entry);
+        self.history.push(entry);
+        checked
+    }
+
+    fn check(&mut self, entry: &Entry) -> Result<(), String> {
+        let sent = &entry.sent;
+        if let Asked::Guess(pins) = &entry.asked {
+            return self.guessed(sent, pins, &entry.came);
+        }
+        let [came] = &entry.came[..] else {
+            return Err("one question, and not one answer".into());
+        };
+        match (&entry.asked, came) {
+            (_, Came::Done(_)) if !self.account.is(&true) => {
+                Err("an account that was erased is served".into())
+            }
+            (asked, Came::Done(told)) => self.done(sent, asked, told),
+            (asked, Came::Lost | Came::Open(_)) => {
+                self.left_open(sent, asked);
+                Ok(())
+            }
+            (asked, Came::Refused(refusal)) => self.refused(asked, refusal),
+        }
+    }
+
+    fn guessed(&mut self, sent: &Sent, pins: &[Pin], came: &[Came]) -> Result<(), String> {
+        for (pin, came) in pins.iter().zip(came) {
+            if matches!(came, Came::Lost | Came::Open(_)) {
+                self.spent.may_be_charged(sent);
+                // Nobody's opens nothing.
+                if *pin != NOBODYS && self.pin.can_be(pin) {
+                    self.spent.may_be_given_back(sent);
+                }
+            }
+        }
+        let mut lefts = Vec::new();
+        for (pin, came) in pins.iter().zip(came) {
+            match came {
+                Came::Lost | Came::Open(_) => {}
+                Came::Done(told) => {
+                    self.spent.right(sent)?;
+                    self.signed_in(told)?;
+                    if !self.pin.is(pin) {
+                        return Err(format!("PIN {pin} was replaced, and opens"));
+                    }
+                }
+                Came::Refused(refusal) if refusal.code == "401 pin-wrong" => {
+                    self.there()?;
+                    lefts.push(refusal.left.ok_or("it is not said how many are left")?);
+                    if !self.pin.is_not(pin) {
+                        return Err(format!("PIN {pin} was acknowledged, and is wrong"));
+                    }
+                }
+                Came::Refused(refusal) if refusal.code == "403 pin-exhausted" => {
+                    self.there()?;
+                    self.spent.exhausted(sent)?;
+                }
+                Came::Refused(refusal) if refusal.code == "409 pin-not-set" => {
+                    self.there()?;
+                    if !self.pin.is(&NOBODYS) {
+                        return Err("the PIN was acknowledged, and there is none".into());
+                    }
+                }
+                Came::Refused(refusal) => self.turned_away(refusal)?,
+            }
+        }
+        self.spent.wrong(sent, &lefts)
+    }
+
+    /// The account answers as one that is there.
+    fn there(&mut self) -> Result<(), String> {
+        match self.account.is(&true) {
+            true => Ok(()),
+            false => Err("an account that was erased is served".into()),
+        }
+    }
+
+    /// Or as one that was erased.
+    fn gone(&mut self, else_wrong: &str) -> Result<(), String> {
+        match self.account.is(&false) {
+            true => Ok(()),
+            false => Err(else_wrong.to_owned()),
+        }
+    }
+
+    fn signed_in(&mut self, told: &Told) -> Result<(), String> {
+        self.there()?;
+        match told {
+            Told::Secret(kept) => self.read(kept),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, kept: &Kept) -> Result<(), String> {
+        let before: Vec<Kept> = self.secret.possible().cloned().collect();
+        self.secret
+            .forget(|late| late.version <= kept.version && late != kept);
+        match self.secret.is(kept) {
+            true => Ok(()),
+            false => Err(format!("the secret is {kept:?}, and can be {before:?}")),
+        }
+    }
+
+    /// As a stranger is, or is told to come again.
+    fn turned_away(&mut self, refusal: &Refusal) -> Result<(), String> {
+        match refusal.code.as_str() {
+            // It was replaced while it was guessed at.
+            STRANGER if self.pin.possible().count() > 1 => Ok(()),
+            STRANGER => self.gone("an account that was acknowledged is not known"),
+            code if code.starts_with("429 ") => Ok(()),
+            code => Err(format!("{code} is no answer to that")),
+        }
+    }
+
+    fn done(&mut self, sent: &Sent, asked: &Asked, told: &Told) -> Result<(), String> {
+        match asked {
+            Asked::Guess(_) => {}
+            Asked::SetPin(pin) => {
+                self.pin.wrote(*pin);
+                self.spent.given_back(sent);
+            }
+            Asked::AddPasskey(number) => {
+                self.passkeys.insert(*number, Register::of(true));
+            }
+            Asked::RemovePasskey(number) => {
+                self.passkeys.insert(*number, Register::of(false));
+            }
+            Asked::Passkey(number) => {
+                self.spent.given_back(sent);
+                self.signed_in(told)?;
+                return self.passkey(*number, true);
+            }
+            Asked::List => {
+                let Told::Passkeys(listed) = told else {
+                    return Err("a list without a list".into());
+                };
+                let known: Vec<u32> = self.passkeys.keys().copied().collect();
+                for number in known {
+                    self.passkey(number, listed.contains(&number))?;
+                }
+            }
+            Asked::Put { base, content } => return self.put(*base, content, told),
+            Asked::Get => return self.signed_in(told),
+            Asked::Erase => self.account.wrote(false),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, base: u64, content: &str, told: &Told) -> Result<(), String> {
+        let Told::Secret(Kept { version, .. }) = told else {
+            return Err("written without a version".into());
+        };
+        if !self.versions().any(|possible| possible == base) {
+            return Err(format!(
+                "written over version {base}, which is not the newest"
+            ));
+        }
+        if *version != base + 1 {
+            return Err(format!("version {version} upon {base}"));
+        }
+        self.secret.forget(|late| late.version <= *version);
+        self.secret.wrote(Kept {
+            version: *version,
+            content: content.to_owned(),
+        });
+        Ok(())
+    }
+
+    fn passkey(&mut self, number: u32, there: bool) -> Result<(), String> {
+        let known = self.passkeys.get_mut(&number);
+        let known = known.ok_or_else(|| format!("passkey {number} was never added"))?;
+        match (known.is(&there), there) {
+            (true, _) => Ok(()),
+            (false, true) => Err(format!("passkey {number} was removed, and is accepted")),
+            (false, false) => Err(format!("passkey {number} was acknowledged, and is gone")),
+        }
+    }
+
+    fn left_open(&mut self, sent: &Sent, asked: &Asked) {
+        let sent = sent.clone();
+        match asked {
+            Asked::Guess(_) | Asked::Get | Asked::List => {}
+            Asked::SetPin(pin) => {
+                self.spent.may_be_given_back(&sent);
+                self.pin.may_write(sent, *pin);
+            }
+            Asked::AddPasskey(number) => {
+                let known = self.passkeys.entry(*number);
+                let known = known.or_insert_with(|| Register::of(false));
+                known.may_write(sent, true);
+            }
+            Asked::RemovePasskey(number) => {
+                if let Some(known) = self.passkeys.get_mut(number) {
+                    known.may_write(sent, false);
+                }
+            }
+            Asked::Passkey(_) => self.spent.may_be_given_back(&sent),
+            Asked::Put { base, content } => {
+                let kept = Kept {
+                    version: base + 1,
+                    content: content.clone(),
+                };
+                self.secret.may_write(sent, kept);
+            }
+            Asked::Erase => self.account.may_write(sent, false),
+        }
+    }
+
+    /// Nothing was done; some refusals say what is there.
+    fn refused(&mut self, asked: &Asked, refusal: &Refusal) -> Result<(), String> {
+        let code = refusal.code.as_str();
+        if let Asked::AddPasskey(number) = asked {
+            self.passkeys.insert(*number, Register::of(false));
+        }
+        match asked {
+            Asked::AddPasskey(_) if code == "409 too-many" => Ok(()),
+            // A session that has ended, or is not enough: the client begins anew.
+            _ if code.starts_with("401 session-") || code == "403 step-up-required" => Ok(()),
+            Asked::Passkey(number) if code == STRANGER => {
+                let known = self.passkeys.get(number);
+                if known.is_some_and(|known| known.can_be(&false)) {
+                    return self.passkey(*number, false);
+                }
+                self.gone(&format!(
+                    "passkey {number} was acknowledged, and is refused"
+                ))
+            }
+            Asked::Put { base, .. } if code == "412 precondition-failed" => {
+                let current = refusal.current.unwrap_or_default();
+                self.secret.forget(|late| late.version < current);
+                match current != *base && self.secret.is_one(|kept| kept.version == current) {
+                    true => Ok(()),
+                    false => Err(format!("the newest version is said to be {current}")),
+                }
+            }
+            Asked::Get if code == "404 not-found" => self.read(&Kept::nothing()),
+            Asked::RemovePasskey(number) if code == "404 not-found" => self.passkey(*number, false),
+            _ => self.turned_away(refusal),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The daemons, their database with its standby and the way to it, and their one token.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, geteuid};
+use serde_json::json;
+use tokio::task::block_in_place;
+
+use super::client::ATTEMPTS;
+use super::notebook::{Door, Notebook};
+use super::wire::Wire;
+use crate::app::{DATABASE, Database, said};
+use crate::postgres::USER;
+use crate::token::SoftToken;
+use crate::{Device, PostgresServer, Setup, TestApp, log};
+
+/// How long a realm may take to serve again before that is a violation.
+const SERVES_AGAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) nodes: Vec<TestApp>,
+    /// Which of them are meant to serve.
+    pub(super) serving: Vec<bool>,
+    pub(super) wire: Wire,
+    pub(super) primary: PostgresServer,
+    pub(super) standby: Option<PostgresServer>,
+    pub(super) notebook: Arc<Notebook>,
+    /// Signs in to see whether changes are taken.
+    probe: Device,
+}
+
+fn setup() -> Setup {
+    Setup {
+        config: log::section(),
+        database: Database::Sqlite,
+        ..Setup::notes(&format!("[[pin.rounds]]\nattempts = {ATTEMPTS}\n"))
+    }
+}
+
+fn socket(server: &PostgresServer) -> PathBuf {
+    server.folder().join(format!(".s.PGSQL.{}", server.port()))
+}
+
+/// The realm's database behind the wire, in place of the file that `prepared` names.
+fn behind(wire: &Wire, configuration: &Path) {
+    let text = std::fs::read_to_string(configuration).unwrap();
+    let (before, rest) = text.split_once("[store]").unwrap();
+    let (_, after) = rest.split_once("[policies]").unwrap();
+    let port = wire.port();
+    let store = format!(
+        "[store]\n[store.postgres]\nurl = \"postgres://{USER}@127.0.0.1:{port}/{DATABASE}?sslmode=disable\"\n\
+         state_directory = \".\"\n"
+    );
+    std::fs::write(configuration, format!("{before}{store}[policies]{after}")).unwrap();
+}
+
+impl Cluster {
+    /// So many nodes that serve; one more that stands by, cold, where there is one.
+    pub(super) async fn founded(count: usize) -> Self {
+        let (primary, standby) = block_in_place(|| {
+            let primary = match geteuid().is_root() {
+                true => PostgresServer::on_a_disk(),
+                false => PostgresServer::start(),
+            };
+            primary.create(DATABASE, "template0");
+            let standby = primary.standby();
+            (primary, standby)
+        });
+        let wire = Wire::to(socket(&primary)).await;
+        let mut first = TestApp::prepared(setup(), SoftToken::fresh());
+        behind(&wire, &first.path("custodyd.toml"));
+        first.found().await;
+        let others = (1..count.max(2)).map(|_| first.another(setup(), DATABASE));
+        let mut nodes: Vec<TestApp> = others.collect();
+        nodes.insert(0, first);
+        for node in &mut nodes[1..count] {
+            node.launch().await;
+        }
+        let mut probe = nodes[0].device("notes");
+        probe.enrol().await;
+        let serving: Vec<bool> = (0..nodes.len()).map(|at| at < count).collect();
+        let doors = nodes.iter().zip(&serving).map(|(node, &open)| Door {
+            url: node.url.clone(),
+            open,
+            life: 0,
+        });
+        let notebook = Arc::new(Notebook::new(doors.collect()));
+        Self {
+            nodes,
+            serving,
+            wire,
+            primary,
+            standby: Some(standby),
+            notebook,
+            probe,
+        }
+    }
+
+    pub(super) fn those_that_serve(&self) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|&at| self.serving[at])
+            .collect()
+    }
+
+    pub(super) fn those_that_wait(&self) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|&at| !self.serving[at])
+            .collect()
+    }
+
+    /// Without a word to anybody. Never before it has said that it is ready: its one login is before that.
+    pub(super) fn kill(&mut self, node: usize) {
+        self.nodes[node].kill();
+        self.serving[node] = false;
+        self.notebook.closed(node);
+    }
+
+    /// In the place of `dead`, which may be the same.
+    pub(super) async fn start(&mut self, node: usize, dead: usize) {
+        let started = self.nodes[node].try_launch().await;
+        if let Err(what) = started {
+            let tail = last_lines(&self.nodes[node].log());
+            self.violated(format!("a start that does not serve: {what}: {tail}"));
+            return;
+        }
+        self.serving[node] = true;
+        self.notebook.outlived(dead);
+        self.notebook.opened(node);
+    }
+
+    /// Leads everything to the standby, which becomes the server; the old one does not come back.
+    pub(super) fn fail_over(&mut self) {
+        let standby = self.standby.take().unwrap();
+        standby.promote();
+        self.wire.lead(socket(&standby));
+        self.primary = standby;
+    }
+
+    /// Gives the server a new standby.
+    pub(super) fn protect(&mut self) {
+        self.standby = Some(self.primary.standby());
+    }
+
+    pub(super) fn token(&self) -> PathBuf {
+        self.nodes[0].token.tokens()
+    }
+
+    pub(super) fn violated(&self, what: String) {
+        self.notebook.violated(what, &[]);
+    }
+
+    /// Waits until each node takes changes. One that has ended is started again; whether it may end is the caller's to say.
+    pub(super) async fn recover(&mut self, may_end: bool) {
+        for node in self.those_that_serve() {
+            let give_up = Instant::now() + SERVES_AGAIN;
+            loop {
+                if self.nodes[node].process().is_none() {
+                    let tail = last_lines(&self.nodes[node].log());
+                    if !may_end {
+                        self.violated(format!("node {node} has ended: {tail}"));
+                    }
+                    self.kill(node);
+                    self.start(node, node).await;
+                }
+                self.revive();
+                if self.takes_changes(node).await {
+                    break;
+                }
+                if Instant::now() > give_up {
+                    let tail = last_lines(&self.nodes[node].log());
+                    self.violated(format!("node {node} does not serve again: {tail}"));
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// The database's server, where it has ended by what was done to it.
+    pub(super) fn revive(&mut self) -> bool {
+        block_in_place(|| {
+            let ended = self.primary.process().is_none();
+            if ended {
+                self.primary.stop();
+                self.primary.launch();
+            }
+            ended
+        })
+    }
+
+    async fn takes_changes(&mut self, node: usize) -> bool {
+        self.probe.url.clone_from(&self.nodes[node].url);
+        self.probe.token = None;
+        let body = json!({"account": self.probe.account, "release": []});
+        let call = ("POST", "/v1/apps/{app}/sessions/device");
+        let call = self.probe.prepare(call.0, call.1, Some(body));
+        // What hangs is not waited for: the next one may come through.
+        let answer = tokio::time::timeout(Duration::from_secs(1), self.probe.attempt(&call)).await;
+        answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 201))
+    }
+
+    /// In order, and in time: one that waits for a commit would wait for ever.
+    fn stops(&mut self, node: usize) -> bool {
+        let node = &mut self.nodes[node];
+        if node.process().is_some() {
+            node.signal(Signal::TERM);
+        }
+        let give_up = Instant::now() + SERVES_AGAIN;
+        while node.process().is_some() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let stopped = node.process().is_none();
+        if !stopped {
+            node.kill();
+        }
+        stopped && node.stop()
+    }
+
+    /// Stops everybody, and has the whole database verified against the token.
+    pub(super) fn verify(&mut self) {
+        for node in self.those_that_serve() {
+            self.notebook.closed(node);
+            if !self.stops(node) {
+                let tail = last_lines(&self.nodes[node].log());
+                self.violated(format!("node {node} did not stop in order: {tail}"));
+            }
+        }
+        let verified = self.nodes[0].command("ledger verify --open").output();
+        let verified = verified.unwrap();
+        if !verified.status.success() {
+            self.violated(format!("ledger verify: {}", said(&verified)));
+        }
+    }
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(12).collect();
+    let lines: Vec<&str> = lines.into_iter().rev().collect();
+    lines.join("\n  ")
+}

@@ -1,0 +1,306 @@
+//! What happens to the daemons, the database, the way between them and the token.
+//!
+//! One at a time, and the next only when everybody is served again: so each has its own time to recover, and a kill never
+//! meets a login (SoftHSM2 would lose the token).
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::task::block_in_place;
+
+use super::cluster::Cluster;
+use super::dice::Dice;
+use super::injector::{self, Injector};
+use super::wire::State;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A node, by SIGKILL; it is started again, or one that stands by cold in its place.
+    Kill,
+    /// The database in order, connections cut.
+    Restart,
+    /// The database without a word to anybody; it reads its log when it starts.
+    Immediate,
+    /// The database's processes that serve the daemons.
+    Terminate,
+    /// The database is gone, and its synchronous standby goes on.
+    Failover,
+    /// The database's disk is full.
+    Disk,
+    /// The token's files are away.
+    Token,
+    /// The way to the database is cut.
+    Cut,
+    /// Nothing comes through, and nobody is told.
+    Hold,
+    /// Everything comes late.
+    Slow,
+    /// Each n-th sync, write or rename of the database's fails.
+    DatabaseIo,
+    /// Each n-th removal, write or cut of a token's file by a node fails.
+    NodeIo,
+}
+
+use Fault::{
+    Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, NodeIo, Restart, Slow, Terminate, Token,
+};
+
+impl Fault {
+    pub const ALL: [Self; 12] = [
+        Kill, Restart, Immediate, Terminate, Failover, Disk, Token, Cut, Hold, Slow, DatabaseIo,
+        NodeIo,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kill => "kill",
+            Restart => "restart",
+            Immediate => "immediate",
+            Terminate => "terminate",
+            Failover => "failover",
+            Disk => "disk",
+            Token => "token",
+            Cut => "cut",
+            Hold => "hold",
+            Slow => "slow",
+            DatabaseIo => "database-io",
+            NodeIo => "node-io",
+        }
+    }
+
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+
+    #[must_use]
+    pub fn is_the_databases(self) -> bool {
+        !matches!(self, Kill | Token | NodeIo)
+    }
+
+    /// Whether a node may end by it. What is not known to be written may have been, so it stops and is started.
+    pub(super) fn may_end_a_node(self) -> bool {
+        self == NodeIo
+    }
+
+    /// What this machine lacks for it.
+    #[must_use]
+    pub fn lacks(self) -> Option<&'static str> {
+        let root = rustix::process::geteuid().is_root();
+        match self {
+            Disk if !root => Some("a disk that fills up is mounted, and that needs root"),
+            DatabaseIo | NodeIo if !root => Some("it attaches strace to others, which needs root"),
+            DatabaseIo | NodeIo if !injector::is_there() => {
+                Some("strace is missing: apt install strace")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How long a fault lasts, where it is the campaign that ends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lasting {
+    pub least: Duration,
+    pub most: Duration,
+}
+
+/// Lets it happen; returns when its cause was gone.
+pub(super) async fn inflict(
+    fault: Fault,
+    cluster: &mut Cluster,
+    dice: &mut Dice,
+    lasting: Lasting,
+) -> Instant {
+    let lasts = dice.between(lasting.least, lasting.most);
+    match fault {
+        Kill => kill(cluster, dice).await,
+        Restart => {
+            block_in_place(|| cluster.primary.stop());
+            again(cluster)
+        }
+        Immediate => {
+            block_in_place(|| cluster.primary.kill());
+            tokio::time::sleep(lasts).await;
+            again(cluster)
+        }
+        Terminate => {
+            for _ in 0..3 {
+                block_in_place(|| terminate(cluster));
+                tokio::time::sleep(lasts / 3).await;
+            }
+            Instant::now()
+        }
+        Failover => {
+            block_in_place(|| cluster.primary.kill());
+            tokio::time::sleep(lasts).await;
+            block_in_place(|| cluster.fail_over());
+            Instant::now()
+        }
+        Disk => disk(cluster, lasts).await,
+        Token => {
+            let token = Away::take(cluster.token());
+            tokio::time::sleep(lasts).await;
+            drop(token);
+            Instant::now()
+        }
+        Cut => wire(cluster, State::Cut, lasts).await,
+        // Longer than the daemon waits for an answer, now and then.
+        Hold => wire(cluster, State::Held, lasts * 3).await,
+        Slow => {
+            let by = dice.between(Duration::from_millis(10), Duration::from_millis(60));
+            wire(cluster, State::Slow(by), lasts).await
+        }
+        DatabaseIo => database_io(cluster, dice, lasts).await,
+        NodeIo => node_io(cluster, dice, lasts).await,
+    }
+}
+
+async fn kill(cluster: &mut Cluster, dice: &mut Dice) -> Instant {
+    let dead = *dice.one_of(&cluster.those_that_serve());
+    cluster.kill(dead);
+    let killed = Instant::now();
+    let waiting = cluster.those_that_wait();
+    let next = *dice.one_of(&waiting);
+    cluster.start(next, dead).await;
+    killed
+}
+
+fn again(cluster: &mut Cluster) -> Instant {
+    block_in_place(|| cluster.primary.launch());
+    Instant::now()
+}
+
+fn terminate(cluster: &Cluster) {
+    let ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'custodyd'";
+    cluster.primary.sql("postgres", ours);
+}
+
+async fn wire(cluster: &Cluster, state: State, lasts: Duration) -> Instant {
+    cluster.wire.set(state);
+    tokio::time::sleep(lasts).await;
+    cluster.wire.set(State::Open);
+    Instant::now()
+}
+
+/// Full until the server has noticed, and then as long as it lasts.
+async fn disk(cluster: &mut Cluster, lasts: Duration) -> Instant {
+    let full = |cluster: &Cluster| cluster.primary.log().matches("No space left").count();
+    let before = full(cluster);
+    let disk = cluster.primary.disk().unwrap();
+    disk.fill(64 << 10);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while full(cluster) == before && Instant::now() < give_up {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if full(cluster) == before {
+        cluster.violated("a full disk that the database does not notice".into());
+    }
+    tokio::time::sleep(lasts).await;
+    cluster.primary.disk().unwrap().clear();
+    revive(cluster).await
+}
+
+/// The server may have ended: it is started where it has. One that ends later is found by who waits for the recovery.
+async fn revive(cluster: &mut Cluster) -> Instant {
+    let cleared = Instant::now();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    match cluster.revive() {
+        true => Instant::now(),
+        false => cleared,
+    }
+}
+
+/// The token's directory somewhere else, until this is dropped.
+struct Away {
+    place: PathBuf,
+    away: PathBuf,
+}
+
+impl Away {
+    fn take(place: PathBuf) -> Self {
+        let away = place.with_extension("away");
+        fs::rename(&place, &away).unwrap();
+        Self { place, away }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        // SoftHSM2 makes an empty directory where it looks for one.
+        let _ = fs::remove_dir(&self.place);
+        fs::rename(&self.away, &self.place).unwrap();
+    }
+}
+
+/// PostgreSQL writes files by calls that it uses for nothing else. Beside the load it makes a checkpoint and a new part of its log, so
+/// that there is each of them.
+async fn database_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Instant {
+    let calls = *dice.one_of(&[
+        "fsync,fdatasync",
+        "pwrite64,pwritev",
+        "rename,renameat,renameat2",
+    ]);
+    let every = 1 + dice.below(8);
+    let server = block_in_place(|| cluster.primary.process()).unwrap();
+    let family = injector::family(server);
+    let injector = block_in_place(|| Injector::attach(&family, calls, every, &[]));
+    let begun = Instant::now();
+    while begun.elapsed() < lasts {
+        // Whoever is told of a failure is this session, too.
+        let work = "SELECT pg_switch_wal(); CHECKPOINT";
+        let _ = block_in_place(|| cluster.primary.try_sql("postgres", work));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let failed = block_in_place(|| injector.detach());
+    must_have_failed(cluster, calls, failed);
+    revive(cluster).await
+}
+
+/// Only calls that reach nothing but the token's files, and one file of them that each change writes.
+async fn node_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Instant {
+    let node = *dice.one_of(&cluster.those_that_serve());
+    let token = only_folder(&cluster.token());
+    let kept = fs::read(token.join("token.object")).unwrap();
+    let generation = token.join("generation");
+    let ways: [(&str, &[PathBuf]); 3] = [
+        ("unlink,unlinkat", &[]),
+        ("ftruncate", &[]),
+        ("write", std::slice::from_ref(&generation)),
+    ];
+    let (calls, of) = *dice.one_of(&ways);
+    let every = 1 + dice.below(5);
+    if let Some(process) = cluster.nodes[node].process() {
+        let injector = block_in_place(|| Injector::attach(&[process], calls, every, of));
+        tokio::time::sleep(lasts).await;
+        let failed = block_in_place(|| injector.detach());
+        must_have_failed(cluster, calls, failed);
+    }
+    // A login that the daemon tried meanwhile writes this file in place: SoftHSM2's weakness, and a backup's use.
+    let object = token.join("token.object");
+    if fs::metadata(&object).map_or(0, |file| file.len()) < kept.len() as u64 {
+        eprintln!("token.object was lost in a login, and is put back");
+        fs::write(object, kept).unwrap();
+    }
+    Instant::now()
+}
+
+/// A campaign that does not do what it says has failed.
+fn must_have_failed(cluster: &Cluster, calls: &str, failed: usize) {
+    println!("{failed} calls of {calls} failed");
+    if failed == 0 {
+        cluster.violated(format!("no call of {calls} was there to fail"));
+    }
+}
+
+fn only_folder(of: &std::path::Path) -> PathBuf {
+    let entries = fs::read_dir(of).unwrap().flatten();
+    let mut folders = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    let only = folders.next().unwrap();
+    assert!(folders.next().is_none(), "more than one token");
+    only
+}

@@ -1,0 +1,171 @@
+//! What the clients, the faults and the auditor share: which nodes serve, what was counted, and what must not have been.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tlog_tiles::Hash;
+
+use super::history::{Entry, Sent};
+
+/// A node as clients see it.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) url: String,
+    pub(super) open: bool,
+    /// Goes up when it was killed and somebody serves again.
+    pub(super) life: u64,
+}
+
+/// Something that must not happen.
+#[derive(Clone, Debug)]
+pub(super) struct Violation {
+    pub(super) at: u64,
+    pub(super) what: String,
+    pub(super) history: Vec<Entry>,
+}
+
+#[derive(Debug)]
+pub(super) struct Notebook {
+    begun: Instant,
+    stopped: AtomicBool,
+    doors: Mutex<Vec<Door>>,
+    counts: [AtomicU64; 5],
+    violations: Mutex<Vec<Violation>>,
+    /// Places in the log that were acknowledged, and what stands there; the auditor takes them.
+    receipts: Mutex<Vec<(u64, Hash)>>,
+    /// Of accounts that are over, for who wants to check again.
+    histories: Mutex<Vec<Vec<Entry>>>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// With what was asked for, or a refusal that says what is true.
+    Answered,
+    /// 429 and 5xx.
+    Refused,
+    /// Sent, and no answer.
+    Lost,
+    /// Nobody was there.
+    Unreached,
+    /// Found in the log where the receipt said.
+    Receipts,
+}
+
+pub(super) type Counts = [u64; 5];
+
+impl Notebook {
+    #[must_use]
+    pub(super) fn new(doors: Vec<Door>) -> Self {
+        Self {
+            begun: Instant::now(),
+            stopped: AtomicBool::new(false),
+            doors: Mutex::new(doors),
+            counts: Default::default(),
+            violations: Mutex::default(),
+            receipts: Mutex::default(),
+            histories: Mutex::default(),
+        }
+    }
+
+    #[must_use]
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn count(&self, what: Count) {
+        self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub(super) fn counts(&self) -> Counts {
+        std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn violated(&self, what: String, history: &[Entry]) {
+        eprintln!("VIOLATION: {what}");
+        for entry in history.iter().rev().take(30).rev() {
+            eprintln!("  {entry}");
+        }
+        let violation = Violation {
+            at: self.now(),
+            what,
+            history: history.to_vec(),
+        };
+        locked(&self.violations).push(violation);
+    }
+
+    #[must_use]
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        locked(&self.violations).clone()
+    }
+
+    pub(super) fn receipt(&self, index: u64, leaf: Hash) {
+        locked(&self.receipts).push((index, leaf));
+    }
+
+    /// Those of the first so many places.
+    #[must_use]
+    pub(super) fn receipts_below(&self, size: u64) -> Vec<(u64, Hash)> {
+        let mut receipts = locked(&self.receipts);
+        receipts
+            .extract_if(.., |(index, _)| *index < size)
+            .collect()
+    }
+
+    pub(super) fn over(&self, history: Vec<Entry>) {
+        locked(&self.histories).push(history);
+    }
+
+    #[must_use]
+    pub(super) fn histories(&self) -> Vec<Vec<Entry>> {
+        locked(&self.histories).clone()
+    }
+
+    /// A node was killed or ended: nobody goes there any more.
+    pub(super) fn closed(&self, node: usize) {
+        locked(&self.doors)[node].open = false;
+    }
+
+    pub(super) fn opened(&self, node: usize) {
+        locked(&self.doors)[node].open = true;
+    }
+
+    /// What `node` had in hand when it was killed is over, because somebody serves again.
+    pub(super) fn outlived(&self, node: usize) {
+        locked(&self.doors)[node].life += 1;
+    }
+
+    /// Where a request may go now, and what is written down of it. `chance` chooses among those who serve.
+    pub(super) async fn door(&self, chance: u64) -> Option<(String, Sent)> {
+        while !self.has_stopped() {
+            let doors = locked(&self.doors).clone();
+            let open: Vec<usize> = (0..doors.len()).filter(|&at| doors[at].open).collect();
+            if !open.is_empty() {
+                let node = open[usize::try_from(chance % open.len() as u64).unwrap()];
+                let sent = Sent {
+                    at: self.now(),
+                    node,
+                    lives: doors.iter().map(|door| door.life).collect(),
+                };
+                return Some((doors[node].url.clone(), sent));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        None
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
