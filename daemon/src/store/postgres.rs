@@ -42,13 +42,14 @@ use self::connect::Server;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredEntry, StoredRecord,
-    TileRow,
+    MAX_SEALED, MAX_TILE, Newer, RecordRow, SealedRow, Store, StoreError, StoredEntry,
+    StoredRecord, TileRow,
 };
 use crate::config;
 use crate::ledger::Unverified;
 
 pub(crate) use self::connect::Held;
+pub use self::connect::Share;
 
 /// Whether the files that a connection needs can be read.
 ///
@@ -78,6 +79,7 @@ pub struct Postgres {
     writer: Mutex<Option<Writer>>,
     server: Server,
     looks_only: bool,
+    share: Share,
 }
 
 impl Postgres {
@@ -85,8 +87,8 @@ impl Postgres {
     ///
     /// # Errors
     /// When the server does not answer, or another has it.
-    pub async fn hold(place: &config::Postgres) -> Result<Held, StoreError> {
-        Held::take(Server::new(place)?, PREDECESSOR).await
+    pub async fn hold(place: &config::Postgres, share: Share) -> Result<Held, StoreError> {
+        Held::take(Server::new(place)?, share, PREDECESSOR).await
     }
 
     /// Refuses any schema that is not exactly ours.
@@ -94,6 +96,7 @@ impl Postgres {
     /// # Errors
     /// When the tables are missing or altered, or the server does not answer.
     pub async fn open(held: Held, place: &config::Postgres) -> Result<Self, StoreError> {
+        let share = held.share;
         let writer = Writer::of(held).await?;
         let server = writer.server().clone();
         Ok(Self {
@@ -101,6 +104,7 @@ impl Postgres {
             writer: Mutex::new(Some(writer)),
             server,
             looks_only: false,
+            share,
         })
     }
 
@@ -127,6 +131,7 @@ impl Postgres {
             writer: Mutex::new(writer),
             server,
             looks_only: true,
+            share: Share::Alone,
         })
     }
 }
@@ -172,6 +177,11 @@ fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
             }
         }
     }
+}
+
+/// Whether it is the server's own word, and not of a connection that is gone.
+fn is_the_servers(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { source, .. } if source.as_database_error().is_some())
 }
 
 /// A server that does not answer holds nobody for ever.
@@ -498,6 +508,45 @@ impl Store for Postgres {
         outcome
     }
 
+    fn is_shared(&self) -> bool {
+        self.share == Share::Among
+    }
+
+    async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        if !self.is_shared() {
+            return self.head().await;
+        }
+        let mut slot = self.writer.lock().await;
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => self.again().await?,
+        };
+        let shown = match writer.take_turn().await {
+            Ok(shown) => shown,
+            // It may have lain idle until the server forgot it; nothing was done with it.
+            Err(error) if !is_the_servers(&error) => {
+                writer = self.again().await?;
+                writer.take_turn().await?
+            }
+            Err(error) => return Err(error),
+        };
+        *slot = Some(writer);
+        Ok(Unverified::new(shown))
+    }
+
+    async fn end_turn(&self) {
+        let mut slot = self.writer.lock().await;
+        if let Some(mut writer) = slot.take()
+            && writer.end_turn().await.is_ok()
+        {
+            *slot = Some(writer);
+        }
+    }
+
+    async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
+        scan::newer(&self.readers, after).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
         within("ping", asked.fetch_optional(&self.readers))
@@ -529,7 +578,7 @@ impl Postgres {
     /// Another connection that writes. The one before may not be missed yet by the server: then the
     /// caller tries again.
     async fn again(&self) -> Result<Writer, StoreError> {
-        let held = Held::take(self.server.clone(), FRESH).await?;
+        let held = Held::take(self.server.clone(), self.share, FRESH).await?;
         Writer::of(held).await
     }
 }
