@@ -36,6 +36,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         self.current.remove(key);
     }
 
+    /// Drops the values whose keys are not to be kept. They weigh on until their generation goes.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.previous.retain(|key, _| keep(key));
+        self.current.retain(|key, _| keep(key));
+    }
+
     /// A value heavier than a generation is not kept, and neither is what it replaces.
     pub(crate) fn put(&mut self, key: K, value: V, weight: usize) {
         self.previous.remove(&key);

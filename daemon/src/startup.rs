@@ -279,7 +279,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
     let policies =
         config::load_policies(&config.policies.directory).map_err(StartError::Policies)?;
     let apps = Apps::new(name, policies.apps)?;
-    let held = Held::take(&config.store.database).await?;
+    let held = Held::to_serve(&config.store.database).await?;
     let pool = pool(config, lost)?;
     if let (Some(lost), Some(set)) = (lost, pool.set()) {
         set.is_lost(lost.to_owned());

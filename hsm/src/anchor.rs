@@ -9,6 +9,7 @@
 
 mod advance;
 mod format;
+pub mod nodes;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,10 @@ use crate::{
 /// One anchor of a realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
-    /// Counts the anchors of the realm, from 1 and without gaps. Two writers
-    /// that build on the same anchor therefore always collide in it.
+    /// Counts the anchors of the realm, from 1. One writer leaves no gaps, so
+    /// that two that build on the same anchor always collide in it. Several
+    /// nodes let it rise as their heads' numbers do: equal heads are equal
+    /// anchors then, and two of one number collide.
     pub serial: u64,
     pub log_epoch: u64,
     pub seq: u64,

@@ -40,12 +40,16 @@
 //! | two copies of the database alternated | the file | the same | the same |
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
+//! | (several nodes) one node shown an older state, or put on a copy | all of it | each second, and by every batch, the token says what others have anchored | the node reads and writes for nobody |
+//! | (several nodes) a batch that nobody was told of rolled back, another node on without it | every row | the anchors of both are compared before either is told of | the first gives way |
+//! | (several nodes) batches lost beneath nodes that have told of them | every row | the nodes write them again, as they were | denial of service where a node that wrote one is gone |
+//! | (several nodes) a node frozen while somebody is signed out at another, its lock taken away, its connection cut after `COMMIT` | processes, locks, connections | the clock of what the token has said; the head's number; the log says whether a batch is beneath another | nothing |
 //! | a failover token behind: old version of everything, the token that was given up then, the other one away | the file | a start wants every token that the head names, by serial number | an operator who says that the other token is lost brings guesses back |
 //! | old version of everything and of the token | the file, the token's directory | **none on this host: it is a token's duty not to be put back**; witnesses tell of it (`e2e/witnesses/put_back.rs`) | guesses come back |
 //!
 //! What concerns one node and its ledger is tried much faster, and with each defence switched off as
 //! control, inside the daemon: `daemon/src/ledger/faults/` (`attacks/`, `adversary.rs`). What needs
-//! several nodes comes with a store that several nodes can share.
+//! several nodes is there, too (`faults/nodes.rs`), and with real daemons in `tests/postgres/nodes.rs`.
 
 #![allow(
     clippy::unwrap_used,

@@ -10,6 +10,7 @@
 )]
 
 mod campaign;
+mod nodes;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -338,7 +339,7 @@ async fn two_daemons_on_one_database_are_one_too_many() {
     let text = said(&output);
     assert!(!output.status.success(), "{text}");
     assert!(
-        text.contains("several nodes on one database are not supported yet"),
+        text.contains("held by another custodyd") && text.contains("nodes = \"several\""),
         "{text}"
     );
 }

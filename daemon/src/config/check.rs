@@ -14,7 +14,7 @@ use toml::de::DeValue;
 
 use super::auditors::auditors;
 use super::courier::courier;
-use super::database::store;
+use super::database::{nodes_suit, store};
 use super::delivery;
 use super::limits::limits;
 use super::reader::{Document, Placed, Table, describe};
@@ -50,6 +50,7 @@ fn sections(doc: &mut Document<'_>, base: &Path) -> Option<Config> {
     let store = store(doc, &mut top, base);
     let ledger = ledger(doc, &mut top, base);
     token::suits_the_ledger(doc, token.as_ref(), &ledger);
+    nodes_suit(doc, token.as_ref(), (&store, &ledger));
     let policies = policies(doc, &mut top, base);
     let pin = pin(doc, &mut top);
     let development = listen

@@ -11,7 +11,8 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::check::{number, path, secret, string};
-use super::reader::{Document, Table};
+use super::reader::{Document, Placed, Table};
+use super::{Anchor, Ledger, Token, TokenKind};
 use crate::private_file::Place;
 
 const DEFAULT_FILE: &str = "/var/lib/custodyd/custodyd.sqlite";
@@ -41,6 +42,8 @@ pub struct Postgres {
     pub password: Option<Place>,
     /// PEM: who signs the server's certificate, where the public's authorities do not.
     pub ca: Option<PathBuf>,
+    /// Whether other nodes serve the realm from it as well.
+    pub several_nodes: bool,
     /// For reading; one more writes.
     pub connections: u32,
     /// What the daemon keeps beside the database.
@@ -133,6 +136,11 @@ fn postgres_at<'i>(doc: &mut Document<'i>, mut table: Table<'i>, base: &Path) ->
         |value| path(value, base),
     );
     let ca = doc.optional(&mut table, "ca", |value| path(value, base));
+    let several_nodes = doc.or(&mut table, "nodes", false, |value| match string(value)? {
+        "one" => Ok(false),
+        "several" => Ok(true),
+        _ => Err("expected \"one\" or \"several\"".to_owned()),
+    });
     let connections = doc.or(&mut table, "connections", 4, |value| number(value, 1..=256));
     let state_directory = doc.or(
         &mut table,
@@ -151,9 +159,48 @@ fn postgres_at<'i>(doc: &mut Document<'i>, mut table: Table<'i>, base: &Path) ->
             Some(place) => Some(place?),
         },
         ca: ca.map(|placed| placed.value),
+        several_nodes,
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
         state_directory,
     })
+}
+
+/// Several nodes agree on what is the newest by the objects of one token that all of them see.
+pub(super) fn nodes_suit(
+    doc: &mut Document<'_>,
+    token: Option<&Placed<Token>>,
+    (store, ledger): (&Store, &Ledger),
+) {
+    let several = matches!(&store.database, Database::Postgres(place) if place.several_nodes);
+    let (Some(Placed { value, at }), true) = (token, several) else {
+        return;
+    };
+    let mut refuse = |why: &str| {
+        doc.error(
+            *at,
+            format!("store.postgres.nodes: with several nodes, {why}"),
+        );
+    };
+    if ledger.anchor != Anchor::Strict {
+        refuse(
+            "ledger.anchor must be \"strict\": what one node remembers on its own host, no other one can see",
+        );
+    }
+    let tokens = value.each();
+    if tokens
+        .iter()
+        .any(|(_, token)| matches!(token.kind, TokenKind::Tpm(_)))
+    {
+        refuse(
+            "the token can not be a TPM: it is of one host, and each node would be the newest by its own",
+        );
+    }
+    if tokens.len() > 1 {
+        refuse(
+            "there is one token, without [token.replicas]: nodes that see different ones would give up each \
+             other's",
+        );
+    }
 }
 
 type Address = (Server, String, String);

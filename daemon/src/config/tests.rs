@@ -4,6 +4,7 @@
 
 mod courier;
 mod limits;
+mod nodes;
 mod witnesses;
 
 use proptest::prelude::*;

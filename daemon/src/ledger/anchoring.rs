@@ -16,6 +16,7 @@
 
 mod descent;
 mod each;
+mod nodes;
 mod several;
 mod warm;
 
@@ -29,11 +30,15 @@ use custodyd_hsm::{Error, Pool, RealmName, RecordId};
 
 use self::each::Each;
 pub(crate) use self::each::Lost;
+use self::nodes::Nodes;
+pub(crate) use self::nodes::Ruling;
 pub(in crate::ledger) use self::several::{found_in, remembered, some_lack};
 use self::warm::Warm;
 use super::LedgerError;
 use super::head::Head;
+use super::log::LogEnd;
 use super::memory::Believed;
+use super::newer::Source;
 use super::tokens;
 use crate::store::Store;
 
@@ -83,6 +88,8 @@ pub(crate) struct Anchoring {
     /// When all of several tokens were last seen to be there.
     looked: Instant,
     bounded: Option<Bounded>,
+    /// Where other nodes anchor in the one token as well; then none of `each` is.
+    nodes: Option<Nodes>,
 }
 
 #[derive(Debug)]
@@ -111,6 +118,18 @@ impl Anchoring {
         found: &Believed,
     ) -> Result<Self, LedgerError> {
         tokens::hold(pool, &found.head).await?;
+        if store.is_shared() {
+            let (nodes, last) = Nodes::begin(pool, realm, store, found).await?;
+            return Ok(Self {
+                pool: pool.clone(),
+                realm: realm.clone(),
+                last,
+                each: Vec::new(),
+                looked: Instant::now(),
+                bounded: None,
+                nodes: Some(nodes),
+            });
+        }
         several::ask_the_lost(pool, realm, store, found).await?;
         let each = several::begin(pool, realm, store, found).await?;
         let last = several::newest(&each)?;
@@ -135,6 +154,7 @@ impl Anchoring {
             each,
             looked: Instant::now(),
             bounded,
+            nodes: None,
         })
     }
 
@@ -182,7 +202,13 @@ impl Anchoring {
     ///
     /// # Errors
     /// As `advance`.
-    pub(crate) async fn adopt(&mut self, head: &Head) -> Result<(), LedgerError> {
+    pub(crate) async fn adopt(&mut self, head: &Head, end: &LogEnd) -> Result<(), LedgerError> {
+        if let Some(nodes) = &mut self.nodes {
+            return match nodes.cover(head, end).await? {
+                Ruling::Covered { .. } => Ok(()),
+                Ruling::Contradicted { theirs } => Err(contradicted(head, &theirs)),
+            };
+        }
         let behind = self.each.iter().any(|each| each.last.seq < head.state.seq);
         if self.bounded.is_some() || !behind {
             return Ok(());
@@ -306,7 +332,8 @@ impl Anchoring {
 
     /// When the token has to be told of what it does not know yet, if there is anything.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let look = (self.each.len() > 1).then(|| self.looked + several::LOOK);
+        let others = self.each.len() > 1 || self.nodes.is_some();
+        let look = others.then(|| self.looked + several::LOOK);
         let owed = self.owed();
         look.into_iter().chain(owed).min()
     }
@@ -344,6 +371,66 @@ impl Anchoring {
         let mut to = self.next(head, head.state.boot_epoch)?;
         to.clean = true;
         self.advance(to).await
+    }
+
+    fn among(&mut self) -> Result<&mut Nodes, LedgerError> {
+        let nodes = self.nodes.as_mut();
+        nodes.ok_or(LedgerError::internal("find the other nodes' anchors"))
+    }
+
+    /// Others are looked after now.
+    pub(crate) fn looks(&mut self) {
+        self.looked = Instant::now();
+    }
+
+    /// What a node of several catches up from.
+    ///
+    /// # Errors
+    /// Where there are no others; so with all that follow.
+    pub(crate) fn source(&mut self) -> Result<Source, LedgerError> {
+        Ok(self.among()?.source().clone())
+    }
+
+    /// Anchors a head of this node among those of the others. May be called again after an error, with the same head.
+    ///
+    /// # Errors
+    /// `Token` and `Store` where they do not answer.
+    pub(crate) async fn cover_among(
+        &mut self,
+        head: &Head,
+        end: &LogEnd,
+    ) -> Result<Ruling, LedgerError> {
+        self.among()?.cover(head, end).await
+    }
+
+    /// The same of a head that another node has written, and the line that leads to it.
+    ///
+    /// # Errors
+    /// As `cover_among`.
+    pub(crate) async fn cover_anothers(
+        &mut self,
+        (head, end): (&Head, &LogEnd),
+        line: &[(u64, [u8; 32])],
+    ) -> Result<Ruling, LedgerError> {
+        let nodes = self.among()?;
+        nodes.knows(line);
+        nodes.cover_anothers(head, end).await
+    }
+
+    /// Takes back a head that nobody was told of; what is believed is batch `believed`.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(crate) async fn withdraw(&mut self, head: &Head, believed: u64) -> Result<(), LedgerError> {
+        self.among()?.withdraw(head, believed).await
+    }
+
+    /// The head that this number has in the line of what is believed, if it is remembered.
+    ///
+    /// # Errors
+    /// Where there are no other nodes.
+    pub(crate) fn head_at(&mut self, seq: u64) -> Result<Option<[u8; 32]>, LedgerError> {
+        Ok(self.among()?.at(seq))
     }
 
     fn next(&self, head: &Head, boot_epoch: u64) -> Result<Anchor, LedgerError> {
@@ -393,6 +480,14 @@ impl Covered {
             false => Self::Except(lost),
         }
     }
+}
+
+/// Evidence against this node's line, or for a database that shows it less than it shows others.
+pub(crate) fn contradicted(head: &Head, theirs: &Anchor) -> LedgerError {
+    LedgerError::Refused(format!(
+        "the token remembers batch {} of another node, which the database does not show as a successor of batch {}: it          was rolled back, or shows each node something else",
+        theirs.seq, head.state.seq
+    ))
 }
 
 fn anchor_of(head: &Head, last: Option<&Anchor>) -> Result<Anchor, LedgerError> {

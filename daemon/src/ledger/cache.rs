@@ -1,23 +1,24 @@
 //! Sealed envelopes and member lists as this process last committed them, so that a read of a
 //! busy account is one visit to the token and none to the database.
 //!
-//! Written by the committer alone, after a batch is durable and anchored, so it is never older than the
-//! database and there is no race with a reader that was slow. It is believed for the reason that
-//! the committer's head is: one process has the database to itself, and what it committed last
-//! is what stands. The envelopes stay sealed: what is kept here is worth as much as a row.
+//! Written by the committer alone, after a batch is durable and anchored, so it is never older than what
+//! is believed and there is no race with a reader that was slow. It is believed for the reason that
+//! the committer's head is: what this process committed last is what stands, until another node has
+//! changed the bucket, and then it is forgotten before that node's head is believed. The envelopes
+//! stay sealed: what is kept here is worth as much as a row.
 //!
 //! An account that was used lately is read faster than one that was not, and faster than one
 //! that is proven absent. Strangers do not see that: their answers leave at a fixed deadline
 //! (`http::strangers`). A bound device sees its own account's, whose use it knows anyway.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use custodyd_hsm::{RecordId, RecordKind};
 
-use super::LedgerError;
 use super::committer::Members;
 use super::members::{Member, MemberList};
+use super::{BUCKET_BITS, LedgerError};
 use crate::generations::Generations;
 use crate::store::Batch;
 
@@ -68,6 +69,12 @@ impl Cache {
         for id in changed.chain(&batch.removed) {
             kept.remove(id);
         }
+    }
+
+    /// Forgets what another node has changed.
+    pub(super) fn forget_buckets(&self, buckets: &BTreeSet<u32>) {
+        locked(&self.lists).retain(|bucket| !buckets.contains(bucket));
+        locked(&self.envelopes).retain(|id| !buckets.contains(&id.bucket(BUCKET_BITS)));
     }
 
     /// Takes over a batch that is durable and anchored. `members` are the entries of its records, and stand in

@@ -12,15 +12,17 @@
 //! anchor an administrator can still take the batch back, and nobody has seen anything of it.
 
 mod durable;
+mod following;
 mod names;
 mod newest;
 mod orders;
 mod publishing;
+mod replaying;
 mod sealing;
 mod tokens;
 mod working;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,13 +42,16 @@ use super::record::{Loaded, Reader};
 use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::CommitError;
+use crate::store::{Batch, CommitError};
 
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
 pub const QUEUE: usize = 2048;
 /// The pause after the first failed try of a commit; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// How long the newest state of an account takes to be read at most, while other nodes wait for their turn.
+const OPENING: Duration = Duration::from_secs(1);
 
 type Lists = HashMap<u32, Result<MemberList, Arc<LedgerError>>>;
 /// The new entries of a batch's records.
@@ -60,6 +65,12 @@ pub struct Committer {
     /// Of the batch that is pending.
     demand: Demand,
     unwritten: Option<Unwritten>,
+    /// The last number that a head of this process was made for which somebody else has seen.
+    spent: u64,
+    /// What this node wrote last, where there are others.
+    retained: VecDeque<Batch>,
+    /// What the next batch has to say of what was mended.
+    repaired: Vec<String>,
     first_wait: Duration,
 }
 
@@ -71,6 +82,9 @@ impl Committer {
             anchoring,
             demand: Demand::default(),
             unwritten: None,
+            spent: 0,
+            retained: VecDeque::new(),
+            repaired: Vec::new(),
             first_wait: FIRST_WAIT,
         }
     }
@@ -129,9 +143,15 @@ impl Committer {
     }
 
     async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
-        if let Err(error) = self.anchor_pending().await {
+        if let Err(error) = self.turn().await {
             return refuse_all(changes, error);
         }
+        let done = self.decide_all(changes).await;
+        self.end_turn().await;
+        done
+    }
+
+    async fn decide_all(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         let now = self.clock.now();
         let touched = changes
             .iter()
@@ -151,6 +171,7 @@ impl Committer {
             }
             let record = record_of(&base);
             if let Err(error) = self.take_up(&mut working, &lists, base).await {
+                let error = self.judged(error).await;
                 let _ = reply.send(Err(Arc::new(error)));
                 continue;
             }
@@ -164,7 +185,10 @@ impl Committer {
             };
             match (decided, working.get_mut(&record)) {
                 (Ok(Some(proposal)), Some(entry)) => entry.accept(proposal, reply),
-                (Err(error), _) => drop(reply.send(Err(Arc::new(error)))),
+                (Err(error), _) => {
+                    let error = self.judged(error).await;
+                    let _ = reply.send(Err(Arc::new(error)));
+                }
                 (Ok(_), _) => drop(reply.send(Ok(None))),
             }
         }
@@ -280,10 +304,15 @@ impl Committer {
             }
             // Somebody else's change came first: decide on what stands now.
             (Base::Loaded(loaded), Some(member)) => {
-                let newest = self
-                    .reader
-                    .open(&loaded.account.app, record)
-                    .await?
+                let opened = self.reader.open(&loaded.account.app, record);
+                // What is odd makes a reader wait for us: in our turn it was altered, or the turn is lost.
+                let opened = match self.reader.store().is_shared() {
+                    true => tokio::time::timeout(OPENING, opened)
+                        .await
+                        .map_err(|_| LedgerError::Busy)?,
+                    false => opened.await,
+                };
+                let newest = opened?
                     .account()
                     .filter(|newest| is_newest(newest, member))
                     .ok_or_else(|| {
@@ -353,7 +382,7 @@ impl Drop for Committer {
 
 /// Nothing is written upon a batch that is not anchored.
 fn refuse_all(changes: Vec<Change>, error: LedgerError) -> Result<(), LedgerError> {
-    tracing::error!(%error, "the last batch is not anchored yet, so nothing is written");
+    tracing::error!(%error, "nobody can write now: the last batch is not anchored yet, or it is not this node's turn");
     let fatal = matches!(error, LedgerError::Stopped);
     let error = Arc::new(error);
     for change in changes {
@@ -372,6 +401,8 @@ struct Failure {
     fatal: bool,
     /// A server has seen the batch's head: the batch is the only one of its number.
     kept: bool,
+    /// Another head stands in the database, maybe upon this batch.
+    elsewhere: bool,
 }
 
 impl Failure {
@@ -385,6 +416,7 @@ impl Failure {
             error: LedgerError::Stopped,
             fatal: true,
             kept: false,
+            elsewhere: false,
         }
     }
 }
@@ -395,6 +427,7 @@ impl From<LedgerError> for Failure {
             fatal: matches!(error, LedgerError::Stopped),
             error,
             kept: false,
+            elsewhere: false,
         }
     }
 }

@@ -22,6 +22,7 @@ mod erasing;
 mod escrowed;
 mod limits;
 mod names;
+mod nodes;
 mod pruning;
 mod restoring;
 mod retiring;

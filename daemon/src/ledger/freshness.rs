@@ -127,6 +127,12 @@ impl Freshness {
             .send_modify(|told| told.failures = told.failures.wrapping_add(1));
     }
 
+    /// A reader has seen something newer, or something that was altered: whatever was confirmed, the next one asks.
+    pub(super) fn doubt(&self) {
+        self.told.send_modify(|told| told.confirmed = None);
+        self.asked.notify_one();
+    }
+
     /// Nobody asks the token from now on.
     pub(super) fn ends(&self) {
         self.told.send_modify(|told| told.ended = true);

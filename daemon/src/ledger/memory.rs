@@ -231,6 +231,23 @@ impl Memory {
         pending.as_ref().map(|next| next.head.clone())
     }
 
+    /// The same with the log that it names.
+    pub(crate) fn pending_with_end(&self) -> Option<(Head, LogEnd)> {
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        pending
+            .as_ref()
+            .map(|next| (next.head.clone(), next.end.clone()))
+    }
+
+    /// Takes over what another node has written, once nothing can take it back.
+    pub(crate) fn catch_up(&self, newer: Believed) {
+        *self
+            .believed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = newer;
+        self.settled.send_modify(|settled| settled.batches += 1);
+    }
+
     /// Completes a batch that changes no record and follows the pending one.
     ///
     /// # Errors

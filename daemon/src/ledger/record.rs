@@ -121,7 +121,7 @@ impl Reader {
         clock: Arc<Clock>,
     ) -> Self {
         Self {
-            freshness: Freshness::new(store.comes_back()),
+            freshness: Freshness::new(store.comes_back() || store.is_shared()),
             store,
             pool,
             realm,
@@ -150,6 +150,15 @@ impl Reader {
     /// What is believed may be read for somebody once this holds.
     pub(super) fn freshness(&self) -> &Freshness {
         &self.freshness
+    }
+
+    /// Among other nodes: what they have written until now is believed once this returns, if the token says so. For
+    /// whoever compares all of the database with it; what is odd still was altered.
+    pub(super) async fn catches_up(&self) {
+        if self.store.is_shared() {
+            self.freshness.doubt();
+            let _ = self.freshness.confirmed().await;
+        }
     }
 
     pub(super) fn cache(&self) -> &Cache {
@@ -329,6 +338,11 @@ impl Reader {
                 }
                 Shown::Odd => {
                     odd += 1;
+                    if self.store.is_shared() {
+                        // Another node's, unless it is odd after this one has caught up, too.
+                        self.freshness.doubt();
+                        self.freshness.confirmed().await?;
+                    }
                     tokio::time::sleep(between).await;
                 }
             }

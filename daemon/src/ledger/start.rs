@@ -26,6 +26,8 @@ use crate::store::Store;
 
 /// Entries that are read at a time where all of them are.
 const CHUNK: u64 = 512;
+/// How often a start waits for its turn among other nodes, some seconds each.
+const TURNS: u32 = 8;
 
 /// A database that was found to be what the token says it must be.
 #[derive(Debug)]
@@ -88,6 +90,10 @@ pub async fn open(
     clock: &Arc<Clock>,
     settings: Settings<'_>,
 ) -> Result<Opened, LedgerError> {
+    // The database stands still until the boot batch is written, or the store closed.
+    if store.is_shared() {
+        its_turn(store).await?;
+    }
     let found = find(store, pool, name).await?;
     clock.committed(found.believed.head.state.time);
     let believed = &found.believed;
@@ -109,6 +115,19 @@ pub async fn open(
     let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
     committer.boot(found.repairs).await?;
     Ok(Opened { reader, committer })
+}
+
+/// Other nodes may write, or start.
+async fn its_turn(store: &Arc<dyn Store>) -> Result<(), LedgerError> {
+    let mut tries = TURNS;
+    loop {
+        tries -= 1;
+        match store.take_turn().await {
+            Ok(_) => return Ok(()),
+            Err(error) if tries == 0 => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "another node writes for long; waiting"),
+        }
+    }
 }
 
 /// Verifies the database against the token, and changes nothing.

@@ -4,7 +4,7 @@
 //! compared with the digest here, never with anything else that the database shows. The tree has
 //! a fixed shape, 2^16 buckets, so that no leaf can be taken for a node. Pure: no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest;
 use custodyd_hsm::RealmName;
@@ -113,6 +113,25 @@ impl StateTree {
         nodes.extend(level);
         let root = nodes.last().map_or(self.root(), |(_, root)| *root);
         Update { root, nodes }
+    }
+
+    /// The buckets that are others in another state.
+    pub(crate) fn differing(&self, other: &Self) -> BTreeSet<u32> {
+        let mut nodes = vec![1];
+        let mut buckets = BTreeSet::new();
+        while let Some(node) = nodes.pop() {
+            if self.at(node) == other.at(node) {
+                continue;
+            }
+            match u32::try_from(node)
+                .ok()
+                .and_then(|n| n.checked_sub(BUCKETS))
+            {
+                Some(bucket) => drop(buckets.insert(bucket)),
+                None => nodes.extend([2 * node, 2 * node + 1]),
+            }
+        }
+        buckets
     }
 
     pub(crate) fn apply(&mut self, update: Update) {

@@ -45,6 +45,12 @@ pub struct Weakness {
     pub rereads: bool,
     /// A commit whose outcome is not known is taken for done.
     pub unknown_is_done: bool,
+    /// Anchors of other nodes are not looked for in the log.
+    pub any_node: bool,
+    /// A node does not ask what others have anchored before it reads.
+    pub no_look: bool,
+    /// A batch whose outcome is not known is given up where another head stands, though it may be beneath it.
+    pub forgets_own: bool,
     /// Not a weakness: how long a reader pauses between two reads, and waits for an anchor.
     pub patience: Option<(Duration, Duration)>,
 }

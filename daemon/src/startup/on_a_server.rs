@@ -12,14 +12,14 @@ use crate::config::{self, Config};
 use crate::http::operator;
 use crate::ledger;
 use crate::service::Service;
-use crate::store::{Held, Postgres, Store};
+use crate::store::{Held, Postgres, Share, Store};
 
 pub(super) async fn init(
     config: &Config,
     place: &config::Postgres,
     finish: bool,
 ) -> Result<Vec<String>, StartError> {
-    let mut held = Postgres::hold(place).await?;
+    let mut held = Postgres::hold(place, Share::Alone).await?;
     if held.is_founded().await? {
         return already_there(config, Held::Server(Box::new(held), place), finish).await;
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::postgres::admin as server;
 use super::postgres::server::{PostgresServer, USER};
 use super::sqlite::admin as file;
-use super::{Exclusive, Postgres, Sqlite, Store, StoreError};
+use super::{Exclusive, Postgres, Share, Sqlite, Store, StoreError};
 use crate::config;
 
 pub(crate) use super::sqlite::admin::{Cell, Value};
@@ -56,10 +56,39 @@ impl Place {
             database,
             password: None,
             ca: None,
+            several_nodes: false,
             connections: 2,
             state_directory: server.folder().to_owned(),
         };
         Self::Server(server, Box::new(place))
+    }
+
+    /// A database that several nodes share, on a server of its own.
+    pub(crate) fn shared_by_nodes() -> Self {
+        match Self::on(Arc::new(PostgresServer::start())) {
+            Self::Server(server, place) => Self::Server(
+                server,
+                Box::new(config::Postgres {
+                    several_nodes: true,
+                    ..*place
+                }),
+            ),
+            file @ Self::File(_) => file,
+        }
+    }
+
+    /// A copy of it under another name, while nobody is connected.
+    pub(crate) fn copied(&self) -> Self {
+        match (self, self.keep()) {
+            (Self::Server(server, place), Kept::Database(database)) => Self::Server(
+                Arc::clone(server),
+                Box::new(config::Postgres {
+                    database,
+                    ..(**place).clone()
+                }),
+            ),
+            _ => panic!("this test is of a server"),
+        }
     }
 
     /// Another such place, in this folder or on the same server.
@@ -82,7 +111,7 @@ impl Place {
         Ok(match self {
             Self::File(file) => Arc::new(Sqlite::create(Exclusive::take(file)?).await?),
             Self::Server(_, place) => {
-                let mut held = Postgres::hold(place).await?;
+                let mut held = Postgres::hold(place, Share::Alone).await?;
                 held.make().await?;
                 Arc::new(Postgres::open(held, place).await?)
             }
@@ -93,7 +122,11 @@ impl Place {
         Ok(match self {
             Self::File(file) => Box::new(Sqlite::open(Exclusive::take(file)?).await?),
             Self::Server(_, place) => {
-                let held = Postgres::hold(place).await?;
+                let share = match place.several_nodes {
+                    true => Share::Among,
+                    false => Share::Alone,
+                };
+                let held = Postgres::hold(place, share).await?;
                 Box::new(Postgres::open(held, place).await?)
             }
         })

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 
 pub use self::open::{Held, look};
-pub use self::postgres::Postgres;
+pub use self::postgres::{Postgres, Share};
 pub use self::sqlite::{Exclusive, Sqlite};
 pub use crate::ledger::TileRow;
 use crate::ledger::Unverified;
@@ -82,6 +82,13 @@ pub struct HeadRow {
     pub body: Vec<u8>,
     /// Made in the token over `body`.
     pub mac: Vec<u8>,
+}
+
+/// What a node that has fallen behind needs, of one snapshot: the head, and the cached digests of buckets.
+#[derive(Debug, Default)]
+pub struct Newer {
+    pub head: Option<HeadRow>,
+    pub digests: Vec<(u32, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -310,6 +317,29 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// acknowledged. Once this has returned it is not.
     async fn acknowledge(&self, _head: &HeadRow) -> Result<(), CommitError> {
         Ok(())
+    }
+
+    /// Whether other nodes write here as well, each in its turn.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Waits until no other node writes, and keeps it so until the next commit, or `end_turn`; shows the head of that
+    /// moment. It is by the database's word: what keeps writers apart is the head's number, which each commit demands.
+    async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        self.head().await
+    }
+
+    /// Lets others write, where nothing was.
+    async fn end_turn(&self) {}
+
+    /// The head, and the digests that have changed after this batch, as far as the database says so; all of them
+    /// where none is named.
+    async fn newer(&self, _after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
+        Err(StoreError::Refused {
+            operation: "catch up",
+            problem: "this database is of one daemon".into(),
+        })
     }
 
     /// A round trip, for readiness.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::postgres::{self, Postgres};
+use super::postgres::{self, Postgres, Share};
 use super::sqlite::{Exclusive, Sqlite};
 use super::{Store, StoreError};
 use crate::config::{self, Database};
@@ -24,8 +24,23 @@ impl<'a> Held<'a> {
         match database {
             Database::Sqlite(file) => Ok(Self::File(Exclusive::take(file)?)),
             Database::Postgres(place) => {
-                Ok(Self::Server(Box::new(Postgres::hold(place).await?), place))
+                let held = Postgres::hold(place, Share::Alone).await?;
+                Ok(Self::Server(Box::new(held), place))
             }
+        }
+    }
+
+    /// The right to serve from it: of a node, beside others.
+    ///
+    /// # Errors
+    /// As `take`.
+    pub async fn to_serve(database: &'a Database) -> Result<Self, StoreError> {
+        match database {
+            Database::Postgres(place) if place.several_nodes => {
+                let held = Postgres::hold(place, Share::Among).await?;
+                Ok(Self::Server(Box::new(held), place))
+            }
+            other => Self::take(other).await,
         }
     }
 

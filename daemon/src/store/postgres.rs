@@ -39,18 +39,19 @@ use sqlx::Connection as _;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use tokio::sync::Mutex;
 
-use self::answers::{bounded, rows, says, scanning, unsigned, within};
+use self::answers::{bounded, is_the_servers, rows, says, scanning, unsigned, within};
 use self::connect::Server;
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Store, StoreError, StoredEntry, StoredRecord,
-    TileRow,
+    MAX_SEALED, MAX_TILE, Newer, RecordRow, SealedRow, Store, StoreError, StoredEntry,
+    StoredRecord, TileRow,
 };
 use crate::config;
 use crate::ledger::Unverified;
 
 pub(crate) use self::connect::Held;
+pub use self::connect::Share;
 
 /// Whether the files that a connection needs can be read.
 ///
@@ -74,6 +75,7 @@ pub struct Postgres {
     writer: Mutex<Option<Writer>>,
     server: Server,
     looks_only: bool,
+    share: Share,
 }
 
 impl Postgres {
@@ -81,8 +83,8 @@ impl Postgres {
     ///
     /// # Errors
     /// When the server does not answer, or another has it.
-    pub async fn hold(place: &config::Postgres) -> Result<Held, StoreError> {
-        Held::take(Server::new(place)?, PREDECESSOR).await
+    pub async fn hold(place: &config::Postgres, share: Share) -> Result<Held, StoreError> {
+        Held::take(Server::new(place)?, share, PREDECESSOR).await
     }
 
     /// Refuses any schema that is not exactly ours.
@@ -90,6 +92,7 @@ impl Postgres {
     /// # Errors
     /// When the tables are missing or altered, or the server does not answer.
     pub async fn open(held: Held, place: &config::Postgres) -> Result<Self, StoreError> {
+        let share = held.share;
         let writer = Writer::of(held).await?;
         let server = writer.server().clone();
         Ok(Self {
@@ -97,6 +100,7 @@ impl Postgres {
             writer: Mutex::new(Some(writer)),
             server,
             looks_only: false,
+            share,
         })
     }
 
@@ -123,6 +127,7 @@ impl Postgres {
             writer: Mutex::new(writer),
             server,
             looks_only: true,
+            share: Share::Alone,
         })
     }
 }
@@ -390,6 +395,45 @@ impl Store for Postgres {
         outcome
     }
 
+    fn is_shared(&self) -> bool {
+        self.share == Share::Among
+    }
+
+    async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        if !self.is_shared() {
+            return self.head().await;
+        }
+        let mut slot = self.writer.lock().await;
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => self.again().await?,
+        };
+        let shown = match writer.take_turn().await {
+            Ok(shown) => shown,
+            // It may have lain idle until the server forgot it; nothing was done with it.
+            Err(error) if !is_the_servers(&error) => {
+                writer = self.again().await?;
+                writer.take_turn().await?
+            }
+            Err(error) => return Err(error),
+        };
+        *slot = Some(writer);
+        Ok(Unverified::new(shown))
+    }
+
+    async fn end_turn(&self) {
+        let mut slot = self.writer.lock().await;
+        if let Some(mut writer) = slot.take()
+            && writer.end_turn().await.is_ok()
+        {
+            *slot = Some(writer);
+        }
+    }
+
+    async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
+        scan::newer(&self.readers, after).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
         within("ping", asked.fetch_optional(&self.readers))
@@ -421,7 +465,7 @@ impl Postgres {
     /// Another connection that writes. The one before may not be missed yet by the server: then the
     /// caller tries again.
     async fn again(&self) -> Result<Writer, StoreError> {
-        let held = Held::take(self.server.clone(), FRESH).await?;
+        let held = Held::take(self.server.clone(), self.share, FRESH).await?;
         Writer::of(held).await
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of anchors on a token in memory whose object store an attacker holds,
 //! and on one that fails or is shared at every step.
 
+mod nodes;
 mod steps;
 mod vectors;
 

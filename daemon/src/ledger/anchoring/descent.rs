@@ -75,7 +75,7 @@ pub(super) async fn check_head(
 }
 
 /// What the batch after `seq` names as the head before it.
-async fn successor(
+pub(super) async fn successor(
     store: &Arc<dyn Store>,
     (size, end): (u64, &LogEnd),
     seq: u64,

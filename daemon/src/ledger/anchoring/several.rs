@@ -214,6 +214,9 @@ impl Anchoring {
     /// # Errors
     /// As `look`; `Stopped` where one remembers what somebody else has anchored.
     pub(in crate::ledger) async fn look_at_all(&mut self) -> Result<Vec<Lost>, LedgerError> {
+        if self.nodes.is_some() {
+            return Err(LedgerError::internal("look at one daemon's anchors"));
+        }
         let seen = join_all(self.each.iter().map(Each::look)).await;
         self.looked = Instant::now();
         sort_out(&self.each, seen)

@@ -91,7 +91,8 @@ pub(super) async fn write(
                 }
             }
             Ok(Some(row)) if row.seq == batch.parent => {}
-            // Another head: somebody else writes, or wrote over ours.
+            // Another head: another node has written, or somebody wrote over ours.
+            Ok(_) if store.is_shared() => return Err(Failure::elsewhere()),
             Ok(_) => return Err(Failure::fatal(reason)),
             Err(_) => {}
         }
@@ -101,20 +102,47 @@ pub(super) async fn write(
             error: LedgerError::from(error),
             fatal: false,
             kept: seen,
+            elsewhere: false,
         }),
         (Some(reason), _) => Err(Failure::fatal(&reason)),
         (None, None) => Err(Failure::internal("try a commit")),
     }
 }
 
+impl Failure {
+    fn elsewhere() -> Self {
+        Self {
+            error: LedgerError::Busy,
+            fatal: false,
+            kept: true,
+            elsewhere: true,
+        }
+    }
+}
+
 impl Committer {
+    /// Writes a batch, and finds out what became of it where another head stands.
+    async fn write_and_find(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let store = Arc::clone(self.reader.store());
+        let written = match write(&*store, batch, self.first_wait).await {
+            Err(failure) if failure.elsewhere => self.find(&*store).await,
+            written => written,
+        };
+        match &written {
+            Ok(()) => self.retain(batch),
+            Err(failure) if !failure.kept && !failure.elsewhere => return written,
+            Err(_) => {}
+        }
+        self.spent = batch.head.seq;
+        written
+    }
+
     /// Writes the batch, and keeps it where it is the only one that its number may ever have.
     pub(super) async fn write_or_keep(
         &mut self,
         unwritten: Unwritten,
     ) -> Result<Unwritten, Failure> {
-        let store = self.reader.store();
-        match write(&**store, &unwritten.batch, self.first_wait).await {
+        match self.write_and_find(&unwritten.batch).await {
             Ok(()) => Ok(unwritten),
             Err(failure) => {
                 if failure.kept {
@@ -131,14 +159,17 @@ impl Committer {
     /// have happened.
     ///
     /// # Errors
-    /// As the first time; it is kept still.
+    /// As the first time; it is kept still, unless another node has written first.
     pub(super) async fn resubmit(&mut self) -> Result<(), LedgerError> {
         let Some(mut unwritten) = self.unwritten.take() else {
             return Ok(());
         };
         let reader = Arc::clone(&self.reader);
-        let written = write(&**reader.store(), &unwritten.batch, self.first_wait).await;
-        if let Err(failure) = written {
+        if let Err(failure) = self.write_and_find(&unwritten.batch).await {
+            if failure.elsewhere && !failure.kept && !failure.fatal {
+                reader.memory().take_back();
+                return Ok(());
+            }
             if !failure.fatal {
                 self.unwritten = Some(unwritten);
             }

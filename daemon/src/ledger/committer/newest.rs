@@ -17,6 +17,9 @@ impl Committer {
     /// `Stopped` where a token remembers what another daemon has anchored.
     pub(super) async fn confirm(&mut self) -> Result<(), LedgerError> {
         let reader = Arc::clone(&self.reader);
+        if reader.store().is_shared() {
+            return self.confirm_among().await;
+        }
         if reader.freshness().holds() {
             return Ok(());
         }

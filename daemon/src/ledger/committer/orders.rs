@@ -49,6 +49,12 @@ pub(crate) struct Rewritten {
 
 impl Committer {
     pub(super) async fn carry_out(&mut self, order: Order) -> Result<(), LedgerError> {
+        let done = self.do_as_told(order).await;
+        self.end_turn().await;
+        done
+    }
+
+    async fn do_as_told(&mut self, order: Order) -> Result<(), LedgerError> {
         match order {
             Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
             Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
@@ -63,7 +69,7 @@ impl Committer {
 
     /// One batch with an entry that names both, anchored in the token at once.
     async fn change_keys(&mut self, change: KeyChange) -> Result<(), Failure> {
-        self.settled().await?;
+        self.turn().await?;
         let memory = self.reader.memory();
         let (head, size) = {
             let believed = memory.read();
@@ -98,7 +104,7 @@ impl Committer {
     /// One batch that changes nothing but the key that records are under. A record that is not the
     /// one that was read is left alone: whoever has changed it has sealed it under the newest key.
     async fn rewrap(&mut self, records: &[Resealed]) -> Result<Rewritten, Failure> {
-        self.settled().await?;
+        self.turn().await?;
         let newest = self.reader.memory().head().state.keys;
         let newest = newest.current(KeyPurpose::Wrap).version;
         let touched = records.iter().map(|record| bucket_of(&record.before.id));

@@ -27,10 +27,11 @@ impl Committer {
             (believed.head.clone(), believed.end.size())
         };
         let mut batch = Batch::after(head.state.seq);
-        if memory.configuration() != head.state.configuration {
+        if memory.configuration() != head.state.configuration || !self.repaired.is_empty() {
+            let repaired = self.repaired.clone();
             batch.entries.push((
                 size,
-                boot_leaf(&head, memory.configuration(), Vec::new(), (None, None))?,
+                boot_leaf(&head, memory.configuration(), repaired, (None, None))?,
             ));
             size += 1;
         }
@@ -71,6 +72,10 @@ impl Committer {
         head.state.keys = keys.unwrap_or(head.state.keys);
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
         let next = memory.read().next(head, &mut batch)?;
+        // After a lost race there is another number, or the batch of then.
+        if self.reader.store().is_shared() && next.head.state.seq <= self.spent {
+            return Err(Failure::internal("make a second head of one number"));
+        }
         batch.head = next.head.authenticate(self.reader.pool()).await?;
         // Before it is written: a reader who finds it in the database has to wait, however long it
         // takes until its outcome is known.
@@ -78,6 +83,7 @@ impl Committer {
         let written = self.write_or_keep(Unwritten::of(batch, now)).await;
         match written {
             Ok(written) => {
+                self.repaired.clear();
                 self.clock.committed(now);
                 Ok(written.batch)
             }
@@ -98,16 +104,17 @@ impl Committer {
     /// `Store` and `Token` where the entry can not be written or anchored: then nothing is served.
     pub(in crate::ledger) async fn boot(&mut self, repairs: Repairs) -> Result<(), LedgerError> {
         let memory = self.reader.memory();
-        let (head, size) = {
+        let (head, end) = {
             let believed = memory.read();
-            (believed.head.clone(), believed.end.size())
+            (believed.head.clone(), believed.end.clone())
         };
+        let size = end.size();
         #[cfg(test)]
         let lazy = self.reader.store().weakness().lazy;
         #[cfg(not(test))]
         let lazy = false;
         if !lazy {
-            self.anchoring.adopt(&head).await?;
+            self.anchoring.adopt(&head, &end).await?;
         }
         let mut batch = Batch::after(head.state.seq);
         let change = tokens::change(self.reader.pool(), &head);
@@ -125,6 +132,11 @@ impl Committer {
     /// Tells the token of what it does not know yet. Where it does not answer, the next batch or
     /// the next try does it.
     pub(super) async fn catch_up(&mut self) -> Result<(), LedgerError> {
+        if self.reader.store().is_shared() {
+            // Nobody may have asked this node for long.
+            self.anchoring.looks();
+            return self.confirm_among().await;
+        }
         let memory = self.reader.memory();
         let caught_up = if memory.pending().is_some() {
             // A warm anchor may do for it: what the token knows is not said here.

@@ -30,6 +30,9 @@ impl Committer {
             memory.settle(true);
         }
         self.resubmit().await?;
+        if self.reader.store().is_shared() {
+            return self.cover_pending().await;
+        }
         // Each turn gives up one token at least, and never the last.
         while let Some(head) = memory.pending() {
             let begun = Instant::now();

@@ -16,8 +16,8 @@ use crate::ledger::Unverified;
 use crate::ledger::weakness::Weakness;
 use crate::store::admin::Place;
 use crate::store::{
-    Batch, CommitError, EventRow, HeadRow, RecordRow, Store, StoreError, StoredEntry, StoredRecord,
-    TileRow,
+    Batch, CommitError, EventRow, HeadRow, Newer, RecordRow, Store, StoreError, StoredEntry,
+    StoredRecord, TileRow,
 };
 
 /// How a commit goes.
@@ -273,6 +273,27 @@ impl Store for Faulty {
         let next = self.script.lock().unwrap().acknowledgements.pop_front();
         answers(next).map_err(CommitError::Unknown)?;
         self.inner.acknowledge(head).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    fn comes_back(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
+        self.inner.take_turn().await
+    }
+
+    async fn end_turn(&self) {
+        self.inner.end_turn().await;
+    }
+
+    async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
+        self.read()?;
+        self.inner.newer(after).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -106,13 +106,26 @@ pub(super) fn charge(
 impl Rig {
     /// A token with nothing in its object store, and a place for a database.
     fn nothing() -> Self {
-        Self::at(Place::of)
+        Self::at(Place::of, SoftAnchors::default())
     }
 
-    fn at(place: impl FnOnce(&std::path::Path) -> Place) -> Self {
+    /// A node of a realm that several serve, on a server of its own.
+    pub(super) async fn among_nodes() -> Self {
+        let place = Place::shared_by_nodes();
+        Self::at(|_| place, SoftAnchors::default()).founded().await
+    }
+
+    /// Another node of it, which does not serve yet.
+    pub(super) fn beside(&self, anchors: SoftAnchors, place: Place) -> Self {
+        let mut node = Self::at(|_| place, anchors);
+        node.books = self.books.clone();
+        node.cache = self.cache;
+        node
+    }
+
+    fn at(place: impl FnOnce(&std::path::Path) -> Place, anchors: SoftAnchors) -> Self {
         let refuse = Arc::new(AtomicUsize::new(0));
         let work = Arc::new(AtomicUsize::new(0));
-        let anchors = SoftAnchors::default();
         let anchoring = Arc::default();
         let backend = Arc::new(Tokens {
             refuse: Arc::clone(&refuse),
@@ -230,7 +243,7 @@ impl Rig {
 
     /// The same realm as this one is now, elsewhere; this one must rest meanwhile.
     pub(super) async fn copy(&self) -> Self {
-        let mut copy = Self::at(|dir| self.place.another(dir));
+        let mut copy = Self::at(|dir| self.place.another(dir), SoftAnchors::default());
         match (&self.place, &copy.place) {
             (Place::File(_), Place::File(_)) => copy.place.put_back(&self.place.keep()),
             _ => {

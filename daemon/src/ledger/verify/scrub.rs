@@ -38,6 +38,7 @@ impl Ledger {
     /// Token or store unavailable: the pass ends there.
     pub async fn scrub(&self, first: u32, lasting: Duration) -> Result<Scrubbed, LedgerError> {
         let reader = &self.reader;
+        reader.catches_up().await;
         let (head, edge) = {
             let believed = reader.memory().read();
             (believed.head.clone(), believed.end.clone())
@@ -127,6 +128,7 @@ impl Task {
     /// The head row is the one in memory, or a batch ahead of it.
     async fn head_row(&self, reader: &Reader, findings: &mut Findings) -> Result<(), LedgerError> {
         for nth in 0..READS {
+            reader.catches_up().await;
             let before = reader.memory().head().state.seq;
             let row = match self.store.head().await {
                 Ok(row) => row.examine(),
@@ -183,6 +185,7 @@ impl Task {
     ) -> Result<(), LedgerError> {
         let mut odd: BTreeSet<u32> = (0..BUCKETS).collect();
         for _ in 0..READS {
+            reader.catches_up().await;
             let cached: BTreeMap<_, _> = self.digests().await?;
             {
                 let believed = reader.memory().read();

@@ -43,6 +43,11 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> St
     }
 }
 
+/// Whether it is the server's own word, and not of a connection that is gone.
+pub(super) fn is_the_servers(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { source, .. } if source.as_database_error().is_some())
+}
+
 /// A server that does not answer holds nobody for ever.
 pub(super) async fn within<T>(
     operation: &'static str,
@@ -147,4 +152,9 @@ pub(super) fn unsigned(
 /// Whether a column says so that is true or false.
 pub(super) fn says(row: &PgRow, column: &str) -> bool {
     value(row, column).unwrap_or(false)
+}
+
+/// Whether a column of numbers has none.
+pub(super) fn is_null(row: &PgRow, column: &str) -> bool {
+    matches!(value::<Option<i64>>(row, column), Some(None))
 }

@@ -161,35 +161,64 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The right to write: one process at a time. The server gives it to one connection and takes it
+/// Who else may have the right to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Nobody.
+    Alone,
+    /// Other nodes of the realm: nobody, as long as one wants to be alone.
+    Among,
+}
+
+/// The right to write: one process at a time, or nodes that take turns. The server gives it to one connection and takes it
 /// back when that ends. It only spares two processes each other's refusals: what keeps their writes
 /// apart is the head's number, which each commit demands, because the server is not believed.
 #[derive(Debug)]
 pub struct Held {
     pub(super) connection: PgConnection,
     pub(super) server: Server,
+    pub(super) share: Share,
 }
 
 impl Held {
     /// Waits so long for another who lets go.
-    pub(super) async fn take(server: Server, patience: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn take(
+        server: Server,
+        share: Share,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
         let operation = LOCKING;
         let mut connection = server.connect().await?;
         let until = tokio::time::Instant::now() + patience;
         loop {
-            let asked = sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_lock($1)").bind(LOCK);
+            let asked = match share {
+                Share::Alone => "SELECT pg_catalog.pg_try_advisory_lock($1)",
+                Share::Among => "SELECT pg_catalog.pg_try_advisory_lock_shared($1)",
+            };
+            let asked = sqlx::query_scalar(asked).bind(LOCK);
             if within(operation, asked.fetch_one(&mut connection)).await? {
-                return Ok(Self { connection, server });
+                return Ok(Self {
+                    connection,
+                    server,
+                    share,
+                });
             }
             if tokio::time::Instant::now() >= until {
                 let _ = connection.close().await;
                 return Err(StoreError::Refused {
                     operation,
-                    problem: format!(
-                        "{} is held by another custodyd; stop it first (several nodes on one database are \
-                         not supported yet)",
-                        server.shown
-                    ),
+                    problem: match share {
+                        Share::Alone => format!(
+                            "{} is held by another custodyd; stop it first (this needs the database for itself: \
+                             nodes that share one say store.postgres.nodes = \"several\")",
+                            server.shown
+                        ),
+                        Share::Among => format!(
+                            "{} is held by another custodyd that wants it for itself; stop it first (every node \
+                             that shares it says store.postgres.nodes = \"several\")",
+                            server.shown
+                        ),
+                    },
                 });
             }
             tokio::time::sleep(AGAIN).await;

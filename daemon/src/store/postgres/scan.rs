@@ -8,10 +8,10 @@ use custodyd_hsm::RecordId;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::super::{
-    BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
-    StoredRecord, strays_of,
+    BodyRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, Newer,
+    StoreError, StoredEntry, StoredRecord, strays_of,
 };
-use super::answers::{Query, bounded, rows, says, scanning, unsigned};
+use super::answers::{Query, bounded, is_null, rows, says, scanning, unsigned};
 use super::{limit, signed};
 use crate::ledger::Unverified;
 
@@ -131,6 +131,42 @@ pub(super) async fn records(
         Ok((id, record))
     })
     .await
+}
+
+/// The head, and what has changed after a batch. One statement, and so one snapshot.
+pub(super) async fn newer(
+    readers: &PgPool,
+    after: Option<u64>,
+) -> Result<Unverified<Newer>, StoreError> {
+    const OPERATION: &str = "catch up";
+    let query = sqlx::query(
+        "SELECT seq, CASE WHEN octet_length(body) <= $1 THEN body END AS body, \
+         CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac, \
+         NULL::bigint AS bucket, NULL::bytea AS digest FROM head WHERE one = 1 \
+         UNION ALL (SELECT NULL, NULL, NULL, bucket, CASE WHEN octet_length(digest) = 32 THEN digest END \
+         FROM bucket_digests WHERE bucket BETWEEN 0 AND $2 AND seq > $3 LIMIT $2 + 1)",
+    )
+    .bind(limit(MAX_HEAD))
+    .bind(i64::from(u32::from(u16::MAX)))
+    .bind(after.map_or(-1, signed));
+    let rows = scanning(OPERATION, rows(readers, query, (1 << 16) + 1)).await?;
+    let mut newer = Newer::default();
+    for row in &rows {
+        if !is_null(row, "bucket") {
+            let bucket = u32::try_from(unsigned(row, "bucket", OPERATION)?);
+            let digest = bounded(row, "digest", 32, OPERATION);
+            if let (Ok(bucket), Ok(digest)) = (bucket, digest) {
+                newer.digests.push((bucket, digest));
+            }
+            continue;
+        }
+        newer.head = Some(HeadRow {
+            seq: unsigned(row, "seq", OPERATION)?,
+            body: bounded(row, "body", MAX_HEAD, OPERATION)?,
+            mac: bounded(row, "mac", MAX_HEAD, OPERATION)?,
+        });
+    }
+    Ok(Unverified::new(newer))
 }
 
 pub(super) async fn strays(

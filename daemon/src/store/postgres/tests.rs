@@ -37,13 +37,18 @@ impl Scene {
     }
 
     async fn made(&self) -> Postgres {
-        let mut held = Postgres::hold(&self.place).await.unwrap();
+        let mut held = Postgres::hold(&self.place, Share::Alone).await.unwrap();
         held.make().await.unwrap();
         Postgres::open(held, &self.place).await.unwrap()
     }
 
     async fn open(&self) -> Result<Postgres, StoreError> {
-        let held = Held::take(Server::new(&self.place).unwrap(), Duration::ZERO).await?;
+        let held = Held::take(
+            Server::new(&self.place).unwrap(),
+            Share::Alone,
+            Duration::ZERO,
+        )
+        .await?;
         Postgres::open(held, &self.place).await
     }
 
@@ -194,7 +199,7 @@ async fn of_two_that_write_one_loses_and_nothing_of_it_is_written() {
         panic!("two hold the database");
     };
     assert!(refused.is_held(), "{refused}");
-    assert!(refused.to_string().contains("several nodes"), "{refused}");
+    assert!(refused.to_string().contains("for itself"), "{refused}");
     // The right is not what keeps them apart: one who does without it loses by the head alone.
     scene.sql("UPDATE head SET seq = 7");
     let lost = store.commit(&batch(2, 3)).await;
@@ -414,6 +419,7 @@ fn neither_a_store_nor_an_error_shows_the_password() {
         database: "realm".into(),
         password: Some(crate::private_file::Place::File(file)),
         ca: None,
+        several_nodes: false,
         connections: 1,
         state_directory: dir.path().to_owned(),
     };
@@ -424,7 +430,9 @@ fn neither_a_store_nor_an_error_shows_the_password() {
     );
     assert!(!format!("{server:?}").contains("hunter2"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let error = runtime.block_on(Postgres::hold(&place)).unwrap_err();
+    let error = runtime
+        .block_on(Postgres::hold(&place, Share::Alone))
+        .unwrap_err();
     assert!(
         !format!("{error:?} {error}").contains("hunter2"),
         "{error:?}"

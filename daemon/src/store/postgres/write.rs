@@ -8,14 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::{PgConnection, PgQueryResult};
-use sqlx::{Connection as _, Postgres as Db, Transaction};
 
 use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
-use super::answers::within;
+use super::answers::{bounded, unsigned, within};
 use super::connect::{self, Held, Server};
 use super::notices::Notices;
 use super::schema::{self, Checked};
-use super::signed;
+use super::{MAX_HEAD, limit, signed};
 
 /// The locks are those that the statements take anyway. Taken before the schema is looked at, they
 /// keep everybody from changing it until the end.
@@ -72,12 +71,18 @@ oldest AS (DELETE FROM log_tiles WHERE level = 0 AND idx IN \
 INSERT INTO log_tiles (level, idx, data) SELECT * FROM unnest($16::bigint[], $17::bigint[], $18::bytea[]) \
   ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data";
 
+/// Whoever has this row locked is the only one who can move the head, until the transaction ends.
+const TURN: &str = "SELECT seq, CASE WHEN octet_length(body) <= $1 THEN body END AS body, \
+    CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 FOR UPDATE";
+
 #[derive(Debug)]
 pub(super) struct Writer {
     connection: PgConnection,
     server: Server,
     schema: Checked,
     notices: Notices,
+    /// A transaction is open, and has the head's row.
+    in_turn: bool,
 }
 
 impl Writer {
@@ -86,6 +91,7 @@ impl Writer {
         let Held {
             mut connection,
             server,
+            ..
         } = held;
         let schema = schema::check(&mut connection).await?;
         Ok(Self {
@@ -93,7 +99,49 @@ impl Writer {
             server,
             schema,
             notices: Notices::listen(),
+            in_turn: false,
         })
+    }
+
+    /// Waits for whoever writes. The connection is of no use after an error.
+    pub(super) async fn take_turn(&mut self) -> Result<Option<HeadRow>, StoreError> {
+        const OPERATION: &str = "take a turn at writing";
+        if !self.in_turn {
+            self.begin().await?;
+            self.in_turn = true;
+        }
+        let asked = sqlx::query(TURN).bind(limit(MAX_HEAD));
+        let row = within(OPERATION, asked.fetch_optional(&mut self.connection)).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(HeadRow {
+            seq: unsigned(&row, "seq", OPERATION)?,
+            body: bounded(&row, "body", MAX_HEAD, OPERATION)?,
+            mac: bounded(&row, "mac", MAX_HEAD, OPERATION)?,
+        }))
+    }
+
+    /// Nothing was written in it.
+    pub(super) async fn end_turn(&mut self) -> Result<(), StoreError> {
+        match std::mem::take(&mut self.in_turn) {
+            true => self.run("end a turn", "ROLLBACK").await,
+            false => Ok(()),
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.run("begin", BEGIN).await
+    }
+
+    async fn run(&mut self, operation: &'static str, sql: &'static str) -> Result<(), StoreError> {
+        let run = sqlx::raw_sql(sql).execute(&mut self.connection);
+        within(operation, run).await.map(drop)
+    }
+
+    async fn commit(&mut self) -> Result<(), CommitError> {
+        let commit = sqlx::raw_sql("COMMIT").execute(&mut self.connection);
+        let committed = self.notices.unwarned(async { commit.await.map(drop) });
+        let committed = within("commit", committed).await;
+        committed.map_err(CommitError::Unknown)
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -103,12 +151,13 @@ impl Writer {
     /// After a crash here: before COMMIT is answered, either nothing or everything of the batch is
     /// in the database; after it, everything is, as far as the server keeps its word.
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let begun = within("begin", self.connection.begin_with(BEGIN)).await;
-        let mut transaction = begun.map_err(CommitError::NotWritten)?;
-        let moved = move_head(&mut transaction, batch, &self.schema).await;
+        if !std::mem::take(&mut self.in_turn) {
+            self.begin().await.map_err(CommitError::NotWritten)?;
+        }
+        let moved = move_head(&mut self.connection, batch, &self.schema).await;
         if moved.map_err(CommitError::Declined)?.rows_affected() != 1 {
             // The names are looked up anew: it is said what was altered, and by which name.
-            return Err(match schema::check(&mut transaction).await {
+            return Err(match schema::check(&mut self.connection).await {
                 Err(altered) => CommitError::Declined(altered),
                 Ok(found) if found != self.schema => CommitError::Declined(StoreError::Refused {
                     operation: "check the schema",
@@ -116,35 +165,38 @@ impl Writer {
                         "the tables were made anew while custodyd runs; they are checked again"
                             .into(),
                 }),
-                Ok(_) => CommitError::LostRace,
+                Ok(_) => {
+                    let ended = self.run("end a turn", "ROLLBACK").await;
+                    ended.map_err(CommitError::Declined)?;
+                    CommitError::LostRace
+                }
             });
         }
-        let written = rows(&mut transaction, batch).await;
+        let written = rows(&mut self.connection, batch).await;
         written.map_err(CommitError::Declined)?;
-        let committed = self.notices.unwarned(transaction.commit());
-        let committed = within("commit", committed).await;
-        committed.map_err(CommitError::Unknown)
+        self.commit().await
     }
 
     /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
     /// there, and the standby may lack it; it has this one only with everything before.
     pub(super) async fn touch(&mut self, head: &HeadRow) -> Result<(), CommitError> {
-        let begun = within("begin", self.connection.begin_with(BEGIN)).await;
-        let mut transaction = begun.map_err(CommitError::NotWritten)?;
+        if !std::mem::take(&mut self.in_turn) {
+            self.begin().await.map_err(CommitError::NotWritten)?;
+        }
         let touched = sqlx::query(TOUCH)
             .bind(signed(head.seq))
             .bind(&head.body)
             .bind(&head.mac)
             .bind(&self.schema.tables)
             .bind(&self.schema.names)
-            .execute(&mut *transaction);
+            .execute(&mut self.connection);
         let touched = within("touch the head", touched).await;
         if touched.map_err(CommitError::Declined)?.rows_affected() != 1 {
+            let ended = self.run("end a turn", "ROLLBACK").await;
+            ended.map_err(CommitError::Declined)?;
             return Err(CommitError::LostRace);
         }
-        let committed = self.notices.unwarned(transaction.commit());
-        let committed = within("commit", committed).await;
-        committed.map_err(CommitError::Unknown)
+        self.commit().await
     }
 
     pub(super) async fn close(self) {
@@ -153,7 +205,7 @@ impl Writer {
 }
 
 async fn move_head(
-    transaction: &mut Transaction<'_, Db>,
+    connection: &mut PgConnection,
     batch: &Batch,
     schema: &Checked,
 ) -> Result<PgQueryResult, StoreError> {
@@ -165,10 +217,10 @@ async fn move_head(
         .bind(&schema.tables)
         .bind(&schema.names)
         .bind(signed(batch.parent));
-    within("move the head", moved.execute(&mut **transaction)).await
+    within("move the head", moved.execute(connection)).await
 }
 
-async fn rows(transaction: &mut Transaction<'_, Db>, batch: &Batch) -> Result<(), StoreError> {
+async fn rows(connection: &mut PgConnection, batch: &Batch) -> Result<(), StoreError> {
     // The last of a key counts, as it would if each were a statement; and of a row that goes and
     // comes the coming one, because the parts of one statement do not see each other.
     let records: BTreeMap<&[u8], (i64, &[u8])> = batch
@@ -266,7 +318,7 @@ async fn rows(transaction: &mut Transaction<'_, Db>, batch: &Batch) -> Result<()
         .bind(tiles.values().copied().collect::<Vec<_>>())
         .bind(signed(batch.tiles_before.unwrap_or(0)))
         .bind(TILES_AT_ONCE);
-    within("write the rows", query.execute(&mut **transaction))
+    within("write the rows", query.execute(connection))
         .await
         .map(drop)
 }

@@ -14,12 +14,12 @@ use crate::{
     secret::Secret,
 };
 
-type Step<'s> = dyn FnMut() -> Result<()> + 's;
+pub(super) type Step<'s> = dyn FnMut() -> Result<()> + 's;
 
 /// A custody whose steps on anchors pass through a gate.
-struct Gated<'g> {
-    inner: SoftCustody,
-    gate: &'g mut (dyn FnMut(&mut Step<'_>) -> Result<()> + Send),
+pub(super) struct Gated<'g> {
+    pub(super) inner: SoftCustody,
+    pub(super) gate: &'g mut (dyn FnMut(&mut Step<'_>) -> Result<()> + Send),
 }
 
 impl Gated<'_> {
@@ -186,13 +186,13 @@ fn somebody_who_went_further_is_told() {
 }
 
 /// Whose turn each step is. Who is done is skipped.
-struct Turns {
-    state: Mutex<(VecDeque<usize>, [bool; 2])>,
-    changed: Condvar,
+pub(super) struct Turns {
+    pub(super) state: Mutex<(VecDeque<usize>, [bool; 2])>,
+    pub(super) changed: Condvar,
 }
 
 impl Turns {
-    fn take(&self, me: usize, call: &mut Step<'_>) -> Result<()> {
+    pub(super) fn take(&self, me: usize, call: &mut Step<'_>) -> Result<()> {
         let mut state = self.state.lock().unwrap();
         loop {
             while state.0.front().is_some_and(|next| state.1[*next]) {
@@ -209,7 +209,7 @@ impl Turns {
         outcome
     }
 
-    fn done(&self, me: usize) {
+    pub(super) fn done(&self, me: usize) {
         self.state.lock().unwrap().1[me] = true;
         self.changed.notify_all();
     }

@@ -170,7 +170,7 @@ async fn what_the_driver_panics_at_is_a_server_that_is_away() {
     assert!(hand.has_spoilt());
 
     let place = hand.place(&scene.place);
-    let held = Postgres::hold(&place).await.unwrap();
+    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
     let store = Postgres::open(held, &place).await.unwrap();
     store.commit(&batch(0, 2)).await.unwrap();
     let mut refused = 0;
@@ -241,7 +241,7 @@ async fn no_answer_panics_whatever_bytes_it_has() {
     drop(scene.made().await);
     let hand = Hand::before(&scene.server);
     let place = hand.place(&scene.place);
-    let held = Postgres::hold(&place).await.unwrap();
+    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
     let store = Postgres::open(held, &place).await.unwrap();
     store.commit(&batch(0, 2)).await.unwrap();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;

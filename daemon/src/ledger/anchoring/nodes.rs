@@ -1,0 +1,246 @@
+//! The anchors of a realm that several nodes serve: each anchors what it has written, in one token that all
+//! of them see.
+//!
+//! Called by the parent for a store that is shared. What another node has anchored is compared with the line of
+//! heads that this one knows, and where it knows nothing of it, with the log: an older one must be named there,
+//! a newer one must descend, and the database has to show how (`ledger::newer`). One that does neither is
+//! evidence of a fork. Which of the two lines goes on is decided by the committer (`committer::following`);
+//! nothing here destroys another node's anchor but as the ancestor of one that stands.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use custodyd_hsm::anchor::Anchor;
+use custodyd_hsm::anchor::nodes::{self, Covered, Line};
+use custodyd_hsm::{Pool, RealmName};
+
+use super::{LedgerError, anchor_of, descent, hash};
+use crate::ledger::head::Head;
+use crate::ledger::log::LogEnd;
+use crate::ledger::memory::Believed;
+use crate::ledger::newer::{Shown, Source};
+use crate::store::Store;
+
+/// How often the database is asked for what another node has anchored: it was durable before.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long a node waits until the writer of a head has anchored it, before it does so itself.
+const WRITERS: Duration = Duration::from_millis(25);
+
+/// What the token's anchors say of a head.
+#[derive(Debug)]
+pub(crate) enum Ruling {
+    /// No fork can take it back. `newest`: and no anchor is of a later one.
+    Covered { newest: bool },
+    /// An anchor is of another line, or of one that the database does not show.
+    Contradicted { theirs: Anchor },
+}
+
+#[derive(Debug)]
+pub(super) struct Nodes {
+    source: Source,
+    line: Line,
+    /// Serial number and batch of an anchor of the line: the others follow from it.
+    base: (u64, u64),
+    /// The head whose anchor this node is known to have made, where that was not the end of it.
+    made: Option<[u8; 32]>,
+}
+
+impl Nodes {
+    /// Refuses a database that does not descend from every anchor. Whoever calls has its turn at writing, so that
+    /// no other node anchors anything newer than what was found.
+    ///
+    /// # Errors
+    /// `Refused` where the token holds no anchor, or one of another way of anchoring; `Tampered` as `descent::check`.
+    pub(super) async fn begin(
+        pool: &Pool,
+        realm: &RealmName,
+        store: &Arc<dyn Store>,
+        found: &Believed,
+    ) -> Result<(Self, Anchor), LedgerError> {
+        let of = realm.clone();
+        let listed = pool
+            .call("read-anchor", move |custody| nodes::list(custody, &of))
+            .await?;
+        let Some(newest) = listed.last().cloned() else {
+            return Err(LedgerError::Refused(
+                "the token holds no anchor of this realm, so nobody can say whether the database is the newest; is \
+                 it the right token?"
+                    .into(),
+            ));
+        };
+        let head = &found.head;
+        if newest.clean || newest.dirty {
+            return Err(LedgerError::Refused(
+                "the token's anchor is one of ledger.anchor = \"bounded\", which a single daemon leaves behind: start \
+                 once with store.postgres.nodes = \"one\" and ledger.anchor = \"strict\", stop, then start the nodes"
+                    .into(),
+            ));
+        }
+        let mut line = Line::new(head.state.log_epoch);
+        for anchor in &listed {
+            descent::check_head("the token", anchor, store, (head, &found.end)).await?;
+            line.knows(anchor.seq, anchor.head);
+        }
+        line.knows(head.state.seq, hash(head)?);
+        let nodes = Self {
+            source: Source {
+                store: Arc::clone(store),
+                pool: pool.clone(),
+                realm: realm.clone(),
+            },
+            line,
+            base: (newest.serial, newest.seq),
+            made: None,
+        };
+        Ok((nodes, newest))
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The anchor of a head: the same one, whichever node makes it.
+    fn anchor(&self, head: &Head) -> Result<Anchor, LedgerError> {
+        let (serial, seq) = self.base;
+        let mut anchor = anchor_of(head, None)?;
+        anchor.serial = serial.wrapping_add(anchor.seq.wrapping_sub(seq));
+        Ok(anchor)
+    }
+
+    /// Another node has written this head, and is about to anchor it: waits a little, and then does it.
+    ///
+    /// # Errors
+    /// As `cover`.
+    pub(super) async fn cover_anothers(
+        &mut self,
+        head: &Head,
+        end: &LogEnd,
+    ) -> Result<Ruling, LedgerError> {
+        let to = self.anchor(head)?;
+        let until = Instant::now() + WRITERS;
+        while Instant::now() < until {
+            let of = self.source.realm.clone();
+            let listed = self
+                .source
+                .pool
+                .call("look-at-anchor", move |custody| nodes::list(custody, &of))
+                .await?;
+            if listed.iter().any(|anchor| anchor.seq >= to.seq) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.cover(head, end).await
+    }
+
+    /// Anchors a head, unless its anchor or those of its descendants stand alone already.
+    ///
+    /// # Errors
+    /// `Token` and `Store` where they do not answer: call again, with the same head.
+    pub(super) async fn cover(&mut self, head: &Head, end: &LogEnd) -> Result<Ruling, LedgerError> {
+        let started = Instant::now();
+        let to = self.anchor(head)?;
+        self.line.knows(to.seq, to.head);
+        let (mut made, mut tries) = (self.made == Some(to.head), 0);
+        loop {
+            let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
+            let covered = self
+                .source
+                .pool
+                .call("anchor", move |custody| {
+                    nodes::cover(custody, &of, &next, (&line, made))
+                })
+                .await
+                .inspect_err(|_| {
+                    metrics::counter!("custodyd_anchor_failures_total", "why" => "token")
+                        .increment(1);
+                })?;
+            let strangers = match covered {
+                Covered::Covered { newest } => {
+                    metrics::histogram!("custodyd_anchor_seconds")
+                        .record(started.elapsed().as_secs_f64());
+                    return Ok(Ruling::Covered { newest });
+                }
+                Covered::Unknown {
+                    strangers,
+                    made: by_now,
+                } => {
+                    made = by_now;
+                    self.made = made.then_some(to.head);
+                    strangers
+                }
+            };
+            #[cfg(test)]
+            if self.source.store.weakness().any_node {
+                return Ok(Ruling::Covered { newest: true });
+            }
+            let Some(theirs) = self.stranger(strangers, (head, end)).await? else {
+                continue;
+            };
+            tries += 1;
+            if tries == TRIES {
+                metrics::counter!("custodyd_anchor_failures_total", "why" => "raced").increment(1);
+                return Ok(Ruling::Contradicted { theirs });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Looks for these in the log. Returns the first that is not of the line.
+    async fn stranger(
+        &mut self,
+        strangers: Vec<Anchor>,
+        (head, end): (&Head, &LogEnd),
+    ) -> Result<Option<Anchor>, LedgerError> {
+        for theirs in strangers {
+            if theirs.log_epoch == head.state.log_epoch && theirs.seq < head.state.seq {
+                let named =
+                    descent::successor(&self.source.store, (head.size, end), theirs.seq).await?;
+                if named == theirs.head {
+                    self.line.knows(theirs.seq, theirs.head);
+                    continue;
+                }
+                return Ok(Some(theirs));
+            }
+            if let Shown::Newer(newer) = self.source.look(head, end).await? {
+                self.knows(&newer.line);
+            }
+            if !self.line.has(&theirs) {
+                return Ok(Some(theirs));
+            }
+        }
+        Ok(None)
+    }
+
+    /// These were found to follow the last head that is known.
+    pub(super) fn knows(&mut self, line: &[(u64, [u8; 32])]) {
+        line.iter()
+            .for_each(|(seq, head)| self.line.knows(*seq, *head));
+    }
+
+    /// The head of this number, if it is remembered.
+    pub(super) fn at(&self, seq: u64) -> Option<[u8; 32]> {
+        self.line.at(seq)
+    }
+
+    /// Gives up a head that was not told to anybody, and everything after what is believed.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(super) async fn withdraw(&mut self, head: &Head, believed: u64) -> Result<(), LedgerError> {
+        let anchor = self.anchor(head)?;
+        self.line.ends_at(believed);
+        // An equal one is another node's, and may be what that has told of.
+        if self.made != Some(anchor.head) {
+            return Ok(());
+        }
+        let of = self.source.realm.clone();
+        let withdrawn = self.source.pool.call("anchor", move |custody| {
+            nodes::withdraw(custody, &of, &anchor)
+        });
+        withdrawn.await?;
+        self.made = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,358 @@
+//! Among other nodes: this one's turn at writing, what they have written meanwhile, and forks.
+//!
+//! Called by the committer's loop where several nodes serve the realm. Whoever has the turn has locked the head's
+//! row, catches up with the head that stands there, and decides upon that; so decisions run once, on the newest
+//! state, and a lost race is what becomes of a lock that the server has taken away. Nothing of another node's batch
+//! is believed before no fork can take it back: what one reader was told another must not find undone.
+//!
+//! After a crash here: the turn ends with the connection, and what was written stands or does not, as with one node.
+
+use std::sync::Arc;
+
+use custodyd_hsm::anchor::Anchor;
+
+use super::{Committer, Failure};
+use crate::ledger::LedgerError;
+use crate::ledger::anchoring::{Ruling, contradicted};
+use crate::ledger::freshness::Instant;
+use crate::ledger::head::Head;
+use crate::ledger::log::LogEnd;
+use crate::ledger::memory::Believed;
+use crate::ledger::newer::{Newer, Shown};
+use crate::store::{HeadRow, Store};
+
+/// How often the database and the token are looked at, one after the other, until they are of one moment.
+const LOOKS: u32 = 5;
+
+/// Why what is shown is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// To write upon it: the token is asked once that is done.
+    Writing,
+    Reading,
+}
+
+impl Committer {
+    /// Nothing is pending, and no other node writes until the next commit or the turn's end; what is believed is what
+    /// stands in the database.
+    ///
+    /// # Errors
+    /// `Stopped` as `follow`; else why nothing can be written now.
+    pub(super) async fn turn(&mut self) -> Result<(), LedgerError> {
+        self.anchor_pending().await?;
+        let store = Arc::clone(self.reader.store());
+        if !store.is_shared() {
+            return Ok(());
+        }
+        let waited = std::time::Instant::now();
+        let shown = store.take_turn().await?.examine();
+        metrics::histogram!("custodyd_turn_wait_seconds").record(waited.elapsed().as_secs_f64());
+        let followed = self.until_followed(Some(shown), For::Writing).await;
+        if followed.is_err() {
+            store.end_turn().await;
+        }
+        followed
+    }
+
+    pub(super) async fn end_turn(&self) {
+        self.reader.store().end_turn().await;
+    }
+
+    /// What was found to be altered is another node's, where that has written since: the turn was taken away. Whoever
+    /// asked comes again.
+    pub(super) async fn judged(&self, error: LedgerError) -> LedgerError {
+        let store = self.reader.store();
+        if !store.is_shared() || !matches!(error, LedgerError::Tampered(_)) {
+            return error;
+        }
+        let believed = self.reader.memory().head().state.seq;
+        match store.head().await.map(|row| row.examine()) {
+            Ok(Some(row)) if row.seq == believed => error,
+            _ => LedgerError::Busy,
+        }
+    }
+
+    /// Answers the readers.
+    ///
+    /// # Errors
+    /// `Stopped` as `follow`.
+    pub(super) async fn confirm_among(&mut self) -> Result<(), LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        if reader.freshness().holds() {
+            return Ok(());
+        }
+        #[cfg(test)]
+        if reader.store().weakness().no_look {
+            reader.freshness().confirm(Instant::now());
+            return Ok(());
+        }
+        let confirmed = match self.anchor_pending().await {
+            Ok(()) => match self.until_followed(None, For::Reading).await {
+                // Others write faster than this one can look: they wait for once.
+                Err(LedgerError::Busy) => self.confirm_in_turn().await,
+                followed => followed,
+            },
+            Err(error) => Err(error),
+        };
+        match confirmed {
+            Ok(()) => Ok(()),
+            Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
+            Err(error) => {
+                tracing::warn!(%error, "nobody can say whether this is the newest state, so nothing is read for anybody");
+                reader.freshness().fails();
+                Ok(())
+            }
+        }
+    }
+
+    async fn confirm_in_turn(&mut self) -> Result<(), LedgerError> {
+        self.turn().await?;
+        let followed = self.until_followed(None, For::Reading).await;
+        self.end_turn().await;
+        followed
+    }
+
+    async fn until_followed(
+        &mut self,
+        mut shown: Option<Option<HeadRow>>,
+        purpose: For,
+    ) -> Result<(), LedgerError> {
+        for _ in 0..LOOKS {
+            let begun = Instant::now();
+            let row = match shown.take() {
+                Some(row) => row,
+                None => self.reader.store().head().await?.examine(),
+            };
+            match self.follow(row, begun, purpose).await {
+                Ok(true) => return Ok(()),
+                // Another node has written since.
+                Ok(false) | Err(LedgerError::Busy) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(LedgerError::Busy)
+    }
+
+    /// Goes over to the head that was shown, if it is newer. Says whether what is believed is as new as was asked for.
+    ///
+    /// # Errors
+    /// `Stopped` where the database shows another line than the one that this node has told of, or where another node
+    /// has changed what a daemon can only start with; `Refused` where the database is older than what the token
+    /// remembers; else why it could not be found out.
+    async fn follow(
+        &mut self,
+        row: Option<HeadRow>,
+        begun: Instant,
+        purpose: For,
+    ) -> Result<bool, LedgerError> {
+        let (head, end) = self.believed();
+        match self.anchoring.source()?.judge(row, &head, &end).await? {
+            Shown::Same if purpose == For::Writing => Ok(true),
+            Shown::Same => match self.anchoring.cover_among(&head, &end).await? {
+                Ruling::Covered { newest } => {
+                    if newest {
+                        self.reader.freshness().confirm(begun);
+                    }
+                    Ok(newest)
+                }
+                Ruling::Contradicted { theirs } => {
+                    alert(&head, &theirs);
+                    Err(contradicted(&head, &theirs))
+                }
+            },
+            Shown::Newer(newer) => {
+                let newest = self.catch_up_with(*newer, begun).await?;
+                Ok(newest || purpose == For::Writing)
+            }
+            Shown::Older(older) => {
+                self.replay(&older).await?;
+                Ok(false)
+            }
+            Shown::Other(other) => {
+                tracing::error!(ours = ?head, theirs = ?other, "the database shows another history than this node has told of");
+                metrics::counter!("custodyd_forks_total").increment(1);
+                Err(LedgerError::Stopped)
+            }
+        }
+    }
+
+    /// Believes what another node has written, once no fork can take it back.
+    async fn catch_up_with(&mut self, newer: Newer, begun: Instant) -> Result<bool, LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        let memory = reader.memory();
+        let (believed, tree) = {
+            let believed = memory.read();
+            (believed.head.clone(), believed.tree.clone())
+        };
+        goes_on(&believed, &newer.head)?;
+        let known = (believed.state.seq, tree);
+        let (tree, changed) = self.anchoring.source()?.state(known, &newer).await?;
+        let covered = self
+            .anchoring
+            .cover_anothers((&newer.head, &newer.end), &newer.line)
+            .await?;
+        let newest = match covered {
+            Ruling::Covered { newest } => newest,
+            Ruling::Contradicted { theirs } => {
+                alert(&newer.head, &theirs);
+                self.anchoring
+                    .withdraw(&newer.head, believed.state.seq)
+                    .await?;
+                return Err(contradicted(&newer.head, &theirs));
+            }
+        };
+        let Newer { head, end, .. } = newer;
+        if head.state.configuration != believed.state.configuration
+            && head.state.configuration != memory.configuration()
+        {
+            tracing::warn!(
+                batch = head.state.seq,
+                "another node decides under other policies than this one; the log names both"
+            );
+        }
+        reader.cache().forget_buckets(&changed);
+        self.clock.committed(head.state.time);
+        metrics::counter!("custodyd_batches_followed_total")
+            .increment(head.state.seq.saturating_sub(believed.state.seq));
+        memory.catch_up(Believed { head, tree, end });
+        if newest {
+            reader.freshness().confirm(begun);
+        }
+        Ok(newest)
+    }
+
+    /// Anchors the batch that is durable, if there is one that is not anchored yet.
+    ///
+    /// # Errors
+    /// `Busy` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
+    /// else the token's or the store's, and it is tried again.
+    pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        while let Some((head, end)) = reader.memory().pending_with_end() {
+            let begun = Instant::now();
+            match self.anchoring.cover_among(&head, &end).await? {
+                Ruling::Covered { newest } => {
+                    reader.memory().settle(true);
+                    if newest {
+                        reader.freshness().confirm(begun);
+                    }
+                }
+                Ruling::Contradicted { theirs } => self.give_way(&head, &theirs).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch of ours, of which nobody was told, against an anchor of another line: goes over to that, where it goes on
+    /// from what this node has told of.
+    async fn give_way(&mut self, head: &Head, theirs: &Anchor) -> Result<(), LedgerError> {
+        alert(head, theirs);
+        let (believed, end) = self.believed();
+        let ours = (head.state.seq, hash(head)?);
+        let shown = self.anchoring.source()?.look(&believed, &end).await?;
+        match shown {
+            Shown::Newer(newer)
+                if newer.line.contains(&(theirs.seq, theirs.head))
+                    && !newer.line.contains(&ours) =>
+            {
+                let seq = believed.state.seq;
+                self.anchoring.withdraw(head, seq).await?;
+                self.reader.memory().take_back();
+                self.retained.retain(|batch| batch.head.seq <= seq);
+                Err(LedgerError::Busy)
+            }
+            _ => Err(LedgerError::Stopped),
+        }
+    }
+
+    /// What became of the pending batch, where the database shows neither it nor its parent.
+    ///
+    /// # Errors
+    /// A failure that is `kept` where it may be written yet; one that is not where it never will be.
+    pub(super) async fn find(&mut self, store: &dyn Store) -> Result<(), Failure> {
+        let Some((ours, _)) = self.reader.memory().pending_with_end() else {
+            return Err(Failure::internal("find the pending batch"));
+        };
+        let ours = (ours.state.seq, hash(&ours)?);
+        let (believed, end) = self.believed();
+        let kept = |error| Failure {
+            error,
+            fatal: false,
+            kept: true,
+            elsewhere: true,
+        };
+        for _ in 0..LOOKS {
+            let source = self.anchoring.source()?;
+            let newer = match source.look(&believed, &end).await {
+                Ok(Shown::Newer(newer)) => newer,
+                // It is not written, and may be yet.
+                Ok(Shown::Same) => return Err(kept(LedgerError::Busy)),
+                Ok(Shown::Older(older)) => {
+                    self.replay(&older).await.map_err(kept)?;
+                    continue;
+                }
+                Ok(Shown::Other(other)) => {
+                    tracing::error!(theirs = ?other, "the database shows another history than this node has told of");
+                    metrics::counter!("custodyd_forks_total").increment(1);
+                    return Err(LedgerError::Stopped.into());
+                }
+                Err(error) => return Err(kept(error)),
+            };
+            #[cfg(test)]
+            let forgets = store.weakness().forgets_own;
+            #[cfg(not(test))]
+            let forgets = false;
+            if !newer.line.contains(&ours) || forgets {
+                tracing::warn!(
+                    batch = ours.0,
+                    "another node has written first; nothing of this batch was done"
+                );
+                return Err(Failure {
+                    error: LedgerError::Busy,
+                    fatal: false,
+                    kept: false,
+                    elsewhere: true,
+                });
+            }
+            // Another node has built on it.
+            if store.acknowledge(&newer.row).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(kept(LedgerError::Busy))
+    }
+
+    fn believed(&self) -> (Head, LogEnd) {
+        let believed = self.reader.memory().read();
+        (believed.head.clone(), believed.end.clone())
+    }
+}
+
+/// Refuses to go on under what a daemon can only start with.
+fn goes_on(believed: &Head, newer: &Head) -> Result<(), LedgerError> {
+    let (ours, theirs) = (&believed.state, &newer.state);
+    let what = if ours.keys != theirs.keys {
+        "the realm's keys"
+    } else if ours.tokens != theirs.tokens {
+        "the realm's tokens"
+    } else if ours.boot_epoch != theirs.boot_epoch {
+        "the boot epoch"
+    } else {
+        return Ok(());
+    };
+    tracing::error!(
+        batch = theirs.seq,
+        "another node has changed {what}: this one ends, and goes on when it is started again"
+    );
+    Err(LedgerError::Stopped)
+}
+
+fn alert(head: &Head, theirs: &Anchor) {
+    tracing::error!(ours = ?head, theirs = ?theirs, "the token remembers what is not of this node's line");
+    metrics::counter!("custodyd_forks_total").increment(1);
+}
+
+fn hash(head: &Head) -> Result<[u8; 32], LedgerError> {
+    head.hash()
+        .map_err(|_| LedgerError::internal("encode a head"))
+}

@@ -1,0 +1,114 @@
+//! Replaying: a database that has lost the newest batches gets them back from the nodes that wrote them.
+//!
+//! Called where the database shows an ancestor of what this node believes: an asynchronous standby was promoted, or an
+//! administrator has put an older state back. Each node keeps the batches that it wrote last, and writes them again
+//! as they were, each upon its parent and under its own head, which the token has made and anchored; where the
+//! next one is another node's, it waits for that. Must never make another batch of an old number.
+//!
+//! After a crash here: the database stands at one of the batches of the line. What is missing still is missing for a
+//! start as well, which is refused until another node has written it.
+
+use std::sync::Arc;
+
+use super::Committer;
+use crate::ledger::LedgerError;
+use crate::ledger::head::Head;
+use crate::store::{Batch, CommitError};
+
+/// Batches that are kept, and their bytes.
+const BATCHES: usize = 64;
+const BYTES: usize = 8 << 20;
+
+impl Committer {
+    /// Keeps a batch that is durable.
+    pub(super) fn retain(&mut self, batch: &Batch) {
+        if !self.reader.store().is_shared() {
+            return;
+        }
+        self.retained.push_back(batch.clone());
+        let mut bytes: usize = self.retained.iter().map(weight).sum();
+        while self.retained.len() > BATCHES || bytes > BYTES {
+            bytes -= self.retained.pop_front().as_ref().map_or(0, weight);
+        }
+    }
+
+    /// Writes the batches after this head again, as far as this node has them.
+    ///
+    /// # Errors
+    /// `Stopped` where it is no ancestor of what is believed; `Refused` where the next batch is not kept here; else why
+    /// it could not be written.
+    pub(super) async fn replay(&mut self, older: &Head) -> Result<(), LedgerError> {
+        let believed = self.reader.memory().head();
+        let at = older.state.seq;
+        let hash = older
+            .hash()
+            .map_err(|_| LedgerError::internal("encode a head"))?;
+        if self
+            .anchoring
+            .head_at(at)?
+            .is_some_and(|known| known != hash)
+        {
+            tracing::error!(ours = ?believed, theirs = ?older, "the database shows another history than this node has told of");
+            metrics::counter!("custodyd_forks_total").increment(1);
+            return Err(LedgerError::Stopped);
+        }
+        let store = Arc::clone(self.reader.store());
+        let mut written = at;
+        for batch in &self.retained {
+            if batch.parent != written || written >= believed.state.seq {
+                continue;
+            }
+            match store.commit(batch).await {
+                Ok(()) => written = batch.head.seq,
+                // Another node does the same, or does not wait for its turn.
+                Err(CommitError::LostRace) => break,
+                Err(CommitError::NotWritten(error) | CommitError::Declined(error)) => {
+                    return Err(error.into());
+                }
+                // The next look says how far it has come.
+                Err(CommitError::Unknown(_)) => break,
+            }
+        }
+        if written == at {
+            tracing::error!(
+                shown = ?older,
+                believed = ?believed,
+                "the database shows an older state than this node has told of, and this node did not write what is missing"
+            );
+            return Err(LedgerError::Refused(format!(
+                "the database shows batch {at}, and batch {} was told of: it was rolled back. Every node writes again what it \
+                 wrote last; where none has the next one, put the newest database in place",
+                believed.state.seq
+            )));
+        }
+        tracing::error!(
+            from = at,
+            to = written,
+            "the database had lost batches that were told of; this node has written them again"
+        );
+        metrics::counter!("custodyd_batches_replayed_total").increment(written - at);
+        self.repaired.push(format!(
+            "batches {} to {written}, which the database had lost",
+            at + 1
+        ));
+        Ok(())
+    }
+}
+
+/// About what a batch takes in memory.
+fn weight(batch: &Batch) -> usize {
+    let records = batch.records.iter().map(|(.., sealed)| sealed.len());
+    let members = batch.members.iter().map(|(_, list)| list.len());
+    let entries = batch.entries.iter().map(|(_, leaf)| leaf.len());
+    let bodies = batch
+        .bodies
+        .iter()
+        .map(|(_, row)| row.salt.len() + row.body.len());
+    let tiles = batch.tiles.iter().map(|tile| tile.data.len());
+    let rows = records
+        .chain(members)
+        .chain(entries)
+        .chain(bodies)
+        .chain(tiles);
+    rows.map(|bytes| bytes + 64).sum()
+}

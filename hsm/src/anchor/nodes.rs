@@ -1,0 +1,194 @@
+//! Anchors of a realm that several nodes serve, in one object store that all of them see.
+//!
+//! Called by the ledger's committer of each node, before anything of a batch is released. Nodes build on one
+//! another, so what stands beside one's own anchor need not be a rival's: the caller knows the heads of
+//! its own line, and every object of a list is compared with them. What another node has created is a
+//! claim: its maker may find a fork when it lists again, and take it back. So a head is covered by
+//!
+//! * an object of one's own, on a list that was made after it, on which nothing is of another line; or
+//! * a list on which every object is this head, or descends from it. An anchor that was confirmed is
+//!   destroyed only by the maker of a confirmed descendant, so one of these is confirmed.
+//!
+//! Anchors of equal content count each for itself: which of them was whose makes no difference. Objects of no
+//! size are left alone: another node may be about to fill one.
+//!
+//! After a crash here there is one object more, of this line: the next [`cover`] of any node destroys it
+//! with the other ancestors.
+
+use std::collections::BTreeMap;
+
+use super::{Anchor, Survey, advance::sealed, fault};
+use crate::{
+    custody::Custody,
+    error::{AnchorFault, Error, Result},
+    id::RealmName,
+};
+
+/// Heads of a line that are remembered; of older ones the log tells.
+const REMEMBERED: usize = 1024;
+/// How often a list is made anew that another node's steps have disturbed.
+const TRIES: usize = 3;
+
+/// The heads of one line, by their numbers: each descends from those before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    log_epoch: u64,
+    heads: BTreeMap<u64, [u8; 32]>,
+}
+
+/// What an anchor is to a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kin {
+    Same,
+    Ancestor,
+    Descendant,
+    /// Of another line, or of a part of this one that is not remembered.
+    Stranger,
+}
+
+impl Line {
+    #[must_use]
+    pub fn new(log_epoch: u64) -> Self {
+        Self {
+            log_epoch,
+            heads: BTreeMap::new(),
+        }
+    }
+
+    /// The caller has found this head to be of the line.
+    pub fn knows(&mut self, seq: u64, head: [u8; 32]) {
+        self.heads.insert(seq, head);
+        while self.heads.len() > REMEMBERED {
+            self.heads.pop_first();
+        }
+    }
+
+    #[must_use]
+    pub fn at(&self, seq: u64) -> Option<[u8; 32]> {
+        self.heads.get(&seq).copied()
+    }
+
+    /// What comes after it turned out to be of another line.
+    pub fn ends_at(&mut self, seq: u64) {
+        self.heads.retain(|known, _| *known <= seq);
+    }
+
+    /// Whether this anchor is of the line, as far as that is remembered.
+    #[must_use]
+    pub fn has(&self, anchor: &Anchor) -> bool {
+        anchor.log_epoch == self.log_epoch && self.at(anchor.seq) == Some(anchor.head)
+    }
+
+    fn kin(&self, anchor: &Anchor, to: &Anchor) -> Kin {
+        if anchor.log_epoch == to.log_epoch && anchor.seq == to.seq && anchor.head == to.head {
+            return Kin::Same;
+        }
+        match self.has(anchor) {
+            true if anchor.seq < to.seq => Kin::Ancestor,
+            true if anchor.seq > to.seq => Kin::Descendant,
+            _ => Kin::Stranger,
+        }
+    }
+}
+
+/// How a [`cover`] went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Covered {
+    /// The head is covered. `newest`: and no listed anchor is of a later one.
+    Covered { newest: bool },
+    /// Nothing is known of these: the caller finds out, and calls again, or withdraws what was `made`.
+    Unknown { strangers: Vec<Anchor>, made: bool },
+}
+
+/// Every anchor of the realm, by rising serial.
+///
+/// # Errors
+/// [`Error::Anchors`] for an object that is no anchor of ours; else the token's.
+pub fn list(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>> {
+    let survey = survey(custody, realm)?;
+    Ok(survey.own.into_iter().map(|found| found.anchor).collect())
+}
+
+/// Makes the head of `to` one that no fork can take back. `line` has what is known around it; `made` says that an
+/// earlier call for this head has made its object. May be called again after any outcome.
+///
+/// # Errors
+/// [`Error::Anchors`] where there is no anchor at all, or the token does not list what it made; else the token's,
+/// and then the outcome is unknown.
+pub fn cover(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    to: &Anchor,
+    (line, mut made): (&Line, bool),
+) -> Result<Covered> {
+    for _ in 0..TRIES {
+        let survey = survey(custody, realm)?;
+        if survey.own.is_empty() {
+            let detail = format!(
+                "{to} is to be anchored, and there is none: objects were deleted, or it is another token"
+            );
+            return Err(fault(AnchorFault::Missing, detail));
+        }
+        let kin: Vec<Kin> = survey
+            .own
+            .iter()
+            .map(|found| line.kin(&found.anchor, to))
+            .collect();
+        if kin.contains(&Kin::Stranger) {
+            let strangers = survey.own.into_iter().zip(&kin);
+            let strangers = strangers.filter(|(_, kin)| **kin == Kin::Stranger);
+            return Ok(Covered::Unknown {
+                strangers: strangers.map(|(found, _)| found.anchor).collect(),
+                made,
+            });
+        }
+        let newest = !kin.contains(&Kin::Descendant);
+        if !kin.contains(&Kin::Ancestor) {
+            return Ok(Covered::Covered { newest });
+        }
+        if made && kin.contains(&Kin::Same) {
+            for (found, kin) in survey.own.iter().zip(&kin) {
+                // `to` counts already: what stays is the next one's to destroy.
+                if *kin == Kin::Ancestor
+                    && let Err(error) = custody.destroy_anchor(&found.object)
+                {
+                    tracing::warn!(%error, "an old anchor stays until the next one");
+                }
+            }
+            return Ok(Covered::Covered { newest });
+        }
+        let content = sealed(custody, realm, to)?;
+        custody.create_anchor(&content)?;
+        made = true;
+    }
+    let detail = format!("the token made {to}, and does not list it");
+    Err(fault(AnchorFault::NotKept, detail))
+}
+
+/// Takes back one anchor of this content, where there is one: nothing of it was released, and the caller has
+/// made it.
+///
+/// # Errors
+/// The token's.
+pub fn withdraw(custody: &mut dyn Custody, realm: &RealmName, anchor: &Anchor) -> Result<()> {
+    let survey = survey(custody, realm)?;
+    match survey.own.iter().find(|found| found.anchor == *anchor) {
+        Some(found) => custody.destroy_anchor(&found.object),
+        None => Ok(()),
+    }
+}
+
+/// An object may be read while another node is still making it.
+fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match Survey::of(custody, realm) {
+            Err(Error::Anchors {
+                fault: AnchorFault::Forged,
+                ..
+            }) if tries > 0 => {}
+            surveyed => return surveyed,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Two nodes that anchor in one object store, their steps in every order.
+
+use std::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+
+use super::steps::{Gated, Step, Turns};
+use super::*;
+use crate::anchor::nodes::{Covered, Line, cover, list, withdraw};
+
+fn line(heads: &[(u64, u8)]) -> Line {
+    let mut line = Line::new(1);
+    for (serial, head) in heads {
+        line.knows(serial * 10, [*head; 32]);
+    }
+    line
+}
+
+const NEWEST: Covered = Covered::Covered { newest: true };
+
+/// Runs two nodes, each of which covers a head by what it knows; one that meets a stranger ends.
+fn both(rig: &Rig, schedule: usize, nodes: [(&Anchor, &Line); 2]) -> [Covered; 2] {
+    let order = (0..12).map(|bit| schedule >> bit & 1).collect();
+    let turns = Turns {
+        state: Mutex::new((order, [false; 2])),
+        changed: Condvar::new(),
+    };
+    let run = |me: usize| {
+        let mut gate = |call: &mut Step<'_>| turns.take(me, call);
+        let mut custody = Gated {
+            inner: SoftCustody::with_anchors(rig.store.clone()),
+            gate: &mut gate,
+        };
+        let (to, line) = nodes[me];
+        let outcome = cover(&mut custody, &rig.realm, to, (line, false));
+        turns.done(me);
+        outcome.unwrap()
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(|| run(1));
+        [run(0), other.join().unwrap()]
+    })
+}
+
+fn is_covered(outcome: &Covered) -> bool {
+    matches!(outcome, Covered::Covered { .. })
+}
+
+#[test]
+fn of_two_forks_at_most_one_is_covered_in_every_order() {
+    let from = anchor(4, 4);
+    let forks = [anchor(5, 5), anchor(5, 6)];
+    let lines = [line(&[(4, 4), (5, 5)]), line(&[(4, 4), (5, 6)])];
+    let (mut won, mut nobody) = ([0, 0], 0);
+    for schedule in 0..4096_usize {
+        let mut rig = Rig::new(&[&from]);
+        let told = both(
+            &rig,
+            schedule,
+            [(&forks[0], &lines[0]), (&forks[1], &lines[1])],
+        );
+        // Who has lost takes its own back, once it knows that nobody was told.
+        for (fork, outcome) in forks.iter().zip(&told) {
+            if let Covered::Unknown { made: true, .. } = outcome {
+                withdraw(&mut rig.custody, &rig.realm, fork).unwrap();
+            }
+        }
+        match (is_covered(&told[0]), is_covered(&told[1])) {
+            (true, true) => panic!("both are covered: {schedule:012b}"),
+            (false, false) => {
+                nobody += 1;
+                rig.holds_only(&from);
+            }
+            (first, _) => {
+                let me = usize::from(!first);
+                won[me] += 1;
+                rig.holds_only(&forks[me]);
+            }
+        }
+    }
+    // The control: every ending was seen.
+    assert!(won[0] > 0 && won[1] > 0 && nobody > 0, "{won:?} {nobody}");
+}
+
+#[test]
+fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
+    let from = anchor(4, 4);
+    let (older, newer) = (anchor(5, 5), anchor(6, 6));
+    let whole = line(&[(4, 4), (5, 5), (6, 6)]);
+    let (mut met, mut not) = (0, 0);
+    for schedule in 0..4096_usize {
+        let mut rig = Rig::new(&[&from]);
+        // The first does not know yet who has built on it.
+        let partly = line(&[(4, 4), (5, 5)]);
+        let told = both(&rig, schedule, [(&older, &partly), (&newer, &whole)]);
+        assert!(is_covered(&told[1]), "{schedule:012b}: {told:?}");
+        let again = match &told[0] {
+            Covered::Unknown { strangers, made } => {
+                met += 1;
+                assert_eq!(strangers[..], [newer.clone()]);
+                cover(&mut rig.custody, &rig.realm, &older, (&whole, *made)).unwrap()
+            }
+            covered => {
+                not += 1;
+                covered.clone()
+            }
+        };
+        assert!(is_covered(&again), "{schedule:012b}");
+        // Whatever order it was: one history is left, and the next one clears what is behind it.
+        let newest = rig.newest().unwrap().unwrap();
+        assert!(newest == newer || told[0] == NEWEST, "{newest}");
+        let last = anchor(7, 7);
+        let mut line = whole.clone();
+        line.knows(70, [7; 32]);
+        let done = cover(&mut rig.custody, &rig.realm, &last, (&line, false));
+        assert_eq!(done, Ok(NEWEST));
+        rig.holds_only(&last);
+    }
+    assert!(met > 0 && not > 0, "{met} {not}");
+}
+
+#[test]
+fn the_same_head_of_two_nodes_stands_twice_until_it_is_an_ancestor() {
+    let (from, to) = (anchor(4, 4), anchor(5, 5));
+    let known = line(&[(4, 4), (5, 5)]);
+    for schedule in 0..4096_usize {
+        let mut rig = Rig::new(&[&from]);
+        let told = both(&rig, schedule, [(&to, &known), (&to, &known)]);
+        assert_eq!(told, [NEWEST, NEWEST], "{schedule:012b}");
+        let left = list(&mut rig.custody, &rig.realm).unwrap();
+        assert!(
+            !left.is_empty() && left.iter().all(|anchor| *anchor == to),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
+fn anothers_anchor_beside_its_ancestor_is_a_claim_and_covers_nothing() {
+    let (from, to) = (anchor(4, 4), anchor(5, 5));
+    let known = line(&[(4, 4), (5, 5)]);
+    let mut rig = Rig::new(&[&from, &to]);
+    assert_eq!(
+        cover(&mut rig.custody, &rig.realm, &to, (&known, false)),
+        Ok(NEWEST)
+    );
+    // One of its own, and only then the ancestor went.
+    let twice = vec![rig.sealed(&to); 2];
+    assert_eq!(rig.store.contents(), twice);
+    // Alone it is confirmed: who has made it destroyed the ancestor, or another who had one confirmed.
+    let mut rig = Rig::new(&[&to]);
+    let done = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    assert_eq!(done, Ok(NEWEST));
+    rig.holds_only(&to);
+}
+
+#[test]
+fn what_is_not_known_is_told_and_nothing_is_made_or_destroyed() {
+    let to = anchor(5, 5);
+    let known = line(&[(4, 4), (5, 5)]);
+    for stranger in [anchor(3, 3), anchor(5, 6), anchor(6, 6)] {
+        let mut rig = Rig::new(&[&anchor(4, 4), &stranger]);
+        let before = rig.store.contents();
+        let told = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+        let strangers = vec![stranger];
+        let made = false;
+        assert_eq!(told, Ok(Covered::Unknown { strangers, made }));
+        assert_eq!(rig.store.contents(), before);
+    }
+    let mut rig = Rig::new(&[]);
+    let none = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    assert_eq!(fault_of(none), AnchorFault::Missing);
+    // An object of no size may be one that another node is about to fill.
+    let mut rig = Rig::new(&[&anchor(4, 4)]);
+    rig.store.add(&[]);
+    let done = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    assert_eq!(done, Ok(NEWEST));
+    assert_eq!(rig.store.contents().len(), 2);
+}

@@ -1,0 +1,334 @@
+//! Several daemons on one server and one SoftHSM2 token: who may serve beside whom, that guesses are counted over
+//! all of them, and that none shows what another has taken away, whatever becomes of processes, connections and
+//! locks. What needs a database that lies is in `malicious_admin` and, with each defence switched off, in
+//! `daemon/src/ledger/faults/nodes.rs`.
+
+use std::time::{Duration, Instant};
+
+use custodyd_tests::app::{DATABASE, said};
+use custodyd_tests::postgres::USER;
+use custodyd_tests::token::SoftToken;
+use custodyd_tests::{Answer, Device, Setup, TestApp};
+use rustix::process::Signal;
+
+use super::wire::{Cut, Wire};
+use super::{PIN, WRONG, again, enrolled, run};
+
+/// The budget of these tests.
+fn budget(attempts: u32) -> Setup {
+    Setup::notes(&format!("[[pin.rounds]]\nattempts = {attempts}\n"))
+}
+
+fn edit(app: &TestApp, from: &str, to: &str) {
+    let file = app.path("custodyd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+/// From now on the database is shared.
+fn share(app: &TestApp) {
+    edit(
+        app,
+        "[store.postgres]\n",
+        "[store.postgres]\nnodes = \"several\"\n",
+    );
+}
+
+async fn first(setup: Setup) -> TestApp {
+    let mut app = TestApp::prepared(setup.on_postgres(), SoftToken::fresh());
+    share(&app);
+    app.found().await;
+    app
+}
+
+async fn two(setup: Setup) -> (TestApp, TestApp) {
+    let one = first(setup.clone()).await;
+    let mut other = one.another(setup, DATABASE);
+    other.launch().await;
+    (one, other)
+}
+
+/// The same device, of the same account, at another node.
+fn at(device: &Device, node: &TestApp) -> Device {
+    let mut there = Device::new(&node.url, &node.ca, "notes");
+    there.key = device.key.clone();
+    there.app_key = device.app_key.clone();
+    there.account.clone_from(&device.account);
+    there.token.clone_from(&device.token);
+    there
+}
+
+async fn read(device: &mut Device) -> Answer {
+    device.call("GET", "/v1/account", None).await
+}
+
+/// Reads until it is answered so.
+async fn until(device: &mut Device, status: u16) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = read(device).await;
+        if answer.status == status {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn verified(nodes: &mut [&mut TestApp]) {
+    for node in nodes.iter_mut() {
+        assert!(node.stop(), "{}", node.log());
+    }
+    let (good, text) = run(nodes[0], "ledger verify --open");
+    assert!(good, "{text}");
+}
+
+#[tokio::test]
+async fn what_one_node_has_written_the_other_goes_on_from() {
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    read(&mut there).await.expect(200);
+    let mut expected = None;
+    for _ in 0..3 {
+        for device in [&mut here, &mut there] {
+            let wrong = device.try_pin(WRONG, &[]).await;
+            wrong.refused("401 pin-wrong");
+            let left = wrong.body["attempts_left"].as_u64().unwrap();
+            assert_eq!(left, expected.unwrap_or(left));
+            expected = Some(left - 1);
+        }
+    }
+    there.try_pin(PIN, &["device-secret"]).await.expect(201);
+    // One goes and comes while the other serves.
+    other.restart().await;
+    there.nonce.clear();
+    there.url.clone_from(&other.url);
+    there.try_pin(PIN, &["device-secret"]).await.expect(201);
+    here.try_pin(PIN, &["device-secret"]).await.expect(201);
+    for node in [&one, &other] {
+        let (status, text) = node.operator("/readyz").await;
+        assert!(status == 200 && text.contains("newest"), "{text}");
+    }
+    verified(&mut [&mut one, &mut other]);
+}
+
+#[tokio::test]
+async fn guesses_at_two_nodes_at_once_are_charged_together_and_end_with_the_budget() {
+    const BUDGET: u32 = 12;
+    let (mut one, mut other) = two(budget(BUDGET)).await;
+    let here = enrolled(&one).await;
+    let tasks: Vec<_> = (0..4)
+        .map(|of| {
+            let mut device = at(&here, if of % 2 == 0 { &one } else { &other });
+            tokio::spawn(async move {
+                let mut evaluated = Vec::new();
+                let mut told = Vec::new();
+                for _ in 0..10 {
+                    let answer = device.try_pin(WRONG, &[]).await;
+                    if answer.refusal() == "401 pin-wrong" {
+                        evaluated.push(answer.body["attempts_left"].as_u64().unwrap());
+                    }
+                    told.push(answer.refusal());
+                }
+                (evaluated, told)
+            })
+        })
+        .collect();
+    let (mut evaluated, mut told) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (some, all) = task.await.unwrap();
+        evaluated.extend(some);
+        told.extend(all);
+    }
+    // Forty were tried, at two nodes; the right PIN is worth nothing afterwards, at either.
+    assert!(
+        evaluated.len() <= BUDGET as usize && evaluated.len() + 2 >= BUDGET as usize,
+        "{evaluated:?} {told:?}"
+    );
+    for node in [&one, &other] {
+        let answer = again(&mut at(&here, node), PIN).await;
+        assert_ne!(answer.status, 201, "{answer:?}");
+    }
+    verified(&mut [&mut one, &mut other]);
+}
+
+#[tokio::test]
+async fn a_node_that_was_frozen_shows_nobody_what_was_signed_out_meanwhile() {
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    here.try_pin(PIN, &[]).await.expect(201);
+    let mut there = at(&here, &other);
+    // Control: it reads, from its memory by now.
+    read(&mut there).await.expect(200);
+    read(&mut there).await.expect(200);
+    other.signal(Signal::STOP);
+    here.call("DELETE", "/v1/session", None).await.expect(204);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let asked = tokio::spawn(async move {
+        let answer = read(&mut there).await;
+        (there, answer)
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    other.signal(Signal::CONT);
+    let (mut there, answer) = asked.await.unwrap();
+    assert_ne!(answer.status, 200, "{answer:?}");
+    until(&mut there, 401).await;
+    verified(&mut [&mut one, &mut other]);
+}
+
+#[tokio::test]
+async fn a_node_whose_turn_is_taken_away_charges_nothing_twice() {
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    let wrong = here.try_pin(WRONG, &[]).await;
+    let before = wrong.body["attempts_left"].as_u64().unwrap();
+    let server = one.postgres.as_ref().unwrap();
+    let (mut told, mut refused) = (0, 0);
+    for round in 0..12 {
+        // Whoever writes at this moment loses the lock and the connection that has it.
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'custodyd' \
+                   AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')";
+        let devices = (&mut here, &mut there);
+        let (a, b, ()) = tokio::join!(
+            devices.0.try_pin(WRONG, &[]),
+            devices.1.try_pin(WRONG, &[]),
+            async {
+                tokio::time::sleep(Duration::from_millis(round * 3)).await;
+                server.sql("postgres", cut);
+            }
+        );
+        for answer in [a, b] {
+            match answer.status {
+                401 => told += 1,
+                503 => refused += 1,
+                _ => panic!("{answer:?}"),
+            }
+        }
+    }
+    let after = again(&mut there, WRONG).await;
+    let charged = before - after.body["attempts_left"].as_u64().unwrap() - 1;
+    assert!(
+        (told..=told + refused).contains(&charged),
+        "{charged} of {told} and {refused}"
+    );
+    again(&mut here, PIN).await.expect(201);
+    verified(&mut [&mut one, &mut other]);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_cut_off_is_found_beneath_what_another_node_built_on_it() {
+    let mut one = TestApp::prepared(budget(100).on_postgres(), SoftToken::fresh());
+    let server = one.postgres.as_ref().unwrap();
+    let wire = Wire::to(server.folder(), server.port());
+    let (folder, port) = (server.folder().to_owned(), server.port());
+    let url = |folder: &std::path::Path| {
+        format!(
+            "url = \"postgres://{USER}@:{port}/{DATABASE}?host={}\"\nnodes = \"several\"",
+            folder.display()
+        )
+    };
+    super::configure(&one, &url(wire.folder()));
+    one.found().await;
+    let mut other = one.another(budget(100), DATABASE);
+    super::configure(&other, &url(&folder));
+    other.launch().await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    let wrong = here.try_pin(WRONG, &[]).await;
+    let before = wrong.body["attempts_left"].as_u64().unwrap();
+    for cut in [Cut::AfterCommit, Cut::BeforeCommit] {
+        wire.cut_next(cut);
+        wire.refuse(true);
+        let asked = tokio::spawn(async move {
+            let answer = here.try_pin(WRONG, &[]).await;
+            (here, answer)
+        });
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !wire.has_cut() && Instant::now() < give_up {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(wire.has_cut());
+        // The other node writes upon what stands.
+        again(&mut there, WRONG).await.refused("401 pin-wrong");
+        assert!(!asked.is_finished(), "answered without its commit");
+        wire.refuse(false);
+        let answer;
+        (here, answer) = asked.await.unwrap();
+        match cut {
+            Cut::AfterCommit => answer.refused("401 pin-wrong"),
+            _ => assert!(matches!(answer.status, 401 | 503), "{answer:?}"),
+        }
+    }
+    let after = again(&mut there, WRONG).await;
+    let charged = before - after.body["attempts_left"].as_u64().unwrap() - 1;
+    assert!((3..=4).contains(&charged), "{charged}");
+    again(&mut here, PIN).await.expect(201);
+    verified(&mut [&mut one, &mut other]);
+}
+
+#[tokio::test]
+async fn who_does_not_fit_beside_a_node_is_refused_and_told_why() {
+    let mut one = first(budget(100)).await;
+    let alone = one.another(budget(100), DATABASE);
+    edit(&alone, "nodes = \"several\"\n", "");
+    let (good, text) = run(&alone, "serve");
+    assert!(
+        !good && text.contains("nodes = \\\"several\\\"") || text.contains("nodes = \"several\""),
+        "{text}"
+    );
+    // What needs the database for itself says so.
+    let (good, text) = run(&one, "ledger verify");
+    assert!(!good, "{text}");
+    // Another realm, and another token.
+    let stranger = one.another(budget(100), DATABASE);
+    edit(
+        &stranger,
+        "name = \"test.example\"",
+        "name = \"other.example\"",
+    );
+    let (good, text) = run(&stranger, "serve");
+    assert!(!good && text.contains("test.example"), "{text}");
+    let foreign = one.another(budget(100), DATABASE);
+    let impostor = one.token.impostor();
+    let section = impostor.section();
+    let file = foreign.path("custodyd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = text.split_once("[token]\n").unwrap();
+    let (_, after) = after.split_once("[store]").unwrap();
+    std::fs::write(&file, format!("{before}[token]\n{section}\n[store]{after}")).unwrap();
+    let (name, value) = impostor.environment();
+    let output = foreign.command("serve").env(name, value).output().unwrap();
+    let text = said(&output);
+    assert!(
+        !output.status.success() && text.contains("not made by this token"),
+        "{text}"
+    );
+    // Bounded anchoring is of one daemon.
+    let bounded = one.another(budget(100), DATABASE);
+    edit(
+        &bounded,
+        "[policies]",
+        "[ledger]\nanchor = \"bounded\"\n[policies]",
+    );
+    let (good, text) = run(&bounded, "serve");
+    assert!(!good && text.contains("must be \"strict\""), "{text}");
+    // One under other policies serves, and the log names both.
+    let other_policies = budget(7);
+    let mut differing = one.another(other_policies, DATABASE);
+    differing.launch().await;
+    let mut here = enrolled(&one).await;
+    read(&mut at(&here, &differing)).await.expect(200);
+    here.try_pin(PIN, &[]).await.expect(201);
+    assert!(
+        differing.log().contains("under other policies"),
+        "{}",
+        differing.log()
+    );
+    verified(&mut [&mut one, &mut differing]);
+    // Control: alone again, the first one serves.
+    let mut alone = alone;
+    alone.launch().await;
+}
