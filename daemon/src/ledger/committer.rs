@@ -22,11 +22,12 @@ mod working;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::durable::Unwritten;
 pub(crate) use self::orders::{Order, Rewritten};
@@ -343,7 +344,7 @@ impl Committer {
 
 async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

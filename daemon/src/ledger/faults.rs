@@ -14,21 +14,23 @@
 
 mod admin;
 mod adversary;
-mod attacks;
+pub(in crate::ledger) mod attacks;
 mod auditing;
 mod bounded;
 mod broken;
+pub(in crate::ledger) mod dice;
 mod erasing;
 mod escrowed;
 mod limits;
-mod names;
+pub(in crate::ledger) mod names;
 mod pruning;
 mod restoring;
 mod retiring;
-mod rig;
+pub(in crate::ledger) mod rig;
 mod rotating;
 pub(in crate::ledger) mod several;
-mod tables;
+pub(in crate::ledger) mod tables;
+pub(in crate::ledger) mod truth;
 mod verifying;
 
 use proptest::prelude::*;

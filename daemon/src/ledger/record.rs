@@ -121,7 +121,7 @@ impl Reader {
         clock: Arc<Clock>,
     ) -> Self {
         Self {
-            freshness: Freshness::new(store.comes_back()),
+            freshness: Freshness::new(store.comes_back(), Arc::clone(&clock)),
             store,
             pool,
             realm,
