@@ -4,26 +4,122 @@
 //! therefore not reopen what has expired. No time is ever taken from the database.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use custodyd_policies::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 #[derive(Debug, Default)]
 pub struct Clock {
     committed: AtomicU64,
+    host: Host,
+}
+
+/// Who tells the time.
+#[derive(Debug, Default)]
+enum Host {
+    #[default]
+    System,
+    #[cfg(test)]
+    Simulated(std::sync::Arc<simulated::Host>),
 }
 
 impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let host = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        Timestamp(host.max(self.committed.load(Ordering::Acquire)))
+        Timestamp(self.host.now().max(self.committed.load(Ordering::Acquire)))
     }
 
     /// Called by the committer, and by nobody else, once a batch is durable.
     pub(crate) fn committed(&self, at: Timestamp) {
         self.committed.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// Since the host was started, its sleep included: nobody sets it.
+    pub(crate) fn since_boot(&self) -> Duration {
+        self.host.since_boot()
+    }
+}
+
+impl Host {
+    fn now(&self) -> u64 {
+        match self {
+            Self::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            #[cfg(test)]
+            Self::Simulated(host) => host.now(),
+        }
+    }
+
+    fn since_boot(&self) -> Duration {
+        match self {
+            Self::System => {
+                let now = clock_gettime(ClockId::Boottime);
+                let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+                let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+                Duration::new(seconds, nanos)
+            }
+            #[cfg(test)]
+            Self::Simulated(host) => host.since_boot(),
+        }
+    }
+}
+
+/// For tests: a host whose clocks go with tokio's, which may be paused.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    #[derive(Debug)]
+    pub(crate) struct Host {
+        began: Instant,
+        /// What somebody has set the clock to at the beginning; it may be set again.
+        wall: AtomicU64,
+        /// Milliseconds in which the host slept.
+        slept: AtomicU64,
+    }
+
+    impl Host {
+        pub(crate) fn new(wall: u64) -> Arc<Self> {
+            Arc::new(Self {
+                began: Instant::now(),
+                wall: AtomicU64::new(wall),
+                slept: AtomicU64::new(0),
+            })
+        }
+
+        pub(crate) fn clock(self: &Arc<Self>) -> super::Clock {
+            super::Clock {
+                committed: AtomicU64::new(0),
+                host: super::Host::Simulated(Arc::clone(self)),
+            }
+        }
+
+        /// Somebody sets the clock, forward or back.
+        pub(crate) fn set(&self, wall: u64) {
+            self.wall.store(wall, Ordering::SeqCst);
+        }
+
+        pub(crate) fn wall(&self) -> u64 {
+            self.wall.load(Ordering::SeqCst)
+        }
+
+        /// Timers do not go on while a host sleeps; the time since its start does.
+        pub(crate) fn sleeps(&self, millis: u64) {
+            self.slept.fetch_add(millis, Ordering::SeqCst);
+        }
+
+        pub(super) fn now(&self) -> u64 {
+            self.wall() + self.since_boot().as_secs()
+        }
+
+        pub(super) fn since_boot(&self) -> Duration {
+            self.began.elapsed() + Duration::from_millis(self.slept.load(Ordering::SeqCst))
+        }
     }
 }

@@ -7,8 +7,13 @@
 //! answered with more threads: those would hang as well. `stuck` shows it.
 
 mod allowed;
+#[cfg(any(test, feature = "test-support"))]
+mod by_hand;
 mod queue;
 mod worker;
+
+#[cfg(any(test, feature = "test-support"))]
+pub use self::by_hand::{Hand, Taken};
 
 use std::{
     sync::{
@@ -17,10 +22,10 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use self::{
     queue::{Job, Queue},
@@ -130,7 +135,25 @@ impl Pool {
         options: PoolOptions,
         set: Option<Arc<TokenSet>>,
     ) -> Result<Self> {
-        check(&options)?;
+        let (pool, custodies) = Self::prepare(backend, &options, set)?;
+        for (index, custody) in custodies.into_iter().enumerate() {
+            let shared = Arc::clone(&pool.0.shared);
+            let thread = thread::Builder::new()
+                .name(format!("token-{index}"))
+                .spawn(move || worker::run(&shared, index, custody))
+                .map_err(|error| Error::unavailable("start", error.to_string()))?;
+            locked(&pool.0.threads).push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// A pool in which nobody works yet, and what its workers will work with.
+    fn prepare(
+        backend: Arc<dyn Backend>,
+        options: &PoolOptions,
+        set: Option<Arc<TokenSet>>,
+    ) -> Result<(Self, Vec<Box<dyn Custody>>)> {
+        check(options)?;
         let mut custodies = Vec::with_capacity(options.threads);
         for _ in 0..options.threads {
             custodies.push(backend.open()?);
@@ -146,20 +169,12 @@ impl Pool {
             versions: RwLock::new(None),
         });
         let pool = Self(Arc::new(Inner {
-            shared: Arc::clone(&shared),
+            shared,
             threads: Mutex::new(Vec::new()),
             deadline: options.deadline,
             set,
         }));
-        for (index, custody) in custodies.into_iter().enumerate() {
-            let shared = Arc::clone(&shared);
-            let thread = thread::Builder::new()
-                .name(format!("token-{index}"))
-                .spawn(move || worker::run(&shared, index, custody))
-                .map_err(|error| Error::unavailable("start", error.to_string()))?;
-            locked(&pool.0.threads).push(thread);
-        }
-        Ok(pool)
+        Ok((pool, custodies))
     }
 
     /// Runs a job on the token. It may do several operations; they share the
@@ -192,7 +207,7 @@ impl Pool {
         let expires = self.submit(deadline, operation, &waiting, job, |answer| {
             let _ = sender.send(answer);
         })?;
-        let outcome = tokio::time::timeout_at(expires.into(), receiver).await;
+        let outcome = tokio::time::timeout_at(expires, receiver).await;
         self.settle(operation, outcome.ok().and_then(std::result::Result::ok))
     }
 

@@ -23,16 +23,21 @@ mod warm;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
 use custodyd_hsm::{Error, Pool, RealmName, RecordId};
+use tokio::time::Instant;
 
 use self::each::Each;
 pub(crate) use self::each::Lost;
 use self::nodes::Nodes;
 pub(crate) use self::nodes::Ruling;
 pub(in crate::ledger) use self::several::{found_in, remembered, some_lack};
+#[cfg(test)]
+pub(in crate::ledger) use self::warm::BOOT;
+#[cfg(test)]
+pub use self::warm::Shelf;
 use self::warm::Warm;
 use super::LedgerError;
 use super::head::Head;
@@ -48,6 +53,12 @@ pub enum Mode<'a> {
     Strict,
     Bounded {
         runtime_directory: &'a Path,
+        interval: Duration,
+    },
+    /// Bounded, and what the runtime directory keeps is kept in memory.
+    #[cfg(test)]
+    InMemory {
+        shelf: &'a Shelf,
         interval: Duration,
     },
 }
@@ -105,6 +116,19 @@ struct Bounded {
     charged: HashSet<RecordId>,
 }
 
+impl Bounded {
+    fn new(warm: Warm, interval: Duration) -> Self {
+        Self {
+            warm,
+            interval,
+            anchored: Instant::now(),
+            not_before: Instant::now(),
+            ahead: false,
+            charged: HashSet::new(),
+        }
+    }
+}
+
 impl Anchoring {
     /// Reads what is anchored, and refuses a database that does not descend from it.
     ///
@@ -138,14 +162,14 @@ impl Anchoring {
             Mode::Bounded {
                 runtime_directory,
                 interval,
-            } => Some(Bounded {
-                warm: Warm::in_directory(runtime_directory)?,
+            } => Some(Bounded::new(
+                Warm::in_directory(runtime_directory)?,
                 interval,
-                anchored: Instant::now(),
-                not_before: Instant::now(),
-                ahead: false,
-                charged: HashSet::new(),
-            }),
+            )),
+            #[cfg(test)]
+            Mode::InMemory { shelf, interval } => {
+                Some(Bounded::new(Warm::on_shelf(shelf), interval))
+            }
         };
         Ok(Self {
             pool: pool.clone(),

@@ -24,11 +24,12 @@ mod working;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::durable::Unwritten;
 pub(crate) use self::orders::{Order, Rewritten};
@@ -172,14 +173,19 @@ impl Committer {
             let record = record_of(&base);
             if let Err(error) = self.take_up(&mut working, &lists, base).await {
                 let error = self.judged(error).await;
-                let _ = reply.send(Err(Arc::new(error)));
+                refuse(&mut working, &record, reply, Some(error));
                 continue;
             }
+            let mut because_of = record;
             let decided = match working.get(&record).map(|entry| entry.decide(decide, now)) {
-                Some(Ok(Some(proposal))) => self
-                    .check_names(&working, &mut lists, &record, &proposal)
-                    .await
-                    .map(|()| Some(proposal)),
+                Some(Ok(Some(proposal))) => {
+                    let named = self.check_names(&working, &mut lists, &record, &proposal);
+                    let named = named.await;
+                    if named.is_err() {
+                        because_of = names::claimant(&working, &record, &proposal);
+                    }
+                    named.map(|()| Some(proposal))
+                }
                 Some(refused) => refused,
                 None => Err(LedgerError::internal("find an account on the bench")),
             };
@@ -187,9 +193,9 @@ impl Committer {
                 (Ok(Some(proposal)), Some(entry)) => entry.accept(proposal, reply),
                 (Err(error), _) => {
                     let error = self.judged(error).await;
-                    let _ = reply.send(Err(Arc::new(error)));
+                    refuse(&mut working, &because_of, reply, Some(error));
                 }
-                (Ok(_), _) => drop(reply.send(Ok(None))),
+                (Ok(_), _) => refuse(&mut working, &record, reply, None),
             }
         }
         working.retain(|_, entry| entry.is_changed());
@@ -367,7 +373,7 @@ impl Committer {
 
 async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }
@@ -377,6 +383,20 @@ impl Drop for Committer {
     fn drop(&mut self) {
         self.reader.freshness().ends();
         self.reader.memory().ends();
+    }
+}
+
+/// Refuses a change, with an error or for its decision's own reason. What follows from another change of the batch is
+/// told with that one: if the batch is lost, it never was so.
+fn refuse(
+    working: &mut BTreeMap<RecordId, Working>,
+    because_of: &RecordId,
+    reply: working::Reply,
+    why: Option<LedgerError>,
+) {
+    match working.get_mut(because_of) {
+        Some(entry) if entry.is_changed() => entry.refuse_with(reply, why),
+        _ => drop(reply.send(why.map_or(Ok(None), |error| Err(Arc::new(error))))),
     }
 }
 

@@ -14,28 +14,31 @@
 
 mod admin;
 mod adversary;
-mod attacks;
+pub(in crate::ledger) mod attacks;
 mod auditing;
 mod bounded;
 mod broken;
+pub(in crate::ledger) mod dice;
 mod erasing;
 mod escrowed;
 mod limits;
-mod names;
+pub(in crate::ledger) mod names;
 mod nodes;
 mod pruning;
 mod restoring;
 mod retiring;
-mod rig;
+pub(in crate::ledger) mod rig;
 mod rotating;
 pub(in crate::ledger) mod several;
-mod tables;
+pub(in crate::ledger) mod tables;
+pub(in crate::ledger) mod truth;
 mod verifying;
 
 use proptest::prelude::*;
 
+use self::attacks::{BUDGET, guess, is_exhausted};
 use self::broken::{Commit, Script};
-use self::rig::Rig;
+use self::rig::{Rig, app};
 use super::LedgerError;
 
 #[tokio::test]
@@ -105,6 +108,36 @@ async fn a_full_disk_refuses_one_batch_and_the_next_is_served() {
     assert_eq!(rig.durable(a).await, 0);
     assert_eq!(rig.one(a).await.unwrap(), 1);
     rig.check().await;
+}
+
+/// Who is refused because of others in the same batch is told so once those have what they asked for.
+#[tokio::test]
+async fn what_a_batch_refuses_because_of_itself_is_told_with_it() {
+    let mut rig = Rig::new().await;
+    let [a, _] = rig.accounts;
+    for lost in [true, false] {
+        let loaded = rig.ledger().load(&app(), a).await.unwrap().unwrap();
+        if lost {
+            rig.script(Script::new(&[Commit::Full; 5], &[], &[]));
+        }
+        // All are asked before the committer comes to them.
+        let guesses = (0..=BUDGET).map(|_| rig.ledger().commit(loaded.clone(), guess));
+        let answers = futures_util::future::join_all(guesses).await;
+        let answers: Vec<_> = answers
+            .into_iter()
+            .map(|answer| answer.map(|(charged, _)| charged))
+            .collect();
+        if lost {
+            let failed = |answer: &_| matches!(answer, Err(LedgerError::Store(_)));
+            assert!(answers.iter().all(failed), "{answers:?}");
+            assert_eq!(rig.durable(a).await, 0);
+        } else {
+            // The control: then none is left.
+            assert!(is_exhausted(answers.last().unwrap()), "{answers:?}");
+            assert_eq!(rig.durable(a).await, BUDGET);
+        }
+    }
+    rig.stop().await;
 }
 
 #[tokio::test]

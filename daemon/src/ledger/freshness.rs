@@ -12,10 +12,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
 use super::LedgerError;
+use crate::clock::Clock;
 
 /// How long the token's word holds.
 const HOLDS: Duration = Duration::from_secs(1);
@@ -26,19 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
-impl Instant {
-    pub(crate) fn now() -> Self {
-        let now = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
-        Self(Duration::new(seconds, nanos))
-    }
-
-    fn elapsed(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     confirmed: Option<Instant>,
@@ -48,8 +35,9 @@ struct Told {
 }
 
 impl Told {
-    fn holds(&self) -> bool {
-        self.confirmed.is_some_and(|at| at.elapsed() < HOLDS)
+    fn holds(&self, now: Instant) -> bool {
+        let confirmed = self.confirmed;
+        confirmed.is_some_and(|at| now.0.saturating_sub(at.0) < HOLDS)
     }
 }
 
@@ -58,20 +46,26 @@ pub(super) struct Freshness {
     needed: bool,
     asked: Arc<Notify>,
     told: watch::Sender<Told>,
+    clock: Arc<Clock>,
 }
 
 impl Freshness {
-    pub(super) fn new(needed: bool) -> Self {
+    pub(super) fn new(needed: bool, clock: Arc<Clock>) -> Self {
         Self {
             needed,
+            clock,
             asked: Arc::default(),
             told: watch::Sender::new(Told::default()),
         }
     }
 
+    pub(super) fn now(&self) -> Instant {
+        Instant(self.clock.since_boot())
+    }
+
     /// Whether it holds, without asking anybody.
     pub(super) fn holds(&self) -> bool {
-        !self.needed || self.told.borrow().holds()
+        !self.needed || self.told.borrow().holds(self.now())
     }
 
     /// Returns once it holds.
@@ -84,8 +78,8 @@ impl Freshness {
             return Ok(());
         }
         // An answer from after the question is good, however long it was on its way.
-        let question = Instant::now();
-        let good = |told: &Told| told.confirmed >= Some(question) || told.holds();
+        let question = self.now();
+        let good = |told: &Told| told.confirmed >= Some(question) || told.holds(self.now());
         let failures = told.borrow_and_update().failures;
         let answered = told.wait_for(|told| {
             let settled = told.ended || told.failures != failures || good(told);
@@ -146,20 +140,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_asked_nothing_and_a_server_needs_the_tokens_word_each_second() {
-        assert!(Freshness::new(false).confirmed().await.is_ok());
-        let fresh = Freshness::new(true);
+        assert!(
+            Freshness::new(false, Arc::default())
+                .confirmed()
+                .await
+                .is_ok()
+        );
+        let fresh = Freshness::new(true, Arc::default());
         assert!(!fresh.holds());
         let asker = {
             let fresh = fresh.clone();
             tokio::spawn(async move { fresh.confirmed().await })
         };
         fresh.asked().await;
-        fresh.confirm(Instant::now());
+        fresh.confirm(fresh.now());
         asker.await.unwrap().unwrap();
         assert!(fresh.holds());
         // An answer from before the question's second is none.
-        let old = Freshness::new(true);
-        old.confirm(Instant(Instant::now().0.saturating_sub(HOLDS)));
+        let old = Freshness::new(true, Arc::default());
+        old.confirm(Instant(old.now().0.saturating_sub(HOLDS)));
         assert!(!old.holds());
         let asker = {
             let old = old.clone();
@@ -173,22 +172,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_word_that_is_too_old_when_it_comes_is_asked_for_again() {
-        let fresh = Freshness::new(true);
+        let fresh = Freshness::new(true, Arc::default());
         let asker = {
             let fresh = fresh.clone();
             tokio::spawn(async move { fresh.confirmed().await })
         };
         fresh.asked().await;
-        fresh.confirm(Instant(Instant::now().0.saturating_sub(HOLDS)));
+        fresh.confirm(Instant(fresh.now().0.saturating_sub(HOLDS)));
         let again = tokio::time::timeout(Duration::from_secs(2), fresh.asked());
         again.await.unwrap();
-        fresh.confirm(Instant::now());
+        fresh.confirm(fresh.now());
         asker.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_word_that_does_not_come_is_a_refusal_and_an_end_is_told_at_once() {
-        let fresh = Freshness::new(true);
+        let fresh = Freshness::new(true, Arc::default());
         let asker = {
             let fresh = fresh.clone();
             tokio::spawn(async move { fresh.confirmed().await })
@@ -198,7 +197,7 @@ mod tests {
         let told = asker.await.unwrap();
         assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
         tokio::time::pause();
-        let told = Freshness::new(true).confirmed().await;
+        let told = Freshness::new(true, Arc::default()).confirmed().await;
         assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
     }
 }

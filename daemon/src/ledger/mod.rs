@@ -31,6 +31,8 @@ mod record;
 pub mod restore;
 mod retention;
 pub mod rewrap;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod tokens;
 mod tree;
@@ -47,6 +49,8 @@ use custodyd_policies::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::anchoring::Mode;
+#[cfg(test)]
+pub use self::anchoring::Shelf;
 pub use self::cache::Cache;
 pub use self::checkpoint::Checkpoint;
 pub(crate) use self::committer::Order;

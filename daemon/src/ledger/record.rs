@@ -121,7 +121,7 @@ impl Reader {
         clock: Arc<Clock>,
     ) -> Self {
         Self {
-            freshness: Freshness::new(store.comes_back() || store.is_shared()),
+            freshness: Freshness::new(store.comes_back() || store.is_shared(), Arc::clone(&clock)),
             store,
             pool,
             realm,

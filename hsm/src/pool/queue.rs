@@ -6,8 +6,9 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, PoisonError, Weak},
-    time::Instant,
 };
+
+use tokio::time::Instant;
 
 use super::worker::locked;
 use crate::{
@@ -98,6 +99,9 @@ struct State {
 pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    /// The same for who has no thread to wait with.
+    #[cfg(any(test, feature = "test-support"))]
+    pub(super) called: tokio::sync::Notify,
 }
 
 impl Queue {
@@ -108,6 +112,8 @@ impl Queue {
                 closed: false,
             }),
             arrived: Condvar::new(),
+            #[cfg(any(test, feature = "test-support"))]
+            called: tokio::sync::Notify::new(),
         }
     }
 
@@ -125,6 +131,8 @@ impl Queue {
         }
         drop(state);
         self.arrived.notify_one();
+        #[cfg(any(test, feature = "test-support"))]
+        self.called.notify_one();
         Ok(())
     }
 
@@ -146,6 +154,18 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// The next job that somebody waits for, if there is one now.
+    #[cfg(any(test, feature = "test-support"))]
+    pub(super) fn try_pop(&self) -> Option<Job> {
+        let mut state = locked(&self.state);
+        while let Some(job) = state.jobs.pop() {
+            if !job.is_stale() {
+                return Some(job);
+            }
+        }
+        None
     }
 
     /// Ends all waiting; jobs still queued are dropped, which tells their callers.

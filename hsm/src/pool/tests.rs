@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Default)]
-struct SoftBackend {
+pub(super) struct SoftBackend {
     opened: AtomicUsize,
     broken: AtomicBool,
 }

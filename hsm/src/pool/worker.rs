@@ -2,10 +2,9 @@
 //!
 //! Started by the pool alone. It must outlive any job, whatever the job does.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 use super::{
     Shared,
@@ -19,6 +18,14 @@ use crate::{counters::Counted, custody::Custody};
 pub(super) struct Worker(Mutex<Option<Instant>>);
 
 impl Worker {
+    pub(super) fn begins(&self, expires: Instant) {
+        *locked(&self.0) = Some(expires);
+    }
+
+    pub(super) fn ends(&self) {
+        *locked(&self.0) = None;
+    }
+
     pub(super) fn expiry(&self) -> Option<Instant> {
         *locked(&self.0)
     }
@@ -36,15 +43,19 @@ pub(super) fn run(shared: &Shared, index: usize, custody: Box<dyn Custody>) {
     };
     let mut custody = Some(custody);
     while let Some(job) = shared.queue.pop() {
-        *locked(&worker.0) = Some(job.expires);
+        worker.begins(job.expires);
         custody = serve(shared, custody, job);
-        *locked(&worker.0) = None;
+        worker.ends();
     }
 }
 
 /// Runs one job. After a panic the custody is thrown away, because an operation
 /// may be half done on its session; the next job opens a new one.
-fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job) -> Option<Box<dyn Custody>> {
+pub(super) fn serve(
+    shared: &Shared,
+    custody: Option<Box<dyn Custody>>,
+    job: Job,
+) -> Option<Box<dyn Custody>> {
     let operation = job.operation;
     let mut custody = match custody.map_or_else(|| shared.backend.open(), Ok) {
         Ok(custody) => custody,

@@ -4,10 +4,11 @@
 //! twice, since a host that was stopped for a moment finds every deadline passed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use custodyd_hsm::anchor::{self, Advanced, Anchor};
 use custodyd_hsm::{Error, Member, Pool, RealmName};
+use tokio::time::Instant;
 
 use super::LedgerError;
 

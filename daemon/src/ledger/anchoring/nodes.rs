@@ -8,7 +8,9 @@
 //! nothing here destroys another node's anchor but as the ancestor of one that stands.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::anchor::nodes::{self, Covered, Line};

@@ -3,11 +3,12 @@
 //! Called by the parent. With one token each function does what there was before there were several.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use custodyd_hsm::anchor::{self, Anchor};
 use custodyd_hsm::{Error, Member, Pool, RealmName};
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::each::{Each, Lost};
 use super::{Anchoring, LedgerError, anchor_of, descent};

@@ -21,8 +21,36 @@ const MOST: u64 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Warm {
-    file: PathBuf,
+    place: Place,
     boot_id: String,
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    #[cfg(test)]
+    Memory(Shelf),
+}
+
+/// For tests: a runtime directory that is no file. Clones share it, as the starts of one boot of the kernel do.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub struct Shelf(std::sync::Arc<std::sync::Mutex<Option<Vec<u8>>>>);
+
+/// The kernel's boot that a shelf is of.
+#[cfg(test)]
+pub(in crate::ledger) const BOOT: &str = "simulated";
+
+#[cfg(test)]
+impl Shelf {
+    fn locked(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        let kept = self.0.lock();
+        kept.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(in crate::ledger) fn contents(&self) -> Option<Vec<u8>> {
+        self.locked().clone()
+    }
 }
 
 impl Warm {
@@ -40,9 +68,17 @@ impl Warm {
             .map_err(|error| refused(Path::new(BOOT_ID), &error))?;
         std::fs::metadata(directory).map_err(|error| refused(directory, &error))?;
         Ok(Self {
-            file: directory.join("custodyd.anchor"),
+            place: Place::File(directory.join("custodyd.anchor")),
             boot_id: boot_id.trim().to_owned(),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn on_shelf(shelf: &Shelf) -> Self {
+        Self {
+            place: Place::Memory(shelf.clone()),
+            boot_id: BOOT.to_owned(),
+        }
     }
 
     /// The anchor that this boot of the kernel has left, if it has left one of this realm.
@@ -51,11 +87,7 @@ impl Warm {
         pool: &Pool,
         realm: &RealmName,
     ) -> Result<Option<Anchor>, LedgerError> {
-        let bytes = match std::fs::metadata(&self.file) {
-            Ok(metadata) if metadata.len() <= MOST => std::fs::read(&self.file).ok(),
-            _ => None,
-        };
-        let Some(bytes) = bytes else {
+        let Some(bytes) = self.place.read() else {
             return Ok(None);
         };
         let (of, boot_id) = (realm.clone(), self.boot_id.clone());
@@ -67,7 +99,7 @@ impl Warm {
         match opened {
             // It says nothing then, as if it was not there.
             Err(error @ (Error::Tampered { .. } | Error::UnsupportedVersion { .. })) => {
-                tracing::warn!(%error, file = %self.file.display(), "the warm anchor is not one of this realm");
+                tracing::warn!(%error, file = %self.place, "the warm anchor is not one of this realm");
                 Ok(None)
             }
             opened => Ok(opened?),
@@ -87,18 +119,49 @@ impl Warm {
                 anchor::seal_warm(custody, &of, &boot_id, &anchor)
             })
             .await?;
-        self.replace(&bytes).map_err(|error| {
-            tracing::error!(%error, file = %self.file.display(), "the warm anchor can not be written");
+        self.place.replace(&bytes).map_err(|error| {
+            tracing::error!(%error, file = %self.place, "the warm anchor can not be written");
             LedgerError::Refused("the warm anchor can not be written".into())
         })
+    }
+}
+
+impl Place {
+    fn read(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::File(path) => match std::fs::metadata(path) {
+                Ok(metadata) if metadata.len() <= MOST => std::fs::read(path).ok(),
+                _ => None,
+            },
+            #[cfg(test)]
+            Self::Memory(shelf) => shelf.locked().clone(),
+        }
     }
 
     /// A tmpfs needs no sync: what it loses, it loses with the boot that it names.
     fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let draft = self.file.with_extension("anchor-new");
+        let path = match self {
+            Self::File(path) => path,
+            #[cfg(test)]
+            Self::Memory(shelf) => {
+                *shelf.locked() = Some(bytes.to_vec());
+                return Ok(());
+            }
+        };
+        let draft = path.with_extension("anchor-new");
         let mut file = std::fs::File::create(&draft)?;
         file.write_all(bytes)?;
         drop(file);
-        std::fs::rename(&draft, &self.file)
+        std::fs::rename(&draft, path)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            #[cfg(test)]
+            Self::Memory(_) => f.write_str("memory"),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::{Committer, Failure};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::Lost;
 use crate::ledger::memory::Further;
-use crate::store::{Batch, CommitError, Store};
+use crate::store::{Batch, CommitError, Store, StoreError};
 
 const ATTEMPTS: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -94,6 +94,10 @@ pub(super) async fn write(
             // Another head: another node has written, or somebody wrote over ours.
             Ok(_) if store.is_shared() => return Err(Failure::elsewhere()),
             Ok(_) => return Err(Failure::fatal(reason)),
+            // Damage is not an outage: it does not pass, however long everybody waits.
+            Err(StoreError::Malformed { .. } | StoreError::Oversized { .. }) => {
+                return Err(Failure::fatal(reason));
+            }
             Err(_) => {}
         }
     }

@@ -44,7 +44,7 @@ impl Committer {
         if !store.is_shared() {
             return Ok(());
         }
-        let waited = std::time::Instant::now();
+        let waited = tokio::time::Instant::now();
         let shown = store.take_turn().await?.examine();
         metrics::histogram!("custodyd_turn_wait_seconds").record(waited.elapsed().as_secs_f64());
         let followed = self.until_followed(Some(shown), For::Writing).await;
@@ -83,7 +83,7 @@ impl Committer {
         }
         #[cfg(test)]
         if reader.store().weakness().no_look {
-            reader.freshness().confirm(Instant::now());
+            reader.freshness().confirm(reader.freshness().now());
             return Ok(());
         }
         let confirmed = match self.anchor_pending().await {
@@ -118,7 +118,7 @@ impl Committer {
         purpose: For,
     ) -> Result<(), LedgerError> {
         for _ in 0..LOOKS {
-            let begun = Instant::now();
+            let begun = self.reader.freshness().now();
             let row = match shown.take() {
                 Some(row) => row,
                 None => self.reader.store().head().await?.examine(),
@@ -229,7 +229,7 @@ impl Committer {
     pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
         let reader = Arc::clone(&self.reader);
         while let Some((head, end)) = reader.memory().pending_with_end() {
-            let begun = Instant::now();
+            let begun = reader.freshness().now();
             match self.anchoring.cover_among(&head, &end).await? {
                 Ruling::Covered { newest } => {
                     reader.memory().settle(true);

@@ -73,3 +73,18 @@ impl Committer {
         Ok(())
     }
 }
+
+/// The other account of the batch that has a name which this change wants; else the change's own.
+pub(super) fn claimant(
+    working: &BTreeMap<RecordId, Working>,
+    record: &RecordId,
+    proposal: &Proposal,
+) -> RecordId {
+    let wanted = &proposal.account.aliases;
+    let mut others = working.iter().filter(|(other, _)| *other != record);
+    let claimant = others.find(|(_, other)| {
+        let mut listed = other.account.aliases.iter();
+        listed.any(|alias| wanted.iter().any(|name| name.record() == alias.record()))
+    });
+    claimant.map_or(*record, |(other, _)| *other)
+}

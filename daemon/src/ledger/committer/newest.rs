@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::Committer;
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::Lost;
-use crate::ledger::freshness::Instant;
 
 impl Committer {
     /// Answers the readers.
@@ -56,7 +55,7 @@ impl Committer {
         if self.reader.freshness().holds() {
             return Ok(Vec::new());
         }
-        let begun = Instant::now();
+        let begun = self.reader.freshness().now();
         let lost = self.anchoring.look_at_all().await?;
         if lost.is_empty() {
             self.reader.freshness().confirm(begun);

@@ -14,7 +14,6 @@ use super::publishing::boot_leaf;
 use super::{Committer, Failure};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Covered, Demand, Lost};
-use crate::ledger::freshness::Instant;
 use crate::ledger::head::Head;
 use crate::ledger::keys;
 use crate::ledger::log::TokenChange;
@@ -35,7 +34,7 @@ impl Committer {
         }
         // Each turn gives up one token at least, and never the last.
         while let Some(head) = memory.pending() {
-            let begun = Instant::now();
+            let begun = reader.freshness().now();
             let in_token = match self.anchoring.cover(&head, &self.demand).await? {
                 Covered::InToken => {
                     reader.freshness().confirm(begun);

@@ -58,6 +58,9 @@ pub(super) struct Working {
     noted: Vec<Noted>,
     /// The changes of the batch that this account's commit answers, and the events of each.
     replies: Vec<(Reply, Range<usize>)>,
+    /// Those who were refused because of what this account does in the batch, each with the error or their decision's
+    /// own refusal: it is not true before the batch is.
+    refused: Vec<(Reply, Option<Arc<LedgerError>>)>,
 }
 
 /// A decision that the limits allow, before it stands.
@@ -106,6 +109,7 @@ impl Working {
             leaves: Vec::new(),
             noted: Vec::new(),
             replies: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -167,6 +171,11 @@ impl Working {
         self.events.append(&mut proposal.events);
         self.erased = proposal.erased;
         self.replies.push((reply, first..self.events.len()));
+    }
+
+    /// Refuses somebody because of what this account does in the batch, once that is done.
+    pub(super) fn refuse_with(&mut self, reply: Reply, why: Option<LedgerError>) {
+        self.refused.push((reply, why.map(Arc::new)));
     }
 
     /// The aliases that `account` has and the state that the batch began with has not.
@@ -260,10 +269,19 @@ impl Working {
             loaded.noted = self.noted.get(events).and_then(receipts::of_a_change);
             let _ = reply.send(Ok(Some(loaded)));
         }
+        for (reply, why) in self.refused {
+            let _ = reply.send(why.map_or(Ok(None), Err));
+        }
     }
 
     pub(super) fn refuse(self, error: &Arc<LedgerError>) {
-        for (reply, _) in self.replies {
+        let refused = self.refused.into_iter().map(|(reply, _)| reply);
+        for reply in self
+            .replies
+            .into_iter()
+            .map(|(reply, _)| reply)
+            .chain(refused)
+        {
             let _ = reply.send(Err(Arc::clone(error)));
         }
     }

@@ -1,13 +1,13 @@
 //! The random adversary: real requests, and between them an administrator who edits, deletes,
 //! inserts, swaps and puts back whatever he likes, and pulls the plug.
 //!
-//! What must hold: every answer is right for the true history (`truth`) or a refusal; no guess is
+//! What must hold: every answer is right for the true history (`truth`, `person`) or a refusal; no guess is
 //! won back; what the ledger believes is what an honest database would hold; and with an untouched
 //! database everything is served. By default 10,000 tamperings; `CUSTODYD_TAMPERINGS` says how
 //! many, `CUSTODYD_ADVERSARY_FROM` with which seed they begin, `CUSTODYD_ADVERSARY_SEED` plays one run again.
 
 mod hand;
-mod truth;
+mod person;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use custodyd_hsm::AccountId;
 
-use self::truth::{Ask, Person, Violation};
+use self::person::Person;
 use super::broken::{Anchor, Commit, Script};
+use super::dice::Dice;
 use super::rig::Rig;
 use super::tables::{ALL, BODIES, ENTRIES, MEMBERS, Tables};
-use crate::ledger::LedgerError;
+use super::truth::{Ask, Violation};
 use crate::ledger::log::LogEnd;
 use crate::ledger::tree::bucket_digest;
 use crate::ledger::weakness::Weakness;
@@ -30,27 +31,6 @@ const PER_RUN: u64 = 60;
 /// A run takes a part of a second; what stands still is found as well as what is wrong.
 const LONGEST: Duration = Duration::from_secs(120);
 const NAMES: [&str; 3] = ["ann", "bob", "eve"];
-
-/// SplitMix64: small, and the same everywhere.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
 
 /// A realm, what is true of it, and what was done to it.
 struct Run {
@@ -78,7 +58,7 @@ fn mirror(rig: &Rig) -> Tables {
 impl Run {
     async fn new(template: &Rig, ids: &[AccountId], seed: u64, weakness: Weakness) -> Self {
         let mut rig = template.copy().await;
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         rig.bounded = seed % 4 == 3 && weakness == Weakness::default();
         let weakness = Weakness {
             patience: Some((Duration::from_millis(1), Duration::from_millis(4))),
@@ -136,7 +116,7 @@ impl Run {
         }
         let suspect = self.suspect();
         self.trace.push(format!("{who} {ask:?} ..."));
-        let refused = truth::ask(&self.rig, &mut self.people, who, ask).await?;
+        let refused = person::ask(&self.rig, &mut self.people, who, ask).await?;
         self.trace.push(format!("{who} {ask:?}: {refused:?}"));
         self.remember();
         match refused {
@@ -440,16 +420,3 @@ fn each_weakness_is_found() {
 /// Which tables events are in.
 const TRAIL: [usize; 2] = [ENTRIES, BODIES];
 const EVERYTHING: [usize; 7] = ALL;
-
-/// What stays possible after a refusal.
-fn never_happened(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Tampered(_)
-            | LedgerError::Stale
-            | LedgerError::Exists
-            | LedgerError::Erased
-            | LedgerError::AliasTaken
-            | LedgerError::Busy
-    )
-}

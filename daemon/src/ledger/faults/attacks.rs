@@ -24,7 +24,7 @@ use crate::ledger::weakness::Weakness;
 use crate::ledger::{BUCKET_BITS, EventKind, Journal, LedgerError, Moment, NewEvent};
 
 /// Guesses between two successes.
-pub(super) const BUDGET: u64 = 3;
+pub(in crate::ledger) const BUDGET: u64 = 3;
 /// A reader that does not wait long for what can not come.
 pub(super) const HURRIED: Option<(Duration, Duration)> =
     Some((Duration::from_millis(1), Duration::from_millis(60)));
@@ -34,7 +34,7 @@ pub(super) fn exhausted() -> LedgerError {
     LedgerError::Refused("exhausted".into())
 }
 
-pub(super) fn is_exhausted<T>(answer: &Result<T, LedgerError>) -> bool {
+pub(in crate::ledger) fn is_exhausted<T>(answer: &Result<T, LedgerError>) -> bool {
     matches!(answer, Err(LedgerError::Refused(why)) if why == "exhausted")
 }
 
@@ -43,7 +43,7 @@ pub(super) fn is_tampered<T>(answer: &Result<T, LedgerError>) -> bool {
 }
 
 /// Charges a guess, if the budget allows it.
-pub(super) fn guess(
+pub(in crate::ledger) fn guess(
     account: &mut Account,
     moment: Moment,
     journal: &mut Journal,
@@ -55,7 +55,7 @@ pub(super) fn guess(
 }
 
 /// The outcome of a right guess: none is counted any more.
-pub(super) fn succeed(
+pub(in crate::ledger) fn succeed(
     account: &mut Account,
     _: Moment,
     journal: &mut Journal,
@@ -65,7 +65,7 @@ pub(super) fn succeed(
     Ok(0)
 }
 
-pub(super) fn creating(
+pub(in crate::ledger) fn creating(
     _: &mut Account,
     _: Moment,
     journal: &mut Journal,

@@ -8,7 +8,7 @@ use super::rig::{Rig, account, app};
 use crate::account::{Account, Alias, AliasName};
 use crate::ledger::{EventKind, Journal, LedgerError, Loaded, Moment, NewEvent};
 
-pub(super) fn name(text: &str) -> AliasName {
+pub(in crate::ledger) fn name(text: &str) -> AliasName {
     AliasName::chosen(text).unwrap()
 }
 

@@ -79,15 +79,15 @@ fn in_memory() -> TempDir {
         .unwrap()
 }
 
-pub(super) fn app() -> AppId {
+pub(in crate::ledger) fn app() -> AppId {
     AppId::parse("notes").unwrap()
 }
 
-pub(super) fn realm_name() -> RealmName {
+pub(in crate::ledger) fn realm_name() -> RealmName {
     RealmName::parse("realm.example").unwrap()
 }
 
-pub(super) fn account(id: AccountId) -> Account {
+pub(in crate::ledger) fn account(id: AccountId) -> Account {
     let key = SecretBytes::from(vec![7; 32]);
     Account::new(realm_name(), app(), id, Timestamp(1000), key)
 }

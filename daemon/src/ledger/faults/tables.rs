@@ -8,22 +8,22 @@ use crate::store::Batch;
 use crate::store::admin::{Admin, Cell};
 
 /// A table: its name, its columns (`n` numbers, `b` bytes), and how many of them are its key.
-pub(super) struct Table {
+pub(in crate::ledger) struct Table {
     pub(super) name: &'static str,
-    pub(super) columns: &'static [(&'static str, u8)],
-    key: usize,
+    pub(in crate::ledger) columns: &'static [(&'static str, u8)],
+    pub(in crate::ledger) key: usize,
 }
 
-pub(super) const RECORDS: usize = 0;
-pub(super) const MEMBERS: usize = 1;
-pub(super) const DIGESTS: usize = 2;
-pub(super) const HEAD: usize = 3;
-pub(super) const ENTRIES: usize = 4;
-pub(super) const BODIES: usize = 5;
-pub(super) const TILES: usize = 6;
+pub(in crate::ledger) const RECORDS: usize = 0;
+pub(in crate::ledger) const MEMBERS: usize = 1;
+pub(in crate::ledger) const DIGESTS: usize = 2;
+pub(in crate::ledger) const HEAD: usize = 3;
+pub(in crate::ledger) const ENTRIES: usize = 4;
+pub(in crate::ledger) const BODIES: usize = 5;
+pub(in crate::ledger) const TILES: usize = 6;
 pub(super) const ALL: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 
-pub(super) const TABLES: [Table; 7] = [
+pub(in crate::ledger) const TABLES: [Table; 7] = [
     Table {
         name: "records",
         columns: &[("id", b'b'), ("generation", b'n'), ("sealed", b'b')],
@@ -61,12 +61,12 @@ pub(super) const TABLES: [Table; 7] = [
     },
 ];
 
-pub(super) type Row = Vec<Cell>;
+pub(in crate::ledger) type Row = Vec<Cell>;
 type Rows = Arc<BTreeMap<Vec<Cell>, Row>>;
 
 /// What stands in all tables at one moment. Copies share what they have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tables([Rows; 7]);
+pub(in crate::ledger) struct Tables([Rows; 7]);
 
 fn number(value: u64) -> Cell {
     Cell::Number(i64::try_from(value).unwrap())
@@ -107,20 +107,20 @@ impl Tables {
         admin.replace(&tables).await;
     }
 
-    pub(super) fn rows(&self, table: usize) -> impl Iterator<Item = &Row> {
+    pub(in crate::ledger) fn rows(&self, table: usize) -> impl Iterator<Item = &Row> {
         self.0[table].values()
     }
 
-    pub(super) fn row(&self, table: usize, key: &[Cell]) -> Option<&Row> {
+    pub(in crate::ledger) fn row(&self, table: usize, key: &[Cell]) -> Option<&Row> {
         self.0[table].get(key)
     }
 
-    pub(super) fn put(&mut self, table: usize, row: Row) {
+    pub(in crate::ledger) fn put(&mut self, table: usize, row: Row) {
         let key = row[..TABLES[table].key].to_vec();
         Arc::make_mut(&mut self.0[table]).insert(key, row);
     }
 
-    pub(super) fn remove(&mut self, table: usize, key: &[Cell]) {
+    pub(in crate::ledger) fn remove(&mut self, table: usize, key: &[Cell]) {
         Arc::make_mut(&mut self.0[table]).remove(key);
     }
 
@@ -134,7 +134,7 @@ impl Tables {
     }
 
     /// The head's number and text.
-    pub(super) fn head(&self) -> Option<(i64, Vec<u8>)> {
+    pub(in crate::ledger) fn head(&self) -> Option<(i64, Vec<u8>)> {
         match self.0[HEAD].values().next()?.as_slice() {
             [_, Cell::Number(seq), Cell::Bytes(body), _] => Some((*seq, body.to_vec())),
             _ => None,
@@ -142,7 +142,7 @@ impl Tables {
     }
 
     /// What an honest database makes of a batch.
-    pub(super) fn apply(&mut self, batch: &Batch) {
+    pub(in crate::ledger) fn apply(&mut self, batch: &Batch) {
         for id in &batch.removed {
             self.remove(RECORDS, &[bytes(id.as_bytes())]);
         }

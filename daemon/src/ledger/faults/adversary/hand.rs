@@ -2,7 +2,7 @@
 
 use super::super::broken::{After, Anchor, Commit, Script};
 use super::super::tables::{DIGESTS, HEAD, MEMBERS, RECORDS, Row, TABLES, Tables};
-use super::truth::{Ask, Violation};
+use super::super::truth::{Ask, Violation};
 use super::{EVERYTHING, Run, TRAIL, mirror};
 use crate::store::admin::Cell;
 use crate::store::{Batch, HeadRow};

@@ -1,46 +1,13 @@
-//! The true history of each account, as far as anybody can know it, and requests judged by it.
-
-use std::collections::BTreeSet;
+//! An account whose requests come one after another, and each judged by what may be true then.
 
 use custodyd_hsm::AccountId;
 
-use super::super::attacks::{BUDGET, creating, guess, is_exhausted, succeed};
+use super::super::attacks::{BUDGET, creating, is_exhausted};
 use super::super::names::name;
 use super::super::rig::{Rig, account, app};
-use super::never_happened;
+use super::super::truth::{Ask, Truth, Violation, after, change, has, never_happened, shows};
 use crate::account::Account;
-use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent};
-
-/// What must never happen, and did.
-#[derive(Debug)]
-pub(super) struct Violation(pub(super) String);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
-    Create,
-    Guess,
-    Succeed,
-    Erase,
-    Claim(&'static str),
-    Release(&'static str),
-    Read,
-    Events,
-    Find(&'static str),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Truth {
-    Absent,
-    Erased,
-    Living(Life),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Life {
-    charged: u64,
-    events: Vec<EventKind>,
-    aliases: BTreeSet<&'static str>,
-}
+use crate::ledger::{LedgerError, Loaded};
 
 /// An account, and all that may be true of it: more than one thing where a change was neither
 /// answered nor refused for certain. The first answer that shows which decides for ever.
@@ -90,18 +57,7 @@ impl Person {
             account.trail.count,
             account.aliases.len()
         );
-        self.shown(&what, |truth| match truth {
-            Truth::Living(life) => {
-                life.charged == account.session_epoch
-                    && life.events.len() as u64 == account.trail.count
-                    && life.aliases.len() == account.aliases.len()
-                    && life
-                        .aliases
-                        .iter()
-                        .all(|alias| account.alias(&name(alias)).is_some())
-            }
-            Truth::Absent | Truth::Erased => false,
-        })
+        self.shown(&what, |truth| shows(truth, account))
     }
 
     /// It happened: only what it could happen to was true.
@@ -142,75 +98,6 @@ impl Person {
     }
 }
 
-/// What a change makes of a truth; `None` where it can not happen to it.
-fn after(truth: &Truth, ask: Ask) -> Option<Truth> {
-    let (life, event) = match (truth, ask) {
-        (Truth::Absent, Ask::Create) => (Life::default(), Some(EventKind::AccountCreated)),
-        (Truth::Living(_), Ask::Erase) => return Some(Truth::Erased),
-        (Truth::Living(life), _) => {
-            let mut life = life.clone();
-            let event = match ask {
-                Ask::Guess if life.charged < BUDGET => {
-                    life.charged += 1;
-                    EventKind::PinCharged
-                }
-                Ask::Succeed => {
-                    life.charged = 0;
-                    EventKind::SessionStarted
-                }
-                Ask::Claim(alias) => {
-                    life.aliases.insert(alias);
-                    EventKind::AliasConfirmed
-                }
-                Ask::Release(alias) => {
-                    life.aliases.remove(alias);
-                    EventKind::AliasRemoved
-                }
-                _ => return None,
-            };
-            (life, Some(event))
-        }
-        _ => return None,
-    };
-    let mut life = life;
-    life.events.extend(event);
-    Some(Truth::Living(life))
-}
-
-fn has(alias: &'static str) -> impl Fn(&Truth) -> bool {
-    move |truth| matches!(truth, Truth::Living(life) if life.aliases.contains(alias))
-}
-
-async fn change(rig: &Rig, loaded: Loaded, ask: Ask) -> Result<u64, LedgerError> {
-    let ledger = rig.ledger();
-    match ask {
-        Ask::Guess => Ok(ledger.commit(loaded, guess).await?.0),
-        Ask::Succeed => Ok(ledger.commit(loaded, succeed).await?.0),
-        Ask::Erase => {
-            let erased = ledger.erase(loaded, |_, _| Ok::<_, LedgerError>(()));
-            erased.await.map(|_| 0)
-        }
-        Ask::Claim(alias) => {
-            let alias = ledger.alias(&app(), name(alias)).await?;
-            let claimed = ledger.commit(loaded, move |account, _, journal| {
-                account.add_alias(alias);
-                journal.note(NewEvent::new(EventKind::AliasConfirmed));
-                Ok::<_, LedgerError>(0)
-            });
-            Ok(claimed.await?.0)
-        }
-        Ask::Release(alias) => {
-            let released = ledger.commit(loaded, move |account, _, journal| {
-                account.drop_alias(&name(alias));
-                journal.note(NewEvent::new(EventKind::AliasRemoved));
-                Ok::<_, LedgerError>(0)
-            });
-            Ok(released.await?.0)
-        }
-        _ => Ok(0),
-    }
-}
-
 /// One request; what it was refused with, if that says nothing of anybody.
 pub(super) async fn ask(
     rig: &Rig,
@@ -240,7 +127,7 @@ pub(super) async fn ask(
         Ask::Events => return events(rig, &mut people[who], &loaded).await,
         _ => {}
     }
-    let answer = change(rig, loaded, ask).await;
+    let answer = change(rig.ledger(), loaded, ask).await;
     let person = &mut people[who];
     if is_exhausted(&answer) {
         let spent = |truth: &Truth| matches!(truth, Truth::Living(life) if life.charged >= BUDGET);
