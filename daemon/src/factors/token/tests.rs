@@ -15,7 +15,7 @@ use super::super::ceremony::{Ceremony, Purpose, tests::ceremony};
 use super::super::session::{Scope, Session, tests::session};
 use super::*;
 
-/// HMAC under a fixed key, and nothing else. It fails while `away`.
+/// HMAC under a fixed key, and nothing else. It fails while `away`, and says nothing while `silent`.
 #[derive(Clone, Default)]
 struct Fake(Arc<State>);
 
@@ -26,6 +26,7 @@ struct State {
     /// All of them.
     asked: AtomicUsize,
     away: std::sync::atomic::AtomicBool,
+    silent: std::sync::atomic::AtomicBool,
 }
 
 fn not_used<T>() -> Result<T> {
@@ -56,6 +57,9 @@ impl Custody for Fake {
     }
     fn hmac(&mut self, _: KeyId, message: &[u8]) -> Result<Secret<32>> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
+        while self.0.silent.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.0.away.load(Ordering::SeqCst) {
             return Err(Error::Unavailable {
                 operation: "hmac",
@@ -285,9 +289,19 @@ async fn a_token_that_is_away_is_told_apart_from_a_bad_token() {
 }
 
 /// Many who ask for the keys of three days before any of them is answered.
-async fn all_at_once(keys: &EpochKeys) -> Vec<std::result::Result<Arc<LocalKey>, TokenError>> {
-    let days = (0..60).map(|asker| 20_000 - asker % 3);
-    let asking = days.map(|day| keys.by_number(EpochUse::Session, NOW, day));
+async fn all_at_once(
+    fake: &Fake,
+    keys: &EpochKeys,
+) -> Vec<std::result::Result<Arc<LocalKey>, TokenError>> {
+    fake.0.silent.store(true, Ordering::SeqCst);
+    let mut asking = Vec::new();
+    for asker in 0..60 {
+        let day = 20_000 - asker % 3;
+        let mut asked = Box::pin(keys.by_number(EpochUse::Session, NOW, day));
+        assert!((&mut asked).now_or_never().is_none());
+        asking.push(asked);
+    }
+    fake.0.silent.store(false, Ordering::SeqCst);
     futures_util::future::join_all(asking).await
 }
 
@@ -295,7 +309,7 @@ async fn all_at_once(keys: &EpochKeys) -> Vec<std::result::Result<Arc<LocalKey>,
 async fn many_who_lack_a_key_at_once_cost_the_token_one_call_a_day() {
     let fake = Fake::default();
     let keys = fake.keys("realm.example");
-    let had = all_at_once(&keys).await;
+    let had = all_at_once(&fake, &keys).await;
     assert!(had.iter().all(std::result::Result::is_ok));
     assert_eq!(fake.0.asked.load(Ordering::SeqCst), 3);
     assert!(
@@ -303,7 +317,7 @@ async fn many_who_lack_a_key_at_once_cost_the_token_one_call_a_day() {
         "nothing is left of the questions"
     );
     // The control: another process knows none of it, and asks for itself.
-    all_at_once(&fake.keys("realm.example")).await;
+    all_at_once(&fake, &fake.keys("realm.example")).await;
     assert_eq!(fake.0.asked.load(Ordering::SeqCst), 6);
 }
 
@@ -312,12 +326,13 @@ async fn a_failure_is_told_to_all_who_wait_for_it_and_to_nobody_later() {
     let fake = Fake::default();
     let keys = fake.keys("realm.example");
     fake.0.away.store(true, Ordering::SeqCst);
-    let had = all_at_once(&keys).await;
+    let had = all_at_once(&fake, &keys).await;
     let unavailable = |had: &_| matches!(had, Err(TokenError::Unavailable(_)));
     assert!(had.iter().all(unavailable));
     assert_eq!(fake.0.asked.load(Ordering::SeqCst), 3);
     fake.0.away.store(false, Ordering::SeqCst);
-    assert!(all_at_once(&keys).await.iter().all(|had| had.is_ok()));
+    let had = all_at_once(&fake, &keys).await;
+    assert!(had.iter().all(std::result::Result::is_ok));
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
         let again = match &told[0] {
             Covered::Unknown { strangers, made } => {
                 met += 1;
-                assert_eq!(strangers[..], [newer.clone()]);
+                assert_eq!(strangers, std::slice::from_ref(&newer));
                 cover(&mut rig.custody, &rig.realm, &older, (&whole, *made)).unwrap()
             }
             covered => {
