@@ -158,7 +158,13 @@ impl EpochKeys {
             match days.asked.get(&number).and_then(WeakShared::upgrade) {
                 Some(question) => question,
                 None => {
-                    let question = self.question(use_, number);
+                    // All apps wait for today's, so it is no single one's call that finds no room. A text is
+                    // enough to ask for each older one: those come behind whoever was let in.
+                    let lane = match number == today {
+                        true => Lane::First,
+                        false => Lane::Behind,
+                    };
+                    let question = self.question(use_, number, lane);
                     if let Some(weak) = question.downgrade() {
                         days.asked.insert(number, weak);
                     }
@@ -225,21 +231,21 @@ impl EpochKeys {
 
     /// It puts the key into its place before it is answered: so whoever finds neither a key nor a
     /// question asks for the first time.
-    fn question(&self, use_: EpochUse, number: u64) -> Shared<Question> {
+    fn question(&self, use_: EpochUse, number: u64, lane: Lane) -> Shared<Question> {
         let (pool, realm) = (self.pool.clone(), self.realm.clone());
         let cache = Arc::clone(self.cache(use_));
         let asking = async move {
             let secret = pool.call("epoch key", move |custody| {
                 mac::epoch_key(custody, &realm, use_, number)
             });
-            let key = Arc::new(LocalKey::new(secret.await?, domain(use_)));
+            let secret = secret.await;
             let mut days = cache.locked();
-            days.keys.insert(number, Arc::clone(&key));
             days.asked.remove(&number);
+            let key = Arc::new(LocalKey::new(secret?, domain(use_)));
+            days.keys.insert(number, Arc::clone(&key));
             Ok(key)
         };
-        // Apps wait for it together, so it is no single one's call that finds no room.
-        Lane::First.during(asking).boxed().shared()
+        lane.during(asking).boxed().shared()
     }
 
     fn cache(&self, use_: EpochUse) -> &Arc<Cache> {

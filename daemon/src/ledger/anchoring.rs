@@ -200,7 +200,12 @@ impl Anchoring {
             (warm.log_epoch, warm.seq) >= (self.last.log_epoch, self.last.seq)
                 && warm.boot_epoch == self.last.boot_epoch
         };
-        let warm = warm.filter(newer);
+        let warm = warm.filter(newer).map(|warm| Anchor {
+            // The token alone says whether the stop was clean: a start that was cut off has taken the flag back there,
+            // and not here yet; what the next one wrote would contradict it.
+            clean: false,
+            ..warm
+        });
         if let Some(warm) = &warm {
             descent::check(warm, store, found).await?;
         }

@@ -342,8 +342,9 @@ impl Reader {
                         // Another node's, unless it is odd after this one has caught up, too.
                         self.freshness.doubt();
                         self.freshness.confirmed().await?;
+                    } else {
+                        tokio::time::sleep(between).await;
                     }
-                    tokio::time::sleep(between).await;
                 }
             }
         }

@@ -63,6 +63,21 @@ impl Line {
         }
     }
 
+    /// The caller goes on with this head. What was remembered of later ones stays only where they were found to be upon this
+    /// very one: the database shows whatever it likes to whoever asks, and a head of another line that came after it
+    /// would count as a descendant.
+    pub fn goes_on(&mut self, seq: u64, head: [u8; 32]) {
+        if self.at(seq) != Some(head) {
+            self.ends_before(seq);
+        }
+        self.knows(seq, head);
+    }
+
+    /// What is remembered from this number on may be of another line than what is found next.
+    pub fn ends_before(&mut self, seq: u64) {
+        self.heads.retain(|known, _| *known < seq);
+    }
+
     #[must_use]
     pub fn at(&self, seq: u64) -> Option<[u8; 32]> {
         self.heads.get(&seq).copied()

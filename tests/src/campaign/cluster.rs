@@ -44,15 +44,16 @@ fn socket(server: &PostgresServer) -> PathBuf {
     server.folder().join(format!(".s.PGSQL.{}", server.port()))
 }
 
-/// The realm's database behind the wire, in place of the file that `prepared` names.
-fn behind(wire: &Wire, configuration: &Path) {
+/// The realm's database behind the wire, in place of the file that `prepared` names, for so many nodes.
+fn behind(wire: &Wire, configuration: &Path, count: usize) {
     let text = std::fs::read_to_string(configuration).unwrap();
     let (before, rest) = text.split_once("[store]").unwrap();
     let (_, after) = rest.split_once("[policies]").unwrap();
     let port = wire.port();
     let store = format!(
         "[store]\n[store.postgres]\nurl = \"postgres://{USER}@127.0.0.1:{port}/{DATABASE}?sslmode=disable\"\n\
-         state_directory = \".\"\n"
+         state_directory = \".\"\nnodes = \"{}\"\n",
+        if count > 1 { "several" } else { "one" }
     );
     std::fs::write(configuration, format!("{before}{store}[policies]{after}")).unwrap();
 }
@@ -71,7 +72,7 @@ impl Cluster {
         });
         let wire = Wire::to(socket(&primary)).await;
         let mut first = TestApp::prepared(setup(), SoftToken::fresh());
-        behind(&wire, &first.path("custodyd.toml"));
+        behind(&wire, &first.path("custodyd.toml"), count);
         first.found().await;
         let others = (1..count.max(2)).map(|_| first.another(setup(), DATABASE));
         let mut nodes: Vec<TestApp> = others.collect();

@@ -143,21 +143,24 @@ impl Nodes {
     pub(super) async fn cover(&mut self, head: &Head, end: &LogEnd) -> Result<Ruling, LedgerError> {
         let started = Instant::now();
         let to = self.anchor(head)?;
-        self.line.knows(to.seq, to.head);
+        self.line.goes_on(to.seq, to.head);
         let (mut made, mut tries) = (self.made == Some(to.head), 0);
         loop {
             let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
-            let covered = self
-                .source
-                .pool
-                .call("anchor", move |custody| {
-                    nodes::cover(custody, &of, &next, (&line, made))
-                })
-                .await
-                .inspect_err(|_| {
+            let covered = self.source.pool.call("anchor", move |custody| {
+                nodes::cover(custody, &of, &next, (&line, made))
+            });
+            let covered = match covered.await {
+                Ok(covered) => covered,
+                Err(error) => {
                     metrics::counter!("custodyd_anchor_failures_total", "why" => "token")
                         .increment(1);
-                })?;
+                    // Whoever gave up waiting may have been overtaken by the job: then the object stands alone, and
+                    // others have told of its head. So it is never taken back.
+                    self.made = None;
+                    return Err(error.into());
+                }
+            };
             let strangers = match covered {
                 Covered::Covered { newest } => {
                     metrics::histogram!("custodyd_anchor_seconds")
@@ -217,6 +220,9 @@ impl Nodes {
 
     /// These were found to follow the last head that is known.
     pub(super) fn knows(&mut self, line: &[(u64, [u8; 32])]) {
+        if let Some((first, _)) = line.first() {
+            self.line.ends_before(*first);
+        }
         line.iter()
             .for_each(|(seq, head)| self.line.knows(*seq, *head));
     }

@@ -16,6 +16,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Ruling, contradicted};
 use crate::ledger::freshness::Instant;
 use crate::ledger::head::Head;
+use crate::ledger::keys;
 use crate::ledger::log::LogEnd;
 use crate::ledger::memory::Believed;
 use crate::ledger::newer::{Newer, Shown};
@@ -233,6 +234,7 @@ impl Committer {
             match self.anchoring.cover_among(&head, &end).await? {
                 Ruling::Covered { newest } => {
                     reader.memory().settle(true);
+                    keys::follow(reader.pool(), &head);
                     if newest {
                         reader.freshness().confirm(begun);
                     }
@@ -288,7 +290,10 @@ impl Committer {
                 // It is not written, and may be yet.
                 Ok(Shown::Same) => return Err(kept(LedgerError::Busy)),
                 Ok(Shown::Older(older)) => {
-                    self.replay(&older).await.map_err(kept)?;
+                    self.replay(&older).await.map_err(|error| match error {
+                        LedgerError::Stopped => Failure::from(error),
+                        error => kept(error),
+                    })?;
                     continue;
                 }
                 Ok(Shown::Other(other)) => {

@@ -18,6 +18,9 @@ use crate::store::{Batch, CommitError};
 /// Batches that are kept, and their bytes.
 const BATCHES: usize = 64;
 const BYTES: usize = 8 << 20;
+/// Repairs that one entry of the log names: it has a bound, and whoever shows old states again and again must not lead
+/// to one that nobody can read. The lines and the metric tell of all.
+const TOLD: usize = 16;
 
 impl Committer {
     /// Keeps a batch that is durable.
@@ -87,10 +90,12 @@ impl Committer {
             "the database had lost batches that were told of; this node has written them again"
         );
         metrics::counter!("custodyd_batches_replayed_total").increment(written - at);
-        self.repaired.push(format!(
-            "batches {} to {written}, which the database had lost",
-            at + 1
-        ));
+        if self.repaired.len() < TOLD {
+            self.repaired.push(format!(
+                "batches {} to {written}, which the database had lost",
+                at + 1
+            ));
+        }
         Ok(())
     }
 }

@@ -267,3 +267,23 @@ async fn what_only_the_interval_wants_waits_for_a_token_that_may_not_be_written(
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+/// The start after a clean stop takes the flag back in the token first. One that is cut off behind that leaves it in
+/// the warm anchor, which says less than the token does.
+#[tokio::test]
+async fn a_start_that_is_cut_off_behind_the_clean_flag_leaves_one_that_serves() {
+    let mut rig = bounded().await;
+    let [a, _] = rig.accounts;
+    rig.one(a).await.unwrap();
+    rig.stop().await;
+    rig.anchoring(&[Anchor::AnswerLost]);
+    let cut = rig.try_serve(Script::default()).await;
+    assert!(matches!(cut, Err(LedgerError::Token(_))), "{cut:?}");
+    // This one writes its batch, and gets no further.
+    rig.anchoring(&[Anchor::Lost]);
+    let cut = rig.try_serve(Script::default()).await;
+    assert!(cut.is_err(), "{cut:?}");
+    rig.anchoring(&[]);
+    rig.try_serve(Script::default()).await.unwrap();
+    assert_eq!(rig.durable(a).await, 1);
+}

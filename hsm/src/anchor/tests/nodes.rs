@@ -178,3 +178,29 @@ fn what_is_not_known_is_told_and_nothing_is_made_or_destroyed() {
     assert_eq!(done, Ok(NEWEST));
     assert_eq!(rig.store.contents().len(), 2);
 }
+
+/// Whoever was shown the newest state once, and older ones before and after, must not take an anchor of that line for one that
+/// stands upon a head of its own.
+#[test]
+fn what_was_remembered_of_another_line_covers_nothing() {
+    let (from, theirs, ours) = (anchor(4, 4), anchor(6, 6), anchor(5, 7));
+    let shown = line(&[(4, 4), (5, 5), (6, 6)]);
+    let mut rig = Rig::new(&[&theirs]);
+    let mut goes_on = shown.clone();
+    goes_on.goes_on(ours.seq, ours.head);
+    let told = cover(&mut rig.custody, &rig.realm, &ours, (&goes_on, false)).unwrap();
+    assert!(
+        matches!(&told, Covered::Unknown { strangers, .. } if *strangers == [theirs.clone()]),
+        "{told:?}"
+    );
+    // The control: put into its place among those of the other line, it counts as covered by them.
+    let mut mixed = shown.clone();
+    mixed.knows(ours.seq, ours.head);
+    let told = cover(&mut rig.custody, &rig.realm, &ours, (&mixed, false)).unwrap();
+    assert!(is_covered(&told), "{told:?}");
+    // Upon its own line, what was found to follow stays.
+    let mut same = shown.clone();
+    same.goes_on(50, [5; 32]);
+    assert_eq!(same, shown);
+    assert!(same.has(&from) && same.has(&theirs));
+}
