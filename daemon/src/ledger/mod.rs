@@ -509,6 +509,8 @@ impl Ledger {
         let Err(LedgerError::Tampered(_)) = &read else {
             return read.map(Meanwhile::Nothing);
         };
+        // A batch that is durable has taken its bodies along, and is not what is believed before it is anchored.
+        self.reader.until_settled().await?;
         let oldest = loaded.account.trail.oldest;
         match self.reader.open(&loaded.account.app, loaded.record).await? {
             Standing::Erased => Err(LedgerError::Erased),

@@ -306,13 +306,7 @@ impl Reader {
         record: &RecordId,
         bucket: u32,
     ) -> Result<(MemberList, RecordRow), LedgerError> {
-        let (between, patience) = (BETWEEN_READS, PATIENCE);
-        #[cfg(test)]
-        let (between, patience) = self
-            .store
-            .weakness()
-            .patience
-            .unwrap_or((between, patience));
+        let (between, patience) = self.patience();
         let mut odd = 0;
         let mut settled = self.memory.settled();
         while odd < READS {
@@ -351,6 +345,32 @@ impl Reader {
         Err(LedgerError::Tampered(format!(
             "bucket {bucket}: its member list is not the newest one"
         )))
+    }
+
+    /// Returns once the batch that is durable now is anchored as well, if there is one.
+    ///
+    /// # Errors
+    /// `Busy` where that takes too long; `Stopped` where it never will be.
+    pub(super) async fn until_settled(&self) -> Result<(), LedgerError> {
+        let mut settled = self.memory.settled();
+        let ended = settled.borrow_and_update().ended;
+        if self.memory.pending().is_none() {
+            return Ok(());
+        }
+        if ended {
+            return Err(LedgerError::Stopped);
+        }
+        let anchored = tokio::time::timeout(self.patience().1, settled.changed()).await;
+        anchored.map_err(|_| LedgerError::Busy)?.ok();
+        Ok(())
+    }
+
+    /// The pause between two reads, and how long a reader waits for an anchor.
+    fn patience(&self) -> (Duration, Duration) {
+        let patience = (BETWEEN_READS, PATIENCE);
+        #[cfg(test)]
+        let patience = self.store.weakness().patience.unwrap_or(patience);
+        patience
     }
 
     /// The token operation that opening an account costs, for an account that is not there:

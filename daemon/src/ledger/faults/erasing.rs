@@ -1,8 +1,10 @@
 //! Erasure: everything of one account goes in one commit, nothing of another's, and for good.
 
+use std::time::Duration;
+
 use custodyd_hsm::{AccountId, RecordKind};
 
-use super::broken::{Commit, Script};
+use super::broken::{Anchor, Commit, Script};
 use super::names::{claim, name};
 use super::rig::{Rig, account, app};
 use crate::account::Account;
@@ -259,4 +261,31 @@ async fn a_tombstone_that_is_not_one_is_noticed() {
     assert!(load(&rig, a).await.is_none());
     rig.one(b).await.unwrap();
     assert!(load(&rig, b).await.is_some());
+}
+
+/// Its bodies are gone from the database as soon as the erasure is durable; that it is erased, nobody is told before the
+/// token knows. A trail that is read in between is no tampering.
+#[tokio::test]
+async fn who_reads_a_trail_while_its_erasure_is_anchored_is_not_told_of_tampering() {
+    let mut rig = Rig::new().await;
+    rig.weakness.patience = Some((Duration::from_millis(1), Duration::from_millis(200)));
+    rig.restart().await;
+    let a = rig.accounts[0];
+    let before = load(&rig, a).await.unwrap();
+    rig.anchoring(&[Anchor::Lost]);
+    let erased = erase(&rig, a).await;
+    assert!(matches!(erased, Err(LedgerError::Token(_))), "{erased:?}");
+    let read = rig.ledger().events(&before, None, 10).await;
+    assert!(
+        matches!(read, Err(LedgerError::Busy | LedgerError::Erased)),
+        "{read:?}"
+    );
+    // The control: everything is anchored, and a body is gone for no reason.
+    let b = rig.accounts[1];
+    rig.one(b).await.unwrap();
+    let before = load(&rig, b).await.unwrap();
+    let mut admin = rig.admin().await;
+    admin.script("DELETE FROM log_bodies").await;
+    let read = rig.ledger().events(&before, None, 10).await;
+    assert!(matches!(read, Err(LedgerError::Tampered(_))), "{read:?}");
 }

@@ -71,7 +71,9 @@ impl Disk {
         let before = parent.map(|parent| self.versions[parent].tables.clone());
         let mut tables = before.unwrap_or_default();
         tables.apply(batch);
-        let at = self.versions.len();
+        // The identical batch, written twice, is one state: a late commit may land where an older state is shown.
+        let known = self.by_head.get(&hash).copied();
+        let at = known.unwrap_or(self.versions.len());
         if shown && self.pristine == parent {
             self.shown = tables.clone();
             self.pristine = Some(at);
@@ -79,8 +81,10 @@ impl Disk {
             self.shown.apply(batch);
             self.pristine = None;
         }
-        self.by_head.insert(hash, at);
-        self.versions.push(Version { tables, parent });
+        if known.is_none() {
+            self.by_head.insert(hash, at);
+            self.versions.push(Version { tables, parent });
+        }
         Ok(())
     }
 
