@@ -131,6 +131,14 @@ impl Follower {
     pub(super) async fn finish(&mut self, node: usize, url: &str) -> Result<(), String> {
         self.auditor.url = url.to_owned();
         self.look_at(node).await?;
+        // What another node has written last, this one has after some seconds.
+        for _ in 0..40 {
+            if self.notebook.receipts_below(u64::MAX).is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            self.look_at(node).await?;
+        }
         match self.notebook.receipts_below(u64::MAX).len() {
             0 => Ok(()),
             missing => Err(format!(
