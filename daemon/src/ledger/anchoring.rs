@@ -514,7 +514,8 @@ impl Covered {
 /// Evidence against this node's line, or for a database that shows it less than it shows others.
 pub(crate) fn contradicted(head: &Head, theirs: &Anchor) -> LedgerError {
     LedgerError::Refused(format!(
-        "the token remembers batch {} of another node, which the database does not show as a successor of batch {}: it          was rolled back, or shows each node something else",
+        "the token remembers batch {} of another node, which the database does not show as a successor of batch \
+         {}: it was rolled back, or shows each node something else",
         theirs.seq, head.state.seq
     ))
 }

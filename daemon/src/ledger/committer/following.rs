@@ -95,15 +95,7 @@ impl Committer {
             },
             Err(error) => Err(error),
         };
-        match confirmed {
-            Ok(()) => Ok(()),
-            Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
-            Err(error) => {
-                tracing::warn!(%error, "nobody can say whether this is the newest state, so nothing is read for anybody");
-                reader.freshness().fails();
-                Ok(())
-            }
-        }
+        self.tell_readers(confirmed)
     }
 
     async fn confirm_in_turn(&mut self) -> Result<(), LedgerError> {

@@ -35,12 +35,20 @@ impl Committer {
             },
             Err(error) => Err(error),
         };
+        self.tell_readers(confirmed)
+    }
+
+    /// That it is not known whether this is the newest state; that it is, they have been told.
+    pub(super) fn tell_readers(
+        &self,
+        confirmed: Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
         match confirmed {
             Ok(()) => Ok(()),
             Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
             Err(error) => {
                 tracing::warn!(%error, "nobody can say whether this is the newest state, so nothing is read for anybody");
-                reader.freshness().fails();
+                self.reader.freshness().fails();
                 Ok(())
             }
         }
