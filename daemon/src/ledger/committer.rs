@@ -68,8 +68,8 @@ pub struct Committer {
     unwritten: Option<Unwritten>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
-    /// What this node wrote last, where there are others.
-    retained: VecDeque<Batch>,
+    /// What this node wrote last, where there are others, each with its weight.
+    retained: VecDeque<(usize, Batch)>,
     /// What the next batch has to say of what was mended.
     repaired: Vec<String>,
     first_wait: Duration,

@@ -161,11 +161,7 @@ impl Committer {
                 self.replay(&older).await?;
                 Ok(false)
             }
-            Shown::Other(other) => {
-                tracing::error!(ours = ?head, theirs = ?other, "the database shows another history than this node has told of");
-                metrics::counter!("custodyd_forks_total").increment(1);
-                Err(LedgerError::Stopped)
-            }
+            Shown::Other(other) => Err(forked(&head, &other)),
         }
     }
 
@@ -252,7 +248,7 @@ impl Committer {
                 let seq = believed.state.seq;
                 self.anchoring.withdraw(head, seq).await?;
                 self.reader.memory().take_back();
-                self.retained.retain(|batch| batch.head.seq <= seq);
+                self.retained.retain(|(_, batch)| batch.head.seq <= seq);
                 Err(LedgerError::Busy)
             }
             _ => Err(LedgerError::Stopped),
@@ -288,11 +284,7 @@ impl Committer {
                     })?;
                     continue;
                 }
-                Ok(Shown::Other(other)) => {
-                    tracing::error!(theirs = ?other, "the database shows another history than this node has told of");
-                    metrics::counter!("custodyd_forks_total").increment(1);
-                    return Err(LedgerError::Stopped.into());
-                }
+                Ok(Shown::Other(other)) => return Err(forked(&believed, &other).into()),
                 Err(error) => return Err(kept(error)),
             };
             #[cfg(test)]
@@ -352,4 +344,15 @@ fn alert(head: &Head, theirs: &Anchor) {
 fn hash(head: &Head) -> Result<[u8; 32], LedgerError> {
     head.hash()
         .map_err(|_| LedgerError::internal("encode a head"))
+}
+
+/// Evidence of two histories: this node goes on with neither.
+pub(super) fn forked(ours: &Head, theirs: &Head) -> LedgerError {
+    tracing::error!(
+        ?ours,
+        ?theirs,
+        "the database shows another history than this node has told of"
+    );
+    metrics::counter!("custodyd_forks_total").increment(1);
+    LedgerError::Stopped
 }

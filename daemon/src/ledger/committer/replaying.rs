@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use super::Committer;
+use super::following::forked;
 use crate::ledger::LedgerError;
 use crate::ledger::head::Head;
 use crate::store::{Batch, CommitError};
@@ -28,10 +29,10 @@ impl Committer {
         if !self.reader.store().is_shared() {
             return;
         }
-        self.retained.push_back(batch.clone());
-        let mut bytes: usize = self.retained.iter().map(weight).sum();
+        self.retained.push_back((weight(batch), batch.clone()));
+        let mut bytes: usize = self.retained.iter().map(|(weight, _)| weight).sum();
         while self.retained.len() > BATCHES || bytes > BYTES {
-            bytes -= self.retained.pop_front().as_ref().map_or(0, weight);
+            bytes -= self.retained.pop_front().map_or(0, |(weight, _)| weight);
         }
     }
 
@@ -51,13 +52,11 @@ impl Committer {
             .head_at(at)?
             .is_some_and(|known| known != hash)
         {
-            tracing::error!(ours = ?believed, theirs = ?older, "the database shows another history than this node has told of");
-            metrics::counter!("custodyd_forks_total").increment(1);
-            return Err(LedgerError::Stopped);
+            return Err(forked(&believed, older));
         }
         let store = Arc::clone(self.reader.store());
         let mut written = at;
-        for batch in &self.retained {
+        for (_, batch) in &self.retained {
             if batch.parent != written || written >= believed.state.seq {
                 continue;
             }
