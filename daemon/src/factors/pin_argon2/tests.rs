@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use argon2::{AssociatedData, ParamsBuilder};
+use argon2::{AssociatedData, Block, ParamsBuilder};
 use proptest::prelude::*;
 
 use super::*;
@@ -279,6 +279,42 @@ async fn memory_is_wiped_once_nothing_waits() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("the memory of an evaluation was never wiped");
+}
+
+/// Resident KiB of the mapping that begins at or before an address and contains it.
+fn resident_kib(address: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut inside, mut resident) = (false, None);
+    for line in maps.lines() {
+        let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(from), Some(to))) = range.map(|(from, to)| (hex(from), hex(to))) {
+            inside = (from..to).contains(&address);
+        } else if let Some(kib) = line.strip_prefix("Rss:").filter(|_| inside) {
+            resident = kib.trim().strip_suffix(" kB").unwrap().parse().ok();
+        }
+    }
+    resident.unwrap()
+}
+
+#[test]
+fn memory_that_nobody_needs_is_given_back_and_reads_as_zero() {
+    // Large enough for a mapping of its own.
+    const BLOCKS: usize = 48 * 1024;
+    let mut memory = Memory::default();
+    let blocks = memory.blocks(BLOCKS).unwrap();
+    let address = blocks.as_ptr().addr() + 4096;
+    let mut full = Block::new();
+    full.as_mut().fill(u64::MAX);
+    blocks.fill(full);
+    assert!(resident_kib(address) > BLOCKS / 2, "what is written is there");
+    memory.give_back();
+    assert!(resident_kib(address) < BLOCKS / 64, "and then gone");
+    let blocks = memory.blocks(BLOCKS).unwrap();
+    assert_eq!(blocks.as_ptr().addr() + 4096, address, "the addresses stay");
+    let whole_pages = &blocks[4..BLOCKS - 4];
+    let zero = |block: &Block| block.as_ref().iter().all(|word| *word == 0);
+    assert!(whole_pages.iter().all(zero));
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! so it runs on threads of its own: as many as asked, at most one per core, and
 //! the runtime's threads stay free. Each thread keeps its memory between calls
 //! and wipes it as soon as no call waits: wiping after each one costs a fifth of
-//! an evaluation, and the next one writes over the memory anyway. Of several apps
+//! an evaluation, and the next one writes over the memory anyway. Where none comes for a
+//! while, the host has the memory back. Of several apps
 //! none may hold more places than stay free, and what waits is evaluated in turn: one
 //! app's flood is its own. It must never take work without a reservation, and never
 //! lose a thread to a panic.
@@ -23,6 +24,8 @@ use crate::places::{self, Places};
 
 /// A thread keeps at most this much memory between calls; more is given back.
 const KEPT_BLOCKS: usize = 64 * 1024;
+/// So long a thread without work keeps its memory.
+const IDLE: Duration = Duration::from_secs(2);
 /// The smallest page of the processors that this runs on.
 const PAGE: usize = 4096;
 
@@ -31,6 +34,7 @@ const PAGE: usize = 4096;
 pub(super) struct Memory {
     blocks: Vec<Block>,
     used: bool,
+    resident: bool,
 }
 
 impl Memory {
@@ -43,7 +47,7 @@ impl Memory {
         }
         let length = self.blocks.len().max(count);
         self.blocks.resize(length, Block::new());
-        self.used = true;
+        (self.used, self.resident) = (true, true);
         self.blocks.get_mut(..count)
     }
 
@@ -55,9 +59,44 @@ impl Memory {
         std::hint::black_box(self.blocks.as_slice());
         compiler_fence(Ordering::SeqCst);
         if self.blocks.len() > KEPT_BLOCKS {
+            *self = Self::default();
+        }
+    }
+
+    /// Leaves the addresses and gives their pages back. The allocator could not: what it frees stays
+    /// resident in a process that has locked its memory.
+    pub(super) fn give_back(&mut self) {
+        self.resident = false;
+        if let Err(error) = discard(&mut self.blocks) {
+            tracing::debug!(%error, "the kernel keeps the pages of Argon2id");
             self.blocks = Vec::new();
         }
     }
+}
+
+/// The whole pages within some memory, and how long they are together.
+fn pages<T>(memory: &mut [T]) -> (*mut std::ffi::c_void, usize) {
+    let length = std::mem::size_of_val(memory);
+    let start = memory.as_mut_ptr().cast::<u8>();
+    let skip = start.addr().next_multiple_of(PAGE) - start.addr();
+    let pages = length.saturating_sub(skip) / PAGE * PAGE;
+    (start.wrapping_add(skip).cast(), pages)
+}
+
+/// Forgets what the blocks hold: they are zero afterwards, and take no memory until they are written.
+#[allow(
+    unsafe_code,
+    reason = "the only way to say it; see below why it is sound"
+)]
+fn discard(blocks: &mut [Block]) -> rustix::io::Result<()> {
+    let (start, length) = pages(blocks);
+    if length == 0 {
+        return Ok(());
+    }
+    // SAFETY: the range lies within memory that this function has borrowed exclusively, and which is
+    // private and of no file, as all of the allocator's: it reads as zero from here on, which is a
+    // valid block.
+    unsafe { madvise(start, length, Advice::LinuxDontneedLocked) }
 }
 
 /// Asks for huge pages before the memory is touched. Argon2id reads all over it, and with pages
@@ -68,18 +107,13 @@ impl Memory {
     reason = "the only way to say it; see below why it is sound"
 )]
 fn prefer_huge_pages(blocks: &mut Vec<Block>) {
-    let spare = blocks.spare_capacity_mut();
-    let length = std::mem::size_of_val(spare);
-    // The advice is about whole pages: the first one begins at the next page boundary.
-    let skip = spare.as_ptr().addr().next_multiple_of(PAGE) - spare.as_ptr().addr();
-    let pages = length.saturating_sub(skip) / PAGE * PAGE;
-    if pages == 0 {
+    let (start, length) = pages(blocks.spare_capacity_mut());
+    if length == 0 {
         return;
     }
-    let start = spare.as_mut_ptr().cast::<u8>().wrapping_add(skip).cast();
     // SAFETY: the range lies within memory that the vector owns and that this function has
     // borrowed exclusively; this advice changes how the kernel backs it and not what it holds.
-    let advised = unsafe { madvise(start, pages, Advice::LinuxHugepage) };
+    let advised = unsafe { madvise(start, length, Advice::LinuxHugepage) };
     if let Err(error) = advised {
         tracing::debug!(%error, "no huge pages for Argon2id");
     }
@@ -241,7 +275,7 @@ impl Shared {
         }
     }
 
-    /// The next job; before it sleeps, the thread wipes its memory.
+    /// The next job; before it sleeps, the thread wipes its memory, and does not keep it for long.
     fn next(&self, memory: &mut Memory) -> Option<Job> {
         let mut queue = self.lock();
         loop {
@@ -258,10 +292,18 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            queue = self
-                .wake
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            if !memory.resident {
+                queue = (self.wake.wait(queue)).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (locked, slept) =
+                (self.wake.wait_timeout(queue, IDLE)).unwrap_or_else(PoisonError::into_inner);
+            queue = locked;
+            if slept.timed_out() {
+                drop(queue);
+                memory.give_back();
+                queue = self.lock();
+            }
         }
     }
 
