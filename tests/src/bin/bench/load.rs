@@ -15,6 +15,8 @@ use crate::cpu::{Sample, sample};
 
 const WORKERS: usize = 16;
 const EACH: usize = 13;
+/// So many enrol at the same time: of more the daemon would refuse some.
+const AT_ONCE: usize = 32;
 pub(crate) const ACCOUNTS: usize = WORKERS * EACH;
 /// An account answers at most 64 ceremonies within their five minutes.
 const CEREMONIES: usize = 60;
@@ -106,12 +108,17 @@ impl Crowd {
     }
 
     fn with(app: &TestApp, workers: usize, each: usize, pin: Option<&str>) -> Self {
-        Self(thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers)
-                .map(|_| scope.spawn(|| Worker::enrolled(app, each, pin)))
-                .collect();
-            workers.into_iter().map(|w| w.join().unwrap()).collect()
-        }))
+        let mut crowd = Vec::with_capacity(workers);
+        while crowd.len() < workers {
+            let some = (workers - crowd.len()).min(AT_ONCE);
+            thread::scope(|scope| {
+                let some: Vec<_> = (0..some)
+                    .map(|_| scope.spawn(|| Worker::enrolled(app, each, pin)))
+                    .collect();
+                crowd.extend(some.into_iter().map(|worker| worker.join().unwrap()));
+            });
+        }
+        Self(crowd)
     }
 
     pub(crate) fn passkeys(&mut self, server: u32, lasting: Duration) -> Measured {
