@@ -26,18 +26,9 @@ fn edit(app: &TestApp, from: &str, to: &str) {
     std::fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-/// From now on the database is shared.
-fn share(app: &TestApp) {
-    edit(
-        app,
-        "[store.postgres]\n",
-        "[store.postgres]\nnodes = \"several\"\n",
-    );
-}
-
 async fn first(setup: Setup) -> TestApp {
     let mut app = TestApp::prepared(setup.on_postgres(), SoftToken::fresh());
-    share(&app);
+    app.share_database();
     app.found().await;
     app
 }

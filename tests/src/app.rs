@@ -256,6 +256,19 @@ directory = "policies"
         other
     }
 
+    /// From now on other daemons may use this one's database with it.
+    ///
+    /// # Panics
+    /// Where the database is a file.
+    pub fn share_database(&self) {
+        let file = self.path("custodyd.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let section = "[store.postgres]\n";
+        assert!(text.contains(section), "{text}");
+        let shared = format!("{section}nodes = \"several\"\n");
+        std::fs::write(file, text.replacen(section, &shared, 1)).unwrap();
+    }
+
     /// A command of the daemon's binary with this test's configuration.
     #[must_use]
     pub fn command(&self, arguments: &str) -> Command {

@@ -6,6 +6,7 @@
 //! COMMIT was sent, nor a head unseen once a statement with it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use sqlx::postgres::{PgConnection, PgQueryResult};
 
@@ -82,7 +83,17 @@ pub(super) struct Writer {
     schema: Checked,
     notices: Notices,
     /// A transaction is open, and has the head's row.
-    in_turn: bool,
+    turn: Option<Turn>,
+}
+
+/// The time in which no other node can write: its transaction ends where this is dropped.
+#[derive(Debug)]
+struct Turn(Instant);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        metrics::histogram!("custodyd_turn_seconds").record(self.0.elapsed().as_secs_f64());
+    }
 }
 
 impl Writer {
@@ -99,19 +110,19 @@ impl Writer {
             server,
             schema,
             notices: Notices::listen(),
-            in_turn: false,
+            turn: None,
         })
     }
 
     /// Waits for whoever writes. The connection is of no use after an error.
     pub(super) async fn take_turn(&mut self) -> Result<Option<HeadRow>, StoreError> {
         const OPERATION: &str = "take a turn at writing";
-        if !self.in_turn {
+        if self.turn.is_none() {
             self.begin().await?;
-            self.in_turn = true;
         }
         let asked = sqlx::query(TURN).bind(limit(MAX_HEAD));
         let row = within(OPERATION, asked.fetch_optional(&mut self.connection)).await?;
+        self.turn.get_or_insert_with(|| Turn(Instant::now()));
         let Some(row) = row else { return Ok(None) };
         Ok(Some(HeadRow {
             seq: unsigned(&row, "seq", OPERATION)?,
@@ -122,9 +133,9 @@ impl Writer {
 
     /// Nothing was written in it.
     pub(super) async fn end_turn(&mut self) -> Result<(), StoreError> {
-        match std::mem::take(&mut self.in_turn) {
-            true => self.run("end a turn", "ROLLBACK").await,
-            false => Ok(()),
+        match self.turn.take() {
+            Some(_turn) => self.run("end a turn", "ROLLBACK").await,
+            None => Ok(()),
         }
     }
 
@@ -151,7 +162,8 @@ impl Writer {
     /// After a crash here: before COMMIT is answered, either nothing or everything of the batch is
     /// in the database; after it, everything is, as far as the server keeps its word.
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        if !std::mem::take(&mut self.in_turn) {
+        let turn = self.turn.take();
+        if turn.is_none() {
             self.begin().await.map_err(CommitError::NotWritten)?;
         }
         let moved = move_head(&mut self.connection, batch, &self.schema).await;
@@ -180,7 +192,8 @@ impl Writer {
     /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
     /// there, and the standby may lack it; it has this one only with everything before.
     pub(super) async fn touch(&mut self, head: &HeadRow) -> Result<(), CommitError> {
-        if !std::mem::take(&mut self.in_turn) {
+        let turn = self.turn.take();
+        if turn.is_none() {
             self.begin().await.map_err(CommitError::NotWritten)?;
         }
         let touched = sqlx::query(TOUCH)

@@ -28,6 +28,7 @@ mod failover;
 mod ledgerless;
 mod limits;
 mod load;
+mod nodes;
 mod opaque;
 mod parts;
 mod peers;
@@ -146,6 +147,10 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&concurrency::figures(&runtime));
         }
+        [nodes::NODES] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&nodes::figures(&runtime));
+        }
         [scale::SCALE, accounts] => {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
@@ -157,7 +162,7 @@ fn main() -> ExitCode {
                  the loss of one of two tokens, `bench rewrap` a realm that moves to another key, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
                  `bench sizes` what a recovery leaves in the database, `bench client` what the SDK weighs \
                  and unlocks in a browser, `bench peers` what others do on the same cores, `bench concurrency` 1 to \
-                 512 clients; {other:?} is nothing that it does"
+                 512 clients, `bench nodes` one to three daemons on one database; {other:?} is nothing that it does"
             );
             return ExitCode::FAILURE;
         }
@@ -256,6 +261,7 @@ fn measure(token: &Path) {
     figures.extend(client::figures(&runtime));
     figures.extend(peers::figures(&runtime));
     figures.extend(concurrency::figures(&runtime));
+    figures.extend(nodes::figures(&runtime));
     figures.extend(scale::figures(&runtime, scale::MILLION));
     report::table(&rounds, &figures);
     extra.table();

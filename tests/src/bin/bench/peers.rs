@@ -33,7 +33,7 @@ const EACH_PIN: usize = 4;
 const TURNS: usize = 5;
 const TURN: Duration = Duration::from_millis(2500);
 /// A quota that nobody reaches.
-const QUOTA: &str = "[enrolment]\nquota_per_hour = 100000\n";
+pub(crate) const QUOTA: &str = "[enrolment]\nquota_per_hour = 100000\n";
 
 /// What one turn gave.
 struct Turn {
