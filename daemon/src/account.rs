@@ -295,10 +295,10 @@ impl Account {
     ///
     /// # Errors
     /// Only if a field can not be written as JSON, which no state reached here does.
-    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    pub fn encode(&self) -> Result<SecretBytes, serde_json::Error> {
         let mut plaintext = Wiped(Zeroizing::new(Vec::with_capacity(USUAL_PLAINTEXT)));
         serde_json::to_writer(&mut plaintext, self)?;
-        Ok(plaintext.0)
+        Ok(SecretBytes::from(std::mem::take(&mut *plaintext.0)))
     }
 
     /// Reads a plaintext that the token has opened.
@@ -391,18 +391,18 @@ mod tests {
         secret.slots = vec![slot; 2000];
         let encoded = large.encode().unwrap();
         assert!(encoded.len() > USUAL_PLAINTEXT);
-        assert_eq!(
-            *Account::decode(&encoded).unwrap().encode().unwrap(),
-            *encoded
-        );
+        let again = |encoded: &SecretBytes| {
+            let decoded = Account::decode(encoded.expose()).unwrap();
+            decoded.encode().unwrap().expose().to_vec()
+        };
+        assert_eq!(again(&encoded), encoded.expose());
         let encoded = account().encode().unwrap();
-        let decoded = Account::decode(&encoded).unwrap();
-        assert_eq!(*decoded.encode().unwrap(), *encoded);
+        assert_eq!(again(&encoded), encoded.expose());
     }
 
     #[test]
     fn another_format_and_unknown_fields_are_refused() {
-        let text = String::from_utf8(account().encode().unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(account().encode().unwrap().expose().to_vec()).unwrap();
         assert!(Account::decode(text.replace("\"format\":1", "\"format\":2").as_bytes()).is_err());
         assert!(
             Account::decode(
@@ -430,7 +430,7 @@ mod tests {
 
         #[test]
         fn a_mutated_envelope_is_refused_or_well_formed(at in any::<prop::sample::Index>(), to in any::<u8>()) {
-            let mut encoded = account().encode().unwrap().to_vec();
+            let mut encoded = account().encode().unwrap().expose().to_vec();
             let at = at.index(encoded.len());
             encoded[at] = to;
             if let Ok(account) = Account::decode(&encoded) {

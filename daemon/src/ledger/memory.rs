@@ -355,6 +355,11 @@ impl Memory {
         self.moves.of(bucket)
     }
 
+    /// Whether a list that was read at some time is the newest of its bucket now.
+    pub(crate) fn is_newest(&self, realm: &RealmName, bucket: u32, list: &MemberList) -> bool {
+        self.read().tree.bucket(bucket) == bucket_digest(realm, bucket, &list.encode())
+    }
+
     /// What the member list is that the database shows for a bucket.
     ///
     /// # Errors

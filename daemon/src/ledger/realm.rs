@@ -190,6 +190,7 @@ pub(super) async fn opaque_seed(ledger: &Ledger) -> Result<SharedSecret, LedgerE
         };
         Ok(Resealed {
             before,
+            list: None,
             after,
             version,
             sealed,

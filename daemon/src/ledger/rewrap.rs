@@ -25,14 +25,20 @@ use super::tree::BUCKETS;
 use super::verify::{beyond, first_of};
 use super::{BUCKET_BITS, Ledger, LedgerError, Order};
 
-/// Buckets that are read at a time.
-const SLICE: u32 = 256;
-/// Records that are moved together, in one commit.
+/// Buckets that are read at first, and at the most.
+const FIRST_SLICE: u32 = 64;
+const LARGEST_SLICE: u32 = 2048;
+/// Records that are moved together, in one commit: where others are to be served meanwhile, and where a pass may
+/// take everything. What a commit costs besides its rows, the anchor above all, is shared by them.
 const BATCH: usize = 128;
+const LARGE_BATCH: usize = 512;
+/// So many bytes of them are enough for a commit, however few they are.
+const ENOUGH: usize = 4 << 20;
 /// When less than that is put back all the same: a crash costs no more.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(250);
-/// How long the token is taken at a time: requests wait behind it.
+/// How long the token is taken at a time, and for how many records at the most: requests wait behind it.
 const TURN: Duration = Duration::from_millis(50);
+const LARGEST_TURN: usize = 128;
 /// Tries of what fails because token or committer are busy or away, and the first pause.
 const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -90,7 +96,8 @@ impl Moving {
             time if time < TURN / 4 => turn * 2,
             _ => turn,
         };
-        self.turn.store(next.clamp(1, BATCH), Ordering::Relaxed);
+        self.turn
+            .store(next.clamp(1, LARGEST_TURN), Ordering::Relaxed);
     }
 }
 
@@ -109,16 +116,29 @@ impl Share {
         if self.0 == 100 { 3 } else { 1 }
     }
 
+    fn batch(self) -> usize {
+        if self.0 == 100 { LARGE_BATCH } else { BATCH }
+    }
+
     /// The rest after work that took so long.
     fn rest(self, took: Duration) -> Duration {
         took.saturating_mul(100 - self.0) / self.0
     }
 }
 
+/// A record as its bucket's list had it, and that list.
+#[derive(Debug)]
+struct Listed {
+    record: Committed,
+    list: Arc<MemberList>,
+}
+
 /// A record as it was read, and as it is to be.
 #[derive(Debug)]
 pub(crate) struct Resealed {
     pub(crate) before: Member,
+    /// Its bucket's list as it was then, where it is at hand.
+    pub(crate) list: Option<Arc<MemberList>>,
     pub(crate) after: Member,
     pub(crate) version: u16,
     pub(crate) sealed: Vec<u8>,
@@ -131,12 +151,13 @@ impl Ledger {
     /// Token or store unavailable.
     pub async fn census(&self) -> Result<Census, LedgerError> {
         let mut census = Census::default();
-        let mut from = 0;
+        let (mut from, mut slice) = (0, FIRST_SLICE);
         while from < BUCKETS {
-            let upto = (from + SLICE).min(BUCKETS);
+            let upto = (from + slice).min(BUCKETS);
             let (records, damaged) = self.reader.verified(from, upto).await?;
+            slice = next_slice(slice, records.len());
             census.damaged += damaged;
-            for record in records {
+            for Listed { record, .. } in records {
                 match seal::key_version(&record.sealed) {
                     Some(version) => *census.under.entry(version).or_default() += 1,
                     None => census.damaged += 1,
@@ -163,7 +184,7 @@ impl Ledger {
         let apps = Mutex::new(apps);
         // What comes next is read and verified while the batches before are in the token and on their way to the disk.
         let moves = self
-            .stale(moving)
+            .stale(share, moving)
             .map_ok(|batch| self.move_some(batch, &apps, share, moving));
         moves
             .try_buffer_unordered(share.lanes())
@@ -177,25 +198,28 @@ impl Ledger {
     /// All records that are not under the newest wrap key, in batches of one commit.
     fn stale(
         &self,
+        share: Share,
         moving: &Moving,
-    ) -> impl Stream<Item = Result<Vec<Arc<Committed>>, LedgerError>> + Send {
+    ) -> impl Stream<Item = Result<Vec<Arc<Listed>>, LedgerError>> + Send {
         let newest = self.keys().current(KeyPurpose::Wrap).version;
-        let begin = (0, VecDeque::new());
+        let most = share.batch();
+        let begin = (0, FIRST_SLICE, VecDeque::new());
         stream::try_unfold(
             begin,
-            move |(mut from, mut waiting): (u32, VecDeque<_>)| async move {
-                while waiting.len() < BATCH && from < BUCKETS {
-                    let upto = (from + SLICE).min(BUCKETS);
+            move |(mut from, mut slice, mut waiting): (u32, u32, VecDeque<_>)| async move {
+                while waiting.len() < most && from < BUCKETS {
+                    let upto = (from + slice).min(BUCKETS);
                     let (records, _) = self.reader.verified(from, upto).await?;
+                    slice = next_slice(slice, records.len());
                     let stale = records
                         .into_iter()
-                        .filter(|record| seal::key_version(&record.sealed) != Some(newest));
+                        .filter(|listed| seal::key_version(&listed.record.sealed) != Some(newest));
                     waiting.extend(stale.map(Arc::new));
                     from = upto;
                     moving.buckets.store(from.into(), Ordering::Relaxed);
                 }
-                let batch: Vec<_> = waiting.drain(..waiting.len().min(BATCH)).collect();
-                Ok((!batch.is_empty()).then_some((batch, (from, waiting))))
+                let batch = next_batch(&mut waiting, most);
+                Ok((!batch.is_empty()).then_some((batch, (from, slice, waiting))))
             },
         )
     }
@@ -203,7 +227,7 @@ impl Ledger {
     /// One commit's records. Most of them belong to one app: the one that opened the last is tried first.
     async fn move_some(
         &self,
-        batch: Vec<Arc<Committed>>,
+        batch: Vec<Arc<Listed>>,
         apps: &Mutex<Vec<AppId>>,
         share: Share,
         moving: &Moving,
@@ -251,6 +275,14 @@ impl Ledger {
         Ok(())
     }
 
+    /// All records as a move would put them back now.
+    #[cfg(test)]
+    pub(super) async fn resealed(&self, apps: Vec<AppId>) -> Result<Vec<Resealed>, LedgerError> {
+        let (records, _) = self.reader.verified(0, BUCKETS).await?;
+        let records = records.into_iter().map(Arc::new).collect();
+        Ok(self.reader.reseal(records, apps).await?.resealed)
+    }
+
     pub(super) async fn put_back(
         &self,
         records: Arc<Vec<Resealed>>,
@@ -260,6 +292,34 @@ impl Ledger {
         }
         self.order(|reply| Order::Rewrap { records, reply }).await
     }
+}
+
+/// Buckets that are read next, after so many with so many records: some hundred of these at a time, in a small realm
+/// as in a large one.
+fn next_slice(slice: u32, records: usize) -> u32 {
+    let next = match records {
+        0..256 => slice * 2,
+        256..1024 => slice,
+        _ => slice / 2,
+    };
+    next.clamp(1, LARGEST_SLICE)
+}
+
+/// The first of those that wait. A bucket's records stay together where they can: the commit of some changes the list
+/// that came with the others.
+fn next_batch(waiting: &mut VecDeque<Arc<Listed>>, most: usize) -> Vec<Arc<Listed>> {
+    let (mut batch, mut bytes) = (Vec::with_capacity(most), 0);
+    while let Some(next) = waiting.pop_front() {
+        let bucket = |listed: &Arc<Listed>| bucket_of(&listed.record.member.id);
+        let full = batch.len() >= most || bytes >= ENOUGH;
+        if full && batch.last().map(bucket) != Some(bucket(&next)) {
+            waiting.push_front(next);
+            break;
+        }
+        bytes += next.record.sealed.len();
+        batch.push(next);
+    }
+    batch
 }
 
 /// Repeats what fails in passing; requests come first, and the token may be away for a moment.
@@ -300,7 +360,7 @@ struct Turned {
 impl Reader {
     /// All records of some buckets, each as the newest member list has it, and how many lists and
     /// rows do not verify.
-    async fn verified(&self, mut from: u32, to: u32) -> Result<(Vec<Committed>, u64), LedgerError> {
+    async fn verified(&self, mut from: u32, to: u32) -> Result<(Vec<Listed>, u64), LedgerError> {
         let (mut records, mut damaged) = (Vec::new(), 0);
         while from < to {
             let rows = self.store().lists(from, to).await?.examine();
@@ -310,7 +370,8 @@ impl Reader {
             let mut lists = BTreeMap::new();
             for bucket in from..upto {
                 match self.newest_list(bucket, rows.remove(&bucket)).await {
-                    Ok(list) => drop(lists.insert(bucket, list)),
+                    Ok(list) if list.all().is_empty() => {}
+                    Ok(list) => drop(lists.insert(bucket, Arc::new(list))),
                     Err(LedgerError::Tampered(what)) => {
                         tracing::error!(what, "a bucket is left out");
                         damaged += 1;
@@ -347,14 +408,18 @@ impl Reader {
     /// The rows of these lists' records.
     async fn rows_of(
         &self,
-        lists: &BTreeMap<u32, MemberList>,
+        lists: &BTreeMap<u32, Arc<MemberList>>,
         (from, to): (u32, u32),
-        records: &mut Vec<Committed>,
+        records: &mut Vec<Listed>,
     ) -> Result<u64, LedgerError> {
         let mut missing: BTreeMap<RecordId, Member> = lists
             .values()
             .flat_map(|list| list.all().iter().map(|member| (member.id, *member)))
             .collect();
+        let listed = |record: Committed| {
+            let list = lists.get(&bucket_of(&record.member.id)).map(Arc::clone);
+            list.map(|list| Listed { record, list })
+        };
         let (mut from, to) = (first_of(from), first_of(to));
         loop {
             let rows = self.store().records(&from, &to).await?.examine();
@@ -371,7 +436,7 @@ impl Reader {
                     && seal::digest(&sealed) == member.digest
                 {
                     missing.remove(&row.id);
-                    records.push(Committed { member, sealed });
+                    records.extend(listed(Committed { member, sealed }));
                 }
             }
         }
@@ -379,7 +444,7 @@ impl Reader {
         // Rows that a batch has overtaken, that are gone, or that were altered.
         for record in missing.into_keys() {
             match self.read(&record).await {
-                Ok(found) => records.extend(found),
+                Ok(found) => records.extend(found.and_then(listed)),
                 Err(LedgerError::Tampered(what)) => {
                     tracing::error!(what, "a record is left out");
                     damaged += 1;
@@ -393,20 +458,22 @@ impl Reader {
     /// Opens records under whatever key they are, and seals them under the newest.
     async fn reseal(
         &self,
-        records: Vec<Arc<Committed>>,
+        records: Vec<Arc<Listed>>,
         mut apps: Vec<AppId>,
     ) -> Result<Turned, LedgerError> {
         let realm = self.realm().clone();
         let turned = self.pool().call("rewrap", move |custody| {
             let version = custody.current(KeyPurpose::Wrap)?.version;
             let (mut resealed, mut unopened) = (Vec::with_capacity(records.len()), 0);
-            for record in records {
-                match again(custody, &realm, &mut apps, &record)? {
+            for listed in records {
+                let before = listed.record.member;
+                match again(custody, &realm, &mut apps, &listed.record)? {
                     Some(sealed) => resealed.push(Resealed {
-                        before: record.member,
+                        before,
+                        list: Some(Arc::clone(&listed.list)),
                         after: Member {
                             digest: seal::digest(&sealed),
-                            ..record.member
+                            ..before
                         },
                         version,
                         sealed,
@@ -479,6 +546,19 @@ mod tests {
     }
 
     #[test]
+    fn slices_follow_the_realm() {
+        for (slice, records, next) in [
+            (64, 0, 128),
+            (64, 300, 64),
+            (64, 5000, 32),
+            (1, 5000, 1),
+            (LARGEST_SLICE, 0, LARGEST_SLICE),
+        ] {
+            assert_eq!(next_slice(slice, records), next);
+        }
+    }
+
+    #[test]
     fn turns_follow_the_token() {
         let moving = Moving::default();
         for (turn, time, next) in [
@@ -486,7 +566,7 @@ mod tests {
             (8, 30, 8),
             (8, 90, 4),
             (1, 90, 1),
-            (BATCH, 1, BATCH),
+            (LARGEST_TURN, 1, LARGEST_TURN),
         ] {
             moving.took(turn, Duration::from_millis(time));
             assert_eq!(moving.turn.load(Ordering::Relaxed), next);

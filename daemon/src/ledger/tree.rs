@@ -75,7 +75,7 @@ impl StateTree {
         // All nodes of a level are alike as long as nothing is in any bucket.
         let mut first = size / 2;
         while first > 0 {
-            let digest = tree.above(first, &BTreeMap::new());
+            let digest = tree.above(first, &[]);
             if let Some(level) = tree.nodes.get_mut(first..2 * first) {
                 level.fill(digest);
             }
@@ -97,20 +97,24 @@ impl StateTree {
 
     /// The tree as it will be with these buckets changed.
     pub(crate) fn with(&self, buckets: &BTreeMap<u32, Digest>) -> Update {
-        let mut level: BTreeMap<usize, Digest> = buckets
+        // Each level by rising place, so that the changed children of a node stand side by side.
+        let mut level: Vec<(usize, Digest)> = buckets
             .iter()
             .map(|(bucket, digest)| (place(*bucket), *digest))
             .collect();
         let mut nodes: Vec<(usize, Digest)> = Vec::new();
-        while level.keys().next().is_some_and(|node| *node > 1) {
-            let parents: BTreeMap<usize, Digest> = level
-                .keys()
-                .map(|node| (node / 2, self.above(node / 2, &level)))
+        while level.first().is_some_and(|(node, _)| *node > 1) {
+            let parents = level
+                .chunk_by(|(one, _), (other, _)| one / 2 == other / 2)
+                .filter_map(|children| {
+                    let node = children.first()?.0 / 2;
+                    Some((node, self.above(node, children)))
+                })
                 .collect();
-            nodes.extend(level);
+            nodes.append(&mut level);
             level = parents;
         }
-        nodes.extend(level);
+        nodes.append(&mut level);
         let root = nodes.last().map_or(self.root(), |(_, root)| *root);
         Update { root, nodes }
     }
@@ -141,12 +145,10 @@ impl StateTree {
     }
 
     /// The digest of a node, from its children here or among those that change.
-    fn above(&self, node: usize, changed: &BTreeMap<usize, Digest>) -> Digest {
+    fn above(&self, node: usize, changed: &[(usize, Digest)]) -> Digest {
         let child = |child: usize| {
-            changed
-                .get(&child)
-                .copied()
-                .unwrap_or_else(|| self.at(child))
+            let changed = changed.iter().find(|(node, _)| *node == child);
+            changed.map_or_else(|| self.at(child), |(_, digest)| *digest)
         };
         hash(&[NODE, &child(2 * node), &child(2 * node + 1)])
     }

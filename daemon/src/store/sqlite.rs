@@ -19,6 +19,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,8 +44,6 @@ use crate::ledger::Unverified;
 /// How long a statement waits for another process that holds the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 2;
-/// Bytes of the write-ahead log that stay allocated.
-const JOURNAL: &str = "67108864";
 
 /// The right to open the database: one process at a time.
 ///
@@ -97,9 +96,9 @@ impl Exclusive {
 pub struct Sqlite {
     readers: SqlitePool,
     scanner: Scanner,
+    path: PathBuf,
     /// The committer is the only writer; the mutex says so to the compiler.
-    writer: Mutex<Option<Writer>>,
-    options: SqliteConnectOptions,
+    writer: Arc<Mutex<Option<Writer>>>,
     looks_only: bool,
     _lock: Option<Exclusive>,
 }
@@ -151,13 +150,13 @@ impl Sqlite {
                 problem: format!("{} does not exist; run `custodyd init`", path.display()),
             });
         }
-        let options = options(&path)?;
-        let writer = Writer::open(&options).await?;
+        let file = path.clone();
+        let writer = on_a_thread("open the database", move || Writer::open(&file)).await??;
         Ok(Self {
-            readers: readers(&options).await?,
+            readers: readers(&options(&path)?).await?,
             scanner: Scanner::new(&path),
-            writer: Mutex::new(Some(writer)),
-            options,
+            writer: Arc::new(Mutex::new(Some(writer))),
+            path,
             looks_only: false,
             _lock: Some(lock),
         })
@@ -175,16 +174,39 @@ impl Sqlite {
                 problem: format!("{} does not exist", path.display()),
             });
         }
-        let options = options(path)?;
         Ok(Self {
-            readers: readers(&options).await?,
+            readers: readers(&options(path)?).await?,
             scanner: Scanner::new(path),
-            writer: Mutex::new(None),
-            options,
+            writer: Arc::default(),
+            path: path.to_owned(),
             looks_only: true,
             _lock: lock,
         })
     }
+
+    /// Has the writer work, to the end of the work even where nobody waits for it any more: whoever comes next, `close`
+    /// too, comes after it.
+    async fn with_writer<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Option<Writer>, &Path) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut slot = Arc::clone(&self.writer).lock_owned().await;
+        let path = self.path.clone();
+        on_a_thread(operation, move || work(&mut slot, &path)).await
+    }
+}
+
+/// Work on a thread that may wait.
+async fn on_a_thread<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.map_err(|error| StoreError::Unavailable {
+        operation,
+        source: sqlx::Error::Io(std::io::Error::other(error)),
+    })
 }
 
 /// The connections that read. Each has checked the schema, and can not write.
@@ -235,11 +257,7 @@ fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {
         .busy_timeout(BUSY)
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
-        // What is erased is overwritten where that costs no further write.
-        .pragma("secure_delete", "FAST")
-        .pragma("mmap_size", "0")
-        // After a burst the log beside the file is cut to this again.
-        .pragma("journal_size_limit", JOURNAL))
+        .pragma("mmap_size", "0"))
 }
 
 /// What SQLite answered, told apart: a file that is not one is damage, which trying again does
@@ -512,27 +530,33 @@ impl Store for Sqlite {
         if self.looks_only {
             return Err(CommitError::only_looking());
         }
-        let mut slot = self.writer.lock().await;
-        let mut writer = match slot.take() {
-            Some(writer) => writer,
-            None => Writer::open(&self.options)
-                .await
-                .map_err(CommitError::NotWritten)?,
-        };
-        let outcome = writer.write(batch).await;
-        // After a failure the connection's state is not known: the next commit opens another.
-        if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
-            *slot = Some(writer);
-        }
-        outcome
+        // Its own, for it goes on writing when whoever waits is gone.
+        let batch = batch.clone();
+        let written = self.with_writer("commit", move |slot, path| {
+            let mut writer = match slot.take() {
+                Some(writer) => writer,
+                None => Writer::open(path).map_err(CommitError::NotWritten)?,
+            };
+            let outcome = writer.write(&batch);
+            // After a failure the connection's state is not known: the next commit opens another.
+            if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
+                *slot = Some(writer);
+            }
+            outcome
+        });
+        // Nobody knows how far it came.
+        written
+            .await
+            .unwrap_or_else(|error| Err(CommitError::Unknown(error)))
     }
 
     async fn give_back(&self) -> Result<Spare, StoreError> {
-        // The committer opens the writer; without one there is nothing to shorten now.
-        match self.writer.lock().await.as_mut() {
-            Some(writer) => writer.give_back().await,
+        let given = self.with_writer("give back spare pages", |slot, _| match slot {
+            Some(writer) => writer.give_back(),
+            // The committer opens the writer; without one there is nothing to shorten now.
             None => Ok(Spare::default()),
-        }
+        });
+        given.await?
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -546,9 +570,7 @@ impl Store for Sqlite {
     async fn close(&self) {
         self.scanner.close().await;
         self.readers.close().await;
-        if let Some(writer) = self.writer.lock().await.take() {
-            // The last connection that closes folds the WAL back into the file.
-            writer.close().await;
-        }
+        // The last connection that closes folds the WAL back into the file.
+        let _ = self.with_writer("close", |slot, _| drop(slot.take())).await;
     }
 }

@@ -11,10 +11,11 @@ use custodyd_hsm::{KeyPurpose, Member};
 use tokio::sync::oneshot;
 
 use super::publishing::boot_leaf;
-use super::{Committer, Failure};
+use super::{Committer, Failure, Lists};
 use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Demand, Lost};
 use crate::ledger::log::KeyChange;
+use crate::ledger::members::MemberList;
 use crate::ledger::rewrap::{Resealed, bucket_of};
 use crate::store::Batch;
 
@@ -107,8 +108,7 @@ impl Committer {
         self.turn().await?;
         let newest = self.reader.memory().head().state.keys;
         let newest = newest.current(KeyPurpose::Wrap).version;
-        let touched = records.iter().map(|record| bucket_of(&record.before.id));
-        let mut lists = self.member_lists(touched.collect()).await;
+        let mut lists = self.lists_of(records).await;
         let (mut batch, ..) = self.begin()?;
         let mut touched = BTreeSet::new();
         for record in records {
@@ -138,6 +138,29 @@ impl Committer {
         self.reader.cache().forget(&batch);
         self.settled().await?;
         Ok(Rewritten { moved })
+    }
+
+    /// The lists that these records stand in. Those that came with them are held against memory again, and
+    /// where somebody has changed one since, it is read.
+    async fn lists_of(&self, records: &[Resealed]) -> Lists {
+        let (memory, realm) = (self.reader.memory(), self.reader.realm());
+        let (mut lists, mut changed) = (Lists::new(), Vec::new());
+        for record in records {
+            let bucket = bucket_of(&record.before.id);
+            if lists.contains_key(&bucket) {
+                continue;
+            }
+            let newest = |list: &&Arc<MemberList>| memory.is_newest(realm, bucket, list);
+            #[cfg(test)]
+            let newest =
+                |list: &&Arc<MemberList>| self.reader.store().weakness().any_list || newest(list);
+            match record.list.as_ref().filter(newest) {
+                Some(list) => drop(lists.insert(bucket, Ok(MemberList::clone(list)))),
+                None => changed.push(bucket),
+            }
+        }
+        lists.extend(self.member_lists(changed).await);
+        lists
     }
 
     /// Nothing is written upon a batch that is not anchored.

@@ -140,6 +140,26 @@ async fn a_change_that_comes_first_is_not_undone_by_the_move() {
     assert_eq!(rig.durable(b).await, 4);
 }
 
+/// The lists that come along with the records are as old as these are.
+#[tokio::test]
+async fn a_change_between_the_reading_and_the_move_is_not_undone_by_the_list_that_came_along() {
+    // The second is the control.
+    for (any_list, moved, charges) in [(false, 3, 1), (true, 4, 0)] {
+        let mut rig = rotated().await;
+        let [_, b] = rig.accounts;
+        let weak = Weakness {
+            any_list,
+            ..hurried()
+        };
+        rig.start(weak).await.unwrap();
+        let read = rig.ledger().resealed(vec![app()]).await.unwrap();
+        assert_eq!(rig.charge_only(b).await.unwrap(), 1);
+        let put_back = rig.ledger().put_back(Arc::new(read)).await.unwrap();
+        assert_eq!(put_back.moved, moved);
+        assert_eq!(rig.durable(b).await, charges);
+    }
+}
+
 #[tokio::test]
 async fn an_old_record_put_back_is_refused_before_and_after_the_old_key_is_retired() {
     let mut rig = rotated().await;

@@ -64,7 +64,7 @@ impl Scanner {
         reading.await.unwrap_or_else(|error| {
             Err(StoreError::Unavailable {
                 operation,
-                source: sqlx::Error::AnyDriverError(error.into()),
+                source: sqlx::Error::Io(std::io::Error::other(error)),
             })
         })
     }
@@ -79,20 +79,26 @@ impl Scanner {
 }
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    // Not read only: a database in WAL mode may need its index made.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "trusted_schema", "OFF")?;
-        connection.pragma_update(None, "cell_size_check", "ON")?;
+        let connection = connect(path)?;
         connection.pragma_update(None, "query_only", "ON")?;
-        // The answer to this one is a row.
-        connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
         Ok(connection)
     };
     let connection = opened().map_err(unavailable("open the database"))?;
     schema::check_here(&connection)?;
+    Ok(connection)
+}
+
+/// A connection with what each of this store's refuses; its schema is not checked yet.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // Not read only: a database in WAL mode may need its index made.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "cell_size_check", "ON")?;
+    // The answer to this one is a row.
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -105,7 +111,7 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(rusqlite::Error) -
         },
         _ => StoreError::Unavailable {
             operation,
-            source: sqlx::Error::AnyDriverError(error.into()),
+            source: sqlx::Error::Io(std::io::Error::other(error)),
         },
     }
 }

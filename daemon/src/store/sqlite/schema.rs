@@ -53,23 +53,27 @@ pub(super) async fn check(connection: &mut SqliteConnection) -> Result<Checked, 
     Ok(checked)
 }
 
-/// The same for a connection that goes over whole tables.
-pub(super) fn check_here(connection: &rusqlite::Connection) -> Result<(), StoreError> {
+/// The same for a connection that writes, or goes over whole tables.
+pub(super) fn check_here(connection: &rusqlite::Connection) -> Result<Checked, StoreError> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let look = || -> rusqlite::Result<(i64, i64, Vec<Row>)> {
+    let look = || -> rusqlite::Result<(Checked, i64, i64, Vec<Row>)> {
+        // Before the rows, as above.
+        let checked = Checked(number("PRAGMA schema_version")?);
         let mut statement = connection.prepare(ROWS)?;
         let row =
             |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
         let rows: rusqlite::Result<Vec<Row>> = statement.query_map([], row)?.collect();
         Ok((
+            checked,
             number("PRAGMA application_id")?,
             number("PRAGMA user_version")?,
             rows?,
         ))
     };
-    let (application, version, rows) = look().map_err(scanner::unavailable(OPERATION))?;
+    let (checked, application, version, rows) = look().map_err(scanner::unavailable(OPERATION))?;
     marked(application, version)?;
-    compare(&rows, SCHEMA).map_err(refused)
+    compare(&rows, SCHEMA).map_err(refused)?;
+    Ok(checked)
 }
 
 fn marked(application: i64, version: i64) -> Result<(), StoreError> {

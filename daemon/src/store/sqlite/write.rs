@@ -1,18 +1,19 @@
 //! Writing: one batch, one transaction, on the one connection that writes.
 //!
-//! Called by `Sqlite::commit`. Holds the schema's change counter as of its check and demands it
-//! in every transaction, so that a trigger made while we run never acts in one of ours.
+//! Called by `Sqlite`, on a thread that may wait. Holds the schema's change counter as of its check and
+//! demands it in every transaction, so that a trigger made while we run never acts in one of ours. The
+//! whole transaction is one visit to that thread, and each statement is prepared but once in the
+//! connection's life: a commit has little else to do.
 
-use sqlx::query_builder::Separated;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection as _, QueryBuilder, Sqlite as Db};
+use std::path::Path;
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Statement, TransactionBehavior, params};
 
 use super::super::{Batch, CommitError, Spare, StoreError, TILES_AT_ONCE};
+use super::scanner::{self, unavailable};
 use super::schema::{self, Checked};
-use super::{signed, unavailable};
-
-/// Rows of one INSERT. SQLite takes 32,766 variables in a statement, a row has at most three.
-const ROWS: usize = 1000;
+use super::signed;
 
 /// `PRAGMA auto_vacuum` of a file that can be shortened in steps.
 const INCREMENTAL: i64 = 2;
@@ -22,50 +23,49 @@ const MANY: i64 = 64;
 const SHARE: i64 = 8;
 /// Pages that one step gives back: a millisecond or two.
 const STEP: i64 = 32;
+/// Bytes of the write-ahead log that stay allocated.
+const JOURNAL: i64 = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: SqliteConnection,
+    connection: Connection,
     schema: Checked,
 }
 
 impl Writer {
     /// Opens the file and refuses any schema that is not exactly ours.
-    pub(super) async fn open(options: &SqliteConnectOptions) -> Result<Self, StoreError> {
-        let mut connection = SqliteConnection::connect_with(options)
-            .await
-            .map_err(unavailable("open the database"))?;
-        let schema = schema::check(&mut connection).await?;
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let opened = || -> rusqlite::Result<Connection> {
+            let connection = scanner::connect(path)?;
+            let set = |name, value: &dyn ToSql| {
+                connection.pragma_update_and_check(None, name, value, |_| Ok(()))
+            };
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "foreign_keys", "OFF")?;
+            // The answers to these are rows.
+            set("journal_mode", &"WAL")?;
+            // What is erased is overwritten where that costs no further write.
+            set("secure_delete", &"FAST")?;
+            // After a burst the log beside the file is cut to this again.
+            set("journal_size_limit", &JOURNAL)?;
+            Ok(connection)
+        };
+        let connection = opened().map_err(unavailable("open the database"))?;
+        let schema = schema::check_here(&connection)?;
         Ok(Self { connection, schema })
     }
 
     /// After a crash here: before COMMIT returns, either nothing or everything of the batch is
     /// in the file (WAL, synchronous=FULL); after it returned, everything is.
-    pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    pub(super) fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let failed = |operation| move |e| CommitError::NotWritten(unavailable(operation)(e));
-        let mut transaction = self
+        let transaction = self
             .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
+            .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("begin"))?;
-        // The schema's counter stands in the file's header, under this transaction's lock. It is
-        // asked in the statement that moves the head, because each statement costs thread hops.
-        let moved = sqlx::query(
-            "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
-             WHERE (EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head))) \
-             AND (SELECT schema_version FROM pragma_schema_version) = ?5 \
-             ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
-        )
-        .bind(signed(batch.head.seq))
-        .bind(&batch.head.body)
-        .bind(&batch.head.mac)
-        .bind(signed(batch.parent))
-        .bind(self.schema.0)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("move the head"))?;
-        if moved.rows_affected() != 1 {
-            let found = schema::check(&mut transaction).await;
+        let moved = move_head(&transaction, batch, self.schema).map_err(failed("move the head"))?;
+        if !moved {
+            let found = schema::check_here(&transaction);
             return Err(match found {
                 Err(altered) => CommitError::NotWritten(altered),
                 Ok(found) if found != self.schema => CommitError::NotWritten(StoreError::Refused {
@@ -76,28 +76,25 @@ impl Writer {
                 Ok(_) => CommitError::LostRace,
             });
         }
-        rows(batch)
-            .build()
-            .execute(&mut *transaction)
-            .await
+        rows(&transaction, batch)
+            .and_then(|()| caches(&transaction, batch))
             .map_err(failed("write the rows"))?;
         transaction
             .commit()
-            .await
             .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
     }
 
     /// One step of giving back what is spare: see [`super::Store::give_back`].
-    pub(super) async fn give_back(&mut self) -> Result<Spare, StoreError> {
-        const OPERATION: &str = "give back spare pages";
-        let connection = &mut self.connection;
-        let (pages, free, size, how): (i64, i64, i64, i64) = sqlx::query_as(
-            "SELECT page_count, freelist_count, page_size, auto_vacuum FROM pragma_page_count, \
-             pragma_freelist_count, pragma_page_size, pragma_auto_vacuum",
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(unavailable(OPERATION))?;
+    pub(super) fn give_back(&mut self) -> Result<Spare, StoreError> {
+        self.step().map_err(unavailable("give back spare pages"))
+    }
+
+    fn step(&mut self) -> rusqlite::Result<Spare> {
+        let connection = &self.connection;
+        let sizes = "SELECT page_count, freelist_count, page_size, auto_vacuum FROM pragma_page_count, \
+             pragma_freelist_count, pragma_page_size, pragma_auto_vacuum";
+        let (pages, free, size, how): (i64, i64, i64, i64) =
+            connection.query_row(sizes, [], |row| row.try_into())?;
         let spare = |free: i64| {
             let much = how == INCREMENTAL && free >= MANY && free >= pages / SHARE;
             let bytes = free.saturating_mul(size);
@@ -109,164 +106,132 @@ impl Writer {
         if !spare(free).much {
             return Ok(spare(free));
         }
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-            "PRAGMA incremental_vacuum({STEP})"
-        )))
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable(OPERATION))?;
+        to_the_end(connection, &format!("PRAGMA incremental_vacuum({STEP})"))?;
         let left = spare(free.saturating_sub(STEP));
         if !left.much {
             // The file gets shorter when the log beside it is folded in.
-            sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
-                .execute(connection)
-                .await
-                .map_err(unavailable(OPERATION))?;
+            to_the_end(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
         }
         Ok(left)
     }
-
-    /// The last connection that closes folds the WAL back into the file.
-    pub(super) async fn close(self) {
-        let _ = self.connection.close().await;
-    }
 }
 
-/// Every row of a batch in one text of several statements: each statement that is sent by
-/// itself costs two thread hops, and a commit has little else to do. The bound on variables
-/// holds for each statement of the text, so many rows become several statements.
-fn rows(batch: &Batch) -> QueryBuilder<Db> {
-    let mut query = QueryBuilder::new("");
-    delete(
-        &mut query,
-        "DELETE FROM records WHERE id IN (",
+/// A pragma that works as long as its rows are asked for.
+fn to_the_end(connection: &Connection, pragma: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(pragma)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Whether the head was the batch's parent, under the schema that was checked: its counter stands in the
+/// file's header, under this transaction's lock.
+fn move_head(connection: &Connection, batch: &Batch, schema: Checked) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
+         WHERE (EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head))) \
+         AND (SELECT schema_version FROM pragma_schema_version) = ?5 \
+         ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
+    )?;
+    let moved = statement.execute(params![
+        signed(batch.head.seq),
+        batch.head.body,
+        batch.head.mac,
+        signed(batch.parent),
+        schema.0
+    ])?;
+    Ok(moved == 1)
+}
+
+fn rows(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    each(
+        connection,
+        "DELETE FROM records WHERE id = ?1",
         &batch.removed,
-        |list, id| {
-            list.push_bind(id.as_bytes().as_slice());
-        },
-    );
-    delete(
-        &mut query,
-        "DELETE FROM log_bodies WHERE idx IN (",
+        |row, id| row.execute(params![id.as_bytes()]),
+    )?;
+    each(
+        connection,
+        "DELETE FROM log_bodies WHERE idx = ?1",
         &batch.erased,
-        |list, index| {
-            list.push_bind(signed(*index));
-        },
-    );
-    insert(
-        &mut query,
-        "INSERT INTO records (id, generation, sealed) ",
+        |row, index| row.execute(params![signed(*index)]),
+    )?;
+    each(
+        connection,
+        "INSERT INTO records (id, generation, sealed) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed",
         &batch.records,
         |row, (id, generation, sealed)| {
-            row.push_bind(id.as_bytes().as_slice())
-                .push_bind(signed(*generation))
-                .push_bind(sealed.as_slice());
+            row.execute(params![id.as_bytes(), signed(*generation), sealed])
         },
-        " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed;",
-    );
-    insert(
-        &mut query,
-        "INSERT INTO bucket_members (bucket, members) ",
+    )?;
+    each(
+        connection,
+        "INSERT INTO bucket_members (bucket, members) VALUES (?1, ?2) \
+         ON CONFLICT (bucket) DO UPDATE SET members = excluded.members",
         &batch.members,
-        |row, (bucket, members)| {
-            row.push_bind(i64::from(*bucket))
-                .push_bind(members.as_slice());
-        },
-        " ON CONFLICT (bucket) DO UPDATE SET members = excluded.members;",
-    );
-    insert(
-        &mut query,
-        "INSERT INTO log_entries (idx, leaf) ",
+        |row, (bucket, members)| row.execute(params![bucket, members]),
+    )?;
+    each(
+        connection,
+        "INSERT INTO log_entries (idx, leaf) VALUES (?1, ?2)",
         &batch.entries,
-        |row, (index, leaf)| {
-            row.push_bind(signed(*index)).push_bind(leaf.as_slice());
-        },
-        ";",
-    );
-    insert(
-        &mut query,
-        "INSERT INTO log_bodies (idx, salt, body) ",
+        |row, (index, leaf)| row.execute(params![signed(*index), leaf]),
+    )?;
+    each(
+        connection,
+        "INSERT INTO log_bodies (idx, salt, body) VALUES (?1, ?2, ?3)",
         &batch.bodies,
-        |row, (index, body)| {
-            row.push_bind(signed(*index))
-                .push_bind(body.salt.as_slice())
-                .push_bind(body.body.as_slice());
-        },
-        ";",
-    );
-    caches(&mut query, batch);
-    query
+        |row, (index, body)| row.execute(params![signed(*index), body.salt, body.body]),
+    )
 }
 
 /// What can be built anew from the other tables.
-fn caches(query: &mut QueryBuilder<Db>, batch: &Batch) {
-    let seq = batch.head.seq;
-    let digests: Vec<_> = batch.digests.iter().collect();
-    insert(
-        query,
-        "INSERT INTO bucket_digests (bucket, digest, seq) ",
-        &digests,
-        |row, (bucket, digest)| {
-            row.push_bind(i64::from(**bucket))
-                .push_bind(digest.to_vec())
-                .push_bind(signed(seq));
-        },
-        " ON CONFLICT (bucket) DO UPDATE SET digest = excluded.digest, seq = excluded.seq;",
-    );
-    insert(
-        query,
-        "INSERT INTO log_tiles (level, idx, data) ",
+fn caches(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    let seq = signed(batch.head.seq);
+    each(
+        connection,
+        "INSERT INTO bucket_digests (bucket, digest, seq) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (bucket) DO UPDATE SET digest = excluded.digest, seq = excluded.seq",
+        &batch.digests,
+        |row, (bucket, digest)| row.execute(params![bucket, digest, seq]),
+    )?;
+    each(
+        connection,
+        "INSERT INTO log_tiles (level, idx, data) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data",
         &batch.tiles,
-        |row, tile| {
-            row.push_bind(i64::from(tile.level))
-                .push_bind(signed(tile.index))
-                .push_bind(tile.data.as_slice());
-        },
-        " ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data;",
-    );
-    if let Some(before) = batch.tiles_before {
-        let oldest = "DELETE FROM log_tiles WHERE rowid IN \
-            (SELECT rowid FROM log_tiles WHERE level = 0 AND idx < ";
-        query.push(oldest).push_bind(signed(before));
-        query.push(" ORDER BY idx LIMIT ").push_bind(TILES_AT_ONCE);
-        query.push(");");
-    }
+        |row, tile| row.execute(params![tile.level, signed(tile.index), tile.data]),
+    )?;
+    each(
+        connection,
+        "DELETE FROM log_tiles WHERE rowid IN \
+         (SELECT rowid FROM log_tiles WHERE level = 0 AND idx < ?1 ORDER BY idx LIMIT ?2)",
+        batch.tiles_before,
+        |row, before| row.execute(params![signed(before), TILES_AT_ONCE]),
+    )
 }
 
-fn insert<T>(
-    query: &mut QueryBuilder<Db>,
-    into: &'static str,
-    rows: &[T],
-    bind: impl Fn(&mut Separated<'_, Db, &'static str>, &T),
-    end: &'static str,
-) {
-    for rows in rows.chunks(ROWS) {
-        query.push(into);
-        query.push_values(rows, |mut row, values| bind(&mut row, values));
-        query.push(end);
+/// Runs a statement for each row of a table; where there is none, it is not even looked up.
+fn each<T>(
+    connection: &Connection,
+    sql: &'static str,
+    rows: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Statement<'_>, T) -> rusqlite::Result<usize>,
+) -> rusqlite::Result<()> {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return Ok(());
     }
-}
-
-fn delete<'a, T>(
-    query: &mut QueryBuilder<Db>,
-    from: &'static str,
-    keys: &'a [T],
-    bind: impl Fn(&mut Separated<'_, Db, &'static str>, &'a T),
-) {
-    for keys in keys.chunks(ROWS) {
-        query.push(from);
-        let mut list = query.separated(", ");
-        for key in keys {
-            bind(&mut list, key);
-        }
-        query.push(");");
-    }
+    let mut statement = connection.prepare_cached(sql)?;
+    rows.try_for_each(|row| write(&mut statement, row).map(drop))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use sqlx::{AssertSqlSafe, Row as _};
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
     use super::super::{Exclusive, Sqlite};
     use super::*;
