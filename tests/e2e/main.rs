@@ -10,6 +10,7 @@
 
 mod accounts;
 mod app_keys;
+mod clock;
 mod code_limits;
 mod code_recovers;
 mod contacts;
