@@ -1,18 +1,53 @@
-//! The daemon's one clock: the host's, but never behind what has been committed.
+//! The daemon's one clock: the host's, but never behind what has been committed, and never still.
 //!
-//! `now = max(host clock, time of the last committed head)`. A host clock set back can
-//! therefore not reopen what has expired. No time is ever taken from the database.
+//! `now = max(host clock, time of the last committed head, what was told before and half of what has passed since)`.
+//! A host clock set back can therefore not reopen what has expired, and nothing lives for longer than twice its time
+//! while it is behind. Half, because it may have been the jump forward that was wrong: then the host's clock catches up
+//! after as long again, where one that goes on as fast would stay ahead for ever. What passes is counted by a clock that
+//! nobody sets; a daemon that was started since begins at the last head. No time is ever taken from the database.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use custodyd_policies::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
+/// The beginning of 2026: a host's clock before that was never set.
+pub(crate) const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+
 #[derive(Debug, Default)]
 pub struct Clock {
     committed: AtomicU64,
     host: Host,
+    told: Mutex<Told>,
+}
+
+/// The latest time that came from the host or a head, and when that was since the host's start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    time: u64,
+    at: Duration,
+}
+
+/// One look: the time that counts, and the times between which a device's clock is right as far as anybody here knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub now: Timestamp,
+    /// The host's clock where it is behind.
+    pub earliest: Timestamp,
+    /// Where it was right before it was set back.
+    pub latest: Timestamp,
+}
+
+impl From<Timestamp> for Reading {
+    fn from(now: Timestamp) -> Self {
+        Self {
+            now,
+            earliest: now,
+            latest: now,
+        }
+    }
 }
 
 /// Who tells the time.
@@ -27,7 +62,56 @@ enum Host {
 impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.host.now().max(self.committed.load(Ordering::Acquire)))
+        self.read().now
+    }
+
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let host = self.host.now();
+        let source = host.max(self.committed.load(Ordering::Acquire));
+        // Two numbers that are always of one look: a panic between them is not possible.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Behind the lock, so that it is never before what another has just noted.
+        let boot = self.host.since_boot();
+        let passed = boot.saturating_sub(told.at);
+        let slow = told.time.saturating_add((passed / 2).as_secs());
+        // Only what is news is noted: else the halves of seconds between two looks would be lost.
+        if source > slow {
+            *told = Told {
+                time: source,
+                at: boot,
+            };
+            return Reading {
+                now: Timestamp(source),
+                earliest: Timestamp(host),
+                latest: Timestamp(source),
+            };
+        }
+        Reading {
+            now: Timestamp(slow),
+            earliest: Timestamp(host),
+            latest: Timestamp(told.time.saturating_add(passed.as_secs())),
+        }
+    }
+
+    /// Seconds that the host's clock is behind the time that counts: it was set back, or had been set forward wrongly.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        let reading = self.read();
+        reading.now.0 - reading.earliest.0.min(reading.now.0)
+    }
+
+    /// # Errors
+    /// What is wrong with the host's clock, so that no device's proof can be told from an old one.
+    pub(crate) fn is_set(&self) -> Result<(), String> {
+        let host = self.host.now();
+        match host < EARLIEST.as_secs() {
+            true => Err(format!(
+                "the host's clock was never set: it says {host} s since 1970; set it, and keep it set \
+                 (systemd-timesyncd or chrony)"
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Called by the committer, and by nobody else, once a batch is durable.
@@ -97,6 +181,7 @@ pub(crate) mod simulated {
             super::Clock {
                 committed: AtomicU64::new(0),
                 host: super::Host::Simulated(Arc::clone(self)),
+                told: std::sync::Mutex::default(),
             }
         }
 
@@ -121,5 +206,87 @@ pub(crate) mod simulated {
         pub(super) fn since_boot(&self) -> Duration {
             self.began.elapsed() + Duration::from_millis(self.slept.load(Ordering::SeqCst))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const HOUR: u64 = 3600;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_goes_on_at_half_its_pace() {
+        let host = simulated::Host::new(1_000_000);
+        let clock = host.clock();
+        assert_eq!(clock.now(), Timestamp(1_000_000));
+        host.set(1_000_000 - HOUR);
+        for second in 0..600 {
+            let now = clock.now().0;
+            assert_eq!(now, 1_000_000 + second / 2, "however often it is asked");
+            assert_eq!(clock.behind(), now - (1_000_000 - HOUR + second));
+            advance(Duration::from_secs(1)).await;
+        }
+        // The host's own is right again, or what was set back catches up.
+        host.set(1_000_000);
+        assert_eq!(clock.now(), Timestamp(1_000_600));
+        assert_eq!(clock.behind(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_that_was_set_forward_wrongly_is_gone_after_two() {
+        let host = simulated::Host::new(1_000_000);
+        let clock = host.clock();
+        host.set(1_000_000 + HOUR);
+        let ahead = clock.now();
+        clock.committed(ahead);
+        host.set(1_000_000);
+        advance(Duration::from_secs(2 * HOUR - 2)).await;
+        assert_eq!(clock.behind(), 1);
+        advance(Duration::from_secs(4)).await;
+        assert_eq!((clock.now(), clock.behind()), (Timestamp(1_007_202), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_goes_on_from_the_last_head_and_does_not_stand_still() {
+        let host = simulated::Host::new(1_000_000);
+        let clock = host.clock();
+        clock.committed(Timestamp(1_000_000 + HOUR));
+        assert_eq!(clock.now(), Timestamp(1_000_000 + HOUR));
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(clock.now(), Timestamp(1_000_050 + HOUR));
+        // Another node's batch is news.
+        clock.committed(Timestamp(1_000_060 + HOUR));
+        assert_eq!(clock.now(), Timestamp(1_000_060 + HOUR));
+    }
+
+    /// A device whose clock is right is one of them, whichever jump was the wrong one.
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_right_lies_between_the_hosts_time_and_all_that_has_passed() {
+        let host = simulated::Host::new(1_000_000);
+        let clock = host.clock();
+        assert_eq!(clock.read(), Reading::from(Timestamp(1_000_000)));
+        host.set(1_000_000 - HOUR);
+        advance(Duration::from_secs(200)).await;
+        let Reading {
+            now,
+            earliest,
+            latest,
+        } = clock.read();
+        assert_eq!(
+            [earliest.0, now.0, latest.0],
+            [1_000_200 - HOUR, 1_000_100, 1_000_200]
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_told_of() {
+        let never = simulated::Host::new(86_400).clock();
+        assert!(never.is_set().unwrap_err().contains("never set"));
+        let set = simulated::Host::new(EARLIEST.as_secs()).clock();
+        set.is_set().unwrap();
     }
 }

@@ -466,6 +466,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     let mut checks = vec![
         operator::Check::token(realm.pool.clone()),
         store_check(Arc::clone(&realm.store)),
+        operator::Check::clock(realm.service.ledger.clock()),
     ];
     if realm.store.comes_back() {
         checks.push(on_a_server::newest_check(&realm.service));

@@ -15,6 +15,8 @@ use custodyd_hsm::{Pool, Standing};
 use crate::service::{Service, tokens};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Seconds for small corrections.
+pub(crate) const CLOCK_GRACE: u64 = 60;
 /// While nothing happens. The disk is other programs', too.
 const AT_REST: Duration = Duration::from_secs(15);
 
@@ -30,9 +32,11 @@ pub(crate) fn measure_token(pool: &Pool) {
 pub(crate) async fn run(service: Arc<Service>, pool: Pool, database: PathBuf) {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     metrics::gauge!("custodyd_start_time_seconds").set(started.unwrap_or_default().as_secs_f64());
+    let mut behind = false;
     loop {
         let waits = service.look();
         show(&service, &pool);
+        behind = show_clock(&service, behind);
         show_disk(&database);
         tokio::time::sleep(EVERY).await;
         // Not where the last look was at something, or somebody has come since.
@@ -67,6 +71,23 @@ fn show(service: &Service, pool: &Pool) {
     metrics::gauge!("custodyd_requests_under_way").set(service.door.taken() as f64);
     metrics::gauge!("custodyd_request_body_bytes").set(service.door.bytes() as f64);
     metrics::gauge!("custodyd_apps").set(service.apps.count() as f64);
+}
+
+/// A host's clock that is behind what was committed is told of once, and once when it is not any more.
+fn show_clock(service: &Service, was_behind: bool) -> bool {
+    let seconds = service.ledger.clock().behind();
+    metrics::gauge!("custodyd_clock_behind_seconds").set(seconds as f64);
+    let behind = seconds > CLOCK_GRACE;
+    if behind && !was_behind {
+        tracing::error!(
+            seconds,
+            "the host's clock is behind what was committed: it was set back, or had been set forward wrongly; time goes on at \
+             half its pace until it has caught up"
+        );
+    } else if was_behind && !behind {
+        tracing::info!("the host's clock has caught up");
+    }
+    behind
 }
 
 /// A write-ahead log that can not grow any more refuses every change, so its place is watched with the file's.

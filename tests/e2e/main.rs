@@ -9,7 +9,9 @@
 )]
 
 mod accounts;
+mod acknowledged;
 mod app_keys;
+mod clock;
 mod code_limits;
 mod code_recovers;
 mod contacts;
@@ -22,6 +24,7 @@ mod failover;
 mod flows;
 mod handed;
 mod http;
+mod io;
 mod kills;
 mod ledger;
 mod limits;

@@ -3,6 +3,8 @@
 //! Stopped with SIGTERM. Killed with SIGKILL only after it has said that it serves, which is
 //! after its one login: SoftHSM2 can lose a token that is killed inside the login.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -111,6 +113,8 @@ pub struct TestApp {
     pub operator: String,
     pub ca: String,
     pub token: SoftToken,
+    /// Of the daemon, when it is started: see `shim.rs`.
+    pub environment: Vec<(String, OsString)>,
     child: Option<Child>,
     /// Where the database is, unless it is a file. After the daemon: it goes first.
     pub postgres: Option<PostgresServer>,
@@ -219,6 +223,7 @@ directory = "policies"
             operator: format!("http://127.0.0.1:{operator}"),
             ca,
             token,
+            environment: Vec::new(),
             child: None,
             postgres,
         }
@@ -309,13 +314,17 @@ directory = "policies"
             .unwrap();
         let child = self
             .command("serve")
+            .envs(self.environment.iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let http = reqwest::Client::new();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        // It asks a plain address: no authority is read in for that.
+        let http = reqwest::Client::builder().tls_certs_only([]).build();
+        let http = http.unwrap();
+        // Of several nodes one waits for its turn for up to 40 s.
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let ready = http.get(format!("{}/readyz", self.operator)).send().await;
             if ready.is_ok_and(|answer| answer.status() == 200) {
@@ -327,7 +336,7 @@ directory = "policies"
             if Instant::now() > deadline {
                 return Err("not ready");
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -28,6 +28,7 @@ pub mod opaque;
 pub mod owner;
 pub mod pair;
 pub mod postgres;
+pub mod shim;
 pub mod slots;
 pub mod stories;
 pub mod token;

@@ -27,6 +27,7 @@ use self::nonce::Nonces;
 use self::replay::{ReplayCache, Seen};
 use super::jwk::PublicJwk;
 use super::{RandomFailed, jws, sha256_fields};
+use crate::clock::Reading;
 
 /// How long a nonce is accepted, and so how long a proof is remembered.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
@@ -172,11 +173,11 @@ impl Proofs {
     /// Check a stranger's DPoP proof, and remember it. See [`Proofs::verify_as`].
     pub fn verify(
         &self,
-        now: Timestamp,
+        clock: impl Into<Reading>,
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
-        self.verify_as(Class::Stranger, now, expected, proof)
+        self.verify_as(Class::Stranger, clock, expected, proof)
     }
 
     /// Check a DPoP proof against the request it came with, and remember it among its class.
@@ -186,12 +187,14 @@ impl Proofs {
     pub fn verify_as(
         &self,
         class: Class<'_>,
-        now: Timestamp,
+        clock: impl Into<Reading>,
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
+        let clock = clock.into();
+        let now = clock.now;
         let unverified = jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
-        check_claims(now, expected, &unverified.claims).map_err(ProofError::Invalid)?;
+        check_claims(clock, expected, &unverified.claims).map_err(ProofError::Invalid)?;
         self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
         let thumbprint = jwk.thumbprint();
@@ -209,15 +212,16 @@ impl Proofs {
     /// DPoP proof covers that body, and names that request's device key.
     pub fn verify_app_key_proof(
         &self,
-        now: Timestamp,
+        clock: impl Into<Reading>,
         jws: &str,
         expected: &AppKeyExpected<'_>,
     ) -> Result<AppKey, ProofError> {
+        let clock = clock.into();
         let unverified =
             jws::parse::<AppKeyClaims>(jws, APP_KEY_TYP).map_err(ProofError::AppKeyInvalid)?;
-        check_app_key_claims(now, expected, &unverified.claims)
+        check_app_key_claims(clock, expected, &unverified.claims)
             .map_err(ProofError::AppKeyInvalid)?;
-        self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
+        self.demand_nonce(clock.now, unverified.claims.nonce.as_deref())?;
         let (_, jwk) = unverified.verify().map_err(ProofError::AppKeyInvalid)?;
         let thumbprint = jwk.thumbprint();
         // Both are device identifiers of bindings: one key in both roles could

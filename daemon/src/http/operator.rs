@@ -25,7 +25,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::clock::Clock;
 use crate::service::tokens;
+use crate::watch::CLOCK_GRACE;
 
 /// A check that takes longer counts as failed. Monitoring asks again soon.
 const CHECK_DEADLINE: Duration = Duration::from_secs(8);
@@ -40,6 +42,7 @@ pub struct Check {
     name: &'static str,
     run: Arc<Run>,
     tokens: Option<Pool>,
+    clock: Option<Arc<Clock>>,
 }
 
 impl Check {
@@ -53,7 +56,20 @@ impl Check {
             name,
             run: Arc::new(move || run().boxed()),
             tokens: None,
+            clock: None,
         }
+    }
+
+    /// Not before the host's clock was ever set. One that was set back is said, and no reason to serve nobody: time does not
+    /// go back here.
+    pub fn clock(clock: &Arc<Clock>) -> Self {
+        let asked = Arc::clone(clock);
+        let check = Self::new("clock", move || {
+            let set = asked.is_set();
+            async move { set }
+        });
+        let clock = Some(Arc::clone(clock));
+        Self { clock, ..check }
     }
 
     /// The known-answer probe of the token: an operation with a known result is the only
@@ -137,6 +153,13 @@ async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
         if let (Some(answer), Some(tokens)) = (answer.as_object_mut(), tokens) {
             // One of several is enough to be ready; which do not answer is said all the same.
             answer.insert("tokens".to_owned(), tokens);
+        }
+        let mut clocks = operator.checks.iter().filter_map(|one| one.clock.as_ref());
+        let behind = clocks.next().map_or(0, |clock| clock.behind());
+        if behind > CLOCK_GRACE
+            && let Some(answer) = answer.as_object_mut()
+        {
+            answer.insert("clock_behind_seconds".to_owned(), json!(behind));
         }
         return no_store(axum::Json(answer));
     }

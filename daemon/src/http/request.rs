@@ -205,7 +205,7 @@ impl Signed {
         };
         service
             .proofs
-            .verify_as(class, service.now(), &expected, proof)
+            .verify_as(class, service.ledger.clock().read(), &expected, proof)
             .map_err(|error| Refused::Proof(error).into())
     }
 

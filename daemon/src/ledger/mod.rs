@@ -210,6 +210,11 @@ impl Ledger {
         self.clock.now()
     }
 
+    #[must_use]
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
     /// Whether what is read here is known to be the newest; for readiness.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Service {
         let now = self.now();
         caller.step_up(caller.account(), APP_KEY_WORTH, now)?;
         let key = self.proofs.verify_app_key_proof(
-            now,
+            self.ledger.clock().read(),
             &request.app_key_proof,
             &AppKeyExpected {
                 realm: self.realm().as_str(),

@@ -50,7 +50,7 @@ impl Service {
         }
         let device_name = name(request.device_name)?;
         let app_key = self.proofs.verify_app_key_proof(
-            now,
+            self.ledger.clock().read(),
             &request.app_key_proof,
             &AppKeyExpected {
                 realm: self.realm().as_str(),

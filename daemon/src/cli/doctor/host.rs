@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::output::Line;
 use super::files::nearest_folder;
+use crate::clock::EARLIEST;
 use crate::hardening::Report;
 
-/// 2026-01-01: a clock before this has never been set.
-const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
 const MIB: u64 = 1024 * 1024;
 /// Below this the next growth of the write-ahead log may fail.
 const RED_BELOW: u64 = 100 * MIB;

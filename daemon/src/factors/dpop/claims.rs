@@ -4,8 +4,9 @@
 //! says helps a developer most. It must never let a claim that is absent pass
 //! for one that agrees.
 
-use custodyd_policies::Timestamp;
 use serde::Deserialize;
+
+use crate::clock::Reading;
 
 use super::super::{b64, quoted, sha256};
 use super::{AppKeyExpected, CLOCK_TOLERANCE, Expected, NONCE_LIFETIME};
@@ -33,13 +34,13 @@ pub(super) struct AppKeyClaims {
 
 /// Every claim of a DPoP proof but the nonce (RFC 9449, section 4.3).
 pub(super) fn check_claims(
-    now: Timestamp,
+    clock: Reading,
     expected: &Expected<'_>,
     claims: &Claims,
 ) -> Result<(), String> {
     equal("htm", expected.method, &claims.htm)?;
     equal("htu", expected.uri, &claims.htu)?;
-    check_iat(now, claims.iat)?;
+    check_iat(clock, claims.iat)?;
     if claims.jti.is_empty() || claims.jti.chars().count() > MAX_JTI {
         return Err(format!("claim jti: expected 1 to {MAX_JTI} characters"));
     }
@@ -58,7 +59,7 @@ pub(super) fn check_claims(
 
 /// Every claim of an app-key proof but the nonce.
 pub(super) fn check_app_key_claims(
-    now: Timestamp,
+    clock: Reading,
     expected: &AppKeyExpected<'_>,
     claims: &AppKeyClaims,
 ) -> Result<(), String> {
@@ -68,7 +69,7 @@ pub(super) fn check_app_key_claims(
         &claims.aud,
     )?;
     equal("jkt", expected.device_thumbprint, &claims.jkt)?;
-    check_iat(now, claims.iat)
+    check_iat(clock, claims.iat)
 }
 
 fn equal(claim: &str, expected: &str, found: &str) -> Result<(), String> {
@@ -82,15 +83,19 @@ fn equal(claim: &str, expected: &str, found: &str) -> Result<(), String> {
     ))
 }
 
-fn check_iat(now: Timestamp, iat: u64) -> Result<(), String> {
+/// Where the host's clock was set back, nobody here knows which of its times was right, and devices' clocks are as good as
+/// its own: how new a proof is, its nonce says.
+fn check_iat(clock: Reading, iat: u64) -> Result<(), String> {
     let tolerance = CLOCK_TOLERANCE.as_secs();
-    let oldest = now.0.saturating_sub(NONCE_LIFETIME.as_secs() + tolerance);
-    if (oldest..=now.0.saturating_add(tolerance)).contains(&iat) {
+    let earliest = clock.earliest.min(clock.now).0;
+    let oldest = earliest.saturating_sub(NONCE_LIFETIME.as_secs() + tolerance);
+    let newest = clock.latest.max(clock.now).0.saturating_add(tolerance);
+    if (oldest..=newest).contains(&iat) {
         return Ok(());
     }
     Err(format!(
         "claim iat: {iat} is too far from the time here, {}: check the device's clock",
-        now.0
+        clock.now.0
     ))
 }
 

@@ -278,6 +278,30 @@ fn a_clock_that_jumps_ahead_and_back_revives_no_proof() {
     proofs.verify(NOW, &EXPECTED, &fresh).unwrap();
 }
 
+/// Where the host's clock was set back, nobody knows which of its times was right: nonces say how new a proof is.
+#[test]
+fn a_device_that_is_right_by_one_of_the_hosts_times_is_not_sent_away() {
+    let proofs = Proofs::new().unwrap();
+    let hour = |hours: i64| Timestamp(NOW.0.checked_add_signed(3600 * hours).unwrap());
+    let clock = Reading {
+        now: NOW,
+        earliest: hour(-1),
+        latest: hour(1),
+    };
+    let verified = |iat: u64, clock: Reading| {
+        let proof = Client::new().proof(&proofs, |_, c| c["iat"] = json!(iat));
+        proofs.verify(clock, &EXPECTED, &proof)
+    };
+    for iat in [hour(-1), NOW, hour(1)] {
+        verified(iat.0, clock).unwrap();
+    }
+    assert!(verified(hour(-1).0 - 361, clock).is_err());
+    assert!(verified(hour(1).0 + 61, clock).is_err());
+    // Control: a clock that is in order knows one time.
+    assert!(verified(hour(-1).0, NOW.into()).is_err());
+    assert!(verified(hour(1).0, NOW.into()).is_err());
+}
+
 #[test]
 fn a_full_memory_refuses() {
     let (proofs, client) = (Proofs::with_capacity(1).unwrap(), Client::new());
