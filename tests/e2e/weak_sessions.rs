@@ -4,9 +4,10 @@
 //! is the same attack under a policy that gives the secret to that login: then it succeeds.
 
 use custodyd_tests::codes::recovery_codes;
-use custodyd_tests::device::b64;
+use custodyd_tests::device::{b64, unb64};
 use custodyd_tests::opaque::{Registering, default_cost};
-use custodyd_tests::owner::{KEY, Owner, SECRET};
+use custodyd_tests::owner::{KEY, Owner, PLAIN, SECRET};
+use custodyd_tests::slots::code_id;
 use custodyd_tests::{Answer, Device, MailServer, Setup, TestApp};
 use serde_json::{Value, json};
 
@@ -228,4 +229,58 @@ async fn a_change_of_factors_takes_along_what_its_session_reads() {
     assert_eq!(answer.body["need_one_of"], json!(["pin"]));
     let body = set("notes", version(&mut device, "notes").await);
     device.call("POST", path, Some(body)).await.expect(201);
+}
+
+/// What opens by another secret is worthless without it: who may read the one and not the other replaces neither. The
+/// control is a policy that lets a recovery code read both.
+#[tokio::test]
+async fn a_secret_that_opens_another_is_replaced_by_who_may_read_both() {
+    for (more, may) in [("", false), (", \"recovery-code\"", true)] {
+        let Setup { policies, .. } = policy("");
+        let rule = format!("[release]\napp-key = [\"pin\"{more}]\n");
+        let policies = policies.into_iter();
+        let policies = policies.map(|(name, text)| (name, text.replace("[release]\n", &rule)));
+        let app = TestApp::with(Setup {
+            policies: policies.collect(),
+            ..Setup::default()
+        })
+        .await;
+        let mut owner = Owner::new(&app).await;
+        owner.set_pin("830517", Some(true)).await.expect(200);
+        let place = owner.device.place("app-key");
+        let sealed = place.seal(KEY, b"wrapped");
+        let slot = place.slot("secret", SECRET, PLAIN, KEY);
+        let hanging = json!({"sealed": sealed, "slots": [slot], "server_slot": b64(KEY)});
+        let stored = owner.device.put("app-key", "If-None-Match", "*", hanging);
+        stored.await.expect(200);
+        let codes = owner.device.set_recovery_codes().await;
+        let started = owner.device.try_recovery_code(&codes[0], json!({})).await;
+        started.expect(201);
+        // The PIN's own slot goes with the PIN, and the content stays.
+        owner.set_pin("294061", None).await.expect(200);
+        let codes = recovery_codes();
+        let id = code_id(&unb64(&codes[0]));
+        let place = owner.device.place(SECRET);
+        let slot = place.slot("recovery-code", &id, &[3; 32], KEY);
+        let rewrapped = json!({"if_version": owner.version().await, "slots": [slot]});
+        let body = json!({"codes": codes, "secrets": {SECRET: rewrapped}});
+        let path = "/v1/account/recovery-codes";
+        let content = owner.content(true);
+        let attacks = [
+            owner.call("POST", path, body).await,
+            replace(&mut owner.device, SECRET, content).await,
+            delete(&mut owner.device, SECRET).await,
+        ];
+        for answer in attacks {
+            if may {
+                assert!(answer.status < 300, "{}", answer.refusal());
+                continue;
+            }
+            answer.refused("403 step-up-required");
+            assert_eq!(answer.body["secret"], "app-key");
+            assert_eq!(answer.body["need_one_of"], json!(["pin"]));
+        }
+        assert_eq!(owner.version().await == 0, may);
+        assert_ne!(version(&mut owner.device, "app-key").await, 0);
+    }
 }

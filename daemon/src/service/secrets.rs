@@ -4,7 +4,7 @@
 //! and mean nothing here; the server slot opens the content, too, protected by the envelope's seal, and only the
 //! policy's release rules decide who gets it. Every release is an event in the same commit. The same rules decide who
 //! changes what is there: whoever may not read a secret, a thief with the weaker login, may neither destroy it nor put one of
-//! their own making in its place. Which slots an account may have, `slots.rs` says.
+//! their own making in its place, nor in the place of what it opens by. Which slots an account may have, `slots.rs` says.
 
 use std::collections::BTreeMap;
 
@@ -190,7 +190,8 @@ impl Writes {
     /// Whether they may be done: by a session that may read what it replaces, and is worth as much as every factor whose
     /// slots it touches, but for `own`, which the call is about. Asked before anything is changed: a thief with a weak
     /// session must not make what a stronger factor opens worthless, nor get a new PIN in by slots that open nothing. What
-    /// is not there yet may be made by any session that writes.
+    /// opens by the secret would be as worthless without it: it has to be the session's to read, too, unless the secret
+    /// keeps its content, and every slot but the call's own. What is not there yet may be made by any session that writes.
     pub(super) fn admitted(
         &self,
         caller: &Caller,
@@ -206,8 +207,12 @@ impl Writes {
             if !precondition.holds(stored.map(|stored| stored.version)) {
                 continue;
             }
-            if stored.is_some() {
+            if let Some(stored) = stored {
                 caller.may_replace(account, name, now)?;
+                let own = |slot: &Slot| own.is_some() && slots::factor(slot.r#type) == own;
+                if !new.keeps(stored, own) {
+                    caller.may_replace_what_opens_by(account, name, now)?;
+                }
             }
             let (sealed, slots) = match new {
                 New::Content(content) => (content.sealed.as_ref(), content.slots.as_slice()),
@@ -273,6 +278,18 @@ impl Writes {
 }
 
 impl New {
+    /// Whether what opened by the stored secret still does, but for those of its slots that are `own`.
+    fn keeps(&self, stored: &StoredSecret, own: impl Fn(&Slot) -> bool) -> bool {
+        let Self::Slots(after) = self else {
+            return false;
+        };
+        let stays = |slot: &Slot| {
+            let mut after = after.iter();
+            after.any(|other| slots::is_same(slot, other))
+        };
+        stored.slots.iter().all(|slot| own(slot) || stays(slot))
+    }
+
     /// The whole of it, where it replaces a part of what is stored.
     fn over(self, stored: Option<&StoredSecret>) -> Content {
         match self {
@@ -353,6 +370,17 @@ impl Caller {
             }
         })
     }
+
+    /// The same of every secret that has a slot for `name`: with another one in its place that slot opens nothing.
+    fn may_replace_what_opens_by(
+        &self,
+        account: &Account,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        slots::opening_by(account, name)
+            .try_for_each(|hanging| self.may_replace(account, hanging, now))
+    }
 }
 
 impl Service {
@@ -430,6 +458,7 @@ impl Service {
                     });
                 }
                 caller.may_replace(account, &name, moment.now)?;
+                caller.may_replace_what_opens_by(account, &name, moment.now)?;
                 let touched = slots::touched(Some(stored), None);
                 let mut factors = touched.into_iter().filter_map(slots::factor);
                 factors.try_for_each(|by| caller.step_up(account, by, moment.now))?;

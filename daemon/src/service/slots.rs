@@ -88,16 +88,27 @@ pub(super) fn touched(
     let sealed_before = stored.and_then(|stored| stored.sealed.as_ref());
     let (sealed, after) = new.unwrap_or((None, &[]));
     let same = sealed_before.map(|bytes| &bytes.0) == sealed.map(|bytes| &bytes.0);
-    let is_among = |slot: &Slot, others: &[Slot]| {
-        same && others.iter().any(|other| {
-            other.r#type == slot.r#type
-                && other.credential == slot.credential
-                && other.ciphertext.0 == slot.ciphertext.0
-        })
-    };
+    let is_among =
+        |slot: &Slot, others: &[Slot]| same && others.iter().any(|other| is_same(slot, other));
     let gone = before.iter().filter(|slot| !is_among(slot, after));
     let made = after.iter().filter(|slot| !is_among(slot, before));
     gone.chain(made).map(|slot| slot.r#type).collect()
+}
+
+/// Whether they are one slot, to the byte.
+pub(super) fn is_same(one: &Slot, other: &Slot) -> bool {
+    one.r#type == other.r#type
+        && one.credential == other.credential
+        && one.ciphertext.0 == other.ciphertext.0
+}
+
+/// The secrets that have a slot under the secret `name`.
+pub(super) fn opening_by<'a>(account: &'a Account, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let by = move |slot: &Slot| slot.r#type == SlotType::Secret && slot.credential == name;
+    let secrets = account.secrets.iter();
+    secrets
+        .filter(move |(_, stored)| stored.slots.iter().any(by))
+        .map(|(name, _)| name.as_str())
 }
 
 /// The factor that a slot of this type is for. One under another secret is for none.
