@@ -248,7 +248,7 @@ impl Ledger {
             Action::DestroyMine(n) => self.abandon(s, n),
             Action::Evaluate(n, guess, right) => evaluate(s, n, guess, right),
             Action::ReadRevoked(_) => s.seen.revoked = true,
-            Action::CatchUp(n, shown) => s.nodes[n].memory = shown,
+            Action::CatchUp(n, shown) => self.catch_up(s, n, shown),
             Action::Expire(guess) => s.expired |= bit(guess),
             Action::Kill(n) => {
                 s.spent.crashes += 1;

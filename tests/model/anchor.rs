@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Ledger, Mutant},
-    state::{Anchor, State},
+    state::{Anchor, Phase, State},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,14 @@ pub(crate) enum Verdict {
 /// counts; then dirty wins over not dirty and unclean over clean, because the
 /// other may be what a crash left undestroyed.
 pub(crate) fn newest(state: &State) -> Option<Anchor> {
-    let epoch = state.token.iter().map(|a| state.epoch(a.head)).max()?;
-    let current = || state.token.iter().filter(|a| state.epoch(a.head) == epoch);
+    newest_of(state, |_| true)
+}
+
+/// The same of those that count.
+pub(crate) fn newest_of(state: &State, counts: impl Fn(&Anchor) -> bool) -> Option<Anchor> {
+    let counting = || state.token.iter().filter(|a| counts(a));
+    let epoch = counting().map(|a| state.epoch(a.head)).max()?;
+    let current = || counting().filter(|a| state.epoch(a.head) == epoch);
     let line = current().all(|a| current().all(|b| state.related(a.head, b.head)));
     if !line {
         return None;
@@ -79,6 +85,46 @@ impl Ledger {
         } else {
             Verdict::Older
         }
+    }
+
+    /// An object that never counted and never will, beside one of the line of `wanted`. A head is
+    /// made only upon one that is covered, and from then on each list has an object of
+    /// that line: so no other head of a number below `wanted` can have been covered, nor one of
+    /// the same number where this node itself has found `wanted` covered.
+    pub(crate) fn orphan(&self, state: &State, n: usize, wanted: Anchor) -> Option<Anchor> {
+        let node = &state.nodes[n];
+        let own = node.phase == Phase::Serving && node.confirmed == wanted.head;
+        let stands = |a: &Anchor| self.same_line(state, *a, wanted.head);
+        if self.nodes == 1 || !state.token.iter().any(stands) {
+            return None;
+        }
+        let mut orphans = state.token.iter().filter(|a| {
+            self.is_disproved(
+                state,
+                **a,
+                wanted.head,
+                own || self.is(Mutant::OrphansByNumber),
+            )
+        });
+        orphans.next().copied()
+    }
+
+    fn same_line(&self, state: &State, anchor: Anchor, head: u8) -> bool {
+        state.epoch(anchor.head) == state.epoch(head) && state.related(anchor.head, head)
+    }
+
+    /// Whether the line of `head` has another head of the anchor's number; `equal`: its own counts.
+    pub(crate) fn is_disproved(
+        &self,
+        state: &State,
+        anchor: Anchor,
+        head: u8,
+        equal: bool,
+    ) -> bool {
+        let (theirs, ours) = (state.head(anchor.head).seq, state.head(head).seq);
+        state.epoch(anchor.head) == state.epoch(head)
+            && !state.related(anchor.head, head)
+            && (theirs < ours || (equal && theirs == ours))
     }
 
     fn covers(&self, state: &State, anchor: Anchor, wanted: Anchor) -> bool {

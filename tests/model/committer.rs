@@ -85,7 +85,9 @@ impl Ledger {
         } else if shown == node.memory {
             s.nodes[n].job.stage = Stage::Sent;
         } else if s.descends(shown, node.memory) && self.others_write() {
-            s.nodes[n].memory = shown;
+            if self.nodes == 1 {
+                s.nodes[n].memory = shown;
+            }
             s.nodes[n].job = IDLE;
         } else {
             self.stop(s, n);
@@ -117,6 +119,20 @@ impl Ledger {
         };
     }
 
+    /// Another node has written this: it is believed, and written upon, once it is covered.
+    pub(crate) fn catch_up(&self, s: &mut State, n: usize, shown: u8) {
+        if self.is(Mutant::ReadUncovered) || self.is(Mutant::CatchUpUncovered) {
+            s.nodes[n].memory = shown;
+            return;
+        }
+        s.nodes[n].job = Job {
+            stage: Stage::List,
+            purpose: Purpose::CatchUp,
+            head: shown,
+            late: false,
+        };
+    }
+
     fn wanted(&self, s: &State, n: usize) -> Anchor {
         let node = &s.nodes[n];
         Anchor {
@@ -130,6 +146,10 @@ impl Ledger {
 
     /// The first list.
     pub(crate) fn list(&self, s: &mut State, n: usize) {
+        if let Some(orphan) = self.orphan(s, n, self.wanted(s, n)) {
+            s.destroy(orphan);
+            return;
+        }
         match self.verdict(s, self.wanted(s, n), false) {
             Verdict::Older => s.nodes[n].job.stage = Stage::Create,
             Verdict::Covered => self.confirm(s, n),
@@ -154,6 +174,10 @@ impl Ledger {
     /// The second list: of two nodes that created at once, one at least sees
     /// the other.
     pub(crate) fn list_again(&self, s: &mut State, n: usize) {
+        if let Some(orphan) = self.orphan(s, n, self.wanted(s, n)) {
+            s.destroy(orphan);
+            return;
+        }
         match self.verdict(s, self.wanted(s, n), true) {
             Verdict::Covered => self.confirm(s, n),
             Verdict::Fork => s.nodes[n].job.stage = Stage::Abandon,

@@ -28,6 +28,8 @@ pub(crate) enum Mutant {
     NeighboursReread,
     LazyAnchor,
     ReadUncovered,
+    CatchUpUncovered,
+    OrphansByNumber,
     CleanFlagStands,
     NoBootEpoch,
     NoDirtyFlag,

@@ -101,6 +101,16 @@ fn an_exclusive_node_catches_up() {
 }
 
 #[test]
+fn a_head_is_made_upon_one_that_is_not_covered() {
+    killed(two(GUESSES), Mutant::CatchUpUncovered, CHECKPOINTS);
+}
+
+#[test]
+fn an_anchor_of_the_same_number_is_taken_for_an_orphan() {
+    killed(two(GUESSES).budget(1), Mutant::OrphansByNumber, CHECKPOINTS);
+}
+
+#[test]
 fn sign_before_anchor() {
     killed(one(GUESSES), Mutant::SignBeforeAnchor, CHECKPOINTS);
 }

@@ -11,7 +11,8 @@ use crate::{
 impl Ledger {
     /// The boot epoch in which a node may adopt `shown`, or nothing: refuse.
     fn adopts(&self, s: &State, shown: u8, warm: Option<u8>) -> Option<u8> {
-        let Some(newest) = anchor::newest(s) else {
+        let counts = |a: &Anchor| self.nodes == 1 || !self.is_disproved(s, *a, shown, false);
+        let Some(newest) = anchor::newest_of(s, counts) else {
             return self.is(Mutant::MissingAnchorIsZero).then_some(0);
         };
         let descends = s.epoch(shown) == s.epoch(newest.head) && s.descends(shown, newest.head);

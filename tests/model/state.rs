@@ -57,6 +57,8 @@ pub(crate) enum Stage {
 pub(crate) enum Purpose {
     Batch,
     Start,
+    /// Another node's head, before it is believed.
+    CatchUp,
     /// Bounded: the flag before the first unanchored charge.
     Dirty,
     /// Bounded: the interval has passed.
