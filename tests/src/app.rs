@@ -3,7 +3,6 @@
 //! Stopped with SIGTERM. Killed with SIGKILL only after it has said that it serves, which is
 //! after its one login: SoftHSM2 can lose a token that is killed inside the login.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
