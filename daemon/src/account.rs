@@ -295,10 +295,10 @@ impl Account {
     ///
     /// # Errors
     /// Only if a field can not be written as JSON, which no state reached here does.
-    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    pub fn encode(&self) -> Result<SecretBytes, serde_json::Error> {
         let mut plaintext = Wiped(Zeroizing::new(Vec::with_capacity(USUAL_PLAINTEXT)));
         serde_json::to_writer(&mut plaintext, self)?;
-        Ok(plaintext.0)
+        Ok(SecretBytes::from(std::mem::take(&mut *plaintext.0)))
     }
 
     /// Reads a plaintext that the token has opened.
@@ -339,7 +339,8 @@ impl std::io::Write for Wiped {
         if needed > self.0.capacity() {
             let mut larger = Zeroizing::new(Vec::with_capacity(needed * 2));
             larger.extend_from_slice(&self.0);
-            // The old buffer is wiped as it goes.
+            // The old buffer is wiped as it goes: empty, in one go, and not byte by byte.
+            self.0.clear();
             self.0 = larger;
         }
         self.0.extend_from_slice(bytes);
@@ -383,26 +384,26 @@ mod tests {
         account
     }
 
+    fn encoded(account: &Account) -> Vec<u8> {
+        account.encode().unwrap().expose().to_vec()
+    }
+
     #[test]
     fn an_envelope_survives_its_encoding_also_when_its_buffer_grew() {
         let mut large = account();
         let slot = large.secrets["device-secret"].slots[0].clone();
         let secret = large.secrets.get_mut("device-secret").unwrap();
         secret.slots = vec![slot; 2000];
-        let encoded = large.encode().unwrap();
-        assert!(encoded.len() > USUAL_PLAINTEXT);
-        assert_eq!(
-            *Account::decode(&encoded).unwrap().encode().unwrap(),
-            *encoded
-        );
-        let encoded = account().encode().unwrap();
-        let decoded = Account::decode(&encoded).unwrap();
-        assert_eq!(*decoded.encode().unwrap(), *encoded);
+        assert!(encoded(&large).len() > USUAL_PLAINTEXT);
+        for account in [large, account()] {
+            let decoded = Account::decode(&encoded(&account)).unwrap();
+            assert_eq!(encoded(&decoded), encoded(&account));
+        }
     }
 
     #[test]
     fn another_format_and_unknown_fields_are_refused() {
-        let text = String::from_utf8(account().encode().unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(encoded(&account())).unwrap();
         assert!(Account::decode(text.replace("\"format\":1", "\"format\":2").as_bytes()).is_err());
         assert!(
             Account::decode(
@@ -430,7 +431,7 @@ mod tests {
 
         #[test]
         fn a_mutated_envelope_is_refused_or_well_formed(at in any::<prop::sample::Index>(), to in any::<u8>()) {
-            let mut encoded = account().encode().unwrap().to_vec();
+            let mut encoded = encoded(&account());
             let at = at.index(encoded.len());
             encoded[at] = to;
             if let Ok(account) = Account::decode(&encoded) {

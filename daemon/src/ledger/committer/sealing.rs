@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AppId, Error, RecordId, RecordKind};
+use custodyd_hsm::{AppId, Error, RecordId, RecordKind, SecretBytes};
 use custodyd_policies::Timestamp;
-use zeroize::Zeroizing;
 
 use super::working::Working;
 use super::{Failure, Lists, Members};
@@ -26,7 +25,7 @@ pub(super) struct Row {
     kind: RecordKind,
     id: RecordId,
     generation: u64,
-    plaintext: Zeroizing<Vec<u8>>,
+    plaintext: SecretBytes,
 }
 
 /// Everything that a batch seals: each account, or what stays of it, and its new aliases. An
@@ -54,7 +53,7 @@ pub(super) fn rows(
         for alias in entry.claims(account) {
             let plaintext = aliases::body(alias, account.id)
                 .map_err(|_| Failure::internal("encode an alias"))?;
-            let plaintext = Zeroizing::new(plaintext);
+            let plaintext = SecretBytes::from(plaintext);
             rows.push(row(RecordKind::Alias, *alias.record(), seq, plaintext));
         }
     }
@@ -82,7 +81,7 @@ pub(super) async fn seal_all(
                     record: &row.id,
                     generation: row.generation,
                 };
-                let sealed = match seal::seal(custody, &context, &row.plaintext) {
+                let sealed = match seal::seal(custody, &context, row.plaintext.expose()) {
                     Err(error @ Error::Invalid { .. }) => Err(error),
                     sealed => Ok(sealed?),
                 };

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use custodyd_hsm::{RecordId, RecordKind, seal};
+use custodyd_hsm::{RecordId, RecordKind, SecretBytes, seal};
 use custodyd_policies::Timestamp;
 use tokio::sync::oneshot;
-use zeroize::Zeroizing;
 
 use crate::account::{Account, Alias, Mark};
 use crate::ledger::anchoring::Demand;
@@ -246,10 +245,10 @@ impl Working {
     pub(super) fn encode(
         &mut self,
         now: Timestamp,
-    ) -> Result<(RecordKind, Zeroizing<Vec<u8>>), serde_json::Error> {
+    ) -> Result<(RecordKind, SecretBytes), serde_json::Error> {
         if self.is_erased() {
             let plaintext = erasure::tombstone(now, &self.leaves)?;
-            return Ok((RecordKind::Tombstone, Zeroizing::new(plaintext)));
+            return Ok((RecordKind::Tombstone, SecretBytes::from(plaintext)));
         }
         let plaintext = self.account.encode()?;
         self.size = plaintext.len();

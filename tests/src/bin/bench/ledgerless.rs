@@ -329,7 +329,7 @@ impl Writer {
                     Ok((
                         record,
                         generation,
-                        seal::seal(custody, &context, &plaintext)?,
+                        seal::seal(custody, &context, plaintext.expose())?,
                     ))
                 });
                 sealed.collect::<Result<Vec<_>, custodyd_hsm::Error>>()
