@@ -17,7 +17,7 @@ mod warm;
 
 pub(crate) use self::scratch::{Scratch, first_refusal};
 pub use self::{
-    advance::{Advanced, advance},
+    advance::{Advanced, advance, go_on},
     warm::{open_warm, seal_warm},
 };
 

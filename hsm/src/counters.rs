@@ -173,6 +173,10 @@ impl Custody for Counted<'_> {
         self.timed(Kind::Anchors, |c| c.certify_anchors(nonce))
     }
 
+    fn anchor_stands(&mut self, content: &[u8]) -> Result<bool> {
+        self.timed(Kind::Anchors, |c| c.anchor_stands(content))
+    }
+
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         self.timed(Kind::CreateAnchor, |c| c.create_anchor(content))
     }

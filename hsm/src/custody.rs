@@ -149,6 +149,15 @@ pub trait Custody: Send {
     /// [`Error::Unavailable`]; [`Error::Invalid`] for none or above [`MAX_ANCHOR`] bytes.
     fn create_anchor(&mut self, content: &[u8]) -> Result<()>;
 
+    /// Whether an object with this content, which a list of before has shown, still stands in its place, looked at
+    /// anew. `false` says nothing, not even that it has gone: a list tells. So answers a token that is as soon listed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn anchor_stands(&mut self, _content: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes one listed object, if it still is what was listed; one that is
     /// gone already is no error. After an error the outcome is unknown.
     ///

@@ -260,6 +260,11 @@ impl Custody for SoftCustody {
         Ok(listed.collect())
     }
 
+    fn anchor_stands(&mut self, content: &[u8]) -> Result<bool> {
+        let objects = self.anchors.locked();
+        Ok(objects.iter().any(|(_, bytes)| bytes == content))
+    }
+
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         check_anchor(content)?;
         self.anchors.add(content);

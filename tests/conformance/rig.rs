@@ -32,6 +32,10 @@ pub(crate) trait Store: Sized {
     fn clear(&self);
     /// Adds an object that is almost in that place: other class, label or application.
     fn plant_beside(&self, content: &[u8]);
+    /// Whether it says of one anchor that it stands, without a list.
+    fn tells_of_one(&self) -> bool {
+        true
+    }
 }
 
 /// A kind of token that is reached from outside, with the accidents of that.

@@ -80,6 +80,7 @@ macro_rules! run_anchors_over {
             a_handle_destroys_only_what_was_listed,
             an_anchor_survives_a_restart,
             an_anchor_advances_step_by_step,
+            an_anchor_goes_on_from_one_that_stands,
             a_crash_between_create_and_destroy_is_mended,
             two_newest_anchors_are_refused,
             a_forged_anchor_is_refused,

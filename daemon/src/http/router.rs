@@ -14,6 +14,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
@@ -155,6 +156,19 @@ fn described() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
 pub fn router(context: Arc<Context>) -> Router {
     let (router, api) = described();
     let description = serde_json::to_string(&api).unwrap_or_default();
+    let state = || Arc::clone(&context);
+    // All of them are one layer of each route. As layers of their own they would each be a box around those within, and a
+    // request copies what is within once for every layer that it passes.
+    let layers = ServiceBuilder::new()
+        .layer(middleware::from_fn(observe))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(time_limit))
+        .layer(cors(state()))
+        .layer(middleware::from_fn_with_state(state(), headers))
+        .layer(middleware::from_fn_with_state(state(), strangers::admit))
+        .layer(middleware::from_fn_with_state(state(), strangers::hold))
+        .layer(middleware::from_fn_with_state(state(), door::place))
+        .layer(middleware::from_fn_with_state(state(), strangers::count));
     router
         .route(
             "/openapi.json",
@@ -162,30 +176,7 @@ pub fn router(context: Arc<Context>) -> Router {
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&context),
-            strangers::count,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&context),
-            door::place,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&context),
-            strangers::hold,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&context),
-            strangers::admit,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&context),
-            headers,
-        ))
-        .layer(cors(Arc::clone(&context)))
-        .layer(middleware::from_fn(time_limit))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(layers)
         .with_state(context)
 }
 

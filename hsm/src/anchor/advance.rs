@@ -8,6 +8,9 @@
 //!
 //! After a crash, or an error with an unknown outcome, the same call may be made
 //! again: it goes on where it was.
+//!
+//! A list costs more than a look at one object. Who knows `from` as the newest need not list before it creates, as
+//! long as `from` still stands: see [`go_on`].
 
 use super::{Anchor, Found, Survey, fault, format};
 use crate::{
@@ -52,6 +55,41 @@ pub fn advance(
         Step::Present => false,
         Step::Raced(other) => return Ok(Advanced::Raced(other)),
     };
+    conclude(custody, realm, to, made)
+}
+
+/// As [`advance`], for whoever knows from the last call that `from` is the newest, and has made none since whose outcome
+/// is unknown: so their own `to` can not be there yet.
+///
+/// Everybody destroys what they have replaced last of all. So while `from` stands nobody has gone on from it, or their
+/// anchor stands beside it; and then the list that is made after ours shows theirs, and ours is taken back. Where it
+/// does not stand, or the token has no quick way to say so, this is [`advance`].
+///
+/// # Errors
+/// As for [`advance`]. After one, only [`advance`] goes on: ours may be there.
+pub fn go_on(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    from: &Anchor,
+    to: &Anchor,
+) -> Result<Advanced> {
+    let before = sealed(custody, realm, from)?;
+    if !custody.anchor_stands(&before)? {
+        return advance(custody, realm, Some(from), to);
+    }
+    check_step(Some(from), to)?;
+    let content = sealed(custody, realm, to)?;
+    custody.create_anchor(&content)?;
+    conclude(custody, realm, to, true)
+}
+
+/// Lists once `to` is there; `made` by this call, or found. Whether it counts is decided here alone.
+fn conclude(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    to: &Anchor,
+    made: bool,
+) -> Result<Advanced> {
     let after = Survey::of(custody, realm)?;
     if let Some(rival) = after.rival(to) {
         let rival = rival.clone();

@@ -2,6 +2,7 @@
 //! and on one that fails or is shared at every step.
 
 mod nodes;
+mod standing;
 mod steps;
 mod vectors;
 

@@ -127,6 +127,10 @@ impl Custody for Allowed<'_> {
         self.inner.anchors()
     }
 
+    fn anchor_stands(&mut self, content: &[u8]) -> Result<bool> {
+        self.inner.anchor_stands(content)
+    }
+
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         self.inner.create_anchor(content)
     }

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use custodyd_hsm::{
     Advanced, Anchor, AnchorFault, AnchorHandle, Custody, Error, KeyId, KeyPurpose, RealmName,
-    anchor::{advance, newest},
+    anchor::{advance, go_on, newest},
     checkpoint,
 };
 
@@ -158,6 +158,39 @@ pub(crate) fn an_anchor_advances_step_by_step(store: &impl Store) {
     }
     let late = advance(&mut *custody, &realm(), Some(&anchor(9, 9)), &anchor(10, 1));
     assert_eq!(late, Ok(Advanced::Raced(anchor(50, 50))));
+}
+
+pub(crate) fn an_anchor_goes_on_from_one_that_stands(store: &impl Store) {
+    let backend = store.backend();
+    let mut workers = [backend.open().unwrap(), backend.open().unwrap()];
+    let done = advance(&mut *workers[0], &realm(), None, &anchor(1, 1));
+    assert_eq!(done, Ok(Advanced::Anchored));
+    for serial in 2..=20 {
+        // Whichever worker made the last one.
+        let custody = &mut *workers[usize::from(serial % 3 == 0)];
+        let object = custody.anchors().unwrap().remove(0);
+        let quick = store.tells_of_one();
+        assert_eq!(custody.anchor_stands(&object.content), Ok(quick));
+        let (from, to) = (anchor(serial - 1, 1), anchor(serial, 1));
+        let done = go_on(custody, &realm(), &from, &to);
+        assert_eq!(done, Ok(Advanced::Anchored));
+        assert_eq!(newest(custody, &realm()), Ok(Some(to)));
+        assert_eq!(contents(custody).len(), 1);
+    }
+    // What is not there does not stand, and is missed; nothing was made then.
+    let [mut custody, mut other] = workers;
+    assert_eq!(custody.anchor_stands(b"another"), Ok(false));
+    let object = custody.anchors().unwrap().remove(0);
+    other.destroy_anchor(&object).unwrap();
+    assert_eq!(custody.anchor_stands(&object.content), Ok(false));
+    let gone = go_on(&mut *custody, &realm(), &anchor(20, 1), &anchor(21, 1));
+    assert_eq!(fault_of(gone), AnchorFault::Missing);
+    assert_eq!(contents(&mut *custody), Vec::<Vec<u8>>::new());
+    // Somebody put it back: a list finds it.
+    store.plant(&object.content);
+    let done = go_on(&mut *custody, &realm(), &anchor(20, 1), &anchor(21, 1));
+    assert_eq!(done, Ok(Advanced::Anchored));
+    assert_eq!(contents(&mut *custody).len(), 1);
 }
 
 pub(crate) fn a_crash_between_create_and_destroy_is_mended(store: &impl Store) {

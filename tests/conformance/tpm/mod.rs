@@ -149,6 +149,11 @@ impl<const PER_OPERATION: bool> Store for Tpm<PER_OPERATION> {
         rewrite(&self.0, |objects, _| objects.clear());
     }
 
+    /// Its list is a read of one index and one file.
+    fn tells_of_one(&self) -> bool {
+        false
+    }
+
     fn plant_beside(&self, content: &[u8]) {
         fs::write(self.0.anchors().join("anchors-c"), content).unwrap();
         self.0.tool(

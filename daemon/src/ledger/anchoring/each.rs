@@ -202,10 +202,12 @@ impl Each {
 
     async fn step(&mut self, to: &Anchor) -> Result<Advanced, LedgerError> {
         let (of, from, next) = (self.realm.clone(), self.before().cloned(), to.clone());
+        let sure = self.unsure.is_empty();
         let advanced = self
             .pool
-            .call("anchor", move |custody| {
-                anchor::advance(custody, &of, from.as_ref(), &next)
+            .call("anchor", move |custody| match &from {
+                Some(from) if sure => anchor::go_on(custody, &of, from, &next),
+                from => anchor::advance(custody, &of, from.as_ref(), &next),
             })
             .await;
         if let Err(error) = &advanced {

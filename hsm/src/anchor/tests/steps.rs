@@ -37,6 +37,9 @@ impl Custody for Gated<'_> {
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
         self.step(|custody| custody.anchors())
     }
+    fn anchor_stands(&mut self, content: &[u8]) -> Result<bool> {
+        self.step(|custody| custody.anchor_stands(content))
+    }
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         self.step(|custody| custody.create_anchor(content))
     }
@@ -69,7 +72,7 @@ impl Custody for Gated<'_> {
     }
 }
 
-fn away() -> Error {
+pub(super) fn away() -> Error {
     Error::unavailable("test", "by the script")
 }
 
@@ -215,9 +218,18 @@ impl Turns {
     }
 }
 
-/// Every order in which two advances can take their steps.
+type Way = fn(&mut dyn Custody, &RealmName, &Anchor, &Anchor) -> Result<Advanced>;
+
+/// Every order in which two advances can take their steps, whichever of them lists before it creates.
 #[test]
 fn of_two_rivals_at_most_one_wins_in_every_order() {
+    let lists: Way = |custody, realm, from, to| advance(custody, realm, Some(from), to);
+    for ways in [[lists, lists], [go_on, go_on], [go_on, lists]] {
+        race(ways);
+    }
+}
+
+fn race(ways: [Way; 2]) {
     let from = anchor(4, 4);
     let rivals = [anchor(5, 5), anchor(5, 6)];
     let (mut won, mut nobody) = ([0, 0], 0);
@@ -234,7 +246,7 @@ fn of_two_rivals_at_most_one_wins_in_every_order() {
                 inner: SoftCustody::with_anchors(rig.store.clone()),
                 gate: &mut gate,
             };
-            let outcome = advance(&mut custody, &rig.realm, Some(&from), &rivals[me]);
+            let outcome = ways[me](&mut custody, &rig.realm, &from, &rivals[me]);
             turns.done(me);
             outcome
         };

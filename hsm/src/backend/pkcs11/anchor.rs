@@ -21,6 +21,9 @@ const LABEL: &[u8] = b"custodyd-anchor-v1";
 /// How often a list is made anew when an object vanished beneath it.
 const TRIES: usize = 4;
 
+/// A listed object, by the handle that this process knows it by.
+pub(super) type Seen = (ObjectHandle, AnchorObject);
+
 /// What tells our objects from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -58,11 +61,7 @@ impl Place {
 
 /// Lists the objects. Another process may remove one between the search and
 /// the reading; the codes for that are not portable, so the list is made again.
-pub(super) fn list(
-    session: &Session,
-    place: Place,
-    epoch: u64,
-) -> Attempt<Vec<(ObjectHandle, AnchorObject)>> {
+pub(super) fn list(session: &Session, place: Place, epoch: u64) -> Attempt<Vec<Seen>> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
@@ -112,23 +111,50 @@ fn content(session: &Session, object: ObjectHandle) -> Attempt<Vec<u8>> {
     value.ok_or_else(|| Trouble::Sick("a data object without its value".to_owned()))
 }
 
-pub(super) fn create(session: &Session, place: Place, content: &[u8]) -> Attempt<()> {
+/// One object more. `in_files` is a token that writes an object's file anew for each attribute that C_CreateObject
+/// gives it: SoftHSM2, twelve times. There it is made in the module's memory, which writes nothing, and copied into the token,
+/// which writes three times; no search finds it before the last. A crash leaves a file that none ever finds, as
+/// one within C_CreateObject does. Where the copy is refused, the object is made in the token.
+pub(super) fn create(
+    session: &Session,
+    place: Place,
+    in_files: bool,
+    content: &[u8],
+) -> Attempt<()> {
     let mut object = place.template();
     object.push(Attribute::Value(content.to_vec()));
+    if in_files && copied(session, &object).is_ok() {
+        return Ok(());
+    }
     session.create_object(&object)?;
     Ok(())
 }
 
+/// The object, by way of one of this session.
+fn copied(session: &Session, object: &[Attribute]) -> cryptoki::error::Result<()> {
+    let in_memory: Vec<Attribute> = object
+        .iter()
+        .map(|attribute| match attribute {
+            Attribute::Token(_) => Attribute::Token(false),
+            other => other.clone(),
+        })
+        .collect();
+    let draft = session.create_object(&in_memory)?;
+    let copied = session.copy_object(draft, &[Attribute::Token(true)]);
+    let _ = session.destroy_object(draft);
+    copied.map(drop)
+}
+
 /// Removes the object if its handle still leads to what was listed: a handle
 /// may have been given to another object meanwhile, and that could be a key.
-/// `listed` are the handles of the newest list, which need no search.
+/// What was `seen` in the newest list needs no search.
 pub(super) fn destroy(
     session: &Session,
     place: Place,
-    (object, listed): (&AnchorObject, &[ObjectHandle]),
+    (object, seen): (&AnchorObject, &[Seen]),
 ) -> Attempt<()> {
     let wanted = |handle: &ObjectHandle| handle.handle() == object.handle.object;
-    if let Some(handle) = listed.iter().copied().find(wanted)
+    if let Some(handle) = seen.iter().map(|(handle, _)| *handle).find(wanted)
         && is_still(session, place, handle, object)
     {
         session.destroy_object(handle)?;
@@ -146,7 +172,12 @@ pub(super) fn destroy(
 
 /// Whether everything that tells our objects from others is there, and the content. Where the token does not say,
 /// it is not: a search finds out.
-fn is_still(session: &Session, place: Place, handle: ObjectHandle, object: &AnchorObject) -> bool {
+pub(super) fn is_still(
+    session: &Session,
+    place: Place,
+    handle: ObjectHandle,
+    object: &AnchorObject,
+) -> bool {
     let mut expected = place.template();
     expected.push(Attribute::Value(object.content.clone()));
     let kinds: Vec<AttributeType> = expected.iter().map(Attribute::attribute_type).collect();

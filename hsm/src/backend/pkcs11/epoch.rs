@@ -20,7 +20,7 @@ use cryptoki::session::Session;
 
 use super::{
     Options,
-    anchor::Place,
+    anchor::{Place, Seen},
     copies,
     keys::{KeyTable, Scan},
     mechanism::{Attempt, Trouble},
@@ -45,6 +45,9 @@ pub(super) struct Epoch {
     keys: RwLock<Known>,
     /// When keys themselves were last at work.
     asked: Mutex<Instant>,
+    /// The anchors of the newest list, whoever made it: handles are the process's. They are where to look, and say nothing
+    /// of what is there now.
+    anchors: Mutex<Arc<[Seen]>>,
 }
 
 /// The keys, and what they answer. Changes when one is made or destroyed.
@@ -217,6 +220,7 @@ impl Shared {
                 connection,
                 keys: RwLock::new(known),
                 asked: Mutex::new(Instant::now()),
+                anchors: Mutex::default(),
             }),
             Err(trouble) => {
                 connection.end();
@@ -342,6 +346,19 @@ impl Epoch {
     /// Where this token keeps anchors.
     pub(super) fn place(&self) -> Place {
         Place::of(&self.connection.description)
+    }
+
+    /// Whether this token keeps each object in a file of its own and looks at it each time: SoftHSM2.
+    pub(super) fn is_in_files(&self) -> bool {
+        copies::worth_while(&self.connection.description)
+    }
+
+    pub(super) fn saw_anchors(&self, listed: Vec<Seen>) {
+        *locked(&self.anchors) = listed.into();
+    }
+
+    pub(super) fn seen_anchors(&self) -> Arc<[Seen]> {
+        Arc::clone(&locked(&self.anchors))
     }
 
     fn known(&self) -> Known {

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use cryptoki::{object::ObjectHandle, session::Session};
+use cryptoki::session::Session;
 
 use super::{
     anchor,
@@ -31,9 +31,6 @@ use crate::{
 pub(super) struct Pkcs11Custody {
     shared: Arc<Shared>,
     session: Option<Open>,
-    /// The anchors that were listed last. Handles mean nothing in another epoch: that is checked where
-    /// one is used.
-    listed: Vec<ObjectHandle>,
 }
 
 /// A session, with the epoch that it is of. After the module was finalised its handle means nothing,
@@ -59,7 +56,6 @@ impl Pkcs11Custody {
         Self {
             shared,
             session: None,
-            listed: Vec::new(),
         }
     }
 
@@ -271,33 +267,39 @@ impl Custody for Pkcs11Custody {
     }
 
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
-        let listed = self.run("list anchors", |session, epoch| {
-            anchor::list(session, epoch.place(), epoch.number)
-        })?;
-        let (handles, objects) = listed.into_iter().unzip();
-        self.listed = handles;
-        Ok(objects)
+        self.run("list anchors", |session, epoch| {
+            let listed = anchor::list(session, epoch.place(), epoch.number)?;
+            let objects = listed.iter().map(|(_, object)| object.clone()).collect();
+            epoch.saw_anchors(listed);
+            Ok(objects)
+        })
+    }
+
+    fn anchor_stands(&mut self, content: &[u8]) -> Result<bool> {
+        self.run("look at an anchor", |session, epoch| {
+            let seen = epoch.seen_anchors();
+            let mut alike = seen.iter().filter(|(_, object)| object.content == content);
+            Ok(alike
+                .any(|(handle, object)| anchor::is_still(session, epoch.place(), *handle, object)))
+        })
     }
 
     fn create_anchor(&mut self, content: &[u8]) -> Result<()> {
         check_anchor(content)?;
         self.run_once("create an anchor", |session, epoch| {
-            anchor::create(session, epoch.place(), content)
+            anchor::create(session, epoch.place(), epoch.is_in_files(), content)
         })
     }
 
     fn destroy_anchor(&mut self, object: &AnchorObject) -> Result<()> {
         const OPERATION: &str = "destroy an anchor";
-        let listed = std::mem::take(&mut self.listed);
-        let destroyed = self.run_once(OPERATION, |session, epoch| {
+        self.run_once(OPERATION, |session, epoch| {
             if object.handle.epoch != epoch.number {
                 let reason = "it was listed before the token was recovered";
                 return Err(Trouble::Final(Error::unavailable(OPERATION, reason)));
             }
-            anchor::destroy(session, epoch.place(), (object, &listed))
-        });
-        self.listed = listed;
-        destroyed
+            anchor::destroy(session, epoch.place(), (object, &epoch.seen_anchors()))
+        })
     }
 }
 
