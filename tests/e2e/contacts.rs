@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 /// A daemon that sends its mail to a server of this test's own.
 pub(crate) async fn with_mail(policy: &str) -> (TestApp, MailServer) {
+    with_mail_and(Setup::notes(policy)).await
+}
+
+/// The same with other limits.
+pub(crate) async fn with_mail_and(setup: Setup) -> (TestApp, MailServer) {
     let mail = MailServer::start();
     let setup = Setup {
         config: mail.config(),
-        ..Setup::notes(policy)
+        ..setup
     };
     (TestApp::with(setup).await, mail)
 }

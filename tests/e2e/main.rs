@@ -47,6 +47,7 @@ mod secrets;
 mod server_slots;
 mod sessions;
 mod slots;
+mod slow_mode;
 mod softhsm_setup;
 mod space;
 mod stranger_pin;

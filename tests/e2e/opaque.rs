@@ -1,8 +1,5 @@
 //! The PIN by OPAQUE: registration, logins that end, do not end, or end twice, and what strangers see.
 
-use std::time::Duration;
-
-use custodyd_tests::app::LIMITS;
 use custodyd_tests::device::{b64, sha256, unb64};
 use custodyd_tests::opaque::{LoggingIn, Registering, default_cost};
 use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
@@ -22,7 +19,7 @@ const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 const START: &str = "/v1/account/opaque/start";
 const FINISH: &str = "/v1/account/opaque/finish";
 
-async fn with_pin(app: &TestApp) -> Device {
+pub(crate) async fn with_pin(app: &TestApp) -> Device {
     let mut device = app.device("notes");
     device.enrol().await;
     device.register_pin("830517").await;
@@ -33,7 +30,7 @@ async fn with_pin(app: &TestApp) -> Device {
     device
 }
 
-async fn signed_in(device: &mut Device, release: &[&str]) -> Answer {
+pub(crate) async fn signed_in(device: &mut Device, release: &[&str]) -> Answer {
     let answer = device.sign_in_by_opaque("830517", release).await;
     answer.expect("the PIN is right").expect(201)
 }
@@ -518,34 +515,4 @@ async fn after_a_code_a_forgotten_pin_is_replaced() {
     assert!(owner.begin_opaque("830517").await.ended.is_none());
     let newest = owner.sign_in_by_opaque("294061", &[]).await;
     newest.expect("the new PIN is right").expect(201);
-}
-
-/// A spray of guesses that nobody finishes is seen all the same, once their time is over.
-#[tokio::test]
-async fn guesses_that_nobody_finishes_trip_the_slow_mode() {
-    let more = "[pin]\nceremony = \"30s\"\nrounds = [{ attempts = 20 }]\n";
-    let mut setup = Setup::notes(more);
-    let never = "slow_failures_per_minute = 1000000";
-    assert!(LIMITS.contains(never));
-    setup.limits = LIMITS.replace(never, "slow_failures_per_minute = 5");
-    let app = TestApp::with(setup).await;
-    let mut device = with_pin(&app).await;
-    for _ in 0..8 {
-        assert!(device.begin_opaque("830518").await.ended.is_none());
-    }
-    // One that is finished is none of them.
-    signed_in(&mut device, &[]).await;
-    let metric = r#"custodyd_guesses_total{factor="pin",outcome="unfinished"} 8"#;
-    let begun = "custodyd_slow_mode_begun_total 1";
-    let told = |metrics: &str| metrics.contains(metric) && metrics.contains(begun);
-    let (_, mut metrics) = app.operator("/metrics").await;
-    assert!(!told(&metrics), "{metrics}");
-    for _ in 0..40 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        (_, metrics) = app.operator("/metrics").await;
-        if told(&metrics) {
-            return;
-        }
-    }
-    panic!("{metrics}");
 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, AppId, RecordId, Secret, SecretBytes};
-use custodyd_policies::{Factor, Timestamp};
+use custodyd_policies::Factor;
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
-use super::guess::{self, Charged, Guess};
+use super::guess::{self, Charged, Guess, Outcome};
 use super::named::Named;
 use super::pin::PinCheck;
 use super::sessions::{self, Proven};
@@ -88,7 +88,7 @@ impl Service {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
 
-        self.open_by_pin(device, loaded, charged, releases, Charged::succeed)
+        self.open_by_pin(device, loaded, (charged, Outcome::AtOnce), releases)
             .await
     }
 
@@ -97,19 +97,19 @@ impl Service {
         &self,
         device: Device,
         loaded: Loaded,
-        charged: Charged,
+        (charged, comes): (Charged, Outcome),
         releases: secrets::Releases,
-        succeed: fn(&Charged, &mut Account, Timestamp) -> Result<(), Refused>,
     ) -> Result<SessionStarted, Refused> {
-        let asks = device.clone();
+        let (asks, right) = (device.clone(), charged.clone());
         let (opened, loaded) = self
             .ledger
             .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
-                succeed(&charged, account, moment.now)?;
+                comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
-                open_session(&asks, account, charged.proven(), &releases, moment, journal)
+                open_session(&asks, account, right.proven(), &releases, moment, journal)
             })
             .await?;
+        self.is_recorded(&charged, comes);
         self.started(&device, &opened.0, &loaded, opened.1).await
     }
 

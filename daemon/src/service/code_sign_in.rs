@@ -16,7 +16,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{Factor, Recovery, Timestamp, UnknownDevice, may_recover, unknown_device};
 
 use super::authenticate::{Opened, open_session};
-use super::guess::{self, Charged, Guess};
+use super::guess::{self, Charged, Guess, Outcome};
 use super::named::Named;
 use super::pin::PinCheck;
 use super::sessions::Proven;
@@ -284,7 +284,7 @@ impl Service {
         if !right {
             return Err(self.record_wrong(&device, loaded, charged).await);
         }
-        self.complete(caller, loaded, charged, next, Charged::succeed)
+        self.complete(caller, loaded, (charged, Outcome::AtOnce), next)
             .await
     }
 
@@ -293,9 +293,8 @@ impl Service {
         &self,
         caller: Caller,
         loaded: Loaded,
-        charged: Charged,
+        (charged, comes): (Charged, Outcome),
         next: Next,
-        succeed: fn(&Charged, &mut Account, Timestamp) -> Result<(), Refused>,
     ) -> Result<SessionStarted, Refused> {
         let Next { wanted, releases } = next;
         let device = caller.device();
@@ -303,12 +302,12 @@ impl Service {
             Some(_) => Some(self.sign_charged(&device, loaded.account.id).await?),
             None => None,
         };
-        let asks = device.clone();
+        let (asks, right) = (device.clone(), charged.clone());
         let ((opened, added), loaded) = self
             .ledger
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
-                succeed(&charged, account, moment.now)?;
+                comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
                 // The limited session has done its work.
                 super::sessions::end_one(&caller.session, account);
@@ -317,11 +316,12 @@ impl Service {
                     devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
                 }
                 let added = account.devices.len() > before;
-                let proven = charged.proven();
+                let proven = right.proven();
                 let opened = open_session(&asks, account, proven, &releases, moment, journal)?;
                 Ok((opened, added))
             })
             .await?;
+        self.is_recorded(&charged, comes);
         if added {
             self.tell(&loaded.account, Notice::DeviceAdded);
         }

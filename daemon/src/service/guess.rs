@@ -41,6 +41,30 @@ pub(super) struct Charged {
     pub(super) expires: Timestamp,
 }
 
+/// How the outcome of a guess comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With the request that guesses.
+    AtOnce,
+    /// With a later one, or never. It may be sent twice: the second time nothing is recorded.
+    Later,
+}
+
+impl Outcome {
+    /// Records that the guess was right.
+    pub(super) fn succeed(
+        self,
+        charged: &Charged,
+        account: &mut Account,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        match self {
+            Self::AtOnce => charged.succeed(account, now),
+            Self::Later => charged.succeed_once(account, now),
+        }
+    }
+}
+
 impl Charged {
     /// What a stranger who was charged nothing is given, where others get a charge: nothing in any account is like it.
     pub(super) fn nothing(device: &Device, expires: Timestamp) -> Self {
@@ -134,7 +158,7 @@ impl Charged {
     }
 
     /// As `fail`, of a guess whose outcome may be sent twice: the second time nothing is recorded.
-    pub(super) fn fail_once(
+    fn fail_once(
         &self,
         rounds: &Rounds,
         account: &mut Account,
@@ -149,11 +173,7 @@ impl Charged {
     }
 
     /// As `succeed`, of a guess whose outcome may be sent twice.
-    pub(super) fn succeed_once(
-        &self,
-        account: &mut Account,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
+    fn succeed_once(&self, account: &mut Account, now: Timestamp) -> Result<(), Refused> {
         let budget = self.budget(account)?;
         budget
             .succeed(self.charge, now)
@@ -260,7 +280,7 @@ impl Service {
         loaded: Loaded,
         charged: Charged,
     ) -> Refused {
-        self.record(device, loaded, charged, Charged::fail).await
+        self.wrong(device, loaded, charged, Outcome::AtOnce).await
     }
 
     /// The same of a guess whose outcome may be sent twice.
@@ -270,39 +290,62 @@ impl Service {
         loaded: Loaded,
         charged: Charged,
     ) -> Refused {
-        self.record(device, loaded, charged, Charged::fail_once)
-            .await
+        self.wrong(device, loaded, charged, Outcome::Later).await
+    }
+
+    async fn wrong(
+        &self,
+        device: &Device,
+        loaded: Loaded,
+        charged: Charged,
+        comes: Outcome,
+    ) -> Refused {
+        let recorded = self.record(device, loaded, &charged, comes).await;
+        // The charge stands in any case: an unrecorded outcome counts as a failure. One that may yet come is counted
+        // once its time is over.
+        if recorded.is_ok() || comes == Outcome::AtOnce {
+            counted::wrong(charged.guess.factor());
+            if charged.guess.is_counted_here() {
+                self.strangers.failed(self.now());
+            }
+        }
+        match recorded {
+            Ok(standing) => {
+                counted::stands(charged.guess.factor(), &standing);
+                charged.wrong(&standing)
+            }
+            Err(refused) => refused,
+        }
     }
 
     async fn record(
         &self,
         device: &Device,
         loaded: Loaded,
-        charged: Charged,
-        fail: fn(
-            &Charged,
-            &Rounds,
-            &mut Account,
-            Timestamp,
-            &mut Journal,
-        ) -> Result<Standing, Refused>,
-    ) -> Refused {
-        counted::wrong(charged.guess.factor());
+        charged: &Charged,
+        comes: Outcome,
+    ) -> Result<Standing, Refused> {
         let rounds = charged.guess.rounds(&device.app.policy);
-        let recorded = self
+        let wrong = charged.clone();
+        let (standing, _) = self
             .ledger
             .commit::<_, Refused>(loaded, move |account, moment, journal| {
-                let standing = fail(&charged, &rounds, account, moment.now, journal)?;
-                Ok((charged.guess.factor(), standing, charged.wrong(&standing)))
+                let fail = match comes {
+                    Outcome::AtOnce => Charged::fail,
+                    Outcome::Later => Charged::fail_once,
+                };
+                fail(&wrong, &rounds, account, moment.now, journal)
             })
-            .await;
-        match recorded {
-            Ok(((factor, standing, refused), _)) => {
-                counted::stands(factor, &standing);
-                refused
-            }
-            // The charge stands in any case: an unrecorded outcome counts as a failure.
-            Err(refused) => refused,
+            .await?;
+        self.is_recorded(charged, comes);
+        Ok(standing)
+    }
+
+    /// The guess's outcome is durable, and only now nobody waits for it any more: one that is cut off before is
+    /// counted as a failure once its time is over.
+    pub(super) fn is_recorded(&self, charged: &Charged, comes: Outcome) {
+        if comes == Outcome::Later {
+            self.unfinished.ended(charged);
         }
     }
 }

@@ -22,7 +22,7 @@ use custodyd_policies::{Factor, Ksf, Standing, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::code_sign_in::{Next, half_signed_in};
-use super::guess::{Charged, Guess};
+use super::guess::{Charged, Guess, Outcome};
 use super::pin::PinCheck;
 use super::{Caller, Device, Refused, Service, secrets};
 use crate::account::Account;
@@ -111,11 +111,10 @@ impl Service {
             releases.exist_in(&loaded.account)?;
         }
         self.check_pin(&loaded.account, CHECK)?;
-        self.unfinished.ended(&charged);
         if !right {
             return Err(self.record_wrong_once(&device, loaded, charged).await);
         }
-        self.open_by_pin(device, loaded, charged, releases, Charged::succeed_once)
+        self.open_by_pin(device, loaded, (charged, Outcome::Later), releases)
             .await
     }
 
@@ -160,12 +159,11 @@ impl Service {
         }
         self.check_pin(caller.account(), CHECK)
             .map_err(|refused| charged.guess().told(refused))?;
-        self.unfinished.ended(&charged);
         let loaded = caller.loaded.clone();
         if !awaited.is_answered_by(&ke3) {
             return Err(self.record_wrong_once(&device, loaded, charged).await);
         }
-        self.complete(caller, loaded, charged, next, Charged::succeed_once)
+        self.complete(caller, loaded, (charged, Outcome::Later), next)
             .await
     }
 

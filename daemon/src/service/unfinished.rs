@@ -25,7 +25,8 @@ impl Unfinished {
         }
     }
 
-    /// Its end has come, right or wrong. May be said once too often: one failure less is counted then.
+    /// Its end is recorded, right or wrong, and not before: whoever is cut off until then has not finished. Said
+    /// once for each, by the commit that settles the charge.
     pub(super) fn ended(&self, charged: &Charged) {
         if counts(charged)
             && let Some(open) = self.locked().get_mut(&charged.expires.0)

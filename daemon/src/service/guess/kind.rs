@@ -87,6 +87,13 @@ impl Guess {
         }
     }
 
+    /// Whether one that was wrong is counted for slow mode where it is recorded: at somebody's PIN, and by a request
+    /// with a session. Those of requests without one are counted by their answers (`http::strangers`), for decoys and
+    /// accounts alike; what else a session may guess at is nobody's credential yet.
+    pub(super) fn is_counted_here(self) -> bool {
+        self == Self::PinAfterCode
+    }
+
     /// The rounds that the policy grants it.
     pub(in crate::service) fn rounds(self, policy: &AppPolicy) -> Rounds {
         match self {
