@@ -9,11 +9,15 @@ use std::sync::Arc;
 use custodyd_hsm::{AccountId, AppId, RecordId, RecordKind, mac};
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
 use super::record::{Loaded, Reader, Standing, tampered};
+use super::{BUCKET_BITS, LedgerError};
 use crate::account::{Alias, AliasName};
 
 const FORMAT: u8 = 1;
+/// How often an alias leads to an account that does not list it, although neither has moved meanwhile.
+const READS: u32 = 2;
+/// How often it is followed at all: one that is given and taken faster than that is busy, and proves nothing.
+const TURNS: u32 = 16;
 
 /// The sealed body of an alias's record.
 #[derive(Serialize, Deserialize)]
@@ -55,23 +59,30 @@ impl Reader {
         name: &AliasName,
     ) -> Result<Option<Loaded>, LedgerError> {
         self.freshness().confirmed().await?;
-        // Twice, because a commit may come between reading the alias and reading its account.
-        for _ in 0..2 {
+        let mut astray = 0;
+        for _ in 0..TURNS {
             match self.follow(app, name).await? {
                 Followed::Owner(owner) => return Ok(Some(owner)),
                 Followed::Nobody => return Ok(None),
-                Followed::Astray => {}
+                // A commit came between reading the alias and reading its account.
+                Followed::Astray { moved: true } => {}
+                Followed::Astray { moved: false } => astray += 1,
+            }
+            if astray == READS {
+                let record = self.alias_id(app, name).await?;
+                return Err(tampered(
+                    &record,
+                    "the account that the alias names does not list it",
+                ));
             }
         }
-        let record = self.alias_id(app, name).await?;
-        Err(tampered(
-            &record,
-            "the account that the alias names does not list it",
-        ))
+        Err(LedgerError::Busy)
     }
 
     async fn follow(&self, app: &AppId, name: &AliasName) -> Result<Followed, LedgerError> {
         let record = self.alias_id(app, name).await?;
+        let bucket = record.bucket(BUCKET_BITS);
+        let moves = self.memory().moves(bucket);
         let Some(read) = self.read(&record).await? else {
             // What opening the record, and the account it names, would have cost.
             self.decoy().await?;
@@ -89,9 +100,14 @@ impl Reader {
         if body.format != FORMAT || body.name != *name {
             return Err(tampered(&record, "the alias contradicts its identifier"));
         }
-        Ok(match self.load(app, body.account).await? {
+        let owner = self.load(app, body.account).await?;
+        // One batch changes both. If the alias's list was the same all the time, it stood beside this account.
+        let moved = self.memory().moves(bucket) != moves;
+        #[cfg(test)]
+        let moved = moved && !self.store().weakness().any_read;
+        Ok(match owner {
             Standing::Account(owner) if lists(&owner, name, &record) => Followed::Owner(owner),
-            _ => Followed::Astray,
+            _ => Followed::Astray { moved },
         })
     }
 }
@@ -100,8 +116,10 @@ impl Reader {
 enum Followed {
     Nobody,
     Owner(Loaded),
-    /// To an account that does not list it.
-    Astray,
+    /// To an account that does not list it; `moved` where that may have been so at no moment.
+    Astray {
+        moved: bool,
+    },
 }
 
 fn lists(owner: &Loaded, name: &AliasName, record: &RecordId) -> bool {

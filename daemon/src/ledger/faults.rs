@@ -18,6 +18,7 @@ pub(in crate::ledger) mod attacks;
 mod auditing;
 mod bounded;
 mod broken;
+mod crossing;
 pub(in crate::ledger) mod dice;
 mod erasing;
 mod escrowed;

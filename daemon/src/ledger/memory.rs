@@ -15,6 +15,7 @@ use super::LedgerError;
 use super::head::{Head, SCHEMA, State};
 use super::log::{LogEnd, StateLeaf, due};
 use super::members::MemberList;
+use super::moves::Moves;
 use super::tree::{Digest, StateTree, Update, bucket_digest};
 use crate::account::History;
 use crate::store::Batch;
@@ -78,6 +79,8 @@ pub(super) struct Memory {
     in_token: RwLock<Option<(Head, LogEnd)>>,
     /// Counts the batches that were anchored, and says when none is any more.
     settled: watch::Sender<Settled>,
+    /// Which lists have become others, for whoever reads meanwhile.
+    moves: Moves,
     /// Digest of the policies that decisions are made under now. The head may still name others.
     configuration: Mutex<Digest>,
     /// What this daemon serves in: accounts of an earlier one are charged for it when they are read.
@@ -177,6 +180,7 @@ impl Memory {
             pending: RwLock::new(None),
             in_token: RwLock::new(None),
             settled: watch::Sender::new(Settled::default()),
+            moves: Moves::default(),
             boot_epoch,
             history,
         }
@@ -222,7 +226,10 @@ impl Memory {
 
     /// The batch was not written, and that is known.
     pub(crate) fn take_back(&self) {
-        *self.pending.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = pending.take() {
+            self.moves.note(next.digests.keys());
+        }
     }
 
     /// The head that waits to be anchored.
@@ -241,10 +248,13 @@ impl Memory {
 
     /// Takes over what another node has written, once nothing can take it back.
     pub(crate) fn catch_up(&self, newer: Believed) {
-        *self
+        let mut believed = self
             .believed
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = newer;
+            .unwrap_or_else(PoisonError::into_inner);
+        self.moves.note(&believed.tree.differing(&newer.tree));
+        *believed = newer;
+        drop(believed);
         self.settled.send_modify(|settled| settled.batches += 1);
     }
 
@@ -300,6 +310,7 @@ impl Memory {
                 .believed
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
+            self.moves.note(next.digests.keys());
             believed.head = next.head;
             believed.tree.apply(next.update);
             believed.end = next.end;
@@ -337,6 +348,11 @@ impl Memory {
     /// Tells of each `settle` that follows, and of the end.
     pub(crate) fn settled(&self) -> watch::Receiver<Settled> {
         self.settled.subscribe()
+    }
+
+    /// Another number whenever what an honest database may show for a bucket has become another.
+    pub(crate) fn moves(&self, bucket: u32) -> u64 {
+        self.moves.of(bucket)
     }
 
     /// What the member list is that the database shows for a bucket.

@@ -23,6 +23,7 @@ mod log;
 mod lost;
 mod members;
 mod memory;
+mod moves;
 mod newer;
 mod ordering;
 pub mod realm;

@@ -28,11 +28,12 @@ use crate::account::Account;
 use crate::clock::Clock;
 use crate::store::{BodyRow, RecordRow, Store};
 
-/// How often a row is read whose member list is neither believed nor pending, and the pause after.
-/// Between a commit and its being known as pending lies less than a millisecond; a busy machine
-/// may take longer.
+/// How often a row is read whose member list is neither believed nor pending although neither has changed
+/// meanwhile, and the pause after.
 const READS: u32 = 5;
 const BETWEEN_READS: Duration = Duration::from_millis(20);
+/// How often it is read at all: a list that changes faster than it can be read is busy, and proves nothing.
+const TURNS: u32 = 100;
 /// How long a reader waits for a batch to be anchored.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -300,17 +301,22 @@ impl Reader {
     }
 
     /// The record's row, of one moment with a member list that is the one in memory. A row that
-    /// was read while a batch became durable may be one batch apart: it is read again.
+    /// was read while a batch came between may be one batch apart: that is evidence of nothing, and it is read again.
+    ///
+    /// # Errors
+    /// `Tampered` where the database shows again and again what no honest one could have shown then; `Busy` where the
+    /// list changes faster than it can be read, or a batch is not anchored in time.
     pub(super) async fn newest_row(
         &self,
         record: &RecordId,
         bucket: u32,
     ) -> Result<(MemberList, RecordRow), LedgerError> {
         let (between, patience) = self.patience();
-        let mut odd = 0;
+        let (mut odd, mut turns) = (0, 0);
         let mut settled = self.memory.settled();
         while odd < READS {
             let ended = settled.borrow_and_update().ended;
+            let moves = self.memory.moves(bucket);
             let row = self.store.record(record, bucket).await?.examine();
             #[cfg(test)]
             if self.store.weakness().any_list {
@@ -331,12 +337,20 @@ impl Reader {
                     anchored.map_err(|_| LedgerError::Busy)?.ok();
                 }
                 Shown::Odd => {
-                    odd += 1;
                     if self.store.is_shared() {
-                        // Another node's, unless it is odd after this one has caught up, too.
+                        // Another node's, unless nothing has moved once this one has caught up.
                         self.freshness.doubt();
                         self.freshness.confirmed().await?;
-                    } else {
+                    }
+                    let moved = self.memory.moves(bucket) != moves;
+                    #[cfg(test)]
+                    let moved = moved && !self.store.weakness().any_read;
+                    odd += u32::from(!moved);
+                    turns += 1;
+                    if turns == TURNS && odd < READS {
+                        return Err(LedgerError::Busy);
+                    }
+                    if !self.store.is_shared() {
                         tokio::time::sleep(between).await;
                     }
                 }

@@ -177,6 +177,6 @@ fn says<T: std::fmt::Debug>(answer: &Result<T, LedgerError>, what: &str) {
 }
 
 /// Nothing is off.
-fn strong() -> Weakness {
+pub(super) fn strong() -> Weakness {
     Weakness::default()
 }

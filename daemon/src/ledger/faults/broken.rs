@@ -10,6 +10,7 @@ use custodyd_hsm::{
     AnchorObject, Backend, Custody, Ed25519Key, Error, KeyId, KeyPurpose, KeyReport,
     ProvisionReport, PublicKey, RecordId, Result as TokenResult, Secret, TokenDescription,
 };
+use futures_util::future::BoxFuture;
 
 use super::tables::Tables;
 use crate::ledger::Unverified;
@@ -78,6 +79,8 @@ pub(super) struct Faulty {
     pub(super) weakness: Weakness,
     /// What the administrator does between two steps of the ledger.
     pub(super) strike: Mutex<Option<Strike>>,
+    /// What others do while somebody reads a record.
+    pub(super) between: Mutex<Option<Between>>,
     /// What an honest database would hold by now.
     pub(super) mirror: Arc<Mutex<Tables>>,
     pub(super) largest: Arc<AtomicUsize>,
@@ -98,6 +101,23 @@ pub(super) enum After {
     Lists,
     /// A batch has been written.
     Commit,
+}
+
+/// What happens around reads of records: honest work, at the worst moment.
+pub(super) struct Between {
+    /// So often.
+    pub(super) left: usize,
+    /// Around reads of these; of all, where none is named.
+    pub(super) of: Vec<RecordId>,
+    /// Before the database is asked, or else after it has answered.
+    pub(super) before: bool,
+    pub(super) what: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Between").field("left", &self.left).finish()
+    }
 }
 
 fn failed(operation: &'static str) -> StoreError {
@@ -135,6 +155,21 @@ impl Faulty {
         }
     }
 
+    /// What is done meanwhile reads, too: around that nothing happens.
+    async fn between(&self, id: &RecordId, before: bool) {
+        let wanted = |between: &mut Between| {
+            between.before == before
+                && between.left > 0
+                && (between.of.is_empty() || between.of.contains(id))
+        };
+        let taken = self.between.lock().unwrap().take_if(wanted);
+        if let Some(mut between) = taken {
+            (between.what)().await;
+            between.left -= 1;
+            *self.between.lock().unwrap() = Some(between);
+        }
+    }
+
     fn read(&self) -> Result<(), StoreError> {
         answers(self.script.lock().unwrap().reads.pop_front())
     }
@@ -165,7 +200,10 @@ impl Store for Faulty {
         bucket: u32,
     ) -> Result<Unverified<RecordRow>, StoreError> {
         self.read()?;
-        self.inner.record(id, bucket).await
+        self.between(id, true).await;
+        let row = self.inner.record(id, bucket).await;
+        self.between(id, false).await;
+        row
     }
 
     async fn members(

@@ -25,7 +25,7 @@ async fn alias(rig: &Rig, text: &str) -> Alias {
     rig.ledger().alias(&app(), name(text)).await.unwrap()
 }
 
-fn claiming(
+pub(super) fn claiming(
     aliases: Vec<Alias>,
 ) -> impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<(), LedgerError> + Send + 'static {
     move |account, _, journal| {

@@ -25,6 +25,7 @@ async fn store(rig: &Rig) -> Arc<dyn Store> {
         script: Mutex::default(),
         weakness: rig.weakness,
         strike: Mutex::default(),
+        between: Mutex::default(),
         mirror: Arc::default(),
         largest: Arc::default(),
     })

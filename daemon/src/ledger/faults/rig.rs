@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::broken::{After, Anchor, Faulty, Script, Strike, Tokens};
+use super::broken::{After, Anchor, Between, Faulty, Script, Strike, Tokens};
 use super::tables::{self, Tables};
 use crate::account::Account;
 use crate::clock::Clock;
@@ -308,6 +308,7 @@ impl Rig {
             script: Mutex::new(std::mem::take(&mut self.opening)),
             weakness: self.weakness,
             strike: Mutex::default(),
+            between: Mutex::default(),
             mirror: Arc::clone(&self.mirror),
             largest: Arc::clone(&self.largest),
         });
@@ -403,6 +404,12 @@ impl Rig {
         };
         let store = &self.serving.as_ref().unwrap().store;
         *store.strike.lock().unwrap() = Some(strike);
+    }
+
+    /// What others do while somebody reads; `None` ends it.
+    pub(super) fn between(&self, between: Option<Between>) {
+        let store = &self.serving.as_ref().unwrap().store;
+        *store.between.lock().unwrap() = between;
     }
 
     /// The administrator thinks better of it.
