@@ -197,7 +197,7 @@ async fn a_server_whose_certificate_is_not_trusted_gets_nothing() {
         // Not tried again: waiting makes no certificate right.
         let before = Instant::now();
         assert!(started.delivering.drain(Duration::from_secs(15)).await);
-        assert!(before.elapsed() < Duration::from_secs(2), "{mode:?}");
+        assert!(before.elapsed() < Duration::from_secs(10), "{mode:?}");
         assert!(server.received().is_empty(), "{mode:?}");
         // The control: with its own authority it gets the same mail.
         let started = start(&server.config());
@@ -235,7 +235,7 @@ async fn a_login_is_given_over_tls_and_a_wrong_one_is_not_repeated() {
     started.courier.post(mail_to("ann")).unwrap();
     let before = Instant::now();
     assert!(started.delivering.drain(Duration::from_secs(15)).await);
-    assert!(before.elapsed() < Duration::from_secs(2));
+    assert!(before.elapsed() < Duration::from_secs(10));
     assert_eq!(server.received().len(), 1);
 }
 
@@ -260,7 +260,7 @@ async fn what_the_server_puts_off_is_sent_again_and_what_it_refuses_is_not() {
     assert_eq!(server.wait_for(1).await[0].to, "later@example.com");
     let before = Instant::now();
     assert!(started.delivering.drain(Duration::from_secs(15)).await);
-    assert!(before.elapsed() < Duration::from_secs(2));
+    assert!(before.elapsed() < Duration::from_secs(10));
     assert_eq!(server.received().len(), 1);
 }
 
@@ -309,7 +309,7 @@ async fn a_busy_gateway_is_called_again_with_the_same_id_and_a_refusal_is_final(
     }
     let before = Instant::now();
     assert!(started.delivering.drain(Duration::from_secs(15)).await);
-    assert!(before.elapsed() < Duration::from_secs(2));
+    assert!(before.elapsed() < Duration::from_secs(10));
     assert_eq!(gateway.received().len(), 5);
 }
 
@@ -321,7 +321,7 @@ async fn a_gateway_whose_certificate_is_not_trusted_gets_nothing() {
     started.courier.post(text_message()).unwrap();
     let before = Instant::now();
     assert!(started.delivering.drain(Duration::from_secs(15)).await);
-    assert!(before.elapsed() < Duration::from_secs(2));
+    assert!(before.elapsed() < Duration::from_secs(10));
     assert!(gateway.received().is_empty());
     let started = start(&gateway.config());
     started.courier.post(text_message()).unwrap();

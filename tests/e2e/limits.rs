@@ -303,9 +303,14 @@ async fn many_wrong_guesses_slow_strangers_down_and_no_bound_device() {
     let path = "/v1/apps/{app}/sessions/pin";
     let slow = Duration::from_secs(2);
     let body = json!({"account": owner.account, "pin": "000000"});
-    let (answer, took) = timed(&mut stranger, path, body.clone()).await;
-    answer.refused("401 authentication-failed");
-    assert!(took < slow, "{took:?}");
+    // The quickest of some, here and below: a busy machine is not taken for the slow mode, which would hold each.
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let (answer, took) = timed(&mut stranger, path, body.clone()).await;
+        answer.refused("401 authentication-failed");
+        quickest = quickest.min(took);
+    }
+    assert!(quickest < slow, "{quickest:?}");
     for _ in 0..10 {
         timed(&mut stranger, path, body.clone()).await;
     }
@@ -318,9 +323,13 @@ async fn many_wrong_guesses_slow_strangers_down_and_no_bound_device() {
         "{}",
         app.log()
     );
-    let began = Instant::now();
-    owner.try_pin("830517", &[]).await.expect(201);
-    assert!(began.elapsed() < slow, "{:?}", began.elapsed());
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        owner.try_pin("830517", &[]).await.expect(201);
+        quickest = quickest.min(began.elapsed());
+    }
+    assert!(quickest < slow, "{quickest:?}");
 }
 
 /// Who does not wait for the answer has guessed all the same.

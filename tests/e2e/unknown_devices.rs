@@ -199,13 +199,13 @@ async fn a_factor_that_the_policy_does_not_list_replaces_nothing() {
 
 #[tokio::test]
 async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
-    let mut app = app("[recover]\nby = [\"totp\"]\ndelay = \"3s\"").await;
+    let mut app = app("[recover]\nby = [\"totp\"]\ndelay = \"8s\"").await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
     owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     let asked = owner.set_pin("294061").await;
     asked.refused("409 recovery-waits");
-    assert!(asked.header("retry-after").parse::<u64>().unwrap() <= 3);
+    assert!(asked.header("retry-after").parse::<u64>().unwrap() <= 8);
     let view = owner.view().await;
     assert_eq!(view["waiting"][0]["change"], "replace-pin");
     assert_eq!(view["waiting"][0]["due"], asked.body["due"]);
@@ -215,7 +215,7 @@ async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
     again.refused("409 recovery-waits");
     assert_eq!(again.body["due"], asked.body["due"]);
     app.restart().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     owner.set_pin("294061").await.expect(200);
     assert_eq!(owner.view().await["waiting"], json!([]));
     owner.try_pin("294061", &[]).await.expect(201);

@@ -3,7 +3,7 @@
 //! Stopped with SIGTERM. Killed with SIGKILL only after it has said that it serves, which is
 //! after its one login: SoftHSM2 can lose a token that is killed inside the login.
 
-use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use aws_lc_rs::rand::SystemRandom;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::token::{self, SoftToken};
@@ -440,14 +441,23 @@ pub fn said(output: &std::process::Output) -> String {
     )
 }
 
-/// A port of loopback that was free a moment ago, and that this process was not given before.
+/// A port of loopback that is this process's until it ends. Neither another test's daemon gets it nor, while ours
+/// starts again, somebody's outgoing connection: it is below those that the kernel gives out, and its file is locked.
 #[must_use]
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = format!("custodyd-test-ports-{}", geteuid().as_raw());
+    let folder = std::env::temp_dir().join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if GIVEN.lock().unwrap().insert(port) {
+        let drawn = aws_lc_rs::rand::generate::<[u8; 2]>(&SystemRandom::new());
+        let drawn = drawn.unwrap().expose();
+        let port = FIRST + u16::from_be_bytes(drawn) % PORTS;
+        let held = File::create(folder.join(port.to_string())).unwrap();
+        if held.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().unwrap().push(held);
             return port;
         }
     }

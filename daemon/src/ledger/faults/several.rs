@@ -367,7 +367,7 @@ async fn a_token_that_still_hangs_is_not_taken_in() {
     assert!(why.to_string().contains("has not come back yet"), "{why}");
     scene.tokens[1].hangs.store(false, Ordering::SeqCst);
     // The control: once it has come back it is.
-    for _ in 0..100 {
+    for _ in 0..2000 {
         if scene.member("B").stuck() == 0 {
             break;
         }
