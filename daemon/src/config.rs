@@ -17,6 +17,7 @@ mod delivery;
 mod limits;
 mod pin;
 mod policies;
+mod proxies;
 mod reader;
 mod replicas;
 mod restore;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use custodyd_hsm::RealmName;
 use custodyd_hsm::backend::tpm::Pcrs;
 
+use crate::http::proxy::Proxies;
 use crate::ledger::restore::Approvers;
 use crate::private_file::Place;
 
@@ -92,6 +94,8 @@ pub struct Listen {
     pub max_connections: usize,
     /// How long a stop waits for answers under way.
     pub drain: Duration,
+    /// Balancers that say whose a connection is.
+    pub proxy_protocol: Proxies,
 }
 
 /// `[listen.development]`: plain HTTP for a browser on the same machine, nothing else.

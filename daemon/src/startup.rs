@@ -435,10 +435,10 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     let mut serving = tokio::task::JoinSet::new();
     let mut listeners = Listeners::open(config, handed).await?;
     let made = listeners.made();
-    let mut listen = |listener: TcpListener, tls, router| {
+    let mut listen = |listener: TcpListener, entrance, router| {
         serving.spawn(server::serve(
             listener,
-            tls,
+            entrance,
             router,
             limits,
             stopping.clone(),
@@ -450,9 +450,13 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
             base_url: url.to_owned(),
         }))
     };
+    let entrance = server::Entrance {
+        tls,
+        proxies: Arc::new(config.listen.proxy_protocol.clone()),
+    };
     for listener in listeners.public {
         tracing::info!(address = ?listener.local_addr().ok(), url = %config.listen.url, "serving");
-        listen(listener, Some(Arc::clone(&tls)), public(&config.listen.url));
+        listen(listener, Some(entrance.clone()), public(&config.listen.url));
     }
     if let (Some(listener), Some(development)) = (listeners.development, &config.listen.development)
     {

@@ -36,6 +36,7 @@ mod operator_socket;
 mod passkey;
 mod pin;
 mod privacy;
+mod proxied;
 mod public_log;
 mod recipients;
 mod recovery_codes;

@@ -3,6 +3,7 @@
 //! Written from the RFCs (7515, 7638, 9449), not from the daemon's code, so that both can not
 //! be wrong in the same way.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -152,12 +153,20 @@ pub struct Call {
 impl Device {
     #[must_use]
     pub fn new(url: &str, ca: &str, app: &str) -> Self {
+        Self::at(None, url, ca, app)
+    }
+
+    /// One that finds the daemon's name at this address.
+    #[must_use]
+    pub fn at(address: Option<IpAddr>, url: &str, ca: &str, app: &str) -> Self {
         let authority = reqwest::Certificate::from_pem(ca.as_bytes()).unwrap();
+        let mut http = reqwest::Client::builder().tls_certs_only([authority]);
+        if let Some(address) = address {
+            // The URL's port counts.
+            http = http.resolve("localhost", SocketAddr::new(address, 0));
+        }
         Self {
-            http: reqwest::Client::builder()
-                .tls_certs_only([authority])
-                .build()
-                .unwrap(),
+            http: http.build().unwrap(),
             url: url.to_owned(),
             realm: crate::app::REALM.to_owned(),
             app: app.to_owned(),

@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod app;
 pub mod authenticator;
+pub mod balancer;
 pub mod campaign;
 pub mod codes;
 pub mod description;
@@ -37,6 +38,7 @@ pub mod witness;
 pub use self::admin::Admin;
 pub use self::app::{Setup, TestApp};
 pub use self::authenticator::SoftAuthenticator;
+pub use self::balancer::Balancer;
 pub use self::device::{Answer, Device};
 pub use self::mail::{Mail, MailServer};
 pub use self::pair::Pair;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
-use custodyd::http::server::{self, Limits};
+use custodyd::http::server::{self, Entrance, Limits};
 use custodyd::http::tls;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -73,7 +73,10 @@ impl Webhook {
         let limits = Limits::new(16, Duration::ZERO);
         tokio::spawn(server::serve(
             listener,
-            Some(tls::Tls::new(tls)),
+            Some(Entrance {
+                tls: tls::Tls::new(tls),
+                proxies: Arc::default(),
+            }),
             router,
             limits,
             stopping,

@@ -16,7 +16,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use custodyd::http::server::{self, Limits};
+use custodyd::http::server::{self, Entrance, Limits};
 use custodyd::http::tls;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -134,9 +134,13 @@ impl Witness {
                 }),
             );
         let (stop, stopping) = watch::channel(false);
-        let tls = Some(tls::Tls::new(tls.unwrap()));
+        let entrance = Some(Entrance {
+            tls: tls::Tls::new(tls.unwrap()),
+            proxies: Arc::default(),
+        });
         let limits = Limits::new(16, Duration::ZERO);
-        let serving = tokio::spawn(server::serve(listener, tls, router, limits, stopping));
+        let serving = server::serve(listener, entrance, router, limits, stopping);
+        let serving = tokio::spawn(serving);
         self.serving = Some((stop, serving));
     }
 

@@ -17,10 +17,12 @@ use super::courier::courier;
 use super::database::{nodes_suit, store};
 use super::delivery;
 use super::limits::limits;
+use super::proxies;
 use super::reader::{Document, Placed, Table, describe};
 use super::restore::restore;
 use super::token;
 use super::witnesses::witnesses;
+use crate::http::proxy::Proxies;
 use crate::private_file::{self, Place};
 
 use super::{
@@ -134,6 +136,12 @@ fn listen<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Optio
     let drain = doc.or(&mut table, "drain", Duration::from_secs(15), |value| {
         duration(value, Duration::ZERO..=Duration::from_secs(600))
     });
+    let proxy_protocol = doc.or(
+        &mut table,
+        "proxy_protocol",
+        Proxies::default(),
+        proxies::proxies,
+    );
     let development = doc
         .optional_table(&mut table, "development")
         .map(|inner| development(doc, inner));
@@ -147,6 +155,7 @@ fn listen<'i>(doc: &mut Document<'i>, top: &mut Table<'i>, base: &Path) -> Optio
         development: development.flatten(),
         max_connections,
         drain,
+        proxy_protocol,
     })
 }
 

@@ -5,6 +5,7 @@
 mod courier;
 mod limits;
 mod nodes;
+mod proxies;
 mod witnesses;
 
 use proptest::prelude::*;

@@ -19,6 +19,7 @@ mod operator_keys;
 pub mod operator_socket;
 mod operator_tokens;
 pub mod problem;
+pub mod proxy;
 pub mod request;
 pub mod router;
 mod routes;

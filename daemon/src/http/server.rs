@@ -3,7 +3,7 @@
 //! Called by start-up, once for each listener. Everybody who reaches the port controls
 //! the bytes, their pace and the number of connections here, before any proof of
 //! anything. So each resource has a bound: connections (a semaphore; one address never has more than stay free,
-//! so that others find some), the handshake, the
+//! so that others find some), the handshake with the header of a balancer before it, the
 //! head of a request, headers, streams, and idle time. It knows nothing of routes; the
 //! time for a request's body and answer is bounded by the router's own layers.
 //!
@@ -20,8 +20,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::connection::{self, ConnectionLimits};
+use super::proxy::{self, Proxies};
 use super::tls::Tls;
 use crate::places::{Place, Places};
 use crate::service::network;
@@ -38,7 +40,7 @@ const ANYBODYS: usize = 64;
 pub struct Limits {
     /// Connections served at once. Further ones stay in the kernel's queue.
     pub max_connections: usize,
-    /// From the accepted connection to the end of the TLS handshake.
+    /// From the accepted connection to the end of the TLS handshake, the header of a balancer included.
     pub handshake: Duration,
     /// How long a stop waits for the answers under way.
     pub drain: Duration,
@@ -57,8 +59,8 @@ impl Limits {
     }
 }
 
-/// The other end of a connection, as a request extension. It is for logs and for quotas
-/// of strangers; nothing may be *allowed* because of an address.
+/// The other end of a connection, as a request extension; behind a balancer that is believed, what that says it is.
+/// It is for logs and for quotas of strangers; nothing may be *allowed* because of an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
@@ -69,12 +71,20 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Serves until `shutdown` holds `true` or its sender is gone, then drains. With `tls`
-/// each connection begins with a handshake; without it the caller vouches that the
+/// What a connection begins with, where it is not plain HTTP on a loopback address.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    pub tls: Arc<Tls>,
+    /// Who has to say before the handshake whose connection it is.
+    pub proxies: Arc<Proxies>,
+}
+
+/// Serves until `shutdown` holds `true` or its sender is gone, then drains. With an
+/// `entrance` each connection begins with a handshake; without one the caller vouches that the
 /// listener is on a loopback address.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<Tls>>,
+    entrance: Option<Entrance>,
     router: Router,
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
@@ -83,21 +93,27 @@ pub async fn serve(
         limits.max_connections.min(Semaphore::MAX_PERMITS),
     ));
     let addresses = Places::new(limits.max_connections, ANYBODYS);
+    let nobody = Proxies::default();
+    let proxies = entrance.as_ref().map_or(&nobody, |by| &*by.proxies);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &permits, &addresses) => accepted,
+            accepted = accept(&listener, &permits, &addresses, proxies) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else {
+        let Some((stream, peer, (permit, place))) = accepted else {
             continue;
         };
         let task = Accepted {
             stream,
             peer,
-            tls: tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())),
+            place,
+            addresses: Arc::clone(&addresses),
+            tls: entrance
+                .as_ref()
+                .map(|by| TlsAcceptor::from(by.tls.current())),
             router: router.clone(),
             limits,
             shutdown: shutdown.clone(),
@@ -117,8 +133,8 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Held while a connection lasts: one of all, and one of its address's.
-type Permit = (OwnedSemaphorePermit, Place<IpAddr>);
+/// Held while a connection lasts: one of all, and one of its address's, unless that is still to be told.
+type Permit = (OwnedSemaphorePermit, Option<Place<IpAddr>>);
 
 /// One connection with its permit, or `None` after an error that was dealt with. It may be
 /// cancelled at any point: a connection is only taken from the queue when it is returned.
@@ -126,17 +142,16 @@ async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
     addresses: &Arc<Places<IpAddr>>,
+    proxies: &Proxies,
 ) -> Option<(TcpStream, SocketAddr, Permit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => match addresses.take(network(peer.ip()), 1) {
-            Some(place) => Some((stream, peer, (permit, place))),
-            None => {
-                // Closed without a word: to say one takes a handshake, which is what it costs.
-                metrics::counter!("custodyd_busy_total", "at" => "connections").increment(1);
-                None
-            }
-        },
+        // Its client's address is the one that counts.
+        Ok((stream, peer)) if proxies.lists(peer.ip()) => Some((stream, peer, (permit, None))),
+        Ok((stream, peer)) => {
+            let place = place(addresses, peer)?;
+            Some((stream, peer, (permit, Some(place))))
+        }
         Err(error) if of_one_connection(&error) => None,
         Err(error) => {
             tracing::warn!(%error, "no connection could be accepted; raise LimitNOFILE if this stays");
@@ -145,6 +160,16 @@ async fn accept(
             None
         }
     }
+}
+
+/// One of the connections that the address may have.
+fn place(addresses: &Arc<Places<IpAddr>>, peer: SocketAddr) -> Option<Place<IpAddr>> {
+    let place = addresses.take(network(peer.ip()), 1);
+    if place.is_none() {
+        // Closed without a word: to say one takes a handshake, which is what it costs.
+        metrics::counter!("custodyd_busy_total", "at" => "connections").increment(1);
+    }
+    place
 }
 
 /// Errors of a connection that broke while it waited; the next accept may work at once.
@@ -172,6 +197,9 @@ pub(super) async fn drain(mut tasks: JoinSet<()>, bound: Duration) -> Drained {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
+    /// None of a proxy's: its header comes first.
+    place: Option<Place<IpAddr>>,
+    addresses: Arc<Places<IpAddr>>,
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Limits,
@@ -182,36 +210,66 @@ impl Accepted {
     async fn run(mut self) {
         // Answers are small and whole; waiting for more bytes only adds latency.
         let _ = self.stream.set_nodelay(true);
-        let peer = PeerAddress(self.peer);
-        let Some(tls) = self.tls else {
-            connection::run(
-                self.stream,
-                peer,
-                self.router,
-                self.limits.connection,
-                self.shutdown,
-            )
-            .await;
+        let (limits, router) = (self.limits, self.router.clone());
+        let mut shutdown = self.shutdown.clone();
+        let Some(tls) = self.tls.take() else {
+            let peer = PeerAddress(self.peer);
+            connection::run(self.stream, peer, router, limits.connection, shutdown).await;
             return;
         };
-        let handshake = tokio::time::timeout(self.limits.handshake, tls.accept(self.stream));
-        let stream = tokio::select! {
+        let address = self.peer;
+        let entered = tokio::time::timeout(limits.handshake, self.enter(tls));
+        let (stream, peer, _place) = tokio::select! {
             biased;
-            () = stopped(&mut self.shutdown) => return,
-            done = handshake => match done {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return refused(peer, &error.to_string()),
-                Err(_) => return refused(peer, "not finished in time"),
+            () = stopped(&mut shutdown) => return,
+            entered = entered => match entered {
+                Ok(Some(entered)) => entered,
+                Ok(None) => return,
+                Err(_) => return refused(PeerAddress(address), "not finished in time"),
             },
         };
-        connection::run(
-            stream,
-            peer,
-            self.router,
-            self.limits.connection,
-            self.shutdown,
-        )
-        .await;
+        connection::run(stream, peer, router, limits.connection, shutdown).await;
+    }
+
+    /// Whose connection it is, and the handshake with them; what was refused has been counted.
+    async fn enter(mut self, tls: TlsAcceptor) -> Option<Entered> {
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => {
+                self.peer = told(&mut self.stream, self.peer).await?;
+                place(&self.addresses, self.peer)?
+            }
+        };
+        let peer = PeerAddress(self.peer);
+        match tls.accept(self.stream).await {
+            Ok(stream) => Some((stream, peer, place)),
+            Err(error) => {
+                refused(peer, &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+type Entered = (TlsStream<TcpStream>, PeerAddress, Place<IpAddr>);
+
+/// Whose connection it is that a listed proxy has brought.
+async fn told(stream: &mut TcpStream, proxy: SocketAddr) -> Option<SocketAddr> {
+    let count = |outcome: &'static str| {
+        metrics::counter!("custodyd_proxied_connections_total", "outcome" => outcome).increment(1);
+    };
+    match proxy::told(stream, proxy).await {
+        Ok(peer) => {
+            count(if peer == proxy { "own" } else { "told" });
+            tracing::debug!(%peer, %proxy, "a connection by a proxy");
+            Some(peer)
+        }
+        Err(error) => {
+            count("refused");
+            // Only who stands where a proxy is expected can cause it.
+            tracing::warn!(%proxy, %error, "a connection from an address in listen.proxy_protocol was closed");
+            None
+        }
     }
 }
 

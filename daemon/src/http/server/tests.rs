@@ -1,6 +1,8 @@
 //! Tests of the accept loop over real sockets: both protocols, each bound, and the drain.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed unwrap is a failed test
 
+mod proxied;
+
 use axum::Extension;
 use axum::routing::get;
 use rustls::pki_types::ServerName;
@@ -34,10 +36,26 @@ fn router() -> Router {
 }
 
 async fn start(tls: Option<Arc<ServerConfig>>, router: Router, limits: Limits) -> Server {
+    start_behind(&[], tls, router, limits).await
+}
+
+/// The same behind proxies.
+async fn start_behind(
+    proxies: &[&str],
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    limits: Limits,
+) -> Server {
+    let proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
+    let proxies = Arc::new(Proxies::new(proxies));
+    let entrance = tls.map(|tls| Entrance {
+        tls: Tls::new(tls),
+        proxies,
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, shutdown) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, tls.map(Tls::new), router, limits, shutdown));
+    let task = tokio::spawn(serve(listener, entrance, router, limits, shutdown));
     Server {
         address,
         stop,
