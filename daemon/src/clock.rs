@@ -114,6 +114,12 @@ impl Clock {
         }
     }
 
+    /// What the host alone says.
+    #[cfg(test)]
+    pub(crate) fn of_the_host(&self) -> Timestamp {
+        Timestamp(self.host.now())
+    }
+
     /// Called by the committer, and by nobody else, once a batch is durable.
     pub(crate) fn committed(&self, at: Timestamp) {
         self.committed.fetch_max(at.0, Ordering::AcqRel);

@@ -154,6 +154,11 @@ impl Committer {
 
     async fn decide_all(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         let now = self.clock.now();
+        #[cfg(test)]
+        let now = match self.reader.store().weakness().host_time {
+            true => self.clock.of_the_host(),
+            false => now,
+        };
         let touched = changes
             .iter()
             .map(|change| record_of(&change.base).bucket(BUCKET_BITS))
@@ -304,6 +309,10 @@ impl Committer {
                 return Err(LedgerError::Tampered(
                     "a record that was read is gone".into(),
                 ));
+            }
+            #[cfg(test)]
+            (Base::Loaded(loaded), Some(_)) if self.reader.store().weakness().any_base => {
+                (Account::clone(&loaded.account), loaded.size)
             }
             (Base::Loaded(loaded), Some(member)) if is_newest(&loaded, member) => {
                 (Account::clone(&loaded.account), loaded.size)

@@ -58,7 +58,7 @@ async fn who_left_before_the_decision_costs_nothing() {
     {
         let mut left = Box::pin(rig.charge_only(a));
         // Until it has queued its change.
-        for _ in 0..1000 {
+        for _ in 0..20_000 {
             let polled = futures_util::FutureExt::now_or_never(&mut left);
             assert!(polled.is_none(), "the committer was faster");
             if rig.ledger().waiting() > 0 {

@@ -224,8 +224,11 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn each_weakness_is_found() {
     type Off = fn(&mut Weakness);
-    let weaknesses: [(&str, u64, Off); 3] = [
+    let weaknesses: [(&str, u64, Off); 6] = [
         ("any_list", 1, |w| w.any_list = true),
+        ("any_base", 1, |w| w.any_base = true),
+        ("any_name", 1, |w| w.any_name = true),
+        ("host_time", 1, |w| w.host_time = true),
         ("lazy", 1, |w| w.lazy = true),
         ("unknown_is_done", 1, |w| w.unknown_is_done = true),
     ];

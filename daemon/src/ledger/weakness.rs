@@ -42,6 +42,12 @@ pub struct Weakness {
     pub any_approval: bool,
     /// Batches are told before they are anchored: as if the anchor came later, and a crash before.
     pub lazy: bool,
+    /// Decisions are made upon the state that their author has read, whatever has been committed since.
+    pub any_base: bool,
+    /// An alias is given to whoever claims it, whoever has it.
+    pub any_name: bool,
+    /// A batch's time is the host's, also where the newest head is of a later one.
+    pub host_time: bool,
     /// The committer writes upon member lists that it reads once more, instead of upon those that
     /// it has verified.
     pub rereads: bool,
