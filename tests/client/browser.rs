@@ -68,6 +68,12 @@ async fn moving() {
     assert_eq!(stories("e2e/moving.ts").await, 5);
 }
 
+/// Another device secret, in two browsers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotation() {
+    assert_eq!(stories("e2e/rotation.ts").await, 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo() {
     assert_eq!(stories("e2e/demo.ts").await, 2);
