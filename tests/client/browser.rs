@@ -54,7 +54,7 @@ async fn notebook() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ways() {
-    assert_eq!(stories("e2e/ways.ts").await, 2);
+    assert_eq!(stories("e2e/ways.ts").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
