@@ -51,7 +51,7 @@ test("a passkey unlocks offline, what was read can be read, and a change goes ou
     return { synced, text: new TextDecoder().decode(stored?.content) };
   });
   assert.deepEqual(online, {
-    synced: { sent: ["notes"], waiting: [], because: undefined },
+    synced: { sent: ["notes"], waiting: [], because: undefined, unopened: [] },
     text: "second",
   });
   await phone.context.close();

@@ -45,8 +45,11 @@ after(async () => {
 test("the examples of the README do what they say", async () => {
   const phone = await Device.make(browser);
   const shown = await run(phone, "/one", { "Choose a PIN": "830517", PIN: "830517" });
-  const [codes, devices, key] = shown as [string[], string[], string];
-  assert.equal(codes.length, 10);
+  const [first, devices, key] = shown as [string[], string[], string];
+  // Those that came with the new secret: the first ones are void.
+  const sets = shown.filter((one): one is string[] => Array.isArray(one) && one.length === 10);
+  const [codes = []] = sets.slice(-1);
+  assert.deepEqual([sets.length, sets[0]], [2, first]);
   assert.deepEqual(devices, ["Ann's phone"]);
   assert.match(key, /^[\w-]{43}$/);
   assert.ok(shown.includes("account-created"));

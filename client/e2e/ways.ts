@@ -112,3 +112,68 @@ test("when the service gives up what opens the notebook, that is said once, and 
   assert.deepEqual(wrong, []);
   await context.close();
 });
+
+test("a device that was lost is removed, the notebook gets another secret, and what opens nothing says so until it does", async () => {
+  const { page, context } = await Device.make(browser, {}, PHONE);
+  const wrong = listen(page);
+  const codes = await created(page);
+  await write(page, "Groceries\nBread");
+  await settings(page);
+  const account = await page.locator("small code").innerText();
+  const lost = await Device.make(browser);
+  await lost.page.goto(`${origin}/#/recover`);
+  await lost.page.getByLabel("Account").fill(account);
+  await lost.page.getByLabel("A recovery code").fill(codes[0] ?? "");
+  await lost.page.getByRole("button", { name: "Use the code" }).click();
+  await lost.page.getByText("Groceries").waitFor();
+  await settings(lost.page);
+  const passkeys = (at: typeof page) => at.getByRole("listitem").filter({ hasText: "last used" });
+  await lost.page.getByRole("button", { name: "Add a passkey" }).click();
+  await passkeys(lost.page).nth(1).waitFor();
+
+  await serverSlots("ending");
+  const byPasskey = async () => {
+    await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+    await page.getByRole("button", { name: "Use a passkey" }).click();
+    await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
+  };
+  await page.goto(origin);
+  await byPasskey();
+  await settings(page);
+  await page.getByRole("button", { name: "Lost", exact: true }).click();
+  await page.getByRole("heading", { name: "Was this device lost?" }).waitFor();
+  await look(page, "phone-17-lost");
+  await page.getByRole("button", { name: "Remove it, renew the secret" }).click();
+  await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
+  const next = await page.locator(".codes li").allInnerTexts();
+  assert.deepEqual([next.length, next.filter((code) => codes.includes(code))], [10, []]);
+  await look(page, "phone-18-new-codes");
+  await page.getByRole("button", { name: "I have written them down" }).click();
+  const passkey = page.getByText(/One that opens nothing yet/);
+  const pin = page.getByText("Opens nothing any more. Change it once, and it does.");
+  await passkey.first().waitFor();
+  await pin.waitFor();
+  await look(page, "phone-19-renewed");
+  // This phone's passkey opens: that says nothing of the other one.
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await byPasskey();
+  await passkey.first().waitFor();
+  await passkeys(page).nth(1).getByRole("button", { name: "Remove" }).click();
+  await passkeys(page).nth(1).waitFor({ state: "detached" });
+  assert.equal(await passkey.count(), 0);
+  await page.getByRole("button", { name: "Change PIN" }).click();
+  await page.getByLabel("New PIN", { exact: true }).fill("294061");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await toBe(page, "The PIN is changed.");
+  await pin.waitFor({ state: "detached" });
+
+  await lost.page.goto(origin);
+  await toBe(lost.page, "This device is not bound to the notebook any more.");
+  await page.goto(origin);
+  await page.reload();
+  await unlock(page, "294061");
+  await page.getByText("Groceries").waitFor();
+  await serverSlots("allowed");
+  assert.deepEqual(wrong, []);
+  await Promise.all([context.close(), lost.context.close()]);
+});

@@ -54,7 +54,7 @@ async fn notebook() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ways() {
-    assert_eq!(stories("e2e/ways.ts").await, 2);
+    assert_eq!(stories("e2e/ways.ts").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,6 +66,12 @@ async fn slots() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving() {
     assert_eq!(stories("e2e/moving.ts").await, 5);
+}
+
+/// Another device secret, in two browsers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotation() {
+    assert_eq!(stories("e2e/rotation.ts").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

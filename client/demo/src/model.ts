@@ -30,6 +30,8 @@ export const model = {
   waiting: false,
   /** The PIN was changed on this device, and the service has not been told. */
   pinPending: false,
+  /** A renewal of the secret was begun here, and its codes were perhaps not seen. */
+  renewing: false,
   online: true,
   /** Ways that open the notebook no more, since the service does not. */
   closed: [] as readonly sdk.Closed[],
@@ -49,28 +51,38 @@ export async function open(): Promise<void> {
   model.custody = await sdk.openCustody(configuration);
 }
 
-async function dataKey(): Promise<CryptoKey | undefined> {
-  return (await model.custody.storage.get(DATA_KEY)) as CryptoKey | undefined;
+/** The newest first; those behind it open what was written before the secret was renewed. */
+async function dataKeys(): Promise<readonly CryptoKey[]> {
+  const kept = (await model.custody.storage.get(DATA_KEY)) as CryptoKey | CryptoKey[] | undefined;
+  return kept ? [kept].flat() : [];
 }
 
 /** After an unlock: this device may read from now on. */
 export async function keepDataKey(): Promise<void> {
-  const key = await model.custody.unlocked?.dataKey(SECRET);
-  if (!key) return;
+  const keys = await model.custody.unlocked?.dataKeys(SECRET);
+  if (!keys) return;
   await model.custody.storage.update([], (update) => {
-    update.set(DATA_KEY, key);
+    update.set(DATA_KEY, keys);
   });
 }
 
+/** After the secret was renewed: the notes that are there are written under it, too. */
+export async function sealAnew(): Promise<void> {
+  await keepDataKey();
+  await load();
+  if (model.notes.length === 0) return;
+  await sdk.saveSecret(model.custody, SECRET, await sealed(model.notes), merge);
+  await load();
+}
+
 async function opened(content: Uint8Array<ArrayBuffer> | undefined): Promise<Note[]> {
-  const key = await dataKey();
-  if (!key || !content) return [];
-  const plain = await sdk.openData(key, SECRET, content);
+  if (!content) return [];
+  const plain = await sdk.openData(await dataKeys(), SECRET, content);
   return plain ? (JSON.parse(new TextDecoder().decode(plain)) as Note[]) : [];
 }
 
 async function sealed(notes: readonly Note[]): Promise<Uint8Array<ArrayBuffer>> {
-  const key = await dataKey();
+  const [key] = await dataKeys();
   if (!key) throw new sdk.NotReady("locked", "unlock first");
   const plain = new TextEncoder().encode(JSON.stringify(notes));
   return sdk.sealData(key, SECRET, new Uint8Array(plain));
@@ -96,6 +108,7 @@ export async function load(): Promise<void> {
   model.online = known?.from !== "copy" || known.locked === true;
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
+  model.renewing = await sdk.rotationPending(model.custody);
 }
 
 /** Whether notes can be changed now. */
@@ -124,6 +137,8 @@ export async function save(note: Note): Promise<sdk.Synced> {
 /** Sends what waits. */
 export async function synchronise(): Promise<sdk.Synced> {
   const synced = await sdk.sync(model.custody, merge);
+  // Another device may have renewed the secret, which this one has taken up then.
+  await keepDataKey();
   await load();
   return synced;
 }

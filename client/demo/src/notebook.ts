@@ -48,8 +48,10 @@ function banners(redraw: () => void): HTMLElement[] {
   if (model.waiting) {
     const act = unlocked()
       ? button("Send now", async () => {
-          const { because } = await synchronise();
-          say(because === undefined ? "Everything is sent." : waits(because));
+          const { because, unopened } = await synchronise();
+          const [strange] = unopened;
+          if (strange) say(sentence(strange.error));
+          else say(because === undefined ? "Everything is sent." : waits(because));
           redraw();
         })
       : button("Unlock to send", () => {
@@ -58,6 +60,12 @@ function banners(redraw: () => void): HTMLElement[] {
     shown.push(h("div", { class: "banner" }, "Changes of this device wait to be sent.", act));
   } else if (!model.online) {
     shown.push(h("div", { class: "banner" }, "You are offline. This is the copy of this device."));
+  }
+  if (model.renewing && model.online) {
+    const there = h("a", { class: "button", href: "#/settings" }, "Settings");
+    const why =
+      "Renewing the secret was interrupted, and your recovery codes may be void. Renew it again.";
+    shown.push(h("div", { class: "banner" }, why, there));
   }
   if (model.pinPending && model.online) {
     const tell = button("Type both", () => {

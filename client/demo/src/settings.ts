@@ -1,6 +1,7 @@
 /** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
 import * as sdk from "@custodyd/sdk";
 import { button, type Child, dialog, field, form, h, type Properties, say } from "./dom.js";
+import { askToRenew } from "./lost.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
 import { changePin, offline } from "./pin.js";
@@ -54,9 +55,15 @@ function ways(view: View, redraw: () => void): HTMLElement {
       "li",
       {},
       named(`Passkey ${one.name ?? ""}`, `last used ${date(one.last_used)}`, hintFor("passkey")),
-      act("Remove", () => sdk.removePasskey(custody, one.device_id).then(redraw), {
-        class: "danger",
-      }),
+      act(
+        "Remove",
+        async () => {
+          await sdk.removePasskey(custody, one.device_id);
+          await mended("passkey");
+          redraw();
+        },
+        { class: "danger" },
+      ),
     ),
   );
   const add = act("Add a passkey", async () => {
@@ -159,13 +166,23 @@ function devices(view: View, redraw: () => void): HTMLElement {
         h("small", {}, one.current ? "this one" : `since ${date(one.added)}`),
       ),
       !one.current &&
-        act("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
-          class: "danger",
-        }),
+        h(
+          "span",
+          { class: "row" },
+          button("Lost", () => {
+            askToRenew(act, redraw, { id: one.device_id, name: one.name ?? "The device" });
+          }),
+          act("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
+            class: "danger",
+          }),
+        ),
     ),
   );
+  const renewal = button("Renew the secret", () => {
+    askToRenew(act, redraw);
+  });
   const account = h("small", {}, "Account ", h("code", {}, view.account));
-  return card("Devices", h("ul", { class: "list" }, ...items), account);
+  return card("Devices", h("ul", { class: "list" }, ...items), renewal, account);
 }
 
 function leaving(redraw: () => void): HTMLElement {

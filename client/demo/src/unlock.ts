@@ -11,10 +11,10 @@ async function either(
   offline: () => Promise<sdk.Unlocked>,
 ): Promise<"offline" | { readonly moved: string }> {
   try {
-    const { prf, upkeep, factor } = await online();
+    const { prf, upkeep } = await online();
     const { byPasskey } = await sdk.offlineState(model.custody);
     if (prf && !byPasskey) await sdk.keepOfflineByPasskey(model.custody, prf);
-    return { moved: await tended(upkeep, factor) };
+    return { moved: await tended(upkeep) };
   } catch (error) {
     if (!(error instanceof sdk.Unreachable)) throw error;
     await offline();

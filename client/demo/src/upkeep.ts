@@ -2,8 +2,8 @@
  * What is left of the ways to unlock once the service has given up its own: told where a person looks for them, and
  * forgotten once it is mended.
  *
- * The SDK tells it once, in the sign-in that moved the secrets; so it is kept on this device. It is for the person to read,
- * and decides nothing.
+ * The SDK tells it in the sign-in that moved the secrets, or where the secret was renewed; so it is kept on this device, and
+ * looked up again at each unlock while there is something to say. It is for the person to read, and decides nothing.
  */
 import * as sdk from "@custodyd/sdk";
 import { model } from "./model.js";
@@ -17,7 +17,8 @@ const WORDS: Readonly<Record<sdk.Closed, string>> = {
   totp: "Does not open the notebook any more.",
 };
 
-async function keep(closed: readonly sdk.Closed[]): Promise<void> {
+/** Keeps what was told. */
+export async function told(closed: readonly sdk.Closed[]): Promise<void> {
   model.closed = closed;
   await model.custody.storage.update([], (update) => {
     update.set(CLOSED, closed);
@@ -29,21 +30,31 @@ export async function recall(): Promise<void> {
   model.closed = ((await model.custody.storage.get(CLOSED)) ?? []) as readonly sdk.Closed[];
 }
 
+/** What was told may be mended by now: one passkey that was used says nothing of another one. */
+async function lookAgain(): Promise<void> {
+  if (model.closed.length === 0) return;
+  try {
+    await told(await sdk.closedWays(model.custody));
+  } catch (error) {
+    // Said once more than needed, until the next unlock.
+    if (!(error instanceof sdk.CustodyError)) throw error;
+  }
+}
+
 /** After a sign-in, or after secrets were moved; returns what to say of it. */
-export async function tended(
-  upkeep: sdk.Upkeep | undefined,
-  by?: sdk.SignedIn["factor"],
-): Promise<string> {
+export async function tended(upkeep: sdk.Upkeep | undefined): Promise<string> {
   model.left = upkeep?.error;
-  if (by === "passkey") await mended("passkey");
-  if (!upkeep || upkeep.moved.length === 0) return "";
-  await keep(upkeep.closed);
+  if (!upkeep || upkeep.moved.length === 0) {
+    await lookAgain();
+    return "";
+  }
+  await told(upkeep.closed);
   return upkeep.error ? "" : " From now on nobody but you can open your notebook.";
 }
 
 /** After a way was made anew: what waited for it is done. */
 export async function mended(way: sdk.Closed): Promise<void> {
-  if (model.closed.includes(way)) await keep(model.closed.filter((one) => one !== way));
+  await lookAgain();
   if (!model.left || way === "passkey") return;
   try {
     await tended(await sdk.moveSecrets(model.custody));

@@ -103,7 +103,7 @@ export function welcome(redraw: () => void): HTMLElement {
 }
 
 async function arrived(redraw: () => void, by: sdk.SignedIn): Promise<void> {
-  const moved = await tended(by.upkeep, by.factor);
+  const moved = await tended(by.upkeep);
   await keepDataKey();
   location.hash = "#/";
   say(`Welcome back.${moved}`);

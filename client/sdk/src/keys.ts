@@ -28,27 +28,38 @@ export async function seal(key: CryptoKey, label: string, plain: Bytes): Promise
   return concat(new Uint8Array([VERSION]), iv, new Uint8Array(sealed));
 }
 
-/** What `seal` sealed under this key and label; undefined for anything else. */
+/** What `seal` sealed under this key, or one of these, and label; undefined for anything else. */
 export async function open(
-  key: CryptoKey,
+  keys: CryptoKey | readonly CryptoKey[],
   label: string,
   sealed: Bytes,
 ): Promise<Bytes | undefined> {
   if (sealed[0] !== VERSION) return undefined;
   const iv = sealed.slice(1, 1 + IV_BYTES);
   const how = { name: "AES-GCM", iv, additionalData: utf8(label) };
-  try {
-    return new Uint8Array(await crypto.subtle.decrypt(how, key, sealed.slice(1 + IV_BYTES)));
-  } catch {
-    return undefined;
+  for (const key of [keys].flat()) {
+    try {
+      return new Uint8Array(await crypto.subtle.decrypt(how, key, sealed.slice(1 + IV_BYTES)));
+    } catch {
+      // Another key's, perhaps.
+    }
   }
+  return undefined;
 }
 
-const WRAPPED = "custodyd/sdk/app-key/v1";
+export const WRAPPED = "custodyd/sdk/app-key/v1";
 const DATA = "custodyd/sdk/data/v1/";
 
-async function wrappingKey(secret: Bytes): Promise<CryptoKey> {
-  return aesKey(await hkdf(secret, WRAPPED));
+/** The device secrets that an account has had, the newest first: with `rotateSecret` there is one more. Views, wiped with the whole. */
+export function each(secret: Bytes): Bytes[] {
+  return Array.from({ length: secret.length / SECRET_BYTES }, (_, at) =>
+    secret.subarray(at * SECRET_BYTES, (at + 1) * SECRET_BYTES),
+  );
+}
+
+/** The key that wraps the private key: the newest secret's. */
+export async function wrappingKey(secret: Bytes): Promise<CryptoKey> {
+  return aesKey(await hkdf(secret.subarray(0, SECRET_BYTES), WRAPPED));
 }
 
 /** The app's private key and the device secret, in memory, until `lock()`. */
@@ -98,7 +109,7 @@ export class Unlocked implements SigningKey {
     return this.#secret === undefined;
   }
 
-  /** The device secret: to back it up, or to seal it into a slot. */
+  /** The device secret, with those of before behind it: to back it up, or to seal it into a slot. */
   get secret(): Bytes {
     if (!this.#secret) throw new NotReady("locked", "this key was locked; unlock it again");
     return this.#secret;
@@ -115,7 +126,15 @@ export class Unlocked implements SigningKey {
    * account. It is not extractable, and may be kept in IndexedDB where reading shall ask for nothing.
    */
   async dataKey(purpose: string): Promise<CryptoKey> {
-    return aesKey(await hkdf(this.secret, DATA + purpose));
+    const [newest] = await this.dataKeys(purpose);
+    return newest as CryptoKey;
+  }
+
+  /** The same, and those of the device secrets of before behind it: they open what was sealed before `rotateSecret`. */
+  dataKeys(purpose: string): Promise<CryptoKey[]> {
+    return Promise.all(
+      each(this.secret).map(async (secret) => aesKey(await hkdf(secret, DATA + purpose))),
+    );
   }
 
   /** Wipes the device secret. */

@@ -8,6 +8,7 @@ import { type Custody, isBound, keepAccount, lock } from "./custody.js";
 import { NotReady, Unreachable, Untrusted } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
+import { verifyBinding } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
 import { unlockWith } from "./unlock.js";
@@ -86,6 +87,20 @@ async function checkLogIfReachable(custody: Custody): Promise<void> {
 export function accountOf(custody: Custody): string {
   if (!custody.account) throw new NotReady("no-account", "this device knows no account yet");
   return custody.account.account;
+}
+
+/** A credential that was made must be bound to the account by the realm. */
+export async function demandBound(
+  custody: Custody,
+  kind: string,
+  bound: Schemas["Bound"],
+): Promise<void> {
+  await verifyBinding(custody.realm, bound.binding, {
+    app: custody.app,
+    sub: accountOf(custody),
+    kind,
+    device_id: bound.device_id,
+  });
 }
 
 /** The account, where this device is bound to it: then the daemon tells its passkeys. */

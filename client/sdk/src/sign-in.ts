@@ -9,6 +9,7 @@ import { toBase64Url } from "./bytes.js";
 import { type Custody, lock } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
 import type { PinOptions } from "./factors.js";
+import { renewOffline } from "./offline/slots.js";
 import { parseRecoveryCode } from "./recovery-codes.js";
 import { accountOf, boundAccount, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
@@ -68,7 +69,13 @@ export async function signInWithPin(
   ).login(pin, (ke1) => transport.request("post", start, { body: { account, ke1 } }));
   const route = "/v1/apps/{app}/sessions/opaque/finish";
   const body = { ...end, release };
-  return takeSession(custody, await transport.request("post", route, { body }), key);
+  const signedIn = await takeSession(
+    custody,
+    await transport.request("post", route, { body }),
+    key,
+  );
+  await renewOffline(custody, pin);
+  return signedIn;
 }
 
 /** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
@@ -88,10 +95,9 @@ export async function signInWithPasskey(
   const answer = await custody.transport.request("post", route, { body });
   const key = used.prf && ({ type: "prf", material: used.prf.output } as const);
   const signedIn = await takeSession(custody, answer, key);
-  return {
-    ...signedIn,
-    prf: used.prf && { ...used.prf, deviceId: answer.credential ?? undefined },
-  };
+  const prf = used.prf && { ...used.prf, deviceId: answer.credential ?? undefined };
+  if (prf) await renewOffline(custody, prf);
+  return { ...signedIn, prf };
 }
 
 /** Signs in with a code of an authenticator app, on a bound device. */

@@ -93,28 +93,6 @@ export function opensWithoutPrf(slots: readonly Slot[], server: boolean): boolea
   return server || slots.some((slot) => slot.type !== "prf");
 }
 
-/** Where a CBOR item ends (RFC 8949): of the kinds that a public key is made of. */
-function itemEnd(bytes: Bytes, start: number): number {
-  const head = bytes[start] ?? 0;
-  let at = start + 1;
-  let value = head & 31;
-  if (value >= 24) {
-    const size = 1 << (value - 24);
-    value = bytes.slice(at, at + size).reduce((whole, byte) => whole * 256 + byte, 0);
-    at += size;
-  }
-  const kind = head >> 5;
-  if (kind === 2 || kind === 3) return at + value;
-  if (kind === 5 && value < 16) for (let n = 0; n < 2 * value; n += 1) at = itemEnd(bytes, at);
-  return at;
-}
-
-/** The device identifier of a new passkey, from its authenticator data (WebAuthn Level 3, section 6.1). */
-export async function passkeyCredential(data: Bytes): Promise<string> {
-  const start = 55 + ((data[53] ?? 0) << 8) + (data[54] ?? 0);
-  return toBase64Url(await sha256(data.slice(start, itemEnd(data, start))));
-}
-
 /** The device identifier that a PIN by OPAQUE will have. */
 export async function pinCredential(
   salt: Bytes,

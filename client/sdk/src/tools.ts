@@ -1,7 +1,17 @@
 /**
  * Loads what is not needed each time an app is opened (`demand/`), and hands it what it uses of the rest.
  */
-import { equal, fromBase64Url, random, toBase64Url } from "./bytes.js";
+import {
+  concat,
+  equal,
+  fromBase64Url,
+  fromUtf8,
+  hkdf,
+  random,
+  sha256,
+  toBase64Url,
+  utf8,
+} from "./bytes.js";
 import { KEPT } from "./custody.js";
 import {
   AuthenticationFailed,
@@ -15,10 +25,16 @@ import {
   VersionConflict,
   WrongGuess,
 } from "./errors.js";
-import { Unlocked } from "./keys.js";
+import { aesKey, each, open, seal, SECRET_BYTES, Unlocked, WRAPPED, wrappingKey } from "./keys.js";
+import { OFFLINE, slotsOf } from "./offline/kept.js";
+import { keepOfflineByPasskey } from "./offline/slots.js";
+import { newRecoveryCodes, parseRecoveryCode } from "./recovery-codes.js";
 import { nextRevision } from "./revisions.js";
-import { put } from "./secrets.js";
+import { ROTATION, rotationSeen } from "./rotation.js";
+import { put, unlock } from "./secrets.js";
+import { demandBound, keepAppKey } from "./session.js";
 import {
+  codeCredential,
   isFor,
   openContent,
   opensWithoutPrf,
@@ -44,14 +60,20 @@ import {
   sealedSecret,
 } from "./vault.js";
 
+import { createPasskey, usePrf } from "./webauthn.js";
+
 /** All of it. */
 export const tools = () => ({
-  ...{ equal, fromBase64Url, random, toBase64Url, KEPT },
+  ...{ concat, equal, fromBase64Url, random, sha256, toBase64Url, KEPT },
   ...{ AuthenticationFailed, CanNotOpen, CustodyError, NotReady, Refused, StepUpRequired },
   ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
   ...{ isFor, openContent, opensWithoutPrf, pinCredential, sealContent, sealSlot },
   ...{ APP_KEY, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
+  ...{ each, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey, codeCredential },
+  ...{ newRecoveryCodes, demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
+  ...{ aesKey, fromUtf8, hkdf, parseRecoveryCode, utf8 },
+  ...{ unlock, ROTATION, rotationSeen, createPasskey, usePrf },
 });
 
 /** What `demand/` is handed. */

@@ -4,10 +4,12 @@
  *
  * Called by `session.ts` and `secrets.ts`. What was opened is kept at hand after that and not before.
  */
+import { equal } from "./bytes.js";
 import { type AppKeyRecord, type Custody, KEPT } from "./custody.js";
 import { Untrusted } from "./errors.js";
 import { publicJwk, thumbprint } from "./jose.js";
 import { Unlocked } from "./keys.js";
+import { OFFLINE, stale } from "./offline/kept.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith } from "./vault.js";
@@ -47,11 +49,16 @@ export async function demandBinding(custody: Custody, unlocked: Unlocked): Promi
   });
 }
 
-/** Keeps the wrapped key on this device, and the open one in memory. */
+/**
+ * Keeps the wrapped key on this device, and the open one in memory. Where it is wrapped anew, the device secret is
+ * another one: what unlocks offline by the one of before goes in the same step, or it would open nothing.
+ */
 export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<void> {
   const { thumbprint: name, wrapped } = unlocked;
-  await custody.storage.update([], (update) => {
+  await custody.storage.update([KEPT.appKey, OFFLINE], (update) => {
+    const before = update.get(KEPT.appKey) as AppKeyRecord | undefined;
     update.set(KEPT.appKey, { thumbprint: name, wrapped });
+    if (before && !equal(before.wrapped, wrapped)) update.set(OFFLINE, stale(update.get(OFFLINE)));
   });
   custody.unlocked = unlocked;
 }

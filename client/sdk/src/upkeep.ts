@@ -44,6 +44,11 @@ export async function tend(custody: Custody): Promise<Upkeep | undefined> {
   }
 }
 
+/** Ways of signing in that bring nothing back, as it is stored now. Needs the open key. */
+export async function closedWays(custody: Custody): Promise<readonly Closed[]> {
+  return (await onDemand()).closedWays(custody);
+}
+
 /**
  * Moves what the daemon can open, and shall not any more, at once: a sign-in does so by itself. The error of what is left
  * is thrown.

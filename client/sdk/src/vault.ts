@@ -8,7 +8,7 @@
 import { type Bytes, equal, fromBase64Url, random, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
 import { CanNotOpen, NotReady, Refused } from "./errors.js";
-import { open, Unlocked } from "./keys.js";
+import { each, open, SECRET_BYTES, Unlocked } from "./keys.js";
 import { demandNewest, nextRevision, note, seenOf } from "./revisions.js";
 import {
   isFor,
@@ -102,7 +102,7 @@ const chained = (material: Bytes): SlotKey => ({
   material,
 });
 
-const isChained = ({ type }: SlotKey): boolean => type === "secret";
+const isChained = ({ type }: Pick<Slot, "type">): boolean => type === "secret";
 
 function serverSlot(secret: Schemas["Secret"]): Bytes | undefined {
   return secret.server_slot == null ? undefined : fromBase64Url(secret.server_slot);
@@ -114,6 +114,7 @@ async function keyOf(
   place: Place,
   secret: Schemas["Secret"],
   keys: readonly SlotKey[],
+  isCurrent: boolean,
 ): Promise<Bytes> {
   let damaged = false;
   // Whoever seals end to end stores a sealed content; slots without one are nobody's but the daemon's.
@@ -133,7 +134,8 @@ async function keyOf(
       `${place.name} has a server slot alone, and the policy lets none out: its operator can say "ending" there`,
     );
   }
-  if (secret.slots.some(({ type }) => type === "secret") && !keys.some(isChained)) {
+  // One that was not read since the unlock may have been replaced meanwhile, by another device.
+  if (secret.slots.some(isChained) && !(isCurrent && keys.some(isChained))) {
     throw new NotReady("locked", `unlock first: ${place.name} opens by the device secret`);
   }
   if (custody.endToEnd === "moving" && serverSlot(secret)) {
@@ -193,10 +195,9 @@ export async function openWith(
 ): Promise<Opened> {
   const place = placeOf(custody, name);
   const under = deviceSecret ?? (custody.unlocked?.locked ? undefined : custody.unlocked?.secret);
-  const key = await keyOf(custody, place, secret, [
-    ...custody.slotKeys,
-    ...(under ? [chained(under)] : []),
-  ]);
+  const keys = [...custody.slotKeys, ...(under ? each(under).map(chained) : [])];
+  const isCurrent = deviceSecret !== undefined || custody.held !== undefined;
+  const key = await keyOf(custody, place, secret, keys, isCurrent);
   const sealed = secret.sealed == null ? undefined : fromBase64Url(secret.sealed);
   const content = sealed ? await openContent(place, key, sealed) : key;
   if (!content) throw new CanNotOpen("secret-damaged", `the content of ${name} does not open`);
@@ -272,7 +273,8 @@ export async function sealedSecret(
   if (!unlocked || unlocked.locked || name === DEVICE_SECRET) {
     throw new NotReady("locked", `unlock first: ${name} is sealed under the device secret`);
   }
-  return { sealed, slots: [await sealSlot(place, chained(unlocked.secret), key)] };
+  const newest = chained(unlocked.secret.subarray(0, SECRET_BYTES));
+  return { sealed, slots: [await sealSlot(place, newest, key)] };
 }
 
 /** What an enrolment that waits was begun with. */

@@ -92,11 +92,16 @@ test("a change made offline waits, is read meanwhile, and goes out", async () =>
   const phone = await device(secrets, () => network);
   assert.equal(await text(phone), undefined);
   const waiting = await saveSecret(phone, "notes", utf8("one"));
-  assert.deepEqual(waiting, { sent: [], waiting: ["notes"], because: "offline" });
+  assert.deepEqual(waiting, { sent: [], waiting: ["notes"], because: "offline", unopened: [] });
   await saveSecret(phone, "notes", utf8("two"));
   assert.deepEqual(await loadSecret(phone, "notes"), { content: utf8("two"), from: "pending" });
   network = "good";
-  assert.deepEqual(await sync(phone), { sent: ["notes"], waiting: [], because: undefined });
+  assert.deepEqual(await sync(phone), {
+    sent: ["notes"],
+    waiting: [],
+    because: undefined,
+    unopened: [],
+  });
   assert.deepEqual([...secrets.accepted], ["two"]);
   network = "down";
   assert.deepEqual(await loadSecret(phone, "notes"), { content: utf8("two"), from: "copy" });
@@ -106,7 +111,7 @@ test("without a full session nothing is sent, and nothing is lost", async () => 
   const phone = await device(new Secrets(), () => "good");
   phone.transport.session = undefined;
   const synced = await saveSecret(phone, "notes", utf8("one"));
-  assert.deepEqual(synced, { sent: [], waiting: ["notes"], because: "sign-in" });
+  assert.deepEqual(synced, { sent: [], waiting: ["notes"], because: "sign-in", unopened: [] });
 });
 
 test("what a session may not change waits for one that may, and holds nothing else back", async () => {
@@ -129,16 +134,51 @@ test("what a session may not change waits for one that may, and holds nothing el
   phone.transport.session = { token: "t", scope: "full" } as never;
   Object.assign(phone, { account: { account: "a-1" }, serverSlot: true });
   const first = await saveSecret(phone, "a-diary", utf8("private"));
-  assert.deepEqual(first, { sent: [], waiting: ["a-diary"], because: "step-up" });
+  assert.deepEqual(first, { sent: [], waiting: ["a-diary"], because: "step-up", unopened: [] });
   isStale = true;
   const both = await saveSecret(phone, "notes", utf8("milk"));
-  assert.deepEqual(both, { sent: ["notes"], waiting: ["a-diary"], because: "step-up" });
+  assert.deepEqual(both, {
+    sent: ["notes"],
+    waiting: ["a-diary"],
+    because: "step-up",
+    unopened: [],
+  });
   assert.deepEqual(await loadSecret(phone, "a-diary"), {
     content: utf8("private"),
     from: "pending",
   });
   weak = false;
-  assert.deepEqual(await sync(phone), { sent: ["a-diary"], waiting: [], because: undefined });
+  assert.deepEqual(await sync(phone), {
+    sent: ["a-diary"],
+    waiting: [],
+    because: undefined,
+    unopened: [],
+  });
+});
+
+test("what another device has written and does not open here waits by itself, and is named", async () => {
+  const secrets = new Secrets();
+  // Sealed for nobody that this device knows, as an operator's mistake or a lie may leave it.
+  const strange = { version: 9, updated: 0, sealed: "AAAA", slots: [], server_slot: "AAAA" };
+  let isThere = true;
+  const daemon = new FakeDaemon(({ method, path, headers, body }) => {
+    if (path.endsWith("/notes")) return secrets.answer(method, headers, body);
+    if (!isThere) return { body: { version: 10 } };
+    return method === "GET" ? { body: strange } : problem(412, "precondition-failed");
+  });
+  const phone = await daemon.custody(await Realm.make());
+  phone.transport.session = { token: "t", scope: "full" } as never;
+  Object.assign(phone, { account: { account: "a-1" }, serverSlot: true });
+  await saveSecret(phone, "a-diary", utf8("private"));
+  const both = await saveSecret(phone, "notes", utf8("milk"));
+  assert.deepEqual([both.sent, both.waiting, both.because], [["notes"], ["a-diary"], undefined]);
+  assert.deepEqual(
+    both.unopened.map(({ name, error }) => [name, error.code]),
+    [["a-diary", "secret-damaged"]],
+  );
+  assert.deepEqual((await loadSecret(phone, "a-diary"))?.content, utf8("private"));
+  isThere = false;
+  assert.deepEqual((await sync(phone)).sent, ["a-diary"]);
 });
 
 test("a write whose answer was lost is recognised as one's own", async () => {

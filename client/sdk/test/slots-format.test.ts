@@ -9,13 +9,17 @@ import {
   openContent,
   openSlot,
   opensWithoutPrf,
-  passkeyCredential,
   pinCredential,
   revisionOf,
   sealContent,
   sealSlot,
   type Slot,
 } from "../src/slots.js";
+import { passkeyCredential } from "../src/demand/passkey.js";
+import { use } from "../src/demand/t.js";
+import { tools } from "../src/tools.js";
+
+use(tools());
 
 interface Vectors {
   readonly realm: string;

@@ -72,7 +72,12 @@ test("wrong PINs are reported once there is somebody to tell, and the right one 
   }
   await unlockOfflineByPin(custody, "830517");
   custody.transport.session = { token: "t-1", scope: "read" } as never;
-  assert.deepEqual(await sync(custody), { sent: [], waiting: [], because: undefined });
+  assert.deepEqual(await sync(custody), {
+    sent: [],
+    waiting: [],
+    because: undefined,
+    unopened: [],
+  });
   reachable = true;
   await sync(custody);
   await sync(custody);

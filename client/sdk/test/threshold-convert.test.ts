@@ -2,104 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { toBase64Url } from "../src/bytes.js";
-import { type Custody, keepAccount, openCustody } from "../src/custody.js";
 import { CustodyError } from "../src/errors.js";
+import { setPin } from "../src/factors.js";
 import { Unlocked } from "../src/keys.js";
-import { backUp, unlock } from "../src/secrets.js";
-import { keepAppKey } from "../src/session.js";
-import { memoryStorage } from "../src/storage/memory.js";
-import type { Storage } from "../src/storage/storage.js";
 import { convertToGroup, convertToSingle, finishConversion } from "../src/threshold/convert.js";
 import { RealmsFailed } from "../src/threshold/failures.js";
-import { type Group, lockGroup } from "../src/threshold/group.js";
-import { type Asked } from "./support/daemon.js";
-import {
-  anyGive,
-  type Fate,
-  fetchFrom,
-  give,
-  type Keeper,
-  keepers,
-  recovered,
-  signIn,
-} from "./support/group.js";
-
-type Fates = (keeper: Keeper, asked: Asked) => Fate;
-
-/** A device with an account at the first realm, and the storage that a page finds there each time it is loaded. */
-class Phone {
-  readonly #stores = new Map<string, Storage>();
-  private constructor(
-    readonly realms: readonly Keeper[],
-    readonly unlocked: Unlocked,
-  ) {}
-
-  static async make(count: number): Promise<Phone> {
-    const phone = new Phone(await keepers(count), await Unlocked.create());
-    for (const keeper of phone.realms) keeper.bound = phone.unlocked;
-    const single = await phone.single();
-    await keepAccount(single, { account: "a-1" });
-    single.transport.session = { token: "t", scope: "full" } as never;
-    await keepAppKey(single, phone.unlocked);
-    await backUp(single, phone.unlocked);
-    return phone;
-  }
-
-  readonly storage = (name: string): Storage => {
-    const kept = this.#stores.get(name) ?? memoryStorage();
-    this.#stores.set(name, kept);
-    return kept;
-  };
-
-  /** Another load of the page, signed in at the one realm. */
-  async single(fate?: Fates): Promise<Custody> {
-    const [{ url, realm }] = this.realms as [Keeper];
-    const storage = this.storage("custodyd:notes");
-    const fetch = fetchFrom(this.realms, fate);
-    const { trust } = realm;
-    const single = await openCustody({ url, app: "notes", realm: trust, storage, fetch });
-    single.transport.session = { token: "t", scope: "full" } as never;
-    if (single.account)
-      single.unlocked = await Unlocked.open(this.unlocked.secret, this.unlocked.wrapped);
-    return single;
-  }
-
-  options(among: readonly Keeper[], fate?: Fates) {
-    return {
-      app: "notes",
-      threshold: 2,
-      realms: among.map(({ url, realm }) => ({ url, realm: realm.trust })),
-      storage: this.storage,
-      fetch: fetchFrom(this.realms, fate),
-      checkLog: false,
-    };
-  }
-
-  /** The whole way, as one page would do it. */
-  async convert(among: readonly Keeper[], fate?: Fates): Promise<Group> {
-    const single = await this.single(fate);
-    const group = await convertToGroup(single, this.options(among, fate));
-    lockGroup(group);
-    await finishConversion(single, group, signIn, { patience: 1000 });
-    return group;
-  }
-
-  /** Whether the one realm gives the key, as on a new device. */
-  async singleGives(): Promise<boolean> {
-    const { url, realm } = this.realms[0]!;
-    const { trust } = realm;
-    const fetch = fetchFrom(this.realms);
-    const storage = memoryStorage();
-    const fresh = await openCustody({ url, app: "notes", realm: trust, storage, fetch });
-    await keepAccount(fresh, { account: "a-1" });
-    try {
-      return (await unlock(fresh)).thumbprint === this.unlocked.thumbprint;
-    } catch (error) {
-      if (!(error instanceof CustodyError)) throw error;
-      return false;
-    }
-  }
-}
+import { atEach, forgetGroup, type Group, lockGroup } from "../src/threshold/group.js";
+import { anyGive, give, type Keeper, recovered, signIn } from "./support/group.js";
+import { type Fates, Phone } from "./support/phone.js";
 
 /** The network goes at the nth request, and stays away. */
 function goesAt(at: number, fate: "lost" | "answer-lost") {
@@ -131,6 +41,39 @@ for (const [which, from] of [
     assert.equal(group.custodies.length, 3);
   });
 }
+
+test("ways in at the new realms are made within ten minutes, and after that the conversion begins again", async () => {
+  const phone = await Phone.make(4);
+  const among = phone.realms.slice(1);
+  const single = await phone.single();
+  const pins = (group: Group) =>
+    atEach(group, (custody) => setPin(custody, "830517", { onServer: true }));
+  const late = await convertToGroup(single, phone.options(among));
+  // The control: a second earlier it may.
+  for (const realm of among) realm.now = 599;
+  await pins(late);
+  for (const realm of among) realm.now = 600;
+  await assert.rejects(pins(late), (error) => {
+    assert.ok(error instanceof RealmsFailed);
+    const codes = error.answers.map(({ error }) => error?.code);
+    assert.deepEqual(codes, ["step-up-required", "step-up-required", "step-up-required"]);
+    return true;
+  });
+  // Nothing was erased, and the accounts that nobody comes back to are not asked for again.
+  await forgetGroup(late);
+  assert.ok(await phone.singleGives());
+  for (const realm of among) realm.stored = undefined;
+  // The key that was open is locked with the group: its owner signs in again.
+  const again = await convertToGroup(await phone.single(), phone.options(among));
+  await pins(again);
+  assert.deepEqual(
+    among.map(({ accounts }) => accounts.size),
+    [2, 2, 2],
+  );
+  lockGroup(again);
+  await finishConversion(single, again, signIn, { patience: 1000 });
+  assert.ok(await anyGive(among, 2, phone.unlocked));
+});
 
 test("interrupted at any request, one realm or the others give the key, and the next call goes on", async () => {
   let stopped = 0;

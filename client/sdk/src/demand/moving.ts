@@ -6,7 +6,9 @@
  */
 import type { Custody } from "../custody.js";
 import type { CustodyError } from "../errors.js";
+import type { Slot } from "../slots.js";
 import type { Closed, Upkeep } from "../upkeep.js";
+import { reread } from "./rewrap.js";
 import { t } from "./t.js";
 
 /** Another device may be at it, too. */
@@ -66,13 +68,22 @@ async function moveOne(custody: Custody, name: string): Promise<void> {
   }
 }
 
+/** The same as it is stored now. */
+export async function closedWays(custody: Custody): Promise<Closed[]> {
+  await reread(custody);
+  return closedTo(custody);
+}
+
 /** The factors that bring nothing back now that the daemon does not. */
-async function closedTo(custody: Custody): Promise<Closed[]> {
+export async function closedTo(
+  custody: Custody,
+  slots: readonly Slot[] | undefined = custody.held?.slots,
+): Promise<Closed[]> {
   const { held } = custody;
-  if (!held || held.leaves || held.server) return [];
+  if (!held || !slots || held.leaves || held.server) return [];
   const view = await custody.transport.request("get", "/v1/account");
   const has = (type: string, credential?: string) =>
-    held.slots.some(
+    slots.some(
       (slot) => slot.type === type && (credential === undefined || slot.credential === credential),
     );
   const closed: Closed[] = [];

@@ -10,6 +10,7 @@ import type { Custody } from "../custody.js";
 import type { Refused } from "../errors.js";
 import type { Brought } from "../session.js";
 import type { Schemas } from "../transport.js";
+import { along, type Made } from "./along.js";
 import type { Rewrapping } from "./rewrap.js";
 import { t } from "./t.js";
 
@@ -82,12 +83,18 @@ function demandStretching({ memory_kib: memory, passes }: Cost): void {
   }
 }
 
+/** A PIN that was registered. */
+interface Registered {
+  readonly pin: Schemas["Bound"];
+  readonly session: Schemas["SessionToken"];
+}
+
 /** Registers a PIN in the place of the one that the account has. */
 export async function registerPin(
   custody: Custody,
   pin: string,
   rewrap: Rewrapping,
-): Promise<{ pin: Schemas["Bound"]; session: Schemas["SessionToken"] }> {
+): Promise<[Registered, Made["slot"]]> {
   const client = await library();
   const password = spelt(pin);
   const { clientRegistrationState, registrationRequest } = client.startRegistration({ password });
@@ -106,21 +113,11 @@ export async function registerPin(
   const { registration, key_stretching } = started;
   const credential = await t.pinCredential(bytes(started.salt), key_stretching, bytes(record));
   const key = { type: "opaque", credential, material: bytes(exportKey) } as const;
-  const secrets = await rewrap.with([key], "opaque");
   const body = { registration, record, key_stretching };
-  const register = (along: typeof secrets) =>
-    t.making(custody, key, () =>
-      custody.transport.request("post", "/v1/account/opaque/finish", {
-        body: { ...body, secrets: along },
-      }),
-    );
-  try {
-    return await register(secrets);
-  } catch (error) {
-    // A code replaces a forgotten PIN and may not give it a slot: the next sign-in by a factor that reads does.
-    if (!(error instanceof t.StepUpRequired) || error.needOneOf.length === 0) throw error;
-    return await register(await rewrap.with([]));
-  }
+  // A code replaces a forgotten PIN and may not give it a slot: the next sign-in by a factor that reads does.
+  return along(custody, rewrap, key, (secrets) =>
+    custody.transport.request("post", "/v1/account/opaque/finish", { body: { ...body, secrets } }),
+  );
 }
 
 /** What a right PIN gives. */

@@ -6,6 +6,7 @@
  */
 import type { Bytes } from "../bytes.js";
 import type { AppKeyRecord, Custody } from "../custody.js";
+import type { Refused } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import type { Slot, SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
@@ -23,8 +24,6 @@ async function stored(
     await reread(custody, first);
     return custody.held;
   } catch (error) {
-    // Whoever may not have it can not give it slots.
-    if (error instanceof t.Refused && error.code === "release-forbidden") return undefined;
     if (!(error instanceof t.CanNotOpen)) throw error;
     // Stored with a factor whose making was not answered: what it was sealed from is here.
     if (first) return await unsent(custody, first.secret, version);
@@ -39,21 +38,30 @@ export async function reread(custody: Custody, first?: Unlocked): Promise<void> 
   const route = "/v1/account/secrets/{name}";
   const secret = await custody.transport.request("get", route, { path });
   const found = await t.openWith(custody, t.DEVICE_SECRET, secret);
-  await demandOwners(custody, found.content, first);
-  await t.hold(custody, secret, found);
+  // Another device has replaced it: the key that is open is to be under the same.
+  if (await isNewer(custody, found.content, first)) await t.unlock(custody);
+  else await t.hold(custody, secret, found);
   found.content.fill(0);
 }
 
-/** What a daemon shows is not sealed anew before it is known to be the owner's. */
-async function demandOwners(custody: Custody, secret: Bytes, first?: Unlocked): Promise<void> {
+/**
+ * Whether a device secret is newer than the one that is open. What a daemon shows is not sealed anew before it is known to
+ * be the owner's: the one that is known here, or that with newer ones before it.
+ */
+async function isNewer(custody: Custody, secret: Bytes, first?: Unlocked): Promise<boolean> {
   const open = first ?? custody.unlocked;
   if (open && !open.locked) {
-    if (t.equal(open.secret, secret)) return;
+    const { length } = open.secret;
+    if (t.equal(open.secret, secret.slice(-length))) return secret.length > length;
     throw new t.Untrusted("statement-differs", "the device secret that is stored is another one");
   }
   const kept = (await custody.storage.get(t.KEPT.appKey)) as AppKeyRecord | undefined;
   if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
-  (await t.Unlocked.open(secret, kept.wrapped)).lock();
+  for (const one of t.each(secret)) {
+    const plain = await t.unsealed(await t.wrappingKey(one), t.WRAPPED, kept.wrapped);
+    if (plain?.fill(0)) return false;
+  }
+  throw new t.CanNotOpen("secret-damaged", "the stored device secret opens no key of this device");
 }
 
 /** A change of factors, which takes the device secret's slots along. */
@@ -104,9 +112,16 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   const pending = (await custody.storage.get(t.PENDING)) as Pending | undefined;
   const place = t.placeOf(custody, t.DEVICE_SECRET);
   const first = pending && (await t.opened(pending));
-  const held = there
-    ? await stored(custody, there.version, first)
-    : first && (await unsent(custody, first.secret));
+  let held: Held | undefined;
+  try {
+    held = there
+      ? await stored(custody, there.version, first)
+      : first && (await unsent(custody, first.secret));
+  } catch (error) {
+    // Whoever may not have it can not give it slots.
+    if (!(error instanceof t.Refused) || error.code !== "release-forbidden") throw error;
+    return there?.server_slot ? NOTHING : withoutSlots(error);
+  }
   if (!held) return NOTHING;
   const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
   let keyThere = wasThere;
@@ -156,8 +171,17 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   };
 }
 
+/** Of a secret that this session may not have, nor the daemon open. */
+function withoutSlots(why: Refused): Rewrapping {
+  return {
+    ...NOTHING,
+    needsSlots: true,
+    with: (_, replaces) => (replaces === "recovery-code" ? Promise.reject(why) : NOTHING.with([])),
+  };
+}
+
 /** What was written is remembered as what is shown: the device that wrote it takes nothing older. */
-async function written(
+export async function written(
   custody: Custody,
   secrets: Record<string, Schemas["Rewrapped"]>,
 ): Promise<void> {
@@ -213,47 +237,4 @@ export function contentOf(held: Held, slots: readonly Slot[]): Schemas["SecretCo
     slots: [...slots],
     ...(held.server ? { server_slot: t.toBase64Url(held.key) } : {}),
   };
-}
-
-/** What became of the content key that a removed factor could have kept. */
-export interface Removed {
-  /**
-   * `renewed`: nothing that is stored from now on opens to it. `kept`: somebody who has that factor, and an older state of the
-   * database, opens the device secret as before; `setRecoveryCodes` renews the key where what `needs` names was used since
-   * the last `lock`.
-   */
-  readonly contentKey: "renewed" | "kept";
-  /** Other factors that have to be used for that, or made anew. Empty where nothing was open to be sealed anew. */
-  readonly needs: readonly Slot["type"][];
-}
-
-/** Removes a factor, with a new content key where that can be. A locked key must not hinder anybody. */
-export async function removing(
-  custody: Custody,
-  gone: Gone,
-  remove: (secrets: Renewal["secrets"]) => Promise<unknown>,
-): Promise<Removed> {
-  const { secrets, needs } = await renewal(custody, gone);
-  let contentKey: Removed["contentKey"] = Object.keys(secrets).length > 0 ? "renewed" : "kept";
-  try {
-    await remove(secrets);
-    await written(custody, secrets);
-  } catch (error) {
-    // Others' slots may be too strong for this session to make anew.
-    if (!(error instanceof t.StepUpRequired) || contentKey === "kept") throw error;
-    await remove({});
-    contentKey = "kept";
-  }
-  t.forget(custody, gone);
-  custody.held = undefined;
-  return { contentKey, needs };
-}
-
-async function renewal(custody: Custody, gone: Gone): Promise<Renewal> {
-  try {
-    return await (await rewrapping(custody)).without(gone);
-  } catch (error) {
-    if (!(error instanceof t.NotReady) && !(error instanceof t.CanNotOpen)) throw error;
-    return { secrets: {}, needs: [] };
-  }
 }

@@ -6,7 +6,8 @@ import type { Custody } from "../custody.js";
 import { setPin } from "../factors.js";
 import type { SignedIn } from "../session.js";
 import { signInWithPin } from "../sign-in.js";
-import { OFFLINE, openPinSlot, pinSlot, slotsOf } from "./slots.js";
+import { OFFLINE, slotsOf } from "./kept.js";
+import { openPinSlot, pinSlot } from "./slots.js";
 
 /** Changes the PIN on this device. `offlineState().pinPending` is true from now on. */
 export async function changePinOffline(

@@ -9,6 +9,7 @@
 import { type Bytes, equal, random, toHex } from "../bytes.js";
 import { type Custody, isBound } from "../custody.js";
 import {
+  CanNotOpen,
   CustodyError,
   NotReady,
   Refused,
@@ -17,10 +18,12 @@ import {
   Unreachable,
   VersionConflict,
 } from "../errors.js";
-import { getSecret, putSecret, type Stored } from "../secrets.js";
+import { getSecret, listSecrets, putSecret, type Stored, unlock } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
+import { DEVICE_SECRET } from "../vault.js";
+import { OFFLINE, slotsOf } from "./kept.js";
 import { reportOffline } from "./report.js";
-import { dropOthersOffline, OFFLINE, slotsOf } from "./slots.js";
+import { dropOthersOffline } from "./slots.js";
 
 const COPY = "copy/";
 const QUEUE = "queue/";
@@ -66,6 +69,14 @@ export interface Synced {
   readonly waiting: readonly string[];
   /** Why something waits: no network, a sign-in that is needed first, or one that may read what it would replace. */
   readonly because: "offline" | "sign-in" | "step-up" | undefined;
+  /** What waits because another device's version, which it would replace, does not open here: which, and why. */
+  readonly unopened: readonly Unopened[];
+}
+
+/** A secret that this device can not open. */
+export interface Unopened {
+  readonly name: string;
+  readonly error: CanNotOpen;
 }
 
 /** A version that lost a conflict. */
@@ -158,20 +169,36 @@ export async function sync(custody: Custody, rule: Rule = laterWins): Promise<Sy
 
 async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
   const sent: string[] = [];
-  let because: Synced["because"];
+  const unopened: Unopened[] = [];
   if (custody.transport.session) await tellIfPossible(custody);
-  for (const name of await pendingChanges(custody)) {
-    if (custody.transport.session?.scope !== "full") {
-      because = "sign-in";
-      break;
-    }
+  const names = await pendingChanges(custody);
+  const first = names.length > 0 ? await whatStops(() => follow(custody)) : undefined;
+  let because = first instanceof CanNotOpen ? "sign-in" : first;
+  for (const name of because ? [] : names) {
     const stopped = await whatStops(() => send(custody, name, rule));
-    because = stopped ?? because;
-    if (!stopped) sent.push(name);
-    // What this session may not change holds nothing else back.
-    else if (stopped !== "step-up") break;
+    // What this session may not change, or this device not open, holds nothing else back.
+    if (stopped instanceof CanNotOpen) unopened.push({ name, error: stopped });
+    else if (!stopped) sent.push(name);
+    else {
+      because = stopped;
+      if (stopped !== "step-up") break;
+    }
   }
-  return { sent, waiting: await pendingChanges(custody), because };
+  return { sent, waiting: await pendingChanges(custody), because, unopened };
+}
+
+/** Another device may have replaced the device secret: nothing is to be sealed under the one of before any more. */
+async function follow(custody: Custody): Promise<void> {
+  if (custody.transport.session?.scope !== "full") throw new NotReady("locked", "sign in first");
+  if (!custody.unlocked || custody.member) return;
+  const there = (await listSecrets(custody)).find(({ name }) => name === DEVICE_SECRET);
+  if (!there || there.version === custody.held?.version) return;
+  try {
+    await unlock(custody);
+  } catch (error) {
+    // Whoever may not have it writes what they may, and its readers open that.
+    if (!(error instanceof Refused) || error instanceof SessionOver) throw error;
+  }
 }
 
 /** Custodies that have asked which passkeys are left. */
@@ -199,11 +226,12 @@ async function tellIfPossible(custody: Custody): Promise<void> {
 }
 
 /** Why a step has to wait; undefined where it was done. */
-async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"]> {
+async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"] | CanNotOpen> {
   try {
     await step();
     return undefined;
   } catch (error) {
+    if (error instanceof CanNotOpen) return error;
     const code = error instanceof Refused ? error.code : "";
     if (error instanceof Unreachable) return "offline";
     // The second is the answer to a look at what another device has written meanwhile.

@@ -3,7 +3,7 @@
  * reads on every other device. Called by `queue.ts` when it synchronises.
  */
 import type { Custody } from "../custody.js";
-import { OFFLINE, slotsOf } from "./slots.js";
+import { OFFLINE, slotsOf } from "./kept.js";
 
 /** What the daemon takes at once. */
 const MOST = 1_000_000;

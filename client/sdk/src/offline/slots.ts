@@ -14,38 +14,10 @@ import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
+import { OFFLINE, type PasskeySlot, PIN, type PinSlot, type Slots, slotsOf } from "./kept.js";
 
-/** Where slots are kept. */
-export const OFFLINE = "offline";
 /** Several times what the daemon spends: the only thing between a thief and the PIN. */
 const COST: Argon2Cost = { memoryKib: 65_536, passes: 3, lanes: 1 };
-
-interface PasskeySlot {
-  readonly credentialId: string;
-  readonly salt: string;
-  readonly rpId: string;
-  readonly sealed: Bytes;
-  /** Unknown where it was kept before there were such. */
-  readonly deviceId?: string | undefined;
-}
-
-interface PinSlot {
-  readonly salt: Bytes;
-  readonly cost: Argon2Cost;
-  readonly sealed: Bytes;
-}
-
-/** What is kept. */
-export interface Slots {
-  readonly passkeys: readonly PasskeySlot[];
-  readonly pin?: PinSlot | undefined;
-  /** Guesses that were begun and not found right. */
-  readonly wrongPins: number;
-  /** Those of them that the daemon has not been told of (`report.ts`). */
-  readonly unreported?: number | undefined;
-  /** The PIN was changed here and not at the daemon yet. */
-  readonly pinPending?: boolean | undefined;
-}
 
 /** What unlocks on this device without a network. */
 export interface OfflineState {
@@ -55,11 +27,6 @@ export interface OfflineState {
   readonly wrongPins: number;
   /** The PIN was changed offline: `settlePin` when there is a network again. */
   readonly pinPending: boolean;
-}
-
-/** Slots as they were kept. */
-export function slotsOf(value: unknown): Slots {
-  return (value as Slots | undefined) ?? { passkeys: [], wrongPins: 0 };
 }
 
 const label = (custody: Custody, kind: string): string =>
@@ -108,7 +75,7 @@ export async function keepOfflineByPasskey(
     const slots = slotsOf(update.get(OFFLINE));
     const others = slots.passkeys.filter((slot) => slot.credentialId !== credentialId);
     const slot: PasskeySlot = { credentialId, salt, rpId, sealed, deviceId };
-    update.set(OFFLINE, { ...slots, passkeys: [...others, slot] });
+    update.set(OFFLINE, { ...renewed(slots, credentialId), passkeys: [...others, slot] });
   });
 }
 
@@ -124,26 +91,45 @@ export async function keepOfflineByPin(custody: Custody, pin: string): Promise<v
   const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
   await custody.storage.update([OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
-    update.set(OFFLINE, { ...slots, pin: slot, wrongPins: 0, pinPending: false });
+    const others = renewed(slots, PIN);
+    update.set(OFFLINE, { ...others, pin: slot, wrongPins: 0, pinPending: false });
   });
+}
+
+const renewed = (slots: Slots, way: string): Slots => ({
+  ...slots,
+  stale: slots.stale?.filter((one) => one !== way),
+});
+
+/** A way that unlocked here before the device secret was replaced does so again, now that it was used. */
+export async function renewOffline(custody: Custody, used: string | PrfKey): Promise<void> {
+  const { stale, pinPending } = slotsOf(await custody.storage.get(OFFLINE));
+  const isPin = typeof used === "string";
+  // The PIN that the daemon knows may be the one of before.
+  if (!custody.unlocked || (isPin && pinPending)) return;
+  if (!stale?.includes(isPin ? PIN : used.credentialId)) return;
+  await (isPin ? keepOfflineByPin(custody, used) : keepOfflineByPasskey(custody, used));
 }
 
 /** Ends unlocking offline: all of it, or one way. */
 export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
   await custody.storage.update([OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
+    const isOf = (one: string) => (one === PIN) === (way === "pin");
     update.set(OFFLINE, {
       passkeys: way === "pin" ? slots.passkeys : [],
       pin: way === "passkey" ? slots.pin : undefined,
       wrongPins: way === "passkey" ? slots.wrongPins : 0,
       unreported: slots.unreported,
+      stale: way && slots.stale?.filter((one) => !isOf(one)),
     });
   });
 }
 
 /** A PIN that was changed is not to unlock offline any longer; the new one does. */
 export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
-  if (slotsOf(await custody.storage.get(OFFLINE)).pin === undefined) return;
+  const { pin: slot, stale } = slotsOf(await custody.storage.get(OFFLINE));
+  if (!slot && !stale?.includes(PIN)) return;
   if (custody.unlocked && !custody.unlocked.locked) await keepOfflineByPin(custody, pin);
   else await dropOffline(custody, "pin");
 }

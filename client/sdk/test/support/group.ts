@@ -28,6 +28,9 @@ export class Keeper {
   readonly keptFrom = new Map<string, "erase" | "read">();
   /** What it keeps beside its share, of an account that was its own before. */
   readonly secrets = new Map<string, { version: number; body: Schemas["SecretContent"] }>();
+  /** Seconds, by this realm's clock. */
+  now = 0;
+  #created = 0;
   /** Accounts by the key of the request that made them. */
   readonly accounts = new Set<string>();
   #next = 1;
@@ -44,6 +47,7 @@ export class Keeper {
   async answer({ method, path, headers, body }: Asked): Promise<Reply> {
     if (path === "/v1/account") return this.#view();
     if (path.endsWith("/accounts")) return this.#create(headers, body);
+    if (path === "/v1/account/pin") return this.#setPin();
     if (path === "/v1/account/secrets") return this.#list();
     if (method === "DELETE") return this.#erase(path, headers);
     if (path.startsWith("/v1/account/secrets/") && !path.endsWith(`/${SHARE}`)) {
@@ -66,7 +70,9 @@ export class Keeper {
   }
 
   async #create(headers: Headers, body = "{}"): Promise<Reply> {
-    this.accounts.add(headers.get("Idempotency-Key") ?? "none");
+    const made = headers.get("Idempotency-Key") ?? "none";
+    if (!this.accounts.has(made)) this.#created = this.now;
+    this.accounts.add(made);
     const { app_key_proof: proof } = JSON.parse(body) as { app_key_proof: string };
     const keyOf = (jws: string | null) =>
       thumbprint(publicJwk(parseJws(jws ?? "")?.header["jwk"])!);
@@ -78,6 +84,16 @@ export class Keeper {
     };
     const session = { token: "t", scope: "full", factor: "creation" };
     return { body: { account: "a-1", bindings, session, server_slot: true } };
+  }
+
+  /** A session of an account's creation may for ten minutes. */
+  async #setPin(): Promise<Reply> {
+    if (this.now - this.#created >= 600) {
+      return problem(403, "step-up-required", { need_at_least: "pin", need_fresh: true });
+    }
+    const bound = { app: "notes", sub: "a-1", kind: "pin", device_id: "pin" };
+    const pin = { device_id: "pin", binding: await this.realm.binding(bound) };
+    return { body: { pin, session: { token: "t", scope: "full", factor: "creation" } } };
   }
 
   #list(): Reply {

@@ -1,0 +1,225 @@
+/**
+ * A new device secret in two browsers: the one that knew the secret of before opens nothing that is written afterwards, until
+ * it signs in with a factor of its owner's; what it has written meanwhile opens all the same. And an answer that is lost.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type * as Sdk from "../sdk/src/index.js";
+import type { Device } from "./support/browser.js";
+import { enrolled, type Kept, Stage } from "./support/stage.js";
+
+declare const sdk: typeof Sdk;
+declare const kept: Kept;
+
+const PIN = "830517";
+
+let stage: Stage;
+before(async () => {
+  stage = await Stage.set();
+});
+after(() => stage.clear());
+
+/** The app without server slots, where the device secret is all that opens. */
+async function open(at: Device): Promise<void> {
+  await at.page.evaluate(async () => {
+    const { realm, transport } = kept.custody;
+    const { url } = transport;
+    kept.custody = await sdk.openCustody({ url, app: "sealed", realm, endToEnd: true });
+  });
+}
+
+/** Something of the app's own, sealed under its data key. */
+async function written(at: Device, text: string): Promise<number[]> {
+  return at.page.evaluate(async (text) => {
+    const key = await kept.custody.unlocked!.dataKey("notes");
+    const plain = new Uint8Array(new TextEncoder().encode(text));
+    return [...(await sdk.sealData(key, "notes", plain))];
+  }, text);
+}
+
+/** What it says to the key that is open there. */
+async function read(at: Device, sealed: readonly number[]): Promise<string | undefined> {
+  return at.page.evaluate(async (sealed) => {
+    const keys = await kept.custody.unlocked!.dataKeys("notes");
+    const plain = await sdk.openData(keys, "notes", new Uint8Array(sealed));
+    return plain && new TextDecoder().decode(plain);
+  }, sealed);
+}
+
+test("a device that knew the secret opens what comes after it once it has signed in, and what it wrote before", async () => {
+  const [phone, laptop] = [await stage.device(), await stage.device()];
+  await Promise.all([open(phone), open(laptop)]);
+  const { account, key, code } = await phone.page.evaluate(async () => {
+    const { custody } = kept;
+    const { thumbprint } = await sdk.enrol(custody, { deviceName: "phone" });
+    await sdk.setPin(custody, "830517");
+    const [first] = await sdk.setRecoveryCodes(custody);
+    await sdk.addPasskey(custody, { user: "Ann" });
+    return { account: custody.account!.account, key: thumbprint, code: first!.text };
+  });
+  await laptop.page.evaluate(
+    async ({ account, code, pin }) => {
+      const options = { account, bindDevice: "laptop" };
+      await sdk.signInWithRecoveryCode(kept.custody, code, options);
+      await sdk.signInWithPin(kept.custody, pin);
+      await sdk.saveSecret(kept.custody, "list", new Uint8Array([1]));
+    },
+    { account, code, pin: PIN },
+  );
+  const under = await written(laptop, "written before");
+  assert.equal(await read(phone, under), "written before");
+
+  const rotated = await phone.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    await sdk.signInWithPin(custody, pin);
+    await sdk.signInWithPasskey(custody);
+    const { codes, closed, left } = await sdk.rotateSecret(custody);
+    await sdk.putSecret(custody, "draft", new Uint8Array([2]), undefined);
+    return { codes: codes.length, closed, left, key: custody.unlocked?.thumbprint };
+  }, PIN);
+  assert.deepEqual(rotated, { codes: 10, closed: [], left: [], key });
+  const later = await written(phone, "written after");
+
+  // The laptop's key is open still, and opens what it opened.
+  const before = await laptop.page.evaluate(async () => {
+    const draft = await kept.tried(() => sdk.getSecret(kept.custody, "draft"));
+    const list = await kept.tried(() => sdk.getSecret(kept.custody, "list"));
+    return [draft?.name, list?.name];
+  });
+  assert.deepEqual(before, ["CanNotOpen", "CanNotOpen"]);
+  assert.deepEqual(
+    [await read(laptop, later), await read(laptop, under)],
+    [undefined, "written before"],
+  );
+  await stage.reload(laptop);
+  await open(laptop);
+  const back = await laptop.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    const { unlocked } = await sdk.signInWithPin(custody, pin);
+    const draft = await sdk.getSecret(custody, "draft");
+    const list = await sdk.getSecret(custody, "list");
+    return { key: unlocked?.thumbprint, draft: draft?.content[0], list: list?.content[0] };
+  }, PIN);
+  assert.deepEqual(back, { key, draft: 2, list: 1 });
+  assert.equal(await read(laptop, later), "written after");
+  assert.equal(await read(laptop, under), "written before");
+  await Promise.all([phone.context.close(), laptop.context.close()]);
+});
+
+test("a device that was lost is removed, and neither its secret nor the codes on paper bring anything back", async () => {
+  const [phone, lost, fresh] = [await stage.device(), await stage.device(), await stage.device()];
+  const { account, key } = await enrolled(phone);
+  const codes = await phone.page.evaluate(async () => {
+    const made = await sdk.setRecoveryCodes(kept.custody);
+    return made.map(({ text }) => text);
+  });
+  const id = await lost.page.evaluate(
+    async ({ account, code, pin }) => {
+      const { custody } = kept;
+      await sdk.signInWithRecoveryCode(custody, code, { account, bindDevice: "lost" });
+      await sdk.signInWithPin(custody, pin);
+      await sdk.keepOfflineByPin(custody, pin);
+      return custody.device.thumbprint;
+    },
+    { account, code: codes[0] ?? "", pin: PIN },
+  );
+  const next = await phone.page.evaluate(
+    async ({ id, pin, code }) => {
+      const { custody } = kept;
+      await sdk.signInWithPin(custody, pin);
+      await sdk.keepOfflineByPin(custody, pin);
+      await sdk.removeDevice(custody, id);
+      // The account's strongest factor changes all others.
+      const weak = await kept.tried(() => sdk.rotateSecret(custody));
+      if (weak?.code !== "step-up-required") throw new Error(weak?.code);
+      await sdk.signInWithRecoveryCode(custody, code);
+      const { codes } = await sdk.rotateSecret(custody);
+      const pending = [await sdk.rotationPending(custody)];
+      await sdk.rotationSeen(custody);
+      pending.push(await sdk.rotationPending(custody));
+      return { codes: codes.map(({ text }) => text), pending };
+    },
+    { id, pin: PIN, code: codes[1] ?? "" },
+  );
+  assert.deepEqual(next.pending, [true, false]);
+  const later = await written(phone, "written after");
+  // The thief has the PIN, too, and what it unlocks on the lost device is of before.
+  const thief = await lost.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    const signedIn = await kept.tried(() => sdk.signInWithPin(custody, pin));
+    await sdk.unlockOfflineByPin(custody, pin);
+    return signedIn?.name;
+  }, PIN);
+  assert.equal(thief, "AuthenticationFailed");
+  assert.equal(await read(lost, later), undefined);
+  const byCode = (code: string) =>
+    fresh.page.evaluate(
+      async ({ account, code }) => {
+        let key: string | undefined;
+        const options = { account, bindDevice: "fresh" };
+        const failed = await kept.tried(async () => {
+          const signedIn = await sdk.signInWithRecoveryCode(kept.custody, code, options);
+          key = signedIn.unlocked?.thumbprint;
+        });
+        return failed?.name ?? key;
+      },
+      { account, code },
+    );
+  assert.equal(await byCode(codes[3] ?? ""), "AuthenticationFailed");
+  assert.equal(await byCode(next.codes[3] ?? ""), key);
+  assert.equal(await read(fresh, later), "written after");
+  // On the phone the PIN unlocks offline again once it was used.
+  await stage.reload(phone);
+  const offline = await phone.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    const before = (await sdk.offlineState(custody)).byPin;
+    await sdk.signInWithPin(custody, pin);
+    sdk.lock(custody);
+    const { thumbprint } = await sdk.unlockOfflineByPin(custody, pin);
+    return { before, key: thumbprint };
+  }, PIN);
+  assert.deepEqual(offline, { before: false, key });
+  assert.equal(await read(phone, later), "written after");
+  await Promise.all([phone, lost, fresh].map(({ context }) => context.close()));
+});
+
+test("where the answer is lost, the next sign-in has the new secret, and the codes are there still", async () => {
+  const phone = await stage.device();
+  await open(phone);
+  const key = await phone.page.evaluate(async (pin) => {
+    const { thumbprint } = await sdk.enrol(kept.custody);
+    await sdk.setPin(kept.custody, pin);
+    return thumbprint;
+  }, PIN);
+  const under = await written(phone, "written before");
+  let taken = 0;
+  await phone.page.route("**/v1/account/recovery-codes", async (route) => {
+    if (route.request().method() === "OPTIONS" || taken > 0) return route.continue();
+    // A request without a nonce is answered with one, and changes nothing.
+    const answer = await route.fetch({ maxRetries: 0 });
+    if (!answer.ok()) return route.fulfill({ response: answer });
+    taken += 1;
+    return route.abort();
+  });
+  const broken = await phone.page.evaluate(async () => {
+    const failed = await kept.tried(() => sdk.rotateSecret(kept.custody));
+    return { code: failed?.code, pending: await sdk.rotationPending(kept.custody) };
+  });
+  assert.deepEqual([broken, taken], [{ code: "unreachable", pending: true }, 1]);
+  await stage.reload(phone);
+  await open(phone);
+  const again = await phone.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    const pending = await sdk.rotationPending(custody);
+    const { unlocked } = await sdk.signInWithPin(custody, pin);
+    const { codes } = await sdk.resumeRotation(custody);
+    const account = custody.account!.account;
+    const { factor } = await sdk.signInWithRecoveryCode(custody, codes[0]!.text, { account });
+    await sdk.rotationSeen(custody);
+    const over = await sdk.rotationPending(custody);
+    return { pending, key: unlocked?.thumbprint, codes: codes.length, factor, over };
+  }, PIN);
+  assert.deepEqual(again, { pending: true, key, codes: 10, factor: "recovery-code", over: false });
+  assert.equal(await read(phone, under), "written before");
+  await phone.context.close();
+});

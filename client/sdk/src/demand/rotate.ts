@@ -1,0 +1,208 @@
+/**
+ * Another device secret, with all that hangs on it: the wrapped private key, the app's own secrets that have no other slot,
+ * and the slots of the factors that are at hand.
+ *
+ * The adversary knows the secret of before, from a device that was lost or by a factor that is removed, and may come by any
+ * later state of the database. The new one is random, its content key too, and neither is sealed under anything from
+ * before. Those of before stay behind it in the content, for what they have sealed: they open nothing that is new.
+ *
+ * The daemon takes recovery codes and secrets in one commit. Before it, nothing has changed; after it, every factor that
+ * this device has at hand opens the new secret, whether or not the answer came: the next sign-in takes it up, as it does
+ * on any other device. The codes wait on this device, sealed under the new secret, until the app says that they were seen:
+ * `resumeRotation` hands them out where it came about, and else begins anew.
+ */
+import type { Bytes } from "../bytes.js";
+import type { Custody } from "../custody.js";
+import type { Unlocked } from "../keys.js";
+import type { Slots } from "../offline/kept.js";
+import type { RecoveryCode } from "../recovery-codes.js";
+import type { SlotKey } from "../slots.js";
+import type { Schemas } from "../transport.js";
+import type { Closed } from "../upkeep.js";
+import type { Held } from "../vault.js";
+import { freshCodes, sendCodes } from "./codes.js";
+import { closedTo } from "./moving.js";
+import { contentOf, reread, written } from "./rewrap.js";
+import { t } from "./t.js";
+
+const CODES = "custodyd/sdk/rotation/v1";
+/** Another device may change something meanwhile. */
+const TRIES = 4;
+
+/** What became of a rotation. */
+export interface Rotated {
+  /** In place of all earlier ones. Show their `text` once. */
+  readonly codes: readonly RecoveryCode[];
+  /** Ways of signing in that bring nothing back until each was used right after one that does. */
+  readonly closed: readonly Closed[];
+  /** Secrets that this session may not read, or that do not open: they stay under the device secret of before. */
+  readonly left: readonly string[];
+}
+
+/** Replaces the device secret. */
+export async function rotate(custody: Custody, goesOn = false): Promise<Rotated> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await once(custody, goesOn);
+    } catch (error) {
+      if (!(error instanceof t.VersionConflict) || tries === TRIES) throw error;
+    }
+  }
+}
+
+async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
+  await reread(custody);
+  const { held, unlocked: old } = custody;
+  if (!old || old.locked || held?.version === undefined) {
+    throw new t.NotReady("locked", "unlock first: the key that is open is wrapped anew");
+  }
+  const done = goesOn ? await happened(custody, held, old) : undefined;
+  if (done) return done;
+  const keys = atHand(custody, held);
+  const next = await successor(old);
+  const { codes, keys: codeKeys } = await freshCodes();
+  const device = await sealedAnew(custody, held, next.secret, [...keys, ...codeKeys]);
+  const { others, left } = await hanging(custody, next);
+  const secrets = {
+    [t.DEVICE_SECRET]: { if_version: held.version, content: device },
+    ...others,
+  };
+  const closed = await closedTo(custody, device.slots ?? []);
+  await commit(custody, await waiting({ codes, left }, next), codes, secrets);
+  await written(custody, secrets);
+  await takeUp(custody, next);
+  old.lock();
+  return { codes, closed, left };
+}
+
+const codesKey = async (secret: Bytes): Promise<CryptoKey> =>
+  t.aesKey(await t.hkdf(secret.subarray(0, t.SECRET_BYTES), CODES));
+
+/** What is kept until the codes were seen: it opens once the secret that it came with is the account's. */
+async function waiting({ codes, left }: Omit<Rotated, "closed">, next: Unlocked): Promise<Bytes> {
+  const text = JSON.stringify({ codes: codes.map((code) => code.text), left });
+  return t.seal(await codesKey(next.secret), CODES, t.utf8(text));
+}
+
+/** The rotation that was begun here before, where it came about. Codes that were used or replaced since are no more. */
+async function happened(custody: Custody, held: Held, now: Unlocked): Promise<Rotated | undefined> {
+  const kept = (await custody.storage.get(t.ROTATION)) as Bytes | undefined;
+  const plain = kept && (await t.unsealed(await codesKey(now.secret), CODES, kept));
+  if (!plain) return undefined;
+  const { codes: texts, left } = JSON.parse(t.fromUtf8(plain)) as {
+    codes: string[];
+    left: string[];
+  };
+  const codes: RecoveryCode[] = [];
+  for (const code of await Promise.all(texts.map(t.parseRecoveryCode))) {
+    const credential = await t.codeCredential(code.auth);
+    if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
+  }
+  return codes.length > 0 ? { codes, closed: await closedTo(custody), left } : undefined;
+}
+
+/** What opens the slots that can be made anew. Whoever shows one of these comes back, also if the answer is lost. */
+function atHand(custody: Custody, held: Held): SlotKey[] {
+  const keys = custody.slotKeys.filter(
+    (key) =>
+      !key.unsure && key.type !== "recovery-code" && held.slots.some((slot) => t.isFor(key, slot)),
+  );
+  if (keys.length > 0 || held.server) return keys;
+  const message =
+    "sign in with a passkey or the PIN first: new codes alone would be lost with the answer";
+  throw new t.NotReady("slot-factor-missing", message);
+}
+
+/** The same private key under a new secret, which has those of before behind it. */
+async function successor(old: Unlocked): Promise<Unlocked> {
+  const secret = t.concat(t.random(t.SECRET_BYTES), old.secret);
+  const plain = await t.unsealed(await t.wrappingKey(old.secret), t.WRAPPED, old.wrapped);
+  if (!plain) throw new t.CanNotOpen("secret-damaged", "the private key does not open");
+  const wrapped = await t.seal(await t.wrappingKey(secret), t.WRAPPED, plain);
+  plain.fill(0);
+  const next = await t.Unlocked.open(secret, wrapped);
+  secret.fill(0);
+  return next;
+}
+
+async function sealedAnew(
+  custody: Custody,
+  held: Held,
+  secret: Bytes,
+  keys: readonly SlotKey[],
+): Promise<Schemas["SecretContent"]> {
+  const [place, key] = [t.placeOf(custody, t.DEVICE_SECRET), t.random(32)];
+  const sealed = await t.sealContent(place, key, secret, await t.nextRevision(custody, place));
+  const slots = await Promise.all(keys.map((by) => t.sealSlot(place, by, key)));
+  return contentOf({ ...held, key, sealed }, slots);
+}
+
+/** The wrapped key, and every secret that opens by the device secret alone, sealed anew under the next one. */
+async function hanging(custody: Custody, next: Unlocked) {
+  const others: Record<string, Schemas["Rewrapped"]> = {};
+  const left: string[] = [];
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  for (const { name, version, server_slot: isServers } of secrets) {
+    if (name === t.DEVICE_SECRET || (name !== t.APP_KEY && isServers)) continue;
+    const plain = name === t.APP_KEY ? next.wrapped : await contentNow(custody, name, version);
+    if (!plain) {
+      left.push(name);
+      continue;
+    }
+    const content = await t.sealedSecret(custody, name, plain, next);
+    others[name] = { if_version: version, content };
+  }
+  return { others, left };
+}
+
+/** Undefined where this session does not open it. */
+async function contentNow(
+  custody: Custody,
+  name: string,
+  version: number,
+): Promise<Bytes | undefined> {
+  try {
+    const route = "/v1/account/secrets/{name}";
+    const secret = await custody.transport.request("get", route, { path: { name } });
+    // Changed since it was listed: the commit would be refused, and this begins again.
+    if (secret.version !== version) return new Uint8Array(1);
+    return (await t.openWith(custody, name, secret)).content;
+  } catch (error) {
+    const isKept = error instanceof t.Refused && error.code === "release-forbidden";
+    if (!isKept && !(error instanceof t.CanNotOpen)) throw error;
+    return undefined;
+  }
+}
+
+async function commit(
+  custody: Custody,
+  kept: Bytes,
+  codes: readonly RecoveryCode[],
+  secrets: Record<string, Schemas["Rewrapped"]>,
+): Promise<void> {
+  const { storage } = custody;
+  await storage.update([], (update) => {
+    update.set(t.ROTATION, kept);
+  });
+  try {
+    await sendCodes(custody, codes, secrets);
+  } catch (error) {
+    if (error instanceof t.Refused && error.status < 500) await t.rotationSeen(custody);
+    throw error;
+  }
+}
+
+/** On this device. A passkey that unlocked here offline and is at hand does so at once, and other ways once they are used. */
+async function takeUp(custody: Custody, next: Unlocked): Promise<void> {
+  const { passkeys }: Slots = t.slotsOf(await custody.storage.get(t.OFFLINE));
+  t.forget(custody, { type: "recovery-code" });
+  custody.held = undefined;
+  await t.keepAppKey(custody, next);
+  for (const { credentialId, salt, rpId, deviceId } of passkeys) {
+    const key = custody.slotKeys.find(
+      ({ type, credential }) => type === "prf" && credential === deviceId,
+    );
+    const prf = key && { credentialId, salt, rpId, deviceId, output: key.material };
+    if (prf) await t.keepOfflineByPasskey(custody, prf);
+  }
+}
