@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod acknowledged;
 mod app_keys;
 mod clock;
 mod code_limits;
@@ -23,6 +24,7 @@ mod failover;
 mod flows;
 mod handed;
 mod http;
+mod io;
 mod kills;
 mod ledger;
 mod limits;
