@@ -66,23 +66,21 @@ impl Owner {
     pub(crate) async fn check(&mut self, asked: &Asked) {
         let told = asked
             .guess
-            .iter()
+            .as_ref()
             .filter(|answer| said(answer))
             .map(|answer| {
                 answer.refused("401 pin-wrong");
                 answer.body["attempts_left"].as_u64().unwrap()
             });
-        let told = told.last();
         assert!(told.is_none_or(|left| left == self.left - 1));
         let stored = asked
             .stored
-            .iter()
+            .as_ref()
             .filter(|answer| said(answer))
             .map(|answer| {
                 let answer = answer.clone().expect(200);
                 answer.header("etag").to_owned()
             });
-        let stored = stored.last();
         let secret = self.device.recover(SECRET).await.expect(200);
         let shown = (
             secret.header("etag").to_owned(),

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use custodyd_tests::campaign::checker::Checker;
 use custodyd_tests::campaign::history::{Asked, Came, Entry, Told};
-use custodyd_tests::campaign::{self, ATTEMPTS, Fault, Lasting, Plan, State, Until};
+use custodyd_tests::campaign::{self, ATTEMPTS, Fault, Lasting, Pace, Plan, State, Until};
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     Fault::Kill,
     Fault::Restart,
     Fault::Terminate,
@@ -16,6 +16,7 @@ const FAULTS: [Fault; 12] = [
     Fault::Cut,
     Fault::Kill,
     Fault::Disk,
+    Fault::Clock,
     Fault::Hold,
     Fault::Slow,
     Fault::Token,
@@ -56,6 +57,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
         rest: Duration::from_millis(20),
         calm: lasting(300, 600),
         lasting: lasting(200, 600),
+        pace: Pace::Steady,
         state: None,
     };
     let mut state = State::new(20);

@@ -12,6 +12,7 @@ mod dice;
 mod faults;
 pub mod history;
 mod injector;
+mod kills;
 mod notebook;
 mod register;
 mod report;
@@ -48,8 +49,16 @@ pub struct Plan {
     /// Between faults.
     pub calm: Lasting,
     pub lasting: Lasting,
+    pub pace: Pace,
     /// Where the state is kept after each fault.
     pub state: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    Steady,
+    /// Many kills in a row in place of one, and after each other fault.
+    Quick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +78,7 @@ pub async fn run(
 ) -> Result<Vec<Vec<Entry>>, String> {
     state.runs += 1;
     let mut dice = Dice::new(state.seed.wrapping_add(state.runs));
-    let mut cluster = Cluster::founded(plan.nodes).await;
+    let mut cluster = Cluster::founded(plan.nodes, plan.faults.contains(&Fault::Clock)).await;
     let notebook = Arc::clone(&cluster.notebook);
     let mut clients = JoinSet::new();
     for _ in 0..plan.clients {
@@ -171,15 +180,41 @@ impl Run<'_> {
             let Some(fault) = deck.pop() else {
                 return Ok(());
             };
-            self.one(fault, cluster).await?;
+            let quick = self.plan.pace == Pace::Quick;
+            if !quick || fault != Fault::Kill {
+                self.one(fault, cluster).await?;
+            }
+            if quick && !cluster.those_that_serve().is_empty() {
+                self.kills_in_a_row(cluster).await?;
+            }
         }
+    }
+
+    async fn kills_in_a_row(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        let before = cluster.notebook.counts();
+        let begun = Instant::now();
+        let times = kills::in_a_row(cluster, &mut self.dice, kills::IN_A_ROW).await;
+        cluster.recover(false).await;
+        println!(
+            "{:>6} s  {} kills in {} ms",
+            self.begun.elapsed().as_secs(),
+            times.len(),
+            begun.elapsed().as_millis()
+        );
+        let name = Fault::Kill.name();
+        self.state.add(name, before, cluster.notebook.counts());
+        let tally = self.state.faults.entry(name.to_owned()).or_default();
+        tally.count += times.len() as u64;
+        tally.recoveries.extend(times);
+        self.note(name, cluster)
     }
 
     async fn one(&mut self, fault: Fault, cluster: &mut Cluster) -> Result<(), String> {
         let before = cluster.notebook.counts();
         let gone = faults::inflict(fault, cluster, &mut self.dice, self.plan.lasting).await;
         cluster.recover(fault.may_end_a_node()).await;
-        let recovery = u64::try_from(gone.elapsed().as_millis()).unwrap_or(u64::MAX);
+        cluster.notebook.a_clock_is_off(false);
+        let recovery = u64::try_from(gone.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         println!(
             "{:>6} s  {:<12} recovered in {recovery} ms",
             self.begun.elapsed().as_secs(),
@@ -197,6 +232,7 @@ impl Run<'_> {
             .or_default();
         tally.count += 1;
         tally.recoveries.push(recovery);
+        tally.others.extend(gone.others);
         self.note(fault.name(), cluster)
     }
 
@@ -211,6 +247,9 @@ impl Run<'_> {
             return Ok(());
         };
         self.state.keep(folder, self.noted, new)?;
+        if !new.is_empty() {
+            cluster.keep_logs(folder, self.state.runs)?;
+        }
         self.noted = all.len();
         self.state.save(folder)
     }

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use custodyd_tests::campaign::{self, Fault, Lasting, Plan, State, Until};
+use custodyd_tests::campaign::{self, Fault, Lasting, Pace, Plan, State, Until};
 
-const USAGE: &str = "campaign [--for 10m] [--faults kill,restart,...] [--nodes N] [--clients N] [--state DIR] [--seed N]";
+const USAGE: &str = "campaign [--for 10m] [--faults kill,restart,...] [--nodes N] [--clients N] [--pace steady|quick] [--state DIR] [--seed N]";
 
 struct Asked {
     plan: Plan,
@@ -77,6 +77,7 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
             rest: Duration::from_millis(40),
             calm: lasting(1000, 4000),
             lasting: lasting(300, 4000),
+            pace: Pace::Steady,
             state: None,
         },
         folder: "target/campaign".into(),
@@ -97,6 +98,16 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
                 asked.plan.faults = value.split(',').map(fault).collect::<Result<_, _>>()?
             }
             "--nodes" => asked.plan.nodes = number()?,
+            "--pace" => match value.as_str() {
+                "steady" => {}
+                "quick" => {
+                    asked.plan.pace = Pace::Quick;
+                    asked.plan.rest = Duration::from_millis(10);
+                    asked.plan.calm = lasting(0, 200);
+                    asked.plan.lasting = lasting(200, 1500);
+                }
+                _ => return Err(format!("--pace {value}: expected steady or quick")),
+            },
             "--clients" => asked.plan.clients = number()?,
             "--state" => asked.folder = value.into(),
             "--seed" => asked.seed = number()? as u64,

@@ -13,6 +13,8 @@ use crate::device::{b64, unb64};
 use crate::{Answer, Device, SoftAuthenticator};
 
 const SECRET: &str = "device-secret";
+/// The proof has a nonce of a node's earlier life: nothing was looked at.
+const NO_NONCE: &str = "401 use-dpop-nonce";
 
 pub(super) struct Owned {
     pub(super) notebook: Arc<Notebook>,
@@ -69,13 +71,21 @@ pub(super) async fn ask(
 ) -> Option<(Sent, Option<Answer>)> {
     let chance = u64::from(device.key.thumbprint().bytes().last().unwrap_or(0));
     for attempt in 0.. {
-        let (url, sent) = notebook.door(chance + attempt).await?;
+        let (url, mut sent) = notebook.door(chance + attempt).await?;
         device.url = url;
         let mut call = device.prepare(method, path, body.clone());
         let headers = headers.iter();
         call.headers
             .extend(headers.map(|(name, value)| ((*name).to_owned(), value.clone())));
-        match device.tried(&call).await {
+        let tried = device.tried(&call).await;
+        notebook.ended(&mut sent);
+        match tried {
+            // By the node's next life, twice.
+            Ok(answer) if answer.refusal() == NO_NONCE => {}
+            Ok(answer) if out_of_time(notebook, &answer) => {
+                notebook.count(Count::Refused);
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
             Ok(answer) => {
                 counted(notebook, &answer);
                 return Some((sent, Some(answer)));
@@ -106,6 +116,11 @@ fn counted(notebook: &Notebook, answer: &Answer) {
     }
 }
 
+/// A node whose clock is ahead takes everybody's for wrong: nothing was looked at.
+fn out_of_time(notebook: &Notebook, answer: &Answer) -> bool {
+    answer.refusal() == "401 dpop-invalid" && notebook.is_a_clock_off()
+}
+
 impl Owned {
     /// A new account; `None` where the campaign ends before it is acknowledged. Asked again with the same
     /// key, since no answer may come.
@@ -131,8 +146,8 @@ impl Owned {
                     receipt(notebook, &answer);
                     break;
                 }
-                // The proof names a node that has just been replaced, once or twice.
-                Some(answer) if answer.status < 500 && refusals > 5 => {
+                // The proof names a node's life that has just ended.
+                Some(answer) if answer.status < 500 && refusals > 50 => {
                     notebook.violated(format!("no account: {}", answer.body), &[]);
                     return None;
                 }
@@ -182,25 +197,29 @@ impl Owned {
     /// As many at once as there are PINs; whether one was right.
     pub(super) async fn guess(&mut self, pins: &[Pin]) -> Option<bool> {
         let session = self.device.token.take();
-        let (url, sent) = self.notebook.door(self.writes).await?;
+        let (url, mut sent) = self.notebook.door(self.writes).await?;
         self.device.url = url;
-        let answers = join_all(pins.iter().map(|pin| {
+        let answers = pins.iter().map(|pin| {
             let mut device = self.device.clone();
             let body = json!({"account": device.account, "pin": digits(*pin), "release": [SECRET]});
             async move {
                 let call = device.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
                 (device.tried(&call).await, device.nonce)
             }
-        }));
+        });
+        let answers = join_all(answers).await;
+        self.notebook.ended(&mut sent);
         let (mut guessed, mut all) = (Vec::new(), Vec::new());
         let mut right = None;
-        for (pin, (answer, nonce)) in pins.iter().zip(answers.await) {
+        for (pin, (answer, nonce)) in pins.iter().zip(answers) {
             self.device.nonce = nonce;
             let answer = match answer {
                 Err(error) if error.is_connect() => {
                     self.notebook.count(Count::Unreached);
                     continue;
                 }
+                Ok(answer) if answer.refusal() == NO_NONCE => continue,
+                Ok(answer) if out_of_time(&self.notebook, &answer) => continue,
                 answer => answer.ok(),
             };
             match &answer {

@@ -14,6 +14,7 @@ use super::register::Register;
 use super::spent::Spent;
 
 const STRANGER: &str = "401 authentication-failed";
+const NOT_FOUND: &str = "404 not-found";
 
 #[derive(Clone, Debug)]
 pub struct Checker {
@@ -128,7 +129,7 @@ impl Checker {
                 }
             }
         }
-        let mut lefts = Vec::new();
+        let (mut lefts, mut exhausted) = (Vec::new(), false);
         for (pin, came) in pins.iter().zip(came) {
             match came {
                 Came::Lost | Came::Open(_) => {}
@@ -148,7 +149,7 @@ impl Checker {
                 }
                 Came::Refused(refusal) if refusal.code == "403 pin-exhausted" => {
                     self.there()?;
-                    self.spent.exhausted(sent)?;
+                    exhausted = true;
                 }
                 Came::Refused(refusal) if refusal.code == "409 pin-not-set" => {
                     self.there()?;
@@ -156,10 +157,20 @@ impl Checker {
                         return Err("the PIN was acknowledged, and there is none".into());
                     }
                 }
+                // Looked at before anything is charged: there is nothing to release.
+                Came::Refused(refusal) if refusal.code == NOT_FOUND => {
+                    self.there()?;
+                    self.read(&Kept::nothing())?;
+                }
                 Came::Refused(refusal) => self.turned_away(refusal)?,
             }
         }
-        self.spent.wrong(sent, &lefts)
+        self.spent.wrong(sent, &lefts)?;
+        // Of those that were made at once it came after them, whichever answer came first.
+        match exhausted {
+            true => self.spent.exhausted(sent),
+            false => Ok(()),
+        }
     }
 
     /// The account answers as one that is there.
@@ -309,8 +320,9 @@ impl Checker {
         }
         match asked {
             Asked::AddPasskey(_) if code == "409 too-many" => Ok(()),
-            // A session that has ended, or is not enough: the client begins anew.
+            // A session that has ended, or is not enough: the client begins anew. So with a ceremony, where a clock went forward.
             _ if code.starts_with("401 session-") || code == "403 step-up-required" => Ok(()),
+            Asked::AddPasskey(_) | Asked::Passkey(_) if code == "401 ceremony-expired" => Ok(()),
             Asked::Passkey(number) if code == STRANGER => {
                 let known = self.passkeys.get(number);
                 if known.is_some_and(|known| known.can_be(&false)) {
@@ -328,8 +340,8 @@ impl Checker {
                     false => Err(format!("the newest version is said to be {current}")),
                 }
             }
-            Asked::Get if code == "404 not-found" => self.read(&Kept::nothing()),
-            Asked::RemovePasskey(number) if code == "404 not-found" => self.passkey(*number, false),
+            Asked::Get | Asked::Passkey(_) if code == NOT_FOUND => self.read(&Kept::nothing()),
+            Asked::RemovePasskey(number) if code == NOT_FOUND => self.passkey(*number, false),
             _ => self.turned_away(refusal),
         }
     }

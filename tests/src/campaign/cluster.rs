@@ -13,11 +13,12 @@ use super::notebook::{Door, Notebook};
 use super::wire::Wire;
 use crate::app::{DATABASE, Database, said};
 use crate::postgres::USER;
+use crate::shim::Clock;
 use crate::token::SoftToken;
 use crate::{Device, PostgresServer, Setup, TestApp, log};
 
 /// How long a realm may take to serve again before that is a violation.
-const SERVES_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const SERVES_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -29,7 +30,11 @@ pub(super) struct Cluster {
     pub(super) standby: Option<PostgresServer>,
     pub(super) notebook: Arc<Notebook>,
     /// Signs in to see whether changes are taken.
-    probe: Device,
+    pub(super) probe: Device,
+    /// Of each node, where they are to be moved.
+    pub(super) clocks: Vec<Clock>,
+    /// The file that SoftHSM2 writes in place at each login.
+    object: Vec<u8>,
 }
 
 fn setup() -> Setup {
@@ -60,7 +65,7 @@ fn behind(wire: &Wire, configuration: &Path, count: usize) {
 
 impl Cluster {
     /// So many nodes that serve; one more that stands by, cold, where there is one.
-    pub(super) async fn founded(count: usize) -> Self {
+    pub(super) async fn founded(count: usize, clocks: bool) -> Self {
         let (primary, standby) = block_in_place(|| {
             let primary = match geteuid().is_root() {
                 true => PostgresServer::on_a_disk(),
@@ -71,12 +76,20 @@ impl Cluster {
             (primary, standby)
         });
         let wire = Wire::to(socket(&primary)).await;
-        let mut first = TestApp::prepared(setup(), SoftToken::fresh());
+        let first = TestApp::prepared(setup(), SoftToken::fresh());
         behind(&wire, &first.path("custodyd.toml"), count);
-        first.found().await;
         let others = (1..count.max(2)).map(|_| first.another(setup(), DATABASE));
         let mut nodes: Vec<TestApp> = others.collect();
         nodes.insert(0, first);
+        let mut moved = Vec::new();
+        if clocks {
+            for node in &mut nodes {
+                let clock = Clock::new(node.dir.path());
+                node.environment = clock.environment();
+                moved.push(clock);
+            }
+        }
+        nodes[0].found().await;
         for node in &mut nodes[1..count] {
             node.launch().await;
         }
@@ -89,6 +102,7 @@ impl Cluster {
             life: 0,
         });
         let notebook = Arc::new(Notebook::new(doors.collect()));
+        let object = std::fs::read(object(&nodes[0])).unwrap();
         Self {
             nodes,
             serving,
@@ -97,6 +111,8 @@ impl Cluster {
             standby: Some(standby),
             notebook,
             probe,
+            clocks: moved,
+            object,
         }
     }
 
@@ -121,15 +137,22 @@ impl Cluster {
 
     /// In the place of `dead`, which may be the same.
     pub(super) async fn start(&mut self, node: usize, dead: usize) {
-        let started = self.nodes[node].try_launch().await;
-        if let Err(what) = started {
-            let tail = last_lines(&self.nodes[node].log());
-            self.violated(format!("a start that does not serve: {what}: {tail}"));
-            return;
+        let started = started(&mut self.nodes[node], &self.notebook, &self.object).await;
+        self.serving[node] = started;
+        if started {
+            self.notebook.outlived(dead);
+            self.notebook.opened(node);
         }
-        self.serving[node] = true;
-        self.notebook.outlived(dead);
-        self.notebook.opened(node);
+    }
+
+    /// Whether a login that was cut off had lost it.
+    pub(super) fn put_token_back(&self) -> bool {
+        put_token_back(&self.nodes[0], &self.object)
+    }
+
+    /// Each node to its own use, with what is to be put back in the token where a login was cut off.
+    pub(super) fn each(&mut self) -> (impl Iterator<Item = &mut TestApp>, &[u8]) {
+        (self.nodes.iter_mut(), &self.object)
     }
 
     /// Leads everything to the standby, which becomes the server; the old one does not come back.
@@ -143,6 +166,19 @@ impl Cluster {
     /// Gives the server a new standby.
     pub(super) fn protect(&mut self) {
         self.standby = Some(self.primary.standby());
+    }
+
+    /// What the nodes have said lately, beside the violations of this run.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub(super) fn keep_logs(&self, folder: &Path, run: u64) -> Result<(), String> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let path = folder.join(format!("violation-{run}-node-{number}.log"));
+            let lines = last_lines(&node.log(), 4000);
+            std::fs::write(&path, lines).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
     }
 
     pub(super) fn token(&self) -> PathBuf {
@@ -159,7 +195,7 @@ impl Cluster {
             let give_up = Instant::now() + SERVES_AGAIN;
             loop {
                 if self.nodes[node].process().is_none() {
-                    let tail = last_lines(&self.nodes[node].log());
+                    let tail = last_lines(&self.nodes[node].log(), 12);
                     if !may_end {
                         self.violated(format!("node {node} has ended: {tail}"));
                     }
@@ -171,7 +207,7 @@ impl Cluster {
                     break;
                 }
                 if Instant::now() > give_up {
-                    let tail = last_lines(&self.nodes[node].log());
+                    let tail = last_lines(&self.nodes[node].log(), 12);
                     self.violated(format!("node {node} does not serve again: {tail}"));
                     break;
                 }
@@ -194,13 +230,7 @@ impl Cluster {
 
     async fn takes_changes(&mut self, node: usize) -> bool {
         self.probe.url.clone_from(&self.nodes[node].url);
-        self.probe.token = None;
-        let body = json!({"account": self.probe.account, "release": []});
-        let call = ("POST", "/v1/apps/{app}/sessions/device");
-        let call = self.probe.prepare(call.0, call.1, Some(body));
-        // What hangs is not waited for: the next one may come through.
-        let answer = tokio::time::timeout(Duration::from_secs(1), self.probe.attempt(&call)).await;
-        answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 201))
+        takes_changes(&mut self.probe).await
     }
 
     /// In order, and in time: one that waits for a commit would wait for ever.
@@ -225,7 +255,7 @@ impl Cluster {
         for node in self.those_that_serve() {
             self.notebook.closed(node);
             if !self.stops(node) {
-                let tail = last_lines(&self.nodes[node].log());
+                let tail = last_lines(&self.nodes[node].log(), 12);
                 self.violated(format!("node {node} did not stop in order: {tail}"));
             }
         }
@@ -237,8 +267,61 @@ impl Cluster {
     }
 }
 
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().rev().take(12).collect();
+/// Whether its node does.
+pub(super) async fn takes_changes(probe: &mut Device) -> bool {
+    probe.token = None;
+    let body = json!({"account": probe.account, "release": []});
+    let call = ("POST", "/v1/apps/{app}/sessions/device");
+    let call = probe.prepare(call.0, call.1, Some(body));
+    // What hangs is not waited for: the next one may come through.
+    let answer = tokio::time::timeout(Duration::from_secs(1), probe.attempt(&call)).await;
+    answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 201))
+}
+
+/// Whether it serves; what became of it instead is a violation.
+pub(super) async fn started(node: &mut TestApp, notebook: &Notebook, object: &[u8]) -> bool {
+    let mut started = node.try_launch().await;
+    if started.is_err() && put_token_back(node, object) {
+        node.kill();
+        started = node.try_launch().await;
+    }
+    if let Err(what) = started {
+        let tail = last_lines(&node.log(), 12);
+        let what = format!("a start that does not serve: {what}: {tail}");
+        notebook.violated(what, &[]);
+        // Else it comes in later, and nobody counts with it.
+        node.kill();
+    }
+    started.is_ok()
+}
+
+/// SoftHSM2's weakness, and a backup's use: a login truncates the file before it writes it.
+fn put_token_back(node: &TestApp, kept: &[u8]) -> bool {
+    let object = object(node);
+    let lost = std::fs::metadata(&object).map_or(0, |file| file.len()) < kept.len() as u64;
+    if lost {
+        eprintln!("token.object was lost in a login, and is put back");
+        std::fs::write(object, kept).unwrap();
+    }
+    lost
+}
+
+fn object(node: &TestApp) -> PathBuf {
+    only_folder(&node.token.tokens()).join("token.object")
+}
+
+pub(super) fn only_folder(of: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(of).unwrap().flatten();
+    let mut folders = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    let only = folders.next().unwrap();
+    assert!(folders.next().is_none(), "more than one token");
+    only
+}
+
+fn last_lines(log: &str, count: usize) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(count).collect();
     let lines: Vec<&str> = lines.into_iter().rev().collect();
     lines.join("\n  ")
 }

@@ -1,7 +1,7 @@
 //! What happens to the daemons, the database, the way between them and the token.
 //!
 //! One at a time, and the next only when everybody is served again: so each has its own time to recover, and a kill never
-//! meets a login (SoftHSM2 would lose the token).
+//! meets a login (SoftHSM2 would lose the token). Kills in a row: `kills.rs`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, only_folder};
 use super::dice::Dice;
 use super::injector::{self, Injector};
+use super::kills;
 use super::wire::State;
+use crate::shim;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -40,16 +42,19 @@ pub enum Fault {
     DatabaseIo,
     /// Each n-th removal, write or cut of a token's file by a node fails.
     NodeIo,
+    /// A node's host is set forward or back, and right again.
+    Clock,
 }
 
 use Fault::{
-    Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, NodeIo, Restart, Slow, Terminate, Token,
+    Clock, Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, NodeIo, Restart, Slow,
+    Terminate, Token,
 };
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Kill, Restart, Immediate, Terminate, Failover, Disk, Token, Cut, Hold, Slow, DatabaseIo,
-        NodeIo,
+        NodeIo, Clock,
     ];
 
     #[must_use]
@@ -67,6 +72,7 @@ impl Fault {
             Slow => "slow",
             DatabaseIo => "database-io",
             NodeIo => "node-io",
+            Clock => "clock",
         }
     }
 
@@ -77,7 +83,7 @@ impl Fault {
 
     #[must_use]
     pub fn is_the_databases(self) -> bool {
-        !matches!(self, Kill | Token | NodeIo)
+        !matches!(self, Kill | Token | NodeIo | Clock)
     }
 
     /// Whether a node may end by it. What is not known to be written may have been, so it stops and is started.
@@ -95,6 +101,9 @@ impl Fault {
             DatabaseIo | NodeIo if !injector::is_there() => {
                 Some("strace is missing: apt install strace")
             }
+            Clock if !shim::can_be_built() => {
+                Some("a C compiler is missing: apt install gcc libc6-dev")
+            }
             _ => None,
         }
     }
@@ -107,16 +116,23 @@ pub struct Lasting {
     pub most: Duration,
 }
 
-/// Lets it happen; returns when its cause was gone.
+/// When its cause was gone.
+pub(super) struct Gone {
+    pub(super) at: Instant,
+    /// Milliseconds until each node that was left took changes, where it was a node that died.
+    pub(super) others: Vec<u64>,
+}
+
+/// Lets it happen.
 pub(super) async fn inflict(
     fault: Fault,
     cluster: &mut Cluster,
     dice: &mut Dice,
     lasting: Lasting,
-) -> Instant {
+) -> Gone {
     let lasts = dice.between(lasting.least, lasting.most);
-    match fault {
-        Kill => kill(cluster, dice).await,
+    let at = match fault {
+        Kill => return kills::one(cluster, dice).await,
         Restart => {
             block_in_place(|| cluster.primary.stop());
             again(cluster)
@@ -155,17 +171,12 @@ pub(super) async fn inflict(
         }
         DatabaseIo => database_io(cluster, dice, lasts).await,
         NodeIo => node_io(cluster, dice, lasts).await,
+        Clock => clock(cluster, dice, lasts).await,
+    };
+    Gone {
+        at,
+        others: Vec::new(),
     }
-}
-
-async fn kill(cluster: &mut Cluster, dice: &mut Dice) -> Instant {
-    let dead = *dice.one_of(&cluster.those_that_serve());
-    cluster.kill(dead);
-    let killed = Instant::now();
-    let waiting = cluster.those_that_wait();
-    let next = *dice.one_of(&waiting);
-    cluster.start(next, dead).await;
-    killed
 }
 
 fn again(cluster: &mut Cluster) -> Instant {
@@ -248,7 +259,7 @@ async fn database_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) ->
     let family = injector::family(server);
     let injector = block_in_place(|| Injector::attach(&family, calls, every, &[]));
     let begun = Instant::now();
-    while begun.elapsed() < lasts {
+    while begun.elapsed() < lasts || nothing_yet(&injector, begun) {
         // Whoever is told of a failure is this session, too.
         let work = "SELECT pg_switch_wal(); CHECKPOINT";
         let _ = block_in_place(|| cluster.primary.try_sql("postgres", work));
@@ -263,7 +274,6 @@ async fn database_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) ->
 async fn node_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Instant {
     let node = *dice.one_of(&cluster.those_that_serve());
     let token = only_folder(&cluster.token());
-    let kept = fs::read(token.join("token.object")).unwrap();
     let generation = token.join("generation");
     let ways: [(&str, &[PathBuf]); 3] = [
         ("unlink,unlinkat", &[]),
@@ -274,17 +284,38 @@ async fn node_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Ins
     let every = 1 + dice.below(5);
     if let Some(process) = cluster.nodes[node].process() {
         let injector = block_in_place(|| Injector::attach(&[process], calls, every, of));
+        let begun = Instant::now();
         tokio::time::sleep(lasts).await;
+        while nothing_yet(&injector, begun) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let failed = block_in_place(|| injector.detach());
         must_have_failed(cluster, calls, failed);
     }
-    // A login that the daemon tried meanwhile writes this file in place: SoftHSM2's weakness, and a backup's use.
-    let object = token.join("token.object");
-    if fs::metadata(&object).map_or(0, |file| file.len()) < kept.len() as u64 {
-        eprintln!("token.object was lost in a login, and is put back");
-        fs::write(object, kept).unwrap();
-    }
+    // A login that the daemon tried meanwhile may have been cut off.
+    cluster.put_token_back();
     Instant::now()
+}
+
+/// An hour forward, an hour back, or to before anything that this realm has seen; every other time it is started in between.
+async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Instant {
+    let node = *dice.one_of(&cluster.those_that_serve());
+    let seconds = *dice.one_of(&[3600, -3600, -2 * 86_400]);
+    cluster.notebook.a_clock_is_off(true);
+    cluster.clocks[node].is_off_by(seconds);
+    tokio::time::sleep(lasts / 2).await;
+    if dice.below(2) == 0 {
+        cluster.kill(node);
+        cluster.start(node, node).await;
+    }
+    tokio::time::sleep(lasts / 2).await;
+    cluster.clocks[node].is_off_by(0);
+    Instant::now()
+}
+
+/// A machine that does much else may take its time until there is a call to fail.
+fn nothing_yet(injector: &Injector, begun: Instant) -> bool {
+    injector.failed() == 0 && begun.elapsed() < Duration::from_secs(20)
 }
 
 /// A campaign that does not do what it says has failed.
@@ -293,14 +324,4 @@ fn must_have_failed(cluster: &Cluster, calls: &str, failed: usize) {
     if failed == 0 {
         cluster.violated(format!("no call of {calls} was there to fail"));
     }
-}
-
-fn only_folder(of: &std::path::Path) -> PathBuf {
-    let entries = fs::read_dir(of).unwrap().flatten();
-    let mut folders = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
-    let only = folders.next().unwrap();
-    assert!(folders.next().is_none(), "more than one token");
-    only
 }

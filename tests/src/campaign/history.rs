@@ -15,19 +15,25 @@ pub type Pin = u32;
 pub const NOBODYS: Pin = 0;
 
 /// When something was sent, in milliseconds since the campaign began, to which node, and which of its lives each node was in.
+///
+/// Even is a node that serves or could, odd one that was killed and that nobody has outlived yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub at: u64,
     pub node: usize,
     pub lives: Vec<u64>,
+    /// The life that its node was in when the answer came, or when it was known that none will: no later one has had the request.
+    pub last: u64,
 }
 
 impl Sent {
     /// Whether nothing of this request can happen after `later` was sent.
     #[must_use]
     pub fn is_over(&self, later: &Self) -> bool {
-        let life = |sent: &Self| sent.lives.get(self.node).copied();
-        life(later) > life(self) || later.at > self.at + OVER
+        // A node that is being started may have had it before anybody was told that it serves.
+        let had = self.last.next_multiple_of(2);
+        let life = later.lives.get(self.node).copied();
+        life.is_some_and(|life| life >= had + 2) || later.at > self.at + OVER
     }
 }
 
@@ -105,8 +111,8 @@ pub struct Entry {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sent { at, node, lives } = &self.sent;
-        let life = lives.get(*node).copied().unwrap_or_default();
+        let Sent { at, node, last, .. } = &self.sent;
+        let life = last / 2;
         write!(
             f,
             "{at:>8} ms  node {node}.{life}  {:?} -> {:?}",

@@ -53,13 +53,18 @@ impl Injector {
         Self { strace, said }
     }
 
+    /// How many calls have failed.
+    pub(super) fn failed(&self) -> usize {
+        let said = fs::read_to_string(self.said.path()).unwrap_or_default();
+        said.matches("(INJECTED)").count()
+    }
+
     /// In order: those who were traced go on. How many calls have failed.
     pub(super) fn detach(mut self) -> usize {
         let id = Pid::from_raw(i32::try_from(self.strace.id()).unwrap()).unwrap();
         let _ = kill_process(id, Signal::TERM);
         let _ = self.strace.wait();
-        let said = fs::read_to_string(self.said.path()).unwrap_or_default();
-        said.matches("(INJECTED)").count()
+        self.failed()
     }
 }
 

@@ -8,12 +8,15 @@ use tlog_tiles::Hash;
 
 use super::history::{Entry, Sent};
 
+/// Milliseconds in which somebody may still be told of a clock that was off: as long as a request may take.
+const CLOCK_FORGIVEN: u64 = 30_000;
+
 /// A node as clients see it.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
     pub(super) url: String,
     pub(super) open: bool,
-    /// Goes up when it was killed and somebody serves again.
+    /// Goes up when it was killed, and again when somebody serves whose start came after that.
     pub(super) life: u64,
 }
 
@@ -29,6 +32,8 @@ pub(super) struct Violation {
 pub(super) struct Notebook {
     begun: Instant,
     stopped: AtomicBool,
+    /// When a node's clock was right again, in milliseconds: none is wrong at 0, one is at the end of time.
+    clock_off: AtomicU64,
     doors: Mutex<Vec<Door>>,
     counts: [AtomicU64; 5],
     violations: Mutex<Vec<Violation>>,
@@ -61,6 +66,7 @@ impl Notebook {
         Self {
             begun: Instant::now(),
             stopped: AtomicBool::new(false),
+            clock_off: AtomicU64::new(0),
             doors: Mutex::new(doors),
             counts: Default::default(),
             violations: Mutex::default(),
@@ -81,6 +87,20 @@ impl Notebook {
     #[must_use]
     pub(super) fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn a_clock_is_off(&self, off: bool) {
+        let until = match off {
+            true => u64::MAX,
+            false => self.clock_off.load(Ordering::SeqCst).min(self.now()),
+        };
+        self.clock_off.store(until, Ordering::SeqCst);
+    }
+
+    /// Or was while what came just now was asked.
+    pub(super) fn is_a_clock_off(&self) -> bool {
+        let until = self.clock_off.load(Ordering::SeqCst);
+        until > 0 && until.saturating_add(CLOCK_FORGIVEN) > self.now()
     }
 
     pub(super) fn count(&self, what: Count) {
@@ -134,16 +154,25 @@ impl Notebook {
 
     /// A node was killed or ended: nobody goes there any more.
     pub(super) fn closed(&self, node: usize) {
-        locked(&self.doors)[node].open = false;
+        let door = &mut locked(&self.doors)[node];
+        door.open = false;
+        door.life += u64::from(door.life.is_multiple_of(2));
     }
 
     pub(super) fn opened(&self, node: usize) {
+        self.outlived(node);
         locked(&self.doors)[node].open = true;
     }
 
     /// What `node` had in hand when it was killed is over, because somebody serves again.
     pub(super) fn outlived(&self, node: usize) {
-        locked(&self.doors)[node].life += 1;
+        let door = &mut locked(&self.doors)[node];
+        door.life += door.life % 2;
+    }
+
+    /// What was asked has come to an end for who asked.
+    pub(super) fn ended(&self, sent: &mut Sent) {
+        sent.last = locked(&self.doors)[sent.node].life;
     }
 
     /// Where a request may go now, and what is written down of it. `chance` chooses among those who serve.
@@ -157,6 +186,7 @@ impl Notebook {
                     at: self.now(),
                     node,
                     lives: doors.iter().map(|door| door.life).collect(),
+                    last: doors[node].life,
                 };
                 return Some((doors[node].url.clone(), sent));
             }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::faults::Fault;
+use super::kills::{ITSELF_WITHIN, OTHERS_WITHIN};
 use super::state::{State, Tally};
 
 /// Of milliseconds that were measured.
@@ -40,13 +42,24 @@ impl State {
                 "{name:<13}{count:>7}{p50:>16}{max:>16}{refused:>10}{lost:>8}{violations:>12}"
             );
         }
-        let kills = self.faults.get("kill").map_or(0, |tally| tally.count);
+        for (who, times, aim) in self.after_a_death() {
+            if let (Some(p50), Some(p99)) = (quantile(times, 0.5), quantile(times, 0.99)) {
+                let within = times.iter().filter(|time| **time <= aim).count();
+                let _ = writeln!(
+                    text,
+                    "after a node's death {who} took changes in {p50} ms (p50), {p99} ms (p99); within the {aim} ms \
+                     aimed at: {within} of {}",
+                    times.len()
+                );
+            }
+        }
         let _ = writeln!(
             text,
-            "\nseed {}, {} runs, {} s: {kills} kills, {} faults of the database, {} answers and {} receipts checked, {} violations",
+            "\ntotals: seed {}, {} runs, {} s: {} kills, {} faults of the database, {} answers and {} receipts checked, {} violations",
             self.seed,
             self.runs,
             self.seconds,
+            self.of(Fault::Kill).count,
             self.database_faults(),
             self.answered,
             self.receipts,
@@ -58,6 +71,18 @@ impl State {
         text
     }
 
+    /// Who, the milliseconds until each took changes again, and how many are aimed at.
+    fn after_a_death(&self) -> [(&'static str, &[u64], u64); 2] {
+        let tally = self.faults.get(Fault::Kill.name());
+        let (others, itself) = tally.map_or((&[][..], &[][..]), |tally| {
+            (&tally.others[..], &tally.recoveries[..])
+        });
+        [
+            ("others", others, OTHERS_WITHIN),
+            ("itself", itself, ITSELF_WITHIN),
+        ]
+    }
+
     /// Writes `figures.json` into the folder, in the form that `make bench` gives its own.
     ///
     /// # Errors
@@ -66,14 +91,28 @@ impl State {
         let figure = |name: String, value: u64, unit: &str| -> Value {
             json!({"name": name, "value": value, "unit": unit, "reference": null, "ratio": null})
         };
-        let mut figures = vec![
-            figure("campaign_answers".into(), self.answered, "answers"),
-            figure(
-                "campaign_violations".into(),
-                self.violations.len() as u64,
-                "violations",
-            ),
+        let totals = [
+            ("answers", self.answered, "answers"),
+            ("receipts", self.receipts, "receipts"),
+            ("kills", self.of(Fault::Kill).count, "faults"),
+            ("database_faults", self.database_faults(), "faults"),
+            ("runs", self.runs, "runs"),
+            ("time", self.seconds, "s"),
+            ("violations", self.violations.len() as u64, "violations"),
         ];
+        let totals = totals.into_iter();
+        let mut figures: Vec<Value> = totals
+            .map(|(name, value, unit)| figure(format!("campaign_{name}"), value, unit))
+            .collect();
+        for (who, times, aim) in self.after_a_death() {
+            for (what, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+                if let Some(time) = quantile(times, share) {
+                    let mut figure = figure(format!("campaign_death_{who}_{what}"), time, "ms");
+                    figure["aim"] = json!(aim);
+                    figures.push(figure);
+                }
+            }
+        }
         for (name, tally) in self.faults.iter().filter(|(_, tally)| tally.count > 0) {
             let name = |what: &str| format!("campaign_{}_{what}", name.replace('-', "_"));
             figures.push(figure(name("count"), tally.count, "faults"));

@@ -5,8 +5,9 @@
 
 use super::history::Sent;
 
-/// Milliseconds after which a charge without an outcome counts as a failure, and the time in which it may still be made.
-const FORGOTTEN: u64 = 150_000;
+/// Milliseconds after which a charge without an outcome counts as a failure, and the time in which it may still be made: a
+/// daemon's time goes at half its pace while its host's clock is behind.
+const FORGOTTEN: u64 = 300_000;
 
 #[derive(Clone, Debug)]
 pub(super) struct Spent {

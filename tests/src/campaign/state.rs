@@ -15,6 +15,8 @@ pub struct Tally {
     pub count: u64,
     /// Milliseconds from the end of the cause until changes were taken again.
     pub recoveries: Vec<u64>,
+    /// Milliseconds from a node's death until each of the others took changes.
+    pub others: Vec<u64>,
     pub refused: u64,
     pub lost: u64,
     pub violations: u64,
@@ -128,7 +130,7 @@ impl State {
         let faults: serde_json::Map<String, Value> = (self.faults.iter())
             .map(|(name, tally)| {
                 let object = json!({"count": tally.count, "recoveries_ms": tally.recoveries,
-                    "refused": tally.refused, "lost": tally.lost, "violations": tally.violations});
+                    "others_ms": tally.others, "refused": tally.refused, "lost": tally.lost, "violations": tally.violations});
                 (name.clone(), object)
             })
             .collect();
@@ -141,10 +143,13 @@ fn parse(text: &str) -> Option<State> {
     let value: Value = serde_json::from_str(text).ok()?;
     let mut faults = BTreeMap::new();
     for (name, tally) in value["faults"].as_object()? {
-        let times = tally["recoveries_ms"].as_array()?.iter();
+        let times = |name: &str| -> Option<Vec<u64>> {
+            tally[name].as_array()?.iter().map(Value::as_u64).collect()
+        };
         let tally = Tally {
             count: tally["count"].as_u64()?,
-            recoveries: times.map(Value::as_u64).collect::<Option<_>>()?,
+            recoveries: times("recoveries_ms")?,
+            others: times("others_ms")?,
             refused: tally["refused"].as_u64()?,
             lost: tally["lost"].as_u64()?,
             violations: tally["violations"].as_u64()?,

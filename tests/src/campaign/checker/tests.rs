@@ -25,6 +25,7 @@ impl Story {
             at: 1000 * self.0.len() as u64,
             node: 0,
             lives: vec![self.1],
+            last: self.1,
         };
         self.0.push(Entry { sent, asked, came });
         self
@@ -40,7 +41,7 @@ impl Story {
 
     /// The node is killed, and serves again.
     fn killed(mut self) -> Self {
-        self.1 += 1;
+        self.1 += 2;
         self
     }
 
@@ -122,6 +123,34 @@ fn a_guess_without_an_answer_counts_once_or_not_at_all() {
     story().wrong(10).is_found("won back");
     // Not any more, once its node was killed and the next answer was there.
     story().killed().wrong(8).wrong(8).is_found("won back");
+}
+
+/// A release of what was never written, or never said to be.
+#[test]
+fn who_signs_in_may_find_no_secret_unless_one_was_acknowledged() {
+    for asked in [Asked::Passkey(1), guess(1), Asked::Get] {
+        let nothing = || refused("404 not-found", None, None);
+        let begun = Story(Vec::new(), 0)
+            .then(Asked::AddPasskey(1), Came::Done(Told::Yes))
+            .then(Asked::SetPin(1), Came::Done(Told::Yes))
+            .then(put(0, "a"), Came::Lost);
+        begun.then(asked.clone(), nothing()).holds();
+        Story::new()
+            .then(asked, nothing())
+            .is_found("the secret is");
+    }
+}
+
+#[test]
+fn of_guesses_at_once_one_may_be_the_last_and_the_others_come_too_late() {
+    let story = || (1..MOST).rev().fold(Story::new(), Story::wrong);
+    let at_once = |left| {
+        let came = vec![exhausted(), told_wrong(left), exhausted()];
+        story().several(Asked::Guess(vec![NOBODYS; 3]), came)
+    };
+    at_once(0).holds();
+    at_once(1).is_found("won back");
+    at_once(0).wrong(0).is_found("won back");
 }
 
 /// Its outcome was never written, so no success clears it before it has expired.
