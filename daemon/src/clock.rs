@@ -3,7 +3,7 @@
 //! `now = max(host clock, time of the last committed head)`. A host clock set back can
 //! therefore not reopen what has expired. No time is ever taken from the database.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use custodyd_policies::Timestamp;
@@ -13,7 +13,12 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Clock {
     committed: AtomicU64,
     host: Host,
+    /// Somebody was told that another clock is ahead of this host's.
+    told: AtomicBool,
 }
+
+/// Clocks that are further apart are told of: what they decide differs by more than a request takes.
+pub(crate) const APART: u64 = 60;
 
 /// Who tells the time.
 #[derive(Debug, Default)]
@@ -33,6 +38,31 @@ impl Clock {
     /// Called by the committer, and by nobody else, once a batch is durable.
     pub(crate) fn committed(&self, at: Timestamp) {
         self.committed.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// A head says this time: another node's clock, or this host's of before, may be ahead. What it says counts all the
+    /// same, or what has expired there would be good here again; so somebody has to know.
+    pub(crate) fn heard(&self, at: Timestamp) {
+        let host = self.host.now();
+        let ahead = at.0.saturating_sub(host);
+        metrics::gauge!("custodyd_clock_behind_seconds").set(ahead as f64);
+        if ahead <= APART {
+            self.told.store(false, Ordering::Relaxed);
+        } else if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                newest_batch = at.0,
+                this_host = host,
+                ahead,
+                "the newest batch is from the future of this host's clock (seconds since 1970): either this clock is slow, or \
+                 that of the host that wrote it is fast. Every node goes by the fastest one: set both by one source"
+            );
+        }
+    }
+
+    /// As far as the host's clock can be compared with one that nobody believes: seconds that it is ahead, or behind.
+    pub(crate) fn host_against(other: u64) -> i64 {
+        let host = Host::System.now();
+        i64::try_from(host).unwrap_or(i64::MAX) - i64::try_from(other).unwrap_or(i64::MAX)
     }
 
     /// Since the host was started, its sleep included: nobody sets it.
@@ -66,6 +96,31 @@ impl Host {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_from_the_future_is_told_of_once_until_it_is_past() {
+        let host = simulated::Host::new(1000);
+        let clock = host.clock();
+        for (at, told) in [
+            (1000, false),
+            (1060, false),
+            (1061, true),
+            (5000, true),
+            (1001, false),
+            (1061, true),
+        ] {
+            clock.heard(Timestamp(at));
+            assert_eq!(clock.told.load(Ordering::Relaxed), told, "{at}");
+        }
+        // Whoever is told goes by it all the same.
+        clock.committed(Timestamp(5000));
+        assert_eq!(clock.now(), Timestamp(5000));
+    }
+}
+
 /// For tests: a host whose clocks go with tokio's, which may be paused.
 #[cfg(test)]
 pub(crate) mod simulated {
@@ -96,6 +151,7 @@ pub(crate) mod simulated {
         pub(crate) fn clock(self: &Arc<Self>) -> super::Clock {
             super::Clock {
                 committed: AtomicU64::new(0),
+                told: super::AtomicBool::new(false),
                 host: super::Host::Simulated(Arc::clone(self)),
             }
         }

@@ -26,6 +26,7 @@ async fn store(rig: &Rig) -> Arc<dyn Store> {
         weakness: rig.weakness,
         strike: Mutex::default(),
         mirror: Arc::default(),
+        written: None,
         largest: Arc::default(),
     })
 }
