@@ -6,7 +6,7 @@
 //! after as long again, where one that goes on as fast would stay ahead for ever. What passes is counted by a clock that
 //! nobody sets; a daemon that was started since begins at the last head. No time is ever taken from the database.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,8 @@ pub struct Clock {
     committed: AtomicU64,
     host: Host,
     told: Mutex<Told>,
+    /// It was said that another clock is ahead of this host's.
+    warned: AtomicBool,
 }
 
 /// The latest time that came from the host or a head, and when that was since the host's start.
@@ -49,6 +51,9 @@ impl From<Timestamp> for Reading {
         }
     }
 }
+
+/// Clocks that are further apart are told of: what they decide differs by more than a request takes.
+pub(crate) const APART: u64 = 60;
 
 /// Who tells the time.
 #[derive(Debug, Default)]
@@ -125,6 +130,30 @@ impl Clock {
         self.committed.fetch_max(at.0, Ordering::AcqRel);
     }
 
+    /// A head says this time: another node's clock, or this host's of before, may be ahead. What it says counts all the
+    /// same, or what has expired there would be good here again; so somebody has to know.
+    pub(crate) fn heard(&self, at: Timestamp) {
+        let host = self.host.now();
+        let ahead = at.0.saturating_sub(host);
+        if ahead <= APART {
+            self.warned.store(false, Ordering::Relaxed);
+        } else if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                newest_batch = at.0,
+                this_host = host,
+                ahead,
+                "the newest batch is from the future of this host's clock (seconds since 1970): either this clock is slow, or \
+                 that of the host that wrote it is fast. Every node goes by the fastest one: set both by one source"
+            );
+        }
+    }
+
+    /// As far as the host's clock can be compared with one that nobody believes: seconds that it is ahead, or behind.
+    pub(crate) fn host_against(other: u64) -> i64 {
+        let host = Host::System.now();
+        i64::try_from(host).unwrap_or(i64::MAX) - i64::try_from(other).unwrap_or(i64::MAX)
+    }
+
     /// Since the host was started, its sleep included: nobody sets it.
     pub(crate) fn since_boot(&self) -> Duration {
         self.host.since_boot()
@@ -186,6 +215,7 @@ pub(crate) mod simulated {
         pub(crate) fn clock(self: &Arc<Self>) -> super::Clock {
             super::Clock {
                 committed: AtomicU64::new(0),
+                warned: super::AtomicBool::new(false),
                 host: super::Host::Simulated(Arc::clone(self)),
                 told: std::sync::Mutex::default(),
             }
@@ -294,5 +324,25 @@ mod tests {
         assert!(never.is_set().unwrap_err().contains("never set"));
         let set = simulated::Host::new(EARLIEST.as_secs()).clock();
         set.is_set().unwrap();
+    }
+
+    #[test]
+    fn a_head_from_the_future_is_told_of_once_until_it_is_past() {
+        let host = simulated::Host::new(1000);
+        let clock = host.clock();
+        for (at, told) in [
+            (1000, false),
+            (1060, false),
+            (1061, true),
+            (5000, true),
+            (1001, false),
+            (1061, true),
+        ] {
+            clock.heard(Timestamp(at));
+            assert_eq!(clock.warned.load(Ordering::Relaxed), told, "{at}");
+        }
+        // Whoever is told goes by it all the same.
+        clock.committed(Timestamp(5000));
+        assert_eq!(clock.now(), Timestamp(5000));
     }
 }

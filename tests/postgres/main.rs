@@ -11,6 +11,7 @@
 
 mod campaign;
 mod nodes;
+mod standby;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -15,7 +15,7 @@ use super::wire::{Cut, Wire};
 use super::{PIN, WRONG, again, enrolled, run};
 
 /// The budget of these tests.
-fn budget(attempts: u32) -> Setup {
+pub(super) fn budget(attempts: u32) -> Setup {
     Setup::notes(&format!("[[pin.rounds]]\nattempts = {attempts}\n"))
 }
 
@@ -41,7 +41,7 @@ async fn two(setup: Setup) -> (TestApp, TestApp) {
 }
 
 /// The same device, of the same account, at another node.
-fn at(device: &Device, node: &TestApp) -> Device {
+pub(super) fn at(device: &Device, node: &TestApp) -> Device {
     let mut there = Device::new(&node.url, &node.ca, "notes");
     there.key = device.key.clone();
     there.app_key = device.app_key.clone();
@@ -55,7 +55,7 @@ async fn read(device: &mut Device) -> Answer {
 }
 
 /// Reads until it is answered so.
-async fn until(device: &mut Device, status: u16) {
+pub(super) async fn until(device: &mut Device, status: u16) {
     let give_up = Instant::now() + Duration::from_secs(20);
     loop {
         let answer = read(device).await;
@@ -67,7 +67,7 @@ async fn until(device: &mut Device, status: u16) {
     }
 }
 
-fn verified(nodes: &mut [&mut TestApp]) {
+pub(super) fn verified(nodes: &mut [&mut TestApp]) {
     for node in nodes.iter_mut() {
         assert!(node.stop(), "{}", node.log());
     }
@@ -166,6 +166,30 @@ async fn a_node_that_was_frozen_shows_nobody_what_was_signed_out_meanwhile() {
     let (mut there, answer) = asked.await.unwrap();
     assert_ne!(answer.status, 200, "{answer:?}");
     until(&mut there, 401).await;
+    verified(&mut [&mut one, &mut other]);
+}
+
+/// The same of a PIN that was replaced meanwhile: its evaluation is a change, and takes a turn.
+#[tokio::test]
+async fn a_node_that_was_frozen_takes_no_pin_of_before() {
+    const OTHER: &str = "271828";
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    // Control: it is good at both, and the other one knows the account.
+    there.try_pin(PIN, &[]).await.expect(201);
+    other.signal(Signal::STOP);
+    here.set_pin(OTHER).await.expect(200);
+    let asked = tokio::spawn(async move {
+        let answer = there.try_pin(PIN, &["device-secret"]).await;
+        (there, answer)
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    other.signal(Signal::CONT);
+    let (mut there, answer) = asked.await.unwrap();
+    assert!(matches!(answer.status, 401 | 503), "{answer:?}");
+    again(&mut there, PIN).await.refused("401 pin-wrong");
+    again(&mut there, OTHER).await.expect(201);
     verified(&mut [&mut one, &mut other]);
 }
 
@@ -306,6 +330,38 @@ async fn who_does_not_fit_beside_a_node_is_refused_and_told_why() {
     );
     let (good, text) = run(&bounded, "serve");
     assert!(!good && text.contains("must be \"strict\""), "{text}");
+    // What the realm has no key for, a node can not sign.
+    let public = one.another(budget(100), DATABASE);
+    edit(
+        &public,
+        "[policies]",
+        "[ledger]\npublic_log = true\n[policies]",
+    );
+    let (good, text) = run(&public, "serve");
+    assert!(!good && text.contains("ledger.public_log wants"), "{text}");
+    // A table that somebody has added, and no head speaks of.
+    let mut admin = one.admin().await;
+    admin
+        .run("CREATE TABLE custodyd.notes (id bigint PRIMARY KEY)")
+        .await;
+    let late = one.another(budget(100), DATABASE);
+    let (good, text) = run(&late, "serve");
+    assert!(
+        !good && text.contains("custodyd did not make: table notes"),
+        "{text}"
+    );
+    admin
+        .run("ALTER TABLE custodyd.head ADD COLUMN hint bigint DEFAULT 7")
+        .await;
+    let (good, text) = run(&late, "serve");
+    assert!(
+        !good && text.contains("custodyd.head is not as custodyd made it"),
+        "{text}"
+    );
+    admin
+        .run("ALTER TABLE custodyd.head DROP COLUMN hint")
+        .await;
+    admin.run("DROP TABLE custodyd.notes").await;
     // One under other policies serves, and the log names both.
     let other_policies = budget(7);
     let mut differing = one.another(other_policies, DATABASE);

@@ -235,6 +235,12 @@ impl Anchoring {
         if let Some(nodes) = &mut self.nodes {
             return match nodes.cover(head, end).await? {
                 Ruling::Covered { .. } => Ok(()),
+                // In its turn: whoever writes all the same does not keep to it.
+                Ruling::Outrun => Err(LedgerError::Refused(
+                    "other nodes anchor newer batches faster than this one finds the place of its own, though it is its \
+                     turn: is the token much slower for this node, or does somebody write who takes no turns?"
+                        .into(),
+                )),
                 Ruling::Contradicted { theirs } => Err(contradicted(head, &theirs)),
             };
         }
@@ -460,6 +466,14 @@ impl Anchoring {
     /// Where there are no other nodes.
     pub(crate) fn head_at(&mut self, seq: u64) -> Result<Option<[u8; 32]>, LedgerError> {
         Ok(self.among()?.at(seq))
+    }
+
+    /// Whether other nodes are known to have written after this number.
+    ///
+    /// # Errors
+    /// Where there are no other nodes.
+    pub(crate) fn knows_after(&mut self, seq: u64) -> Result<bool, LedgerError> {
+        Ok(self.among()?.knows_after(seq))
     }
 
     fn next(&self, head: &Head, boot_epoch: u64) -> Result<Anchor, LedgerError> {

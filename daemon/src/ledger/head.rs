@@ -17,7 +17,8 @@ use crate::account::{History, Restored};
 use crate::store::{HeadRow, Store};
 
 const DOMAIN: &[u8] = b"custodyd/head/v1";
-/// The version of the tables. A database says in its head which it has.
+/// The version of the tables and of what is in them. A database says in its head which it has, and the oldest that
+/// serves it: a newer custodyd may have added what an older one need not know of.
 pub(crate) const SCHEMA: u32 = 4;
 
 /// What a head and the state leaf of its batch both say.
@@ -40,6 +41,9 @@ pub(crate) struct State {
     /// Raised by a start after which guesses may have been forgotten.
     pub(crate) boot_epoch: u64,
     pub(crate) schema: u32,
+    /// The oldest schema whose custodyd serves this one; of none other than itself, where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) least_schema: Option<u32>,
     /// Digest of the policies that the batch was decided under.
     #[serde(with = "hex::serde")]
     pub(crate) configuration: Digest,
@@ -62,6 +66,30 @@ pub struct Head {
 }
 
 impl State {
+    /// Whether a custodyd of this schema serves it.
+    ///
+    /// # Errors
+    /// Which does instead.
+    fn suits(&self, ours: u32) -> Result<(), String> {
+        let least = self.least_schema.unwrap_or(self.schema);
+        match self.schema {
+            theirs if theirs == ours => Ok(()),
+            theirs if theirs > ours && least <= ours => Ok(()),
+            theirs if theirs > ours => Err(format!(
+                "the database has schema {theirs}, which takes a custodyd of schema {least} or later; this one knows \
+                 {ours}: install the newer version here as well"
+            )),
+            theirs => Err(format!(
+                "the database has schema {theirs}, this custodyd reads {ours}"
+            )),
+        }
+    }
+
+    /// Whether a newer custodyd has added something that this one does not know.
+    pub(crate) fn is_extended(&self) -> bool {
+        self.schema > SCHEMA
+    }
+
     pub(crate) fn history(&self) -> History {
         History {
             log_epoch: self.log_epoch,
@@ -85,12 +113,7 @@ impl Head {
                 head.state.realm
             ));
         }
-        if head.state.schema != SCHEMA {
-            return Err(format!(
-                "the database has schema {}, this custodyd reads {SCHEMA}",
-                head.state.schema
-            ));
-        }
+        head.state.suits(SCHEMA)?;
         if head.state.seq != row.seq {
             return Err("the head row contradicts itself".to_owned());
         }
@@ -204,6 +227,7 @@ pub(crate) mod tests {
                 time: Timestamp(7),
                 boot_epoch: 0,
                 schema: SCHEMA,
+                least_schema: None,
                 configuration: [4; 32],
                 keys: KeyVersions::first(),
                 tokens: Vec::new(),
@@ -231,6 +255,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_newer_schema_is_read_as_far_as_it_says_that_it_can_be() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        // What does not say it has the bytes that it always had.
+        assert!(!head().encode().unwrap().windows(5).any(|at| at == b"least"));
+        for (schema, least, extended) in [(SCHEMA, None, false), (SCHEMA + 3, Some(SCHEMA), true)] {
+            let mut head = head();
+            (head.state.schema, head.state.least_schema) = (schema, least);
+            let again = Head::parse(&row(&head), &realm).unwrap();
+            assert_eq!(again, head);
+            assert_eq!(again.state.is_extended(), extended);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_a_head_is_said() {
         let realm = RealmName::parse("realm.example").unwrap();
         let refused = |change: &dyn Fn(&mut Head), what: &str| {
@@ -239,7 +277,14 @@ pub(crate) mod tests {
             let said = Head::parse(&row(&head), &realm).unwrap_err();
             assert!(said.contains(what), "{said}");
         };
-        refused(&|head| head.state.schema += 1, "schema 5");
+        refused(&|head| head.state.schema += 1, "schema 5 or later");
+        refused(&|head| head.state.schema -= 1, "schema 3");
+        refused(
+            &|head| {
+                (head.state.schema, head.state.least_schema) = (SCHEMA + 2, Some(SCHEMA + 1));
+            },
+            "schema 6, which takes a custodyd of schema 5 or later; this one knows 4",
+        );
         refused(&|head| head.state.seq += 1, "contradicts");
         refused(
             &|head| head.state.realm = RealmName::parse("other.example").unwrap(),

@@ -104,6 +104,7 @@ impl Believed {
             time: now,
             boot_epoch: 0,
             schema: SCHEMA,
+            least_schema: None,
             configuration: [0; 32],
             keys: KeyVersions::first(),
             tokens: Vec::new(),

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use custodyd_hsm::{Pool, RealmName};
 use tlog_tiles::{Hash, record_hash};
@@ -22,12 +23,14 @@ use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
 use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, keys, realm};
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::{HeadRow, Store};
 
 /// Entries that are read at a time where all of them are.
 const CHUNK: u64 = 512;
 /// How often a start waits for its turn among other nodes, some seconds each.
 const TURNS: u32 = 8;
+/// How often a start that verifies for long says that it is there: a turn in which nobody says anything is ended.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// A database that was found to be what the token says it must be.
 #[derive(Debug)]
@@ -90,11 +93,12 @@ pub async fn open(
     clock: &Arc<Clock>,
     settings: Settings<'_>,
 ) -> Result<Opened, LedgerError> {
-    // The database stands still until the boot batch is written, or the store closed.
-    if store.is_shared() {
-        its_turn(store).await?;
-    }
-    let found = find(store, pool, name).await?;
+    let found = match store.is_shared() {
+        // The database stands still until the boot batch is written, or the store closed.
+        true => in_turn(store, find(store, pool, name)).await?,
+        false => find(store, pool, name).await?,
+    };
+    clock.heard(found.believed.head.state.time);
     clock.committed(found.believed.head.state.time);
     let believed = &found.believed;
     let mut anchoring = Anchoring::begin(pool, name, settings.mode, store, believed).await?;
@@ -118,14 +122,43 @@ pub async fn open(
 }
 
 /// Other nodes may write, or start.
-async fn its_turn(store: &Arc<dyn Store>) -> Result<(), LedgerError> {
+async fn its_turn(store: &Arc<dyn Store>) -> Result<Option<HeadRow>, LedgerError> {
     let mut tries = TURNS;
     loop {
         tries -= 1;
         match store.take_turn().await {
-            Ok(_) => return Ok(()),
+            Ok(shown) => return Ok(shown.examine()),
             Err(error) if tries == 0 => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "another node writes for long; waiting"),
+        }
+    }
+}
+
+/// Verifies while no other node writes. Where caches have to be built anew that takes long, and whoever asks another node
+/// for a change is told to come again: what is verified on a database that moves would fit no head of it.
+async fn in_turn<T>(
+    store: &Arc<dyn Store>,
+    verifying: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let began = its_turn(store).await?;
+    let mut verifying = std::pin::pin!(verifying);
+    loop {
+        tokio::select! {
+            biased;
+            verified = &mut verifying => return verified,
+            () = tokio::time::sleep(RENEWAL) => {}
+        }
+        #[cfg(test)]
+        if store.weakness().lapses {
+            continue;
+        }
+        // Where the server has ended it, this is another one.
+        if store.take_turn().await?.examine() != began {
+            return Err(LedgerError::Refused(
+                "the server ended this start's turn at writing while it verified the database, and another node has \
+                 written since: start it again"
+                    .into(),
+            ));
         }
     }
 }
@@ -176,6 +209,7 @@ pub(crate) async fn find(
     realm: &RealmName,
 ) -> Result<Found, LedgerError> {
     let head = Head::read(store, pool, realm).await?;
+    is_ours(store, &head).await?;
     keys::hold(pool, &head).await?;
     let mut repairs = Repairs::default();
     let end = log(store, &head, &mut repairs).await?;
@@ -189,6 +223,24 @@ pub(crate) async fn find(
         metrics::counter!("custodyd_tampered_total").increment(1);
     }
     Ok(Found { believed, repairs })
+}
+
+/// What this custodyd does not know may stand there by the word of a head alone.
+async fn is_ours(store: &Arc<dyn Store>, head: &Head) -> Result<(), LedgerError> {
+    #[cfg(test)]
+    if store.weakness().schema.is_some() {
+        return Ok(());
+    }
+    let further = store.further().await?.examine();
+    if further.is_empty() || head.state.is_extended() {
+        return Ok(());
+    }
+    Err(LedgerError::Refused(format!(
+        "the schema custodyd holds something that custodyd did not make: {:.300}. A newer custodyd that adds to the tables \
+         says so in the head, and this one says schema {}: look for who made it, or start the newer version",
+        further.join("; "),
+        head.state.schema
+    )))
 }
 
 /// The edge of the log that the head names, from its tiles or else from all of its entries.

@@ -59,6 +59,18 @@ pub struct Weakness {
     pub no_look: bool,
     /// A batch whose outcome is not known is given up where another head stands, though it may be beneath it.
     pub forgets_own: bool,
+    /// A node looks for the place of its anchor for as long as others write.
+    pub endless: bool,
+    /// A node writes upon what the database shows in its turn without asking what the token remembers.
+    pub unasked: bool,
+    /// An anchor of another line is evidence, though it is known that it never counted.
+    pub keeps_orphans: bool,
+    /// A start takes its turn once, however long it verifies.
+    pub lapses: bool,
+    /// Not a weakness: the schema of this node, and the oldest whose custodyd serves it: of a version that is to come.
+    pub schema: Option<(u32, u32)>,
+    /// Not a weakness: how long each part of all member lists takes to be read.
+    pub slow_lists: Option<Duration>,
     /// Not a weakness: how long a reader pauses between two reads, and waits for an anchor.
     pub patience: Option<(Duration, Duration)>,
 }

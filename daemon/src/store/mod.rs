@@ -342,6 +342,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         })
     }
 
+    /// What stands beside our tables and in them that this custodyd did not make, and that acts on nothing: a newer one
+    /// may have. Whether it has, the head says.
+    async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
+        Ok(Unverified::new(Vec::new()))
+    }
+
     /// A round trip, for readiness.
     async fn ping(&self) -> Result<(), StoreError>;
 

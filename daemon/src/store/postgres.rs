@@ -434,6 +434,12 @@ impl Store for Postgres {
         scan::newer(&self.readers, after).await
     }
 
+    async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
+        let reader = within("read the schema", self.readers.acquire()).await;
+        let checked = schema::check(&mut *reader?).await?;
+        Ok(Unverified::new(checked.further))
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
         within("ping", asked.fetch_optional(&self.readers))

@@ -26,6 +26,8 @@ use crate::{
 
 /// Heads of a line that are remembered; of older ones the log tells.
 const REMEMBERED: usize = 1024;
+/// Older ones that stand in the token all the same, and were looked up in the log.
+const LOOKED_UP: usize = 64;
 /// How often a list is made anew that another node's steps have disturbed.
 const TRIES: usize = 3;
 
@@ -34,6 +36,8 @@ const TRIES: usize = 3;
 pub struct Line {
     log_epoch: u64,
     heads: BTreeMap<u64, [u8; 32]>,
+    /// Of before all of these: a node that was frozen has anchored late.
+    older: BTreeMap<u64, [u8; 32]>,
 }
 
 /// What an anchor is to a head.
@@ -52,11 +56,21 @@ impl Line {
         Self {
             log_epoch,
             heads: BTreeMap::new(),
+            older: BTreeMap::new(),
         }
     }
 
     /// The caller has found this head to be of the line.
     pub fn knows(&mut self, seq: u64, head: [u8; 32]) {
+        let first = self.heads.keys().next();
+        if self.heads.len() >= REMEMBERED && first.is_some_and(|first| seq < *first) {
+            // It would be the first to be forgotten, and asked for again at each list.
+            self.older.insert(seq, head);
+            while self.older.len() > LOOKED_UP {
+                self.older.pop_last();
+            }
+            return;
+        }
         self.heads.insert(seq, head);
         while self.heads.len() > REMEMBERED {
             self.heads.pop_first();
@@ -75,17 +89,23 @@ impl Line {
 
     /// What is remembered from this number on may be of another line than what is found next.
     pub fn ends_before(&mut self, seq: u64) {
-        self.heads.retain(|known, _| *known < seq);
+        self.keep(|known| known < seq);
     }
 
     #[must_use]
     pub fn at(&self, seq: u64) -> Option<[u8; 32]> {
-        self.heads.get(&seq).copied()
+        let known = self.heads.get(&seq).or_else(|| self.older.get(&seq));
+        known.copied()
     }
 
     /// What comes after it turned out to be of another line.
     pub fn ends_at(&mut self, seq: u64) {
-        self.heads.retain(|known, _| *known <= seq);
+        self.keep(|known| known <= seq);
+    }
+
+    fn keep(&mut self, which: impl Fn(u64) -> bool) {
+        self.heads.retain(|known, _| which(*known));
+        self.older.retain(|known, _| which(*known));
     }
 
     /// Whether this anchor is of the line, as far as that is remembered.
@@ -191,6 +211,29 @@ pub fn withdraw(custody: &mut dyn Custody, realm: &RealmName, anchor: &Anchor) -
         Some(found) => custody.destroy_anchor(&found.object),
         None => Ok(()),
     }
+}
+
+/// Destroys the anchors of a head that never counted, by the caller's proof. Says whether they are gone: they stay where
+/// nothing of the line stands beside them, because one object of what counts always does, and a token
+/// without one has lost it.
+///
+/// # Errors
+/// The token's.
+pub fn clear(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    orphan: &Anchor,
+    line: &Line,
+) -> Result<bool> {
+    let survey = survey(custody, realm)?;
+    if !survey.own.iter().any(|found| line.has(&found.anchor)) {
+        return Ok(false);
+    }
+    let orphans = survey.own.iter().filter(|found| found.anchor == *orphan);
+    for found in orphans.filter(|found| !line.has(&found.anchor)) {
+        custody.destroy_anchor(&found.object)?;
+    }
+    Ok(true)
 }
 
 /// An object may be read while another node is still making it.

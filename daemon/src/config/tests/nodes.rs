@@ -44,4 +44,15 @@ fn several_nodes_are_of_a_server_and_anchor_strictly_in_one_token() {
     let replica =
         format!("{SEVERAL}[token.replicas.spare]\nlabel = \"spare\"\npin_file = \"spare-pin\"\n");
     refused(&replica, "", "without [token.replicas]");
+    let section = SEVERAL.replacen("[store", "\n[store", 1);
+    let tpm = EXAMPLE
+        .replacen("# escrow = ", "escrow = ", 1)
+        .replacen(
+            "\nlabel = \"custodyd\"\n",
+            "\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\nstorage_key = \"000b\"\nstate_directory = \"tpm\"\n",
+            1,
+        )
+        .replacen("\n[ledger]\n", &format!("\n{section}[ledger]\nanchor = \"strict\"\n"), 1);
+    let said = read(&tpm).unwrap_err().to_string();
+    assert!(said.contains("the token can not be a TPM"), "{said}");
 }

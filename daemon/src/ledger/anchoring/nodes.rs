@@ -4,8 +4,13 @@
 //! Called by the parent for a store that is shared. What another node has anchored is compared with the line of
 //! heads that this one knows, and where it knows nothing of it, with the log: an older one must be named there,
 //! a newer one must descend, and the database has to show how (`ledger::newer`). One that does neither is
-//! evidence of a fork. Which of the two lines goes on is decided by the committer (`committer::following`);
-//! nothing here destroys another node's anchor but as the ancestor of one that stands.
+//! evidence of a fork. Which of the two lines goes on is decided by the committer (`committer::following`).
+//!
+//! Another node's anchor is destroyed in two cases alone: as the ancestor of one that stands, and as an *orphan*. A node
+//! makes a head only upon one that is covered; and from then on every list has an object of that line, by which any
+//! other head of the same number is refused to whoever would cover it. So an anchor of number n never counted, and never
+//! will, where this node itself has found another head of that number covered, or where a head of this token's making
+//! stands in the log that names another one as number n. Its maker was frozen before it created it, or has died after.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +33,19 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a node waits until the writer of a head has anchored it, before it does so itself.
 const WRITERS: Duration = Duration::from_millis(25);
+/// How long a node looks for a head's place, and at how many lists, while others anchor newer ones.
+const LONGEST: Duration = Duration::from_secs(1);
+const LISTS: u32 = 64;
+/// A token may need longer than that for a few of them, and those are what it takes where nobody else writes.
+const FEWEST: u32 = 4;
 
 /// What the token's anchors say of a head.
 #[derive(Debug)]
 pub(crate) enum Ruling {
     /// No fork can take it back. `newest`: and no anchor is of a later one.
     Covered { newest: bool },
+    /// Others were quicker each time, and nothing is wrong: whoever has the turn finds a list that stands still.
+    Outrun,
     /// An anchor is of another line, or of one that the database does not show.
     Contradicted { theirs: Anchor },
 }
@@ -46,6 +58,8 @@ pub(super) struct Nodes {
     base: (u64, u64),
     /// The head whose anchor this node is known to have made, where that was not the end of it.
     made: Option<[u8; 32]>,
+    /// The head that this node has found covered last.
+    covered: Option<[u8; 32]>,
 }
 
 impl Nodes {
@@ -64,7 +78,7 @@ impl Nodes {
         let listed = pool
             .call("read-anchor", move |custody| nodes::list(custody, &of))
             .await?;
-        let Some(newest) = listed.last().cloned() else {
+        let Some(last) = listed.last() else {
             return Err(LedgerError::Refused(
                 "the token holds no anchor of this realm, so nobody can say whether the database is the newest; is \
                  it the right token?"
@@ -72,7 +86,7 @@ impl Nodes {
             ));
         };
         let head = &found.head;
-        if newest.clean || newest.dirty {
+        if last.clean || last.dirty {
             return Err(LedgerError::Refused(
                 "the token's anchor is one of ledger.anchor = \"bounded\", which a single daemon leaves behind: start \
                  once with store.postgres.nodes = \"one\" and ledger.anchor = \"strict\", stop, then start the nodes"
@@ -80,10 +94,25 @@ impl Nodes {
             ));
         }
         let mut line = Line::new(head.state.log_epoch);
-        for anchor in &listed {
-            descent::check_head("the token", anchor, store, (head, &found.end)).await?;
+        let (mut newest, mut orphans) = (None, Vec::new());
+        for anchor in listed {
+            if is_orphan(&anchor, store, (head, &found.end)).await? {
+                orphans.push(anchor);
+                continue;
+            }
+            descent::check_head("the token", &anchor, store, (head, &found.end)).await?;
             line.knows(anchor.seq, anchor.head);
+            newest = Some(anchor);
         }
+        let newest = match (newest, orphans.first()) {
+            (Some(newest), _) => newest,
+            // Of the line that the database shows nothing is left: it can not be told from a copy's.
+            (None, Some(other)) => {
+                descent::check_head("the token", other, store, (head, &found.end)).await?;
+                return Err(LedgerError::internal("tell anchors apart"));
+            }
+            (None, None) => return Err(LedgerError::internal("find an anchor")),
+        };
         line.knows(head.state.seq, hash(head)?);
         let nodes = Self {
             source: Source {
@@ -94,8 +123,31 @@ impl Nodes {
             line,
             base: (newest.serial, newest.seq),
             made: None,
+            covered: None,
         };
+        for orphan in &orphans {
+            nodes.clear(orphan, head).await?;
+        }
         Ok((nodes, newest))
+    }
+
+    /// Destroys an anchor that never counted. Says whether it did.
+    async fn clear(&self, orphan: &Anchor, head: &Head) -> Result<bool, LedgerError> {
+        let (of, which, line) = (self.source.realm.clone(), orphan.clone(), self.line.clone());
+        let cleared = self.source.pool.call("anchor", move |custody| {
+            nodes::clear(custody, &of, &which, &line)
+        });
+        if !cleared.await? {
+            return Ok(false);
+        }
+        tracing::error!(
+            %orphan,
+            ?head,
+            "the token held the anchor of a batch that nobody was told of, beside those of another history: its node was \
+             frozen before it made it, or has died after, or was shown a copy of the database; it is destroyed"
+        );
+        metrics::counter!("custodyd_orphan_anchors_total").increment(1);
+        Ok(true)
     }
 
     pub(super) fn source(&self) -> &Source {
@@ -144,7 +196,7 @@ impl Nodes {
         let started = Instant::now();
         let to = self.anchor(head)?;
         self.line.goes_on(to.seq, to.head);
-        let (mut made, mut tries) = (self.made == Some(to.head), 0);
+        let (mut made, mut tries, mut lists) = (self.made == Some(to.head), 0, 0);
         loop {
             let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
             let covered = self.source.pool.call("anchor", move |custody| {
@@ -165,6 +217,7 @@ impl Nodes {
                 Covered::Covered { newest } => {
                     metrics::histogram!("custodyd_anchor_seconds")
                         .record(started.elapsed().as_secs_f64());
+                    self.covered = Some(to.head);
                     return Ok(Ruling::Covered { newest });
                 }
                 Covered::Unknown {
@@ -181,6 +234,15 @@ impl Nodes {
                 return Ok(Ruling::Covered { newest: true });
             }
             let Some(theirs) = self.stranger(strangers, (head, end)).await? else {
+                lists += 1;
+                let late = lists >= FEWEST && started.elapsed() >= LONGEST;
+                #[cfg(test)]
+                let late = late && !self.source.store.weakness().endless;
+                if late || lists >= LISTS {
+                    metrics::counter!("custodyd_anchor_failures_total", "why" => "outrun")
+                        .increment(1);
+                    return Ok(Ruling::Outrun);
+                }
                 continue;
             };
             tries += 1;
@@ -192,12 +254,13 @@ impl Nodes {
         }
     }
 
-    /// Looks for these in the log. Returns the first that is not of the line.
+    /// Looks for these in the log, and destroys the orphans among them. Returns the first that is not of the line.
     async fn stranger(
         &mut self,
         strangers: Vec<Anchor>,
         (head, end): (&Head, &LogEnd),
     ) -> Result<Option<Anchor>, LedgerError> {
+        let mut others = Vec::new();
         for theirs in strangers {
             if theirs.log_epoch == head.state.log_epoch && theirs.seq < head.state.seq {
                 let named =
@@ -206,16 +269,32 @@ impl Nodes {
                     self.line.knows(theirs.seq, theirs.head);
                     continue;
                 }
-                return Ok(Some(theirs));
-            }
-            if let Shown::Newer(newer) = self.source.look(head, end).await? {
+            } else if let Shown::Newer(newer) = self.source.look(head, end).await? {
                 self.knows(&newer.line);
             }
             if !self.line.has(&theirs) {
+                others.push(theirs);
+            }
+        }
+        // What is of the line is known by now, and must stand beside them.
+        for theirs in others {
+            let rival = theirs.seq == head.state.seq && self.covered == Some(hash(head)?);
+            let orphan = match rival {
+                #[cfg(test)]
+                true if self.source.store.weakness().keeps_orphans => false,
+                true => counts_in(&theirs, head),
+                false => is_orphan(&theirs, &self.source.store, (head, end)).await?,
+            };
+            if !orphan || !self.clear(&theirs, head).await? {
                 return Ok(Some(theirs));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a head is known that follows the one of this number.
+    pub(super) fn knows_after(&self, seq: u64) -> bool {
+        self.line.at(seq.saturating_add(1)).is_some()
     }
 
     /// These were found to follow the last head that is known.
@@ -251,4 +330,26 @@ impl Nodes {
         self.made = None;
         Ok(())
     }
+}
+
+/// Whether an anchor can be compared with this head by its number: of the same log epoch, and of nodes.
+fn counts_in(anchor: &Anchor, head: &Head) -> bool {
+    anchor.log_epoch == head.state.log_epoch && !anchor.clean && !anchor.dirty
+}
+
+/// Whether the log of this head, which the token has made, names another one of the anchor's number.
+async fn is_orphan(
+    anchor: &Anchor,
+    store: &Arc<dyn Store>,
+    (head, end): (&Head, &LogEnd),
+) -> Result<bool, LedgerError> {
+    #[cfg(test)]
+    if store.weakness().any_anchor || store.weakness().keeps_orphans {
+        return Ok(false);
+    }
+    if !counts_in(anchor, head) || anchor.seq >= head.state.seq {
+        return Ok(false);
+    }
+    let named = descent::successor(store, (head.size, end), anchor.seq).await?;
+    Ok(named != anchor.head)
 }

@@ -8,6 +8,7 @@
 //! After a crash here: the turn ends with the connection, and what was written stands or does not, as with one node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use custodyd_hsm::anchor::Anchor;
 
@@ -24,6 +25,8 @@ use crate::store::{HeadRow, Store};
 
 /// How often the database and the token are looked at, one after the other, until they are of one moment.
 const LOOKS: u32 = 5;
+/// When no other look is begun, though others still write.
+const LOOKING: Duration = Duration::from_millis(1500);
 
 /// Why what is shown is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,11 @@ impl Committer {
         mut shown: Option<Option<HeadRow>>,
         purpose: For,
     ) -> Result<(), LedgerError> {
-        for _ in 0..LOOKS {
+        let until = tokio::time::Instant::now() + LOOKING;
+        for look in 0..LOOKS {
+            if look > 0 && tokio::time::Instant::now() >= until {
+                break;
+            }
             let begun = self.reader.freshness().now();
             let row = match shown.take() {
                 Some(row) => row,
@@ -140,14 +147,23 @@ impl Committer {
     ) -> Result<bool, LedgerError> {
         let (head, end) = self.believed();
         match self.anchoring.source()?.judge(row, &head, &end).await? {
-            Shown::Same if purpose == For::Writing => Ok(true),
+            Shown::Same if purpose == For::Writing && self.may_be_newest(&head)? => Ok(true),
             Shown::Same => match self.anchoring.cover_among(&head, &end).await? {
-                Ruling::Covered { newest } => {
-                    if newest {
-                        self.reader.freshness().confirm(begun);
-                    }
-                    Ok(newest)
+                Ruling::Covered { newest: true } => {
+                    self.reader.freshness().confirm(begun);
+                    Ok(true)
                 }
+                // In its turn the database shows the newest, if it is honest. A batch upon this one would be a second
+                // history, in the database and for ever.
+                Ruling::Covered { newest: false } if purpose == For::Writing => {
+                    Err(LedgerError::Refused(format!(
+                        "the database shows batch {}, and the token remembers a later one of another node: it was \
+                         rolled back, or shows each node something else. Put the newest database in place",
+                        head.state.seq
+                    )))
+                }
+                Ruling::Covered { newest: false } => Ok(false),
+                Ruling::Outrun => Err(LedgerError::Busy),
                 Ruling::Contradicted { theirs } => {
                     alert(&head, &theirs);
                     Err(contradicted(&head, &theirs))
@@ -163,6 +179,16 @@ impl Committer {
             }
             Shown::Other(other) => Err(forked(&head, &other)),
         }
+    }
+
+    /// Whether this may be written upon without asking the token first: it has said so lately, and nothing later is known.
+    fn may_be_newest(&mut self, head: &Head) -> Result<bool, LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        #[cfg(test)]
+        if reader.store().weakness().unasked {
+            return Ok(true);
+        }
+        Ok(reader.freshness().holds() && !self.anchoring.knows_after(head.state.seq)?)
     }
 
     /// Believes what another node has written, once no fork can take it back.
@@ -182,6 +208,7 @@ impl Committer {
             .await?;
         let newest = match covered {
             Ruling::Covered { newest } => newest,
+            Ruling::Outrun => return Err(LedgerError::Busy),
             Ruling::Contradicted { theirs } => {
                 alert(&newer.head, &theirs);
                 self.anchoring
@@ -200,6 +227,7 @@ impl Committer {
             );
         }
         reader.cache().forget_buckets(&changed);
+        self.clock.heard(head.state.time);
         self.clock.committed(head.state.time);
         metrics::counter!("custodyd_batches_followed_total")
             .increment(head.state.seq.saturating_sub(believed.state.seq));
@@ -210,16 +238,30 @@ impl Committer {
         Ok(newest)
     }
 
-    /// Anchors the batch that is durable, if there is one that is not anchored yet.
+    /// Anchors the batch that is durable, if there is one that is not anchored yet. Where others are quicker each time,
+    /// it waits for its turn: while it has that, nobody writes.
     ///
     /// # Errors
     /// `Busy` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
-    /// else the token's or the store's, and it is tried again.
+    /// `Unconfirmed` where others were quicker even so; else the token's or the store's. After these it is tried again.
     pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
+        let store = Arc::clone(self.reader.store());
+        let covered = self.cover_all().await;
+        if !matches!(covered, Err(LedgerError::Unconfirmed)) {
+            return covered;
+        }
+        store.take_turn().await?;
+        let covered = self.cover_all().await;
+        store.end_turn().await;
+        covered
+    }
+
+    async fn cover_all(&mut self) -> Result<(), LedgerError> {
         let reader = Arc::clone(&self.reader);
         while let Some((head, end)) = reader.memory().pending_with_end() {
             let begun = reader.freshness().now();
             match self.anchoring.cover_among(&head, &end).await? {
+                Ruling::Outrun => return Err(LedgerError::Unconfirmed),
                 Ruling::Covered { newest } => {
                     reader.memory().settle(true);
                     keys::follow(reader.pool(), &head);

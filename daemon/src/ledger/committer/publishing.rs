@@ -71,6 +71,10 @@ impl Committer {
         head.state.boot_epoch = memory.boot_epoch();
         head.state.keys = keys.unwrap_or(head.state.keys);
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
+        #[cfg(test)]
+        if let Some((schema, least)) = self.reader.store().weakness().schema {
+            (head.state.schema, head.state.least_schema) = (schema, Some(least));
+        }
         let next = memory.read().next(head, &mut batch)?;
         // After a lost race there is another number, or the batch of then.
         if self.reader.store().is_shared() && next.head.state.seq <= self.spent {

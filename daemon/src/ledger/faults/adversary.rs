@@ -7,6 +7,7 @@
 //! many, `CUSTODYD_ADVERSARY_FROM` with which seed they begin, `CUSTODYD_ADVERSARY_SEED` plays one run again.
 
 mod hand;
+mod nodes;
 mod person;
 
 use std::sync::Mutex;
@@ -211,31 +212,8 @@ impl Run {
         }
     }
 
-    /// What is believed is what an honest database would hold.
     fn agrees(&self) -> Result<(), Violation> {
-        let tables = mirror(&self.rig);
-        let realm = self.rig.ledger().realm();
-        let believed = self.rig.ledger().reader.memory().read();
-        for row in tables.rows(MEMBERS) {
-            let [Cell::Number(bucket), Cell::Bytes(list)] = row.as_slice() else {
-                return Err(Violation(format!("{row:?}")));
-            };
-            let bucket = u32::try_from(*bucket).unwrap();
-            if believed.tree.bucket(bucket) != bucket_digest(realm, bucket, list) {
-                return Err(Violation(format!("bucket {bucket} is not the true one")));
-            }
-        }
-        let mut end = LogEnd::default();
-        for row in tables.rows(ENTRIES) {
-            if let Cell::Bytes(leaf) = &row[1] {
-                end.append(leaf);
-            }
-        }
-        if end.root() == believed.end.root() {
-            Ok(())
-        } else {
-            Err(Violation("the log is not the true one".into()))
-        }
+        agree(&self.rig, &mirror(&self.rig))
     }
 
     /// Everything as it should be; then it must be served.
@@ -300,6 +278,32 @@ impl Run {
             self.ask(0, Ask::Find(name)).await?;
         }
         self.agrees()
+    }
+}
+
+/// What is believed is what an honest database would hold.
+fn agree(rig: &Rig, tables: &Tables) -> Result<(), Violation> {
+    let realm = rig.ledger().realm();
+    let believed = rig.ledger().reader.memory().read();
+    for row in tables.rows(MEMBERS) {
+        let [Cell::Number(bucket), Cell::Bytes(list)] = row.as_slice() else {
+            return Err(Violation(format!("{row:?}")));
+        };
+        let bucket = u32::try_from(*bucket).unwrap();
+        if believed.tree.bucket(bucket) != bucket_digest(realm, bucket, list) {
+            return Err(Violation(format!("bucket {bucket} is not the true one")));
+        }
+    }
+    let mut end = LogEnd::default();
+    for row in tables.rows(ENTRIES) {
+        if let Cell::Bytes(leaf) = &row[1] {
+            end.append(leaf);
+        }
+    }
+    if end.root() == believed.end.root() {
+        Ok(())
+    } else {
+        Err(Violation("the log is not the true one".into()))
     }
 }
 

@@ -1,10 +1,12 @@
 //! A database and a token that fail by a script.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use custodyd_hsm::anchor::unverified;
 use custodyd_hsm::software::{SoftAnchors, SoftCustody};
 use custodyd_hsm::{
     AnchorObject, Backend, Custody, Ed25519Key, Error, KeyId, KeyPurpose, KeyReport,
@@ -47,6 +49,45 @@ pub(super) enum Anchor {
     AnswerLost,
     /// The token may not be written so often.
     Worn,
+    /// It is made once nobody waits for it any more: when the test says so.
+    Late,
+}
+
+/// A token that takes its time.
+#[derive(Debug, Default)]
+pub(super) struct Sluggish {
+    /// Milliseconds that a list of its anchors takes, unless others have anchored a few batches since the last one: so each
+    /// list is a new one, however quick they are.
+    pub(super) lists: AtomicU64,
+    seen: AtomicU64,
+    /// And before it makes one.
+    pub(super) makes: AtomicU64,
+    /// Anchors that it has not made yet.
+    late: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Sluggish {
+    fn waits(&self, anchors: &SoftAnchors) {
+        let millis = self.lists.load(Ordering::SeqCst);
+        let until = Instant::now() + Duration::from_millis(millis);
+        let newest = || {
+            let contents = anchors.contents();
+            let serials = contents.iter().filter_map(|bytes| unverified(bytes).ok());
+            serials.map(|(_, anchor)| anchor.serial).max().unwrap_or(0)
+        };
+        let enough = self.seen.load(Ordering::SeqCst) + 4;
+        while Instant::now() < until && newest() < enough {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.seen.store(newest(), Ordering::SeqCst);
+    }
+
+    /// What it was asked for and has not made, it makes now.
+    pub(super) fn comes_to_it(&self, anchors: &SoftAnchors) {
+        for content in self.late.lock().unwrap().drain(..) {
+            anchors.add(&content);
+        }
+    }
 }
 
 /// What happens next; once used up, nothing fails.
@@ -83,6 +124,8 @@ pub(super) struct Faulty {
     pub(super) between: Mutex<Option<Between>>,
     /// What an honest database would hold by now.
     pub(super) mirror: Arc<Mutex<Tables>>,
+    /// Everything that was written, of whatever line, where somebody wants to know.
+    pub(super) written: Option<Arc<Mutex<Vec<Batch>>>>,
     pub(super) largest: Arc<AtomicUsize>,
 }
 
@@ -129,6 +172,9 @@ fn failed(operation: &'static str) -> StoreError {
 
 impl Faulty {
     fn mirror(&self, batch: &Batch) {
+        if let Some(written) = &self.written {
+            written.lock().unwrap().push(batch.clone());
+        }
         self.mirror.lock().unwrap().apply(batch);
     }
 
@@ -262,6 +308,9 @@ impl Store for Faulty {
         to: u32,
     ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
         self.read()?;
+        if let Some(time) = self.weakness.slow_lists {
+            tokio::time::sleep(time).await;
+        }
         let lists = self.inner.lists(from, to).await?.of_a_test();
         self.measure(
             lists
@@ -334,6 +383,10 @@ impl Store for Faulty {
         self.inner.newer(after).await
     }
 
+    async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
+        self.inner.further().await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.inner.ping().await
     }
@@ -353,6 +406,8 @@ struct Token {
     refuse: Arc<AtomicUsize>,
     work: Arc<AtomicUsize>,
     anchoring: Arc<Mutex<VecDeque<Anchor>>>,
+    sluggish: Arc<Sluggish>,
+    anchors: SoftAnchors,
 }
 
 impl Custody for Token {
@@ -407,11 +462,18 @@ impl Custody for Token {
         self.inner.probe()
     }
     fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
+        self.sluggish.waits(&self.anchors);
         self.inner.anchors()
     }
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
+        let millis = self.sluggish.makes.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(millis));
         match self.anchoring.lock().unwrap().pop_front() {
             Some(Anchor::Lost) => Err(away()),
+            Some(Anchor::Late) => {
+                self.sluggish.late.lock().unwrap().push(content.to_vec());
+                Err(away())
+            }
             Some(Anchor::Worn) => Err(Error::Worn {
                 operation: "test",
                 reason: "for now".into(),
@@ -442,6 +504,7 @@ pub(super) struct Tokens {
     /// The token's object store: it outlives every login.
     pub(super) anchors: SoftAnchors,
     pub(super) anchoring: Arc<Mutex<VecDeque<Anchor>>>,
+    pub(super) sluggish: Arc<Sluggish>,
 }
 
 impl Backend for Tokens {
@@ -449,6 +512,8 @@ impl Backend for Tokens {
         Ok(Box::new(Token {
             inner: SoftCustody::with_anchors(self.anchors.clone()),
             anchoring: Arc::clone(&self.anchoring),
+            sluggish: Arc::clone(&self.sluggish),
+            anchors: self.anchors.clone(),
             refuse: Arc::clone(&self.refuse),
             work: Arc::clone(&self.work),
         }))

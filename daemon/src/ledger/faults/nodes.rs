@@ -1,6 +1,10 @@
 //! Two nodes on one server and one token: what one has told of the other goes on from, and what a database that
 //! lies to one of them wins. Each attack has a control, in which the defence that stops it is off.
 
+mod anchors;
+mod starts;
+mod versions;
+
 use std::time::Duration;
 
 use custodyd_hsm::anchor::{Anchor as Anchored, unverified};
@@ -20,7 +24,7 @@ async fn two() -> [Rig; 2] {
     [one, other]
 }
 
-fn anchored(rig: &Rig) -> Vec<Anchored> {
+pub(super) fn anchored(rig: &Rig) -> Vec<Anchored> {
     let contents = rig.anchors.contents();
     contents
         .iter()

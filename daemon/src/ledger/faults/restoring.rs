@@ -27,6 +27,7 @@ async fn store(rig: &Rig) -> Arc<dyn Store> {
         strike: Mutex::default(),
         between: Mutex::default(),
         mirror: Arc::default(),
+        written: None,
         largest: Arc::default(),
     })
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::broken::{After, Anchor, Between, Faulty, Script, Strike, Tokens};
+use super::broken::{After, Anchor, Between, Faulty, Script, Sluggish, Strike, Tokens};
 use super::tables::{self, Tables};
 use crate::account::Account;
 use crate::clock::Clock;
@@ -53,6 +53,7 @@ pub(super) struct Rig {
     work: Arc<AtomicUsize>,
     pub(super) anchors: SoftAnchors,
     anchoring: Arc<Mutex<VecDeque<Anchor>>>,
+    pub(super) sluggish: Arc<Sluggish>,
     serving: Option<Serving>,
     books: BTreeMap<AccountId, Book>,
     pub(super) accounts: [AccountId; 2],
@@ -64,6 +65,8 @@ pub(super) struct Rig {
     pub(super) opening: Script,
     /// What an honest database would hold.
     pub(super) mirror: Arc<Mutex<Tables>>,
+    /// Every batch that was written, where it is asked for.
+    pub(super) written: Option<Arc<Mutex<Vec<Batch>>>>,
     /// Bytes of the largest answer with member lists.
     pub(super) largest: Arc<AtomicUsize>,
     /// Bounded anchoring in the lives that follow.
@@ -126,12 +129,13 @@ impl Rig {
     fn at(place: impl FnOnce(&std::path::Path) -> Place, anchors: SoftAnchors) -> Self {
         let refuse = Arc::new(AtomicUsize::new(0));
         let work = Arc::new(AtomicUsize::new(0));
-        let anchoring = Arc::default();
+        let (anchoring, sluggish) = (Arc::default(), Arc::default());
         let backend = Arc::new(Tokens {
             refuse: Arc::clone(&refuse),
             work: Arc::clone(&work),
             anchors: anchors.clone(),
             anchoring: Arc::clone(&anchoring),
+            sluggish: Arc::clone(&sluggish),
         });
         let options = PoolOptions {
             threads: 1,
@@ -146,6 +150,7 @@ impl Rig {
             work,
             anchors,
             anchoring,
+            sluggish,
             serving: None,
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
@@ -153,6 +158,7 @@ impl Rig {
             weakness: Weakness::default(),
             opening: Script::default(),
             mirror: Arc::default(),
+            written: None,
             largest: Arc::default(),
             bounded: false,
             interval: Duration::from_secs(3600),
@@ -310,6 +316,7 @@ impl Rig {
             strike: Mutex::default(),
             between: Mutex::default(),
             mirror: Arc::clone(&self.mirror),
+            written: self.written.clone(),
             largest: Arc::clone(&self.largest),
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);

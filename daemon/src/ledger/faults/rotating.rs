@@ -18,7 +18,7 @@ use crate::ledger::weakness::Weakness;
 use crate::store::admin::Cell;
 use crate::store::{Exclusive, Sqlite, Store};
 
-const V2: KeyId = KeyId {
+pub(super) const V2: KeyId = KeyId {
     purpose: KeyPurpose::Wrap,
     version: 2,
 };
@@ -28,7 +28,7 @@ const V1: KeyId = KeyId {
 };
 
 impl Rig {
-    async fn make(&self, key: KeyId) {
+    pub(super) async fn make(&self, key: KeyId) {
         let made = self.pool().call("make", move |token| token.make_key(key));
         made.await.unwrap();
     }
@@ -40,7 +40,7 @@ impl Rig {
         gone.await.unwrap();
     }
 
-    async fn rotate(&self, key: KeyId) -> Result<(), LedgerError> {
+    pub(super) async fn rotate(&self, key: KeyId) -> Result<(), LedgerError> {
         let before = self.ledger().keys();
         let after = before.with_newer(key).unwrap();
         self.ledger().change_keys(before, after).await

@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::super::{LOCKING, StoreError};
 use super::answers::within;
 use super::schema;
+use crate::clock::{APART, Clock};
 use crate::config;
 use crate::private_file;
 
@@ -136,9 +137,10 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
     let operation = "look at the server";
     let asked = sqlx::query_as(
         "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('synchronous_commit'), \
-         pg_catalog.current_setting('fsync') = 'on' AND pg_catalog.current_setting('full_page_writes') = 'on'",
+         pg_catalog.current_setting('fsync') = 'on' AND pg_catalog.current_setting('full_page_writes') = 'on', \
+         extract(epoch FROM pg_catalog.clock_timestamp())::bigint",
     );
-    let (standby, commit, kept): (bool, String, bool) =
+    let (standby, commit, kept, time): (bool, String, bool, i64) =
         within(operation, asked.fetch_one(&mut *connection)).await?;
     let refused = |problem: &str| {
         Err(StoreError::Refused {
@@ -156,6 +158,16 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
         tracing::warn!(
             "the database's server runs with fsync or full_page_writes off: when its host loses power it \
              loses what was answered, and this realm is refused then"
+        );
+    }
+    // A hint and no more: it is the server's word. Which of the two is right, others must say.
+    let ahead = Clock::host_against(u64::try_from(time).unwrap_or_default());
+    if ahead.unsigned_abs() > APART {
+        tracing::error!(
+            server = time,
+            ahead_of_it = ahead,
+            "this host's clock and that of the database's server are further apart than a minute (seconds since 1970): set \
+             both by one source. custodyd goes by this host's, and nodes go by the fastest of theirs"
         );
     }
     Ok(())
@@ -233,10 +245,14 @@ impl Held {
         if !schema::exists(&mut self.connection).await? {
             return Ok(false);
         }
-        schema::check(&mut self.connection).await?;
+        let checked = schema::check(&mut self.connection).await?;
         let sql = "SELECT EXISTS (SELECT FROM head)";
         let asked = sqlx::query_scalar(sql);
-        within("look for a realm", asked.fetch_one(&mut self.connection)).await
+        let founded = within("look for a realm", asked.fetch_one(&mut self.connection)).await?;
+        match founded {
+            true => Ok(true),
+            false => checked.exactly().map(|()| false),
+        }
     }
 
     /// Makes the tables, where they are not there.

@@ -4,6 +4,10 @@
 //! does to rows the ledger finds anyway, as it finds everything that the server does to them; it is
 //! refused here because then it is found at once, with its name. Called by every connection that
 //! opens. Must never believe that a table of the right name is ours without its columns and kind.
+//!
+//! A newer custodyd may have added to it while this one serves: a plain table of its own, or a column behind ours that may
+//! be null and has no default. Neither acts on anything, so a connection lets them be and names them; whether they may
+//! be there at all, the head says, which the token has made (`ledger::start`).
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::postgres::PgConnection;
@@ -11,7 +15,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::super::StoreError;
-use super::answers::{unavailable, within};
+use super::answers::within;
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// The namespace of our tables: nothing else may stand in it.
@@ -82,6 +86,29 @@ const MOST: usize = 64;
 pub(super) struct Checked {
     pub(super) tables: Vec<Oid>,
     pub(super) names: Vec<String>,
+    /// What a newer custodyd may have added.
+    pub(super) further: Vec<String>,
+}
+
+impl Checked {
+    /// What a newer custodyd has added meanwhile is no other table of ours.
+    pub(super) fn is_of_the_tables_of(&self, before: &Self) -> bool {
+        (&self.tables, &self.names) == (&before.tables, &before.names)
+    }
+
+    /// Where no head says anything yet, nothing was added.
+    pub(super) fn exactly(self) -> Result<(), StoreError> {
+        match self.further.is_empty() {
+            true => Ok(()),
+            false => Err(StoreError::Refused {
+                operation: OPERATION,
+                problem: format!(
+                    "the schema {NAMESPACE} holds something that custodyd did not make: {:.300}",
+                    self.further.join("; ")
+                ),
+            }),
+        }
+    }
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -99,14 +126,16 @@ pub(super) async fn make(connection: &mut PgConnection) -> Result<(), StoreError
     if exists(connection).await? {
         return Ok(());
     }
-    let mut made = connection.begin().await.map_err(unavailable(operation))?;
     // The connection looks for names in this namespace alone.
     let sql = format!("CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; {SCHEMA}");
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut *made)
-        .await
-        .map_err(unavailable(operation))?;
-    made.commit().await.map_err(unavailable(operation))
+    let making = async {
+        let mut made = connection.begin().await?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut *made)
+            .await?;
+        made.commit().await
+    };
+    within(operation, making).await
 }
 
 /// Whether anything stands in the namespace, which the server's administrator may have made for us.
@@ -119,7 +148,7 @@ pub(super) async fn exists(connection: &mut PgConnection) -> Result<bool, StoreE
     within(OPERATION, asked).await
 }
 
-/// Refuses any namespace that is not exactly ours.
+/// Refuses any namespace that is not ours, but for what a newer custodyd may have added, which it names.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, StoreError> {
     let asked = sqlx::query_as(CATALOGUE)
         .bind(NAMESPACE)
@@ -156,6 +185,19 @@ fn compare(found: Vec<Found>) -> Result<Checked, String> {
                 checked.tables.push(oid);
                 checked.names.push(name);
             }
+            (Some((_, wanted)), Some(content))
+                if kind == "table" && added(wanted, &content).is_some() =>
+            {
+                let columns = added(wanted, &content).unwrap_or_default();
+                checked
+                    .further
+                    .push(format!("{name:.80} has the column {columns:.200}"));
+                checked.tables.push(oid);
+                checked.names.push(name);
+            }
+            (None, Some(_)) if kind == "table" => {
+                checked.further.push(format!("table {name:.80}"));
+            }
             (Some(_), Some(content)) => {
                 return Err(format!(
                     "{NAMESPACE}.{name} is not as custodyd made it: {kind:.80}, {content:.200}"
@@ -175,6 +217,15 @@ fn compare(found: Vec<Found>) -> Result<Checked, String> {
         Some((table, _)) => Err(format!("{NAMESPACE}.{table} is missing")),
         None => Ok(checked),
     }
+}
+
+/// The columns behind ours, where each may be null, has no default, and neither keys nor checks are others.
+fn added<'a>(wanted: &str, content: &'a str) -> Option<&'a str> {
+    let (ours, constraints) = wanted.split_once("; ")?;
+    let columns = content.strip_prefix(ours)?.strip_prefix(", ")?;
+    let columns = columns.strip_suffix(constraints)?.strip_suffix("; ")?;
+    let harmless = |column: &str| column.ends_with(" nullable") && !column.contains(';');
+    columns.split(", ").all(harmless).then_some(columns)
 }
 
 #[cfg(test)]
@@ -203,6 +254,49 @@ mod tests {
     }
 
     #[test]
+    fn what_acts_on_nothing_is_named_and_what_might_is_refused() {
+        let mut found = honest();
+        found.push(table("notes", "table", "id bigint; PRIMARY KEY (id)"));
+        found[6].content = Some(
+            TABLES[6]
+                .1
+                .replace("; ", ", note bytea nullable, more text nullable; "),
+        );
+        let checked = compare(found).unwrap();
+        assert_eq!(checked.tables.len(), 7);
+        let said = checked.further.join("; ");
+        assert!(said.contains("table notes"), "{said}");
+        assert!(
+            said.contains("records has the column note bytea nullable, more text nullable"),
+            "{said}"
+        );
+        assert!(checked.exactly().is_err());
+        compare(honest()).unwrap().exactly().unwrap();
+        for column in [
+            "note bytea",
+            "note bytea nullable generated",
+            "note bytea nullable, other bigint generated",
+        ] {
+            let mut found = honest();
+            found[6].content = Some(TABLES[6].1.replace("; ", &format!(", {column}; ")));
+            let said = compare(found).unwrap_err();
+            assert!(said.contains("not as custodyd made it"), "{said}");
+        }
+        // In front of ours, or with another key.
+        for content in [
+            format!("note bytea nullable, {}", TABLES[6].1),
+            TABLES[6].1.replace(
+                "; PRIMARY KEY (id)",
+                ", note bytea nullable; CHECK (evil(note)), PRIMARY KEY (id)",
+            ),
+        ] {
+            let mut found = honest();
+            found[6].content = Some(content);
+            compare(found).unwrap_err();
+        }
+    }
+
+    #[test]
     fn ours_pass_and_nothing_else_does() {
         assert_eq!(compare(honest()).unwrap().tables.len(), 7);
         assert_eq!(SCHEMA.matches("CREATE TABLE").count(), TABLES.len());
@@ -221,7 +315,7 @@ mod tests {
             assert!(said.contains(what), "{said}");
         }
         for added in [
-            table("other", "table", TABLES[0].1),
+            table("other", "table trigger evil", TABLES[0].1),
             table("i", "index of another kind", ""),
             table("v", "other rule _RETURN", ""),
         ] {

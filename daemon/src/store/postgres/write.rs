@@ -19,15 +19,18 @@ use super::{MAX_HEAD, limit, signed};
 
 /// The locks are those that the statements take anyway. Taken before the schema is looked at, they
 /// keep everybody from changing it until the end.
+/// The setting is gone with the transaction: where none was begun, whatever stands between us and the server, no
+/// statement finds it, and no head moves without its rows.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     LOCK TABLE head, records, bucket_members, bucket_digests, log_entries, log_bodies, log_tiles \
-    IN ROW EXCLUSIVE MODE";
+    IN ROW EXCLUSIVE MODE; SET LOCAL custodyd.transaction = 'begun'";
 
-/// That our names still mean our tables, as a statement of this connection looks for them, and nobody's code hangs on
-/// them.
+/// That a transaction is open, that our names still mean our tables, as a statement of this connection looks for them, and
+/// that nobody's code hangs on them.
 macro_rules! unaltered {
     () => {
-        "NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY($4)) \
+        "pg_catalog.current_setting('custodyd.transaction', true) = 'begun' \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY($4)) \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY($4)) \
          AND (SELECT count(*) FROM unnest($4::oid[], $5::text[]) AS ours(id, name) JOIN pg_catalog.pg_class c \
             ON c.oid = ours.id AND c.relname = ours.name AND c.relkind = 'r' AND NOT c.relrowsecurity \
@@ -171,12 +174,14 @@ impl Writer {
             // The names are looked up anew: it is said what was altered, and by which name.
             return Err(match schema::check(&mut self.connection).await {
                 Err(altered) => CommitError::Declined(altered),
-                Ok(found) if found != self.schema => CommitError::Declined(StoreError::Refused {
-                    operation: "check the schema",
-                    problem:
-                        "the tables were made anew while custodyd runs; they are checked again"
-                            .into(),
-                }),
+                Ok(found) if !found.is_of_the_tables_of(&self.schema) => {
+                    CommitError::Declined(StoreError::Refused {
+                        operation: "check the schema",
+                        problem:
+                            "the tables were made anew while custodyd runs; they are checked again"
+                                .into(),
+                    })
+                }
                 Ok(_) => {
                     let ended = self.run("end a turn", "ROLLBACK").await;
                     ended.map_err(CommitError::Declined)?;

@@ -7,7 +7,7 @@ use std::{
 
 use super::steps::{Gated, Step, Turns};
 use super::*;
-use crate::anchor::nodes::{Covered, Line, cover, list, withdraw};
+use crate::anchor::nodes::{Covered, Line, clear, cover, list, withdraw};
 
 fn line(heads: &[(u64, u8)]) -> Line {
     let mut line = Line::new(1);
@@ -203,4 +203,49 @@ fn what_was_remembered_of_another_line_covers_nothing() {
     same.goes_on(50, [5; 32]);
     assert_eq!(same, shown);
     assert!(same.has(&from) && same.has(&theirs));
+}
+
+#[test]
+fn an_ancestor_of_long_before_is_looked_up_once() {
+    let (late, from, to) = (anchor(1, 1), anchor(1500, 4), anchor(1501, 5));
+    let mut rig = Rig::new(&[&from, &late]);
+    let mut long = Line::new(1);
+    for seq in 10_000..=15_010 {
+        let head = match seq {
+            15_000 => 4,
+            15_010 => 5,
+            _ => 0,
+        };
+        long.knows(seq, [head; 32]);
+    }
+    let told = cover(&mut rig.custody, &rig.realm, &to, (&long, false));
+    let Ok(Covered::Unknown { strangers, made }) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(strangers, std::slice::from_ref(&late));
+    // The log says that it is of the line: and so it is from now on.
+    long.knows(late.seq, late.head);
+    let told = cover(&mut rig.custody, &rig.realm, &to, (&long, made));
+    assert_eq!(told, Ok(NEWEST));
+    rig.holds_only(&to);
+    long.ends_before(late.seq);
+    assert!(!long.has(&late));
+}
+
+#[test]
+fn what_never_counted_is_cleared_away_beside_what_does_and_never_alone() {
+    let (orphan, stands) = (anchor(5, 6), anchor(5, 5));
+    let known = line(&[(4, 4), (5, 5)]);
+    let mut rig = Rig::new(&[&orphan, &stands, &orphan]);
+    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, &known);
+    assert_eq!(cleared, Ok(true));
+    rig.holds_only(&stands);
+    // One of the line is no orphan, whatever is asked.
+    let cleared = clear(&mut rig.custody, &rig.realm, &stands, &known);
+    assert_eq!(cleared, Ok(true));
+    rig.holds_only(&stands);
+    let mut rig = Rig::new(&[&orphan]);
+    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, &known);
+    assert_eq!(cleared, Ok(false));
+    rig.holds_only(&orphan);
 }

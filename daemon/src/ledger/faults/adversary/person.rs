@@ -74,8 +74,8 @@ impl Person {
     }
 
     /// It was refused, and may have happened all the same.
-    fn may_have_happened(&mut self, ask: Ask, error: &LedgerError) {
-        if never_happened(error) {
+    fn may_have_happened(&mut self, ask: Ask, error: &LedgerError, pending: bool) {
+        if never_happened(error) && !pending {
             return;
         }
         let more: Vec<_> = self
@@ -105,7 +105,17 @@ pub(super) async fn ask(
     who: usize,
     ask: Ask,
 ) -> Judged<Option<LedgerError>> {
-    let under_way = rig.ledger().reader.memory().pending().is_some();
+    ask_among(rig, (people, false), who, ask).await
+}
+
+/// The same where another node may still do what it has refused.
+pub(super) async fn ask_among(
+    rig: &Rig,
+    (people, elsewhere): (&mut [Person], bool),
+    who: usize,
+    ask: Ask,
+) -> Judged<Option<LedgerError>> {
+    let under_way = elsewhere || rig.ledger().reader.memory().pending().is_some();
     for person in people.iter_mut() {
         person.under_way = under_way;
     }
@@ -167,10 +177,15 @@ pub(super) async fn ask(
             )))
         }
         Err(error) => {
-            person.may_have_happened(ask, &error);
+            person.may_have_happened(ask, &error, is_pending(rig));
             Ok(Some(error))
         }
     }
+}
+
+/// Whether a batch is durable and may yet count, whatever was said of it.
+fn is_pending(rig: &Rig) -> bool {
+    rig.ledger().reader.memory().pending().is_some()
 }
 
 async fn create(rig: &Rig, person: &mut Person) -> Judged<Option<LedgerError>> {
@@ -180,7 +195,7 @@ async fn create(rig: &Rig, person: &mut Person) -> Judged<Option<LedgerError>> {
             .shown("it is said to exist", |truth| *truth != Truth::Absent)
             .map(|()| None),
         Err(error) => {
-            person.may_have_happened(Ask::Create, &error);
+            person.may_have_happened(Ask::Create, &error, is_pending(rig));
             Ok(Some(error))
         }
     }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex as Lock, MutexGuard};
 
 use sqlx::ConnectOptions as _;
@@ -20,7 +21,13 @@ type Spoil = Box<dyn FnMut(&mut [u8]) -> bool + Send>;
 struct Hand {
     dir: TempDir,
     next: Arc<Lock<Option<Spoil>>>,
+    /// Whether what begins a transaction does not come through.
+    swallows: Arc<AtomicBool>,
 }
+
+/// What begins a transaction, and something as long that does not.
+const BEGINS: &[u8] = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const IDLES: &[u8] = b"SELECT 1                                       ";
 
 impl Hand {
     fn before(server: &PostgresServer) -> Self {
@@ -29,13 +36,22 @@ impl Hand {
         let listener = UnixListener::bind(dir.path().join(&name)).unwrap();
         let there = server.folder().join(name);
         let next = Arc::<Lock<Option<Spoil>>>::default();
-        let shared = Arc::clone(&next);
+        let swallows = Arc::<AtomicBool>::default();
+        let shared = (Arc::clone(&next), Arc::clone(&swallows));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 carry(client, &there, &shared);
             }
         });
-        Self { dir, next }
+        Self {
+            dir,
+            next,
+            swallows,
+        }
+    }
+
+    fn swallow(&self, swallows: bool) {
+        self.swallows.store(swallows, Ordering::SeqCst);
     }
 
     /// The next answer for which this says so.
@@ -69,13 +85,28 @@ fn locked(next: &Lock<Option<Spoil>>) -> MutexGuard<'_, Option<Spoil>> {
     next.lock().unwrap()
 }
 
-fn carry(client: UnixStream, there: &Path, next: &Arc<Lock<Option<Spoil>>>) {
+type Ways = (Arc<Lock<Option<Spoil>>>, Arc<AtomicBool>);
+
+fn carry(client: UnixStream, there: &Path, (next, swallows): &Ways) {
     let Ok(server) = UnixStream::connect(there) else {
         return;
     };
     let (mut asked, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let swallows = Arc::clone(swallows);
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut asked, &mut to_server);
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(read @ 1..) = asked.read(&mut buffer) {
+            let bytes = &mut buffer[..read];
+            let mut begins = bytes.windows(BEGINS.len());
+            if swallows.load(Ordering::SeqCst)
+                && let Some(at) = begins.position(|window| window == BEGINS)
+            {
+                bytes[at..at + IDLES.len()].copy_from_slice(IDLES);
+            }
+            if to_server.write_all(bytes).is_err() {
+                break;
+            }
+        }
         let _ = to_server.shutdown(Shutdown::Both);
     });
     let (mut answers, mut to_client) = (server, client);
@@ -209,6 +240,47 @@ async fn what_the_driver_panics_at_is_a_server_that_is_away() {
     );
     assert!(hand.has_spoilt());
     written(&store, 3).await;
+}
+
+/// Whatever stands before the server does nothing upon BEGIN, and each statement is one of its own.
+#[tokio::test]
+async fn no_head_moves_where_no_transaction_was_begun() {
+    let scene = Scene::new();
+    drop(scene.made().await);
+    let hand = Hand::before(&scene.server);
+    let place = hand.place(&scene.place);
+    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
+    let store = Postgres::open(held, &place).await.unwrap();
+    store.commit(&batch(0, 2)).await.unwrap();
+    hand.swallow(true);
+    let refused = store.commit(&batch(1, 2)).await;
+    assert!(
+        matches!(&refused, Err(CommitError::LostRace)),
+        "{refused:?}"
+    );
+    assert_eq!(seq(&store).await, 1);
+    // The control: it is there, and the same batch is written.
+    hand.swallow(false);
+    written(&store, 1).await;
+}
+
+/// The tables are made through the same seam as everything else.
+#[tokio::test]
+async fn a_realm_is_not_begun_by_an_answer_that_the_driver_panics_at() {
+    let scene = Scene::new();
+    let hand = Hand::before(&scene.server);
+    let place = hand.place(&scene.place);
+    let mut held = Postgres::hold(&place, Share::Alone).await.unwrap();
+    hand.spoil(|bytes| {
+        let created = bytes.windows(7).any(|window| window == b"CREATE ");
+        created && shorter_than_its_length(b'C')(bytes)
+    });
+    let refused = held.make().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    assert!(hand.has_spoilt());
 }
 
 /// Of the head that the store shows. One of its connections may be found to be closed first.

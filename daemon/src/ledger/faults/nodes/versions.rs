@@ -1,0 +1,145 @@
+//! Nodes of two versions, and keys that one of them changes.
+
+use custodyd_hsm::KeyPurpose;
+
+use super::super::broken::Script;
+use super::super::rig::Rig;
+use super::super::rotating::V2;
+use super::{charge, ends_with, two};
+use crate::ledger::LedgerError;
+use crate::ledger::head::SCHEMA;
+
+/// What a newer version may do to the tables while this one serves.
+const ADDED: &str = "CREATE TABLE custodyd.notes (id bigint PRIMARY KEY, note bytea NOT NULL); \
+                     ALTER TABLE custodyd.records ADD COLUMN hint bytea";
+
+async fn script(rig: &Rig, sql: &str) {
+    rig.admin().await.script(sql).await;
+}
+
+/// Every connection of every node is opened anew, and looks at the schema.
+async fn cut(rig: &Rig) {
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'custodyd'";
+    script(rig, sql).await;
+}
+
+fn schema(rig: &Rig) -> (u32, Option<u32>) {
+    let state = rig.ledger().reader.memory().head().state;
+    (state.schema, state.least_schema)
+}
+
+async fn refused(rig: &mut Rig, what: &str) {
+    match rig.try_serve(Script::default()).await {
+        Err(LedgerError::Refused(why)) if why.contains(what) => {}
+        started => panic!("{what}: {started:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_node_serves_beside_the_next_version_as_long_as_that_says_so() {
+    let [one, mut next] = two().await;
+    let mut one = one;
+    next.crash().await;
+    script(&one, ADDED).await;
+    cut(&one).await;
+    assert_eq!(charge(&one).await, 1);
+    // By no head's word: a start names it.
+    refused(&mut next, "table notes; records has the column hint bytea").await;
+    // The next version, which has made it, serves beside this one.
+    next.weakness.schema = Some((SCHEMA + 1, SCHEMA));
+    next.try_serve(Script::default()).await.unwrap();
+    assert_eq!(charge(&one).await, 2);
+    assert_eq!(charge(&next).await, 3);
+    // What it wrote, this one goes on from, and takes nothing back of it.
+    next.crash().await;
+    cut(&one).await;
+    assert_eq!(charge(&one).await, 4);
+    let newer = (SCHEMA + 1, Some(SCHEMA));
+    assert_eq!(schema(&one), newer);
+    one.crash().await;
+    one.try_serve(Script::default()).await.unwrap();
+    assert_eq!(charge(&one).await, 5);
+    assert_eq!(schema(&one), newer);
+    ends_with([one, next], 5).await;
+}
+
+#[tokio::test]
+async fn a_node_neither_serves_nor_starts_where_the_next_version_says_so() {
+    let [one, mut next] = two().await;
+    let mut one = one;
+    next.crash().await;
+    next.weakness.schema = Some((SCHEMA + 1, SCHEMA + 1));
+    next.try_serve(Script::default()).await.unwrap();
+    let told = one.charge_only(one.accounts[0]).await;
+    assert!(told.is_err(), "{told:?}");
+    one.crash().await;
+    let what = format!("takes a custodyd of schema {} or later", SCHEMA + 1);
+    refused(&mut one, &what).await;
+    // The control: that one serves.
+    assert_eq!(charge(&next).await, 1);
+    next.crash().await;
+}
+
+#[tokio::test]
+async fn what_acts_is_refused_whatever_the_head_says() {
+    let [mut one, mut next] = two().await;
+    next.crash().await;
+    next.weakness.schema = Some((SCHEMA + 1, SCHEMA));
+    next.try_serve(Script::default()).await.unwrap();
+    one.crash().await;
+    for (add, remove, what) in [
+        (
+            "ALTER TABLE custodyd.records ADD COLUMN hint bigint DEFAULT 1",
+            "ALTER TABLE custodyd.records DROP COLUMN hint",
+            "custodyd.records is not as custodyd made it",
+        ),
+        (
+            "ALTER TABLE custodyd.records ALTER COLUMN generation DROP NOT NULL",
+            "ALTER TABLE custodyd.records ALTER COLUMN generation SET NOT NULL",
+            "generation bigint nullable",
+        ),
+        (
+            "CREATE VIEW custodyd.v AS SELECT 1",
+            "DROP VIEW custodyd.v",
+            "did not make",
+        ),
+    ] {
+        script(&one, add).await;
+        let started = one.try_serve(Script::default()).await;
+        let said = format!("{started:?}");
+        assert!(started.is_err() && said.contains(what), "{said}");
+        script(&one, remove).await;
+        // The control.
+        one.try_serve(Script::default()).await.unwrap();
+        one.crash().await;
+    }
+    next.crash().await;
+}
+
+#[tokio::test]
+async fn a_node_that_changes_keys_goes_over_and_the_others_end() {
+    let [one, mut other] = two().await;
+    for node in [&one, &other] {
+        node.make(V2).await;
+    }
+    assert_eq!(charge(&one).await, 1);
+    one.rotate(V2).await.unwrap();
+    let current = |rig: &Rig| {
+        let versions = rig.pool().versions().unwrap();
+        versions.current(KeyPurpose::Wrap)
+    };
+    // What it seals from now on is under the new one, and what the other one sealed before is read.
+    assert_eq!(current(&one), V2);
+    assert_eq!(charge(&one).await, 2);
+    let told = other.charge_only(other.accounts[0]).await;
+    assert!(told.is_err(), "{told:?}");
+    assert!(other.has_stopped().await);
+    // The control: it knows nothing of them until it starts again.
+    assert_ne!(current(&other), V2);
+    other.crash().await;
+    other.try_serve(Script::default()).await.unwrap();
+    assert_eq!(current(&other), V2);
+    assert_eq!(charge(&other).await, 3);
+    assert_eq!(charge(&one).await, 4);
+    ends_with([one, other], 4).await;
+}
