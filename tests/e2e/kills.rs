@@ -128,7 +128,7 @@ async fn at_each_write_to_the_database() {
 
 #[tokio::test]
 async fn at_each_write_to_the_token() {
-    killed_at("write", 4, 4).await;
+    killed_at("write", 2, 4).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! More than can be done: who waits, who is refused, and that nobody loses anything by it. docs/LOAD.md.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -276,9 +277,9 @@ async fn an_account_has_a_rate_that_no_stranger_uses_up() {
     with_pin(&app, "notes").await;
 }
 
-/// How often the threads of a process have slept and were woken, and its ticks on a processor.
-fn work(process: u32) -> (u64, u64) {
-    let mut switches = 0;
+/// How often each thread of a process has slept and was woken, and the ticks of all on a processor.
+fn work(process: u32) -> (BTreeMap<OsString, u64>, u64) {
+    let mut switches = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{process}/task"))
         .unwrap()
         .flatten()
@@ -288,7 +289,7 @@ fn work(process: u32) -> (u64, u64) {
             let found = status.lines().find_map(|text| text.strip_prefix(line));
             found.map_or(0, |count| count.trim().parse::<u64>().unwrap())
         };
-        switches += of("voluntary_ctxt_switches:");
+        switches.insert(thread.file_name(), of("voluntary_ctxt_switches:"));
     }
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(')').unwrap();
@@ -320,7 +321,10 @@ async fn an_idle_daemon_rests() {
     let before = work(app.id());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let after = work(app.id());
-    let (wakes, ticks) = (after.0 - before.0, after.1 - before.1);
+    // A thread that has ended meanwhile was woken for that.
+    let woken = |(thread, now): (&OsString, &u64)| now - before.0.get(thread).unwrap_or(&0);
+    let wakes: u64 = after.0.iter().map(woken).sum();
+    let ticks = after.1 - before.1;
     eprintln!(
         "idle for {seconds} s: woken {wakes} times, {} ms on a processor",
         ticks * 10

@@ -4,8 +4,8 @@
 //! hides its clients behind its own address, and rates by address would then punish all for one. What it says is
 //! believed because of where it comes from, and nothing else: so only from the addresses that the configuration lists;
 //! one of these must send it, or a balancer that was set up wrong would make one client of all; and from any other
-//! address it is no TLS. Whoever may send it may choose an address: that wins rates and nothing more, because nothing
-//! is allowed because of an address.
+//! address it is no TLS. Whoever may send it may choose an address, and so escape rates or use up another's; nothing more,
+//! because nothing is allowed because of an address.
 //!
 //! TLS stays between client and daemon: the header comes in the clear before it, and none of its bytes is read as TLS.
 

@@ -154,16 +154,16 @@ impl Ledger {
         let (mut from, mut slice) = (0, FIRST_SLICE);
         while from < BUCKETS {
             let upto = (from + slice).min(BUCKETS);
-            let (records, damaged) = self.reader.verified(from, upto).await?;
-            slice = next_slice(slice, records.len());
-            census.damaged += damaged;
-            for Listed { record, .. } in records {
+            let part = patiently(|| self.reader.verified(from, upto)).await?;
+            slice = next_slice(slice, part.records.len(), weight(&part.records));
+            census.damaged += part.damaged;
+            for Listed { record, .. } in part.records {
                 match seal::key_version(&record.sealed) {
                     Some(version) => *census.under.entry(version).or_default() += 1,
                     None => census.damaged += 1,
                 }
             }
-            from = upto;
+            from = part.upto;
         }
         Ok(census)
     }
@@ -209,13 +209,12 @@ impl Ledger {
             move |(mut from, mut slice, mut waiting): (u32, u32, VecDeque<_>)| async move {
                 while waiting.len() < most && from < BUCKETS {
                     let upto = (from + slice).min(BUCKETS);
-                    let (records, _) = self.reader.verified(from, upto).await?;
-                    slice = next_slice(slice, records.len());
-                    let stale = records
-                        .into_iter()
+                    let part = patiently(|| self.reader.verified(from, upto)).await?;
+                    slice = next_slice(slice, part.records.len(), weight(&part.records));
+                    let stale = (part.records.into_iter())
                         .filter(|listed| seal::key_version(&listed.record.sealed) != Some(newest));
                     waiting.extend(stale.map(Arc::new));
-                    from = upto;
+                    from = part.upto;
                     moving.buckets.store(from.into(), Ordering::Relaxed);
                 }
                 let batch = next_batch(&mut waiting, most);
@@ -278,7 +277,7 @@ impl Ledger {
     /// All records as a move would put them back now.
     #[cfg(test)]
     pub(super) async fn resealed(&self, apps: Vec<AppId>) -> Result<Vec<Resealed>, LedgerError> {
-        let (records, _) = self.reader.verified(0, BUCKETS).await?;
+        let records = self.reader.verified(0, BUCKETS).await?.records;
         let records = records.into_iter().map(Arc::new).collect();
         Ok(self.reader.reseal(records, apps).await?.resealed)
     }
@@ -294,10 +293,16 @@ impl Ledger {
     }
 }
 
-/// Buckets that are read next, after so many with so many records: some hundred of these at a time, in a small realm
-/// as in a large one.
-fn next_slice(slice: u32, records: usize) -> u32 {
+fn weight(records: &[Listed]) -> usize {
+    let of = |listed: &Listed| listed.record.sealed.len();
+    records.iter().map(of).sum()
+}
+
+/// Buckets that are read next, after so many with these records: some hundred of these at a time, in a small realm
+/// as in a large one, and fewer where they are large.
+fn next_slice(slice: u32, records: usize, bytes: usize) -> u32 {
     let next = match records {
+        _ if bytes >= ENOUGH => slice / 2,
         0..256 => slice * 2,
         256..1024 => slice,
         _ => slice / 2,
@@ -343,7 +348,7 @@ where
 
 fn passes(error: &LedgerError) -> bool {
     match error {
-        LedgerError::Busy | LedgerError::Store(_) => true,
+        LedgerError::Busy | LedgerError::Unconfirmed | LedgerError::Store(_) => true,
         LedgerError::Token(error) => error.is_retryable(),
         _ => false,
     }
@@ -357,12 +362,20 @@ struct Turned {
     unopened: u64,
 }
 
+/// Records as the newest member lists have them.
+struct Part {
+    records: Vec<Listed>,
+    /// Lists and rows that do not verify.
+    damaged: u64,
+    /// The bucket after the last one.
+    upto: u32,
+}
+
 impl Reader {
-    /// All records of some buckets, each as the newest member list has it, and how many lists and
-    /// rows do not verify.
-    async fn verified(&self, mut from: u32, to: u32) -> Result<(Vec<Listed>, u64), LedgerError> {
+    /// All records of some buckets, or of the first of them: no more are read once there are `ENOUGH` bytes.
+    async fn verified(&self, mut from: u32, to: u32) -> Result<Part, LedgerError> {
         let (mut records, mut damaged) = (Vec::new(), 0);
-        while from < to {
+        while from < to && weight(&records) < ENOUGH {
             let rows = self.store().lists(from, to).await?.examine();
             let last = rows.last().map_or(to, |(bucket, _)| bucket + 1);
             let upto = last.clamp(from + 1, to);
@@ -382,7 +395,11 @@ impl Reader {
             damaged += self.rows_of(&lists, (from, upto), &mut records).await?;
             from = upto;
         }
-        Ok((records, damaged))
+        Ok(Part {
+            records,
+            damaged,
+            upto: from,
+        })
     }
 
     async fn newest_list(
@@ -547,14 +564,15 @@ mod tests {
 
     #[test]
     fn slices_follow_the_realm() {
-        for (slice, records, next) in [
-            (64, 0, 128),
-            (64, 300, 64),
-            (64, 5000, 32),
-            (1, 5000, 1),
-            (LARGEST_SLICE, 0, LARGEST_SLICE),
+        for (slice, records, bytes, next) in [
+            (64, 0, 0, 128),
+            (64, 300, 1000, 64),
+            (64, 5000, 1000, 32),
+            (64, 100, ENOUGH, 32),
+            (1, 5000, 1000, 1),
+            (LARGEST_SLICE, 0, 0, LARGEST_SLICE),
         ] {
-            assert_eq!(next_slice(slice, records), next);
+            assert_eq!(next_slice(slice, records, bytes), next);
         }
     }
 

@@ -320,6 +320,25 @@ fn memory_that_nobody_needs_is_given_back_and_reads_as_zero() {
 }
 
 #[tokio::test]
+async fn a_thread_without_work_gives_its_memory_back() {
+    const BLOCKS: usize = 48 * 1024;
+    let hasher = PinHasher::new(1, 1).unwrap();
+    let (send, receive) = oneshot::channel();
+    hasher.workers.submit(Box::new(move |memory| {
+        let blocks = memory.blocks(BLOCKS).unwrap();
+        let _ = send.send(blocks.as_ptr().addr() + 4096);
+    }));
+    let address = receive.await.unwrap();
+    let given_back = async {
+        while resident_kib(address) >= BLOCKS / 64 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(std::time::Duration::from_secs(30), given_back).await;
+    in_time.expect("the memory of an evaluation was never given back");
+}
+
+#[tokio::test]
 async fn ending_tells_those_who_wait() {
     let hasher = PinHasher::new(1, 1).unwrap();
     let record = enrolled(&hasher, "271828").await;

@@ -26,8 +26,6 @@ use crate::places::{self, Places};
 const KEPT_BLOCKS: usize = 64 * 1024;
 /// So long a thread without work keeps its memory.
 const IDLE: Duration = Duration::from_secs(2);
-/// The smallest page of the processors that this runs on.
-const PAGE: usize = 4096;
 
 /// The memory of one evaluation. Wiped when no other waits, whatever happened in it.
 #[derive(Default)]
@@ -59,7 +57,8 @@ impl Memory {
         std::hint::black_box(self.blocks.as_slice());
         compiler_fence(Ordering::SeqCst);
         if self.blocks.len() > KEPT_BLOCKS {
-            *self = Self::default();
+            self.give_back();
+            self.blocks = Vec::new();
         }
     }
 
@@ -78,8 +77,10 @@ impl Memory {
 fn pages<T>(memory: &mut [T]) -> (*mut std::ffi::c_void, usize) {
     let length = std::mem::size_of_val(memory);
     let start = memory.as_mut_ptr().cast::<u8>();
-    let skip = start.addr().next_multiple_of(PAGE) - start.addr();
-    let pages = length.saturating_sub(skip) / PAGE * PAGE;
+    // The kernel's: it rounds up what is no whole page, and forgets what is behind.
+    let page = rustix::param::page_size();
+    let skip = start.addr().next_multiple_of(page) - start.addr();
+    let pages = length.saturating_sub(skip) / page * page;
     (start.wrapping_add(skip).cast(), pages)
 }
 

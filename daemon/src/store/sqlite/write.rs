@@ -1,9 +1,10 @@
 //! Writing: one batch, one transaction, on the one connection that writes.
 //!
 //! Called by `Sqlite`, on a thread that may wait. Holds the schema's change counter as of its check and
-//! demands it in every transaction, so that a trigger made while we run never acts in one of ours. The
-//! whole transaction is one visit to that thread, and each statement is prepared but once in the
-//! connection's life: a commit has little else to do.
+//! demands it in every transaction before anything that names a table, so that a trigger, a table or a view
+//! made while we run never acts in one of ours. A PRAGMA tells it: what is looked up by name, such as
+//! `pragma_schema_version`, may be a table of somebody else's. The whole transaction is one visit to that
+//! thread, and each statement is prepared but once in the connection's life: a commit has little else to do.
 
 use std::path::Path;
 
@@ -63,18 +64,17 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("begin"))?;
-        let moved = move_head(&transaction, batch, self.schema).map_err(failed("move the head"))?;
-        if !moved {
+        let counter = number(&transaction, "PRAGMA schema_version");
+        if counter.map_err(failed("check the schema"))? != self.schema.0 {
+            let touched = StoreError::Refused {
+                operation: "check the schema",
+                problem: "the schema was touched while custodyd runs; it is checked again".into(),
+            };
             let found = schema::check_here(&transaction);
-            return Err(match found {
-                Err(altered) => CommitError::NotWritten(altered),
-                Ok(found) if found != self.schema => CommitError::NotWritten(StoreError::Refused {
-                    operation: "check the schema",
-                    problem: "the schema was touched while custodyd runs; it is checked again"
-                        .into(),
-                }),
-                Ok(_) => CommitError::LostRace,
-            });
+            return Err(CommitError::NotWritten(found.err().unwrap_or(touched)));
+        }
+        if !move_head(&transaction, batch).map_err(failed("move the head"))? {
+            return Err(CommitError::LostRace);
         }
         rows(&transaction, batch)
             .and_then(|()| caches(&transaction, batch))
@@ -91,10 +91,10 @@ impl Writer {
 
     fn step(&mut self) -> rusqlite::Result<Spare> {
         let connection = &self.connection;
-        let sizes = "SELECT page_count, freelist_count, page_size, auto_vacuum FROM pragma_page_count, \
-             pragma_freelist_count, pragma_page_size, pragma_auto_vacuum";
-        let (pages, free, size, how): (i64, i64, i64, i64) =
-            connection.query_row(sizes, [], |row| row.try_into())?;
+        let pages = number(connection, "PRAGMA page_count")?;
+        let free = number(connection, "PRAGMA freelist_count")?;
+        let size = number(connection, "PRAGMA page_size")?;
+        let how = number(connection, "PRAGMA auto_vacuum")?;
         let spare = |free: i64| {
             let much = how == INCREMENTAL && free >= MANY && free >= pages / SHARE;
             let bytes = free.saturating_mul(size);
@@ -116,6 +116,12 @@ impl Writer {
     }
 }
 
+/// What a pragma says.
+fn number(connection: &Connection, pragma: &'static str) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached(pragma)?;
+    statement.query_row([], |row| row.get(0))
+}
+
 /// A pragma that works as long as its rows are asked for.
 fn to_the_end(connection: &Connection, pragma: &str) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(pragma)?;
@@ -124,21 +130,18 @@ fn to_the_end(connection: &Connection, pragma: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Whether the head was the batch's parent, under the schema that was checked: its counter stands in the
-/// file's header, under this transaction's lock.
-fn move_head(connection: &Connection, batch: &Batch, schema: Checked) -> rusqlite::Result<bool> {
+/// Whether the head was the batch's parent.
+fn move_head(connection: &Connection, batch: &Batch) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO head (one, seq, body, mac) SELECT 1, ?1, ?2, ?3 \
          WHERE (EXISTS (SELECT 1 FROM head WHERE one = 1 AND seq = ?4) OR (?4 = 0 AND NOT EXISTS (SELECT 1 FROM head))) \
-         AND (SELECT schema_version FROM pragma_schema_version) = ?5 \
          ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, body = excluded.body, mac = excluded.mac",
     )?;
     let moved = statement.execute(params![
         signed(batch.head.seq),
         batch.head.body,
         batch.head.mac,
-        signed(batch.parent),
-        schema.0
+        signed(batch.parent)
     ])?;
     Ok(moved == 1)
 }
@@ -252,13 +255,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_with_more_rows_than_a_statement_has_variables_is_written_whole() {
+    async fn a_large_batch_is_written_whole() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.sqlite");
         let store = Sqlite::create(Exclusive::take(&file).unwrap())
             .await
             .unwrap();
-        // 32,766 variables are 10,922 rows of three.
         let rows = 16_500;
         store.commit(&batch(0, rows)).await.unwrap();
         store.commit(&batch(1, rows)).await.unwrap();
@@ -275,7 +277,7 @@ mod tests {
             let sql = format!("SELECT count(DISTINCT idx) FROM {table}");
             assert_eq!(count(&mut admin, &sql).await, 33_000, "{table}");
         }
-        // Each row holds its own values, across the statements' borders.
+        // Each row holds its own values.
         let torn = "SELECT count(*) FROM log_entries e JOIN log_bodies b USING (idx) WHERE e.leaf <> b.salt";
         assert_eq!(count(&mut admin, torn).await, 0);
         // As many deletions as rows, beside an insertion; what is not named stays.
@@ -326,6 +328,27 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(count(&mut admin, planted).await, 1);
+        // Nor where a table of that name says what the counter was.
+        let counter = "SELECT schema_version - 1 AS schema_version FROM pragma_schema_version";
+        let shadow = format!("CREATE TABLE pragma_schema_version AS {counter}");
+        sqlx::query(AssertSqlSafe(shadow))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let refused = store.commit(&batch(1, 2)).await;
+        assert!(
+            matches!(
+                refused,
+                Err(CommitError::NotWritten(StoreError::Refused { .. }))
+            ),
+            "{refused:?}"
+        );
+        let untouched = "SELECT count(*) FROM records WHERE generation = 1";
+        assert_eq!(count(&mut admin, untouched).await, 2);
+        sqlx::query("DROP TABLE pragma_schema_version")
+            .execute(&mut admin)
+            .await
+            .unwrap();
         sqlx::query("DROP TRIGGER sqliteXstat")
             .execute(&mut admin)
             .await
