@@ -171,7 +171,7 @@ impl Committer {
             },
             Shown::Newer(newer) => {
                 let newest = self.catch_up_with(*newer, begun).await?;
-                Ok(newest || purpose == For::Writing)
+                Ok(newest)
             }
             Shown::Older(older) => {
                 self.replay(&older).await?;

@@ -14,6 +14,14 @@ async fn loaded(node: &Rig) -> Loaded {
     loaded.unwrap().unwrap()
 }
 
+/// Until it has looked for clearly longer, and at more lists, than a node does that takes a turn then.
+async fn looks_on(one: &Rig) {
+    let begun = tokio::time::Instant::now();
+    while one.sluggish.listed.load(Ordering::SeqCst) < 10 || begun.elapsed() < 2 * LATER {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// A token that is slow for one node, while another one writes without a pause.
 #[tokio::test]
 async fn who_is_slow_is_answered_while_others_write() {
@@ -23,14 +31,19 @@ async fn who_is_slow_is_answered_while_others_write() {
         one.weakness.endless = endless;
         one.try_serve(Script::default()).await.unwrap();
         let base = loaded(&one).await;
-        one.sluggish.lists.store(1500, Ordering::SeqCst);
+        // The control's lists all wait for the other node, however slow the host is, within what a call may take: a list
+        // that found nothing new would be its last.
+        let slow = if endless { 4500 } else { 1500 };
+        one.sluggish.lists.store(slow, Ordering::SeqCst);
         let over = AtomicBool::new(false);
         let mut others = 0;
-        let patience = Duration::from_secs(if endless { 8 } else { 30 });
         let (answer, ()) = tokio::join!(
             async {
                 let asked = one.ledger().commit(base, deciding);
-                let answer = tokio::time::timeout(patience, asked).await;
+                let answer = tokio::select! {
+                    answer = asked => Some(answer),
+                    () = looks_on(&one), if endless => None,
+                };
                 over.store(true, Ordering::SeqCst);
                 answer
             },
@@ -45,7 +58,7 @@ async fn who_is_slow_is_answered_while_others_write() {
         match endless {
             false => drop(answer.unwrap().unwrap()),
             // The control still looks.
-            true => assert!(answer.is_err(), "{answer:?}"),
+            true => assert!(answer.is_none(), "{answer:?}"),
         }
         ends_with([one, other], others + 1).await;
     }
