@@ -10,7 +10,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   untrusted:
     "The service could not prove that it is the right one. Stop here and tell its operator.",
   "storage-unavailable":
-    "This browser does not let the app keep anything. Leave private browsing, or free some space.",
+    "This browser does not let the app keep anything. Leave private browsing, or free space.",
   "storage-damaged": "What this browser kept is damaged. Sign in again as on a new device.",
   "passkey-cancelled": "The passkey was not confirmed. Try again, or take another way.",
   "passkey-unsupported": "This browser or device can not use such a passkey. Take another way.",
@@ -31,11 +31,11 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "no-slot":
     "This way of signing in can not bring your key back. Use a passkey, the PIN or a recovery code.",
   "server-slot-withheld":
-    "The service may not give your key back this way any more. Use a passkey, the PIN or a recovery code, or ask its operator.",
+    "The service may not give your key back this way any more. Use a passkey, the PIN or a recovery code.",
   unsealed:
-    "The service shows something that was not sealed, and had been. Update the app on your other devices; if that is not it, tell its operator.",
+    "The service shows unsealed what had been sealed. Update the app on your other devices, or tell its operator.",
   "slot-factor-missing":
-    "Set a PIN or new recovery codes now: the ways of signing in that you have will not bring your key back much longer.",
+    "Set a PIN or new recovery codes now: your ways of signing in will soon not bring your key back.",
   "prf-only-slot": "Set a PIN or recovery codes first, so that a lost passkey loses nothing.",
   "last-slot": "Nothing else would open your key any more. Set up another way first.",
   "slot-unknown": "Set a PIN or recovery codes first.",
@@ -48,11 +48,10 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "session-ended": "You were signed out. Sign in again.",
   "read-only-session": "Unlock first, to change something.",
   "step-up-required": "Confirm this with a stronger way to sign in.",
-  "confirm-first":
-    "The service was restored from a backup. Sign in once by your strongest way, a passkey for instance.",
+  "confirm-first": "The service was restored from a backup. Sign in by your strongest way.",
   "pin-weak": "Choose a PIN that is longer or harder to guess.",
   "pin-not-set": "This account has no PIN. Take another way.",
-  "pin-other-way": "This PIN was set in an older way. Take another way in, and set it anew.",
+  "pin-other-way": "This PIN was set in an older way. Take another way, and set it anew.",
   "precondition-failed": "Another device has changed this meanwhile. Load it again.",
   "release-forbidden": "This way of signing in may not have the key back. Take a stronger one.",
   "enrolment-closed": "New accounts need an invitation.",

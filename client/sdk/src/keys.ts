@@ -62,6 +62,15 @@ export async function wrappingKey(secret: Bytes): Promise<CryptoKey> {
   return aesKey(await hkdf(secret.subarray(0, SECRET_BYTES), WRAPPED));
 }
 
+/** A key of each, the newest first. */
+const keysOf = (secrets: Bytes, label: string): Promise<CryptoKey[]> =>
+  Promise.all(each(secrets).map(async (secret) => aesKey(await hkdf(secret, label))));
+
+/** Whether one of these device secrets wraps a key. */
+export async function opensKept(secrets: Bytes, wrapped: Bytes): Promise<boolean> {
+  return !!(await open(await keysOf(secrets, WRAPPED), WRAPPED, wrapped))?.fill(0);
+}
+
 /** The app's private key and the device secret, in memory, until `lock()`. */
 export class Unlocked implements SigningKey {
   #secret: Bytes | undefined;
@@ -132,9 +141,7 @@ export class Unlocked implements SigningKey {
 
   /** The same, and those of the device secrets of before behind it: they open what was sealed before `rotateSecret`. */
   dataKeys(purpose: string): Promise<CryptoKey[]> {
-    return Promise.all(
-      each(this.secret).map(async (secret) => aesKey(await hkdf(secret, DATA + purpose))),
-    );
+    return keysOf(this.secret, DATA + purpose);
   }
 
   /** Wipes the device secret. */

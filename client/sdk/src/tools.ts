@@ -25,7 +25,16 @@ import {
   VersionConflict,
   WrongGuess,
 } from "./errors.js";
-import { aesKey, each, open, seal, SECRET_BYTES, Unlocked, WRAPPED, wrappingKey } from "./keys.js";
+import {
+  aesKey,
+  open,
+  opensKept,
+  seal,
+  SECRET_BYTES,
+  Unlocked,
+  WRAPPED,
+  wrappingKey,
+} from "./keys.js";
 import { OFFLINE, slotsOf } from "./offline/kept.js";
 import { keepOfflineByPasskey } from "./offline/slots.js";
 import { newRecoveryCodes, parseRecoveryCode } from "./recovery-codes.js";
@@ -70,7 +79,7 @@ export const tools = () => ({
   ...{ isFor, openContent, opensWithoutPrf, pinCredential, sealContent, sealSlot },
   ...{ APP_KEY, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
-  ...{ each, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey, codeCredential },
+  ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey, codeCredential },
   ...{ newRecoveryCodes, demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
   ...{ aesKey, fromUtf8, hkdf, parseRecoveryCode, utf8 },
   ...{ unlock, ROTATION, rotationSeen, createPasskey, usePrf },

@@ -8,7 +8,7 @@ import { equal } from "./bytes.js";
 import { type AppKeyRecord, type Custody, KEPT } from "./custody.js";
 import { Untrusted } from "./errors.js";
 import { publicJwk, thumbprint } from "./jose.js";
-import { Unlocked } from "./keys.js";
+import { opensKept, Unlocked } from "./keys.js";
 import { OFFLINE, stale } from "./offline/kept.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { Schemas } from "./transport.js";
@@ -25,6 +25,10 @@ export async function unlockWith(
   const unlocked = await Unlocked.open(secret.content, wrapped.content);
   const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
   if (kept?.thumbprint !== unlocked.thumbprint) await demandBinding(custody, unlocked);
+  // Whoever knows an earlier device secret knows the key, and can wrap it under one of their own.
+  else if (!(await opensKept(secret.content, kept.wrapped))) {
+    throw new Untrusted("statement-differs", "not the device secret");
+  }
   await hold(custody, device, secret);
   await noted(custody, APP_KEY, !opensToDaemon(key), wrapped.sealed);
   secret.content.fill(0);

@@ -15,9 +15,7 @@ import { memoryStorage } from "../src/storage/memory.js";
 import { closedWays } from "../src/upkeep.js";
 import { remember } from "../src/vault.js";
 import { problem } from "./support/daemon.js";
-import { failing, type Fate, Safe } from "./support/safe.js";
-
-const placeOf = (name: string) => ({ realm: "test.example", app: "notes", account: "a-1", name });
+import { CHAIN, failing, type Fate, placeOf, Safe } from "./support/safe.js";
 
 async function sealedNote(key: Unlocked, text: string) {
   return seal(await key.dataKey("notes"), "notes", utf8(text));
@@ -34,9 +32,7 @@ async function opensTo(safe: Safe, thief: ReturnType<typeof stolen>): Promise<st
   const found: string[] = [];
   for (const [name, { sealed, slots = [] }] of safe.secrets) {
     const place = placeOf(name);
-    const chained = each(thief.secret).map((material): SlotKey => {
-      return { type: "secret", credential: "device-secret", material };
-    });
+    const chained = each(thief.secret).map((material): SlotKey => ({ ...CHAIN, material }));
     const keys = [thief.key];
     for (const slot of slots)
       for (const by of chained)

@@ -57,10 +57,7 @@ async function isNewer(custody: Custody, secret: Bytes, first?: Unlocked): Promi
   }
   const kept = (await custody.storage.get(t.KEPT.appKey)) as AppKeyRecord | undefined;
   if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
-  for (const one of t.each(secret)) {
-    const plain = await t.unsealed(await t.wrappingKey(one), t.WRAPPED, kept.wrapped);
-    if (plain?.fill(0)) return false;
-  }
+  if (await t.opensKept(secret, kept.wrapped)) return false;
   throw new t.CanNotOpen("secret-damaged", "the stored device secret opens no key of this device");
 }
 

@@ -181,13 +181,21 @@ async function commit(
   secrets: Record<string, Schemas["Rewrapped"]>,
 ): Promise<void> {
   const { storage } = custody;
-  await storage.update([], (update) => {
+  let before: unknown;
+  await storage.update([t.ROTATION], (update) => {
+    before = update.get(t.ROTATION);
     update.set(t.ROTATION, kept);
   });
   try {
     await sendCodes(custody, codes, secrets);
   } catch (error) {
-    if (error instanceof t.Refused && error.status < 500) await t.rotationSeen(custody);
+    // Nothing came of this one. Codes of an earlier one, whose answer was lost, may be the ones that are good.
+    if (error instanceof t.Refused && error.status < 500) {
+      await storage.update([], (update) => {
+        if (before === undefined) update.delete(t.ROTATION);
+        else update.set(t.ROTATION, before);
+      });
+    }
     throw error;
   }
 }

@@ -22,6 +22,16 @@ use(tools());
 type Content = Schemas["SecretContent"];
 type Codes = Schemas["SetRecoveryCodes"];
 
+/** What opens by the device secret. */
+export const CHAIN = { type: "secret", credential: "device-secret" } as const;
+
+export const placeOf = (name: string) => ({
+  realm: "test.example",
+  app: "notes",
+  account: "a-1",
+  name,
+});
+
 /** What a network or a disk does with one step. */
 export type Fate = "done" | "lost" | "answer-lost";
 
@@ -55,7 +65,7 @@ export class Safe {
     const safe = new Safe(await Realm.make(), endToEnd, key, pin, passkey);
     const custody = await safe.device();
     if (endToEnd) {
-      const place = { realm: "test.example", app: "notes", account: "a-1", name: "device-secret" };
+      const place = placeOf("device-secret");
       const content = random(32);
       const sealed = toBase64Url(await sealContent(place, content, key.secret, 1));
       const slots = [pin, passkey].map((by) => sealSlot(place, by, content));
