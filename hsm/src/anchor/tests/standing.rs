@@ -101,13 +101,23 @@ fn an_anchor_that_does_not_stand_is_looked_for_before_anything_is_made() {
         let outcome = go_on(&mut rig.custody, &rig.realm, &from, &to);
         assert_eq!(fault_of(outcome), fault);
         assert_eq!(rig.store.contents(), before);
-        // The control: without the look, a token that was put back is not noticed.
-        let content = rig.sealed(&to);
-        let mut unseen = Gated {
-            inner: SoftCustody::with_anchors(rig.store.clone()),
-            gate: &mut |call: &mut Step<'_>| call(),
+        // The control: where the look says that it stands, a token that was put back is not noticed.
+        let (before, mut step) = (rig.sealed(&from), 0);
+        let mut gate = |call: &mut Step<'_>| {
+            step += 1;
+            match step {
+                1 => rig.store.add(&before),
+                2 => assert_eq!(rig.store.remove(&before), 1),
+                _ => {}
+            }
+            call()
         };
-        unseen.create_anchor(&content).unwrap();
+        let mut custody = Gated {
+            inner: SoftCustody::with_anchors(rig.store.clone()),
+            gate: &mut gate,
+        };
+        let outcome = go_on(&mut custody, &rig.realm, &from, &to);
+        assert_eq!(outcome, Ok(Advanced::Anchored));
         assert_eq!(rig.newest(), Ok(Some(to.clone())));
     }
 }

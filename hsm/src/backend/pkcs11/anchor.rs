@@ -5,11 +5,15 @@
 //! above. It never touches an object of another class or label.
 
 use cryptoki::{
+    error::{Error as Pkcs11Error, RvError},
     object::{Attribute, AttributeInfo, AttributeType, ObjectClass, ObjectHandle},
     session::Session,
 };
 
-use super::mechanism::{Attempt, Trouble};
+use super::{
+    mechanism::{Attempt, Trouble},
+    provision::is_about_the_template,
+};
 use crate::{
     custody::{AnchorHandle, AnchorObject, MAX_ANCHOR},
     report::TokenDescription,
@@ -123,15 +127,28 @@ pub(super) fn create(
 ) -> Attempt<()> {
     let mut object = place.template();
     object.push(Attribute::Value(content.to_vec()));
-    if in_files && copied(session, &object).is_ok() {
-        return Ok(());
+    if in_files {
+        match copied(session, &object) {
+            // Anything else may have made it: a second one would be there for good.
+            Err(Pkcs11Error::Pkcs11(code, _)) if is_refusal(code) => {}
+            copied => return Ok(copied?),
+        }
     }
     session.create_object(&object)?;
     Ok(())
 }
 
+/// The module does not copy such an object, and has made none.
+fn is_refusal(code: RvError) -> bool {
+    is_about_the_template(code)
+        || matches!(
+            code,
+            RvError::FunctionNotSupported | RvError::ActionProhibited
+        )
+}
+
 /// The object, by way of one of this session.
-fn copied(session: &Session, object: &[Attribute]) -> cryptoki::error::Result<()> {
+fn copied(session: &Session, object: &[Attribute]) -> Result<(), Pkcs11Error> {
     let in_memory: Vec<Attribute> = object
         .iter()
         .map(|attribute| match attribute {

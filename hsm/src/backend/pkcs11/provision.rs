@@ -161,7 +161,7 @@ pub(super) fn make(session: &Session, key: KeyId) -> Attempt<()> {
     ))))
 }
 
-fn is_about_the_template(code: RvError) -> bool {
+pub(super) fn is_about_the_template(code: RvError) -> bool {
     matches!(
         code,
         RvError::AttributeTypeInvalid
