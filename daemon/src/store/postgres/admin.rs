@@ -47,6 +47,9 @@ impl Admin {
 
     pub(crate) async fn replace(&mut self, tables: &[(&str, Vec<&Vec<Cell>>)]) {
         let mut transaction = self.0.begin().await.unwrap();
+        // In the order in which a daemon that is about to write takes its locks: it has the head's row first.
+        let first = "LOCK TABLE head IN EXCLUSIVE MODE";
+        sqlx::query(first).execute(&mut *transaction).await.unwrap();
         for (table, rows) in tables {
             let delete = AssertSqlSafe(format!("DELETE FROM {table}"));
             sqlx::query(delete)

@@ -6,7 +6,7 @@
 //! opens. Must never believe that a table of the right name is ours without its columns and kind.
 //!
 //! A newer custodyd may have added to it while this one serves: a plain table of its own, or a column behind ours that may
-//! be null and has no default. Neither acts on anything, so a connection lets them be and names them; whether they may
+//! be null, has no default, and is of a type that PostgreSQL brings: a domain has defaults and checks of its own. Neither acts on anything, so a connection lets them be and names them; whether they may
 //! be there at all, the head says, which the token has made (`ledger::start`).
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -70,6 +70,8 @@ SELECT c.oid, c.relname::text AS name, concat_ws(' ', \
   CASE WHEN c.relkind <> 'i' THEN concat( \
     (SELECT string_agg(concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod), \
       CASE WHEN NOT a.attnotnull THEN ' nullable' END, \
+      CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace s ON s.oid = t.typnamespace \
+        WHERE t.oid = a.atttypid AND t.typtype = 'b' AND s.nspname = 'pg_catalog') THEN ' of-a-made-type' END, \
       CASE WHEN a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' THEN ' generated' END), ', ' \
       ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '; ', \
@@ -166,6 +168,12 @@ fn compare(found: Vec<Found>) -> Result<Checked, String> {
     if found.is_empty() {
         return Err(format!(
             "the database has no schema {NAMESPACE} with custodyd's tables; run `custodyd init`"
+        ));
+    }
+    // What comes after these was not read, and might act.
+    if found.len() >= MOST {
+        return Err(format!(
+            "the schema {NAMESPACE} holds {MOST} things or more"
         ));
     }
     let mut checked = Checked::default();
@@ -275,6 +283,8 @@ mod tests {
         for column in [
             "note bytea",
             "note bytea nullable generated",
+            "note nullable of-a-made-type",
+            "note d nullable of-a-made-type",
             "note bytea nullable, other bigint generated",
         ] {
             let mut found = honest();
@@ -282,6 +292,9 @@ mod tests {
             let said = compare(found).unwrap_err();
             assert!(said.contains("not as custodyd made it"), "{said}");
         }
+        let mut many = honest();
+        many.extend((0..MOST).map(|_| table("notes", "table", "id bigint; ")));
+        assert!(compare(many).unwrap_err().contains("or more"));
         // In front of ours, or with another key.
         for content in [
             format!("note bytea nullable, {}", TABLES[6].1),

@@ -100,7 +100,7 @@ impl Drop for Turn {
 }
 
 impl Writer {
-    /// Refuses any schema that is not exactly ours.
+    /// Refuses any schema that is not ours, but for what `schema` lets be.
     pub(super) async fn of(held: Held) -> Result<Self, StoreError> {
         let Held {
             mut connection,

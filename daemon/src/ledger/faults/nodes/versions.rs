@@ -94,6 +94,11 @@ async fn what_acts_is_refused_whatever_the_head_says() {
             "custodyd.records is not as custodyd made it",
         ),
         (
+            "CREATE DOMAIN public.d AS bytea DEFAULT x'00'; ALTER TABLE custodyd.records ADD COLUMN hint public.d",
+            "ALTER TABLE custodyd.records DROP COLUMN hint; DROP DOMAIN public.d",
+            "hint public.d nullable of-a-made-type",
+        ),
+        (
             "ALTER TABLE custodyd.records ALTER COLUMN generation DROP NOT NULL",
             "ALTER TABLE custodyd.records ALTER COLUMN generation SET NOT NULL",
             "generation bigint nullable",
