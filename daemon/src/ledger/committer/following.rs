@@ -65,15 +65,20 @@ impl Committer {
     /// What was found to be altered is another node's, where that has written since: the turn was taken away. Whoever
     /// asked comes again.
     pub(super) async fn judged(&self, error: LedgerError) -> LedgerError {
-        let store = self.reader.store();
-        if !store.is_shared() || !matches!(error, LedgerError::Tampered(_)) {
+        if !self.reader.store().is_shared() || !matches!(error, LedgerError::Tampered(_)) {
             return error;
         }
-        let believed = self.reader.memory().head().state.seq;
-        match store.head().await.map(|row| row.examine()) {
-            Ok(Some(row)) if row.seq == believed => error,
-            _ => LedgerError::Busy,
+        match self.still_stands().await {
+            true => error,
+            false => LedgerError::Busy,
         }
+    }
+
+    /// Whether the database shows the head that is believed. If not, another node has written.
+    async fn still_stands(&self) -> bool {
+        let believed = self.reader.memory().head().state.seq;
+        let shown = self.reader.store().head().await;
+        matches!(shown.map(|row| row.examine()), Ok(Some(row)) if row.seq == believed)
     }
 
     /// Answers the readers.
@@ -153,9 +158,11 @@ impl Committer {
                     self.reader.freshness().confirm(begun);
                     Ok(true)
                 }
-                // In its turn the database shows the newest, if it is honest. A batch upon this one would be a second
-                // history, in the database and for ever.
-                Ruling::Covered { newest: false } if purpose == For::Writing => {
+                // In its turn the database shows the newest, if it is honest and the turn was not taken away. A batch upon
+                // this one would be a second history, in the database and for ever.
+                Ruling::Covered { newest: false }
+                    if purpose == For::Writing && self.still_stands().await =>
+                {
                     Err(LedgerError::Refused(format!(
                         "the database shows batch {}, and the token remembers a later one of another node: it was \
                          rolled back, or shows each node something else. Put the newest database in place",
