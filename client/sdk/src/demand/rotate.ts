@@ -35,7 +35,7 @@ export interface Rotated {
   readonly codes: readonly RecoveryCode[];
   /** Ways of signing in that bring nothing back until each was used right after one that does. */
   readonly closed: readonly Closed[];
-  /** Secrets that this session may not read, or that do not open: they stay under the device secret of before. */
+  /** Secrets that do not open: they stay under the device secret of before. Of what may not be read the daemon refuses all. */
   readonly left: readonly string[];
 }
 
