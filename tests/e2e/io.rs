@@ -74,13 +74,7 @@ async fn fails_at_each(call: Call, at_least: u32) {
     );
     assert!(passed, "there is always one more to fail");
     assert!(failures >= at_least, "only {failures} calls failed");
-    assert!(app.stop(), "{}", app.log());
-    let verified = app.command("ledger verify --open").output().unwrap();
-    assert!(
-        verified.status.success(),
-        "{}",
-        custodyd_tests::app::said(&verified)
-    );
+    app.verified();
 }
 
 /// By itself; whoever does not come back so has needed an operator.

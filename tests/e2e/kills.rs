@@ -112,13 +112,7 @@ async fn killed_at(call: &str, step: u32, at_least: u32) {
     }
     eprintln!("killed at {kills} calls of {call}");
     assert!(kills >= at_least, "killed at {kills} calls of {call} only");
-    assert!(app.stop(), "{}", app.log());
-    let verified = app.command("ledger verify --open").output().unwrap();
-    assert!(
-        verified.status.success(),
-        "{}",
-        custodyd_tests::app::said(&verified)
-    );
+    app.verified();
 }
 
 #[tokio::test]

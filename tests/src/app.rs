@@ -274,6 +274,16 @@ directory = "policies"
         std::fs::write(file, text.replacen(section, &shared, 1)).unwrap();
     }
 
+    /// Ends the daemon; its whole ledger verifies, and every record opens.
+    ///
+    /// # Panics
+    /// Else.
+    pub fn verified(&mut self) {
+        assert!(self.stop(), "{}", self.log());
+        let verified = self.command("ledger verify --open").output().unwrap();
+        assert!(verified.status.success(), "{}", said(&verified));
+    }
+
     /// A command of the daemon's binary with this test's configuration.
     #[must_use]
     pub fn command(&self, arguments: &str) -> Command {

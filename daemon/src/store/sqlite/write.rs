@@ -298,6 +298,17 @@ mod tests {
         }
     }
 
+    async fn refused(store: &Sqlite, batch: &Batch) {
+        let refused = store.commit(batch).await;
+        assert!(
+            matches!(
+                refused,
+                Err(CommitError::NotWritten(StoreError::Refused { .. }))
+            ),
+            "{refused:?}"
+        );
+    }
+
     #[tokio::test]
     async fn a_trigger_made_while_we_run_never_acts_and_a_vacuum_harms_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -311,14 +322,7 @@ mod tests {
                        BEGIN INSERT INTO log_tiles VALUES (1, 1, x'01') ON CONFLICT DO NOTHING; END";
         sqlx::query(trigger).execute(&mut admin).await.unwrap();
         for _ in 0..2 {
-            let refused = store.commit(&batch(1, 2)).await;
-            assert!(
-                matches!(
-                    refused,
-                    Err(CommitError::NotWritten(StoreError::Refused { .. }))
-                ),
-                "{refused:?}"
-            );
+            refused(&store, &batch(1, 2)).await;
         }
         let planted = "SELECT count(*) FROM log_tiles WHERE level = 1";
         assert_eq!(count(&mut admin, planted).await, 0);
@@ -335,14 +339,7 @@ mod tests {
             .execute(&mut admin)
             .await
             .unwrap();
-        let refused = store.commit(&batch(1, 2)).await;
-        assert!(
-            matches!(
-                refused,
-                Err(CommitError::NotWritten(StoreError::Refused { .. }))
-            ),
-            "{refused:?}"
-        );
+        refused(&store, &batch(1, 2)).await;
         let untouched = "SELECT count(*) FROM records WHERE generation = 1";
         assert_eq!(count(&mut admin, untouched).await, 2);
         sqlx::query("DROP TABLE pragma_schema_version")
