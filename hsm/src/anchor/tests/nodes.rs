@@ -179,6 +179,41 @@ fn what_is_not_known_is_told_and_nothing_is_made_or_destroyed() {
     assert_eq!(rig.store.contents().len(), 2);
 }
 
+#[test]
+fn a_list_from_the_middle_of_anothers_steps_is_made_again_and_a_loss_is_told() {
+    let (from, to) = (anchor(4, 4), anchor(5, 5));
+    let known = line(&[(4, 4), (5, 5)]);
+    for nothing in 0..4 {
+        let rig = Rig::new(&[&from]);
+        let (store, mut lists) = (rig.store.clone(), 0);
+        let mut gate = |list: &mut Step<'_>| {
+            lists += 1;
+            let there = store.contents();
+            if lists <= nothing {
+                store.put_back(&[]);
+            }
+            let listed = list();
+            if lists <= nothing {
+                store.put_back(&there);
+            }
+            listed
+        };
+        let mut custody = Gated {
+            inner: SoftCustody::with_anchors(rig.store.clone()),
+            gate: &mut gate,
+        };
+        let told = cover(&mut custody, &rig.realm, &to, (&known, false));
+        match nothing {
+            0..3 => assert_eq!(told, Ok(NEWEST), "{nothing}"),
+            // Nothing was made of it: what a token has lost is not hidden.
+            _ => {
+                assert_eq!(fault_of(told), AnchorFault::Missing);
+                rig.holds_only(&from);
+            }
+        }
+    }
+}
+
 /// Whoever was shown the newest state once, and older ones before and after, must not take an anchor of that line for one that
 /// stands upon a head of its own.
 #[test]

@@ -3,6 +3,7 @@
 //! Used by every part of the bench. Time on the processor is read from /proc (proc(5)), for the
 //! daemon as for this program, so that both sides of a ratio come from the same clock.
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -108,21 +109,28 @@ fn seconds(process: u32) -> f64 {
     ticks / USER_HZ
 }
 
-/// How often threads of a process have slept and were woken.
-pub(crate) fn switches(process: u32) -> u64 {
+/// How often each thread of a process has slept and was woken, by its number.
+pub(crate) fn switches(process: u32) -> HashMap<String, u64> {
     let threads = fs::read_dir(format!("/proc/{process}/task"))
         .unwrap()
         .flatten();
     let of = |thread: fs::DirEntry| {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
         let line = |text: &str| {
             text.strip_prefix("voluntary_ctxt_switches:")
                 .map(str::to_owned)
         };
-        let found = status.lines().find_map(line);
-        found.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+        let found = status.lines().find_map(line)?;
+        let thread = thread.file_name().into_string().ok()?;
+        Some((thread, found.trim().parse::<u64>().unwrap()))
     };
-    threads.map(of).sum()
+    threads.filter_map(of).collect()
+}
+
+/// Of the threads that are there at the end: one that ends meanwhile takes its count along.
+pub(crate) fn woken(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> u64 {
+    let since = |(thread, count): (&String, &u64)| count.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    after.iter().map(since).sum()
 }
 
 /// Those of processes and their descendants. What has ended is in the sums of its parent, which has waited for it.
@@ -215,6 +223,19 @@ mod tests {
         drop(shell.stdin.take());
         shell.wait().unwrap();
         assert!(tree > alone + 0.03, "{tree} and {alone}");
+    }
+
+    /// A thread that waits is woken, and one that has ended takes nothing off the others.
+    #[test]
+    fn a_thread_that_ends_takes_no_wakes_off_the_others() {
+        let count = |pairs: &[(&str, u64)]| -> HashMap<String, u64> {
+            let owned = pairs.iter().map(|(thread, count)| ((*thread).to_owned(), *count));
+            owned.collect()
+        };
+        let before = count(&[("1", 5), ("2", 900)]);
+        let after = count(&[("1", 8), ("3", 4)]);
+        assert_eq!(woken(&before, &after), 7);
+        assert!(!switches(std::process::id()).is_empty());
     }
 
     #[test]

@@ -192,7 +192,7 @@ fn idle(server: u32) -> Vec<Figure> {
         thread::sleep(IDLE);
         1.0
     });
-    let wakes = (cpu::switches(server) - before) as f64 / rest.wall;
+    let wakes = cpu::woken(&before, &cpu::switches(server)) as f64 / rest.wall;
     vec![
         Figure::new(
             "idle_wakes",
