@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use custodyd_hsm::{KeyPurpose, Pool, RealmName, checkpoint};
+use tokio::sync::watch;
 
 use super::LedgerError;
 use super::head::Head;
@@ -85,8 +86,8 @@ impl Checkpoint {
 pub(super) struct Checkpoints {
     /// Whether the Ed25519 key signs as well, where the realm has one.
     pub(super) public: bool,
-    newest: Mutex<Option<Arc<Checkpoint>>>,
-    /// Held while the token signs: who waits here finds what the other has had signed.
+    newest: watch::Sender<Option<Arc<Checkpoint>>>,
+    /// Held while the token signs.
     signing: tokio::sync::Mutex<()>,
 }
 
@@ -117,7 +118,11 @@ impl Checkpoints {
         pool: &Pool,
     ) -> Result<Arc<Checkpoint>, LedgerError> {
         let _turn = self.signing.lock().await;
-        // Only now: what was anchored while this waited is in it.
+        self.signed(memory, pool).await
+    }
+
+    /// The same, in one's turn at the token: what was anchored while this waited is in it.
+    async fn signed(&self, memory: &Memory, pool: &Pool) -> Result<Arc<Checkpoint>, LedgerError> {
         let (head, end) = memory.in_token();
         if let Some(known) = self.kept().filter(|known| known.size() == end.size()) {
             return Ok(known);
@@ -129,12 +134,15 @@ impl Checkpoints {
             end,
             cosignatures: Mutex::default(),
         });
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        self.newest.send_replace(Some(Arc::clone(&made)));
         Ok(made)
     }
 
     /// A checkpoint of a log with at least so many entries, the kept one if it will do. `None`
     /// while so many are not anchored in the token.
+    ///
+    /// Whoever waits takes the first one that will do, all at once. By turns each would have a newer one signed while
+    /// others are committed, and who came last and is covered already would pass those who have waited for long.
     ///
     /// # Errors
     /// As `newest`.
@@ -145,10 +153,17 @@ impl Checkpoints {
         pool: &Pool,
     ) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
         let covers = |one: &Arc<Checkpoint>| one.size() >= size;
-        if let Some(known) = self.kept().filter(covers) {
-            return Ok(Some(known));
+        let mut newest = self.newest.subscribe();
+        let signed = async {
+            let _turn = self.signing.lock().await;
+            self.signed(memory, pool).await
+        };
+        tokio::select! {
+            biased;
+            // The sender is `self`'s, and does not end.
+            Ok(known) = newest.wait_for(|known| known.as_ref().is_some_and(covers)) => Ok(known.clone()),
+            signed = signed => Ok(Some(signed?).filter(covers)),
         }
-        Ok(Some(self.newest(memory, pool).await?).filter(covers))
     }
 
     /// The newest one that was signed, or else one of now: what auditors read is no further
@@ -168,10 +183,7 @@ impl Checkpoints {
     }
 
     fn kept(&self) -> Option<Arc<Checkpoint>> {
-        self.newest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.newest.borrow().clone()
     }
 }
 
@@ -230,9 +242,14 @@ fn line(name: &str, signature: &[u8]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::time::Duration;
+
+    use custodyd_hsm::PoolOptions;
     use custodyd_policies::Timestamp;
+    use tokio::task::JoinSet;
 
     use super::*;
+    use crate::ledger::faults::several::tokens::Soft;
     use crate::ledger::memory::Believed;
     use crate::store::Batch;
 
@@ -270,6 +287,49 @@ mod tests {
         memory.settle(false);
         memory.token_knows_all();
         assert_eq!(memory.in_token().0, fifth);
+    }
+
+    /// Batches are committed all the while: who waits for the token's word takes the first that will do.
+    #[tokio::test(start_paused = true)]
+    async fn one_signature_serves_all_who_wait_for_it_though_the_log_has_grown_meanwhile() {
+        let [token, _] = Soft::pair();
+        let (pool, mut hands) = Pool::by_hand(Arc::new(token), &PoolOptions::default()).unwrap();
+        let hand = &mut hands[0];
+        let realm = RealmName::parse("realm.example").unwrap();
+        let memory = Arc::new(Memory::new(Believed::nothing(&realm, Timestamp(1)), 0));
+        let grow = || {
+            pend(&memory);
+            memory.settle(true);
+        };
+        let checkpoints = Arc::new(Checkpoints::default());
+        let mut waiting = JoinSet::new();
+        let mut ask = |size: u64| {
+            let (checkpoints, memory, pool) =
+                (Arc::clone(&checkpoints), Arc::clone(&memory), pool.clone());
+            waiting.spawn(async move {
+                let covering = checkpoints.covering(size, &memory, &pool).await;
+                covering.unwrap().map(|one| one.size())
+            });
+        };
+        grow();
+        (0..20).for_each(|_| ask(1));
+        let first = hand.take().await;
+        grow();
+        // One more needs more than what is being signed.
+        ask(2);
+        tokio::task::yield_now().await;
+        hand.run(first);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            answers.push(waiting.join_next().await.unwrap().unwrap());
+        }
+        assert_eq!(answers, vec![Some(1); 20]);
+        // The control: it is not given what does not cover it, and has the second signature.
+        let second = hand.take().await;
+        hand.run(second);
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Some(2));
+        let third = tokio::time::timeout(Duration::from_secs(1), hand.take()).await;
+        assert!(third.is_err(), "another signature than two");
     }
 
     #[test]

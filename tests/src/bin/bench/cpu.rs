@@ -129,7 +129,9 @@ pub(crate) fn switches(process: u32) -> HashMap<String, u64> {
 
 /// Of the threads that are there at the end: one that ends meanwhile takes its count along.
 pub(crate) fn woken(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> u64 {
-    let since = |(thread, count): (&String, &u64)| count.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    let since = |(thread, count): (&String, &u64)| {
+        count.saturating_sub(before.get(thread).copied().unwrap_or(0))
+    };
     after.iter().map(since).sum()
 }
 
@@ -229,7 +231,9 @@ mod tests {
     #[test]
     fn a_thread_that_ends_takes_no_wakes_off_the_others() {
         let count = |pairs: &[(&str, u64)]| -> HashMap<String, u64> {
-            let owned = pairs.iter().map(|(thread, count)| ((*thread).to_owned(), *count));
+            let owned = pairs
+                .iter()
+                .map(|(thread, count)| ((*thread).to_owned(), *count));
             owned.collect()
         };
         let before = count(&[("1", 5), ("2", 900)]);
