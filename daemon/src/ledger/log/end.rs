@@ -5,6 +5,9 @@
 //! upon. Also says which tile rows a batch makes: a full tile of leaves when it is full, a tile
 //! above whenever it gains a hash. Pure: no I/O.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use tlog_tiles::{Hash, node_hash, record_hash};
 
 use crate::ledger::tree::Digest;
@@ -12,6 +15,8 @@ use crate::ledger::tree::Digest;
 /// Hashes of a full tile (C2SP tlog-tiles).
 pub(crate) const TILE: usize = 256;
 const LEVELS_PER_TILE: u32 = 8;
+/// Full tiles that stay at hand, 8 KiB each: an event's receipt is asked for within some batches, however large they are.
+const RECENT: usize = 16;
 
 /// A row of the tile cache: the tile's level, its place there, its hashes one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +33,10 @@ pub(crate) struct LogEnd {
     peaks: Vec<Hash>,
     /// The hashes of the last tile at each level, as long as it is not full.
     open: Vec<Vec<Hash>>,
-    /// Tiles of leaves that became full.
+    /// Tiles that became full, and were not taken yet.
     full: Vec<TileRow>,
+    /// The last ones that did.
+    recent: VecDeque<Arc<TileRow>>,
     /// Levels above the leaves whose last tile has gained a hash.
     grown: Vec<u8>,
 }
@@ -91,6 +98,10 @@ impl LogEnd {
             let row = row(level, self.size, tile);
             hash = subtree(tile);
             tile.clear();
+            self.recent.push_back(Arc::new(row.clone()));
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
             self.full.push(row);
         }
     }
@@ -100,6 +111,15 @@ impl LogEnd {
         let hashes = self.size.checked_shr(LEVELS_PER_TILE * u32::from(level))?;
         let tile = self.open.get(usize::from(level))?;
         (hashes / TILE as u64 == index).then(|| tile.iter().flat_map(|hash| hash.0).collect())
+    }
+
+    /// The hashes of a tile that need not be read anywhere: it is not full yet, or became so lately.
+    pub(crate) fn tile_at_hand(&self, level: u8, index: u64) -> Option<Vec<u8>> {
+        self.open_tile(level, index).or_else(|| {
+            let mut recent = self.recent.iter();
+            let found = recent.find(|tile| tile.level == level && tile.index == index)?;
+            Some(found.data.clone())
+        })
     }
 
     /// The tile rows that have changed since they were taken last.
@@ -140,6 +160,7 @@ impl LogEnd {
             peaks,
             open,
             full: Vec::new(),
+            recent: VecDeque::new(),
             grown: Vec::new(),
         })
     }
@@ -245,6 +266,33 @@ mod tests {
             }
             let again = LogEnd::from_open_tiles(size, open).unwrap();
             assert_eq!(again.root(), end.root(), "{n}");
+        }
+    }
+
+    #[test]
+    fn tiles_that_became_full_lately_are_at_hand_and_older_ones_are_not() {
+        let mut end = LogEnd::default();
+        let mut full = Vec::new();
+        for n in 0u32..68_000 {
+            end.append(&n.to_be_bytes());
+            let rows = end.take_rows().into_iter();
+            full.extend(rows.filter(|row| row.data.len() == 32 * TILE));
+        }
+        let (older, recent) = full.split_at(full.len() - RECENT);
+        assert!(recent.iter().any(|tile| tile.level == 1));
+        for tile in recent {
+            let at_hand = end.tile_at_hand(tile.level, tile.index);
+            assert_eq!(at_hand.as_ref(), Some(&tile.data));
+            assert_eq!(end.open_tile(tile.level, tile.index), None);
+        }
+        for tile in older {
+            assert_eq!(end.tile_at_hand(tile.level, tile.index), None);
+        }
+        // What is not full yet is the open one, of any level.
+        for level in 0..2 {
+            let index = end.size() >> (8 * (u32::from(level) + 1));
+            let open = end.open_tile(level, index).unwrap();
+            assert_eq!(end.tile_at_hand(level, index), Some(open));
         }
     }
 

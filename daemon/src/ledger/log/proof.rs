@@ -1,7 +1,7 @@
 //! Proofs that an entry is in the log, and that one log continues another (RFC 6962, section 2.1).
 //!
-//! Hashes come from the open tiles in memory and from full tiles in the database, or from the entries where an old
-//! tile of leaves is not kept. The latter are
+//! Hashes come from the tiles in memory, which are open or became full lately, and from full tiles in the database, or from
+//! the entries where an old tile of leaves is not kept. The latter are
 //! a cache that anybody may have altered, so no proof leaves here before it was checked against
 //! the root that is believed: an altered tile makes an error, never a wrong proof.
 
@@ -121,7 +121,7 @@ impl Prover<'_> {
         let wanted: BTreeSet<(u8, u64)> = std::mem::take(&mut *hashes.wanted.borrow_mut());
         let mut missing = Vec::new();
         for (level, index) in wanted {
-            match self.end.open_tile(level, index) {
+            match self.end.tile_at_hand(level, index) {
                 Some(data) => drop(hashes.tiles.insert((level, index), data)),
                 None => missing.push((level, index)),
             }
