@@ -100,12 +100,12 @@ impl Committer {
     /// any more: then nothing may be written, and the daemon must be started again.
     pub(crate) async fn run(
         mut self,
-        mut changes: mpsc::Receiver<Request>,
+        mut queue: mpsc::Receiver<Request>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         let reader = Arc::clone(&self.reader);
         loop {
-            let received = changes.recv_many(&mut waiting, MAX_BATCH);
+            let received = queue.recv_many(&mut waiting, MAX_BATCH);
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
             let again = pending.then(|| Instant::now() + AGAIN);
@@ -125,16 +125,21 @@ impl Committer {
             if received == 0 {
                 break;
             }
-            metrics::histogram!("custodyd_commit_batch_changes").record(waiting.len() as f64);
             let (mut changes, mut orders) = (Vec::with_capacity(waiting.len()), Vec::new());
             for request in waiting.drain(..) {
-                match request {
-                    Request::Change(change) => changes.push(change),
-                    Request::Order(order) => orders.push(order),
-                }
+                request.put(&mut changes, &mut orders);
             }
             if !changes.is_empty() {
-                self.batch(changes).await?;
+                let turn = self.turn().await;
+                // Whoever came while another node had its turn is in the same batch, and needs none of its own.
+                while turn.is_ok()
+                    && changes.len() < MAX_BATCH
+                    && let Ok(request) = queue.try_recv()
+                {
+                    request.put(&mut changes, &mut orders);
+                }
+                metrics::histogram!("custodyd_commit_batch_changes").record(changes.len() as f64);
+                self.batch(changes, turn).await?;
             }
             for order in orders {
                 self.carry_out(order).await?;
@@ -143,8 +148,12 @@ impl Committer {
         self.rest().await
     }
 
-    async fn batch(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
-        if let Err(error) = self.turn().await {
+    async fn batch(
+        &mut self,
+        changes: Vec<Change>,
+        turn: Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        if let Err(error) = turn {
             return refuse_all(changes, error);
         }
         let done = self.decide_all(changes).await;

@@ -169,6 +169,15 @@ pub(crate) enum Request {
     Order(Order),
 }
 
+impl Request {
+    fn put(self, changes: &mut Vec<Change>, orders: &mut Vec<Order>) {
+        match self {
+            Self::Change(change) => changes.push(change),
+            Self::Order(order) => orders.push(order),
+        }
+    }
+}
+
 /// A change that waits for the committer.
 pub(crate) struct Change {
     pub(crate) base: Base,

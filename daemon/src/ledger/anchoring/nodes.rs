@@ -33,6 +33,8 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a node waits until the writer of a head has anchored it, before it does so itself.
 const WRITERS: Duration = Duration::from_millis(25);
+/// Between two looks at the token meanwhile: everybody waits for whoever has the turn, and a token may need no longer than that.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 /// How long a node looks for a head's place, and at how many lists, while others anchor newer ones.
 const LONGEST: Duration = Duration::from_secs(1);
 const LISTS: u32 = 64;
@@ -183,7 +185,7 @@ impl Nodes {
             if listed.iter().any(|anchor| anchor.seq >= to.seq) {
                 break;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
         self.cover(head, end).await
     }
