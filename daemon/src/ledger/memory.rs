@@ -4,7 +4,7 @@
 //! has verified against the token's anchor, and moves only by batches that are durable and anchored.
 //! A database that shows anything else shows something wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use custodyd_hsm::{KeyVersions, RealmName};
@@ -247,14 +247,20 @@ impl Memory {
             .map(|next| (next.head.clone(), next.end.clone()))
     }
 
-    /// Takes over what another node has written, once nothing can take it back.
-    pub(crate) fn catch_up(&self, newer: Believed) {
+    /// Takes over what another node has written, once nothing can take it back: head and log, and what they make of the
+    /// state in these buckets.
+    pub(crate) fn catch_up(
+        &self,
+        (head, end): (Head, LogEnd),
+        (update, changed): (Update, &BTreeSet<u32>),
+    ) {
         let mut believed = self
             .believed
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        self.moves.note(&believed.tree.differing(&newer.tree));
-        *believed = newer;
+        self.moves.note(changed);
+        believed.tree.apply(update);
+        (believed.head, believed.end) = (head, end);
         drop(believed);
         self.settled.send_modify(|settled| settled.batches += 1);
     }

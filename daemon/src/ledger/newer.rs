@@ -14,7 +14,8 @@ use custodyd_hsm::{Pool, RealmName};
 
 use super::head::Head;
 use super::log::{LogEnd, StateLeaf};
-use super::tree::{Digest, StateTree};
+use super::memory::Memory;
+use super::tree::{Digest, StateTree, Update};
 use super::{LedgerError, start};
 use crate::store::{HeadRow, Store};
 
@@ -137,16 +138,17 @@ impl Source {
         Ok(Some((end, after(line, to.hash().map_err(encoding)?))))
     }
 
-    /// The state that the head names, from the one of an earlier batch. Says which buckets are others.
+    /// What makes the state that is believed the one that the head names, and the buckets that are others in it.
     ///
     /// # Errors
     /// `Busy` where the database shows another head by now; `Tampered` where it shows this one, and not its state;
     /// `Store` where it does not answer.
     pub(crate) async fn state(
         &self,
-        (seq, known): (u64, StateTree),
+        memory: &Memory,
         newer: &Newer,
-    ) -> Result<(StateTree, BTreeSet<u32>), LedgerError> {
+    ) -> Result<(Update, BTreeSet<u32>), LedgerError> {
+        let seq = memory.head().state.seq;
         // The numbers beside the digests are there for speed only: where they lie, all are read.
         for after in [Some(seq), None] {
             let shown = self.store.newer(after).await?.examine();
@@ -155,17 +157,16 @@ impl Source {
                 .into_iter()
                 .filter_map(|(bucket, digest)| Some((bucket, digest.try_into().ok()?)))
                 .collect();
-            let tree = match after {
-                Some(_) => {
-                    let mut tree = known.clone();
-                    tree.apply(known.with(&digests));
-                    tree
-                }
-                None => StateTree::fold(&digests),
+            let (update, changed) = {
+                let believed = memory.read();
+                let changed = match after {
+                    Some(_) => believed.tree.changed_by(digests),
+                    None => believed.tree.changed_to(&StateTree::fold(&digests)),
+                };
+                (believed.tree.with(&changed), changed)
             };
-            if tree.root() == newer.head.state.state_root {
-                let changed = known.differing(&tree);
-                return Ok((tree, changed));
+            if update.root() == newer.head.state.state_root {
+                return Ok((update, changed.into_keys().collect()));
             }
             if shown.head.as_ref() != Some(&newer.row) {
                 return Err(LedgerError::Busy);

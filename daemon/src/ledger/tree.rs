@@ -4,7 +4,7 @@
 //! compared with the digest here, never with anything else that the database shows. The tree has
 //! a fixed shape, 2^16 buckets, so that no leaf can be taken for a node. Pure: no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
 use custodyd_hsm::RealmName;
@@ -119,10 +119,16 @@ impl StateTree {
         Update { root, nodes }
     }
 
-    /// The buckets that are others in another state.
-    pub(crate) fn differing(&self, other: &Self) -> BTreeSet<u32> {
+    /// Those of these digests that are not here already.
+    pub(crate) fn changed_by(&self, mut digests: BTreeMap<u32, Digest>) -> BTreeMap<u32, Digest> {
+        digests.retain(|bucket, digest| self.bucket(*bucket) != *digest);
+        digests
+    }
+
+    /// The digests that are others in another state, as they are there.
+    pub(crate) fn changed_to(&self, other: &Self) -> BTreeMap<u32, Digest> {
         let mut nodes = vec![1];
-        let mut buckets = BTreeSet::new();
+        let mut buckets = BTreeMap::new();
         while let Some(node) = nodes.pop() {
             if self.at(node) == other.at(node) {
                 continue;
@@ -131,7 +137,7 @@ impl StateTree {
                 .ok()
                 .and_then(|n| n.checked_sub(BUCKETS))
             {
-                Some(bucket) => drop(buckets.insert(bucket)),
+                Some(bucket) => drop(buckets.insert(bucket, other.bucket(bucket))),
                 None => nodes.extend([2 * node, 2 * node + 1]),
             }
         }

@@ -19,7 +19,6 @@ use crate::ledger::freshness::Instant;
 use crate::ledger::head::Head;
 use crate::ledger::keys;
 use crate::ledger::log::LogEnd;
-use crate::ledger::memory::Believed;
 use crate::ledger::newer::{Newer, Shown};
 use crate::store::{HeadRow, Store};
 
@@ -202,13 +201,9 @@ impl Committer {
     async fn catch_up_with(&mut self, newer: Newer, begun: Instant) -> Result<bool, LedgerError> {
         let reader = Arc::clone(&self.reader);
         let memory = reader.memory();
-        let (believed, tree) = {
-            let believed = memory.read();
-            (believed.head.clone(), believed.tree.clone())
-        };
+        let believed = memory.head();
         goes_on(&believed, &newer.head)?;
-        let known = (believed.state.seq, tree);
-        let (tree, changed) = self.anchoring.source()?.state(known, &newer).await?;
+        let (update, changed) = self.anchoring.source()?.state(memory, &newer).await?;
         let covered = self
             .anchoring
             .cover_anothers((&newer.head, &newer.end), &newer.line)
@@ -238,7 +233,7 @@ impl Committer {
         self.clock.committed(head.state.time);
         metrics::counter!("custodyd_batches_followed_total")
             .increment(head.state.seq.saturating_sub(believed.state.seq));
-        memory.catch_up(Believed { head, tree, end });
+        memory.catch_up((head, end), (update, &changed));
         if newest {
             reader.freshness().confirm(begun);
         }
