@@ -471,6 +471,9 @@ impl Custody for Token {
         self.sluggish.waits(&self.anchors);
         self.inner.anchors()
     }
+    fn anchor_stands(&mut self, content: &[u8]) -> TokenResult<bool> {
+        self.inner.anchor_stands(content)
+    }
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
         let millis = self.sluggish.makes.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(millis));
