@@ -1,5 +1,7 @@
 //! The restore ceremony, and everything that it must not be good for.
 
+mod contradiction;
+
 use std::sync::{Arc, Mutex};
 
 use custodyd_hsm::AccountId;
