@@ -4,6 +4,7 @@
 mod anchors;
 mod restored;
 mod starts;
+mod turns;
 mod versions;
 
 use std::time::Duration;

@@ -28,6 +28,7 @@ async fn store(rig: &Rig) -> Arc<dyn Store> {
         weakness: rig.weakness,
         strike: Mutex::default(),
         between: Mutex::default(),
+        meanwhile: Mutex::default(),
         mirror: Arc::default(),
         written: None,
         largest: Arc::default(),
