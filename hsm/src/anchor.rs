@@ -11,6 +11,7 @@ mod advance;
 mod format;
 pub mod nodes;
 mod scratch;
+mod supersede;
 #[cfg(test)]
 mod tests;
 mod warm;
@@ -18,6 +19,7 @@ mod warm;
 pub(crate) use self::scratch::{Scratch, first_refusal};
 pub use self::{
     advance::{Advanced, advance, go_on},
+    supersede::supersede,
     warm::{open_warm, seal_warm},
 };
 
@@ -117,6 +119,60 @@ pub fn newest(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<Anc
     Ok(newest)
 }
 
+/// Every anchor of a realm by rising serial, equal ones once, whether or not they can be of one history: for whoever
+/// has to decide between them. One order for one set: two lists can be compared.
+///
+/// # Errors
+/// [`Error::Anchors`] for an object that is no anchor of ours ([`AnchorFault::Forged`]); else the token's.
+pub fn all(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>> {
+    let survey = Survey::of(custody, realm)?;
+    let mut all: Vec<Anchor> = survey.own.into_iter().map(|found| found.anchor).collect();
+    let order = |anchor: &Anchor| {
+        let place = (anchor.serial, anchor.log_epoch, anchor.seq);
+        (
+            place,
+            anchor.head,
+            anchor.boot_epoch,
+            anchor.clean,
+            anchor.dirty,
+        )
+    };
+    all.sort_by_key(order);
+    all.dedup();
+    Ok(all)
+}
+
+/// The newest of these, which rise by their serials; an error where they exclude each other.
+///
+/// A log epoch begins by [`supersede`] alone, over everything that stood then. So what the older ones have against one
+/// another decides nothing once an anchor of a newer epoch stands that follows each of them.
+///
+/// # Errors
+/// [`Error::Anchors`] with [`AnchorFault::Ambiguous`].
+pub fn newest_of<'a>(rising: impl IntoIterator<Item = &'a Anchor>) -> Result<Option<&'a Anchor>> {
+    let (mut before, mut excluded): (Vec<&Anchor>, _) = (Vec::new(), None);
+    for next in rising {
+        let last = before.last().copied().filter(|last| *last != next);
+        let conflict = last.and_then(|last| Some((last, next, next.conflict_with(last)?)));
+        let given_up = |earlier: &&Anchor| {
+            earlier.log_epoch < next.log_epoch && next.conflict_with(earlier).is_none()
+        };
+        if conflict.is_some() {
+            excluded = excluded.or(conflict);
+        } else if before.iter().all(given_up) {
+            excluded = None;
+        }
+        before.push(next);
+    }
+    match excluded {
+        None => Ok(before.pop()),
+        Some((earlier, next, why)) => {
+            let detail = format!("{earlier} and {next} exclude each other: {why}");
+            Err(fault(AnchorFault::Ambiguous, detail))
+        }
+    }
+}
+
 impl Survey {
     fn of(custody: &mut dyn Custody, realm: &RealmName) -> Result<Self> {
         let mut survey = Self {
@@ -134,20 +190,9 @@ impl Survey {
         Ok(survey)
     }
 
-    /// The newest, if all of them can be one history. Equal ones count as one.
+    /// The newest, if they can be one history. Equal ones count as one.
     fn newest(&self) -> Result<Option<&Anchor>> {
-        let mut newest: Option<&Anchor> = None;
-        for found in &self.own {
-            let next = &found.anchor;
-            if let Some(before) = newest.filter(|before| *before != next)
-                && let Some(why) = next.conflict_with(before)
-            {
-                let detail = format!("{before} and {next} exclude each other: {why}");
-                return Err(fault(AnchorFault::Ambiguous, detail));
-            }
-            newest = Some(next);
-        }
-        Ok(newest)
+        newest_of(self.own.iter().map(|found| &found.anchor))
     }
 }
 

@@ -39,6 +39,7 @@ async fn an_hour_forward_and_back_revives_no_session_and_locks_nobody_out() {
     read(&mut device, 0).await.expect(200);
     let session = device.token.clone();
 
+    assert_eq!(clock.told(), 0);
     clock.is_off_by(HOUR);
     // Control: who has the right time is taken for wrong while the host has another.
     read(&mut device, 0).await.refused("401 dpop-invalid");
@@ -50,6 +51,7 @@ async fn an_hour_forward_and_back_revives_no_session_and_locks_nobody_out() {
     let told = device.run(&guess).await;
     told.refused("401 pin-wrong");
     assert_eq!(told.body["attempts_left"], 19);
+    assert!(clock.told() > 0);
 
     clock.is_off_by(0);
     for again in ["while it runs", "after a start"] {

@@ -56,7 +56,7 @@ impl Clock {
     pub fn new(folder: &Path) -> Self {
         let file = folder.join("clock");
         Self {
-            moved: shared(&file, 8),
+            moved: shared(&file, 16),
             environment: vec![
                 ("LD_PRELOAD".into(), built(CLOCK, "clock", folder).into()),
                 ("CUSTODYD_TEST_CLOCK".into(), file.into()),
@@ -72,6 +72,14 @@ impl Clock {
     /// Before or behind the host's own, from now on.
     pub fn is_off_by(&self, seconds: i64) {
         self.moved.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+    }
+
+    /// How often the daemon, in whatever life, has been told a time that was not the host's.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        let mut told = [0; 8];
+        self.moved.read_exact_at(&mut told, 8).unwrap();
+        u64::from_ne_bytes(told)
     }
 }
 

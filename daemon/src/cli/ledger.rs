@@ -302,7 +302,15 @@ fn anchor_lines(standing: &Standing) -> Vec<Line> {
         ),
         Err(error) => Line::red("relation", error.to_string(), PAGE),
     };
-    vec![token, database, relation]
+    let claims = standing.claims.iter().map(|claim| {
+        let detail = restore::told(claim);
+        Line::ok("anchor", detail).with_data(json!(claim))
+    });
+    [token]
+        .into_iter()
+        .chain(claims)
+        .chain([database, relation])
+        .collect()
 }
 
 fn show_tail(output: &Output, config: &Config, tail: &Tail) -> ExitCode {

@@ -93,6 +93,8 @@ pub async fn serve(
         limits.max_connections.min(Semaphore::MAX_PERMITS),
     ));
     let addresses = Places::new(limits.max_connections, ANYBODYS);
+    // Of proxies, by their own addresses, until each has said whose its connection is.
+    let untold = Places::new(limits.max_connections, ANYBODYS);
     let nobody = Proxies::default();
     let proxies = entrance.as_ref().map_or(&nobody, |by| &*by.proxies);
     let mut tasks = JoinSet::new();
@@ -101,15 +103,15 @@ pub async fn serve(
             biased;
             () = stopped(&mut shutdown) => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &permits, &addresses, proxies) => accepted,
+            accepted = accept(&listener, &permits, (&addresses, &untold), proxies) => accepted,
         };
-        let Some((stream, peer, (permit, place))) = accepted else {
+        let Some((stream, peer, (permit, whose))) = accepted else {
             continue;
         };
         let task = Accepted {
             stream,
             peer,
-            place,
+            whose,
             addresses: Arc::clone(&addresses),
             tls: entrance
                 .as_ref()
@@ -133,24 +135,34 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Held while a connection lasts: one of all, and one of its address's, unless that is still to be told.
-type Permit = (OwnedSemaphorePermit, Option<Place<IpAddr>>);
+/// Held while a connection lasts: one of all, and one of an address's.
+type Permit = (OwnedSemaphorePermit, Whose);
+
+/// Among whose connections one counts.
+enum Whose {
+    Clients(Place<IpAddr>),
+    /// A proxy's, among those whose header has not come: one that sends none takes its share and no other's.
+    ToBeTold(Place<IpAddr>),
+}
 
 /// One connection with its permit, or `None` after an error that was dealt with. It may be
 /// cancelled at any point: a connection is only taken from the queue when it is returned.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-    addresses: &Arc<Places<IpAddr>>,
+    (addresses, untold): (&Arc<Places<IpAddr>>, &Arc<Places<IpAddr>>),
     proxies: &Proxies,
 ) -> Option<(TcpStream, SocketAddr, Permit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
-        // Its client's address is the one that counts.
-        Ok((stream, peer)) if proxies.lists(peer.ip()) => Some((stream, peer, (permit, None))),
+        // Its client's address is the one that counts, once it is known.
+        Ok((stream, peer)) if proxies.lists(peer.ip()) => {
+            let whose = Whose::ToBeTold(place(untold, peer)?);
+            Some((stream, peer, (permit, whose)))
+        }
         Ok((stream, peer)) => {
-            let place = place(addresses, peer)?;
-            Some((stream, peer, (permit, Some(place))))
+            let whose = Whose::Clients(place(addresses, peer)?);
+            Some((stream, peer, (permit, whose)))
         }
         Err(error) if of_one_connection(&error) => None,
         Err(error) => {
@@ -197,8 +209,7 @@ pub(super) async fn drain(mut tasks: JoinSet<()>, bound: Duration) -> Drained {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    /// None of a proxy's: its header comes first.
-    place: Option<Place<IpAddr>>,
+    whose: Whose,
     addresses: Arc<Places<IpAddr>>,
     tls: Option<TlsAcceptor>,
     router: Router,
@@ -233,10 +244,11 @@ impl Accepted {
 
     /// Whose connection it is, and the handshake with them; what was refused has been counted.
     async fn enter(mut self, tls: TlsAcceptor) -> Option<Entered> {
-        let place = match self.place.take() {
-            Some(place) => place,
-            None => {
+        let place = match self.whose {
+            Whose::Clients(place) => place,
+            Whose::ToBeTold(untold) => {
                 self.peer = told(&mut self.stream, self.peer).await?;
+                drop(untold);
                 place(&self.addresses, self.peer)?
             }
         };

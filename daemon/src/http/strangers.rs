@@ -117,8 +117,8 @@ pub(super) async fn count(
 ) -> Response {
     let response = next.run(request).await;
     // Beside the task only where `hold` has put it: on routes that name accounts.
-    let named = standing::current().is_some_and(|asking| asking.standing() != Standing::Nobody);
-    if named && response.status() == StatusCode::UNAUTHORIZED {
+    let counts = standing::current().is_some_and(|asking| asking.counts());
+    if counts && response.status() == StatusCode::UNAUTHORIZED {
         let service = &context.service;
         service.strangers.failed(service.now());
     }

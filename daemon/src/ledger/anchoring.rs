@@ -14,7 +14,7 @@
 //! With several tokens "in the token" means in each of them (`each`). Those that fail are named to the
 //! committer, which gives them up before it tells anybody anything (`ledger::tokens`).
 
-mod descent;
+pub(in crate::ledger) mod descent;
 mod each;
 mod nodes;
 mod several;
@@ -287,29 +287,32 @@ impl Anchoring {
         Ok(())
     }
 
-    /// Makes the first head of a history the newest: of a realm that was restored.
+    /// The anchor of the first head of a log epoch, which comes after all of these (by rising serial).
     ///
     /// # Errors
-    /// As `advance`; the token's refusal where it does not hold `from`.
-    pub(crate) async fn begin_history(
+    /// Never for heads that were parsed.
+    pub(crate) fn first_of(head: &Head, from: &[Anchor]) -> Result<Anchor, LedgerError> {
+        anchor_of(head, from.last())
+    }
+
+    /// Makes it the newest, in the place of all of `from`: of a realm that was restored.
+    ///
+    /// # Errors
+    /// `Stopped` where the token holds another than these; its refusal where it does not hold them all.
+    pub(crate) async fn supersede(
         pool: &Pool,
-        from: Option<&Anchor>,
-        head: &Head,
+        realm: &RealmName,
+        from: Vec<Anchor>,
+        first: Anchor,
     ) -> Result<(), LedgerError> {
-        let of = head.state.realm.clone();
-        let first = anchor_of(head, from)?;
-        for pool in several::pools(pool)? {
-            let (of, from, first) = (of.clone(), from.cloned(), first.clone());
-            let advanced = pool
-                .call("anchor", move |custody| {
-                    anchor::advance(custody, &of, from.as_ref(), &first)
-                })
-                .await?;
-            if let Advanced::Raced(_) = advanced {
-                return Err(LedgerError::Stopped);
-            }
+        let of = realm.clone();
+        let superseded = pool.call("anchor", move |custody| {
+            anchor::supersede(custody, &of, &from, &first)
+        });
+        match superseded.await? {
+            Advanced::Anchored => Ok(()),
+            Advanced::Raced(_) => Err(LedgerError::Stopped),
         }
-        Ok(())
     }
 
     /// Makes this head the newest, as the mode and the batch demand; says who knows

@@ -68,6 +68,8 @@ pub struct Committer {
     unwritten: Option<Unwritten>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
+    /// The connection on which the last turn was taken, where there are others.
+    connection: u64,
     /// What this node wrote last, where there are others, each with its weight.
     retained: VecDeque<(usize, Batch)>,
     /// What the next batch has to say of what was mended.
@@ -84,10 +86,15 @@ impl Committer {
             demand: Demand::default(),
             unwritten: None,
             spent: 0,
+            connection: 0,
             retained: VecDeque::new(),
             repaired: Vec::new(),
             first_wait: FIRST_WAIT,
         }
+    }
+
+    pub(super) fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// Tests fail often, and wait less.

@@ -9,6 +9,9 @@
 //! or ceremony of before lives on, every account is put back as `account::restored` says, and the
 //! log itself holds the statement with its approvals for every auditor.
 //!
+//! Where the token contradicts itself, because it holds two anchors of one number, the same ceremony is the way on
+//! (`token`): the approvers sign which side is adopted, and that all of the anchors are given up.
+//!
 //! After a crash here: the batch that begins the epoch is durable or it is not. If it is, no
 //! daemon starts on it before the token has anchored it, and the same command does that when it is
 //! run again with the same statement.
@@ -16,11 +19,11 @@
 mod approvers;
 mod known;
 mod statement;
+mod token;
 
 use std::sync::Arc;
 
-use custodyd_hsm::anchor::{self, Anchor};
-use custodyd_hsm::{Pool, PublicKey, RealmName, checkpoint};
+use custodyd_hsm::{Error, Pool, PublicKey, RealmName, checkpoint};
 use custodyd_policies::Timestamp;
 
 #[cfg(test)]
@@ -28,6 +31,8 @@ pub(super) use self::approvers::tests as testing;
 pub use self::approvers::{Approvers, MAX_APPROVERS, MAX_NEEDED, NAMESPACE};
 use self::known::Known;
 pub use self::statement::{Adopted, Held, MAX_GUESSES, Remembered, Statement};
+pub(in crate::ledger) use self::token::Token;
+pub use self::token::{Claim, Place};
 use super::LedgerError;
 use super::anchoring::Anchoring;
 use super::head::Head;
@@ -80,25 +85,29 @@ impl Ceremony<'_> {
             self.approvers.check("", &[])?;
         }
         let found = start::find(self.store, self.pool, self.realm).await?;
-        let anchor = self.anchor().await?;
-        self.may_be_adopted(anchor.as_ref(), &found, wishes).await?;
+        let token = self.token().await?;
+        self.may_be_adopted(&token, &found, wishes).await?;
+        let claims = token.claims(self.store, &found.believed).await?;
         let known = self.known(&found.believed, wishes).await?;
         let mut nonce = [0; 16];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| LedgerError::internal("draw a nonce"))?;
         let head = &found.believed.head;
         let of = (nonce, now);
-        Statement::new(anchor.as_ref(), head, wishes, &known, self.approvers, of)
+        let holds = (&token, claims.as_slice());
+        let made = Statement::new(holds, head, wishes, &known, self.approvers, of)?;
+        // What can not be accepted is not put before anybody.
+        Statement::parse(&made.encode()?)
     }
 
     /// Whether there is something to restore, and it can be what is in place.
     async fn may_be_adopted(
         &self,
-        anchor: Option<&Anchor>,
+        token: &Token,
         found: &Found,
         wishes: &Wishes,
     ) -> Result<(), LedgerError> {
         let refused = |what: &str| Err(LedgerError::Refused(what.to_owned()));
-        let Some(anchor) = anchor else {
+        let Some(log_epoch) = token.log_epoch() else {
             return match wishes.without_anchor {
                 true => Ok(()),
                 false => refused(
@@ -107,7 +116,7 @@ impl Ceremony<'_> {
                 ),
             };
         };
-        if found.believed.head.state.log_epoch > anchor.log_epoch {
+        if found.believed.head.state.log_epoch > log_epoch {
             return refused(
                 "a restore was begun on this database and is not anchored: run accept-restore with \
                  its statement again, or put another database in place",
@@ -118,6 +127,8 @@ impl Ceremony<'_> {
             Err(LedgerError::Tampered(_)) => Ok(()),
             // It names tokens that are lost: the restored realm has this one.
             Err(LedgerError::Refused(_)) if !found.believed.head.state.tokens.is_empty() => Ok(()),
+            // No daemon, and no node alone, starts on anchors that exclude each other.
+            Err(LedgerError::Token(Error::Anchors { .. })) if token.contradicts_itself() => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -173,9 +184,8 @@ impl Ceremony<'_> {
     /// `Token` where it does not answer.
     pub async fn log(&self) -> Result<(u64, Vec<PublicKey>), LedgerError> {
         let keys = self.pool.call("load-public-keys", checkpoint::keys).await?;
-        let anchor = self.anchor().await?;
-        let epoch = match anchor {
-            Some(anchor) => anchor.log_epoch,
+        let epoch = match self.token().await?.log_epoch() {
+            Some(epoch) => epoch,
             None => {
                 Head::read(self.store, self.pool, self.realm)
                     .await?
@@ -186,7 +196,7 @@ impl Ceremony<'_> {
         Ok((epoch, keys))
     }
 
-    async fn anchor(&self) -> Result<Option<Anchor>, LedgerError> {
+    async fn token(&self) -> Result<Token, LedgerError> {
         if self.pool.set().is_some() {
             return Err(LedgerError::Refused(
                 "a restore is of one token: leave one in the configuration, without [token.replicas]; once the \
@@ -194,11 +204,7 @@ impl Ceremony<'_> {
                     .into(),
             ));
         }
-        let of = self.realm.clone();
-        let newest = self
-            .pool
-            .call("read-anchor", move |custody| anchor::newest(custody, &of));
-        Ok(newest.await?)
+        Token::read(self.pool, self.realm).await
     }
 
     /// Adopts what the statement says, if it describes what is there and is approved.
@@ -216,28 +222,30 @@ impl Ceremony<'_> {
         let of = (&statement, text);
         let approvals = self.approvers.check(text, approvals)?;
         let found = start::find(self.store, self.pool, self.realm).await?;
-        let anchor = self.anchor().await?;
+        let token = self.token().await?;
+        let claims = token.claims(self.store, &found.believed).await?;
+        let holds = (&token, claims.as_slice());
         if self.is_begun(&found.believed, of).await? {
             // The batch is there. Only the token has not been told, or has and could not say so.
             let head = found.believed.head;
-            return self.anchored(anchor, head, statement, Vec::new()).await;
+            return self.anchored(holds, head, statement, Vec::new()).await;
         }
         let head = &found.believed.head;
         #[cfg(test)]
         let statement = match self.store.weakness().any_approval {
-            true => statement.of_any(anchor.as_ref(), head),
+            true => statement.of_any(holds, head),
             false => statement,
         };
-        statement.describes(anchor.as_ref(), head, self.approvers, now)?;
+        statement.describes(holds, head, self.approvers, now)?;
         let leaf = RestoreLeaf {
             version: env!("CARGO_PKG_VERSION").into(),
             statement: text.to_owned(),
             approvals,
         };
         let (head, repaired) = self
-            .begin_epoch(found, anchor.as_ref(), &statement, &leaf, now)
+            .begin_epoch(found, token.boot_epoch(), &statement, (&leaf, now))
             .await?;
-        self.anchored(anchor, head, statement, repaired).await
+        self.anchored(holds, head, statement, repaired).await
     }
 
     /// Whether the last batch is the one of this statement: the entry, which the log's root must
@@ -270,14 +278,13 @@ impl Ceremony<'_> {
         Ok(statement.begins(&head.state))
     }
 
-    /// Writes the batch that begins the log epoch.
+    /// Writes the batch that begins the log epoch, in the boot epoch that was anchored at the least.
     async fn begin_epoch(
         &self,
         found: Found,
-        anchor: Option<&Anchor>,
+        anchored: u64,
         statement: &Statement,
-        leaf: &RestoreLeaf,
-        now: Timestamp,
+        (leaf, now): (&RestoreLeaf, Timestamp),
     ) -> Result<(Head, Vec<String>), LedgerError> {
         let Found { believed, repairs } = found;
         let mut head = believed.head.clone();
@@ -290,9 +297,7 @@ impl Ceremony<'_> {
         let state = &mut head.state;
         state.time = state.time.max(now);
         state.log_epoch = statement.new_log_epoch;
-        state.boot_epoch = state
-            .boot_epoch
-            .max(anchor.map_or(0, |anchor| anchor.boot_epoch));
+        state.boot_epoch = state.boot_epoch.max(anchored);
         state.restored = Some(Restored {
             at: state.time,
             guesses_left: statement.guesses_left,
@@ -319,24 +324,25 @@ impl Ceremony<'_> {
 
     async fn anchored(
         &self,
-        anchor: Option<Anchor>,
+        (token, claims): (&Token, &[Claim]),
         head: Head,
         statement: Statement,
         repaired: Vec<String>,
     ) -> Result<Accepted, LedgerError> {
-        let done = anchor.as_ref().is_some_and(|anchor| {
-            anchor.log_epoch == head.state.log_epoch && head.hash().ok() == Some(anchor.head)
-        });
-        if !done {
-            if statement.token_remembers != anchor.as_ref().map(Remembered::of) {
+        let given_up = token.all_but(&head)?;
+        let first = match token.anchor_of(&head)? {
+            // It may have been cut off before what it replaced was gone.
+            Some(there) => there.clone(),
+            None if statement.names(token, claims) => Anchoring::first_of(&head, &given_up)?,
+            None => {
                 return Err(LedgerError::Refused(
                     "the token remembers another batch than the statement says: another restore \
                      was accepted meanwhile; propose it anew"
                         .into(),
                 ));
             }
-            Anchoring::begin_history(self.pool, anchor.as_ref(), &head).await?;
-        }
+        };
+        Anchoring::supersede(self.pool, self.realm, given_up, first).await?;
         Ok(Accepted {
             statement,
             repaired,

@@ -166,7 +166,7 @@ fn whatever_fails_one_history_explains_every_answer() {
 }
 
 /// What must have happened in the gate's runs.
-const EVERYTHING: [&str; 21] = [
+const EVERYTHING: [&str; 23] = [
     "Read",
     "Lost",
     "AnswerLost",
@@ -181,6 +181,8 @@ const EVERYTHING: [&str; 21] = [
     "Break",
     "Hang",
     "Worn",
+    "Unseen",
+    "stands",
     "killed",
     "stopped",
     "recovered",

@@ -93,11 +93,29 @@ pub async fn open(
     clock: &Arc<Clock>,
     settings: Settings<'_>,
 ) -> Result<Opened, LedgerError> {
-    let found = match store.is_shared() {
-        // The database stands still until the boot batch is written, or the store closed.
-        true => in_turn(store, find(store, pool, name)).await?,
-        false => find(store, pool, name).await?,
+    let believing = believed(store, pool, name, clock, settings);
+    let (mut committer, repairs) = match store.is_shared() {
+        // The database stands still until the boot batch is written, or the store closed. That is written upon this head or not
+        // at all, and told of only once no anchor contradicts it: so it needs no turn that is renewed.
+        true => in_turn(store, believing).await?,
+        false => believing.await?,
     };
+    committer.boot(repairs).await?;
+    Ok(Opened {
+        reader: Arc::clone(committer.reader()),
+        committer,
+    })
+}
+
+/// Who writes, once everything is verified that the boot batch is written upon; and what that has to mend.
+async fn believed(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    name: &RealmName,
+    clock: &Arc<Clock>,
+    settings: Settings<'_>,
+) -> Result<(Committer, Repairs), LedgerError> {
+    let found = find(store, pool, name).await?;
     clock.heard(found.believed.head.state.time);
     clock.committed(found.believed.head.state.time);
     let believed = &found.believed;
@@ -116,9 +134,8 @@ pub async fn open(
     );
     let reader = Arc::new(reader.of_a_public_log(settings.public_log));
     realm::check(&reader, Some(settings.escrowed)).await?;
-    let mut committer = Committer::new(Arc::clone(&reader), Arc::clone(clock), anchoring);
-    committer.boot(found.repairs).await?;
-    Ok(Opened { reader, committer })
+    let committer = Committer::new(reader, Arc::clone(clock), anchoring);
+    Ok((committer, found.repairs))
 }
 
 /// Other nodes may write, or start.

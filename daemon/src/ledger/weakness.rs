@@ -63,6 +63,12 @@ pub struct Weakness {
     pub endless: bool,
     /// A node writes upon what the database shows in its turn without asking what the token remembers.
     pub unasked: bool,
+    /// A node takes another server for the one that it had.
+    pub any_server: bool,
+    /// A node that has caught up does not ask whether that was all.
+    pub any_newer: bool,
+    /// A head that others have gone on from is taken for the one that the database shows.
+    pub stands: bool,
     /// An anchor of another line is evidence, though it is known that it never counted.
     pub keeps_orphans: bool,
     /// A start takes its turn once, however long it verifies.

@@ -17,7 +17,7 @@ use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp, r
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::Guess;
-use super::{Device, Refused, Service, counted, held, quarantine, sessions};
+use super::{Device, Refused, Service, counted, held, quarantine, sessions, standing};
 use crate::account::Account;
 use crate::ledger::{Journal, Loaded, NewEvent};
 
@@ -305,7 +305,8 @@ impl Service {
         // once its time is over.
         if recorded.is_ok() || comes == Outcome::AtOnce {
             counted::wrong(charged.guess.factor());
-            if charged.guess.is_counted_here() {
+            // What could not be recorded is answered with that, by which nobody would count it.
+            if charged.guess.is_counted_here() || (recorded.is_err() && standing::is_counted()) {
                 self.strangers.failed(self.now());
             }
         }

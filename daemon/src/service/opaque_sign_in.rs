@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::code_sign_in::{Next, half_signed_in};
 use super::guess::{Charged, Guess, Outcome};
 use super::pin::PinCheck;
-use super::{Caller, Device, Refused, Service, secrets};
+use super::{Caller, Device, Refused, Service, secrets, standing};
 use crate::account::Account;
 use crate::api::{
     FinishOpaqueAfterCode, FinishOpaqueSession, OpaqueLoginStarted, SessionStarted,
@@ -100,6 +100,10 @@ impl Service {
             Err(Refused::AuthenticationFailed) => None,
             Err(refused) => return Err(refused),
         };
+        if charged.guess() == Guess::StrangerPin {
+            // Its beginning was, and a decoy's as well.
+            standing::is_counted();
+        }
         self.strangers_wait(charged.guess()).await;
         let right = awaited.is_answered_by(&ke3);
         self.strangers_wait(charged.guess()).await;
@@ -206,7 +210,7 @@ impl Service {
         self.strangers_wait(guess).await;
         let answer = self.opaque.login(&key, &record, ke1)?;
         self.strangers_wait(guess).await;
-        let told = (guess == Guess::Pin).then(|| standing(&loaded.account, device, self.now()));
+        let told = (guess == Guess::Pin).then(|| stands(&loaded.account, device, self.now()));
         let begun = Begun {
             account,
             purpose,
@@ -324,7 +328,7 @@ fn opaque_record(account: &Account, guess: Guess) -> Result<Arc<OpaqueRecord>, R
 }
 
 /// How the budget stands, this guess counted as wrong.
-fn standing(account: &Account, device: &Device, now: Timestamp) -> Option<Standing> {
+fn stands(account: &Account, device: &Device, now: Timestamp) -> Option<Standing> {
     let rounds = Guess::Pin.rounds(&device.app.policy);
     let pin = account.pin.as_ref()?;
     Some(pin.budget.standing(&rounds, now))

@@ -7,7 +7,7 @@
 //! otherwise: forgetting is slow, and never tells. Nothing may be *allowed* because of it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ pub struct Asking {
     address: Option<IpAddr>,
     standing: AtomicU8,
     arrived: OnceLock<Instant>,
+    /// Its guess is among the realm's failures already, or never will be: whatever it is answered.
+    counted: AtomicBool,
 }
 
 impl Asking {
@@ -45,7 +47,14 @@ impl Asking {
             address,
             standing: AtomicU8::new(NOBODY),
             arrived: OnceLock::new(),
+            counted: AtomicBool::new(false),
         })
+    }
+
+    /// Whether its answer says that a guess was wrong which nobody has counted.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.standing() != Standing::Nobody && !self.counted.load(Ordering::Acquire)
     }
 
     /// Runs the request's work with this beside it.
@@ -99,6 +108,13 @@ pub(super) fn names_nobody() {
     tell(NOBODY);
 }
 
+/// The request's guess is counted, and its answer is not to be. Says whether this is the first word of it; of a
+/// request with a session it is none, for no answer of those is counted.
+pub(super) fn is_counted() -> bool {
+    let first = |asking: &Arc<Asking>| !asking.counted.swap(true, Ordering::AcqRel);
+    ASKING.try_with(first).unwrap_or(false)
+}
+
 /// When the request was whole.
 pub(super) fn arrived_at() -> Option<Instant> {
     ASKING.try_with(|asking| asking.arrived()).ok().flatten()
@@ -128,6 +144,23 @@ mod tests {
             .await;
         assert_eq!(asking.standing(), Standing::Bound);
         assert!(asking.arrived().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_guess_is_counted_by_its_answer_unless_it_was_before() {
+        let asking = Asking::from(None);
+        assert!(!asking.counts());
+        let seen = Arc::clone(&asking);
+        asking
+            .during(async move {
+                proven();
+                assert!(seen.counts());
+                assert!(is_counted());
+                assert!(!seen.counts() && !is_counted());
+            })
+            .await;
+        // Beside a request with a session there is nothing to count.
+        assert!(!is_counted());
     }
 
     #[test]

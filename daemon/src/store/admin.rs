@@ -77,6 +77,15 @@ impl Place {
         }
     }
 
+    /// The same, for whoever wants it for themselves.
+    pub(crate) fn alone(&self) -> Self {
+        let mut place = self.clone();
+        if let Self::Server(_, place) = &mut place {
+            place.several_nodes = false;
+        }
+        place
+    }
+
     /// A copy of it under another name, while nobody is connected.
     pub(crate) fn copied(&self) -> Self {
         match (self, self.keep()) {

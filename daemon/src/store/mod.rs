@@ -333,6 +333,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Lets others write, where nothing was.
     async fn end_turn(&self) {}
 
+    /// Counts the connections that have written, or may have. Behind another one may be another server: a standby that was
+    /// promoted, and lacks what the last one had.
+    fn connections(&self) -> u64 {
+        0
+    }
+
     /// The head, and the digests that have changed after this batch, as far as the database says so; all of them
     /// where none is named.
     async fn newer(&self, _after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {

@@ -31,6 +31,7 @@ pub(crate) mod server;
 mod tests;
 mod write;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,6 +74,8 @@ pub struct Postgres {
     readers: PgPool,
     /// The committer is the only writer; the mutex says so to the compiler.
     writer: Mutex<Option<Writer>>,
+    /// How many have written.
+    writers: AtomicU64,
     server: Server,
     looks_only: bool,
     share: Share,
@@ -98,6 +101,7 @@ impl Postgres {
         Ok(Self {
             readers: readers(&server, place.connections).await?,
             writer: Mutex::new(Some(writer)),
+            writers: AtomicU64::new(0),
             server,
             looks_only: false,
             share,
@@ -125,6 +129,7 @@ impl Postgres {
         Ok(Self {
             readers,
             writer: Mutex::new(writer),
+            writers: AtomicU64::new(0),
             server,
             looks_only: true,
             share: Share::Alone,
@@ -430,6 +435,10 @@ impl Store for Postgres {
         }
     }
 
+    fn connections(&self) -> u64 {
+        self.writers.load(Ordering::Acquire)
+    }
+
     async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
         scan::newer(&self.readers, after).await
     }
@@ -471,6 +480,7 @@ impl Postgres {
     /// Another connection that writes. The one before may not be missed yet by the server: then the
     /// caller tries again.
     async fn again(&self) -> Result<Writer, StoreError> {
+        self.writers.fetch_add(1, Ordering::AcqRel);
         let held = Held::take(self.server.clone(), self.share, FRESH).await?;
         Writer::of(held).await
     }

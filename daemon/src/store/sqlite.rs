@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 pub(crate) mod admin;
+mod bounds;
 mod scan;
 mod scanner;
 mod schema;
@@ -184,6 +185,25 @@ impl Sqlite {
         })
     }
 
+    /// The rows of a statement, so many at the most.
+    async fn rows(
+        &self,
+        operation: &'static str,
+        query: bounds::Query<'_>,
+        most: usize,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        bounds::rows((&self.readers, bounds::READ), operation, query, most).await
+    }
+
+    /// The row of one that has no more.
+    async fn row(
+        &self,
+        operation: &'static str,
+        query: bounds::Query<'_>,
+    ) -> Result<Option<SqliteRow>, StoreError> {
+        Ok(self.rows(operation, query, 1).await?.pop())
+    }
+
     /// Has the writer work, to the end of the work even where nobody waits for it any more: whoever comes next, `close`
     /// too, comes after it.
     async fn with_writer<T: Send + 'static>(
@@ -321,7 +341,7 @@ impl Store for Sqlite {
     ) -> Result<Unverified<RecordRow>, StoreError> {
         const OPERATION: &str = "read a record";
         // One statement, so one snapshot.
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT m.bucket IS NOT NULL AS listed, r.id IS NOT NULL AS present, r.generation AS generation, \
              CASE WHEN typeof(m.members) = 'blob' AND length(m.members) <= ?3 THEN m.members END AS members, \
              CASE WHEN typeof(r.sealed) = 'blob' AND length(r.sealed) <= ?4 THEN r.sealed END AS sealed \
@@ -330,10 +350,9 @@ impl Store for Sqlite {
         .bind(id.as_bytes().as_slice())
         .bind(i64::from(bucket))
         .bind(limit(MAX_MEMBERS))
-        .bind(limit(MAX_SEALED))
-        .fetch_one(&self.readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
+        .bind(limit(MAX_SEALED));
+        let row = self.row(OPERATION, query).await?;
+        let row = row.ok_or_else(|| unavailable(OPERATION)(sqlx::Error::RowNotFound))?;
         let has = |column| row.try_get::<bool, _>(column).unwrap_or(false);
         let mut found = RecordRow::default();
         if has("listed") {
@@ -363,11 +382,7 @@ impl Store for Sqlite {
             list.push_bind(i64::from(*bucket));
         }
         list.push_unseparated(")");
-        let rows = query
-            .build()
-            .fetch_all(&self.readers)
-            .await
-            .map_err(unavailable(OPERATION))?;
+        let rows = self.rows(OPERATION, query.build(), buckets.len()).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let bucket = unsigned(&row, "bucket", OPERATION)?;
@@ -383,15 +398,12 @@ impl Store for Sqlite {
 
     async fn head(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
         const OPERATION: &str = "read the head";
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT seq, CASE WHEN typeof(body) = 'blob' AND length(body) <= ?1 THEN body END AS body, \
              CASE WHEN typeof(mac) = 'blob' AND length(mac) <= ?1 THEN mac END AS mac FROM head WHERE one = 1 LIMIT 1",
         )
-        .bind(limit(MAX_HEAD))
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-        let Some(row) = row else {
+        .bind(limit(MAX_HEAD));
+        let Some(row) = self.row(OPERATION, query).await? else {
             return Ok(Unverified::new(None));
         };
         Ok(Unverified::new(Some(HeadRow {
@@ -403,7 +415,7 @@ impl Store for Sqlite {
 
     async fn event(&self, index: u64) -> Result<Unverified<Option<EventRow>>, StoreError> {
         const OPERATION: &str = "read an event";
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT b.idx IS NOT NULL AS kept, \
              CASE WHEN typeof(e.leaf) = 'blob' AND length(e.leaf) <= ?2 THEN e.leaf END AS leaf, \
              CASE WHEN typeof(b.salt) = 'blob' AND length(b.salt) <= 64 THEN b.salt END AS salt, \
@@ -412,11 +424,8 @@ impl Store for Sqlite {
         )
         .bind(signed(index))
         .bind(limit(MAX_LEAF))
-        .bind(limit(MAX_BODY))
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
-        let Some(row) = row else {
+        .bind(limit(MAX_BODY));
+        let Some(row) = self.row(OPERATION, query).await? else {
             return Ok(Unverified::new(None));
         };
         let body = if row.try_get::<bool, _>("kept").unwrap_or(false) {
@@ -439,16 +448,15 @@ impl Store for Sqlite {
         count: u64,
     ) -> Result<Unverified<Vec<(u64, Vec<u8>)>>, StoreError> {
         const OPERATION: &str = "read the log";
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT idx, CASE WHEN typeof(leaf) = 'blob' AND length(leaf) <= ?3 THEN leaf END AS leaf \
              FROM log_entries WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
         )
         .bind(signed(from))
         .bind(signed(from.saturating_add(count)))
-        .bind(limit(MAX_LEAF))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(unavailable(OPERATION))?;
+        .bind(limit(MAX_LEAF));
+        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        let rows = self.rows(OPERATION, query, most).await?;
         let leaf = |row: &SqliteRow| {
             Ok((
                 unsigned(row, "idx", OPERATION)?,
@@ -478,11 +486,7 @@ impl Store for Sqlite {
                 .push_unseparated(")");
         }
         list.push_unseparated(")");
-        let rows = query
-            .build()
-            .fetch_all(&self.readers)
-            .await
-            .map_err(unavailable(OPERATION))?;
+        let rows = self.rows(OPERATION, query.build(), tiles.len()).await?;
         // What is larger than any comes back empty, which no tile is: it is there, and whoever verifies wants to name it.
         let tile = |row: &SqliteRow| {
             Some(TileRow {
@@ -560,11 +564,8 @@ impl Store for Sqlite {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT one FROM head LIMIT 1")
-            .fetch_optional(&self.readers)
-            .await
-            .map(|_| ())
-            .map_err(unavailable("ping"))
+        let asked = sqlx::query("SELECT one FROM head LIMIT 1");
+        self.row("ping", asked).await.map(drop)
     }
 
     async fn close(&self) {

@@ -170,7 +170,7 @@ impl Survey {
         latest_first.find(|anchor| anchor.serial >= to.serial && *anchor != to)
     }
 
-    fn object_of(&self, anchor: &Anchor) -> Option<&AnchorObject> {
+    pub(super) fn object_of(&self, anchor: &Anchor) -> Option<&AnchorObject> {
         let same = |found: &&Found| found.anchor == *anchor;
         self.own.iter().find(same).map(|found| &found.object)
     }
@@ -178,7 +178,7 @@ impl Survey {
 
 /// Removes what `to` has replaced and what crashes left. `to` counts already, so
 /// a failure here only leaves work for the next time.
-fn tidy_up(custody: &mut dyn Custody, survey: Survey, to: &Anchor) {
+pub(super) fn tidy_up(custody: &mut dyn Custody, survey: Survey, to: &Anchor) {
     let older = survey.own.into_iter().filter(|found| found.anchor != *to);
     for object in older.map(|found| found.object).chain(survey.empty) {
         if let Err(error) = custody.destroy_anchor(&object) {

@@ -4,6 +4,7 @@
 mod nodes;
 mod standing;
 mod steps;
+mod supersede;
 mod vectors;
 
 use super::{advance::sealed, *};

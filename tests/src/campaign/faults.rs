@@ -116,6 +116,9 @@ pub struct Lasting {
     pub most: Duration,
 }
 
+/// How long a fault is given until it has hit something.
+const SOME: Duration = Duration::from_secs(20);
+
 /// When its cause was gone.
 pub(super) struct Gone {
     pub(super) at: Instant,
@@ -302,6 +305,7 @@ async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Insta
     let node = *dice.one_of(&cluster.those_that_serve());
     let seconds = *dice.one_of(&[3600, -3600, -2 * 86_400]);
     cluster.notebook.a_clock_is_off(true);
+    let before = cluster.clocks[node].told();
     cluster.clocks[node].is_off_by(seconds);
     tokio::time::sleep(lasts / 2).await;
     if dice.below(2) == 0 {
@@ -309,13 +313,24 @@ async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Insta
         cluster.start(node, node).await;
     }
     tokio::time::sleep(lasts / 2).await;
+    let begun = Instant::now();
+    while cluster.clocks[node].told() == before && begun.elapsed() < SOME {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     cluster.clocks[node].is_off_by(0);
+    let told = cluster.clocks[node].told() - before;
+    println!("{told} times a clock was told that was off by {seconds} s");
+    if told == 0 {
+        cluster.violated(format!(
+            "nobody asked for the clock of node {node} while it was off"
+        ));
+    }
     Instant::now()
 }
 
 /// A machine that does much else may take its time until there is a call to fail.
 fn nothing_yet(injector: &Injector, begun: Instant) -> bool {
-    injector.failed() == 0 && begun.elapsed() < Duration::from_secs(20)
+    injector.failed() == 0 && begun.elapsed() < SOME
 }
 
 /// A campaign that does not do what it says has failed.

@@ -1,5 +1,6 @@
 /*
- * The host's clock as one process sees it: moved by the seconds that a file holds, a signed number of 64 bits.
+ * The host's clock as one process sees it: moved by the seconds that a file holds, a signed number of 64 bits. Behind it stands how
+ * often somebody was told a time that was moved.
  *
  * Loaded into a daemon (LD_PRELOAD). Clocks that nobody sets stay as they are.
  */
@@ -13,13 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
-static const volatile int64_t *moved;
+struct moved {
+	volatile int64_t by;
+	uint64_t told;
+};
+
+static struct moved *moved;
 
 __attribute__((constructor)) static void begin(void)
 {
 	const char *path = getenv("CUSTODYD_TEST_CLOCK");
-	int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	void *at = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *moved, PROT_READ, MAP_SHARED, file, 0);
+	int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void *at = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *moved, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 	if (at == MAP_FAILED)
 		abort();
 	moved = at;
@@ -28,8 +34,12 @@ __attribute__((constructor)) static void begin(void)
 int clock_gettime(clockid_t id, struct timespec *to)
 {
 	long done = syscall(SYS_clock_gettime, id, to);
-	if (done == 0 && moved && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
-		to->tv_sec += *moved;
+	if (done == 0 && moved && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) {
+		int64_t by = moved->by;
+		to->tv_sec += by;
+		if (by != 0)
+			__atomic_add_fetch(&moved->told, 1, __ATOMIC_RELAXED);
+	}
 	return (int)done;
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use custodyd_policies::Timestamp;
 use serde_json::json;
 
 use super::super::output::Output;
@@ -14,7 +15,7 @@ use super::super::{block_on, chain};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::LedgerError;
-use crate::ledger::restore::{Accepted, Ceremony, NAMESPACE, Statement, Wishes};
+use crate::ledger::restore::{Accepted, Ceremony, Claim, NAMESPACE, Statement, Wishes};
 use crate::private_file;
 use crate::startup::{self, StartError};
 use crate::store::Held;
@@ -78,14 +79,22 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
     match written {
         Ok(made) => {
             let mut lines = proposal(&made, &wanted.statement);
-            if made.token_remembers.is_none()
+            let without_anchor = made.token_remembers.is_none() && made.token_holds.is_empty();
+            if (without_anchor || is_contradicted(&made))
                 && wishes.checkpoints.is_empty()
                 && wishes.claims.is_empty()
             {
                 lines.push(
-                    "no checkpoint of an auditor or witness bounds it: an older database would pass just as well; say so \
-                     to the approvers"
-                        .into(),
+                    match without_anchor {
+                        true => {
+                            "no checkpoint of an auditor or witness bounds it: an older database would pass just as well; \
+                             say so to the approvers"
+                        }
+                        false => {
+                            "no checkpoint of an auditor or witness says which side was told of; say so to the approvers"
+                        }
+                    }
+                    .into(),
                 );
             }
             lines.extend(silent.iter().map(|witness| format!("not asked: {witness}")));
@@ -179,12 +188,11 @@ fn alone<T>(
 /// What the operator tells the approvers, and what they do.
 fn proposal(made: &Statement, file: &Path) -> Vec<String> {
     let adopt = &made.adopt;
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(adopt.time.0);
     let mut lines = vec![format!(
         "adopts batch {} of log epoch {}, written {}, with {} log entries",
         adopt.batch,
         adopt.log_epoch,
-        humantime::format_rfc3339_seconds(at),
+        at(adopt.time),
         adopt.log_entries
     )];
     lines.push(match (&made.token_remembers, made.lost_batches) {
@@ -194,8 +202,18 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
              epoch {}",
             anchor.batch, anchor.log_epoch
         ),
+        (None, _) if is_contradicted(made) => {
+            "the token contradicts itself, and nobody can say which of its anchors counted; gives up each that is not in \
+             the adopted database:"
+                .into()
+        }
         (None, _) => "nobody can say how much is given up: the token has lost its anchor".into(),
     });
+    lines.extend(
+        made.token_holds
+            .iter()
+            .map(|claim| format!("  {}", told(claim))),
+    );
     if let Some(held) = &made.auditors_hold {
         lines.push(format!(
             "auditors hold a log of {} entries in log epoch {}, and will miss some of them",
@@ -217,6 +235,37 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
         file.display()
     ));
     lines
+}
+
+/// The token holds anchors that exclude each other.
+fn is_contradicted(made: &Statement) -> bool {
+    made.token_remembers.is_none() && !made.token_holds.is_empty()
+}
+
+/// One of several anchors, for people.
+pub(super) fn told(claim: &Claim) -> String {
+    let anchor = &claim.anchor;
+    let named = format!(
+        "anchor {}, of batch {} of log epoch {}, head {}",
+        anchor.serial,
+        anchor.batch,
+        anchor.log_epoch,
+        hex::encode(anchor.head)
+    );
+    match &claim.in_database {
+        Some(place) => format!(
+            "{named}: in this database, written {}, with {} log entries, state root {}",
+            at(place.time),
+            place.log_entries,
+            hex::encode(place.state_root)
+        ),
+        None => format!("{named}: not in this database"),
+    }
+}
+
+fn at(time: Timestamp) -> impl std::fmt::Display {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time.0);
+    humantime::format_rfc3339_seconds(at)
 }
 
 fn write(mut file: std::fs::File, text: &str) -> std::io::Result<()> {

@@ -75,11 +75,21 @@ pub(super) async fn check_head(
 }
 
 /// What the batch after `seq` names as the head before it.
-pub(super) async fn successor(
+pub(in crate::ledger) async fn successor(
+    store: &Arc<dyn Store>,
+    of: (u64, &LogEnd),
+    seq: u64,
+) -> Result<[u8; 32], LedgerError> {
+    let next = batch(store, of, seq.saturating_add(1)).await?;
+    Ok(next.state.previous)
+}
+
+/// The entry that ends this batch, as a log of this size and root has it.
+pub(in crate::ledger) async fn batch(
     store: &Arc<dyn Store>,
     (size, end): (u64, &LogEnd),
     seq: u64,
-) -> Result<[u8; 32], LedgerError> {
+) -> Result<StateLeaf, LedgerError> {
     let prover = Prover { store, end };
     let mut upper = size;
     while upper > 0 {
@@ -87,16 +97,15 @@ pub(super) async fn successor(
         let leaves = start::leaves(store, lower, upper - lower).await?;
         for (index, leaf) in (lower..upper).rev().zip(leaves.into_iter().rev()) {
             if let Some(parsed) = StateLeaf::parse(&leaf)
-                && parsed.state.seq == seq + 1
+                && parsed.state.seq == seq
             {
                 prover.inclusion(index, &leaf).await?;
-                return Ok(parsed.state.previous);
+                return Ok(parsed);
             }
         }
         upper = lower;
     }
     Err(LedgerError::Tampered(format!(
-        "the log names no batch {}",
-        seq + 1
+        "the log names no batch {seq}"
     )))
 }

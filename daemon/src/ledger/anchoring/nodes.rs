@@ -11,6 +11,8 @@
 //! other head of the same number is refused to whoever would cover it. So an anchor of number n never counted, and never
 //! will, where this node itself has found another head of that number covered, or where a head of this token's making
 //! stands in the log that names another one as number n. Its maker was frozen before it created it, or has died after.
+//! And where one of a newer log epoch stands that is of this line, every anchor of an older epoch is one: a restore alone begins
+//! an epoch, and has given up all that was anchored before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -271,7 +273,9 @@ impl Nodes {
                     self.line.knows(theirs.seq, theirs.head);
                     continue;
                 }
-            } else if let Shown::Newer(newer) = self.source.look(head, end).await? {
+            } else if theirs.log_epoch >= head.state.log_epoch
+                && let Shown::Newer(newer) = self.source.look(head, end).await?
+            {
                 self.knows(&newer.line);
             }
             if !self.line.has(&theirs) {
@@ -280,11 +284,12 @@ impl Nodes {
         }
         // What is of the line is known by now, and must stand beside them.
         for theirs in others {
-            let rival = theirs.seq == head.state.seq && self.covered == Some(hash(head)?);
+            let (number, covered) = (theirs.seq, self.covered == Some(hash(head)?));
+            let rival = counts_in(&theirs, head) && number == head.state.seq && covered;
             let orphan = match rival {
                 #[cfg(test)]
                 true if self.source.store.weakness().keeps_orphans => false,
-                true => counts_in(&theirs, head),
+                true => true,
                 false => is_orphan(&theirs, &self.source.store, (head, end)).await?,
             };
             if !orphan || !self.clear(&theirs, head).await? {
@@ -348,6 +353,9 @@ async fn is_orphan(
     #[cfg(test)]
     if store.weakness().any_anchor || store.weakness().keeps_orphans {
         return Ok(false);
+    }
+    if anchor.log_epoch < head.state.log_epoch {
+        return Ok(true);
     }
     if !counts_in(anchor, head) || anchor.seq >= head.state.seq {
         return Ok(false);

@@ -119,6 +119,26 @@ impl Script {
     }
 }
 
+/// Honest work of others, once.
+pub(super) struct Meanwhile {
+    pub(super) during: During,
+    pub(super) what: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum During {
+    /// It has been given its turn.
+    Turn,
+    /// It was shown what another node has changed.
+    CatchingUp,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Faulty {
     pub(super) inner: Box<dyn Store>,
@@ -128,6 +148,8 @@ pub(super) struct Faulty {
     pub(super) strike: Mutex<Option<Strike>>,
     /// What others do while somebody reads a record.
     pub(super) between: Mutex<Option<Between>>,
+    /// What others do once it has its turn.
+    pub(super) meanwhile: Mutex<Option<Meanwhile>>,
     /// What an honest database would hold by now.
     pub(super) mirror: Arc<Mutex<Tables>>,
     /// Everything that was written, of whatever line, where somebody wants to know.
@@ -204,6 +226,14 @@ impl Faulty {
         if let Some(strike) = strike {
             let mut admin = strike.place.admin().await;
             strike.put.write(&mut admin, &strike.which).await;
+        }
+    }
+
+    async fn meanwhile(&self, now: During) {
+        let wanted = |meanwhile: &mut Meanwhile| meanwhile.during == now;
+        let taken = self.meanwhile.lock().unwrap().take_if(wanted);
+        if let Some(meanwhile) = taken {
+            (meanwhile.what)().await;
         }
     }
 
@@ -377,7 +407,13 @@ impl Store for Faulty {
     }
 
     async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
-        self.inner.take_turn().await
+        let shown = self.inner.take_turn().await?;
+        self.meanwhile(During::Turn).await;
+        Ok(shown)
+    }
+
+    fn connections(&self) -> u64 {
+        self.inner.connections()
     }
 
     async fn end_turn(&self) {
@@ -386,7 +422,9 @@ impl Store for Faulty {
 
     async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
         self.read()?;
-        self.inner.newer(after).await
+        let newer = self.inner.newer(after).await;
+        self.meanwhile(During::CatchingUp).await;
+        newer
     }
 
     async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
@@ -470,6 +508,9 @@ impl Custody for Token {
     fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
         self.sluggish.waits(&self.anchors);
         self.inner.anchors()
+    }
+    fn anchor_stands(&mut self, content: &[u8]) -> TokenResult<bool> {
+        self.inner.anchor_stands(content)
     }
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
         let millis = self.sluggish.makes.load(Ordering::SeqCst);

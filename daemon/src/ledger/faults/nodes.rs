@@ -2,7 +2,9 @@
 //! lies to one of them wins. Each attack has a control, in which the defence that stops it is off.
 
 mod anchors;
+mod restored;
 mod starts;
+mod turns;
 mod versions;
 
 use std::time::Duration;

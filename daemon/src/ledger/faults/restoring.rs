@@ -1,5 +1,7 @@
 //! The restore ceremony, and everything that it must not be good for.
 
+mod contradiction;
+
 use std::sync::{Arc, Mutex};
 
 use custodyd_hsm::AccountId;
@@ -26,6 +28,7 @@ async fn store(rig: &Rig) -> Arc<dyn Store> {
         weakness: rig.weakness,
         strike: Mutex::default(),
         between: Mutex::default(),
+        meanwhile: Mutex::default(),
         mirror: Arc::default(),
         written: None,
         largest: Arc::default(),

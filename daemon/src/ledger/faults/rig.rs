@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::broken::{After, Anchor, Between, Faulty, Script, Sluggish, Strike, Tokens};
+use super::broken::{After, Anchor, Between, Faulty, Meanwhile, Script, Sluggish, Strike, Tokens};
 use super::tables::{self, Tables};
 use crate::account::Account;
 use crate::clock::Clock;
@@ -315,6 +315,7 @@ impl Rig {
             weakness: self.weakness,
             strike: Mutex::default(),
             between: Mutex::default(),
+            meanwhile: Mutex::default(),
             mirror: Arc::clone(&self.mirror),
             written: self.written.clone(),
             largest: Arc::clone(&self.largest),
@@ -411,6 +412,12 @@ impl Rig {
         };
         let store = &self.serving.as_ref().unwrap().store;
         *store.strike.lock().unwrap() = Some(strike);
+    }
+
+    /// What others do once, while this node has its turn or catches up.
+    pub(super) fn meanwhile(&self, meanwhile: Meanwhile) {
+        let store = &self.serving.as_ref().unwrap().store;
+        *store.meanwhile.lock().unwrap() = Some(meanwhile);
     }
 
     /// What others do while somebody reads; `None` ends it.

@@ -1,8 +1,8 @@
 //! What the approvers of a restore sign: one document that says all that follows from it.
 //!
 //! Made by `propose` from what the token and the database say, and compared by `accept` with what
-//! they say then. It names the token's newest anchor, whose serial is never used twice: once a
-//! restore is done the token remembers another one, and no approval serves again.
+//! they say then. It names the token's newest anchor, whose serial is never used twice, and every other that is there:
+//! once a restore is done the token holds another one alone, and no approval serves again.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::known::Known;
+use super::token::{Claim, Token};
 use super::{Approvers, Wishes};
 use crate::ledger::LedgerError;
 use crate::ledger::head::{Head, State};
@@ -25,7 +26,7 @@ pub const MAX_GUESSES: u32 = custodyd_policies::MAX_ATTEMPTS;
 /// So long an approval holds where the token has no anchor that could say that it was used.
 const VALID: Duration = Duration::from_secs(7 * 86_400);
 /// No statement is longer.
-pub(super) const MAX_STATEMENT: usize = 4096;
+pub(super) const MAX_STATEMENT: usize = 6144;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,8 +36,11 @@ pub struct Statement {
     /// Tells two proposals of the same restore apart.
     #[serde(with = "hex::serde")]
     nonce: [u8; 16],
-    /// What the token knows to have been the newest; absent where it has lost that.
+    /// What the token knows to have been the newest; absent where it has lost that, or holds what contradicts itself.
     pub token_remembers: Option<Remembered>,
+    /// Every anchor of a token that holds several. All are given up, and what the adopted state has of each is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_holds: Vec<Claim>,
     pub adopt: Adopted,
     /// Batches between the two, where the one is older than the other and nothing else.
     pub lost_batches: Option<u64>,
@@ -109,7 +113,7 @@ impl Adopted {
 impl Statement {
     /// The document over a restore from what the token remembers to what the database shows.
     pub(super) fn new(
-        anchor: Option<&Anchor>,
+        (token, claims): (&Token, &[Claim]),
         head: &Head,
         wishes: &Wishes,
         known: &[Known],
@@ -117,6 +121,7 @@ impl Statement {
         (nonce, now): ([u8; 16], Timestamp),
     ) -> Result<Self, LedgerError> {
         let state = &head.state;
+        let newest = token.newest();
         let ours = Held {
             log_epoch: state.log_epoch,
             log_entries: head.size,
@@ -129,12 +134,13 @@ impl Statement {
             purpose: PURPOSE.into(),
             realm: state.realm.clone(),
             nonce,
-            token_remembers: anchor.map(Remembered::of),
+            token_remembers: newest.map(Remembered::of),
+            token_holds: claims.to_vec(),
             adopt: Adopted::of(head)?,
-            lost_batches: lost(anchor, state),
+            lost_batches: lost(newest, state),
             auditors_hold: held.max().filter(|held| *held > ours),
-            new_log_epoch: match anchor {
-                Some(anchor) => anchor.log_epoch.max(state.log_epoch).saturating_add(1),
+            new_log_epoch: match token.log_epoch() {
+                Some(epoch) => epoch.max(state.log_epoch).saturating_add(1),
                 // Nobody knows which epochs there were. None was as high as the time.
                 None => now.0.max(state.log_epoch.saturating_add(1)),
             },
@@ -191,11 +197,17 @@ impl Statement {
 
     /// What the statement would say if approvals were not over the token's anchor.
     #[cfg(test)]
-    pub(super) fn of_any(mut self, anchor: Option<&Anchor>, head: &Head) -> Self {
-        self.token_remembers = anchor.map(Remembered::of);
-        self.lost_batches = lost(anchor, &head.state);
-        self.new_log_epoch = anchor.map_or(0, |anchor| anchor.log_epoch) + 1;
+    pub(super) fn of_any(mut self, (token, claims): (&Token, &[Claim]), head: &Head) -> Self {
+        self.token_remembers = token.newest().map(Remembered::of);
+        self.token_holds = claims.to_vec();
+        self.lost_batches = lost(token.newest(), &head.state);
+        self.new_log_epoch = token.log_epoch().unwrap_or(0) + 1;
         self
+    }
+
+    /// Whether the token holds what the statement says that it does, and nothing else.
+    pub(super) fn names(&self, token: &Token, claims: &[Claim]) -> bool {
+        self.token_remembers == token.newest().map(Remembered::of) && self.token_holds == claims
     }
 
     /// Why this is not what the token and the database say now.
@@ -204,7 +216,7 @@ impl Statement {
     /// `Refused` names the first difference.
     pub(super) fn describes(
         &self,
-        anchor: Option<&Anchor>,
+        (token, claims): (&Token, &[Claim]),
         head: &Head,
         approvers: &Approvers,
         now: Timestamp,
@@ -213,8 +225,11 @@ impl Statement {
         if self.realm != head.state.realm {
             return differs("the statement is about another realm");
         }
-        if self.token_remembers != anchor.map(Remembered::of) {
+        if self.token_remembers != token.newest().map(Remembered::of) {
             return differs("the token remembers another batch than the statement says");
+        }
+        if !self.names(token, claims) {
+            return differs("the token holds other anchors than the statement says");
         }
         if self.adopt != Adopted::of(head)? {
             return differs("the database shows another state than the one to adopt");
@@ -227,11 +242,12 @@ impl Statement {
             guesses_left: self.guesses_left,
             ..Wishes::default()
         };
-        let mut made = Self::new(anchor, head, &wishes, &[], approvers, (self.nonce, now))?;
+        let of = (self.nonce, now);
+        let mut made = Self::new((token, claims), head, &wishes, &[], approvers, of)?;
         // What auditors hold is known to who proposed it.
         made.auditors_hold = self.auditors_hold.clone();
         let recent = self.new_log_epoch..=self.new_log_epoch.saturating_add(VALID.as_secs());
-        if anchor.is_none() && self.new_log_epoch > head.state.log_epoch && recent.contains(&now.0)
+        if token.is_empty() && self.new_log_epoch > head.state.log_epoch && recent.contains(&now.0)
         {
             made.new_log_epoch = self.new_log_epoch;
         }

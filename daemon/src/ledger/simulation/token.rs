@@ -137,6 +137,15 @@ impl Custody for Session {
     fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
         self.answer(Custody::anchors)
     }
+    fn anchor_stands(&mut self, content: &[u8]) -> TokenResult<bool> {
+        let stands = self.answer(|custody| custody.anchor_stands(content))?;
+        // A token knows it by a list of before, and has forgotten that once it was recovered.
+        if !stands || self.world.strikes(Fault::Unseen) {
+            return Ok(false);
+        }
+        self.world.count("stands");
+        Ok(true)
+    }
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
         if self.world.strikes(Fault::Worn) {
             return Err(Error::Worn {

@@ -53,9 +53,11 @@ pub(super) enum Fault {
     Hang,
     /// The token may not be written so often.
     Worn,
+    /// It has no quick word of an anchor that stands. No fault: whoever asks lists.
+    Unseen,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 15] = [
     Fault::Read,
     Fault::Lost,
     Fault::AnswerLost,
@@ -70,6 +72,7 @@ const FAULTS: [Fault; 14] = [
     Fault::Break,
     Fault::Hang,
     Fault::Worn,
+    Fault::Unseen,
 ];
 
 /// What happened, hashed; as text only where somebody will read it.
@@ -252,7 +255,7 @@ impl World {
         };
         let strikes = state.dice.below(1000) < rate;
         if strikes {
-            state.blamed = true;
+            state.blamed |= fault != Fault::Unseen;
             state.trace.note(format_args!("fault: {fault:?}"));
             state.count(&format!("{fault:?}"));
         }

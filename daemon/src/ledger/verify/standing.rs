@@ -10,6 +10,7 @@ use custodyd_hsm::{Pool, RealmName};
 
 use super::start;
 use crate::ledger::anchoring;
+use crate::ledger::restore::{Claim, Token};
 use crate::ledger::{Head, LedgerError};
 use crate::store::Store;
 
@@ -17,6 +18,8 @@ use crate::store::Store;
 pub struct Standing {
     /// The newest anchor of the realm; `None` where the token holds none.
     pub token: Result<Option<Anchor>, LedgerError>,
+    /// Every anchor, where one token holds several, and what the database has of each.
+    pub claims: Vec<Claim>,
     /// Batch, log epoch and entries of the head that the database shows and this token has made.
     pub database: Result<(u64, u64, u64), LedgerError>,
     /// Whether a daemon would start on the two, and why not.
@@ -30,9 +33,25 @@ pub async fn standing(store: &Arc<dyn Store>, pool: &Pool, realm: &RealmName) ->
         .await
         .map(|head| (head.state.seq, head.state.log_epoch, head.size));
     let token = anchoring::remembered(pool, realm).await;
+    let claims = claims(store, pool, realm).await.unwrap_or_default();
     Standing {
         token,
+        claims,
         database,
         relation: start::believe(store, pool, realm).await.map(drop),
     }
+}
+
+/// Nothing to be shown where a set of tokens is asked, or the database is not one: the other answers say so.
+async fn claims(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    realm: &RealmName,
+) -> Result<Vec<Claim>, LedgerError> {
+    if pool.set().is_some() {
+        return Ok(Vec::new());
+    }
+    let held = Token::read(pool, realm).await?;
+    let found = start::find(store, pool, realm).await?;
+    held.claims(store, &found.believed).await
 }

@@ -15,7 +15,7 @@ use super::super::{
     StoredRecord, strays_of,
 };
 use super::scanner::Scanner;
-use super::{limit, signed, unavailable, unsigned};
+use super::{bounds, limit, signed, unavailable, unsigned};
 use crate::ledger::Unverified;
 
 /// As many entries make a part; so many bytes of records; and so many rows of anything, for empty ones take room, too.
@@ -199,7 +199,7 @@ pub(super) async fn strays(
 ) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
     const OPERATION: &str = "look for rows out of place";
     // The places of tiles are compared where each is verified; these are beyond all of them.
-    let row = sqlx::query(
+    let query = sqlx::query(
         "SELECT (SELECT count(*) FROM log_entries WHERE idx < 0 OR idx >= ?1) AS log_entries, \
          (SELECT count(*) FROM log_bodies WHERE idx < 0 OR idx >= ?1) AS log_bodies, \
          (SELECT count(*) FROM log_tiles WHERE level < 0 OR level > 7 OR idx < 0 OR idx > ?1 >> (8 * level + 8)) AS log_tiles, \
@@ -207,11 +207,11 @@ pub(super) async fn strays(
          (SELECT count(*) FROM bucket_digests WHERE bucket < 0 OR bucket > 65535) AS bucket_digests, \
          (SELECT count(*) FROM records WHERE typeof(id) <> 'blob' OR length(id) <> 32) AS records",
     )
-    .bind(signed(size))
-    .fetch_one(readers)
-    .await
-    .map_err(unavailable(OPERATION))?;
-    strays_of(|table| unsigned(&row, table, OPERATION))
+    .bind(signed(size));
+    let rows = bounds::rows((readers, bounds::SCAN), OPERATION, query, 1).await?;
+    let row = rows.first();
+    let row = row.ok_or_else(|| unavailable(OPERATION)(sqlx::Error::RowNotFound))?;
+    strays_of(|table| unsigned(row, table, OPERATION))
 }
 
 #[cfg(test)]

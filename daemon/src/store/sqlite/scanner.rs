@@ -6,12 +6,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::RwLock;
 
 use super::super::StoreError;
-use super::{BUSY, schema};
+use super::{BUSY, bounds, schema};
 use crate::ledger::Unverified;
 
 #[derive(Debug)]
@@ -39,9 +40,22 @@ impl Scanner {
     /// What `work` reads. After a failure its connection is closed.
     ///
     /// # Errors
-    /// `work`'s; `Unavailable` once this is closed.
+    /// `work`'s; `Unavailable` once this is closed; as `bounds::rows` where it takes too long.
     pub(super) async fn read<T: Send + 'static>(
         &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Unverified<T>, StoreError> {
+        self.read_within(bounds::SCAN, operation, work).await
+    }
+
+    /// The same within a time.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub(super) async fn read_within<T: Send + 'static>(
+        &self,
+        time: Duration,
         operation: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Unverified<T>, StoreError> {
@@ -57,7 +71,11 @@ impl Scanner {
             let _until_the_end = closed;
             let known = locked(&idle).pop();
             let connection = known.map_or_else(|| open(&path), Ok)?;
-            let found = work(&connection).map_err(unavailable(operation))?;
+            bounds::limit_here(&connection, time).map_err(unavailable(operation))?;
+            let found = work(&connection).map_err(|error| match error.sqlite_error_code() {
+                Some(ErrorCode::OperationInterrupted) => told(&connection, (operation, time)),
+                _ => unavailable(operation)(error),
+            })?;
             locked(&idle).push(connection);
             Ok(Unverified::new(found))
         });
@@ -76,6 +94,14 @@ impl Scanner {
         *self.closed.write().await = true;
         locked(&self.idle).clear();
     }
+}
+
+/// Why a part took too long: what the schema has in place of a table, or the host.
+fn told(connection: &Connection, (operation, time): (&'static str, Duration)) -> StoreError {
+    let looked = bounds::limit_here(connection, time).map_err(unavailable(operation));
+    let checked = looked.and_then(|()| schema::check_here(connection));
+    let altered = checked.err();
+    altered.unwrap_or_else(|| bounds::too_long(operation, time))
 }
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

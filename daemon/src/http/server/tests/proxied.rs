@@ -115,3 +115,31 @@ async fn two_clients_of_one_proxy_do_not_share_their_connections() {
         "192.0.2.8"
     );
 }
+
+/// Two listed proxies, of which one opens connections and says nothing.
+#[tokio::test]
+async fn a_proxy_that_sends_no_header_leaves_room_for_another() {
+    let (config, client) = tls_pair(&[b"http/1.1"]);
+    let mut many = limits();
+    many.max_connections = 2 * ANYBODYS + 20;
+    // None of them ends by its time.
+    many.handshake = Duration::from_secs(120);
+    let server = start_behind(HERE, Some(config), router(), many).await;
+    let mut silent = Vec::new();
+    for _ in 0..many.max_connections + 20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(server.address).await.unwrap());
+    }
+    let header = header([192, 0, 2, 7]);
+    let served = tokio::time::timeout(Duration::from_secs(60), told(&server, &client, &header));
+    assert_eq!(served.await.unwrap(), "192.0.2.7");
+    // Those that it has no share of were closed, the others wait for their header.
+    let mut closed = 0;
+    for stream in &mut silent {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(silent.len() - closed, many.max_connections / 2);
+}

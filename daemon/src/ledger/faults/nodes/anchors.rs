@@ -9,7 +9,7 @@ use super::super::tables;
 use super::{LATER, anchored, charge, charges, ends_with, two};
 use crate::ledger::{LedgerError, Loaded};
 
-async fn loaded(node: &Rig) -> Loaded {
+pub(super) async fn loaded(node: &Rig) -> Loaded {
     let loaded = node.ledger().load(&app(), node.accounts[0]).await;
     loaded.unwrap().unwrap()
 }
@@ -65,7 +65,7 @@ async fn who_is_slow_is_answered_while_others_write() {
 }
 
 /// The token makes an anchor after its node has given up, for a batch that the database has lost.
-async fn orphan(one: &mut Rig, other: &Rig) {
+pub(super) async fn orphan(one: &mut Rig, other: &Rig) {
     let before = one.tables().await;
     one.anchoring(&[Anchor::Late; 100]);
     let refused = one.charge_only(one.accounts[0]).await;

@@ -151,6 +151,9 @@ impl Custody for Session {
     fn anchors(&mut self) -> TokenResult<Vec<AnchorObject>> {
         self.inside()?.anchors()
     }
+    fn anchor_stands(&mut self, content: &[u8]) -> TokenResult<bool> {
+        self.inside()?.anchor_stands(content)
+    }
     fn create_anchor(&mut self, content: &[u8]) -> TokenResult<()> {
         let left = &self.token.anchors_left;
         if left.load(Ordering::SeqCst) == 0 {

@@ -67,6 +67,13 @@ impl Hand {
         *locked(&self.next) = None;
     }
 
+    /// A store whose connections all pass through here.
+    async fn store(&self, scene: &Scene) -> Postgres {
+        let place = self.place(&scene.place);
+        let held = Postgres::hold(&place, Share::Alone).await.unwrap();
+        Postgres::open(held, &place).await.unwrap()
+    }
+
     fn place(&self, place: &config::Postgres) -> config::Postgres {
         let config::Server::Socket { port, .. } = place.server else {
             unreachable!()
@@ -160,6 +167,17 @@ fn shorter_than_its_length(kind: u8) -> impl FnMut(&mut [u8]) -> bool + Send + '
     }
 }
 
+/// The answer to what the server names so, shorter than the length of its length.
+fn shortens_the_answer_to(
+    command: &'static [u8],
+) -> impl FnMut(&mut [u8]) -> bool + Send + 'static {
+    let mut shorten = shorter_than_its_length(b'C');
+    move |bytes| {
+        let named = bytes.windows(command.len()).any(|window| window == command);
+        named && shorten(bytes)
+    }
+}
+
 /// A row whose first value says that it goes on beyond the row's end.
 fn beyond_its_end(bytes: &mut [u8]) -> bool {
     let at = first(bytes, b'D');
@@ -200,9 +218,7 @@ async fn what_the_driver_panics_at_is_a_server_that_is_away() {
     assert!(reading.await.unwrap_err().is_panic());
     assert!(hand.has_spoilt());
 
-    let place = hand.place(&scene.place);
-    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
-    let store = Postgres::open(held, &place).await.unwrap();
+    let store = hand.store(&scene).await;
     store.commit(&batch(0, 2)).await.unwrap();
     let mut refused = 0;
     for round in 0..9 {
@@ -219,10 +235,7 @@ async fn what_the_driver_panics_at_is_a_server_that_is_away() {
     }
     assert!(refused > 1, "{refused}");
     // Of a commit nobody knows then what has become of it, and the next one finds a way.
-    hand.spoil(|bytes| {
-        let commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
-        commit && shorter_than_its_length(b'C')(bytes)
-    });
+    hand.spoil(shortens_the_answer_to(b"COMMIT\0"));
     let unknown = store.commit(&batch(1, 2)).await;
     assert!(
         matches!(unknown, Err(CommitError::Unknown(_))),
@@ -248,9 +261,7 @@ async fn no_head_moves_where_no_transaction_was_begun() {
     let scene = Scene::new();
     drop(scene.made().await);
     let hand = Hand::before(&scene.server);
-    let place = hand.place(&scene.place);
-    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
-    let store = Postgres::open(held, &place).await.unwrap();
+    let store = hand.store(&scene).await;
     store.commit(&batch(0, 2)).await.unwrap();
     hand.swallow(true);
     let refused = store.commit(&batch(1, 2)).await;
@@ -271,10 +282,7 @@ async fn a_realm_is_not_begun_by_an_answer_that_the_driver_panics_at() {
     let hand = Hand::before(&scene.server);
     let place = hand.place(&scene.place);
     let mut held = Postgres::hold(&place, Share::Alone).await.unwrap();
-    hand.spoil(|bytes| {
-        let created = bytes.windows(7).any(|window| window == b"CREATE ");
-        created && shorter_than_its_length(b'C')(bytes)
-    });
+    hand.spoil(shortens_the_answer_to(b"CREATE "));
     let refused = held.make().await;
     assert!(
         matches!(&refused, Err(StoreError::Unavailable { .. })),
@@ -312,9 +320,7 @@ async fn no_answer_panics_whatever_bytes_it_has() {
     let scene = Scene::new();
     drop(scene.made().await);
     let hand = Hand::before(&scene.server);
-    let place = hand.place(&scene.place);
-    let held = Postgres::hold(&place, Share::Alone).await.unwrap();
-    let store = Postgres::open(held, &place).await.unwrap();
+    let store = hand.store(&scene).await;
     store.commit(&batch(0, 2)).await.unwrap();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = move || {

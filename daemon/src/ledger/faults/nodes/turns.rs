@@ -1,0 +1,154 @@
+//! What a node writes upon: in a turn on a connection to another server, in one that is taken away, and after it has
+//! caught up.
+
+use std::time::Duration;
+
+use custodyd_hsm::AccountId;
+
+use super::super::broken::{During, Meanwhile, Script};
+use super::super::rig::{Rig, app, charge as deciding};
+use super::super::tables;
+use super::anchors::loaded;
+use super::{LATER, anchored, charge, charges, ends_with, two};
+use crate::ledger::weakness::Weakness;
+use crate::ledger::{Ledger, LedgerError};
+use crate::store::admin::Place;
+
+/// One of two nodes with a defence off, or none.
+async fn weak(off: impl FnOnce(&mut Weakness)) -> [Rig; 2] {
+    let [mut one, other] = two().await;
+    one.crash().await;
+    off(&mut one.weakness);
+    one.try_serve(Script::default()).await.unwrap();
+    [one, other]
+}
+
+/// The server hangs up on those of whom it says this.
+fn hangs_up(place: &Place, on: &str) {
+    let Place::Server(server, place) = place else {
+        panic!("these tests are of a server");
+    };
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND {on}"
+    );
+    server.sql(&place.database, &sql);
+}
+
+async fn charges_by(ledger: &Ledger, id: AccountId) {
+    loop {
+        let loaded = ledger.load(&app(), id).await;
+        if let Ok(Some(loaded)) = loaded
+            && ledger.commit(loaded, deciding).await.is_ok()
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A standby was promoted that lacks what another node has written since this one asked the token, and shows it the head
+/// that it knows.
+#[tokio::test]
+async fn another_server_is_not_believed_for_a_second() {
+    for any_server in [false, true] {
+        let [one, mut other] = weak(|weakness| weakness.any_server = any_server).await;
+        charge(&one).await;
+        let old = one.tables().await;
+        charges(&other, 2).await;
+        // Whoever could write it again is gone.
+        other.crash().await;
+        let newest = one.tables().await;
+        let anchors = one.anchors.contents();
+        one.put(&old, &tables::ALL).await;
+        hangs_up(&one.place, "true");
+        let told = loop {
+            // The token has said it a moment ago, however slow this host is.
+            let fresh = one.ledger().reader.freshness();
+            fresh.confirm(fresh.now());
+            match one.charge_only(one.accounts[0]).await {
+                Err(LedgerError::Store(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                told => break told,
+            }
+        };
+        match any_server {
+            false => {
+                let refused =
+                    matches!(&told, Err(LedgerError::Refused(why)) if why.contains("rolled back"));
+                assert!(refused, "{told:?}");
+                assert_eq!(one.anchors.contents(), anchors);
+                one.put(&newest, &tables::ALL).await;
+                assert_eq!(charge(&one).await, 4);
+                ends_with([one, other], 4).await;
+            }
+            // The control has made a second history, and ends.
+            true => {
+                assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
+                let mut one = one;
+                assert!(one.has_stopped().await);
+                one.crash().await;
+            }
+        }
+    }
+}
+
+/// Another node writes while this one catches up with what it wrote before.
+#[tokio::test]
+async fn who_has_caught_up_asks_whether_that_was_all() {
+    for any_newer in [false, true] {
+        let [one, other] = weak(|weakness| weakness.any_newer = any_newer).await;
+        charge(&one).await;
+        charges(&other, 1).await;
+        let (ledger, id) = (other.ledger().clone(), other.accounts[0]);
+        one.meanwhile(Meanwhile {
+            during: During::CatchingUp,
+            what: Box::new(move || {
+                let ledger = ledger.clone();
+                Box::pin(async move { charges_by(&ledger, id).await })
+            }),
+        });
+        tokio::time::sleep(LATER).await;
+        let reader = &one.ledger().reader;
+        reader.freshness().confirmed().await.unwrap();
+        let believed = reader.memory().head().state.seq;
+        let newest = anchored(&one).iter().map(|anchor| anchor.seq).max();
+        // The control has stopped at what was the newest when it began to look.
+        let expected = newest.unwrap() - u64::from(any_newer);
+        assert_eq!(believed, expected);
+        ends_with([one, other], 3).await;
+    }
+}
+
+/// The server takes a node's turn away, and another node writes: to the first one the token then remembers more than the
+/// database has shown it.
+#[tokio::test]
+async fn a_turn_that_was_taken_away_is_no_evidence() {
+    for stands in [false, true] {
+        let [one, other] = weak(|weakness| weakness.stands = stands).await;
+        charges(&other, 1).await;
+        charge(&one).await;
+        let base = loaded(&one).await;
+        let (ledger, id, place) = (other.ledger().clone(), other.accounts[0], one.place.clone());
+        let fresh = one.ledger().reader.freshness().clone();
+        one.meanwhile(Meanwhile {
+            during: During::Turn,
+            what: Box::new(move || {
+                let (ledger, place, fresh) = (ledger.clone(), place.clone(), fresh.clone());
+                Box::pin(async move {
+                    hangs_up(&place, "state = 'idle in transaction'");
+                    charges_by(&ledger, id).await;
+                    fresh.doubt();
+                })
+            }),
+        });
+        let told = one.ledger().commit(base, deciding).await;
+        let accused =
+            matches!(&told, Err(LedgerError::Refused(why)) if why.contains("a later one"));
+        assert_eq!(accused, stands, "{told:?}");
+        let so_far = 3 + u64::from(told.is_ok());
+        let durable = charge(&one).await;
+        // What was refused may have been written by then, or be written yet: but once.
+        assert!((so_far + 1..=5).contains(&durable), "{durable}: {told:?}");
+        ends_with([one, other], durable).await;
+    }
+}
