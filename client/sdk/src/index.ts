@@ -14,7 +14,7 @@ export * from "./factors.js";
 export type { PublicJwk } from "./jose.js";
 export { open as openData, seal as sealData } from "./keys.js";
 export type { Unlocked } from "./keys.js";
-export type { RecoveryCode } from "./recovery-codes.js";
+export type { RecoveryCode } from "./demand/recovery-codes.js";
 export {
   acceptNewLog,
   checkLog,

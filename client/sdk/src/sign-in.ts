@@ -10,10 +10,8 @@ import { type Custody, lock } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
 import type { PinOptions } from "./factors.js";
 import { renewOffline } from "./offline/slots.js";
-import { parseRecoveryCode } from "./recovery-codes.js";
 import { accountOf, boundAccount, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
-import { codeCredential } from "./slots.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET } from "./vault.js";
@@ -121,6 +119,7 @@ export async function signInWithRecoveryCode(
   typed: string,
   options: SignInOptions = {},
 ): Promise<SignedIn> {
+  const { codeCredential, parseRecoveryCode } = await onDemand();
   const { auth, slot: material } = await parseRecoveryCode(typed);
   const code = toBase64Url(auth);
   const account = options.account ?? accountOf(custody);

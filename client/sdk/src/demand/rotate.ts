@@ -15,13 +15,13 @@ import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import type { Unlocked } from "../keys.js";
 import type { Slots } from "../offline/kept.js";
-import type { RecoveryCode } from "../recovery-codes.js";
 import type { SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
 import type { Closed } from "../upkeep.js";
 import type { Held } from "../vault.js";
 import { freshCodes, sendCodes } from "./codes.js";
 import { closedTo } from "./moving.js";
+import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
 import { contentOf, reread, written } from "./rewrap.js";
 import { t } from "./t.js";
 
@@ -94,8 +94,8 @@ async function happened(custody: Custody, held: Held, now: Unlocked): Promise<Ro
     left: string[];
   };
   const codes: RecoveryCode[] = [];
-  for (const code of await Promise.all(texts.map(t.parseRecoveryCode))) {
-    const credential = await t.codeCredential(code.auth);
+  for (const code of await Promise.all(texts.map(parseRecoveryCode))) {
+    const credential = await codeCredential(code.auth);
     if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
   }
   return codes.length > 0 ? { codes, closed: await closedTo(custody), left } : undefined;
