@@ -13,7 +13,7 @@ import { aesKey, seal, Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { backUp } from "./secrets.js";
-import { keepAppKey } from "./session.js";
+import { afterwards, keepAppKey } from "./session.js";
 import { nothingPending, opened, PENDING, type Pending } from "./vault.js";
 
 /** What an enrolment takes. */
@@ -102,7 +102,8 @@ export async function enrol(custody: Custody, options: EnrolOptions = {}): Promi
     await backUp(custody, unlocked);
     await nothingPending(custody);
   }
-  if (custody.checkLog) await checkLog(custody);
+  // The account is there: where the log can not be asked now, the next sign-in asks.
+  if (custody.checkLog) await afterwards("log", () => checkLog(custody));
   return unlocked;
 }
 

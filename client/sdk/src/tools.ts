@@ -19,10 +19,10 @@ import {
   AuthenticationFailed,
   CanNotOpen,
   CustodyError,
+  loading,
   NotReady,
   Refused,
   StepUpRequired,
-  Unreachable,
   Untrusted,
   VersionConflict,
   WrongGuess,
@@ -83,9 +83,7 @@ export type Tools = ReturnType<typeof tools>;
 
 /** The modules that are loaded when they are needed. */
 export async function onDemand() {
-  const loaded = await import("./demand/index.js").catch((cause: unknown) => {
-    throw new Unreachable("a part of this package could not be loaded", { cause });
-  });
+  const loaded = await loading(import("./demand/index.js"));
   loaded.use(tools());
   return loaded;
 }

@@ -9,7 +9,7 @@
  */
 import { type Bytes, hkdf, random } from "../bytes.js";
 import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
-import { CanNotOpen, NotReady, PasskeyFailed } from "../errors.js";
+import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
@@ -37,7 +37,7 @@ async function prfKey(output: Bytes): Promise<CryptoKey> {
 }
 
 async function pinKey(pin: string, salt: Bytes, cost: Argon2Cost): Promise<CryptoKey> {
-  const { hashPin } = await import("./argon2.js");
+  const { hashPin } = await loading(import("./argon2.js"));
   return aesKey(await hkdf(await hashPin(pin, salt, cost), "custodyd/sdk/offline/pin/v1"));
 }
 

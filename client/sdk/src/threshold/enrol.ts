@@ -10,6 +10,7 @@ import { begin, create, type EnrolOptions } from "../enrol.js";
 import { NotReady } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { checkLog } from "../receipts/log.js";
+import { afterwards } from "../session.js";
 import { PENDING } from "../vault.js";
 import { atEach, type Group, keepUnlocked } from "./group.js";
 import { spread } from "./refresh.js";
@@ -49,7 +50,7 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
     update.delete(PENDING);
   });
   await atEach(group, async (custody) => {
-    if (custody.checkLog) await checkLog(custody);
+    if (custody.checkLog) await afterwards("log", () => checkLog(custody));
   });
   return unlocked;
 }
