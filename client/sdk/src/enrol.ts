@@ -96,15 +96,15 @@ export async function enrol(custody: Custody, options: EnrolOptions = {}): Promi
   const [pending, unlocked] = await begin(custody);
   const account = await create(custody, pending, unlocked, options);
   await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
-  await keepAppKey(custody, unlocked);
+  const open = await keepAppKey(custody, unlocked);
   // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
   if (custody.serverSlot && !custody.endToEnd) {
-    await backUp(custody, unlocked);
+    await backUp(custody, open);
     await nothingPending(custody);
   }
   // The account is there: where the log can not be asked now, the next sign-in asks.
   if (custody.checkLog) await afterwards("log", () => checkLog(custody));
-  return unlocked;
+  return open;
 }
 
 /** Gives up an enrolment that was begun, with the key that nobody has used yet. */

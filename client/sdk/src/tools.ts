@@ -46,6 +46,7 @@ import { demandBound, keepAppKey } from "./session.js";
 import { isFor, openContent, opensWithoutPrf, sealContent, sealSlot } from "./slots.js";
 import {
   APP_KEY,
+  chained,
   DEVICE_SECRET,
   forget,
   givesServerSlot,
@@ -70,7 +71,7 @@ export const tools = () => ({
   ...{ AuthenticationFailed, CanNotOpen, CustodyError, NotReady, Refused, StepUpRequired },
   ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
   ...{ isFor, openContent, opensWithoutPrf, sealContent, sealSlot },
-  ...{ APP_KEY, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
+  ...{ APP_KEY, chained, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
   ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },

@@ -45,12 +45,12 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
     await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
   });
   await spread(group, unlocked, group.threshold);
-  await keepUnlocked(group, unlocked);
+  const open = await keepUnlocked(group, unlocked);
   await group.storage.update([], (update) => {
     update.delete(PENDING);
   });
   await atEach(group, async (custody) => {
     if (custody.checkLog) await afterwards("log", () => checkLog(custody));
   });
-  return unlocked;
+  return open;
 }
