@@ -1,12 +1,13 @@
 /**
- * A new device secret in two browsers: the one that knew the secret of before opens nothing that is written afterwards, until
- * it signs in with a factor of its owner's; what it has written meanwhile opens all the same. And an answer that is lost.
+ * A new device secret in two browsers: the secret of before opens nothing that is written afterwards, and the browser that knew
+ * it takes the new one up by a factor of its owner's; what it has written meanwhile opens all the same. An answer that is
+ * lost, and an account whose secrets are large and read by no one login.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type * as Sdk from "../sdk/src/index.js";
 import type { Device } from "./support/browser.js";
-import { enrolled, type Kept, Stage } from "./support/stage.js";
+import { enrolled, type Kept, openSealed, Stage } from "./support/stage.js";
 
 declare const sdk: typeof Sdk;
 declare const kept: Kept;
@@ -18,15 +19,6 @@ before(async () => {
   stage = await Stage.set();
 });
 after(() => stage.clear());
-
-/** The app without server slots, where the device secret is all that opens. */
-async function open(at: Device): Promise<void> {
-  await at.page.evaluate(async () => {
-    const { realm, transport } = kept.custody;
-    const { url } = transport;
-    kept.custody = await sdk.openCustody({ url, app: "sealed", realm, endToEnd: true });
-  });
-}
 
 /** Something of the app's own, sealed under its data key. */
 async function written(at: Device, text: string): Promise<number[]> {
@@ -46,9 +38,9 @@ async function read(at: Device, sealed: readonly number[]): Promise<string | und
   }, sealed);
 }
 
-test("a device that knew the secret opens what comes after it once it has signed in, and what it wrote before", async () => {
+test("a device that knew the secret takes up the new one by what it has signed in with, and opens what it wrote before", async () => {
   const [phone, laptop] = [await stage.device(), await stage.device()];
-  await Promise.all([open(phone), open(laptop)]);
+  await Promise.all([openSealed(phone), openSealed(laptop)]);
   const { account, key, code } = await phone.page.evaluate(async () => {
     const { custody } = kept;
     const { thumbprint } = await sdk.enrol(custody, { deviceName: "phone" });
@@ -81,18 +73,30 @@ test("a device that knew the secret opens what comes after it once it has signed
   const later = await written(phone, "written after");
 
   // The laptop's key is open still, and opens what it opened.
-  const before = await laptop.page.evaluate(async () => {
-    const draft = await kept.tried(() => sdk.getSecret(kept.custody, "draft"));
-    const list = await kept.tried(() => sdk.getSecret(kept.custody, "list"));
-    return [draft?.name, list?.name];
-  });
-  assert.deepEqual(before, ["CanNotOpen", "CanNotOpen"]);
   assert.deepEqual(
     [await read(laptop, later), await read(laptop, under)],
     [undefined, "written before"],
   );
+  // Locked, it can not take up what it reads of; the PIN that was typed there since the last lock does.
+  const taken = await laptop.page.evaluate(async () => {
+    const { custody } = kept;
+    const old = custody.unlocked!;
+    const keys = [...custody.slotKeys];
+    custody.slotKeys = [];
+    const failed = await kept.tried(() => sdk.getSecret(custody, "draft"));
+    const first = { code: failed?.code, locked: old.locked, ...kept.replaced };
+    custody.slotKeys = keys;
+    const draft = await sdk.getSecret(custody, "draft");
+    const second = { draft: draft?.content[0], locked: old.locked, ...kept.replaced };
+    return [first, second];
+  });
+  assert.deepEqual(taken, [
+    { code: "locked", locked: false, times: 1, open: false },
+    { draft: 2, locked: true, times: 2, open: true },
+  ]);
+  assert.equal(await read(laptop, later), "written after");
   await stage.reload(laptop);
-  await open(laptop);
+  await openSealed(laptop);
   const back = await laptop.page.evaluate(async (pin) => {
     const { custody } = kept;
     const { unlocked } = await sdk.signInWithPin(custody, pin);
@@ -185,7 +189,7 @@ test("a device that was lost is removed, and neither its secret nor the codes on
 
 test("where the answer is lost, the next sign-in has the new secret, and the codes are there still", async () => {
   const phone = await stage.device();
-  await open(phone);
+  await openSealed(phone);
   const key = await phone.page.evaluate(async (pin) => {
     const { thumbprint } = await sdk.enrol(kept.custody);
     await sdk.setPin(kept.custody, pin);
@@ -207,7 +211,7 @@ test("where the answer is lost, the next sign-in has the new secret, and the cod
   });
   assert.deepEqual([broken, taken], [{ code: "unreachable", pending: true }, 1]);
   await stage.reload(phone);
-  await open(phone);
+  await openSealed(phone);
   const again = await phone.page.evaluate(async (pin) => {
     const { custody } = kept;
     const pending = await sdk.rotationPending(custody);
@@ -221,5 +225,42 @@ test("where the answer is lost, the next sign-in has the new secret, and the cod
   }, PIN);
   assert.deepEqual(again, { pending: true, key, codes: 10, factor: "recovery-code", over: false });
   assert.equal(await read(phone, under), "written before");
+  await phone.context.close();
+});
+
+test("one request takes along what does not fit into one, and what no one login reads is no hindrance", async () => {
+  const phone = await stage.device();
+  await openSealed(phone);
+  const seen = await phone.page.evaluate(async (pin) => {
+    const { custody } = kept;
+    await sdk.enrol(custody);
+    await sdk.setPin(custody, pin);
+    await sdk.addPasskey(custody, { user: "Ann" });
+    // The policy gives the diary to the PIN alone, and the ledger to passkeys.
+    const names = ["diary", "ledger", "a", "b", "c", "d"];
+    const content = (at: number) => new Uint8Array(11_800).fill(at);
+    for (const [at, name] of names.entries())
+      await sdk.putSecret(custody, name, content(at), undefined);
+    await sdk.signInWithPin(custody, pin);
+    const weak = await kept.tried(() => sdk.rotateSecret(custody));
+    await sdk.signInWithPasskey(custody);
+    const { left } = await sdk.rotateSecret(custody);
+    const read: (number | undefined)[] = [];
+    for (const name of names.slice(1))
+      read.push((await sdk.getSecret(custody, name))?.content[11_799]);
+    await sdk.signInWithPin(custody, pin);
+    const diary = await sdk.getSecret(custody, "diary");
+    await sdk.putSecret(custody, "diary", diary!.content, diary!.version);
+    const slots = async () => {
+      const path = { name: "diary" };
+      const route = "/v1/account/secrets/{name}";
+      return (await custody.transport.request("get", route, { path })).slots.length;
+    };
+    return { weak: weak?.code, left, read, diary: diary?.content.length, slots: await slots() };
+  }, PIN);
+  assert.deepEqual(seen, {
+    ...{ weak: "step-up-required", left: ["diary"], read: [1, 2, 3, 4, 5] },
+    ...{ diary: 11_800, slots: 1 },
+  });
   await phone.context.close();
 });

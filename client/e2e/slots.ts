@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type * as Sdk from "../sdk/src/index.js";
 import type { Device } from "./support/browser.js";
-import { type Kept, Stage } from "./support/stage.js";
+import { type Kept, openSealed, Stage } from "./support/stage.js";
 import { authenticatorCode } from "./support/totp.js";
 
 declare const sdk: typeof Sdk;
@@ -18,18 +18,9 @@ before(async () => {
 });
 after(() => stage.clear());
 
-/** Opens the SDK for the app without server slots, as its pages would. */
-async function open(at: Device): Promise<void> {
-  await at.page.evaluate(async () => {
-    const { realm, transport } = kept.custody;
-    const { url } = transport;
-    kept.custody = await sdk.openCustody({ url, app: "sealed", realm, endToEnd: true });
-  });
-}
-
 async function device(): Promise<Device> {
   const made = await stage.device();
-  await open(made);
+  await openSealed(made);
   return made;
 }
 
@@ -56,7 +47,7 @@ async function enrolled(at: Device): Promise<Enrolled> {
 async function wipe(at: Device): Promise<void> {
   await at.page.evaluate(() => sdk.forgetDevice(kept.custody));
   await stage.reload(at);
-  await open(at);
+  await openSealed(at);
 }
 
 /** The device secret as the daemon hands it out: what is sealed, and whom its slots are for. */
@@ -90,7 +81,7 @@ test("a wiped browser comes back by passkey, by recovery code, and by PIN on a b
 
   // The PIN, on the device that the passkey has just bound.
   await stage.reload(phone);
-  await open(phone);
+  await openSealed(phone);
   const byPin = await phone.page.evaluate(async () => {
     const { unlocked } = await sdk.signInWithPin(kept.custody, "830517");
     return unlocked?.thumbprint;
@@ -197,7 +188,7 @@ test("enrolment waits for a factor that can carry the backup, and breaks off har
   });
   assert.deepEqual(first, { passkey: "prf-only-slot", early: "slot-unknown", pending: true });
   await stage.reload(phone);
-  await open(phone);
+  await openSealed(phone);
   // The answer to the PIN's last message is lost; the PIN is set, and the backup with it.
   let lost = false;
   await phone.page.route("**/v1/account/opaque/finish", async (route) => {

@@ -63,6 +63,12 @@ impl SharedSecret {
         self.0.expose()
     }
 
+    /// Compares in constant time.
+    #[must_use]
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0)
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.expose().len()

@@ -71,7 +71,7 @@ async fn moving() {
 /// Another device secret, in two browsers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotation() {
-    assert_eq!(stories("e2e/rotation.ts").await, 3);
+    assert_eq!(stories("e2e/rotation.ts").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

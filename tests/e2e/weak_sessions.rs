@@ -4,10 +4,9 @@
 //! is the same attack under a policy that gives the secret to that login: then it succeeds.
 
 use custodyd_tests::codes::recovery_codes;
-use custodyd_tests::device::{b64, unb64};
+use custodyd_tests::device::b64;
 use custodyd_tests::opaque::{Registering, default_cost};
 use custodyd_tests::owner::{KEY, Owner, PLAIN, SECRET};
-use custodyd_tests::slots::code_id;
 use custodyd_tests::{Answer, Device, MailServer, Setup, TestApp};
 use serde_json::{Value, json};
 
@@ -231,13 +230,18 @@ async fn a_change_of_factors_takes_along_what_its_session_reads() {
     device.call("POST", path, Some(body)).await.expect(201);
 }
 
-/// What opens by another secret is worthless without it: who may read the one and not the other replaces neither. The
-/// control is a policy that lets a recovery code read both.
+/// What opens by another secret is worthless without it: who may read the one and not the other replaces neither, and
+/// neither gives nor takes what the secret opens by. The controls are a policy that lets the PIN read both, and the login that
+/// could erase the account.
 #[tokio::test]
-async fn a_secret_that_opens_another_is_replaced_by_who_may_read_both() {
-    for (more, may) in [("", false), (", \"recovery-code\"", true)] {
+async fn a_secret_that_opens_another_is_replaced_by_who_may_read_both_or_could_erase_all() {
+    for (more, by_code) in [("", false), (", \"pin\"", false), ("", true)] {
+        let may = by_code || !more.is_empty();
+        // Delivered codes are none of the account's: no login of its owner's reads notes and app key.
+        let rule = format!(
+            "[release]\napp-key = [\"passkey\", \"totp\"{more}]\ndiary = [\"delivered-code\"{more}]\n"
+        );
         let Setup { policies, .. } = policy("");
-        let rule = format!("[release]\napp-key = [\"pin\"{more}]\n");
         let policies = policies.into_iter();
         let policies = policies.map(|(name, text)| (name, text.replace("[release]\n", &rule)));
         let app = TestApp::with(Setup {
@@ -247,40 +251,67 @@ async fn a_secret_that_opens_another_is_replaced_by_who_may_read_both() {
         .await;
         let mut owner = Owner::new(&app).await;
         owner.set_pin("830517", Some(true)).await.expect(200);
-        let place = owner.device.place("app-key");
-        let sealed = place.seal(KEY, b"wrapped");
-        let slot = place.slot("secret", SECRET, PLAIN, KEY);
-        let hanging = json!({"sealed": sealed, "slots": [slot], "server_slot": b64(KEY)});
-        let stored = owner.device.put("app-key", "If-None-Match", "*", hanging);
-        stored.await.expect(200);
-        let codes = owner.device.set_recovery_codes().await;
-        let started = owner.device.try_recovery_code(&codes[0], json!({})).await;
-        started.expect(201);
-        // The PIN's own slot goes with the PIN, and the content stays.
-        owner.set_pin("294061", None).await.expect(200);
-        let codes = recovery_codes();
-        let id = code_id(&unb64(&codes[0]));
-        let place = owner.device.place(SECRET);
-        let slot = place.slot("recovery-code", &id, &[3; 32], KEY);
-        let rewrapped = json!({"if_version": owner.version().await, "slots": [slot]});
-        let body = json!({"codes": codes, "secrets": {SECRET: rewrapped}});
-        let path = "/v1/account/recovery-codes";
-        let content = owner.content(true);
-        let attacks = [
-            owner.call("POST", path, body).await,
-            replace(&mut owner.device, SECRET, content).await,
-            delete(&mut owner.device, SECRET).await,
-        ];
-        for answer in attacks {
-            if may {
-                assert!(answer.status < 300, "{}", answer.refusal());
-                continue;
-            }
-            answer.refused("403 step-up-required");
-            assert_eq!(answer.body["secret"], "app-key");
-            assert_eq!(answer.body["need_one_of"], json!(["pin"]));
+        for name in ["app-key", "diary"] {
+            let place = owner.device.place(name);
+            let sealed = place.seal(KEY, b"wrapped");
+            let slot = place.slot("secret", SECRET, PLAIN, KEY);
+            let hanging = json!({"sealed": sealed, "slots": [slot], "server_slot": b64(KEY)});
+            let stored = owner.device.put(name, "If-None-Match", "*", hanging);
+            stored.await.expect(200);
         }
+        owner.device.add_totp().await;
+        let codes = owner.device.set_recovery_codes().await;
+        if by_code {
+            let started = owner.device.try_recovery_code(&codes[0], json!({}));
+            started.await.expect(201);
+        } else {
+            let started = owner.device.sign_in_by_opaque("830517", &[]).await;
+            started.unwrap().expect(201);
+        }
+        // The PIN's own slot goes with the PIN, and the content stays; so it does where it is sent once more.
+        owner.set_pin("294061", None).await.expect(200);
+        let Value::Object(mut same) = owner.secret().await else {
+            panic!("a secret is an object")
+        };
+        same.retain(|name, _| ["sealed", "slots", "server_slot"].contains(&name.as_str()));
+        let same = Value::Object(same);
+        let again = replace(&mut owner.device, SECRET, same.clone()).await;
+        again.expect(200);
+        let without = |member: &str| {
+            let mut body = same.clone();
+            body[member] = match member {
+                "slots" => json!([]),
+                "sealed" => json!(owner.device.place(SECRET).seal(KEY, b"a thief's")),
+                _ => Value::Null,
+            };
+            body
+        };
+        for body in ["sealed", "slots", "server_slot"].map(without) {
+            let answer = replace(&mut owner.device, SECRET, body).await;
+            not_without_reading(&answer, may);
+            if may {
+                replace(&mut owner.device, SECRET, same.clone())
+                    .await
+                    .expect(200);
+            }
+        }
+        let answer = delete(&mut owner.device, SECRET).await;
+        not_without_reading(&answer, may);
         assert_eq!(owner.version().await == 0, may);
         assert_ne!(version(&mut owner.device, "app-key").await, 0);
+        // To write those themselves still takes who may read them.
+        let thiefs = json!({"server_slot": b64(b"a thief's")});
+        let answer = replace(&mut owner.device, "app-key", thiefs).await;
+        not_without_reading(&answer, !more.is_empty());
     }
+}
+
+fn not_without_reading(answer: &Answer, may: bool) {
+    if may {
+        assert!(answer.status < 300, "{}", answer.refusal());
+        return;
+    }
+    answer.refused("403 step-up-required");
+    assert_eq!(answer.body["secret"], "app-key");
+    assert_eq!(answer.body["need_one_of"], json!(["totp"]));
 }

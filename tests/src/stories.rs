@@ -64,6 +64,10 @@ origins = ["https://localhost:{port}"]
 relying_party = {{ id = "localhost", name = "Sealed notes" }}
 [secrets]
 server_slot = "forbidden"
+max_bytes = 12288
+[release]
+diary = ["pin"]
+ledger = ["passkey"]
 "#
     );
     ("sealed".into(), text)

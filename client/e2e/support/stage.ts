@@ -15,6 +15,8 @@ export interface Kept {
   custody: Sdk.Custody;
   /** Opens the custody once more, as another load of the page would. */
   open: () => Promise<Sdk.Custody>;
+  /** How often the app was told that its key was replaced, and by one that is open. */
+  replaced: { times: number; open: boolean };
   /** What became of a call: undefined, or what is known of its error. */
   tried: (call: () => Promise<unknown>) => Promise<Failure | undefined>;
 }
@@ -99,7 +101,8 @@ export class Stage {
             };
           }
         };
-        Object.assign(globalThis, { kept: { open, tried, custody: await open() } });
+        const replaced = { times: 0, open: false };
+        Object.assign(globalThis, { kept: { open, tried, replaced, custody: await open() } });
       },
       { url, app, realm, keys: this.keys },
     );
@@ -107,6 +110,20 @@ export class Stage {
 }
 
 declare const kept: Kept;
+
+/** Opens the SDK for the app without server slots, where the owner's factors are all that opens, as its pages would. */
+export async function openSealed(at: Device): Promise<void> {
+  await at.page.evaluate(async () => {
+    const { realm, transport } = kept.custody;
+    const { url } = transport;
+    kept.custody = await sdk.openCustody({
+      ...{ url, app: "sealed", realm, endToEnd: true },
+      onReplaced: (now) => {
+        kept.replaced = { times: kept.replaced.times + 1, open: now === kept.custody.unlocked };
+      },
+    });
+  });
+}
 
 /** Enrols with a PIN; returns the account and the app key's thumbprint. */
 export async function enrolled(at: Device): Promise<{ account: string; key: string }> {

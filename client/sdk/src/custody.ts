@@ -46,6 +46,12 @@ export interface CustodyOptions {
    * that comes with a sign-in is ever taken from it.
    */
   readonly member?: boolean;
+  /**
+   * Called when the device secret that is open here was replaced, by another device or by `rotateSecret`: with the key that
+   * is open from now on, that of before being locked; or with undefined where what is stored now does not open here, so that
+   * the owner has to sign in. Until then the key of before goes on. It is noticed by a sign-in, `sync`, and `getSecret`.
+   */
+  readonly onReplaced?: (now: Unlocked | undefined) => void;
 }
 
 /** What is kept about the account on this device. */
@@ -70,6 +76,7 @@ export interface Custody {
   readonly checkLog: boolean;
   readonly endToEnd: boolean | "moving";
   readonly member: boolean;
+  readonly onReplaced: CustodyOptions["onReplaced"];
   /** The device key; its thumbprint is the device identifier. */
   readonly device: SigningKey & { readonly thumbprint: string };
   /** The account of this device, once there is one. */
@@ -112,6 +119,7 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
     checkLog: options.checkLog ?? true,
     endToEnd: options.endToEnd ?? false,
     member: options.member ?? false,
+    onReplaced: options.onReplaced,
     device,
     account,
     unlocked: undefined,

@@ -13,7 +13,7 @@ import { aesKey, seal, Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { backUp } from "./secrets.js";
-import { keepAppKey } from "./session.js";
+import { afterwards, keepAppKey } from "./session.js";
 import { nothingPending, opened, PENDING, type Pending } from "./vault.js";
 
 /** What an enrolment takes. */
@@ -96,14 +96,15 @@ export async function enrol(custody: Custody, options: EnrolOptions = {}): Promi
   const [pending, unlocked] = await begin(custody);
   const account = await create(custody, pending, unlocked, options);
   await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
-  await keepAppKey(custody, unlocked);
+  const open = await keepAppKey(custody, unlocked);
   // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
   if (custody.serverSlot && !custody.endToEnd) {
-    await backUp(custody, unlocked);
+    await backUp(custody, open);
     await nothingPending(custody);
   }
-  if (custody.checkLog) await checkLog(custody);
-  return unlocked;
+  // The account is there: where the log can not be asked now, the next sign-in asks.
+  if (custody.checkLog) await afterwards("log", () => checkLog(custody));
+  return open;
 }
 
 /** Gives up an enrolment that was begun, with the key that nobody has used yet. */

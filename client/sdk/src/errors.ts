@@ -19,6 +19,13 @@ export class CustodyError extends Error {
   }
 }
 
+/** What went wrong, as an error of this package. */
+export function failure(cause: unknown): CustodyError {
+  return cause instanceof CustodyError
+    ? cause
+    : new CustodyError("unexpected", String(cause), { cause });
+}
+
 /** A problem document: `application/problem+json`. */
 export interface Problem {
   readonly code: string;
@@ -108,6 +115,13 @@ export class Unreachable extends CustodyError {
   constructor(message: string, options?: ErrorOptions) {
     super("unreachable", message, options);
   }
+}
+
+/** A part of this package that is loaded when it is needed. */
+export function loading<T>(part: Promise<T>): Promise<T> {
+  return part.catch((cause: unknown) => {
+    throw new Unreachable("a part of this package could not be loaded", { cause });
+  });
 }
 
 /** Why a proof of the realm's was not believed. */

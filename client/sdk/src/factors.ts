@@ -9,9 +9,9 @@
 import type { Custody } from "./custody.js";
 import type { Made } from "./demand/along.js";
 import type { AddedPasskey } from "./demand/passkey.js";
+import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
 import { dropOffline, dropOfflinePasskey, renewOfflinePin } from "./offline/slots.js";
-import type { RecoveryCode } from "./recovery-codes.js";
 import { demandBound } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";

@@ -14,7 +14,7 @@ export * from "./factors.js";
 export type { PublicJwk } from "./jose.js";
 export { open as openData, seal as sealData } from "./keys.js";
 export type { Unlocked } from "./keys.js";
-export type { RecoveryCode } from "./recovery-codes.js";
+export type { RecoveryCode } from "./demand/recovery-codes.js";
 export {
   acceptNewLog,
   checkLog,
@@ -41,7 +41,7 @@ export { openSecret } from "./vault.js";
 export { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 export type { Binding, Checkpoint, RealmTrust } from "./receipts/realm.js";
 export * from "./secrets.js";
-export type { SignedIn } from "./session.js";
+export type { SignedIn, Undone } from "./session.js";
 export * from "./sign-in.js";
 export { indexedDbStorage } from "./storage/indexeddb.js";
 export { memoryStorage } from "./storage/memory.js";

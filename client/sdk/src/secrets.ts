@@ -7,11 +7,11 @@
  */
 import { type Bytes, fromBase64Url, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
-import { NotReady, Refused, VersionConflict } from "./errors.js";
+import { CanNotOpen, NotReady, Refused, VersionConflict } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { accountOf } from "./session.js";
 import type { Schemas } from "./transport.js";
-import { unlockWith } from "./unlock.js";
+import { tellReplaced, unlockWith } from "./unlock.js";
 import { APP_KEY, DEVICE_SECRET, noted, openSecret, sealedSecret } from "./vault.js";
 
 /** A secret as it was released. */
@@ -26,8 +26,39 @@ export interface Stored {
 export async function getSecret(custody: Custody, name: string): Promise<Stored | undefined> {
   const secret = await released(custody, name);
   if (!secret) return undefined;
-  const content = await openSecret(custody, name, secret);
-  return { version: secret.version, content, updated: secret.updated };
+  const { version, updated } = secret;
+  try {
+    return { version, updated, content: await openSecret(custody, name, secret) };
+  } catch (error) {
+    // Sealed perhaps under a device secret that another device has put in the place of the one that is open.
+    const isShut = error instanceof CanNotOpen || error instanceof NotReady;
+    if (!isShut || !(await followRotation(custody))) throw error;
+    return { version, updated, content: await openSecret(custody, name, secret) };
+  }
+}
+
+/**
+ * Takes up what another device has put in the place of the device secret that is open here: nothing is to be sealed under
+ * that any more. Returns whether there was such a thing. `getSecret` and `sync` do it by themselves; an app that is open for
+ * long does it when it comes to the front.
+ *
+ * @throws `NotReady` (`locked`) where what is stored does not open here, its cause saying why: a sign-in has to bring it
+ */
+export async function followRotation(custody: Custody): Promise<boolean> {
+  const { unlocked, held } = custody;
+  if (unlocked?.locked !== false || custody.member) return false;
+  const there = (await listSecrets(custody)).find(({ name }) => name === DEVICE_SECRET);
+  if (!there || there.version === held?.version) return false;
+  try {
+    return (await unlock(custody)) !== unlocked;
+  } catch (cause) {
+    const isKept = cause instanceof Refused && cause.code === "release-forbidden";
+    if (!isKept && !(cause instanceof CanNotOpen)) throw cause;
+    custody.held = undefined;
+    if (held) tellReplaced(custody, undefined);
+    const message = "another device has changed the device secret: sign in again";
+    throw new NotReady("locked", message, { cause });
+  }
 }
 
 async function released(custody: Custody, name: string): Promise<Schemas["Secret"] | undefined> {

@@ -5,7 +5,7 @@
  * session and no key.
  */
 import { type Custody, isBound, keepAccount, lock } from "./custody.js";
-import { NotReady, Unreachable, Untrusted } from "./errors.js";
+import { type CustodyError, failure, NotReady, Untrusted } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
@@ -33,8 +33,20 @@ export interface SignedIn {
   readonly secrets: Readonly<Record<string, Schemas["Secret"]>>;
   /** What was done to the slots that open the account's secrets; undefined where there was nothing to do. */
   readonly upkeep?: Upkeep | undefined;
+  /** What else should have followed, and did not: mostly nothing. The next sign-in tries again. */
+  readonly undone: readonly Undone[];
   /** Where a passkey was used: for an offline slot, and never to be sent. */
   readonly prf?: PrfKey | undefined;
+}
+
+/** What did not follow a sign-in, which stands all the same. */
+export interface Undone {
+  /**
+   * `log`: the log was not asked whether it continues what this device has seen; `checkLog` does. `offline`: what was used
+   * does not unlock offline again, as it did before the device secret was replaced.
+   */
+  readonly what: "log" | "offline";
+  readonly error: CustodyError;
 }
 
 /** What a factor gave that opens slots; which credential it is, the daemon tells with the session. */
@@ -62,9 +74,10 @@ export async function takeSession(
     const unlocked = isAsked ? await unlockWith(custody, secret, key) : undefined;
     const { scope, factor } = answer.session;
     const upkeep = unlocked && scope === "full" ? await tend(custody) : undefined;
-    if (custody.checkLog && scope !== "pin-only") await checkLogIfReachable(custody);
+    const asksLog = custody.checkLog && scope !== "pin-only";
+    const undone = asksLog ? await afterwards("log", () => checkLog(custody)) : [];
     const { account, device_bound: deviceBound, secrets } = answer;
-    return { account, scope, factor, deviceBound, unlocked, secrets, upkeep };
+    return { account, scope, factor, deviceBound, unlocked, secrets, upkeep, undone };
   } catch (error) {
     if (error instanceof Untrusted) {
       transport.session = undefined;
@@ -74,12 +87,17 @@ export async function takeSession(
   }
 }
 
-/** The sign-in has happened; that the connection broke off afterwards does not undo it. */
-async function checkLogIfReachable(custody: Custody): Promise<void> {
+/** The sign-in has happened, and what fails afterwards does not undo it: unless that shows whom one has signed in to. */
+export async function afterwards(
+  what: Undone["what"],
+  step: () => Promise<unknown>,
+): Promise<Undone[]> {
   try {
-    await checkLog(custody);
-  } catch (error) {
-    if (!(error instanceof Unreachable)) throw error;
+    await step();
+    return [];
+  } catch (cause) {
+    if (cause instanceof Untrusted) throw cause;
+    return [{ what, error: failure(cause) }];
   }
 }
 

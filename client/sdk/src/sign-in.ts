@@ -10,14 +10,12 @@ import { type Custody, lock } from "./custody.js";
 import { NotReady, Refused } from "./errors.js";
 import type { PinOptions } from "./factors.js";
 import { renewOffline } from "./offline/slots.js";
-import { parseRecoveryCode } from "./recovery-codes.js";
-import { accountOf, boundAccount, takeSession } from "./session.js";
+import { accountOf, afterwards, boundAccount, takeSession } from "./session.js";
 import type { SignedIn } from "./session.js";
-import { codeCredential } from "./slots.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET } from "./vault.js";
-import { usePasskey } from "./webauthn.js";
+import { type PrfKey, usePasskey } from "./webauthn.js";
 
 /** What a sign-in brings. */
 export interface SignInOptions {
@@ -34,6 +32,17 @@ function more(options: SignInOptions): { release: string[]; bind_device?: Schema
   return options.bindDevice === undefined
     ? { release }
     : { release, bind_device: { name: options.bindDevice } };
+}
+
+/** What was used unlocks offline again, where it did before another device has replaced the device secret. */
+async function withOffline(
+  custody: Custody,
+  signedIn: SignedIn,
+  used: string | PrfKey | undefined,
+): Promise<SignedIn> {
+  if (!used) return signedIn;
+  const late = await afterwards("offline", () => renewOffline(custody, used));
+  return { ...signedIn, undone: [...signedIn.undone, ...late] };
 }
 
 /** A read-only session. Asks the owner for nothing; works on a bound device. */
@@ -61,21 +70,16 @@ export async function signInWithPin(
   if (options.onServer) {
     const body = { account, pin, release };
     const route = "/v1/apps/{app}/sessions/pin";
-    return takeSession(custody, await transport.request("post", route, { body }));
+    const answer = await transport.request("post", route, { body });
+    return withOffline(custody, await takeSession(custody, answer), pin);
   }
   const start = "/v1/apps/{app}/sessions/opaque/start";
   const { end, key } = await (
     await onDemand()
   ).login(pin, (ke1) => transport.request("post", start, { body: { account, ke1 } }));
   const route = "/v1/apps/{app}/sessions/opaque/finish";
-  const body = { ...end, release };
-  const signedIn = await takeSession(
-    custody,
-    await transport.request("post", route, { body }),
-    key,
-  );
-  await renewOffline(custody, pin);
-  return signedIn;
+  const answer = await transport.request("post", route, { body: { ...end, release } });
+  return withOffline(custody, await takeSession(custody, answer, key), pin);
 }
 
 /** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
@@ -94,10 +98,9 @@ export async function signInWithPasskey(
   const route = "/v1/apps/{app}/sessions/passkey";
   const answer = await custody.transport.request("post", route, { body });
   const key = used.prf && ({ type: "prf", material: used.prf.output } as const);
-  const signedIn = await takeSession(custody, answer, key);
   const prf = used.prf && { ...used.prf, deviceId: answer.credential ?? undefined };
-  if (prf) await renewOffline(custody, prf);
-  return { ...signedIn, prf };
+  const signedIn = await takeSession(custody, answer, key);
+  return { ...(await withOffline(custody, signedIn, prf)), prf };
 }
 
 /** Signs in with a code of an authenticator app, on a bound device. */
@@ -121,6 +124,7 @@ export async function signInWithRecoveryCode(
   typed: string,
   options: SignInOptions = {},
 ): Promise<SignedIn> {
+  const { codeCredential, parseRecoveryCode } = await onDemand();
   const { auth, slot: material } = await parseRecoveryCode(typed);
   const code = toBase64Url(auth);
   const account = options.account ?? accountOf(custody);
@@ -173,15 +177,16 @@ export async function continueWithPin(
   const { transport } = custody;
   if (options.onServer) {
     const body = { pin, ...more(options) };
-    return takeSession(custody, await transport.request("post", "/v1/session/pin", { body }));
+    const answer = await transport.request("post", "/v1/session/pin", { body });
+    return withOffline(custody, await takeSession(custody, answer), pin);
   }
   const start = "/v1/session/opaque/start";
   const { end, key } = await (
     await onDemand()
   ).login(pin, (ke1) => transport.request("post", start, { body: { ke1 } }));
   const body = { ...end, ...more(options) };
-  const route = "/v1/session/opaque/finish";
-  return takeSession(custody, await transport.request("post", route, { body }), key);
+  const answer = await transport.request("post", "/v1/session/opaque/finish", { body });
+  return withOffline(custody, await takeSession(custody, answer, key), pin);
 }
 
 /** Renews the session's idle time. The absolute end stays. */

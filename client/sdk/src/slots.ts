@@ -4,8 +4,7 @@
  * SLOTS.md has the format, `daemon/vectors/key_slots.json` holds both sides to it. Used by `vault.ts`. A slot's key is
  * derived for one secret of one account and one credential, so that nobody can put a slot in another's place.
  */
-import { be32, be64, type Bytes, concat, fields, fromBase64Url, hkdf } from "./bytes.js";
-import { sha256, toBase64Url } from "./bytes.js";
+import { be64, type Bytes, concat, fields, fromBase64Url, hkdf, toBase64Url } from "./bytes.js";
 import { aesKey, open, seal } from "./keys.js";
 import type { Schemas } from "./transport.js";
 
@@ -91,21 +90,4 @@ export function isFor(by: SlotKey, slot: Slot): boolean {
 /** Whether something else than a passkey's PRF opens it: with one lost authenticator it would be gone. */
 export function opensWithoutPrf(slots: readonly Slot[], server: boolean): boolean {
   return server || slots.some((slot) => slot.type !== "prf");
-}
-
-/** The device identifier that a PIN by OPAQUE will have. */
-export async function pinCredential(
-  salt: Bytes,
-  cost: Schemas["KeyStretching"],
-  record: Bytes,
-): Promise<string> {
-  const spent = [cost.memory_kib, cost.passes, cost.lanes].map(be32);
-  return toBase64Url(
-    await sha256(fields("custodyd/opaque-pin-device-id/v1", salt, ...spent, record)),
-  );
-}
-
-/** The name of slots under a recovery code. */
-export async function codeCredential(auth: Bytes): Promise<string> {
-  return toBase64Url(await sha256(fields("custodyd/recovery-code-slot-id/v1", auth)));
 }

@@ -2,8 +2,10 @@
  * Loads what is not needed each time an app is opened (`demand/`), and hands it what it uses of the rest.
  */
 import {
+  be32,
   concat,
   equal,
+  fields,
   fromBase64Url,
   fromUtf8,
   hkdf,
@@ -17,10 +19,10 @@ import {
   AuthenticationFailed,
   CanNotOpen,
   CustodyError,
+  loading,
   NotReady,
   Refused,
   StepUpRequired,
-  Unreachable,
   Untrusted,
   VersionConflict,
   WrongGuess,
@@ -37,22 +39,14 @@ import {
 } from "./keys.js";
 import { OFFLINE, slotsOf } from "./offline/kept.js";
 import { keepOfflineByPasskey } from "./offline/slots.js";
-import { newRecoveryCodes, parseRecoveryCode } from "./recovery-codes.js";
 import { nextRevision } from "./revisions.js";
 import { ROTATION, rotationSeen } from "./rotation.js";
 import { put, unlock } from "./secrets.js";
 import { demandBound, keepAppKey } from "./session.js";
-import {
-  codeCredential,
-  isFor,
-  openContent,
-  opensWithoutPrf,
-  pinCredential,
-  sealContent,
-  sealSlot,
-} from "./slots.js";
+import { isFor, openContent, opensWithoutPrf, sealContent, sealSlot } from "./slots.js";
 import {
   APP_KEY,
+  chained,
   DEVICE_SECRET,
   forget,
   givesServerSlot,
@@ -73,15 +67,15 @@ import { createPasskey, usePrf } from "./webauthn.js";
 
 /** All of it. */
 export const tools = () => ({
-  ...{ concat, equal, fromBase64Url, random, sha256, toBase64Url, KEPT },
+  ...{ be32, concat, equal, fields, fromBase64Url, random, sha256, toBase64Url, KEPT },
   ...{ AuthenticationFailed, CanNotOpen, CustodyError, NotReady, Refused, StepUpRequired },
   ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
-  ...{ isFor, openContent, opensWithoutPrf, pinCredential, sealContent, sealSlot },
-  ...{ APP_KEY, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
+  ...{ isFor, openContent, opensWithoutPrf, sealContent, sealSlot },
+  ...{ APP_KEY, chained, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
-  ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey, codeCredential },
-  ...{ newRecoveryCodes, demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
-  ...{ aesKey, fromUtf8, hkdf, parseRecoveryCode, utf8 },
+  ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
+  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
+  ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ unlock, ROTATION, rotationSeen, createPasskey, usePrf },
 });
 
@@ -90,9 +84,7 @@ export type Tools = ReturnType<typeof tools>;
 
 /** The modules that are loaded when they are needed. */
 export async function onDemand() {
-  const loaded = await import("./demand/index.js").catch((cause: unknown) => {
-    throw new Unreachable("a part of this package could not be loaded", { cause });
-  });
+  const loaded = await loading(import("./demand/index.js"));
   loaded.use(tools());
   return loaded;
 }

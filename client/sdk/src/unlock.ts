@@ -32,8 +32,7 @@ export async function unlockWith(
   await hold(custody, device, secret);
   await noted(custody, APP_KEY, !opensToDaemon(key), wrapped.sealed);
   secret.content.fill(0);
-  await keepAppKey(custody, unlocked);
-  return unlocked;
+  return keepAppKey(custody, unlocked);
 }
 
 /** A key that this device sees for the first time must be bound to the account by the realm. */
@@ -57,12 +56,39 @@ export async function demandBinding(custody: Custody, unlocked: Unlocked): Promi
  * Keeps the wrapped key on this device, and the open one in memory. Where it is wrapped anew, the device secret is
  * another one: what unlocks offline by the one of before goes in the same step, or it would open nothing.
  */
-export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<void> {
+export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<Unlocked> {
   const { thumbprint: name, wrapped } = unlocked;
   await custody.storage.update([KEPT.appKey, OFFLINE], (update) => {
     const before = update.get(KEPT.appKey) as AppKeyRecord | undefined;
     update.set(KEPT.appKey, { thumbprint: name, wrapped });
     if (before && !equal(before.wrapped, wrapped)) update.set(OFFLINE, stale(update.get(OFFLINE)));
   });
+  return opensNow(custody, unlocked);
+}
+
+/**
+ * In memory. A key that is open already under the same device secret goes on, since of two `lock` would leave one open.
+ * Under another, it was replaced: it is locked, and the app is told. Returns the one that is open.
+ */
+export function opensNow(custody: Custody, unlocked: Unlocked): Unlocked {
+  const { unlocked: open } = custody;
+  if (open && open !== unlocked && !open.locked) {
+    if (open.thumbprint === unlocked.thumbprint && equal(open.secret, unlocked.secret)) {
+      unlocked.lock();
+      return open;
+    }
+    open.lock();
+    tellReplaced(custody, unlocked);
+  }
   custody.unlocked = unlocked;
+  return unlocked;
+}
+
+/** What the app makes of it is its own affair, and fails by itself. */
+export function tellReplaced({ onReplaced }: Custody, now: Unlocked | undefined): void {
+  if (onReplaced) {
+    queueMicrotask(() => {
+      onReplaced(now);
+    });
+  }
 }

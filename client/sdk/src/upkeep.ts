@@ -2,7 +2,7 @@
  * What is left to do after a sign-in, where there is anything: `demand/upkeep.ts` does it.
  */
 import type { Custody } from "./custody.js";
-import { CustodyError } from "./errors.js";
+import { type CustodyError, failure } from "./errors.js";
 import { unlock } from "./secrets.js";
 import { isFor } from "./slots.js";
 import { onDemand } from "./tools.js";
@@ -37,10 +37,9 @@ export async function tend(custody: Custody): Promise<Upkeep | undefined> {
   if (isDone && !isMoving(custody)) return undefined;
   try {
     return await (await onDemand()).tend(custody);
-  } catch (error) {
+  } catch (cause) {
     // The sign-in stands all the same.
-    if (!(error instanceof CustodyError)) throw error;
-    return { ...nothing, error };
+    return { ...nothing, error: failure(cause) };
   }
 }
 

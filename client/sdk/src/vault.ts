@@ -96,7 +96,8 @@ export async function making<T>(
   }
 }
 
-const chained = (material: Bytes): SlotKey => ({
+/** What opens by the device secret. */
+export const chained = (material: Bytes): SlotKey => ({
   type: "secret",
   credential: DEVICE_SECRET,
   material,

@@ -3,11 +3,15 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fromBase64, random, toHex, utf8 } from "../src/bytes.js";
+import { newRecoveryCodes, parseRecoveryCode, recoveryCode } from "../src/demand/recovery-codes.js";
+import { use } from "../src/demand/t.js";
 import { CanNotOpen, NotReady } from "../src/errors.js";
 import { verifies } from "../src/jose.js";
 import { aesKey, open, seal, Unlocked } from "../src/keys.js";
-import { newRecoveryCodes, parseRecoveryCode, recoveryCode } from "../src/recovery-codes.js";
 import { memoryStorage } from "../src/storage/memory.js";
+import { tools } from "../src/tools.js";
+
+use(tools());
 
 test("the key that was wrapped comes back, and can not be taken out", async () => {
   const made = await Unlocked.create();

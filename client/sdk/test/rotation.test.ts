@@ -1,49 +1,26 @@
 /** Another device secret: what was known of the one of before opens nothing new, and whatever breaks off loses nothing. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fromBase64Url, toBase64Url, utf8 } from "../src/bytes.js";
-import { type Custody, lock } from "../src/custody.js";
+import { toBase64Url, utf8 } from "../src/bytes.js";
+import { lock } from "../src/custody.js";
+import { codeCredential } from "../src/demand/recovery-codes.js";
 import { setRecoveryCodes } from "../src/factors.js";
-import { each, open, seal, Unlocked } from "../src/keys.js";
+import { open, seal, Unlocked } from "../src/keys.js";
 import { OFFLINE, slotsOf } from "../src/offline/kept.js";
 import { loadSecret, saveSecret, sync } from "../src/offline/queue.js";
 import { keepOfflineByPasskey, offlineState, renewOffline } from "../src/offline/slots.js";
 import { resumeRotation, rotateSecret, rotationPending, rotationSeen } from "../src/rotation.js";
 import { getSecret, putSecret, unlock } from "../src/secrets.js";
-import { codeCredential, openContent, openSlot, type SlotKey } from "../src/slots.js";
+import type { SlotKey } from "../src/slots.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { closedWays } from "../src/upkeep.js";
 import { remember } from "../src/vault.js";
 import { problem } from "./support/daemon.js";
-import { CHAIN, failing, type Fate, placeOf, Safe } from "./support/safe.js";
+import { failing, type Fate, Safe } from "./support/safe.js";
+import { opensTo, stolen } from "./support/thief.js";
 
 async function sealedNote(key: Unlocked, text: string) {
   return seal(await key.dataKey("notes"), "notes", utf8(text));
-}
-
-/** What a thief has who was once where the key was open: the device secret, and the content key that it was under. */
-function stolen(custody: Custody) {
-  const { unlocked, held } = custody;
-  return { secret: unlocked!.secret.slice(), key: held!.key.slice(), slots: custody.slotKeys };
-}
-
-/** Which of the stored secrets open to that. */
-async function opensTo(safe: Safe, thief: ReturnType<typeof stolen>): Promise<string[]> {
-  const found: string[] = [];
-  for (const [name, { sealed, slots = [] }] of safe.secrets) {
-    const place = placeOf(name);
-    const chained = each(thief.secret).map((material): SlotKey => ({ ...CHAIN, material }));
-    const keys = [thief.key];
-    for (const slot of slots)
-      for (const by of chained)
-        if (slot.type === "secret") {
-          const key = await openSlot(place, by, slot);
-          if (key) keys.push(key);
-        }
-    const contents = keys.map((key) => openContent(place, key, fromBase64Url(sealed!)!));
-    if ((await Promise.all(contents)).some((one) => one !== undefined)) found.push(name);
-  }
-  return found;
 }
 
 test("after a rotation the secret of before opens nothing that is stored, and the owner opens all of it", async () => {
@@ -249,7 +226,7 @@ test("what this session may not read stays as it is and is named, and a refusal 
   const phone = await safe.device();
   const before = await safe.opened(phone, safe.pin, safe.passkey);
   await putSecret(phone, "diary", utf8("mine"), undefined);
-  safe.kept.add("diary");
+  safe.readers.set("diary", ["pin"]);
   safe.refuse = ({ path }) =>
     path.endsWith("/recovery-codes")
       ? problem(403, "step-up-required", { need_at_least: "passkey", need_fresh: true })
@@ -258,7 +235,7 @@ test("what this session may not read stays as it is and is named, and a refusal 
   assert.deepEqual([await rotationPending(phone), before.locked], [false, false]);
   safe.refuse = () => undefined;
   assert.deepEqual((await rotateSecret(phone)).left, ["diary"]);
-  safe.kept.clear();
+  safe.readers.clear();
   assert.deepEqual((await getSecret(phone, "diary"))?.content, utf8("mine"));
 });
 
@@ -279,7 +256,7 @@ test("recovery codes that would open nothing are not set where nothing else does
     // The same where the session may not read what they would open.
     lock(phone);
     safe.refuse = () => undefined;
-    safe.kept.add("device-secret");
+    safe.readers.set("device-secret", ["pin"]);
     if (endToEnd) await assert.rejects(setRecoveryCodes(phone), { code: "release-forbidden" });
     else assert.equal((await setRecoveryCodes(phone)).length, 10);
   }

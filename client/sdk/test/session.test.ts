@@ -6,9 +6,12 @@ import { type Custody, isBound, keepAccount, openCustody } from "../src/custody.
 import { StorageFailed, Untrusted } from "../src/errors.js";
 import { Unlocked } from "../src/keys.js";
 import { keepAppKey } from "../src/session.js";
-import { signInWithPin } from "../src/sign-in.js";
+import { OFFLINE } from "../src/offline/kept.js";
+import { offlineState } from "../src/offline/slots.js";
+import { continueWithPin, signInWithPin } from "../src/sign-in.js";
 import { memoryStorage } from "../src/storage/memory.js";
-import { FakeDaemon, type Reply } from "./support/daemon.js";
+import type { Storage } from "../src/storage/storage.js";
+import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
 import { leaves, Realm } from "./support/realm.js";
 
 interface Scene {
@@ -55,6 +58,48 @@ test("a key that this device knows is opened, also where the log can not be aske
   const signedIn = await signInWithPin(custody, "830517", { account: "a-1", onServer: true });
   assert.equal(signedIn.unlocked?.thumbprint, unlocked.thumbprint);
   assert.ok(isBound(custody) && custody.transport.session);
+});
+
+test("what fails after a sign-in does not undo it, and is told", async () => {
+  const stage = await scene();
+  const { custody, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  const working = custody.storage;
+  const full = new StorageFailed("storage-unavailable", "the disk is full");
+  const failing: Storage = {
+    ...working,
+    update: (keys, change) =>
+      keys.join() === OFFLINE ? Promise.reject(full) : working.update(keys, change),
+  };
+  stage.events = () => Promise.resolve(problem(503, "busy"));
+  const options = { account: "a-1", onServer: true };
+  const ways = [
+    () => signInWithPin(custody, "830517", options),
+    () => continueWithPin(custody, "830517", options),
+  ];
+  for (const signIn of ways) {
+    await working.update([], (update) => {
+      update.set(OFFLINE, { passkeys: [], wrongPins: 0, stale: ["pin"] });
+    });
+    Object.assign(custody, { storage: failing });
+    const { undone, unlocked: key } = await signIn();
+    assert.deepEqual(
+      undone.map(({ what, error }) => [what, error.code]),
+      [
+        ["log", "busy"],
+        ["offline", "storage-unavailable"],
+      ],
+    );
+    assert.ok(key && custody.transport.session);
+    assert.equal((await offlineState(custody)).byPin, false);
+    // The next one does what was left undone.
+    Object.assign(custody, { storage: working });
+    assert.deepEqual(
+      (await signIn()).undone.map(({ what }) => what),
+      ["log"],
+    );
+    assert.equal((await offlineState(custody)).byPin, true);
+  }
 });
 
 test("where the log does not go on, neither session nor key is left", async () => {

@@ -4,18 +4,18 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { be64, type Bytes, fields, toBase64Url, toHex } from "../src/bytes.js";
 import {
-  codeCredential,
   isFor,
   openContent,
   openSlot,
   opensWithoutPrf,
-  pinCredential,
   revisionOf,
   sealContent,
   sealSlot,
   type Slot,
 } from "../src/slots.js";
+import { pinCredential } from "../src/demand/opaque.js";
 import { passkeyCredential } from "../src/demand/passkey.js";
+import { codeCredential } from "../src/demand/recovery-codes.js";
 import { use } from "../src/demand/t.js";
 import { tools } from "../src/tools.js";
 

@@ -139,8 +139,7 @@ impl Service {
             .ledger
             .erase::<Refused>(loaded, move |account, moment| {
                 caller.still_stands(account)?;
-                let strongest = strongest(account, &caller.app, moment.now);
-                caller.step_up(account, strongest, moment.now)
+                caller.may_erase(account, moment.now)
             })
             .await?;
         self.after_erasure(&last);
@@ -165,6 +164,13 @@ impl Service {
         let app = last.account.app.to_string();
         metrics::counter!("custodyd_accounts_erased_total", "app" => app).increment(1);
         self.tell(&last.account, Notice::AccountErased);
+    }
+}
+
+impl Caller {
+    /// May this session erase the account? Asked inside the commit, of the newest state.
+    pub(super) fn may_erase(&self, account: &Account, now: Timestamp) -> Result<(), Refused> {
+        self.step_up(account, strongest(account, &self.app, now), now)
     }
 }
 

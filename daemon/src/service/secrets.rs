@@ -4,7 +4,9 @@
 //! and mean nothing here; the server slot opens the content, too, protected by the envelope's seal, and only the
 //! policy's release rules decide who gets it. Every release is an event in the same commit. The same rules decide who
 //! changes what is there: whoever may not read a secret, a thief with the weaker login, may neither destroy it nor put one of
-//! their own making in its place, nor in the place of what it opens by. Which slots an account may have, `slots.rs` says.
+//! their own making in its place, nor in the place of what it opens by. Slots alone are no exception: one that is taken away
+//! destroys, and one that is made by somebody who can not open the secret opens nothing and yet counts as a way back when
+//! the last that does is let go. Which slots an account may have, `slots.rs` says.
 
 use std::collections::BTreeMap;
 
@@ -191,7 +193,8 @@ impl Writes {
     /// slots it touches, but for `own`, which the call is about. Asked before anything is changed: a thief with a weak
     /// session must not make what a stronger factor opens worthless, nor get a new PIN in by slots that open nothing. What
     /// opens by the secret would be as worthless without it: it has to be the session's to read, too, unless the secret
-    /// keeps its content, and every slot but the call's own. What is not there yet may be made by any session that writes.
+    /// keeps its content, and every slot but the call's own, or the session could erase the account as it is. What is not
+    /// there yet may be made by any session that writes.
     pub(super) fn admitted(
         &self,
         caller: &Caller,
@@ -278,10 +281,13 @@ impl Writes {
 }
 
 impl New {
-    /// Whether what opened by the stored secret still does, but for those of its slots that are `own`.
+    /// Whether what opened by the stored secret still does, but for those of its slots that are `own`: the content is the
+    /// same to the byte, sent anew or not, and a slot more takes nothing from anybody.
     fn keeps(&self, stored: &StoredSecret, own: impl Fn(&Slot) -> bool) -> bool {
-        let Self::Slots(after) = self else {
-            return false;
+        let after = match self {
+            Self::Slots(after) => after,
+            Self::Content(content) if content.is_of(stored) => &content.slots,
+            Self::Content(_) => return false,
         };
         let stays = |slot: &Slot| {
             let mut after = after.iter();
@@ -304,6 +310,16 @@ impl New {
 }
 
 impl Content {
+    /// Whether it is what is stored, key slots aside.
+    fn is_of(&self, stored: &StoredSecret) -> bool {
+        let same_server_slot = match (&self.server_slot, &stored.server_slot) {
+            (Some(new), Some(old)) => new.ct_eq(old),
+            (None, None) => true,
+            _ => false,
+        };
+        self.sealed == stored.sealed && same_server_slot
+    }
+
     /// Whether it is large enough to be opened and small enough to be kept.
     fn admitted(&self, max_bytes: usize) -> Result<(), Refused> {
         if self.slots.is_empty() && self.server_slot.is_none() {
@@ -372,12 +388,19 @@ impl Caller {
     }
 
     /// The same of every secret that has a slot for `name`: with another one in its place that slot opens nothing.
+    ///
+    /// Who could erase the account destroys nothing more by that, and gets to read none of them. They may, though no login
+    /// reads them all: else an account whose app gives its secrets to different logins could never have another device
+    /// secret after a thief has had the one that it has.
     fn may_replace_what_opens_by(
         &self,
         account: &Account,
         name: &str,
         now: Timestamp,
     ) -> Result<(), Refused> {
+        if self.may_erase(account, now).is_ok() {
+            return Ok(());
+        }
         slots::opening_by(account, name)
             .try_for_each(|hanging| self.may_replace(account, hanging, now))
     }

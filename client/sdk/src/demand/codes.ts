@@ -4,10 +4,10 @@
  * Loaded by `../factors.ts`; `rotate.ts` sends them with another device secret.
  */
 import type { Custody } from "../custody.js";
-import type { RecoveryCode } from "../recovery-codes.js";
 import type { SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
 import { along } from "./along.js";
+import { codeCredential, newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
 import { rewrapping } from "./rewrap.js";
 import { t } from "./t.js";
 
@@ -24,9 +24,9 @@ export async function setCodes(custody: Custody): Promise<RecoveryCode[]> {
 
 /** Codes, and what makes their slots. */
 export async function freshCodes(): Promise<{ codes: RecoveryCode[]; keys: SlotKey[] }> {
-  const codes = await t.newRecoveryCodes();
+  const codes = await newRecoveryCodes();
   const keys = codes.map(async ({ auth, slot: material }): Promise<SlotKey> => {
-    return { type: "recovery-code", credential: await t.codeCredential(auth), material };
+    return { type: "recovery-code", credential: await codeCredential(auth), material };
   });
   return { codes, keys: await Promise.all(keys) };
 }

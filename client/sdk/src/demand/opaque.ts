@@ -83,6 +83,13 @@ function demandStretching({ memory_kib: memory, passes }: Cost): void {
   }
 }
 
+/** The device identifier that a PIN will have. */
+export async function pinCredential(salt: Bytes, cost: Cost, record: Bytes): Promise<string> {
+  const spent = [cost.memory_kib, cost.passes, cost.lanes].map(t.be32);
+  const framed = t.fields("custodyd/opaque-pin-device-id/v1", salt, ...spent, record);
+  return t.toBase64Url(await t.sha256(framed));
+}
+
 /** A PIN that was registered. */
 interface Registered {
   readonly pin: Schemas["Bound"];
@@ -111,7 +118,7 @@ export async function registerPin(
     keyStretching: stretching(started.key_stretching),
   });
   const { registration, key_stretching } = started;
-  const credential = await t.pinCredential(bytes(started.salt), key_stretching, bytes(record));
+  const credential = await pinCredential(bytes(started.salt), key_stretching, bytes(record));
   const key = { type: "opaque", credential, material: bytes(exportKey) } as const;
   const body = { registration, record, key_stretching };
   // A code replaces a forgotten PIN and may not give it a slot: the next sign-in by a factor that reads does.

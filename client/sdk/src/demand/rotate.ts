@@ -1,31 +1,34 @@
 /**
- * Another device secret, with all that hangs on it: the wrapped private key, the app's own secrets that have no other slot,
- * and the slots of the factors that are at hand.
+ * Another device secret, with all that hangs on it: the wrapped private key, the slots of the app's own secrets that hang on
+ * it, and those of the factors that are at hand.
  *
  * The adversary knows the secret of before, from a device that was lost or by a factor that is removed, and may come by any
  * later state of the database. The new one is random, its content key too, and neither is sealed under anything from
- * before. Those of before stay behind it in the content, for what they have sealed: they open nothing that is new.
+ * before. Those of before stay behind it in the content, for what they have sealed: they open nothing that is new. An app's
+ * own secret keeps content and content key, and gets another slot: the key is this one content's, which whoever has it has
+ * read, and the next write makes another. So the call is small, however much there is, and fits into one request.
  *
  * The daemon takes recovery codes and secrets in one commit. Before it, nothing has changed; after it, every factor that
  * this device has at hand opens the new secret, whether or not the answer came: the next sign-in takes it up, as it does
- * on any other device. The codes wait on this device, sealed under the new secret, until the app says that they were seen:
+ * on any other device. The codes wait on this device until the app says that they were seen, sealed under what only a
+ * sign-in brings, the content key of the device secret: whoever unlocks here offline, a PIN guessed, has none of them.
  * `resumeRotation` hands them out where it came about, and else begins anew.
  */
 import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import type { Unlocked } from "../keys.js";
 import type { Slots } from "../offline/kept.js";
-import type { RecoveryCode } from "../recovery-codes.js";
-import type { SlotKey } from "../slots.js";
+import type { Slot, SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
 import type { Closed } from "../upkeep.js";
 import type { Held } from "../vault.js";
 import { freshCodes, sendCodes } from "./codes.js";
 import { closedTo } from "./moving.js";
+import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
 import { contentOf, reread, written } from "./rewrap.js";
 import { t } from "./t.js";
 
-const CODES = "custodyd/sdk/rotation/v1";
+const CODES = "custodyd/sdk/rotation/v2";
 /** Another device may change something meanwhile. */
 const TRIES = 4;
 
@@ -35,7 +38,7 @@ export interface Rotated {
   readonly codes: readonly RecoveryCode[];
   /** Ways of signing in that bring nothing back until each was used right after one that does. */
   readonly closed: readonly Closed[];
-  /** Secrets that do not open: they stay under the device secret of before. Of what may not be read the daemon refuses all. */
+  /** Secrets that this session may not read, or that do not open: they stay under the device secret of before until they are stored anew. */
   readonly left: readonly string[];
 }
 
@@ -56,46 +59,50 @@ async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
   if (!old || old.locked || held?.version === undefined) {
     throw new t.NotReady("locked", "unlock first: the key that is open is wrapped anew");
   }
-  const done = goesOn ? await happened(custody, held, old) : undefined;
+  const done = goesOn ? await happened(custody, held) : undefined;
   if (done) return done;
   const keys = atHand(custody, held);
   const next = await successor(old);
   const { codes, keys: codeKeys } = await freshCodes();
-  const device = await sealedAnew(custody, held, next.secret, [...keys, ...codeKeys]);
+  const key = t.random(32);
+  const device = await sealedUnder(key, custody, held, next.secret, [...keys, ...codeKeys]);
   const { others, left } = await hanging(custody, next);
   const secrets = {
     [t.DEVICE_SECRET]: { if_version: held.version, content: device },
     ...others,
   };
   const closed = await closedTo(custody, device.slots ?? []);
-  await commit(custody, await waiting({ codes, left }, next), codes, secrets);
+  await commit(custody, await waiting({ codes, left }, key), codes, secrets);
+  key.fill(0);
   await written(custody, secrets);
   await takeUp(custody, next);
-  old.lock();
   return { codes, closed, left };
 }
 
-const codesKey = async (secret: Bytes): Promise<CryptoKey> =>
-  t.aesKey(await t.hkdf(secret.subarray(0, t.SECRET_BYTES), CODES));
+const codesKey = async (contentKey: Bytes): Promise<CryptoKey> =>
+  t.aesKey(await t.hkdf(contentKey, CODES));
 
-/** What is kept until the codes were seen: it opens once the secret that it came with is the account's. */
-async function waiting({ codes, left }: Omit<Rotated, "closed">, next: Unlocked): Promise<Bytes> {
+/** What is kept until the codes were seen: it opens once the device secret is stored under this content key. */
+async function waiting({ codes, left }: Omit<Rotated, "closed">, key: Bytes): Promise<Bytes> {
   const text = JSON.stringify({ codes: codes.map((code) => code.text), left });
-  return t.seal(await codesKey(next.secret), CODES, t.utf8(text));
+  return t.seal(await codesKey(key), CODES, t.utf8(text));
 }
 
-/** The rotation that was begun here before, where it came about. Codes that were used or replaced since are no more. */
-async function happened(custody: Custody, held: Held, now: Unlocked): Promise<Rotated | undefined> {
+/**
+ * The rotation that was begun here before, where it came about. Codes that were used or replaced since are no more, and none
+ * opens once the device secret has another content key: then it is done again.
+ */
+async function happened(custody: Custody, held: Held): Promise<Rotated | undefined> {
   const kept = (await custody.storage.get(t.ROTATION)) as Bytes | undefined;
-  const plain = kept && (await t.unsealed(await codesKey(now.secret), CODES, kept));
+  const plain = kept && (await t.unsealed(await codesKey(held.key), CODES, kept));
   if (!plain) return undefined;
   const { codes: texts, left } = JSON.parse(t.fromUtf8(plain)) as {
     codes: string[];
     left: string[];
   };
   const codes: RecoveryCode[] = [];
-  for (const code of await Promise.all(texts.map(t.parseRecoveryCode))) {
-    const credential = await t.codeCredential(code.auth);
+  for (const code of await Promise.all(texts.map(parseRecoveryCode))) {
+    const credential = await codeCredential(code.auth);
     if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
   }
   return codes.length > 0 ? { codes, closed: await closedTo(custody), left } : undefined;
@@ -125,48 +132,54 @@ async function successor(old: Unlocked): Promise<Unlocked> {
   return next;
 }
 
-async function sealedAnew(
+async function sealedUnder(
+  key: Bytes,
   custody: Custody,
   held: Held,
   secret: Bytes,
   keys: readonly SlotKey[],
 ): Promise<Schemas["SecretContent"]> {
-  const [place, key] = [t.placeOf(custody, t.DEVICE_SECRET), t.random(32)];
+  const place = t.placeOf(custody, t.DEVICE_SECRET);
   const sealed = await t.sealContent(place, key, secret, await t.nextRevision(custody, place));
   const slots = await Promise.all(keys.map((by) => t.sealSlot(place, by, key)));
   return contentOf({ ...held, key, sealed }, slots);
 }
 
-/** The wrapped key, and every secret that opens by the device secret alone, sealed anew under the next one. */
+/** The wrapped key, and slots of every secret that opens by the device secret, under the next one. */
 async function hanging(custody: Custody, next: Unlocked) {
   const others: Record<string, Schemas["Rewrapped"]> = {};
   const left: string[] = [];
   const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
-  for (const { name, version, server_slot: isServers } of secrets) {
-    if (name === t.DEVICE_SECRET || (name !== t.APP_KEY && isServers)) continue;
-    const plain = name === t.APP_KEY ? next.wrapped : await contentNow(custody, name, version);
-    if (!plain) {
-      left.push(name);
-      continue;
+  for (const { name, version: if_version, server_slot: isServers } of secrets) {
+    if (name === t.APP_KEY) {
+      others[name] = {
+        if_version,
+        content: await t.sealedSecret(custody, name, next.wrapped, next),
+      };
+    } else if (name !== t.DEVICE_SECRET && !isServers) {
+      const slots = await slotsUnder(custody, name, next);
+      if (!slots) left.push(name);
+      // Changed since it was listed, the commit is refused, and this begins again.
+      else if (slots.length > 0) others[name] = { if_version, slots };
     }
-    const content = await t.sealedSecret(custody, name, plain, next);
-    others[name] = { if_version: version, content };
   }
   return { others, left };
 }
 
-/** Undefined where this session does not open it. */
-async function contentNow(
+/** Its slots as they shall be; none where it does not hang on the device secret, undefined where this session does not open it. */
+async function slotsUnder(
   custody: Custody,
   name: string,
-  version: number,
-): Promise<Bytes | undefined> {
+  next: Unlocked,
+): Promise<Slot[] | undefined> {
+  const by = t.chained(next.secret.subarray(0, t.SECRET_BYTES));
   try {
     const route = "/v1/account/secrets/{name}";
     const secret = await custody.transport.request("get", route, { path: { name } });
-    // Changed since it was listed: the commit would be refused, and this begins again.
-    if (secret.version !== version) return new Uint8Array(1);
-    return (await t.openWith(custody, name, secret)).content;
+    const others = secret.slots.filter((slot) => !t.isFor(by, slot));
+    if (others.length === secret.slots.length) return [];
+    const { key } = await t.openWith(custody, name, secret);
+    return [...others, await t.sealSlot(t.placeOf(custody, name), by, key)];
   } catch (error) {
     const isKept = error instanceof t.Refused && error.code === "release-forbidden";
     if (!isKept && !(error instanceof t.CanNotOpen)) throw error;

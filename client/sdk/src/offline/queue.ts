@@ -18,9 +18,8 @@ import {
   Unreachable,
   VersionConflict,
 } from "../errors.js";
-import { getSecret, listSecrets, putSecret, type Stored, unlock } from "../secrets.js";
+import { followRotation, getSecret, putSecret, type Stored } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
-import { DEVICE_SECRET } from "../vault.js";
 import { OFFLINE, slotsOf } from "./kept.js";
 import { reportOffline } from "./report.js";
 import { dropOthersOffline } from "./slots.js";
@@ -172,8 +171,8 @@ async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
   const unopened: Unopened[] = [];
   if (custody.transport.session) await tellIfPossible(custody);
   const names = await pendingChanges(custody);
-  const first = names.length > 0 ? await whatStops(() => follow(custody)) : undefined;
-  let because = first instanceof CanNotOpen ? "sign-in" : first;
+  const first = await whatStops(() => upToDate(custody));
+  let because = first instanceof CanNotOpen ? "sign-in" : names.length > 0 ? first : undefined;
   for (const name of because ? [] : names) {
     const stopped = await whatStops(() => send(custody, name, rule));
     // What this session may not change, or this device not open, holds nothing else back.
@@ -188,16 +187,13 @@ async function syncAlone(custody: Custody, rule: Rule): Promise<Synced> {
 }
 
 /** Another device may have replaced the device secret: nothing is to be sealed under the one of before any more. */
-async function follow(custody: Custody): Promise<void> {
+async function upToDate(custody: Custody): Promise<void> {
   if (custody.transport.session?.scope !== "full") throw new NotReady("locked", "sign in first");
-  if (!custody.unlocked || custody.member) return;
-  const there = (await listSecrets(custody)).find(({ name }) => name === DEVICE_SECRET);
-  if (!there || there.version === custody.held?.version) return;
   try {
-    await unlock(custody);
+    await followRotation(custody);
   } catch (error) {
     // Whoever may not have it writes what they may, and its readers open that.
-    if (!(error instanceof Refused) || error instanceof SessionOver) throw error;
+    if (!(error instanceof NotReady && error.cause instanceof Refused)) throw error;
   }
 }
 

@@ -9,9 +9,10 @@
  */
 import { type Bytes, hkdf, random } from "../bytes.js";
 import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
-import { CanNotOpen, NotReady, PasskeyFailed } from "../errors.js";
+import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
+import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
 import { OFFLINE, type PasskeySlot, PIN, type PinSlot, type Slots, slotsOf } from "./kept.js";
@@ -37,7 +38,7 @@ async function prfKey(output: Bytes): Promise<CryptoKey> {
 }
 
 async function pinKey(pin: string, salt: Bytes, cost: Argon2Cost): Promise<CryptoKey> {
-  const { hashPin } = await import("./argon2.js");
+  const { hashPin } = await loading(import("./argon2.js"));
   return aesKey(await hkdf(await hashPin(pin, salt, cost), "custodyd/sdk/offline/pin/v1"));
 }
 
@@ -160,9 +161,9 @@ async function keepOfflinePasskeys(
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {
   const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
   if (!kept) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
-  custody.unlocked = await Unlocked.open(secret, kept.wrapped);
+  const unlocked = await Unlocked.open(secret, kept.wrapped);
   secret.fill(0);
-  return custody.unlocked;
+  return opensNow(custody, unlocked);
 }
 
 /** Unlocks with a passkey and no network. */

@@ -10,6 +10,7 @@ import { begin, create, type EnrolOptions } from "../enrol.js";
 import { NotReady } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { checkLog } from "../receipts/log.js";
+import { afterwards } from "../session.js";
 import { PENDING } from "../vault.js";
 import { atEach, type Group, keepUnlocked } from "./group.js";
 import { spread } from "./refresh.js";
@@ -44,12 +45,12 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
     await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
   });
   await spread(group, unlocked, group.threshold);
-  await keepUnlocked(group, unlocked);
+  const open = await keepUnlocked(group, unlocked);
   await group.storage.update([], (update) => {
     update.delete(PENDING);
   });
   await atEach(group, async (custody) => {
-    if (custody.checkLog) await checkLog(custody);
+    if (custody.checkLog) await afterwards("log", () => checkLog(custody));
   });
-  return unlocked;
+  return open;
 }

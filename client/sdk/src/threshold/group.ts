@@ -7,7 +7,7 @@
  */
 import { type Custody, forgetDevice, lock, openCustody } from "../custody.js";
 import { NotReady } from "../errors.js";
-import { keepAppKey } from "../session.js";
+import { keepAppKey, opensNow } from "../unlock.js";
 import type { Unlocked } from "../keys.js";
 import type { RealmTrust } from "../receipts/realm.js";
 import { indexedDbStorage } from "../storage/indexeddb.js";
@@ -67,9 +67,14 @@ export function unlockedOf(group: Group): Unlocked {
   return open;
 }
 
-/** Keeps the wrapped key on this device, and the open one in memory: any of the custodies has it. */
-export async function keepUnlocked(group: Group, unlocked: Unlocked): Promise<void> {
-  for (const custody of group.custodies) await keepAppKey(custody, unlocked);
+/**
+ * Keeps the wrapped key on this device, and the open one in memory: any of the custodies has it. Returns that one: what is
+ * open already goes on.
+ */
+export async function keepUnlocked({ custodies }: Group, unlocked: Unlocked): Promise<Unlocked> {
+  const open = custodies.reduce((one, custody) => opensNow(custody, one), unlocked);
+  for (const custody of custodies) await keepAppKey(custody, open);
+  return open;
 }
 
 /** Locks the app key; the sessions go on. */

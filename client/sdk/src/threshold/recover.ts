@@ -61,11 +61,11 @@ export async function recover(
     const found = await opened(group, given);
     if (!found) continue;
     given.push(...(await waited(asked, given, options)));
-    await keepUnlocked(group, found.unlocked);
+    const unlocked = await keepUnlocked(group, found.unlocked);
     await keepVersion(group, found.share.manifest.version);
-    await judge(given, found);
+    await judge(given, { ...found, unlocked });
     const { version } = found.share.manifest;
-    return { unlocked: found.unlocked, version, answers: inOrder(group, given) };
+    return { unlocked, version, answers: inOrder(group, given) };
   }
   const message = `${group.threshold} realms have to give a share of one set`;
   throw new RealmsFailed("too-few-shares", message, inOrder(group, given));

@@ -1,6 +1,7 @@
 /**
  * A daemon that keeps the secrets of one account with its factors, for several devices: writes name the version that they
- * replace, and recovery codes and secrets are one commit.
+ * replace, recovery codes and secrets are one commit, and who changes what is there is held to the real one's rules
+ * (`daemon/src/service/secrets.rs`).
  */
 import { random, toBase64Url } from "../../src/bytes.js";
 import { type Custody, keepAccount, openCustody } from "../../src/custody.js";
@@ -32,6 +33,12 @@ export const placeOf = (name: string) => ({
   name,
 });
 
+/** What the real one takes in one request. */
+export const MOST = 64 << 10;
+
+/** The account's strongest factors: their sessions, fresh here, could erase it. */
+const STRONGEST = ["passkey", "recovery-code"];
+
 /** What a network or a disk does with one step. */
 export type Fate = "done" | "lost" | "answer-lost";
 
@@ -40,8 +47,8 @@ export class Safe {
   readonly secrets = new Map<string, Content & { version: number }>();
   /** Every body that was taken with recovery codes. */
   readonly sets: Codes[] = [];
-  /** Secrets that sessions here may not read. */
-  readonly kept = new Set<string>();
+  /** Which factors read a secret, where not all do. */
+  readonly readers = new Map<string, readonly string[]>();
   /** What the daemon says before it does anything. */
   refuse: (asked: Asked) => Reply | undefined = () => undefined;
   #next = 1;
@@ -87,10 +94,11 @@ export class Safe {
     return version;
   }
 
-  /** A device with a session; what it kept before is in `storage`. */
+  /** A device with a session of this factor; what it kept before is in `storage`. */
   async device(
     storage: Storage = memoryStorage(),
     fate: (asked: Asked) => Fate = () => "done",
+    factor = "passkey",
   ): Promise<Custody> {
     const daemon = new FakeDaemon(async (asked) => {
       const its = fate(asked);
@@ -102,7 +110,7 @@ export class Safe {
     const { realm, endToEnd } = this;
     const options = { url: "https://c.example", app: "notes", realm: realm.trust, endToEnd };
     const custody = await openCustody({ ...options, storage, fetch: daemon.fetch });
-    custody.transport.session = { token: "t", scope: "full", factor: "passkey" } as never;
+    custody.transport.session = { token: factor, scope: "full", factor } as never;
     await keepAccount(custody, { account: "a-1" });
     return custody;
   }
@@ -115,8 +123,13 @@ export class Safe {
 
   async #answer({ method, path, headers, body = "{}" }: Asked): Promise<Reply> {
     const name = path.split("/").at(-1) ?? "";
+    const by = headers.get("Authorization")?.replace("DPoP ", "") ?? "";
+    if (body.length > MOST) return problem(413, "body-too-large");
     if (path === "/v1/account") return { body: await this.#view() };
-    if (path === "/v1/account/recovery-codes") return this.#setCodes(JSON.parse(body) as Codes);
+    if (path === "/v1/account/recovery-codes") return this.#setCodes(by, JSON.parse(body) as Codes);
+    if (path.startsWith("/v1/account/passkeys/")) {
+      return this.#written(by, (JSON.parse(body) as Codes).secrets, "prf") ?? { status: 204 };
+    }
     if (path === "/v1/account/secrets") {
       const entries = [...this.secrets].map(([name, { version, server_slot: slot }]) => {
         return { name, version, server_slot: slot !== undefined };
@@ -126,27 +139,71 @@ export class Safe {
     const stored = this.secrets.get(name);
     if (method === "GET") {
       if (!stored) return problem(404, "not-found");
-      if (this.kept.has(name)) return problem(403, "release-forbidden");
+      if (!this.#reads(by, name)) return problem(403, "release-forbidden");
       return { body: { updated: 0, slots: [], server_slot_withheld: false, ...stored } };
     }
     const expected = headers.get("If-Match") ?? undefined;
     if (expected !== (stored && `"${stored.version}"`)) return problem(412, "precondition-failed");
-    return { body: { version: this.write(name, JSON.parse(body) as Content) } };
+    const content = JSON.parse(body) as Content;
+    const refused = stored && this.#replacing(by, name, { sealed: stored.sealed!, ...content });
+    return refused ?? { body: { version: this.write(name, content) } };
   }
 
-  async #setCodes(set: Codes): Promise<Reply> {
-    const writes = Object.entries(set.secrets ?? {});
+  #reads(by: string, name: string): boolean {
+    return this.readers.get(name)?.includes(by) ?? true;
+  }
+
+  #notItsReader(by: string, name: string): Reply | undefined {
+    if (this.#reads(by, name)) return undefined;
+    const need_one_of = this.readers.get(name);
+    const lacks = { need_at_least: need_one_of?.[0], need_fresh: false, need_one_of };
+    return problem(403, "step-up-required", { ...lacks, secret: name });
+  }
+
+  /** A secret is changed by who reads it, and what opens others by who reads those, keeps them open or could erase all. */
+  #replacing(by: string, name: string, after: Content, own?: string): Reply | undefined {
+    const before = this.secrets.get(name)!;
+    const has = new Set(after.slots?.map((slot) => JSON.stringify(slot)));
+    const keeps =
+      after.sealed === before.sealed &&
+      after.server_slot === before.server_slot &&
+      before.slots?.every((slot) => slot.type === own || has.has(JSON.stringify(slot)));
+    const hanging = [...this.secrets].filter(([, { slots }]) =>
+      slots?.some(({ type, credential }) => type === "secret" && credential === name),
+    );
+    const others = keeps || STRONGEST.includes(by) ? [] : hanging.map(([other]) => other);
+    const refusals = [name, ...others].map((one) => this.#notItsReader(by, one));
+    return refusals.find((one) => one !== undefined);
+  }
+
+  /** All of them, or the refusal. */
+  #written(by: string, secrets: Codes["secrets"] = {}, own: string): Reply | undefined {
+    const writes = Object.entries(secrets);
     for (const [name, { if_version: version }] of writes) {
       if (this.secrets.get(name)?.version !== version) return problem(412, "precondition-failed");
+    }
+    for (const [name, { content, slots }] of writes) {
+      const after = content ?? { ...this.secrets.get(name), slots: slots! };
+      const refused = this.#replacing(by, name, after, own);
+      if (refused) return refused;
     }
     for (const [name, { content, slots }] of writes) {
       const { sealed, server_slot } = this.secrets.get(name)!;
       this.write(name, content ?? { sealed: sealed!, slots: slots!, server_slot: server_slot! });
     }
+    return undefined;
+  }
+
+  async #setCodes(by: string, set: Codes): Promise<Reply> {
+    if (!STRONGEST.includes(by)) {
+      return problem(403, "step-up-required", { need_at_least: "passkey", need_fresh: false });
+    }
+    const refused = this.#written(by, set.secrets, "recovery-code");
+    if (refused) return refused;
     this.sets.push(set);
     const bound = { app: "notes", sub: "a-1", kind: "recovery-codes", device_id: "codes" };
     const recovery_codes = { device_id: "codes", binding: await this.realm.binding(bound) };
-    const session = { token: "t", scope: "full", factor: "passkey" };
+    const session = { token: by, scope: "full", factor: by };
     return { body: { recovery_codes, session } };
   }
 

@@ -2,10 +2,11 @@
  * Recovery codes: 16 random bytes, written down as seven groups of four letters and digits.
  *
  * Two parts are derived from a code. The *auth* part is sent; the *slot* part opens what was sealed
- * under it and never leaves the device. `daemon/vectors/recovery_code.json` holds both sides to it.
+ * under it and never leaves the device. `daemon/vectors/recovery_code.json` holds both sides to it. Loaded when a code is
+ * typed, or a set is made.
  */
-import { type Bytes, concat, hkdf, random, sha256, utf8 } from "./bytes.js";
-import { CanNotOpen } from "./errors.js";
+import type { Bytes } from "../bytes.js";
+import { t } from "./t.js";
 
 /** Crockford's base 32: a symbol's place is its value. */
 const LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -24,14 +25,14 @@ export interface RecoveryCode {
 }
 
 async function check(code: Bytes): Promise<number> {
-  const hash = await sha256(utf8("custodyd/recovery-code/check/v1"), code);
+  const hash = await t.sha256(t.utf8("custodyd/recovery-code/check/v1"), code);
   return hash[0] ?? 0;
 }
 
 /** Base 32 in groups of four; the bits that are left over are zero. */
 function encode(bytes: Uint8Array): string {
   let [held, bits, text] = [0, 0, ""];
-  for (const byte of concat(bytes, new Uint8Array(1))) {
+  for (const byte of t.concat(bytes, new Uint8Array(1))) {
     held = (held << 8) | byte;
     bits += 8;
     while (bits >= 5 && text.length * 5 < bytes.length * 8) {
@@ -66,15 +67,15 @@ function decode(typed: string): Bytes | undefined {
 /** The parts of a code's 16 bytes. */
 export async function recoveryCode(code: Bytes): Promise<RecoveryCode> {
   return {
-    text: encode(concat(code, new Uint8Array([await check(code)]))),
-    auth: await hkdf(code, "custodyd/recovery-code/auth/v1"),
-    slot: await hkdf(code, "custodyd/recovery-code/slot/v1"),
+    text: encode(t.concat(code, new Uint8Array([await check(code)]))),
+    auth: await t.hkdf(code, "custodyd/recovery-code/auth/v1"),
+    slot: await t.hkdf(code, "custodyd/recovery-code/slot/v1"),
   };
 }
 
 /** A fresh set. */
 export async function newRecoveryCodes(): Promise<RecoveryCode[]> {
-  const codes = Array.from({ length: RECOVERY_CODES }, () => random(CODE_BYTES));
+  const codes = Array.from({ length: RECOVERY_CODES }, () => t.random(CODE_BYTES));
   return Promise.all(codes.map(recoveryCode));
 }
 
@@ -82,17 +83,22 @@ export async function newRecoveryCodes(): Promise<RecoveryCode[]> {
 export async function parseRecoveryCode(typed: string): Promise<RecoveryCode> {
   const bytes = decode(typed);
   if (bytes?.length !== CODE_BYTES + 1) {
-    throw new CanNotOpen(
+    throw new t.CanNotOpen(
       "code-mistyped",
       "expected 28 letters and digits, in seven groups of four",
     );
   }
   const code = bytes.slice(0, CODE_BYTES);
   if ((await check(code)) !== bytes[CODE_BYTES]) {
-    throw new CanNotOpen(
+    throw new t.CanNotOpen(
       "code-mistyped",
       "the code is mistyped: compare it with what was written down",
     );
   }
   return recoveryCode(code);
+}
+
+/** The name of slots under a recovery code. */
+export async function codeCredential(auth: Bytes): Promise<string> {
+  return t.toBase64Url(await t.sha256(t.fields("custodyd/recovery-code-slot-id/v1", auth)));
 }
