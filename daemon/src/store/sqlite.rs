@@ -13,6 +13,7 @@
 )]
 pub(crate) mod admin;
 mod bounds;
+mod folding;
 mod scan;
 mod scanner;
 mod schema;
@@ -33,6 +34,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Db};
 use tokio::sync::Mutex;
 
+use self::folding::Folder;
 use self::scanner::Scanner;
 use self::write::Writer;
 use super::{
@@ -97,6 +99,7 @@ impl Exclusive {
 pub struct Sqlite {
     readers: SqlitePool,
     scanner: Scanner,
+    folder: Folder,
     path: PathBuf,
     /// The committer is the only writer; the mutex says so to the compiler.
     writer: Arc<Mutex<Option<Writer>>>,
@@ -156,6 +159,7 @@ impl Sqlite {
         Ok(Self {
             readers: readers(&options(&path)?).await?,
             scanner: Scanner::new(&path),
+            folder: Folder::new(&path),
             writer: Arc::new(Mutex::new(Some(writer))),
             path,
             looks_only: false,
@@ -178,6 +182,7 @@ impl Sqlite {
         Ok(Self {
             readers: readers(&options(path)?).await?,
             scanner: Scanner::new(path),
+            folder: Folder::new(path),
             writer: Arc::default(),
             path: path.to_owned(),
             looks_only: true,
@@ -541,17 +546,18 @@ impl Store for Sqlite {
                 Some(writer) => writer,
                 None => Writer::open(path).map_err(CommitError::NotWritten)?,
             };
-            let outcome = writer.write(&batch);
+            // What is durable is so whatever becomes of the look after it.
+            let outcome = (writer.write(&batch)).map(|()| writer.unfolded().unwrap_or_default());
             // After a failure the connection's state is not known: the next commit opens another.
-            if matches!(outcome, Ok(()) | Err(CommitError::LostRace)) {
+            if matches!(outcome, Ok(_) | Err(CommitError::LostRace)) {
                 *slot = Some(writer);
             }
             outcome
         });
         // Nobody knows how far it came.
-        written
-            .await
-            .unwrap_or_else(|error| Err(CommitError::Unknown(error)))
+        let unknown = |error| Err(CommitError::Unknown(error));
+        self.folder.look(written.await.unwrap_or_else(unknown)?);
+        Ok(())
     }
 
     async fn give_back(&self) -> Result<Spare, StoreError> {
@@ -571,6 +577,7 @@ impl Store for Sqlite {
     async fn close(&self) {
         self.scanner.close().await;
         self.readers.close().await;
+        self.folder.close().await;
         // The last connection that closes folds the WAL back into the file.
         let _ = self.with_writer("close", |slot, _| drop(slot.take())).await;
     }

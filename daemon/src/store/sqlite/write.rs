@@ -26,6 +26,11 @@ const SHARE: i64 = 8;
 const STEP: i64 = 32;
 /// Bytes of the write-ahead log that stay allocated.
 const JOURNAL: i64 = 64 << 20;
+/// Pages of the log with which a commit folds it in by itself: where writing never rests, what is done beside it never
+/// comes to the log's end, and only from there the log begins anew.
+pub(super) const AT_THE_LATEST: i64 = 8192;
+/// KiB of pages that are kept: those of the largest batch, or they would be written twice, and what leads to them.
+const PAGES: i64 = 8 << 10;
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -49,6 +54,8 @@ impl Writer {
             set("secure_delete", &"FAST")?;
             // After a burst the log beside the file is cut to this again.
             set("journal_size_limit", &JOURNAL)?;
+            set("wal_autocheckpoint", &AT_THE_LATEST)?;
+            connection.pragma_update(None, "cache_size", -PAGES)?;
             Ok(connection)
         };
         let connection = opened().map_err(unavailable("open the database"))?;
@@ -82,6 +89,16 @@ impl Writer {
         transaction
             .commit()
             .map_err(|e| CommitError::Unknown(unavailable("commit")(e)))
+    }
+
+    /// Pages that are in the log and not in the file yet.
+    pub(super) fn unfolded(&self) -> rusqlite::Result<i64> {
+        let looks = "PRAGMA wal_checkpoint(NOOP)";
+        let mut statement = self.connection.prepare_cached(looks)?;
+        statement.query_row([], |row| {
+            let (in_log, in_file): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(in_log - in_file)
+        })
     }
 
     /// One step of giving back what is spare: see [`super::Store::give_back`].
@@ -123,7 +140,7 @@ fn number(connection: &Connection, pragma: &'static str) -> rusqlite::Result<i64
 }
 
 /// A pragma that works as long as its rows are asked for.
-fn to_the_end(connection: &Connection, pragma: &str) -> rusqlite::Result<()> {
+pub(super) fn to_the_end(connection: &Connection, pragma: &str) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(pragma)?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
@@ -170,8 +187,7 @@ fn rows(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     )?;
     each(
         connection,
-        "INSERT INTO bucket_members (bucket, members) VALUES (?1, ?2) \
-         ON CONFLICT (bucket) DO UPDATE SET members = excluded.members",
+        "INSERT OR REPLACE INTO bucket_members (bucket, members) VALUES (?1, ?2)",
         &batch.members,
         |row, (bucket, members)| row.execute(params![bucket, members]),
     )?;
@@ -194,8 +210,7 @@ fn caches(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     let seq = signed(batch.head.seq);
     each(
         connection,
-        "INSERT INTO bucket_digests (bucket, digest, seq) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (bucket) DO UPDATE SET digest = excluded.digest, seq = excluded.seq",
+        "INSERT OR REPLACE INTO bucket_digests (bucket, digest, seq) VALUES (?1, ?2, ?3)",
         &batch.digests,
         |row, (bucket, digest)| row.execute(params![bucket, digest, seq]),
     )?;
