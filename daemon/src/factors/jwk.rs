@@ -5,8 +5,10 @@
 //! no other way to make one. It must never carry, keep or print a private key.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::{b64, quoted, sha256, unb64_array};
@@ -15,11 +17,28 @@ use super::{b64, quoted, sha256, unb64_array};
 ///
 /// On the way in, further public members (`alg`, `use`, `ext`, `key_ops`,
 /// `kid`) are ignored as RFC 7517 section 4 asks; `d` is refused.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "RawJwk", into = "CanonicalJwk")]
 pub struct PublicJwk {
     x: [u8; 32],
     y: [u8; 32],
+    /// The same, as what verifies takes it: the point was checked when it was made, and is not for each signature again.
+    parsed: Arc<ParsedPublicKey>,
+}
+
+impl PartialEq for PublicJwk {
+    fn eq(&self, other: &Self) -> bool {
+        self.x == other.x && self.y == other.y
+    }
+}
+
+impl Eq for PublicJwk {}
+
+impl Hash for PublicJwk {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.x.hash(state);
+        self.y.hash(state);
+    }
 }
 
 /// What was wrong with a JWK. Shown to the developer, so it never holds key bytes.
@@ -72,31 +91,18 @@ struct CanonicalJwk {
 impl PublicJwk {
     /// From the two coordinates, big-endian; fails off the curve.
     pub fn from_coordinates(x: [u8; 32], y: [u8; 32]) -> Result<Self, JwkError> {
-        let key = PublicJwk { x, y };
         // Parsing checks the point; a signature by a point off the curve would
         // be refused anyway, but a key is also kept before it ever signs.
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.uncompressed_point())
+        let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, uncompressed_point(&x, &y))
             .map_err(|_| JwkError::NotOnCurve)?;
-        Ok(key)
-    }
-
-    /// SEC 1 uncompressed point, 65 bytes: 04 || x || y.
-    pub fn uncompressed_point(&self) -> [u8; 65] {
-        let mut point = [0u8; 65];
-        let (tag, rest) = point.split_at_mut(1);
-        tag.copy_from_slice(&[4]);
-        let (x, y) = rest.split_at_mut(32);
-        x.copy_from_slice(&self.x);
-        y.copy_from_slice(&self.y);
-        point
+        let parsed = Arc::new(parsed);
+        Ok(PublicJwk { x, y, parsed })
     }
 
     /// Whether this key signed `message`: ECDSA with SHA-256, the signature as r || s (RFC 7518
     /// section 3.4).
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.uncompressed_point())
-            .verify(message, signature)
-            .is_ok()
+        self.parsed.verify_sig(message, signature).is_ok()
     }
 
     /// RFC 7638 thumbprint with SHA-256, 43 characters of base64url. It is the
@@ -109,6 +115,15 @@ impl PublicJwk {
         );
         b64(&sha256(&[canonical.as_bytes()]))
     }
+}
+
+/// SEC 1 uncompressed point, 65 bytes: 04 || x || y.
+fn uncompressed_point(x: &[u8; 32], y: &[u8; 32]) -> [u8; 65] {
+    let mut point = [4u8; 65];
+    let (to_x, to_y) = point[1..].split_at_mut(32);
+    to_x.copy_from_slice(x);
+    to_y.copy_from_slice(y);
+    point
 }
 
 impl TryFrom<RawJwk> for PublicJwk {

@@ -1,4 +1,4 @@
-//! The layer in which a request gets its place among those under way, and is carried to its end.
+//! Where a request gets its place among those under way, and is carried to its end.
 //!
 //! Called by the router, innermost: behind the rates at the door and inside of the deadline to which strangers'
 //! answers are held, so that nobody holds a place while an answer waits to leave. The body is read first, with
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -23,6 +23,7 @@ use super::request::{MAX_BODY, session_token, whole};
 use super::router::{REQUEST_LIMIT, took_too_long};
 use super::server::PeerAddress;
 use super::state::Context;
+use super::strangers;
 use crate::service::{Kind, Way, standing};
 
 /// From a request's head to the end of its body.
@@ -69,18 +70,18 @@ async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
 }
 
 /// A place for the request, and its way to the end.
-pub(super) async fn place(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match carried(&context, request, next).await {
+pub(super) async fn place(context: &Arc<Context>, request: Request, next: Next) -> Response {
+    match carried(context, request, next).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn carried(context: &Context, request: Request, next: Next) -> Result<Response, Problem> {
+async fn carried(
+    context: &Arc<Context>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let service = &context.service;
     // No name needs an escape. With one, a route would read another name than is counted here and at the rates.
     if let Some((app, _)) = app_in(request.uri().path())
@@ -107,9 +108,12 @@ async fn carried(context: &Context, request: Request, next: Next) -> Result<Resp
     standing::arrived();
     let entered = service.door.enter(way, bytes)?;
     let request = Request::from_parts(parts, Body::from(body));
+    let counting = Arc::clone(context);
     let work = async move {
         let _entered = entered;
-        next.run(request).await
+        let response = next.run(request).await;
+        strangers::count(&counting, &response);
+        response
     };
     let asking = standing::current();
     let work = async move {

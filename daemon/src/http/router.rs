@@ -4,18 +4,19 @@
 //! headers, the limits and deadlines of strangers, a place among the requests under way, the count of what failed, then
 //! the route. Nothing here decides anything about an account.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::FutureExt as _;
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -157,18 +158,12 @@ pub fn router(context: Arc<Context>) -> Router {
     let (router, api) = described();
     let description = serde_json::to_string(&api).unwrap_or_default();
     let state = || Arc::clone(&context);
-    // All of them are one layer of each route. As layers of their own they would each be a box around those within, and a
-    // request copies what is within once for every layer that it passes.
+    // No more layers than these: a request copies all that is within a layer, and its answer gets a box of its own, once
+    // for each that it passes. What goes on in one is functions.
     let layers = ServiceBuilder::new()
-        .layer(middleware::from_fn(observe))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(time_limit))
+        .layer(middleware::from_fn(watched))
         .layer(cors(state()))
-        .layer(middleware::from_fn_with_state(state(), headers))
-        .layer(middleware::from_fn_with_state(state(), strangers::admit))
-        .layer(middleware::from_fn_with_state(state(), strangers::hold))
-        .layer(middleware::from_fn_with_state(state(), door::place))
-        .layer(middleware::from_fn_with_state(state(), strangers::count));
+        .layer(middleware::from_fn_with_state(state(), admitted));
     router
         .route(
             "/openapi.json",
@@ -237,12 +232,24 @@ fn app_in(path: &str) -> Option<&str> {
     path.strip_prefix("/v1/apps/")?.split('/').next()
 }
 
+/// Who may come in, when the answer leaves, and the headers that it has; between them the door, and the route.
+async fn admitted(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
+    let mut response = match strangers::admit(&context, &request) {
+        Ok(()) => {
+            let asking = strangers::asking(&request);
+            let work = door::place(&context, request, next);
+            strangers::hold(&context, asking, work).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    finish(&context, response.headers_mut());
+    response
+}
+
 /// A fresh DPoP nonce on every answer, and the headers that keep browsers strict.
-async fn headers(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+fn finish(context: &Context, headers: &mut HeaderMap) {
     let service = &context.service;
     let nonce = service.proofs.nonce(service.now());
-    let headers = response.headers_mut();
     if let Ok(nonce) = HeaderValue::from_str(&nonce) {
         headers.insert(DPOP_NONCE.clone(), nonce);
     }
@@ -265,14 +272,6 @@ async fn headers(State(context): State<Arc<Context>>, request: Request, next: Ne
             HeaderValue::from_static("max-age=63072000"),
         );
     }
-    response
-}
-
-async fn time_limit(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => took_too_long().into_response(),
-    }
 }
 
 pub(super) fn took_too_long() -> Problem {
@@ -284,15 +283,23 @@ pub(super) fn took_too_long() -> Problem {
     .again_in(5)
 }
 
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    // The panic hook has written where; the payload could hold anything and is not shown.
-    metrics::counter!("custodyd_panics_total").increment(1);
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "something went wrong inside",
-    )
-    .into_response()
+/// Within its time, and without taking the connection along where it panics: what it had locked is whole at every moment.
+async fn bounded(work: impl Future<Output = Response>) -> Response {
+    let work = tokio::time::timeout(REQUEST_LIMIT, work);
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => took_too_long().into_response(),
+        // The panic hook has written where; the payload could hold anything and is not shown.
+        Err(_) => {
+            metrics::counter!("custodyd_panics_total").increment(1);
+            let problem = Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "something went wrong inside",
+            );
+            problem.into_response()
+        }
+    }
 }
 
 /// A method may be any token of the sender's choice. A label of a metric stays for good, so only
@@ -311,7 +318,7 @@ fn known_method(method: &Method) -> &'static str {
 
 /// Gives the request an identifier, a span and a line in the log, also where its client does not wait for the answer.
 /// Only the route's pattern is logged: addresses hold device identifiers, bodies and headers hold secrets.
-async fn observe(request: Request, next: Next) -> Response {
+async fn watched(request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().to_string();
     let route = request
         .extensions()
@@ -326,7 +333,7 @@ async fn observe(request: Request, next: Next) -> Response {
         began: Instant::now(),
         answered: false,
     };
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = bounded(next.run(request)).instrument(span).await;
     observed.answered(&response);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID.clone(), id);

@@ -1,4 +1,4 @@
-//! Three layers around every route: who may come in at all, when a stranger's answer leaves, and which guesses failed.
+//! Three things around every route: who may come in at all, when a stranger's answer leaves, and which guesses failed.
 //!
 //! Called by the router. `admit` refuses before anything of a request is believed, by address and
 //! by app; the address is that of the connection, and no header of the request can change it.
@@ -11,10 +11,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::problem::Problem;
 use super::request::bearer;
@@ -69,38 +68,39 @@ fn is_backend(context: &Context, app: Option<&str>, request: &Request) -> bool {
 }
 
 /// By address and by app, for what comes without a session.
-pub(super) async fn admit(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
-) -> Response {
+///
+/// # Errors
+/// `RateLimited`.
+pub(super) fn admit(context: &Context, request: &Request) -> Result<(), Problem> {
     if let Some(open) = open(request.uri().path()) {
         let service = &context.service;
         let app = open.app.and_then(|name| service.apps().get(name).ok());
         // A backend asks for all its people from one address; who only claims to be one does not.
-        let backend = !open.by_people && is_backend(&context, open.app, &request);
-        let address = address(&request).filter(|_| !backend);
-        let admitted = service
+        let backend = !open.by_people && is_backend(context, open.app, request);
+        let address = address(request).filter(|_| !backend);
+        service
             .strangers
-            .admit(address, app.as_ref().map(|app| &app.id));
-        if let Err(refused) = admitted {
-            return Problem::from(refused).into_response();
-        }
+            .admit(address, app.as_ref().map(|app| &app.id))?;
     }
-    next.run(request).await
+    Ok(())
+}
+
+/// What is to be known of who asks, on the routes that name accounts.
+pub(super) fn asking(request: &Request) -> Option<Arc<Asking>> {
+    let names = open(request.uri().path()).is_some_and(|open| open.names_accounts);
+    names.then(|| Asking::from(address(request)))
 }
 
 /// A stranger's answer, good or bad, leaves at a multiple of the deadline.
 pub(super) async fn hold(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
+    context: &Context,
+    asking: Option<Arc<Asking>>,
+    work: impl Future<Output = Response>,
 ) -> Response {
-    if !open(request.uri().path()).is_some_and(|open| open.names_accounts) {
-        return next.run(request).await;
-    }
-    let asking = Asking::from(address(&request));
-    let response = asking.during(next.run(request)).await;
+    let Some(asking) = asking else {
+        return work.await;
+    };
+    let response = asking.during(work).await;
     let service = &context.service;
     if let (Standing::Stranger, Some(arrived)) = (asking.standing(), asking.arrived()) {
         let leaves = service.strangers.leaves_after(arrived.elapsed());
@@ -110,19 +110,13 @@ pub(super) async fn hold(
 }
 
 /// Counts a guess that failed, whoever made it, and whether anybody still waits for the answer.
-pub(super) async fn count(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
+pub(super) fn count(context: &Context, response: &Response) {
     // Beside the task only where `hold` has put it: on routes that name accounts.
     let counts = standing::current().is_some_and(|asking| asking.counts());
     if counts && response.status() == StatusCode::UNAUTHORIZED {
         let service = &context.service;
         service.strangers.failed(service.now());
     }
-    response
 }
 
 #[cfg(test)]

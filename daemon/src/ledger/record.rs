@@ -208,12 +208,16 @@ impl Reader {
     ) -> Result<Standing, LedgerError> {
         self.freshness.confirmed().await?;
         let (realm, of, cache) = (self.realm.clone(), app.clone(), Arc::clone(&self.cache));
-        // One visit where the envelope is at hand: the token makes the identifier, and the key.
+        let kept = self.cache.record(app, account);
+        // One visit where the envelope is at hand: the token makes the identifier, unless it has before, and the key.
         let found = self
             .pool
             .call("load-account", move |custody| {
                 let natural = account.as_bytes();
-                let record = mac::record_id(custody, &realm, &of, RecordKind::Account, natural)?;
+                let record = match kept {
+                    Some(record) => record,
+                    None => mac::record_id(custody, &realm, &of, RecordKind::Account, natural)?,
+                };
                 let Some(known) = cache.envelope(&record) else {
                     return Ok(Found::NotHere(record));
                 };
@@ -233,6 +237,12 @@ impl Reader {
                 &loaded.record,
                 "the envelope names another account",
             )),
+            Standing::Account(loaded) => {
+                if kept.is_none() {
+                    self.cache.knows(app, account, loaded.record);
+                }
+                Ok(Standing::Account(loaded))
+            }
             standing => Ok(standing),
         }
     }

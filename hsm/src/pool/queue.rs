@@ -94,6 +94,8 @@ fn judge<T>(answer: &Result<T>) -> Ran {
 struct State {
     jobs: Turns<Job>,
     closed: bool,
+    /// Workers that sleep and that nobody has called yet. To call one is a system call, also where none sleeps.
+    asleep: usize,
 }
 
 pub(super) struct Queue {
@@ -110,6 +112,7 @@ impl Queue {
             state: Mutex::new(State {
                 jobs: Turns::new(capacity),
                 closed: false,
+                asleep: 0,
             }),
             arrived: Condvar::new(),
             #[cfg(any(test, feature = "test-support"))]
@@ -129,8 +132,13 @@ impl Queue {
         if state.jobs.push(lane, job).is_err() {
             return Err(Error::Busy { operation });
         }
+        // Who is awake looks here before it sleeps; so does one that was called in vain, because another was quicker.
+        let call = state.asleep > 0;
+        state.asleep = state.asleep.saturating_sub(1);
         drop(state);
-        self.arrived.notify_one();
+        if call {
+            self.arrived.notify_one();
+        }
         #[cfg(any(test, feature = "test-support"))]
         self.called.notify_one();
         Ok(())
@@ -147,6 +155,8 @@ impl Queue {
                 Some(job) if job.is_stale() => drop(job),
                 Some(job) => return Some(job),
                 None => {
+                    // One that wakes of itself is counted once too often, and called once in vain.
+                    state.asleep += 1;
                     state = self
                         .arrived
                         .wait(state)
