@@ -13,6 +13,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::{AccountId, AppId, RecordId, Secret, SecretBytes};
 use custodyd_policies::Factor;
+use webauthn_rs::prelude::DiscoverableAuthentication;
 
 use super::guess::{self, Charged, Guess, Outcome};
 use super::named::Named;
@@ -26,12 +27,12 @@ use crate::api::{
 };
 use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, Purpose};
-use crate::factors::passkey::{Challenge, identify};
+use crate::factors::passkey::identify;
 use crate::factors::session::{Scope, Session};
 use crate::ledger::{EventKind, Journal, Loaded, Moment, NewEvent};
 
 /// The state of a passkey login, as it travels in the ceremony token.
-pub type PasskeyLogin = Ceremony<Challenge>;
+pub type PasskeyLogin = Ceremony<DiscoverableAuthentication>;
 
 /// What a login's commit hands back: the session and the secrets it releases.
 pub(super) type Opened = (Session, BTreeMap<String, api::Secret>);

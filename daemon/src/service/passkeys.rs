@@ -8,7 +8,9 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::EpochUse;
 use custodyd_policies::{Factor, PasskeyState, Timestamp, expiry};
 use serde_json::Value;
-use webauthn_rs::prelude::{CredentialID, Passkey, PasskeyRegistration};
+use webauthn_rs::prelude::{
+    CredentialID, DiscoverableAuthentication, Passkey, PasskeyRegistration,
+};
 
 use super::sessions::Proven;
 use super::{App, Caller, Device, Refused, Service, name, secrets};
@@ -19,7 +21,7 @@ use crate::api::{
 use crate::bytes::Bytes;
 use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
-use crate::factors::passkey::{Asserted, Challenge, counter, device_id, identify};
+use crate::factors::passkey::{Asserted, counter, device_id, identify};
 use crate::ledger::{EventKind, NewEvent};
 
 #[cfg(test)]
@@ -119,7 +121,7 @@ impl Service {
         device: &Device,
         account: &Account,
         credential: &Value,
-        state: &Challenge,
+        state: &DiscoverableAuthentication,
         asserted: &Asserted,
     ) -> Result<VerifiedAssertion, Refused> {
         let bound = account
@@ -340,7 +342,12 @@ impl Service {
         let now = self.now();
         caller.writes()?;
         let (state, consumed) = self
-            .finish_ceremony::<Challenge>(&caller, Purpose::ConfirmPasskey, &request.ceremony, now)
+            .finish_ceremony::<DiscoverableAuthentication>(
+                &caller,
+                Purpose::ConfirmPasskey,
+                &request.ceremony,
+                now,
+            )
             .await?;
         let asserted = identify(&request.credential)?;
         let device = Device {

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::super::sha256;
 use super::*;
 
-mod compared;
 mod mutation;
 mod published;
 mod registration;

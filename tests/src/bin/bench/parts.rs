@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use custodyd::factors::dpop::{Expected, Proofs};
-use custodyd::factors::passkey::{Challenge, RelyingParty};
 use custodyd_hsm::backend::pkcs11::Pkcs11Backend;
 use custodyd_hsm::{
-    AccountId, AppId, Backend, Custody, KeyId, KeyPurpose, Pool, PoolOptions, RealmName,
-    RecordKind, mac,
+    AppId, Backend, Custody, KeyId, KeyPurpose, Pool, PoolOptions, RealmName, RecordKind, mac,
 };
 use custodyd_policies::{PinPolicy, Timestamp};
 use custodyd_tests::SoftAuthenticator;
 use custodyd_tests::app::REALM;
 use custodyd_tests::device::{self, Device};
 use custodyd_tests::token::SoftToken;
-use serde_json::{Value, json};
-use webauthn_rs::prelude::Passkey;
+use serde_json::json;
+use webauthn_rs::prelude::{
+    DiscoverableAuthentication, Passkey, PublicKeyCredential, RegisterPublicKeyCredential, Uuid,
+    Webauthn, WebauthnBuilder,
+};
 
 use crate::cpu::{Sample, cores, on_all_cores};
 
@@ -30,7 +31,6 @@ const PROOFS: usize = 12_000;
 /// About the length of a passkey login.
 const BODY: [u8; 1024] = [b'x'; 1024];
 const LABEL: &[u8] = b"custodyd/record/v1";
-const OWNER: AccountId = AccountId([1; 16]);
 
 #[allow(
     missing_debug_implementations,
@@ -44,10 +44,10 @@ pub(crate) struct Parts {
 
 /// A signed assertion and what it is checked against.
 struct Assertion {
-    relying_party: RelyingParty,
+    webauthn: Webauthn,
     passkey: Passkey,
-    challenge: Challenge,
-    answer: Value,
+    state: DiscoverableAuthentication,
+    answer: PublicKeyCredential,
 }
 
 impl Parts {
@@ -119,9 +119,8 @@ impl Parts {
     pub(crate) fn assertion(&self, lasting: Duration) -> Sample {
         let of = &self.assertion;
         on_all_cores(lasting, usize::MAX, |_, _| {
-            let mut passkey = of.passkey.clone();
-            of.relying_party
-                .finish_authentication(&of.answer, &of.challenge, OWNER, &mut passkey)
+            of.webauthn
+                .finish_discoverable_authentication_v2(&of.answer, of.state.clone(), &of.passkey)
                 .unwrap();
         })
     }
@@ -167,27 +166,27 @@ fn operation(custody: &mut dyn Custody, index: usize) {
 impl Assertion {
     async fn made() -> Self {
         let mut authenticator = SoftAuthenticator::new("notes");
-        let origin = authenticator.origin.origin().ascii_serialization();
-        let policy = format!(
-            "app = \"notes\"\norigins = [\"{origin}\"]\n[relying_party]\nid = \"notes.example.com\""
-        );
-        let policy = custodyd_policies::parse("notes.toml", &policy).unwrap();
-        let relying_party = RelyingParty::new(&policy, [0; 32]).unwrap();
-        let (options, state) = relying_party
-            .start_registration(OWNER, "bench", "bench", &[])
+        let webauthn = WebauthnBuilder::new("notes.example.com", &authenticator.origin)
+            .unwrap()
+            .build()
             .unwrap();
-        let mut made = authenticator.create(&options["publicKey"]).await;
-        // As the client does before it sends one.
-        made["clientExtensionResults"] = json!({});
-        let new = relying_party.finish_registration(&made, &state).unwrap();
-        let (options, challenge) = relying_party.start_authentication(&[]).unwrap();
-        let mut answer = authenticator.get(&options["publicKey"]).await;
-        answer["clientExtensionResults"] = json!({});
+        let (options, state) = webauthn
+            .start_passkey_registration(Uuid::from_u128(1), "bench", "bench", None)
+            .unwrap();
+        let mut options = serde_json::to_value(options).unwrap();
+        options["publicKey"]["authenticatorSelection"]["residentKey"] = json!("required");
+        options["publicKey"]["authenticatorSelection"]["requireResidentKey"] = json!(true);
+        let made = authenticator.create(&options["publicKey"]).await;
+        let made: RegisterPublicKeyCredential = serde_json::from_value(made).unwrap();
+        let passkey = webauthn.finish_passkey_registration(&made, &state).unwrap();
+        let (options, state) = webauthn.start_discoverable_authentication().unwrap();
+        let options = serde_json::to_value(options).unwrap();
+        let answer = authenticator.get(&options["publicKey"]).await;
         Self {
-            relying_party,
-            passkey: new.passkey,
-            challenge,
-            answer,
+            webauthn,
+            passkey,
+            state,
+            answer: serde_json::from_value(answer).unwrap(),
         }
     }
 }

@@ -112,8 +112,10 @@ fn register_published(vector: &Vector, policy: &str) -> Result<NewPasskey, Passk
 fn login_published(vector: &Vector, body: &Value) -> Result<(), PasskeyError> {
     let rp = example_org();
     let mut passkey = register_published(vector, "preferred")?.passkey;
-    let challenge = hex::decode(&vector.authentication.challenge).unwrap();
-    rp.finish_authentication(body, &Challenge(Bytes(challenge)), OWNER, &mut passkey)
+    let (_, state) = rp.start_authentication(&[]).unwrap();
+    let challenge = text(&vector.authentication.challenge);
+    let state = with(&state, &[("challenge", json!(challenge))]);
+    rp.finish_authentication(body, &state, OWNER, &mut passkey)
 }
 
 fn said<T>(result: Result<T, PasskeyError>) -> &'static str {
@@ -161,7 +163,7 @@ fn a_published_assertion_with_another_signature_is_refused() {
     assert_eq!(said(login_published(vector, &body)), "passkey-invalid");
 }
 
-/// ECDSA in DER, as authenticators write it: what verifies assertions, and the library's, which verifies attestations.
+/// ECDSA in DER, as authenticators write it: the library's verification, which is what ships.
 #[test]
 fn wycheproof_ecdsa_in_der() {
     #[derive(Deserialize)]
@@ -186,13 +188,13 @@ fn wycheproof_ecdsa_in_der() {
             }),
         };
         let message = hex::decode(&vector.msg).unwrap();
-        let signature = hex::decode(&vector.sig).unwrap();
-        let library = key.verify_signature(&signature, &message);
-        for verified in [
-            super::super::assertion::verifies(&key, &message, &signature),
-            library.is_ok_and(|good| good),
-        ] {
-            assert_eq!(verified, vector.valid, "{}: {}", vector.id, vector.comment);
-        }
+        let verified = key.verify_signature(&hex::decode(&vector.sig).unwrap(), &message);
+        assert_eq!(
+            verified.is_ok_and(|good| good),
+            vector.valid,
+            "{}: {}",
+            vector.id,
+            vector.comment
+        );
     }
 }
