@@ -82,6 +82,51 @@ async fn an_end_that_could_not_be_recorded_is_none() {
     .await;
 }
 
+/// The same of a guess whose outcome comes with its request: that it was wrong is counted, whatever it is answered.
+#[tokio::test]
+async fn a_wrong_pin_that_could_not_be_recorded_is_counted() {
+    let mut setup = tripped_by(1, "[pin]\nmemory_kib = 65536\npasses = 10\n");
+    setup.database = Database::Sqlite;
+    let app = TestApp::with(setup).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    let mut admin = app.admin().await;
+    let charged = admin.number("SELECT seq FROM head").await + 1;
+    let locked = async {
+        while admin.number("SELECT seq FROM head").await < charged {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        admin.run("BEGIN IMMEDIATE").await;
+    };
+    let (answer, ()) = tokio::join!(device.try_pin("830518", &[]), locked);
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    told(&app, |metrics| metrics.contains(BEGUN)).await;
+    admin.run("ROLLBACK").await;
+}
+
+/// A stranger's guess by OPAQUE is counted as it begins, whether it can be right or not. Its end is no second one.
+#[tokio::test]
+async fn a_strangers_guess_by_opaque_is_counted_once() {
+    let tries = "[devices]\nstranger_pin = [{ attempts = 3 }]\n";
+    let app = TestApp::with(tripped_by(5, tries)).await;
+    let owner = with_pin(&app).await;
+    let mut stranger = app.device("notes");
+    stranger.account.clone_from(&owner.account);
+    stranger.meet().await;
+    // The last ones are decoys.
+    for tried in 0..5 {
+        let (_, metrics) = app.operator("/metrics").await;
+        assert!(!metrics.contains(BEGUN), "{tried}: {metrics}");
+        let begun = stranger.begin_opaque("830518").await;
+        let login = &begun.started["login"];
+        let answer = stranger.finish_opaque(login, &b64(&[7; 64]), &[]).await;
+        answer.refused("401 authentication-failed");
+    }
+    let (_, metrics) = app.operator("/metrics").await;
+    assert!(metrics.contains(BEGUN), "{metrics}");
+}
+
 /// Whoever reads a mailbox may try PINs behind it: these are seen like those of the front door.
 #[tokio::test]
 async fn wrong_pins_after_a_code_trip_the_slow_mode() {

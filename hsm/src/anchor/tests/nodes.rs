@@ -184,7 +184,7 @@ fn a_list_from_the_middle_of_anothers_steps_is_made_again_and_a_loss_is_told() {
     let (from, to) = (anchor(4, 4), anchor(5, 5));
     let known = line(&[(4, 4), (5, 5)]);
     for nothing in 0..4 {
-        let rig = Rig::new(&[&from]);
+        let mut rig = Rig::new(&[&from]);
         let (store, mut lists) = (rig.store.clone(), 0);
         let mut gate = |list: &mut Step<'_>| {
             lists += 1;
