@@ -294,7 +294,7 @@ mod tests {
     async fn one_signature_serves_all_who_wait_for_it_though_the_log_has_grown_meanwhile() {
         let [token, _] = Soft::pair();
         let (pool, mut hands) = Pool::by_hand(Arc::new(token), &PoolOptions::default()).unwrap();
-        let hand = &mut hands[0];
+        let hand = hands.first_mut().unwrap();
         let realm = RealmName::parse("realm.example").unwrap();
         let memory = Arc::new(Memory::new(Believed::nothing(&realm, Timestamp(1)), 0));
         let grow = || {
