@@ -25,7 +25,7 @@ pub(crate) const NODES: &str = "nodes";
 const MOST: usize = 3;
 const CLIENTS: usize = 24;
 /// Accounts of each client: what one answers in five minutes is bounded.
-const EACH: usize = 8;
+const EACH: usize = 16;
 const TURNS: usize = 5;
 const TURN: Duration = Duration::from_millis(2500);
 /// Before the clock runs.
