@@ -55,7 +55,7 @@ pub fn advance(
         Step::Present => false,
         Step::Raced(other) => return Ok(Advanced::Raced(other)),
     };
-    conclude(custody, realm, to, made)
+    conclude(custody, realm, (to, made), |after| after.rival(to))
 }
 
 /// As [`advance`], for whoever knows from the last call that `from` is the newest, and has made none since whose outcome
@@ -80,18 +80,19 @@ pub fn go_on(
     check_step(Some(from), to)?;
     let content = sealed(custody, realm, to)?;
     custody.create_anchor(&content)?;
-    conclude(custody, realm, to, true)
+    conclude(custody, realm, (to, true), |after| after.rival(to))
 }
 
-/// Lists once `to` is there; `made` by this call, or found. Whether it counts is decided here alone.
-fn conclude(
+/// Lists once `to` is there; made by this call, or found. Whether it counts beside what is a rival to the caller is
+/// decided here alone.
+pub(super) fn conclude(
     custody: &mut dyn Custody,
     realm: &RealmName,
-    to: &Anchor,
-    made: bool,
+    (to, made): (&Anchor, bool),
+    rival: impl Fn(&Survey) -> Option<&Anchor>,
 ) -> Result<Advanced> {
     let after = Survey::of(custody, realm)?;
-    if let Some(rival) = after.rival(to) {
+    if let Some(rival) = rival(&after) {
         let rival = rival.clone();
         // At most one object, and only if this call made one: an equal one may
         // be another node's, and released.
@@ -178,7 +179,7 @@ impl Survey {
 
 /// Removes what `to` has replaced and what crashes left. `to` counts already, so
 /// a failure here only leaves work for the next time.
-pub(super) fn tidy_up(custody: &mut dyn Custody, survey: Survey, to: &Anchor) {
+fn tidy_up(custody: &mut dyn Custody, survey: Survey, to: &Anchor) {
     let older = survey.own.into_iter().filter(|found| found.anchor != *to);
     for object in older.map(|found| found.object).chain(survey.empty) {
         if let Err(error) = custody.destroy_anchor(&object) {

@@ -49,20 +49,9 @@ pub fn supersede(
         }
         custody.create_anchor(&content)?;
     }
-    let after = Survey::of(custody, realm)?;
-    if let Some(other) = after.other_than(from, to) {
-        let other = other.clone();
-        if made && let Some(ours) = after.object_of(to) {
-            custody.destroy_anchor(ours)?;
-        }
-        return Ok(Advanced::Raced(other));
-    }
-    if after.newest()? != Some(to) {
-        let detail = format!("the token made {to}, and does not list it");
-        return Err(fault(AnchorFault::NotKept, detail));
-    }
-    advance::tidy_up(custody, after, to);
-    Ok(Advanced::Anchored)
+    advance::conclude(custody, realm, (to, made), |after| {
+        after.other_than(from, to)
+    })
 }
 
 impl Survey {
