@@ -137,7 +137,7 @@ pub(super) fn none(lost: Vec<Lost>) -> Result<(), LedgerError> {
 }
 
 /// Each token of the realm, or of a realm that is about to be.
-pub(super) fn pools(pool: &Pool) -> Result<Vec<Pool>, LedgerError> {
+fn pools(pool: &Pool) -> Result<Vec<Pool>, LedgerError> {
     let all = named_pools(pool)?.into_iter();
     Ok(all.map(|(_, pool)| pool).collect())
 }

@@ -125,7 +125,8 @@ impl Token {
         }
         if self.anchors.len() > MOST {
             return Err(LedgerError::Refused(format!(
-                "the token holds {} anchors of this realm, and approvers are shown {MOST} at the most: a token that is                  written by nobody has one or two, so find out who writes to it and stop that first",
+                "the token holds {} anchors of this realm, and approvers are shown {MOST} at the most: a token that is \
+                 written by nobody has one or two, so find out who writes to it and stop that first",
                 self.anchors.len()
             )));
         }
