@@ -31,7 +31,7 @@ const LARGEST_SLICE: u32 = 2048;
 /// Records that are moved together, in one commit: where others are to be served meanwhile, and where a pass may
 /// take everything. What a commit costs besides its rows, the anchor above all, is shared by them.
 const BATCH: usize = 128;
-const LARGE_BATCH: usize = 512;
+const LARGE_BATCH: usize = 1024;
 /// So many bytes of them are enough for a commit, however few they are.
 const ENOUGH: usize = 4 << 20;
 /// When less than that is put back all the same: a crash costs no more.

@@ -12,6 +12,7 @@ use webauthn_rs::prelude::{
     CredentialID, DiscoverableAuthentication, Passkey, PasskeyRegistration,
 };
 
+use super::rates::limited;
 use super::sessions::Proven;
 use super::{App, Caller, Device, Refused, Service, name, secrets};
 use crate::account::{Account, BoundPasskey, Spent};
@@ -51,10 +52,9 @@ impl Consumed {
             return Err(Refused::CeremonyConsumed);
         }
         if account.consumed.len() >= MAX_CONSUMED {
-            return Err(Refused::TooMany {
-                what: "ceremonies in flight",
-                limit: MAX_CONSUMED,
-            });
+            let first = account.consumed.iter().map(|spent| spent.expires).min();
+            let wait = first.unwrap_or(self.expires).since(now);
+            return Err(limited("ceremonies", wait));
         }
         account.consumed.push(Spent {
             id: Bytes(self.id.to_vec()),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
 use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
 
 use super::*;
@@ -73,14 +75,17 @@ fn marks_are_bounded_and_make_room_when_they_expire() {
             .unwrap();
     }
     let refused = ceremony(255).once(&mut account, NOW);
-    assert!(
-        matches!(refused, Err(Refused::TooMany { .. })),
-        "{refused:?}"
-    );
+    let wait = match refused {
+        Err(Refused::RateLimited { retry_after }) => Some(retry_after),
+        _ => None,
+    };
     let later = Consumed {
         id: [255; 16],
         expires: Timestamp(EXPIRES.0 + 300),
     };
-    later.once(&mut account, Timestamp(EXPIRES.0 + 1)).unwrap();
+    assert!(later.once(&mut account, NOW.plus(wait.unwrap())).is_err());
+    // The answer's `Retry-After` counts a started second in full.
+    let after = NOW.plus(wait.unwrap() + Duration::from_secs(1));
+    later.once(&mut account, after).unwrap();
     assert_eq!(account.consumed.len(), 1);
 }
