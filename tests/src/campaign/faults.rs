@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 
 use super::cluster::{Cluster, only_folder};
 use super::dice::Dice;
-use super::injector::{self, Injector};
+use super::injector::{self, Hits, Injector};
 use super::kills;
 use super::wire::State;
 use crate::shim;
@@ -268,8 +268,8 @@ async fn database_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) ->
         let _ = block_in_place(|| cluster.primary.try_sql("postgres", work));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    let failed = block_in_place(|| injector.detach());
-    must_have_failed(cluster, calls, failed);
+    let hits = block_in_place(|| injector.detach());
+    must_have_failed(cluster, calls, &hits);
     revive(cluster).await
 }
 
@@ -292,8 +292,8 @@ async fn node_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Ins
         while nothing_yet(&injector, begun) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let failed = block_in_place(|| injector.detach());
-        must_have_failed(cluster, calls, failed);
+        let hits = block_in_place(|| injector.detach());
+        must_have_failed(cluster, calls, &hits);
     }
     // A login that the daemon tried meanwhile may have been cut off.
     cluster.put_token_back();
@@ -334,9 +334,13 @@ fn nothing_yet(injector: &Injector, begun: Instant) -> bool {
 }
 
 /// A campaign that does not do what it says has failed.
-fn must_have_failed(cluster: &Cluster, calls: &str, failed: usize) {
-    println!("{failed} calls of {calls} failed");
-    if failed == 0 {
-        cluster.violated(format!("no call of {calls} was there to fail"));
+fn must_have_failed(cluster: &Cluster, calls: &str, hits: &Hits) {
+    let Hits { failed, seen, .. } = hits;
+    println!("{failed} of {seen} calls of {calls} failed");
+    if *failed == 0 {
+        let why = hits.complaints.trim();
+        cluster.violated(format!(
+            "none of {seen} calls of {calls} was there to fail; strace said: {why:?}"
+        ));
     }
 }

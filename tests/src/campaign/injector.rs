@@ -11,6 +11,16 @@ pub(super) struct Injector {
     strace: Child,
     /// What it writes of the calls.
     said: tempfile::NamedTempFile,
+    /// And of itself: why it could not attach, say.
+    complaints: tempfile::NamedTempFile,
+}
+
+/// What came of it.
+pub(super) struct Hits {
+    pub(super) failed: usize,
+    /// All such calls, those that failed among them.
+    pub(super) seen: usize,
+    pub(super) complaints: String,
 }
 
 pub(super) fn is_there() -> bool {
@@ -45,26 +55,40 @@ impl Injector {
         for process in processes {
             strace.args(["-p", &process.to_string()]);
         }
-        let strace = strace.stderr(Stdio::null()).spawn().unwrap();
+        let complaints = tempfile::NamedTempFile::new().unwrap();
+        let strace = strace.stderr(Stdio::from(complaints.reopen().unwrap()));
+        let strace = strace.spawn().unwrap();
         let give_up = Instant::now() + Duration::from_secs(20);
         while !processes.iter().all(|process| is_traced(*process)) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(2));
         }
-        Self { strace, said }
+        Self {
+            strace,
+            said,
+            complaints,
+        }
     }
 
     /// How many calls have failed.
     pub(super) fn failed(&self) -> usize {
-        let said = fs::read_to_string(self.said.path()).unwrap_or_default();
-        said.matches("(INJECTED)").count()
+        self.hits().failed
     }
 
-    /// In order: those who were traced go on. How many calls have failed.
-    pub(super) fn detach(mut self) -> usize {
+    fn hits(&self) -> Hits {
+        let said = fs::read_to_string(self.said.path()).unwrap_or_default();
+        Hits {
+            failed: said.matches("(INJECTED)").count(),
+            seen: said.lines().count(),
+            complaints: fs::read_to_string(self.complaints.path()).unwrap_or_default(),
+        }
+    }
+
+    /// In order: those who were traced go on.
+    pub(super) fn detach(mut self) -> Hits {
         let id = Pid::from_raw(i32::try_from(self.strace.id()).unwrap()).unwrap();
         let _ = kill_process(id, Signal::TERM);
         let _ = self.strace.wait();
-        self.failed()
+        self.hits()
     }
 }
 
