@@ -7,6 +7,7 @@ use custodyd_tests::{Answer, Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::{Value, json};
 
 use crate::app_keys::{CREDENTIAL, look_up, with_backend};
+use crate::opaque;
 
 const DEADLINE: Duration = Duration::from_millis(300);
 
@@ -164,6 +165,51 @@ async fn one_apps_flood_is_not_the_other_apps() {
     }
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
     app.device("wallet").enrol().await;
+}
+
+/// An attempt is charged with the first message of a sign-in. What a flood takes from the app and from the address, it
+/// must not take from the last one, or a right PIN would count as a wrong one.
+#[tokio::test]
+async fn a_flood_takes_nothing_from_a_sign_in_that_was_charged() {
+    for rates in [
+        ["app_per_second = 1", "app_burst = 20"],
+        ["address_per_second = 1", "address_burst = 20"],
+    ] {
+        let app = TestApp::with(limits(&rates)).await;
+        let mut owner = opaque::with_pin(&app).await;
+        let whole = owner.view().await["pin"]["attempts_left"].clone();
+        let tried = owner.begin_opaque("830517").await;
+        let mut flood = app.device("notes");
+        let call = flood.prepare("POST", "/v1/apps/{app}/sessions/device", Some(json!({})));
+        for _ in 0..30 {
+            flood.send(&call).await;
+        }
+        let control = owner.try_opaque_start("830517").await;
+        control.refused("429 rate-limited");
+        let login = &tried.started["login"];
+        let ended = owner
+            .finish_opaque(login, &tried.ended.unwrap().ke3, &[])
+            .await;
+        ended.expect(201);
+        assert_eq!(owner.view().await["pin"]["attempts_left"], whole);
+    }
+}
+
+/// Where a session is wanted and none is brought that opens, the address counts as a stranger's.
+#[tokio::test]
+async fn what_brings_no_session_is_a_strangers_wherever_it_goes() {
+    let app = TestApp::with(limits(&["address_per_second = 1", "address_burst = 20"])).await;
+    let mut owner = app.device("notes");
+    owner.enrol().await;
+    let mut junk = app.device("notes");
+    junk.token = Some("junk".into());
+    let call = junk.prepare("PUT", "/v1/account/pin", Some(json!({})));
+    let mut last = String::new();
+    for _ in 0..30 {
+        last = junk.send(&call).await.refusal();
+    }
+    assert_eq!(last, "429 rate-limited");
+    owner.view().await;
 }
 
 #[tokio::test]

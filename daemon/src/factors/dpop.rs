@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use custodyd_hsm::Lane;
 use custodyd_policies::Timestamp;
 
 use self::claims::{AppKeyClaims, Claims, check_app_key_claims, check_claims};
@@ -33,9 +34,10 @@ use crate::clock::Reading;
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 /// How far the clock of a device may be off, on top of the nonce's lifetime.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-/// Proofs remembered at most, for each class of callers; past it requests of that class are
-/// refused with `busy`.
-pub const REPLAY_CAPACITY: usize = 1_000_000;
+/// Proofs remembered at most of strangers, and as many of sessions. Of either an app has as many as stay free; past
+/// that its requests are refused with `busy`. Alone it has half: what its rate of strangers (1,000 a second, where the
+/// operator sets no other) brings in twice a nonce's lifetime.
+pub const REPLAY_CAPACITY: usize = 1_250_000;
 
 const PROOF_TYP: &str = "dpop+jwt";
 const APP_KEY_TYP: &str = "custodyd-app-key+jwt";
@@ -54,18 +56,28 @@ pub struct Expected<'a> {
     pub body: Option<&'a [u8]>,
 }
 
-/// Whose memory a proof is kept in. Each class has all of its own, so that strangers, who make
-/// keys and proofs as they like, can not fill the one that sessions need.
+/// Whose memory a proof is kept in. Strangers, who make keys and proofs as they like, have one and sessions another,
+/// each shared by the apps; and in that of strangers the last message of a sign-in has its own share, because an
+/// attempt was charged with the first one.
 ///
-/// A proof is only ever good for one of the two: it names the session token it was made for, or
-/// none, and a token opens always or never.
+/// A proof is only ever good for one of them: it names the session token it was made for, or
+/// none, and a token opens always or never; and it names the path.
 #[derive(Debug, Clone, Copy)]
 pub enum Class<'a> {
     /// Comes without a session.
-    Stranger,
+    Stranger { app: Lane },
+    /// Comes without a session, and ends what was charged.
+    Finish { app: Lane },
     /// Comes with a session that was made here, for the key with this thumbprint. Signed by
     /// another key, a proof counts as a stranger's.
-    Session { thumbprint: &'a str },
+    Session { app: Lane, thumbprint: &'a str },
+}
+
+/// Whose proofs are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Share {
+    app: Lane,
+    finishes: bool,
 }
 
 /// The key that signed a proof which was accepted.
@@ -139,8 +151,8 @@ impl ProofError {
 /// Nonces and memory of accepted proofs, one per process.
 pub struct Proofs {
     nonces: Nonces,
-    strangers: Mutex<ReplayCache>,
-    sessions: Mutex<ReplayCache>,
+    strangers: Mutex<ReplayCache<Share>>,
+    sessions: Mutex<ReplayCache<Share>>,
     latest: AtomicU64,
 }
 
@@ -177,7 +189,8 @@ impl Proofs {
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
-        self.verify_as(Class::Stranger, clock, expected, proof)
+        let nobodys = Class::Stranger { app: Lane::Behind };
+        self.verify_as(nobodys, clock, expected, proof)
     }
 
     /// Check a DPoP proof against the request it came with, and remember it among its class.
@@ -198,11 +211,20 @@ impl Proofs {
         self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
         let thumbprint = jwk.thumbprint();
-        let accepted = match class {
-            Class::Session { thumbprint: own } if own == thumbprint => &self.sessions,
-            Class::Session { .. } | Class::Stranger => &self.strangers,
+        let (accepted, app) = match class {
+            Class::Session {
+                app,
+                thumbprint: own,
+            } if own == thumbprint => (&self.sessions, app),
+            Class::Session { app, .. } | Class::Finish { app } | Class::Stranger { app } => {
+                (&self.strangers, app)
+            }
         };
-        self.remember(accepted, now, &thumbprint, &claims.jti)?;
+        let share = Share {
+            app,
+            finishes: matches!(class, Class::Finish { .. }),
+        };
+        self.remember((accepted, share), now, &thumbprint, &claims.jti)?;
         Ok(DeviceKey { jwk, thumbprint })
     }
 
@@ -244,7 +266,7 @@ impl Proofs {
 
     fn remember(
         &self,
-        accepted: &Mutex<ReplayCache>,
+        (accepted, share): (&Mutex<ReplayCache<Share>>, Share),
         now: Timestamp,
         thumbprint: &str,
         jti: &str,
@@ -263,7 +285,7 @@ impl Proofs {
         // A poisoned lock means a panic inside a set insertion; the set is
         // still a set, and forgetting it would let proofs be replayed.
         let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        match accepted.insert(now, short) {
+        match accepted.insert(now, share, short) {
             Seen::New => Ok(()),
             Seen::Before => Err(ProofError::Replayed),
             Seen::Full => {

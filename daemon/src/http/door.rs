@@ -36,12 +36,13 @@ fn app_in(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a route ends what was charged when it began.
-fn finishes(path: &str) -> bool {
+pub(super) fn finishes(path: &str) -> bool {
     path.ends_with("/opaque/finish")
 }
 
 /// Whose places this request is counted among. A name that no app has, and a session that does not open, are
-/// nobody's: such a request is refused soon, and has one way with all of its kind.
+/// nobody's: such a request is refused soon, and has one way with all of its kind. What is public and the log's have
+/// another.
 async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
     let kind = |other| if finishes(path) { Kind::Finish } else { other };
     let nobody = Way {
@@ -55,6 +56,12 @@ async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
                 kind: kind(Kind::Open),
             },
             Err(_) => nobody,
+        };
+    }
+    if !strangers::wants_session(path) {
+        return Way {
+            kind: Kind::Public,
+            ..nobody
         };
     }
     let Some(token) = session_token(headers) else {
@@ -95,13 +102,16 @@ async fn carried(
         .extensions()
         .get::<PeerAddress>()
         .map(|peer| peer.0.ip());
+    let way = way(context, request.uri().path(), request.headers()).await;
+    if way.kind == Kind::Open && strangers::wants_session(request.uri().path()) {
+        strangers::admit_without_session(context, address)?;
+    }
     let announced = request.body().size_hint().upper();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
     // What is too large is refused by `whole` before it is read.
     let room = announced.unwrap_or(MAX_BODY).min(MAX_BODY);
-    let bytes = service.door.body(address, room)?;
+    let bytes = service.door.body(address, way, room)?;
     let (parts, body) = request.into_parts();
-    let way = way(context, parts.uri.path(), &parts.headers).await;
     let body = tokio::time::timeout(BODY_LIMIT, whole(body))
         .await
         .map_err(|_| took_too_long())??;

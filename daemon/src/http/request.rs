@@ -9,8 +9,10 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, Method, header};
+use custodyd_hsm::Lane;
 use serde::de::DeserializeOwned;
 
+use super::door::finishes;
 use super::objects;
 use super::problem::Problem;
 use super::state::Context;
@@ -91,7 +93,12 @@ impl Signed {
     pub fn device(&self, app: &str) -> Result<Device, Problem> {
         let app = self.context.service.apps().get(app)?;
         app.admits(self.text(&header::ORIGIN)?)?;
-        let key = self.proof(None, Class::Stranger)?;
+        let lane = Lane::of(&app.id);
+        let class = match finishes(&self.path) {
+            true => Class::Finish { app: lane },
+            false => Class::Stranger { app: lane },
+        };
+        let key = self.proof(None, class)?;
         standing::proven();
         Ok(Device { app, key })
     }
@@ -118,6 +125,7 @@ impl Signed {
         // signature nor the memory of proofs that sessions have for themselves.
         let session = self.context.service.open_session(token).await?;
         let class = Class::Session {
+            app: Lane::of(&session.app),
             thumbprint: &session.device_thumbprint,
         };
         let key = self.proof(Some(token), class)?;

@@ -15,6 +15,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::door::finishes;
 use super::problem::Problem;
 use super::request::bearer;
 use super::server::PeerAddress;
@@ -67,13 +68,34 @@ fn is_backend(context: &Context, app: Option<&str>, request: &Request) -> bool {
     }
 }
 
-/// By address and by app, for what comes without a session.
+/// Whether this path's route is for those with a session.
+pub(super) fn wants_session(path: &str) -> bool {
+    open(path).is_none()
+}
+
+/// What comes without a session that opens where there should be one: before any room is given to its body.
+///
+/// # Errors
+/// `RateLimited`.
+pub(super) fn admit_without_session(
+    context: &Context,
+    address: Option<IpAddr>,
+) -> Result<(), Problem> {
+    Ok(context.service.strangers.admit(address, None)?)
+}
+
+/// By address and by app, for what comes without a session; by address alone what ends a sign-in: a flood of
+/// beginnings would turn an attempt that was charged, and is right, into a lost one.
 ///
 /// # Errors
 /// `RateLimited`.
 pub(super) fn admit(context: &Context, request: &Request) -> Result<(), Problem> {
-    if let Some(open) = open(request.uri().path()) {
+    let path = request.uri().path();
+    if let Some(open) = open(path) {
         let service = &context.service;
+        if finishes(path) {
+            return Ok(service.strangers.admit_end(address(request))?);
+        }
         let app = open.app.and_then(|name| service.apps().get(name).ok());
         // A backend asks for all its people from one address; who only claims to be one does not.
         let backend = !open.by_people && is_backend(context, open.app, request);

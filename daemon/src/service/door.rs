@@ -42,6 +42,8 @@ pub enum Kind {
     Finish,
     /// Comes with a session that opens.
     Session,
+    /// Keys, documents and the log: no account's.
+    Public,
 }
 
 /// A place among the requests under way; given back when dropped.
@@ -55,13 +57,39 @@ pub struct Entered {
 /// The right to have a body of some size here; given back when dropped.
 #[derive(Debug)]
 pub struct BodyPlace {
-    _place: Place<Option<IpAddr>>,
+    /// Held for their Drop.
+    _of_address: Place<Option<IpAddr>>,
+    _of_way: Place<Way>,
+}
+
+/// Room for bodies, counted twice: many addresses that send slowly leave as much for another way as theirs has, and one
+/// address on many ways as much for another address.
+#[derive(Debug)]
+struct Bodies {
+    of_addresses: Arc<Places<Option<IpAddr>>>,
+    of_ways: Arc<Places<Way>>,
+}
+
+impl Bodies {
+    fn new() -> Self {
+        Self {
+            of_addresses: Places::new(BODIES, BODIES_LEAST),
+            of_ways: Places::new(BODIES, BODIES_LEAST),
+        }
+    }
+
+    fn take(&self, address: Option<IpAddr>, way: Way, bytes: usize) -> Option<BodyPlace> {
+        Some(BodyPlace {
+            _of_way: self.of_ways.take(way, bytes)?,
+            _of_address: self.of_addresses.take(address, bytes)?,
+        })
+    }
 }
 
 #[derive(Debug)]
 pub struct Door {
     requests: Arc<Places<Way>>,
-    bodies: Arc<Places<Option<IpAddr>>>,
+    bodies: Bodies,
     stirred: Notify,
 }
 
@@ -70,27 +98,26 @@ impl Door {
     pub fn new(limits: &Limits) -> Self {
         Self {
             requests: Places::new(limits.requests_at_once, 0),
-            bodies: Places::new(BODIES, BODIES_LEAST),
+            bodies: Bodies::new(),
             stirred: Notify::new(),
         }
     }
 
-    /// Room for a body of `bytes`, for the address that sends it.
+    /// Room for a body of `bytes`, for the address that sends it and the way it goes.
     ///
     /// # Errors
     /// `Busy`: nothing of it was read.
     pub fn body(
         &self,
         address: Option<IpAddr>,
+        way: Way,
         bytes: usize,
     ) -> Result<Option<BodyPlace>, Refused> {
         if bytes == 0 {
             return Ok(None);
         }
-        let place = self.bodies.take(address.map(network), bytes);
-        place
-            .map(|place| Some(BodyPlace { _place: place }))
-            .ok_or_else(|| busy("bodies", AGAIN))
+        let place = self.bodies.take(address.map(network), way, bytes);
+        place.map(Some).ok_or_else(|| busy("bodies", AGAIN))
     }
 
     /// A place for a request whose body is here.
@@ -117,7 +144,7 @@ impl Door {
     /// Bytes of bodies, for metrics.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bodies.taken()
+        self.bodies.of_ways.taken()
     }
 
     /// Resolves once somebody has come since this was last asked.
@@ -142,7 +169,7 @@ mod tests {
     fn door(requests: usize) -> Door {
         Door {
             requests: Places::new(requests, 0),
-            bodies: Places::new(BODIES, BODIES_LEAST),
+            bodies: Bodies::new(),
             stirred: Notify::new(),
         }
     }
@@ -175,15 +202,33 @@ mod tests {
         let door = door(1);
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().ok());
         let large = 64 << 10;
-        let held: Vec<_> = std::iter::from_fn(|| door.body(one, large).ok()).collect();
+        let (open, ended) = (way("notes", Kind::Open), way("notes", Kind::Session));
+        let held: Vec<_> = std::iter::from_fn(|| door.body(one, open, large).ok()).collect();
         assert_eq!(held.len(), BODIES / large / 2);
-        assert!(door.body(other, large).unwrap().is_some());
+        assert!(door.body(other, ended, large).unwrap().is_some());
         assert!(
-            door.body(one, 0).unwrap().is_none(),
+            door.body(one, open, 0).unwrap().is_none(),
             "nothing needs no room"
         );
         drop(held);
         assert_eq!(door.bytes(), 0);
+    }
+
+    #[test]
+    fn slow_bodies_from_many_addresses_leave_room_for_what_was_charged() {
+        let door = door(1);
+        let (flood, large) = (way("notes", Kind::Open), 64 << 10);
+        let mut held = Vec::new();
+        for number in 0..=255u8 {
+            let address = Some(IpAddr::from([192, 0, 2, number]));
+            held.extend(std::iter::from_fn(|| door.body(address, flood, large).ok()));
+        }
+        assert_eq!(held.len(), BODIES / large / 2);
+        let honest = Some(IpAddr::from([198, 51, 100, 1]));
+        for kind in [Kind::Finish, Kind::Session, Kind::Public] {
+            let place = door.body(honest, way("notes", kind), large);
+            assert!(place.unwrap().is_some(), "{kind:?}");
+        }
     }
 
     /// What the argument at the top of this file rests on.

@@ -2,11 +2,13 @@
 //! long as any nonce of this process is valid.
 //!
 //! Called by `dpop` only, and only with proofs that verified, so that strangers
-//! cannot fill it without paying a signature for each entry. It must never
+//! cannot fill it without paying a signature for each entry. Whoever they are remembered for may have
+//! as many as stay free: the flood of one app leaves room for another's. It must never
 //! forget an entry whose nonce may still be accepted, and never grow past its
 //! bound: when full it says so, and the request is refused.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use custodyd_policies::Timestamp;
 
@@ -20,46 +22,70 @@ pub(super) enum Seen {
     Full,
 }
 
+/// The proofs of one nonce lifetime, and how many of them are whose.
+#[derive(Debug)]
+struct Generation<K> {
+    proofs: HashSet<[u8; 16]>,
+    by: HashMap<K, usize>,
+}
+
+impl<K: Eq + Hash> Generation<K> {
+    fn new() -> Self {
+        Self {
+            proofs: HashSet::new(),
+            by: HashMap::new(),
+        }
+    }
+
+    fn of(&self, whose: &K) -> usize {
+        self.by.get(whose).copied().unwrap_or(0)
+    }
+}
+
 /// Two generations. A generation is closed after one nonce lifetime, and dropped
 /// when the next one closes. An entry made at T has a nonce made at or before T,
 /// which is dead after T + lifetime. The entry is dropped two rotations later,
 /// which is never before T + lifetime.
 #[derive(Debug)]
-pub(super) struct ReplayCache {
+pub(super) struct ReplayCache<K> {
     capacity: usize,
     since: Timestamp,
-    current: HashSet<[u8; 16]>,
-    previous: HashSet<[u8; 16]>,
+    current: Generation<K>,
+    previous: Generation<K>,
 }
 
-impl ReplayCache {
+impl<K: Eq + Hash> ReplayCache<K> {
     pub(super) fn new(capacity: usize) -> Self {
         ReplayCache {
             capacity,
             since: Timestamp(0),
-            current: HashSet::new(),
-            previous: HashSet::new(),
+            current: Generation::new(),
+            previous: Generation::new(),
         }
     }
 
-    /// Note `proof`, a hash of key and `jti`. `now` must never go back: the
-    /// caller keeps it monotonic.
-    pub(super) fn insert(&mut self, now: Timestamp, proof: [u8; 16]) -> Seen {
+    /// Note `proof`, a hash of key and `jti`, among those of `whose`: there may be few of these, and no
+    /// stranger chooses them. `now` must never go back: the caller keeps it monotonic.
+    pub(super) fn insert(&mut self, now: Timestamp, whose: K, proof: [u8; 16]) -> Seen {
         self.rotate(now);
-        if self.current.contains(&proof) || self.previous.contains(&proof) {
+        let (current, previous) = (&self.current, &self.previous);
+        if current.proofs.contains(&proof) || previous.proofs.contains(&proof) {
             return Seen::Before;
         }
-        if self.current.len() + self.previous.len() >= self.capacity {
+        let all = current.proofs.len() + previous.proofs.len();
+        let own = current.of(&whose) + previous.of(&whose);
+        if own >= self.capacity.saturating_sub(all) {
             return Seen::Full;
         }
-        self.current.insert(proof);
+        self.current.proofs.insert(proof);
+        *self.current.by.entry(whose).or_default() += 1;
         Seen::New
     }
 
     fn rotate(&mut self, now: Timestamp) {
         // Strictly more than a lifetime: a nonce is still good at exactly one.
         if now.since(self.since) > NONCE_LIFETIME {
-            self.previous = std::mem::take(&mut self.current);
+            self.previous = std::mem::replace(&mut self.current, Generation::new());
             self.since = now;
         }
     }
@@ -72,18 +98,39 @@ mod tests {
 
     #[test]
     fn full_refuses_and_recovers() {
-        let mut cache = ReplayCache::new(2);
+        let mut cache = ReplayCache::new(4);
         let start = 1_000_000;
-        assert_eq!(cache.insert(Timestamp(start), [1; 16]), Seen::New);
-        assert_eq!(cache.insert(Timestamp(start), [2; 16]), Seen::New);
-        assert_eq!(cache.insert(Timestamp(start), [3; 16]), Seen::Full);
-        assert_eq!(cache.insert(Timestamp(start), [1; 16]), Seen::Before);
+        assert_eq!(cache.insert(Timestamp(start), "a", [1; 16]), Seen::New);
+        assert_eq!(cache.insert(Timestamp(start), "a", [2; 16]), Seen::New);
+        assert_eq!(cache.insert(Timestamp(start), "a", [3; 16]), Seen::Full);
+        assert_eq!(cache.insert(Timestamp(start), "a", [1; 16]), Seen::Before);
         let later = start + 2 * NONCE_LIFETIME.as_secs() + 2;
         assert_eq!(
-            cache.insert(Timestamp(start + NONCE_LIFETIME.as_secs() + 1), [4; 16]),
+            cache.insert(
+                Timestamp(start + NONCE_LIFETIME.as_secs() + 1),
+                "a",
+                [4; 16]
+            ),
             Seen::Full
         );
-        assert_eq!(cache.insert(Timestamp(later), [4; 16]), Seen::New);
+        assert_eq!(cache.insert(Timestamp(later), "a", [4; 16]), Seen::New);
+    }
+
+    #[test]
+    fn each_finds_as_much_as_the_greediest_holds() {
+        let mut cache = ReplayCache::new(12);
+        let mut number = 0u8;
+        let mut fill = |whose| {
+            let before = number;
+            loop {
+                number += 1;
+                if cache.insert(Timestamp(1_000_000), whose, [number; 16]) == Seen::Full {
+                    return number - before - 1;
+                }
+            }
+        };
+        assert_eq!((fill("a"), fill("b"), fill("c")), (6, 3, 2));
+        assert_eq!(fill("a"), 0);
     }
 
     proptest! {
@@ -97,7 +144,7 @@ mod tests {
             let mut now = 1_000_000;
             for (wait, id) in steps {
                 now += wait;
-                let seen = cache.insert(Timestamp(now), [id; 16]);
+                let seen = cache.insert(Timestamp(now), id % 3, [id; 16]);
                 let recent = accepted.iter()
                     .any(|(at, other)| *other == id && now - at <= NONCE_LIFETIME.as_secs());
                 if recent {

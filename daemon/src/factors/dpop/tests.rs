@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test that cannot go on must stop
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use custodyd_hsm::AppId;
 use custodyd_policies::Timestamp;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::jwk::Jwk;
@@ -338,7 +339,7 @@ fn one_of_many_threads_wins_with_one_proof() {
 /// What the flood of one class fills is that class's memory, and nobody else's.
 #[test]
 fn strangers_cannot_fill_the_memory_of_sessions() {
-    let proofs = Proofs::with_capacity(2).unwrap();
+    let proofs = Proofs::with_capacity(4).unwrap();
     let (stranger, owner) = (Client::new(), Client::new());
     let thumbprint = jws::parse::<Claims>(&owner.proof(&proofs, |_, _| {}), PROOF_TYP)
         .unwrap()
@@ -346,22 +347,30 @@ fn strangers_cannot_fill_the_memory_of_sessions() {
         .unwrap()
         .1
         .thumbprint();
+    let app = Lane::of(&AppId::parse("notes").unwrap());
     let session = Class::Session {
+        app,
         thumbprint: &thumbprint,
     };
+    let strangers = Class::Stranger { app };
     let numbered = |client: &Client, jti: &str| {
         let jti = json!(jti);
         client.proof(&proofs, |_, claims| claims["jti"] = jti)
     };
     let verify = |class, proof: &str| proofs.verify_as(class, NOW, &EXPECTED, proof).map(drop);
     for jti in ["a", "b"] {
-        verify(Class::Stranger, &numbered(&stranger, jti)).unwrap();
+        verify(strangers, &numbered(&stranger, jti)).unwrap();
     }
     let full = Err(ProofError::Busy);
-    assert_eq!(verify(Class::Stranger, &numbered(&stranger, "c")), full);
+    assert_eq!(verify(strangers, &numbered(&stranger, "c")), full);
     // Somebody else's session opens no way into the other memory.
     assert_eq!(verify(session, &numbered(&stranger, "d")), full);
     let own = numbered(&owner, "e");
     assert_eq!(verify(session, &own), Ok(()));
     assert_eq!(verify(session, &own), Err(ProofError::Replayed));
+    // Nor does an app's flood what ends its sign-ins, and what another's strangers begin.
+    let finish = Class::Finish { app };
+    assert_eq!(verify(finish, &numbered(&stranger, "f")), Ok(()));
+    let other = Class::Stranger { app: Lane::Behind };
+    assert_eq!(verify(other, &numbered(&stranger, "g")), Ok(()));
 }
