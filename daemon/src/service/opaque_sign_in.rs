@@ -10,9 +10,11 @@
 //!
 //! Whoever may not try gets the decoy: an answer from a record that nobody registered, under a key that is of no
 //! record, in the same sizes, by the same steps. Nothing is written for it, and its end is refused like a wrong one.
-//! It is the same for ever for one account identifier. One thing tells: where the policy lets strangers
-//! try a PIN, whoever uses up an account's tries sees the evaluation change to the decoy's. To hide that, a
-//! stranger's guesses beyond the budget would have to be evaluated.
+//! It is the same for ever for one account identifier. Where the policy lets strangers try a PIN two things
+//! tell: whoever uses up an account's tries sees the evaluation change to the decoy's; to hide that, a
+//! stranger's guesses beyond the budget would have to be evaluated. And a record says what its own PIN was stretched by,
+//! where the decoy says what the policy asks for now: to hide that, nobody could sign in who has registered before
+//! the policy was raised.
 
 use std::sync::Arc;
 
