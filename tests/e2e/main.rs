@@ -31,6 +31,7 @@ mod limits;
 mod load;
 mod log;
 mod mixed;
+mod modules;
 mod offline;
 mod opaque;
 mod openapi;
