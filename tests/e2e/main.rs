@@ -32,6 +32,7 @@ mod load;
 mod log;
 mod mixed;
 mod modules;
+mod moved;
 mod offline;
 mod opaque;
 mod openapi;
