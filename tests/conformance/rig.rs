@@ -61,6 +61,10 @@ pub(crate) trait Rig: Store {
 
     /// Deletes every object of a key.
     fn delete(&self, key: KeyId);
+    /// Whether it gives its secret keys out when it is opened, and is not asked for them again before the next start.
+    fn gives_secrets_out(&self) -> bool {
+        false
+    }
     /// Makes a key of this label that can leave the token.
     fn make_extractable(&self, key: KeyId);
 }

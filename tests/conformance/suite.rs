@@ -49,6 +49,8 @@ macro_rules! run_over {
             one_backend_per_process,
             a_token_that_goes_away_comes_back_without_a_restart,
             another_token_in_its_place_is_refused,
+            a_signing_key_that_is_deleted_beneath_is_missed,
+            a_secret_key_that_is_deleted_beneath_is_missed,
             a_hanging_call_meets_its_deadline,
             a_full_queue_is_busy,
             a_panic_in_a_job_costs_no_worker,

@@ -31,6 +31,8 @@ mod limits;
 mod load;
 mod log;
 mod mixed;
+mod modules;
+mod moved;
 mod offline;
 mod opaque;
 mod openapi;

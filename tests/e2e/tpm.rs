@@ -7,6 +7,7 @@ use custodyd_tests::app::said;
 use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Setup, TestApp, token};
 
+use crate::modules::{DROPS, HEALS, ready};
 use crate::restoring::{key, sign};
 
 /// An interval that a TPM would not stand for long, and a budget that lets it.
@@ -134,11 +135,13 @@ async fn a_tpm_that_goes_away_drops_readiness_and_heals() {
     let mut device = app.device("notes");
     device.enrol().await;
     tpm.power_off();
-    until(&app, 503, 2).await;
+    ready(&app, 503, DROPS).await;
     let refused = device.set_pin("830517").await;
     assert_eq!(refused.status, 503, "{:?}", refused.body);
+    // Until the pauses between two attempts are as long as they get.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     tpm.power_on();
-    until(&app, 200, 5).await;
+    ready(&app, 200, HEALS).await;
     device.set_pin("830517").await.expect(200);
 }
 
@@ -238,18 +241,5 @@ fn copy(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
-}
-
-/// Waits until readiness is this; the time is what an operator is promised, and some for a busy machine.
-pub(crate) async fn until(app: &TestApp, status: u16, seconds: u64) {
-    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(seconds * 4);
-    while app.operator("/readyz").await.0 != status {
-        assert!(
-            std::time::Instant::now() < give_up,
-            "readiness does not become {status}: {}",
-            app.log()
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }

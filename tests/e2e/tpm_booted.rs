@@ -6,7 +6,8 @@ use custodyd_tests::app::said;
 use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Setup, TestApp, token};
 
-use crate::tpm::{LEDGER, section, until};
+use crate::modules::{HEALS, ready};
+use crate::tpm::{LEDGER, section};
 
 fn extend(tpm: &SwTpm) {
     let event = format!("7:sha256={}", "5a".repeat(32));
@@ -62,7 +63,7 @@ async fn another_boot_is_refused_and_the_recovery_key_is_the_way_back() {
     device.set_pin("830517").await.expect(200);
     // Something else was started: a daemon that runs is not ready any more.
     extend(&tpm);
-    until(&app, 503, 5).await;
+    ready(&app, 503, HEALS).await;
     let refused = device.try_pin("830517", &[]).await;
     assert!(refused.status >= 500, "{:?}", refused.body);
     app.kill();

@@ -1,12 +1,17 @@
-//! What a test's daemon is told in place of the truth: libraries in C that are loaded before its own (`LD_PRELOAD`).
+//! What a test's daemon is told in place of the truth: libraries in C that are loaded before its own (`LD_PRELOAD`), and a
+//! PKCS#11 module (`module`).
 //!
 //! For calls that reach the C library by name. What rustix asks of the kernel, it asks itself: the clocks that nobody sets.
+
+mod module;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+pub use self::module::{Module, PIN_COUNT_LOW, PIN_FINAL_TRY, PIN_LOCKED};
 
 type Environment = Vec<(String, OsString)>;
 

@@ -1,5 +1,6 @@
 //! The rig for SoftHSM2: a token is a directory, so accidents are renames.
 
+pub(crate) mod faults;
 pub(crate) mod importing;
 
 use std::{env, fs, path::PathBuf, sync::Arc};

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use custodyd_hsm::{Backend, Error, Pool, PoolOptions};
+use custodyd_hsm::{Backend, Error, KeyId, Pool, PoolOptions};
 
-use super::{BIND, MAC, pool, until};
+use super::{BIND, MAC, WRAP, pool, until};
 use crate::rig::{Labelled, Rig};
 
 pub(crate) fn a_wrong_pin_is_presented_once(rig: &impl Rig) {
@@ -146,4 +146,55 @@ pub(crate) fn another_token_in_its_place_is_refused(rig: &impl Rig) {
     let other: Arc<dyn Backend> = rig.backend();
     let answer = *other.open().unwrap().mac(MAC, b"x").unwrap().expose();
     assert_ne!(answer, right);
+}
+
+/// By another program, while the token is in use.
+fn missed(rig: &impl Rig, key: KeyId, asks: fn(&Pool) -> Result<(), Error>) {
+    let backend = rig.backend();
+    let pool = pool(&backend);
+    asks(&pool).unwrap();
+    rig.delete(key);
+    // Work for another key does not hide it: SoftHSM2 answers from memory in between.
+    let wrap = || pool.blocking_call("wrap", |custody| custody.hmac(WRAP, b"x").map(|_| ()));
+    until(|| {
+        let _ = wrap();
+        asks(&pool).is_err()
+    });
+    // Whichever was found first: that the key does not answer, or that it is not there.
+    until(|| matches!(asks(&pool), Err(Error::Misconfigured(_))));
+    let sentence = asks(&pool).unwrap_err().to_string();
+    assert!(
+        sentence.contains("missing") && sentence.contains(&key.label()),
+        "{sentence}"
+    );
+    // Nothing is served by what is left, and it stays so.
+    for _ in 0..20 {
+        assert!(matches!(wrap(), Err(Error::Misconfigured(_))));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn a_signing_key_that_is_deleted_beneath_is_missed(rig: &impl Rig) {
+    missed(rig, BIND, |pool| {
+        pool.blocking_call("sign", |custody| custody.sign(BIND, &[7; 32]).map(|_| ()))
+    });
+}
+
+pub(crate) fn a_secret_key_that_is_deleted_beneath_is_missed(rig: &impl Rig) {
+    let mac = |pool: &Pool| pool.blocking_call("mac", |custody| custody.mac(MAC, b"x").map(|_| ()));
+    if !rig.gives_secrets_out() {
+        return missed(rig, MAC, mac);
+    }
+    // What was given out goes on as it was, and the next start misses the key.
+    let backend = rig.backend();
+    let pool = pool(&backend);
+    rig.delete(MAC);
+    for _ in 0..20 {
+        mac(&pool).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop((pool, backend));
+    let error = rig.backend().open().map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+    assert!(error.to_string().contains(&MAC.label()), "{error}");
 }

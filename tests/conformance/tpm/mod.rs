@@ -223,6 +223,10 @@ impl<const PER_OPERATION: bool> Rig for Tpm<PER_OPERATION> {
             .tool("tpm2_evictcontrol", &["-C", "o", "-c", &handle]);
     }
 
+    fn gives_secrets_out(&self) -> bool {
+        !PER_OPERATION
+    }
+
     fn make_extractable(&self, key: KeyId) {
         self.delete(key);
         let (tpm, auth, parent) = (&self.0, self.0.auth(&key.label()), format!("0x{HANDLES:x}"));

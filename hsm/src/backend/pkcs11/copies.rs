@@ -4,7 +4,7 @@
 //! the key is used: five files are opened and locked fifteen times for an HMAC that takes a microsecond. A copy
 //! that is no token object (C_CopyObject, PKCS#11 3.0 section 5.7.2) stays as sensitive and as little extractable as
 //! the key, never leaves the module, and ends with the login. What a copy can not tell is whether the token is
-//! still there: a probe asks the keys themselves, and once a second so does whoever comes first.
+//! still there: a probe asks the keys themselves, and once a second so does whoever comes first with a key.
 //!
 //! Other modules keep their keys at hand; there a copy would only take up room, and may be refused.
 

@@ -1,15 +1,18 @@
 //! Epochs: from one login to the next, and the way back after the token went away.
 //!
-//! The lock around the phase is the rule of the whole backend: whoever is
-//! inside the module holds it for reading, whoever finalizes or initializes the
-//! module holds it for writing. So C_Finalize never runs beneath a call. A call
-//! that never returns therefore also holds recovery up; the pool shows it as stuck.
+//! The rule of the whole backend: whoever is inside the module has the epoch meanwhile, and the epoch has a seat in
+//! the module, which is finalised when there is none any more. So C_Finalize never runs beneath a call.
+//! An epoch that is over is waited for, but not for long: where a call hangs in it, the next one begins
+//! beside it, in the module as it stands, and the old one ends when that call returns. No lock is held while
+//! anybody is inside, but for the turn of those who begin an epoch, for which no call waits.
 
 mod recovery;
+mod spare;
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -18,12 +21,14 @@ use std::{
 
 use cryptoki::session::Session;
 
+use self::spare::Spare;
 use super::{
     Options,
     anchor::{Place, Seen},
     copies,
     keys::{KeyTable, Scan},
     mechanism::{Attempt, Trouble},
+    pin::Pin,
     token::{self, Connection, Module},
 };
 use crate::{
@@ -34,17 +39,22 @@ use crate::{
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// How long copies alone answer. Whether the token is still there only a key itself tells.
+/// How long those inside are waited for when an epoch is over. Only without them can the module be initialised anew, which
+/// some tokens want after they were away; whoever takes longer hangs.
+const LEAVING: Duration = Duration::from_millis(500);
+/// How long a copy alone answers. Whether the token is still there, and the key in it, only the key itself tells.
 const ON_COPIES: Duration = Duration::from_secs(1);
 
 /// A token that is logged in and whose keys were found sound.
 #[derive(Debug)]
 pub(super) struct Epoch {
     pub(super) number: u64,
+    /// Before the connection: it goes first.
+    spare: Spare,
     pub(super) connection: Connection,
     keys: RwLock<Known>,
-    /// When keys themselves were last at work.
-    asked: Mutex<Instant>,
+    /// When each key itself was last at work.
+    asked: Mutex<BTreeMap<KeyId, Instant>>,
     /// The anchors of the newest list, whoever made it: handles are the process's. They are where to look, and say nothing
     /// of what is there now.
     anchors: Mutex<Arc<[Seen]>>,
@@ -62,7 +72,7 @@ struct Known {
 #[derive(Debug)]
 enum Phase {
     Idle,
-    Up(Box<Epoch>),
+    Up(Arc<Epoch>),
     /// What calls are told meanwhile.
     Down(Error),
 }
@@ -72,13 +82,16 @@ enum Phase {
 pub(super) struct Shared {
     pub(super) options: Options,
     module: Mutex<Option<Module>>,
+    /// Never held while anything else is done than to look or to put another there.
     phase: RwLock<Phase>,
+    /// Whose turn it is to end an epoch or to begin one.
+    turn: Mutex<()>,
     recovering: AtomicBool,
     /// Set once, when the token refused the PIN; nothing clears it.
     refused: Mutex<Option<Error>>,
     answers: Mutex<Arc<KnownAnswers>>,
     description: Mutex<TokenDescription>,
-    logins: AtomicU64,
+    pin: Pin,
     epochs: AtomicU64,
 }
 
@@ -92,62 +105,80 @@ impl Shared {
             options,
             module: Mutex::default(),
             phase: RwLock::new(Phase::Idle),
+            turn: Mutex::default(),
             recovering: AtomicBool::new(false),
             refused: Mutex::default(),
             answers: Mutex::default(),
             description: Mutex::default(),
-            logins: AtomicU64::new(0),
+            pin: Pin::new(),
             epochs: AtomicU64::new(0),
         }
     }
 
     pub(super) fn login_attempts(&self) -> u64 {
-        self.logins.load(Ordering::SeqCst)
+        self.pin.presented()
     }
 
     pub(super) fn epoch(&self) -> u64 {
         self.epochs.load(Ordering::SeqCst)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Phase> {
-        self.phase.write().unwrap_or_else(PoisonError::into_inner)
+    /// The epoch that stands, for somebody who has the turn.
+    fn standing(&self) -> Option<Arc<Epoch>> {
+        match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Up(epoch) => Some(Arc::clone(epoch)),
+            Phase::Idle | Phase::Down(_) => None,
+        }
+    }
+
+    /// Gives the phase before.
+    fn now(&self, phase: Phase) -> Phase {
+        let mut now = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *now, phase)
+    }
+
+    /// Ends the epoch, if there is one: nobody gets into it any more, and those inside have some time to leave.
+    /// Workers notice by its number.
+    fn end(&self, next: Phase) {
+        let Phase::Up(epoch) = self.now(next) else {
+            return;
+        };
+        let give_up = Instant::now() + LEAVING;
+        while Arc::strong_count(&epoch) > 1 {
+            if Instant::now() > give_up {
+                tracing::warn!(
+                    epoch = epoch.number,
+                    "a call hangs inside the module; the token is opened anew beside it"
+                );
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Runs a call inside the module, if the token is up. Never waits: during a
-    /// recovery the lock is held for writing, and the caller is told so at once.
+    /// recovery the caller is told so at once.
     pub(super) fn with_epoch<T>(
         &self,
         operation: &'static str,
         call: impl FnOnce(&Epoch) -> T,
     ) -> Result<T> {
         self.check_refused()?;
-        let phase = match self.phase.try_read() {
-            Ok(phase) => phase,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::unavailable(
-                    operation,
-                    "the token is being recovered",
-                ));
-            }
-        };
-        match &*phase {
-            Phase::Up(epoch) => Ok(call(epoch)),
+        let epoch = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Up(epoch) => Arc::clone(epoch),
             Phase::Down(Error::Unavailable { reason, .. }) => {
-                Err(Error::unavailable(operation, reason.clone()))
+                return Err(Error::unavailable(operation, reason.clone()));
             }
-            Phase::Down(error) => Err(error.clone()),
-            Phase::Idle => Err(Error::unavailable(operation, "no epoch has begun")),
-        }
+            Phase::Down(error) => return Err(error.clone()),
+            Phase::Idle => return Err(Error::unavailable(operation, "no epoch has begun")),
+        };
+        Ok(call(&epoch))
     }
 
     /// No epoch stands and nobody is at work on the next: after `provision`, or
     /// where the recovery thread could not be started.
     pub(super) fn lies_idle(&self) -> bool {
-        match self.phase.try_read() {
-            Ok(phase) => !matches!(*phase, Phase::Up(_)),
-            Err(_) => false,
-        }
+        self.standing().is_none()
     }
 
     fn check_refused(&self) -> Result<()> {
@@ -161,12 +192,12 @@ impl Shared {
         if present.is_ok() || self.recovering.load(Ordering::SeqCst) {
             return present;
         }
-        let mut phase = self.write();
-        if matches!(*phase, Phase::Up(_)) {
+        let _turn = locked(&self.turn);
+        if self.standing().is_some() {
             return Ok(());
         }
         let epoch = self.patiently(|| self.begin())?;
-        *phase = Phase::Up(Box::new(epoch));
+        self.now(Phase::Up(Arc::new(epoch)));
         Ok(())
     }
 
@@ -206,37 +237,27 @@ impl Shared {
     fn connect(&self) -> Attempt<Connection> {
         // Checked here too: no path may present a refused PIN again.
         self.check_refused()?;
-        let connection = Connection::begin(&self.module()?, &self.options, &self.logins)?;
+        let connection = Connection::begin(&self.module()?, &self.options, &self.pin)?;
         *locked(&self.description) = connection.description.clone();
         Ok(connection)
     }
 
-    /// One attempt at a whole epoch. On any failure the module is finalized again.
+    /// One attempt at a whole epoch. On any failure nothing of it stays.
     fn begin(&self) -> Attempt<Epoch> {
         let connection = self.connect()?;
-        match self.check_keys(&connection) {
-            Ok(known) => Ok(Epoch {
-                number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
-                connection,
-                keys: RwLock::new(known),
-                asked: Mutex::new(Instant::now()),
-                anchors: Mutex::default(),
-            }),
-            Err(trouble) => {
-                connection.end();
-                Err(trouble)
-            }
-        }
+        let session = connection.open_closing()?;
+        let known = self.check_keys(&session, (&connection, None), None)?;
+        Ok(Epoch {
+            number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
+            spare: Spare::new(session),
+            connection,
+            keys: RwLock::new(known),
+            asked: Mutex::default(),
+            anchors: Mutex::default(),
+        })
     }
 
-    fn check_keys(&self, connection: &Connection) -> Attempt<Known> {
-        let session = connection.open_session()?;
-        let checked = self.check_keys_on(&session, (connection, None), None);
-        let _ = session.close();
-        checked
-    }
-
-    fn check_keys_on(
+    fn check_keys(
         &self,
         session: &Session,
         (connection, earlier): (&Connection, Option<&Known>),
@@ -244,10 +265,13 @@ impl Shared {
     ) -> Attempt<Known> {
         let table = Arc::new(Scan::of(session, self.options.origin)?.table()?);
         let fresh = table.answers(session)?;
-        let mut answers = locked(&self.answers);
-        answers.without(gone).refuse_another_token(&fresh)?;
-        *answers = Arc::new(fresh);
-        let answers = Arc::clone(&answers);
+        // Not beyond this: copies are made in the module, where a call may hang.
+        let answers = {
+            let mut answers = locked(&self.answers);
+            answers.without(gone).refuse_another_token(&fresh)?;
+            *answers = Arc::new(fresh);
+            Arc::clone(&answers)
+        };
         let working = self.working(session, (connection, earlier), (&table, &answers))?;
         Ok(Known {
             table,
@@ -287,7 +311,7 @@ impl Shared {
             *answers = Arc::new(answers.without(gone));
         }
         let connection = &epoch.connection;
-        let known = self.check_keys_on(session, (connection, Some(&epoch.known())), gone);
+        let known = self.check_keys(session, (connection, Some(&epoch.known())), gone);
         let known = known.map_err(|trouble| match gone {
             Some(_) => Trouble::Sick(trouble.into_error("look again").to_string()),
             None => trouble,
@@ -299,12 +323,9 @@ impl Shared {
     /// Work on the token outside of any epoch: it ends the present one.
     pub(super) fn exclusively<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.check_refused()?;
-        let mut phase = self.write();
-        end(&mut phase, Phase::Idle);
-        let connection = self.patiently(|| self.connect())?;
-        let outcome = work(&connection);
-        connection.end();
-        outcome
+        let _turn = locked(&self.turn);
+        self.end(Phase::Idle);
+        work(&self.patiently(|| self.connect())?)
     }
 
     pub(super) fn describe(&self) -> TokenDescription {
@@ -312,33 +333,17 @@ impl Shared {
         if !known.label.is_empty() {
             return known;
         }
-        let phase = self.write();
-        let seen = match *phase {
-            Phase::Idle => self
-                .module()
-                .ok()
-                .and_then(|module| token::glance(&module, &self.options).ok()),
-            Phase::Up(_) | Phase::Down(_) => None,
-        };
-        drop(phase);
+        let _turn = locked(&self.turn);
+        let idle = matches!(
+            *self.phase.read().unwrap_or_else(PoisonError::into_inner),
+            Phase::Idle
+        );
+        let module = idle.then(|| self.module().ok()).flatten();
+        let seen = module.and_then(|module| token::glance(&module, &self.options).ok());
         seen.unwrap_or_else(|| TokenDescription {
             module: self.options.module.clone(),
             ..TokenDescription::default()
         })
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
-        end(phase, Phase::Idle);
-    }
-}
-
-/// Ends the epoch, if there is one. Workers notice by its number.
-fn end(phase: &mut Phase, next: Phase) {
-    if let Phase::Up(epoch) = std::mem::replace(phase, next) {
-        epoch.connection.end();
     }
 }
 
@@ -351,6 +356,15 @@ impl Epoch {
     /// Whether this token keeps each object in a file of its own and looks at it each time: SoftHSM2.
     pub(super) fn is_in_files(&self) -> bool {
         copies::worth_while(&self.connection.description)
+    }
+
+    /// Runs something on the session that is kept for those who get none.
+    pub(super) fn on_the_spare<T>(
+        &self,
+        reason: &str,
+        work: impl FnOnce(&Session) -> Attempt<T>,
+    ) -> Attempt<T> {
+        self.spare.lend(reason, work)
     }
 
     pub(super) fn saw_anchors(&self, listed: Vec<Seen>) {
@@ -371,14 +385,19 @@ impl Epoch {
         self.known().table
     }
 
-    /// What is asked to do something now: copies of the keys, where there are any, and once a second the keys.
-    pub(super) fn at_work(&self) -> Arc<KeyTable> {
+    /// What this key is asked by now: its copy, where there is one, and once a second the key itself, so that one
+    /// that was deleted from the token is missed as soon, however busy others are.
+    pub(super) fn at_work(&self, key: KeyId) -> Arc<KeyTable> {
         let known = self.known();
+        let now = Instant::now();
         let mut asked = locked(&self.asked);
-        if asked.elapsed() < ON_COPIES {
+        let recent = asked
+            .get(&key)
+            .is_some_and(|at| now.duration_since(*at) < ON_COPIES);
+        if recent || !known.table.holds(key) {
             return known.working;
         }
-        *asked = Instant::now();
+        asked.insert(key, now);
         known.table
     }
 

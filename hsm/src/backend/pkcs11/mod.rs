@@ -22,6 +22,7 @@ mod import;
 mod keys;
 mod mechanism;
 mod module;
+mod pin;
 mod provision;
 mod session;
 mod survey;
@@ -70,7 +71,8 @@ impl Options {
             pin,
             origin: KeyOrigin::Token,
             start_patience: Duration::from_secs(3),
-            recovery_pause: Duration::from_secs(5),
+            // Readiness is back within five seconds of the token's return.
+            recovery_pause: Duration::from_secs(2),
         }
     }
 }
@@ -85,8 +87,8 @@ impl Pkcs11Backend {
         Self(Arc::new(Shared::new(options)))
     }
 
-    /// How often this process has presented the PIN: once per epoch, and never
-    /// again after a refusal.
+    /// How often this process has presented the PIN: once per epoch, never
+    /// again after a refusal, and only so often where the answers are unclear.
     #[must_use]
     pub fn login_attempts(&self) -> u64 {
         self.0.login_attempts()

@@ -2,13 +2,16 @@
 //!
 //! Called by `token`, `epoch` and `survey`. PKCS#11 state belongs to the process: C_Finalize ends the
 //! sessions of every slot. So the module is initialised for the first token that is in use and finalised
-//! after the last. A token that recovers while its neighbour serves does without both; it closes its own
-//! sessions and opens new ones. Nothing here may hold its lock while anything but C_Initialize or C_Finalize runs.
+//! after the last. A token that recovers while its neighbour serves, or while a call of its own hangs, does without
+//! both; it opens new sessions. Nothing here may hold its lock while anything but C_Initialize or C_Finalize runs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use cryptoki::{
@@ -34,14 +37,78 @@ struct Loaded {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who is inside: one for each token in use, and for each look.
+    /// Who may be inside: one for each epoch of a token that somebody still has, and for each look.
     users: usize,
     /// Our initialization stands: also after a C_Finalize that failed.
     initialized: bool,
     /// Counts initialisations: a session handle means something in its own one alone.
     life: u64,
-    /// Slots whose token has a backend in this process. A second one would share its login and its anchors.
-    taken: BTreeSet<u64>,
+    /// Slots whose token has a backend in this process: whose it is, and how many seats it has there. A second
+    /// backend would share its login and its anchors.
+    taken: BTreeMap<u64, (Owner, usize)>,
+}
+
+/// A backend, for whoever counts seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner(u64);
+
+impl Owner {
+    pub(super) fn new() -> Self {
+        static OWNERS: AtomicU64 = AtomicU64::new(0);
+        Self(OWNERS.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The right to be inside. The module is finalised when nobody has one any more, so never beneath a call.
+#[derive(Debug)]
+pub(super) struct Seat {
+    module: Module,
+    /// In which initialisation: a session handle means something in its own one alone.
+    pub(super) life: u64,
+    slot: Option<u64>,
+}
+
+impl Seat {
+    pub(super) fn library(&self) -> &Pkcs11 {
+        &self.module.0.context
+    }
+
+    /// Takes a slot for one backend, which may have it already: of an epoch that a call hangs in.
+    pub(super) fn take(&mut self, slot: u64, owner: Owner) -> Attempt<()> {
+        let mut state = locked(&self.module.0.state);
+        let (whose, seats) = state.taken.entry(slot).or_insert((owner, 0));
+        if *whose != owner {
+            return Err(Trouble::Final(Error::Misconfigured(
+                "the token is in use in this process already; one backend per token".to_owned(),
+            )));
+        }
+        *seats += 1;
+        self.slot = Some(slot);
+        Ok(())
+    }
+}
+
+impl Drop for Seat {
+    /// One user less; the last one finalises.
+    fn drop(&mut self) {
+        let mut state = locked(&self.module.0.state);
+        if let Some(slot) = self.slot
+            && let Some((_, seats)) = state.taken.get_mut(&slot)
+        {
+            *seats = seats.saturating_sub(1);
+            if *seats == 0 {
+                state.taken.remove(&slot);
+            }
+        }
+        state.users = state.users.saturating_sub(1);
+        if state.users > 0 {
+            return;
+        }
+        match self.module.0.context.clone().finalize() {
+            Ok(()) => state.initialized = false,
+            Err(error) => tracing::warn!(%error, "C_Finalize failed"),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,12 +144,8 @@ impl Module {
         Ok(Self(module))
     }
 
-    pub(super) fn library(&self) -> &Pkcs11 {
-        &self.0.context
-    }
-
-    /// One user more; the first one initialises. Says in which life its sessions will be.
-    pub(super) fn enter(&self) -> Attempt<u64> {
+    /// One user more; the first one initialises.
+    pub(super) fn enter(&self) -> Attempt<Seat> {
         let mut state = locked(&self.0.state);
         if state.users == 0 {
             let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
@@ -104,42 +167,16 @@ impl Module {
             state.initialized = true;
         }
         state.users += 1;
-        Ok(state.life)
-    }
-
-    /// One user less; the last one finalises.
-    pub(super) fn leave(&self) {
-        let mut state = locked(&self.0.state);
-        state.users = state.users.saturating_sub(1);
-        if state.users > 0 {
-            return;
-        }
-        match self.0.context.clone().finalize() {
-            Ok(()) => state.initialized = false,
-            Err(error) => tracing::warn!(%error, "C_Finalize failed"),
-        }
-    }
-
-    /// Takes a slot for one backend.
-    pub(super) fn take(&self, slot: u64) -> Attempt<()> {
-        match locked(&self.0.state).taken.insert(slot) {
-            true => Ok(()),
-            false => Err(Trouble::Final(Error::Misconfigured(
-                "the token is in use in this process already; one backend per token".to_owned(),
-            ))),
-        }
-    }
-
-    pub(super) fn give_back(&self, slot: u64) {
-        locked(&self.0.state).taken.remove(&slot);
+        Ok(Seat {
+            module: self.clone(),
+            life: state.life,
+            slot: None,
+        })
     }
 
     /// Looks without any login.
     pub(super) fn look<T>(&self, work: impl FnOnce(&Pkcs11) -> Attempt<T>) -> Attempt<T> {
-        self.enter()?;
-        let seen = work(&self.0.context);
-        self.leave();
-        seen
+        work(self.enter()?.library())
     }
 }
 

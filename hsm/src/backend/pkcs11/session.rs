@@ -45,7 +45,7 @@ struct Open {
 impl Open {
     /// Closes what is of an earlier epoch, if the module was not finalised since: another token needs it.
     fn forget(self, now: &Epoch) {
-        if self.life == now.connection.life {
+        if self.life == now.connection.life() {
             let _ = self.session.close();
         }
     }
@@ -125,7 +125,8 @@ impl Pkcs11Custody {
         }
     }
 
-    /// One attempt on the session at hand, or a new one. A sick one is closed.
+    /// One attempt on the session at hand, or a new one. A sick one is closed. Where none opens, the token may still be well
+    /// and only have no room: what the spare one answers tells.
     fn once<T>(
         &mut self,
         epoch: &Epoch,
@@ -137,7 +138,12 @@ impl Pkcs11Custody {
                 if let Some(open) = earlier {
                     open.forget(epoch);
                 }
-                epoch.connection.open_session()?
+                match epoch.connection.open_session() {
+                    Err(Trouble::Sick(reason)) => {
+                        return epoch.on_the_spare(&reason, |session| call(session, epoch));
+                    }
+                    opened => opened?,
+                }
             }
         };
         let outcome = call(&session, epoch);
@@ -146,7 +152,7 @@ impl Pkcs11Custody {
         } else {
             self.session = Some(Open {
                 epoch: epoch.number,
-                life: epoch.connection.life,
+                life: epoch.connection.life(),
                 session,
             });
         }
@@ -176,13 +182,13 @@ impl Custody for Pkcs11Custody {
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         check_message(message)?;
         self.run("hmac", |session, epoch| {
-            mechanism::hmac(session, epoch.at_work().secret(key)?, message)
+            mechanism::hmac(session, epoch.at_work(key).secret(key)?, message)
         })
     }
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         self.run("sign", |session, epoch| {
-            let (handle, _) = epoch.at_work().pair(key)?;
+            let (handle, _) = epoch.at_work(key).pair(key)?;
             mechanism::ecdsa(session, handle, digest)
         })
     }
@@ -196,7 +202,7 @@ impl Custody for Pkcs11Custody {
     fn sign_ed25519(&mut self, key: KeyId, message: &[u8]) -> Result<[u8; 64]> {
         check_message(message)?;
         self.run("sign", |session, epoch| {
-            let (handle, _) = epoch.at_work().edwards(key)?;
+            let (handle, _) = epoch.at_work(key).edwards(key)?;
             mechanism::eddsa(session, handle, message)
         })
     }
@@ -304,8 +310,8 @@ impl Custody for Pkcs11Custody {
 }
 
 impl Drop for Pkcs11Custody {
-    /// Closes the session if its handle still means it. The lock that
-    /// [`Shared::with_epoch`] holds keeps that so meanwhile.
+    /// Closes the session if its handle still means it. The epoch that
+    /// [`Shared::with_epoch`] has keeps that so meanwhile.
     fn drop(&mut self) {
         let Some(open) = self.session.take() else {
             return;

@@ -1,28 +1,24 @@
 //! Reaching the token: load the module, initialize it, find the one token that
 //! is meant, log in once; and the way back.
 //!
-//! Called by `epoch` under its write lock, so nothing else of this token is inside the module
-//! meanwhile. A [`Connection`] must be ended by [`Connection::end`]: a session
-//! handle that outlives C_Finalize would close a session of the next epoch. Where two tokens are in
-//! slots of one module, `module` keeps it initialised until neither is in use.
+//! Called by `epoch`, one after another. A [`Connection`] that is dropped closes its login, then gives up its seat
+//! in the module, which is finalised after the last of them: a session handle that outlives C_Finalize
+//! would close a session of the next epoch. So whoever is inside has the connection meanwhile.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Mutex, PoisonError};
 
 use cryptoki::{
     context::Pkcs11,
-    error::{Error as Pkcs11Error, RvError},
-    session::{Session, UserType},
+    session::Session,
     slot::{Slot, TokenInfo},
-    types::RawAuthPin,
 };
 
 pub(super) use super::module::Module;
 use super::{
     Options,
     mechanism::{self, Attempt, Trouble},
+    module::Seat,
+    pin::{self, Pin},
 };
 use crate::{
     error::{Error, Result},
@@ -32,47 +28,45 @@ use crate::{
 /// A token that is initialized and logged in.
 #[derive(Debug)]
 pub(super) struct Connection {
-    module: Module,
-    /// The initialisation of the module that its sessions belong to.
-    pub(super) life: u64,
-    slot: Slot,
-    /// Keeps the process logged in: closing the last session logs out.
+    /// Keeps the process logged in: closing the last session logs out. Before the seat: it goes first.
     login: Mutex<Session>,
+    seat: Seat,
+    slot: Slot,
     pub(super) description: TokenDescription,
 }
 
 impl Connection {
-    /// Initializes the module and logs in. Whatever fails, the module is left finalized.
-    pub(super) fn begin(module: &Module, options: &Options, logins: &AtomicU64) -> Attempt<Self> {
-        let life = module.enter()?;
-        let connected = Self::connect(module, life, options, logins);
-        if connected.is_err() {
-            module.leave();
-        }
-        connected
-    }
-
-    fn connect(module: &Module, life: u64, options: &Options, logins: &AtomicU64) -> Attempt<Self> {
-        let (slot, info) = find(module.library(), options)?;
-        mechanism::require(module.library(), slot)?;
-        check_pin_state(&info, options)?;
-        module.take(slot.id())?;
-        let session = logged_in(module, slot, options, logins).inspect_err(|_| {
-            module.give_back(slot.id());
-        })?;
+    /// Initializes the module and logs in. Whatever fails, nothing of it stays.
+    pub(super) fn begin(module: &Module, options: &Options, pin: &Pin) -> Attempt<Self> {
+        let mut seat = module.enter()?;
+        let (slot, info) = find(seat.library(), options)?;
+        mechanism::require(seat.library(), slot)?;
+        pin::check_state(&info, options)?;
+        seat.take(slot.id(), pin.owner)?;
+        let login = seat.library().open_rw_session(slot)?;
+        pin.present(&login, options, (seat.library(), slot, &info))?;
         Ok(Self {
-            module: module.clone(),
-            life,
+            login: Mutex::new(login),
+            seat,
             slot,
-            login: Mutex::new(session),
             description: describe(&info, options),
         })
+    }
+
+    /// The initialisation of the module that its sessions belong to.
+    pub(super) fn life(&self) -> u64 {
+        self.seat.life
     }
 
     /// A further session; it shares the login. To be closed by its owner, and
     /// only while this connection stands.
     pub(super) fn open_session(&self) -> Attempt<Session> {
-        Ok(self.module.library().open_rw_session_no_drop(self.slot)?)
+        Ok(self.seat.library().open_rw_session_no_drop(self.slot)?)
+    }
+
+    /// The same, closed when it is dropped, which must be before this connection is.
+    pub(super) fn open_closing(&self) -> Attempt<Session> {
+        Ok(self.seat.library().open_rw_session(self.slot)?)
     }
 
     /// Makes something that lasts as long as the login: on its own session.
@@ -92,18 +86,6 @@ impl Connection {
             outcome
         });
         attempt.map_err(|trouble| trouble.into_error(operation))
-    }
-
-    /// Closes the login deliberately and finalizes, unless another token needs the module. Errors are of no interest:
-    /// the token may be gone, and the next start does not depend on them.
-    pub(super) fn end(self) {
-        let session = self
-            .login
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        let _ = session.close();
-        self.module.give_back(self.slot.id());
-        self.module.leave();
     }
 }
 
@@ -156,65 +138,6 @@ fn find(library: &Pkcs11, options: &Options) -> Attempt<(Slot, TokenInfo)> {
                 seen.join(", ")
             }
         ))),
-    }
-}
-
-/// What the token tells about its PIN before one is presented. At the final try
-/// we do not spend it: a daemon that is restarted in a loop with a wrong PIN
-/// would lock the token for good.
-fn check_pin_state(info: &TokenInfo, options: &Options) -> Attempt<()> {
-    let refused = |reason: &str| {
-        Err(Trouble::Final(Error::PinRefused {
-            token: options.token_label.clone(),
-            reason: reason.to_owned(),
-        }))
-    };
-    if info.user_pin_locked() {
-        return refused("the token has locked it; its security officer can set a new one");
-    }
-    if info.user_pin_final_try() {
-        return refused("one try is left; log in once by hand to show that the PIN is right");
-    }
-    if !info.user_pin_initialized() {
-        return Err(Trouble::Final(Error::Misconfigured(format!(
-            "the token \"{}\" has no user PIN yet; let its security officer set one",
-            options.token_label
-        ))));
-    }
-    Ok(())
-}
-
-fn logged_in(
-    module: &Module,
-    slot: Slot,
-    options: &Options,
-    logins: &AtomicU64,
-) -> Attempt<Session> {
-    let session = module.library().open_rw_session_no_drop(slot)?;
-    if let Err(trouble) = log_in(&session, options, logins) {
-        let _ = session.close();
-        return Err(trouble);
-    }
-    Ok(session)
-}
-
-fn log_in(session: &Session, options: &Options, logins: &AtomicU64) -> Attempt<()> {
-    logins.fetch_add(1, Ordering::SeqCst);
-    let pin = RawAuthPin::new(Box::new(options.pin.expose().to_vec()));
-    match session.login_with_raw(UserType::User, &pin) {
-        Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-        Err(Pkcs11Error::Pkcs11(
-            code @ (RvError::PinIncorrect
-            | RvError::PinInvalid
-            | RvError::PinLenRange
-            | RvError::PinExpired
-            | RvError::PinLocked),
-            _,
-        )) => Err(Trouble::Final(Error::PinRefused {
-            token: options.token_label.clone(),
-            reason: format!("{code:?}"),
-        })),
-        Err(error) => Err(error.into()),
     }
 }
 

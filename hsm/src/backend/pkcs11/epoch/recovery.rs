@@ -1,21 +1,23 @@
 //! Recovery: one thread ends the sick epoch and tries until the next one stands.
 //!
 //! Started by the first worker that finds the token sick. It never presents a
-//! PIN that was refused, and it holds nothing while it pauses.
+//! PIN that was refused, and it holds nothing while it pauses. A call that hangs in the sick epoch does not
+//! hold it up: every caller is told so meanwhile, and then served by the epoch beside.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
     thread,
 };
 
-use super::{FIRST_PAUSE, Phase, Shared, end};
+use super::{FIRST_PAUSE, Phase, Shared, locked};
 use crate::error::Error;
 
 impl Shared {
     /// Starts the one recovery thread, unless it runs or the sick epoch is
     /// over already.
     pub(in crate::backend::pkcs11) fn recover(self: &Arc<Self>, sick: u64, reason: &str) {
-        if self.recovering.swap(true, Ordering::SeqCst) {
+        // A refused PIN is not presented again, so there is nothing to try.
+        if self.check_refused().is_err() || self.recovering.swap(true, Ordering::SeqCst) {
             return;
         }
         if self.epoch() != sick {
@@ -35,28 +37,29 @@ impl Shared {
 
     /// One round of recovery; true when there is nothing more to do.
     fn recover_once(&self, sick: u64, reason: &str) -> bool {
-        let mut phase = self.write();
-        if matches!(&*phase, Phase::Up(epoch) if epoch.number != sick) {
-            self.recovering.store(false, Ordering::SeqCst);
-            return true;
+        let _turn = locked(&self.turn);
+        match self.standing().map(|epoch| epoch.number) {
+            Some(standing) if standing != sick => {
+                self.recovering.store(false, Ordering::SeqCst);
+                return true;
+            }
+            Some(_) => self.end(Phase::Down(Error::unavailable("recover", reason))),
+            // What the attempt before found stays said.
+            None => {}
         }
-        end(
-            &mut phase,
-            Phase::Down(Error::unavailable("recover", reason)),
-        );
         let outcome = self
             .begin()
             .map_err(|trouble| self.remember(trouble.into_error("recover")));
         let done = match outcome {
             Ok(epoch) => {
                 tracing::info!(epoch = epoch.number, "the token is back");
-                *phase = Phase::Up(Box::new(epoch));
+                self.now(Phase::Up(Arc::new(epoch)));
                 true
             }
             Err(error) => {
                 tracing::warn!(%error, "the token is not back yet");
                 let refused = matches!(error, Error::PinRefused { .. });
-                *phase = Phase::Down(error);
+                self.now(Phase::Down(error));
                 refused
             }
         };

@@ -5,8 +5,15 @@
 //! is refused, with the time at which the next one may be made: in bounded mode the daemon then goes
 //! on, and only what must be anchored at once waits. What is left stands in the record, so
 //! neither a restart nor an older file gives anything back.
+//!
+//! The host's clock says how much has come since. One that was ahead for a while leaves a time that is yet to come:
+//! it counts as now, or nothing would come until then. That gives nothing either; but a clock that goes to and fro
+//! gives a day's budget each time. Who sets the clock has the host, and with it the secret that extends the index.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +31,10 @@ pub(in crate::backend::tpm) struct Budget {
 pub(in crate::backend::tpm) struct Wear {
     per_day: u64,
     now: fn() -> u64,
+    /// Where the record names a time that is yet to come: when this process first saw that, else zero. In the record it stands
+    /// with the next write, which a spent budget has to wait for; a restart before waits from the beginning.
+    first_seen: AtomicU64,
+    told: AtomicBool,
 }
 
 impl Wear {
@@ -31,6 +42,8 @@ impl Wear {
         Self {
             per_day: u64::from(per_day).max(1),
             now: seconds,
+            first_seen: AtomicU64::new(0),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -65,16 +78,35 @@ impl Wear {
         }
     }
 
-    /// Once on the way down: little is left.
+    /// Little is left: said once, and again after there was more.
     pub(super) fn runs_low(&self, budget: Budget) -> bool {
-        budget.left == self.per_day / 10
+        let little = self.per_day / 10;
+        if budget.left > little.saturating_mul(2) {
+            self.told.store(false, Ordering::Relaxed);
+        }
+        budget.left <= little && !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// From when on it grows: what the record says, unless that is yet to come.
+    fn since(&self, budget: Budget, now: u64) -> u64 {
+        if budget.since <= now {
+            self.first_seen.store(0, Ordering::Relaxed);
+            return budget.since;
+        }
+        let seen = self.first_seen.load(Ordering::Relaxed);
+        if (1..=now).contains(&seen) {
+            return seen;
+        }
+        self.first_seen.store(now, Ordering::Relaxed);
+        now
     }
 
     /// With what has come since. A clock that went back gives nothing; one that went forward
     /// gives a day's budget at most.
     fn grown(&self, budget: Budget) -> Budget {
         let now = (self.now)();
-        let elapsed = now.saturating_sub(budget.since);
+        let since = self.since(budget, now);
+        let elapsed = now.saturating_sub(since);
         let gained = u128::from(elapsed) * u128::from(self.per_day) / u128::from(DAY);
         let gained = u64::try_from(gained).unwrap_or(u64::MAX);
         let left = budget.left.saturating_add(gained);
@@ -89,7 +121,7 @@ impl Wear {
         let counted = u64::try_from(counted).unwrap_or(u64::MAX);
         Budget {
             left,
-            since: budget.since.saturating_add(counted),
+            since: since.saturating_add(counted),
         }
     }
 }
@@ -157,6 +189,67 @@ mod tests {
         assert!(wear.spend(budget).is_err());
         NOW.set(NOW.get() + 1);
         assert!(wear.spend(budget).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_gives_nothing_and_takes_nothing() {
+        let wear = wear(1000);
+        NOW.set(1_800_000_000);
+        let mut budget = wear.full();
+        assert_eq!(spent(&wear, &mut budget), 1000);
+        // A month ahead for a moment, in which one write is made; then right again.
+        NOW.set(NOW.get() + 30 * DAY);
+        budget = wear.spend(budget).unwrap();
+        assert_eq!(budget.left, 999);
+        NOW.set(NOW.get() - 30 * DAY);
+        assert_eq!(spent(&wear, &mut budget), 999);
+        // From now on it comes as ever, and not only in a month.
+        let mut total = 0;
+        for _ in 0..DAY / 60 {
+            NOW.set(NOW.get() + 60);
+            total += spent(&wear, &mut budget);
+        }
+        assert!((990..=1000).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn a_budget_that_a_wrong_clock_left_spent_grows_when_it_says_so() {
+        let wear = wear(1000);
+        NOW.set(1_800_000_000);
+        let ahead = Budget {
+            left: 0,
+            since: NOW.get() + 30 * DAY,
+        };
+        let error = wear.spend(ahead).unwrap_err().to_string();
+        assert!(error.contains("in 87 s"), "{error}");
+        // Refused, it is not written: the next call has the same record before it.
+        NOW.set(NOW.get() + 60);
+        let error = wear.spend(ahead).unwrap_err().to_string();
+        assert!(error.contains("in 27 s"), "{error}");
+        NOW.set(NOW.get() + 27);
+        let healed = wear.spend(ahead).unwrap();
+        assert_eq!(healed.left, 0);
+        assert!(healed.since <= NOW.get(), "{healed:?}");
+        // The control: one whose time has come grows from that time on, whatever was seen before.
+        let past = Budget {
+            left: 0,
+            since: NOW.get() - 10 * 87,
+        };
+        assert_eq!(wear.spend(past).map(|budget| budget.left), Ok(9));
+        // And one that is new to this process begins from now.
+        assert!(wear.spend(ahead).is_err());
+    }
+
+    #[test]
+    fn that_little_is_left_is_said_once_on_the_way_down() {
+        let wear = wear(100);
+        let low = |left| wear.runs_low(Budget { left, since: 0 });
+        assert!(!low(11));
+        assert!(low(10));
+        assert!(!low(9) && !low(10) && !low(11) && !low(10));
+        assert!(!low(21));
+        // Also where the budget was made smaller in between, or the process is a new one.
+        assert!(low(7));
     }
 
     #[test]

@@ -1,0 +1,294 @@
+//! A module that hangs, fails, has no room or tells something else: SoftHSM2 behind one that does so on command.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use custodyd_hsm::{
+    Backend, Custody, Error, Pool, PoolOptions, Result, SecretBytes,
+    backend::pkcs11::{Options, Pkcs11Backend},
+};
+use custodyd_tests::{
+    shim::{Module, PIN_COUNT_LOW, PIN_FINAL_TRY, PIN_LOCKED},
+    token::{LABEL, module},
+};
+
+use super::SoftHsm;
+use crate::{
+    rig::{Prepared, Rig, Store},
+    suite::{MAC, until},
+};
+
+/// What an operator is promised when a token is well again.
+const HEALED: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_millis(500);
+
+pub(crate) struct Faulty {
+    token: SoftHsm,
+    module: Module,
+}
+
+impl Store for Faulty {
+    fn prepare() -> Prepared {
+        let mut prepared = SoftHsm::prepare();
+        let dir = prepared
+            .environment
+            .iter()
+            .find(|(name, _)| *name == super::DIR);
+        let (_, dir) = dir.unwrap();
+        let environment = Module::new(dir).environment();
+        prepared.environment.extend(environment);
+        prepared
+    }
+
+    fn attach() -> Self {
+        let token = SoftHsm::attach();
+        let module = Module::attach(token.0.dir());
+        Self { token, module }
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        Arc::new(Pkcs11Backend::new(self.options()))
+    }
+
+    fn plant(&self, content: &[u8]) {
+        self.token.plant(content);
+    }
+
+    fn clear(&self) {
+        self.token.clear();
+    }
+
+    fn plant_beside(&self, content: &[u8]) {
+        self.token.plant_beside(content);
+    }
+}
+
+impl Faulty {
+    fn options(&self) -> Options {
+        Options {
+            module: self.module.path(),
+            ..self.token.0.options()
+        }
+    }
+
+    fn with_wrong_pin(&self) -> Pkcs11Backend {
+        Pkcs11Backend::new(Options {
+            pin: SecretBytes::from(b"not-the-pin".to_vec()),
+            ..self.options()
+        })
+    }
+
+    fn pool(&self) -> Pool {
+        let options = PoolOptions {
+            threads: 2,
+            queue: 64,
+            deadline: DEADLINE,
+        };
+        Pool::start(self.backend(), options).unwrap()
+    }
+
+    /// One call hangs from now on, until it is released; its caller was told so.
+    fn hang_one(&self, pool: &Pool) {
+        self.module.hangs(1);
+        let began = Instant::now();
+        assert_eq!(mac(pool), Err(Error::Deadline { operation: "mac" }));
+        assert!(began.elapsed() < DEADLINE + Duration::from_secs(2));
+        assert_eq!(self.module.hanging(), 1);
+        assert_eq!(pool.status().stuck, 1);
+    }
+}
+
+fn mac(pool: &Pool) -> Result<[u8; 32]> {
+    pool.blocking_call("mac", |custody| Ok(*custody.mac(MAC, b"x")?.expose()))
+}
+
+pub(crate) fn a_call_that_hangs_leaves_the_others_a_token_that_is_well(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    rig.hang_one(&pool);
+    assert_eq!(mac(&pool), Ok(right));
+    for _ in 0..3 {
+        let before = pool.status().epoch;
+        // One that fails, and the known answer after it: the epoch is over, beneath a call.
+        rig.module.fails(2);
+        assert!(matches!(mac(&pool), Err(Error::Unavailable { .. })));
+        let began = Instant::now();
+        until(|| mac(&pool) == Ok(right));
+        assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+        assert!(pool.status().epoch > before);
+        assert_eq!(pool.status().stuck, 1);
+        // And so it stays: none is told of a recovery that does not end.
+        for _ in 0..20 {
+            assert_eq!(mac(&pool), Ok(right));
+        }
+    }
+    assert_eq!(rig.module.hanging(), 1);
+    rig.module.releases();
+    until(|| pool.status().stuck == 0);
+    all_are_served(&pool, right);
+    assert_eq!(rig.module.finalized_beneath_a_call(), 0);
+    // The epoch that hung has left its seat: what only a module that is initialised anew heals, heals.
+    rig.token.take_away();
+    until(|| matches!(mac(&pool), Err(Error::Unavailable { .. })));
+    rig.token.bring_back();
+    until(|| mac(&pool) == Ok(right));
+}
+
+/// By both workers, as often as they like.
+fn all_are_served(pool: &Pool, right: [u8; 32]) {
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let pool = pool.clone();
+            thread::spawn(move || (0..50).map(|_| mac(&pool)).collect::<Vec<_>>())
+        })
+        .collect();
+    for caller in callers {
+        for answer in caller.join().unwrap() {
+            assert_eq!(answer, Ok(right));
+        }
+    }
+}
+
+pub(crate) fn a_token_that_went_away_beneath_a_hung_call_is_back_after_it(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    rig.hang_one(&pool);
+    rig.token.take_away();
+    until(|| matches!(mac(&pool), Err(Error::Unavailable { .. })));
+    rig.token.bring_back();
+    // SoftHSM2 finds its token again only when it is initialised anew, and that has to wait.
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(rig.module.finalized_beneath_a_call(), 0);
+    assert_eq!(rig.module.hanging(), 1);
+    rig.module.releases();
+    let began = Instant::now();
+    until(|| mac(&pool) == Ok(right));
+    assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+    all_are_served(&pool, right);
+}
+
+pub(crate) fn without_room_for_sessions_the_open_ones_serve(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    // The login, the spare one, and one worker's.
+    assert_eq!(rig.module.open_sessions(), 3);
+    rig.module.has_room_for(Some(3));
+    until(|| {
+        all_are_served(&pool, right);
+        rig.module.refused_sessions() > 0
+    });
+    // Anchors are made on whatever is there, too.
+    for content in [&b"one"[..], b"another"] {
+        let made = pool.blocking_call("anchor", move |custody| custody.create_anchor(content));
+        made.unwrap();
+    }
+    let listed = pool.blocking_call("list", |custody: &mut dyn Custody| custody.anchors());
+    assert_eq!(listed.unwrap().len(), 2);
+    // Nothing was closed for it, nobody logged in again, and no key was asked for anew.
+    assert_eq!((pool.status().epoch, rig.module.logins()), (1, 1));
+    assert_eq!(rig.module.open_sessions(), 3);
+    rig.module.has_room_for(None);
+    until(|| {
+        all_are_served(&pool, right);
+        rig.module.open_sessions() == 4
+    });
+    drop(pool);
+    // It starts in a room for two, and says so where there is none.
+    rig.module.has_room_for(Some(2));
+    let pool = rig.pool();
+    all_are_served(&pool, right);
+    drop(pool);
+    rig.module.has_room_for(Some(1));
+    let error = rig.backend().open().map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("SessionCount"), "{error}");
+}
+
+fn is_refused(backend: &Pkcs11Backend, words: &str) {
+    for _ in 0..3 {
+        let error = backend.open().map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::PinRefused { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+pub(crate) fn a_wrong_pin_told_by_any_code_is_not_presented_again(rig: &Faulty) {
+    // CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_DEVICE_ERROR, CKR_USER_TYPE_INVALID.
+    for code in [0x05, 0x06, 0x30, 0x103] {
+        rig.module.tells_a_wrong_pin_by(code);
+        // The token itself tells of a wrong one: once was enough.
+        rig.module.shows(0, 0);
+        let wrong = rig.with_wrong_pin();
+        is_refused(&wrong, "tells of a wrong PIN");
+        assert_eq!(wrong.login_attempts(), 1, "{code:#x}");
+        // One that tells nothing.
+        rig.module.shows(0, PIN_COUNT_LOW);
+        let wrong = rig.with_wrong_pin();
+        is_refused(&wrong, "presented 3 times");
+        assert_eq!(wrong.login_attempts(), 3, "{code:#x}");
+        // The control, which also takes the token's mark away: the right one is taken.
+        rig.backend().open().unwrap().probe().unwrap();
+    }
+    assert_eq!(rig.module.logins(), 4 * (1 + 3 + 1));
+}
+
+pub(crate) fn a_pin_that_is_refused_in_a_recovery_is_not_presented_again(rig: &Faulty) {
+    let backend = Arc::new(Pkcs11Backend::new(rig.options()));
+    let pool = Pool::start(
+        Arc::clone(&backend) as Arc<dyn Backend>,
+        PoolOptions::default(),
+    )
+    .unwrap();
+    let right = mac(&pool).unwrap();
+    rig.module.tells_a_wrong_pin_by(0x05);
+    rig.module.shows(0, PIN_COUNT_LOW);
+    // Under the daemon somebody sets another PIN; it is met with the next login.
+    change_pin(rig.token.0.dir(), &rig.token.0.user_pin_file());
+    assert_eq!(mac(&pool), Ok(right));
+    rig.module.fails(2);
+    until(|| matches!(mac(&pool), Err(Error::PinRefused { .. })));
+    // Longer than any pause between two attempts.
+    thread::sleep(rig.options().recovery_pause * 5);
+    assert!(matches!(mac(&pool), Err(Error::PinRefused { .. })));
+    assert_eq!(backend.login_attempts(), 1 + 3);
+}
+
+/// From the one in this file, by another program.
+fn change_pin(dir: &Path, file: &Path) {
+    let mut tool = Command::new("pkcs11-tool");
+    tool.args(["--module", &module(), "--token-label", LABEL, "--login"]);
+    tool.args([
+        "--pin",
+        "env:OLD_PIN",
+        "--change-pin",
+        "--new-pin",
+        "another-pin",
+    ]);
+    tool.env("OLD_PIN", fs::read_to_string(file).unwrap());
+    tool.env("SOFTHSM2_CONF", dir.join("softhsm2.conf"));
+    custodyd_tests::token::run(&mut tool);
+}
+
+pub(crate) fn a_pin_that_is_locked_or_nearly_is_not_presented(rig: &Faulty) {
+    for (flag, words) in [
+        (PIN_LOCKED, "security officer"),
+        (PIN_FINAL_TRY, "one try is left"),
+    ] {
+        rig.module.shows(flag, 0);
+        let backend = Pkcs11Backend::new(rig.options());
+        is_refused(&backend, words);
+        assert_eq!((backend.login_attempts(), rig.module.logins()), (0, 0));
+    }
+    // The control: one that was mistyped by somebody is presented, and so is it without any mark.
+    for shown in [PIN_COUNT_LOW, 0] {
+        rig.module.shows(shown, 0);
+        rig.backend().open().unwrap().probe().unwrap();
+    }
+    assert_eq!(rig.module.logins(), 2);
+}
