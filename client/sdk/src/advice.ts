@@ -11,7 +11,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
     "The service could not prove that it is the right one. Stop here and tell its operator.",
   "storage-unavailable":
     "This browser does not let the app keep anything. Leave private browsing, or free space.",
-  "storage-damaged": "What this browser kept is damaged. Sign in again as on a new device.",
+  "storage-damaged":
+    "What this browser kept is damaged. Clear this site's data and sign in again: what was not sent is lost.",
   "passkey-cancelled": "The passkey was not confirmed. Try again, or take another way.",
   "passkey-unsupported": "This browser or device can not use such a passkey. Take another way.",
   "passkey-exists": "This device has a passkey for this account already.",

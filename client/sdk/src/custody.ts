@@ -135,11 +135,25 @@ export function isBound(custody: Custody): boolean {
   return custody.account?.boundDevice === custody.device.thumbprint;
 }
 
+/** What belongs to one account, and waits under its name while this device is another's. */
+const OWN = [KEPT.appKey, "offline", "rotation", "enrolment"];
+
 /** Keeps what is known of the account. */
 export async function keepAccount(custody: Custody, account: AccountRecord): Promise<void> {
-  await custody.storage.update([], (update) => {
+  const { storage } = custody;
+  const before = ((await storage.get(KEPT.account)) as AccountRecord | undefined)?.account;
+  const own = before === undefined || before === account.account ? [] : OWN;
+  const back = (key: string) => `of/${account.account}/${key}`;
+  await storage.update([...own, ...own.map(back)], (update) => {
+    for (const key of own) {
+      update.set(`of/${before}/${key}`, update.get(key));
+      update.set(key, update.get(back(key)));
+      update.delete(back(key));
+    }
     update.set(KEPT.account, account);
   });
+  // What is open is the other one's, and would seal what is this one's.
+  if (custody.account && custody.account.account !== account.account) lock(custody);
   custody.account = account;
 }
 

@@ -12,7 +12,7 @@ import type { AddedPasskey } from "./demand/passkey.js";
 import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
 import { dropOffline, dropOfflinePasskey, renewOfflinePin } from "./offline/slots.js";
-import { demandBound } from "./session.js";
+import { afterwards, demandBound, type Undone } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { forget } from "./vault.js";
@@ -32,6 +32,12 @@ export interface PinOptions {
   readonly onServer?: boolean;
 }
 
+/** A PIN that is set. */
+export interface PinMade extends Made {
+  /** `offline`: the new PIN unlocks here once it was used online; the old one does not any more. Mostly nothing. */
+  readonly undone: readonly Undone[];
+}
+
 /**
  * Sets the PIN, changes it, or replaces a forgotten one. The session goes on. Where it may not write the device secret,
  * as a code that replaces a PIN, `slot` is `missing`.
@@ -40,7 +46,7 @@ export async function setPin(
   custody: Custody,
   pin: string,
   options: PinOptions = {},
-): Promise<Made> {
+): Promise<PinMade> {
   const { missing, registerPin, rewrapping } = await onDemand();
   const rewrap = await rewrapping(custody);
   // Such a PIN carries no backup, which would wait on this device for as long as there is no other factor.
@@ -55,8 +61,7 @@ export async function setPin(
   if (options.onServer) forget(custody, { type: "opaque" });
   else await rewrap.done();
   custody.transport.session = session;
-  await renewOfflinePin(custody, pin);
-  return { slot };
+  return { slot, undone: await afterwards("offline", () => renewOfflinePin(custody, pin)) };
 }
 
 /** Removes the PIN. */

@@ -22,16 +22,16 @@ export {
   verifiedEvents,
   verifyReceipt,
 } from "./receipts/log.js";
-export {
-  keepOfflineByPasskey,
-  keepOfflineByPin,
-  dropOffline,
-  offlineState,
-} from "./offline/slots.js";
+export { keepOfflineByPasskey, dropOffline, offlineState } from "./offline/slots.js";
 export { unlockOfflineByPasskey, unlockOfflineByPin } from "./offline/slots.js";
 export type { OfflineState } from "./offline/slots.js";
-export { changePinOffline, settlePin } from "./offline/pin-change.js";
-export * from "./offline/queue.js";
+export { changePinOffline, keepOfflineByPin, settlePin } from "./offline/pin.js";
+export { dropLost, laterWins, lostVersions, pendingChanges } from "./offline/changes.js";
+export type { Base, Conflict, Lost, Rule } from "./offline/changes.js";
+export { loadSecret, saveSecret } from "./offline/queue.js";
+export type { Known } from "./offline/queue.js";
+export { sync } from "./offline/sync.js";
+export type { Synced, Unopened } from "./offline/sync.js";
 export { reportOffline } from "./offline/report.js";
 export { resumeRotation, rotateSecret, rotationPending, rotationSeen } from "./rotation.js";
 export type { Rotated } from "./rotation.js";

@@ -5,11 +5,12 @@
  * (`vault.ts`); where the policy has server slots, it opens to the daemon, too. A
  * write names the version that it replaces, so that two devices can not overwrite each other.
  */
-import { type Bytes, fromBase64Url, toBase64Url } from "./bytes.js";
+import { type Bytes, fromBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
-import { CanNotOpen, NotReady, Refused, VersionConflict } from "./errors.js";
+import { CanNotOpen, NotReady, Refused } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { accountOf } from "./session.js";
+import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { tellReplaced, unlockWith } from "./unlock.js";
 import { APP_KEY, DEVICE_SECRET, noted, openSecret, sealedSecret } from "./vault.js";
@@ -61,7 +62,11 @@ export async function followRotation(custody: Custody): Promise<boolean> {
   }
 }
 
-async function released(custody: Custody, name: string): Promise<Schemas["Secret"] | undefined> {
+/** A secret as the daemon shows it; undefined where there is none. */
+export async function released(
+  custody: Custody,
+  name: string,
+): Promise<Schemas["Secret"] | undefined> {
   try {
     const route = "/v1/account/secrets/{name}";
     return await custody.transport.request("get", route, { path: { name } });
@@ -124,20 +129,7 @@ export async function deleteSecret(custody: Custody, name: string, version: numb
 
 /** Backs device secret and wrapped key up. What is stored already is left, if it is the same. */
 export async function backUp(custody: Custody, unlocked: Unlocked): Promise<void> {
-  for (const [name, content] of [
-    [DEVICE_SECRET, unlocked.secret],
-    [APP_KEY, unlocked.wrapped],
-  ] as const) {
-    try {
-      await put(custody, name, undefined, await sealedSecret(custody, name, content, unlocked));
-    } catch (error) {
-      if (!(error instanceof VersionConflict)) throw error;
-      const there = await released(custody, name);
-      const opened = there && (await openSecret(custody, name, there, unlocked.secret));
-      const same = opened && toBase64Url(opened) === toBase64Url(content);
-      if (!same) throw error;
-    }
-  }
+  await (await onDemand()).backingUp(custody, unlocked);
 }
 
 /** Brings the app key back within a full session whose factor may have it. */

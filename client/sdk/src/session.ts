@@ -7,6 +7,7 @@
 import { type Custody, isBound, keepAccount, lock } from "./custody.js";
 import { type CustodyError, failure, NotReady, Untrusted } from "./errors.js";
 import type { Unlocked } from "./keys.js";
+import { reportOffline } from "./offline/report.js";
 import { checkLog, takeReceipt } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
@@ -43,21 +44,26 @@ export interface SignedIn {
 export interface Undone {
   /**
    * `log`: the log was not asked whether it continues what this device has seen; `checkLog` does. `offline`: what was used
-   * does not unlock offline again, as it did before the device secret was replaced.
+   * does not unlock offline again, as it did before the device secret was replaced. `report`: wrong PINs that were typed
+   * offline are not told to the daemon yet.
    */
-  readonly what: "log" | "offline";
+  readonly what: "log" | "offline" | "report";
   readonly error: CustodyError;
 }
 
 /** What a factor gave that opens slots; which credential it is, the daemon tells with the session. */
 export type Brought = Omit<SlotKey, "credential"> & Partial<SlotKey>;
 
-/** Takes a session up, after its receipt was verified. */
+/** Takes a session up, after its receipt was verified: of the account `asked` for, where one was. */
 export async function takeSession(
   custody: Custody,
   answer: Schemas["SessionStarted"],
   brought?: Brought,
+  asked?: string,
 ): Promise<SignedIn> {
+  if (asked !== undefined && asked !== answer.account) {
+    throw new Untrusted("statement-differs", "a session of another account");
+  }
   await takeReceipt(custody, answer.log);
   const { transport, device } = custody;
   transport.session = answer.session;
@@ -76,6 +82,9 @@ export async function takeSession(
     const upkeep = unlocked && scope === "full" ? await tend(custody) : undefined;
     const asksLog = custody.checkLog && scope !== "pin-only";
     const undone = asksLog ? await afterwards("log", () => checkLog(custody)) : [];
+    // Wrong PINs of a thief's are told before anybody unlocks.
+    if (scope !== "pin-only")
+      undone.push(...(await afterwards("report", () => reportOffline(custody))));
     const { account, device_bound: deviceBound, secrets } = answer;
     return { account, scope, factor, deviceBound, unlocked, secrets, upkeep, undone };
   } catch (error) {

@@ -50,9 +50,11 @@ export async function openReadOnly(
   custody: Custody,
   options: Pick<SignInOptions, "release"> = {},
 ): Promise<SignedIn> {
-  const body = { account: accountOf(custody), release: [...(options.release ?? [])] };
+  const account = accountOf(custody);
+  const body = { account, release: [...(options.release ?? [])] };
   const route = "/v1/apps/{app}/sessions/device";
-  return takeSession(custody, await custody.transport.request("post", route, { body }));
+  const answer = await custody.transport.request("post", route, { body });
+  return takeSession(custody, answer, undefined, account);
 }
 
 /**
@@ -71,7 +73,7 @@ export async function signInWithPin(
     const body = { account, pin, release };
     const route = "/v1/apps/{app}/sessions/pin";
     const answer = await transport.request("post", route, { body });
-    return withOffline(custody, await takeSession(custody, answer), pin);
+    return withOffline(custody, await takeSession(custody, answer, undefined, account), pin);
   }
   const start = "/v1/apps/{app}/sessions/opaque/start";
   const { end, key } = await (
@@ -79,7 +81,7 @@ export async function signInWithPin(
   ).login(pin, (ke1) => transport.request("post", start, { body: { account, ke1 } }));
   const route = "/v1/apps/{app}/sessions/opaque/finish";
   const answer = await transport.request("post", route, { body: { ...end, release } });
-  return withOffline(custody, await takeSession(custody, answer, key), pin);
+  return withOffline(custody, await takeSession(custody, answer, key, account), pin);
 }
 
 /** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
@@ -99,7 +101,7 @@ export async function signInWithPasskey(
   const answer = await custody.transport.request("post", route, { body });
   const key = used.prf && ({ type: "prf", material: used.prf.output } as const);
   const prf = used.prf && { ...used.prf, deviceId: answer.credential ?? undefined };
-  const signedIn = await takeSession(custody, answer, key);
+  const signedIn = await takeSession(custody, answer, key, account);
   return { ...(await withOffline(custody, signedIn, prf)), prf };
 }
 
@@ -112,7 +114,8 @@ export async function signInWithTotp(
   const account = options.account ?? accountOf(custody);
   const body = { account, code, release: more(options).release };
   const route = "/v1/apps/{app}/sessions/totp";
-  return takeSession(custody, await custody.transport.request("post", route, { body }));
+  const answer = await custody.transport.request("post", route, { body });
+  return takeSession(custody, answer, undefined, account);
 }
 
 /**
@@ -132,7 +135,7 @@ export async function signInWithRecoveryCode(
   const route = "/v1/apps/{app}/sessions/recovery-code";
   const answer = await custody.transport.request("post", route, { body });
   const credential = await codeCredential(auth);
-  return takeSession(custody, answer, { type: "recovery-code", credential, material });
+  return takeSession(custody, answer, { type: "recovery-code", credential, material }, account);
 }
 
 /** Who is meant, where a device may not know its account: by identifier, or by address or name. */
@@ -165,7 +168,8 @@ export async function signInWithCode(
   const { release, ...bind } = more({ ...options, release: options.release ?? [] });
   const body = { ...who, code: code.trim(), release, ...bind };
   const route = "/v1/apps/{app}/sessions/otp";
-  return takeSession(custody, await custody.transport.request("post", route, { body }));
+  const answer = await custody.transport.request("post", route, { body });
+  return takeSession(custody, answer, undefined, "account" in who ? who.account : undefined);
 }
 
 /** Makes a full session of one of scope `pin-only`. */
@@ -175,10 +179,11 @@ export async function continueWithPin(
   options: Omit<SignInOptions, "account"> & PinOptions = {},
 ): Promise<SignedIn> {
   const { transport } = custody;
+  const account = custody.account?.account;
   if (options.onServer) {
     const body = { pin, ...more(options) };
     const answer = await transport.request("post", "/v1/session/pin", { body });
-    return withOffline(custody, await takeSession(custody, answer), pin);
+    return withOffline(custody, await takeSession(custody, answer, undefined, account), pin);
   }
   const start = "/v1/session/opaque/start";
   const { end, key } = await (
@@ -186,7 +191,7 @@ export async function continueWithPin(
   ).login(pin, (ke1) => transport.request("post", start, { body: { ke1 } }));
   const body = { ...end, ...more(options) };
   const answer = await transport.request("post", "/v1/session/opaque/finish", { body });
-  return withOffline(custody, await takeSession(custody, answer, key), pin);
+  return withOffline(custody, await takeSession(custody, answer, key, account), pin);
 }
 
 /** Renews the session's idle time. The absolute end stays. */

@@ -86,8 +86,3 @@ export async function openSlot(place: Place, by: SlotKey, slot: Slot): Promise<B
 export function isFor(by: SlotKey, slot: Slot): boolean {
   return slot.type === by.type && slot.credential === by.credential;
 }
-
-/** Whether something else than a passkey's PRF opens it: with one lost authenticator it would be gone. */
-export function opensWithoutPrf(slots: readonly Slot[], server: boolean): boolean {
-  return server || slots.some((slot) => slot.type !== "prf");
-}

@@ -3,6 +3,7 @@
  */
 import {
   be32,
+  bytesOf,
   concat,
   equal,
   fields,
@@ -12,6 +13,7 @@ import {
   random,
   sha256,
   toBase64Url,
+  toHex,
   utf8,
 } from "./bytes.js";
 import { KEPT } from "./custody.js";
@@ -38,12 +40,19 @@ import {
   wrappingKey,
 } from "./keys.js";
 import { OFFLINE, slotsOf } from "./offline/kept.js";
-import { keepOfflineByPasskey } from "./offline/slots.js";
+import { lostKey, of, queuedOf } from "./offline/changes.js";
+import { setPin } from "./factors.js";
+import { keepOfflineByPasskey, openPinSlot, pinSlot } from "./offline/slots.js";
+import { done } from "./offline/sync.js";
+import { hashes, LOG, remembered } from "./receipts/log.js";
+import { includes, leafHash } from "./receipts/merkle.js";
+import { verifyCheckpoint } from "./receipts/realm.js";
 import { nextRevision } from "./revisions.js";
 import { ROTATION, rotationSeen } from "./rotation.js";
-import { put, unlock } from "./secrets.js";
+import { getSecret, put, released, unlock } from "./secrets.js";
 import { demandBound, keepAppKey } from "./session.js";
-import { isFor, openContent, opensWithoutPrf, sealContent, sealSlot } from "./slots.js";
+import { signInWithPin } from "./sign-in.js";
+import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
 import {
   APP_KEY,
   chained,
@@ -52,31 +61,55 @@ import {
   givesServerSlot,
   hold,
   isMoving,
-  making,
   noted,
   nothingPending,
   opened,
   opensToDaemon,
+  openSecret,
   openWith,
   PENDING,
   placeOf,
+  remember,
   sealedSecret,
 } from "./vault.js";
 
-import { createPasskey, usePrf } from "./webauthn.js";
+import {
+  answer,
+  asked,
+  credentials,
+  decoded,
+  descriptors,
+  extensions,
+  text,
+  usePrf,
+} from "./webauthn.js";
 
 /** All of it. */
 export const tools = () => ({
   ...{ be32, concat, equal, fields, fromBase64Url, random, sha256, toBase64Url, KEPT },
   ...{ AuthenticationFailed, CanNotOpen, CustodyError, NotReady, Refused, StepUpRequired },
   ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
-  ...{ isFor, openContent, opensWithoutPrf, sealContent, sealSlot },
-  ...{ APP_KEY, chained, DEVICE_SECRET, PENDING, forget, givesServerSlot, hold, isMoving, making },
+  ...{ isFor, openContent, sealContent, sealSlot },
+  ...{
+    APP_KEY,
+    chained,
+    DEVICE_SECRET,
+    PENDING,
+    forget,
+    givesServerSlot,
+    hold,
+    isMoving,
+    remember,
+  },
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
   ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
-  ...{ unlock, ROTATION, rotationSeen, createPasskey, usePrf },
+  ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
+  ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
+  ...{ openPinSlot, pinSlot, setPin, signInWithPin },
+  ...{ unlock, ROTATION, rotationSeen, usePrf },
+  ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });
 
 /** What `demand/` is handed. */

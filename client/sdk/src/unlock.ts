@@ -11,6 +11,7 @@ import { publicJwk, thumbprint } from "./jose.js";
 import { opensKept, Unlocked } from "./keys.js";
 import { OFFLINE, stale } from "./offline/kept.js";
 import { verifyBinding } from "./receipts/realm.js";
+import { accountOf } from "./session.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith } from "./vault.js";
 
@@ -46,9 +47,9 @@ export async function demandBinding(custody: Custody, unlocked: Unlocked): Promi
       "the recovered key is none of this account's app keys",
     );
   }
-  const { account: sub, app } = view;
   await verifyBinding(custody.realm, bound.binding, {
-    ...{ app, sub, kind: "app-key", device_id: unlocked.thumbprint },
+    ...{ app: custody.app, sub: accountOf(custody) },
+    ...{ kind: "app-key", device_id: unlocked.thumbprint },
   });
 }
 

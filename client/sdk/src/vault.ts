@@ -7,7 +7,7 @@
  */
 import { type Bytes, equal, fromBase64Url, random, toBase64Url } from "./bytes.js";
 import type { Custody } from "./custody.js";
-import { CanNotOpen, NotReady, Refused } from "./errors.js";
+import { CanNotOpen, NotReady } from "./errors.js";
 import { each, open, SECRET_BYTES, Unlocked } from "./keys.js";
 import { demandNewest, nextRevision, note, seenOf } from "./revisions.js";
 import {
@@ -74,26 +74,6 @@ export function forget(custody: Custody, gone: Partial<SlotKey>): void {
   custody.slotKeys = custody.slotKeys.filter(
     (one) => one.type !== type || (credential !== undefined && one.credential !== credential),
   );
-}
-
-/**
- * Makes a factor with a call. Its key is remembered before the answer is there, which may be lost, and forgotten where
- * the call was refused: no slot is made later for what the account does not have.
- */
-export async function making<T>(
-  custody: Custody,
-  key: SlotKey | undefined,
-  call: () => Promise<T>,
-): Promise<T> {
-  if (key) remember(custody, { ...key, unsure: true });
-  try {
-    const made = await call();
-    if (key) remember(custody, key);
-    return made;
-  } catch (error) {
-    if (key && error instanceof Refused && error.status < 500) forget(custody, key);
-    throw error;
-  }
 }
 
 /** What opens by the device secret. */

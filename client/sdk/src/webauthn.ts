@@ -19,11 +19,6 @@ export interface Ceremony {
   readonly prfEnabled: boolean;
 }
 
-/** A passkey that was made. */
-export interface Made extends Ceremony {
-  readonly authenticatorData: Bytes;
-}
-
 /** A PRF output, and how to ask the same passkey for it again. Never to be sent. */
 export interface PrfKey {
   readonly credentialId: string;
@@ -36,35 +31,40 @@ export interface PrfKey {
   readonly deviceId?: string | undefined;
 }
 
-type Options = Record<string, unknown>;
+/** As JSON. */
+export type Options = Record<string, unknown>;
 
-function decoded(value: unknown): Bytes {
+/** Base64url of the options. */
+export function decoded(value: unknown): Bytes {
   const bytes = typeof value === "string" ? fromBase64Url(value) : undefined;
   if (!bytes) throw new PasskeyFailed("passkey-failed", "the passkey options hold no base64url");
   return bytes;
 }
 
-function descriptors(list: unknown): object[] {
+/** Which passkeys. */
+export function descriptors(list: unknown): object[] {
   return Array.isArray(list)
     ? (list as Options[]).map((one) => ({ ...one, id: decoded(one["id"]) }))
     : [];
 }
 
 /** The PRF input, as bytes; other extensions as they are. */
-function extensions(given: unknown): Options {
+export function extensions(given: unknown): Options {
   const { prf, ...rest } = (given ?? {}) as Options;
   const first = (prf as { eval?: { first?: unknown } } | undefined)?.eval?.first;
   return first === undefined ? rest : { ...rest, prf: { eval: { first: decoded(first) } } };
 }
 
-function credentials(): CredentialsContainer {
+/** The browser's. */
+export function credentials(): CredentialsContainer {
   if (typeof navigator === "undefined" || !("credentials" in navigator)) {
     throw new PasskeyFailed("passkey-unsupported", "this browser has no passkeys");
   }
   return navigator.credentials;
 }
 
-async function asked(ask: () => Promise<Credential | null>): Promise<PublicKeyCredential> {
+/** What the authenticator gave. */
+export async function asked(ask: () => Promise<Credential | null>): Promise<PublicKeyCredential> {
   let credential: Credential | null;
   try {
     credential = await ask();
@@ -113,7 +113,12 @@ function prfKey(
   return { credentialId: id, output: bytesOf(output), salt, rpId };
 }
 
-function answer(asked: Options, credential: PublicKeyCredential, response: Options): Ceremony {
+/** For the daemon, and the PRF output by itself. */
+export function answer(
+  asked: Options,
+  credential: PublicKeyCredential,
+  response: Options,
+): Ceremony {
   const { prf, ...results } = credential.getClientExtensionResults() as Options & {
     prf?: { enabled?: boolean; results?: { first?: ArrayBuffer | ArrayBufferView } };
   };
@@ -134,27 +139,8 @@ function answer(asked: Options, credential: PublicKeyCredential, response: Optio
   };
 }
 
-const text = (buffer: ArrayBuffer): string => toBase64Url(new Uint8Array(buffer));
-
-/** `navigator.credentials.create` with the daemon's options. */
-export async function createPasskey(publicKey: Options): Promise<Made> {
-  const user = publicKey["user"] as Options;
-  const options = {
-    ...publicKey,
-    challenge: decoded(publicKey["challenge"]),
-    user: { ...user, id: decoded(user["id"]) },
-    excludeCredentials: descriptors(publicKey["excludeCredentials"]),
-    extensions: extensions(publicKey["extensions"]),
-  } as unknown as PublicKeyCredentialCreationOptions;
-  const credential = await asked(() => credentials().create({ publicKey: options }));
-  const response = credential.response as AuthenticatorAttestationResponse;
-  const made = answer(publicKey, credential, {
-    clientDataJSON: text(response.clientDataJSON),
-    attestationObject: text(response.attestationObject),
-    transports: response.getTransports(),
-  });
-  return { ...made, authenticatorData: bytesOf(response.getAuthenticatorData()) };
-}
+/** Base64url. */
+export const text = (buffer: ArrayBuffer): string => toBase64Url(new Uint8Array(buffer));
 
 /** `navigator.credentials.get` with the daemon's options, or with this device's own when offline. */
 export async function usePasskey(publicKey: Options, signal?: AbortSignal): Promise<Ceremony> {

@@ -141,6 +141,27 @@ test("a receipt of a fork is found out by the next check", async () => {
   await doubted("not-consistent", checkLog(custody));
 });
 
+test("of two tabs, the one whose answer is older does not put the other's memory back", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  const other = await log.custody();
+  Object.assign(other, { storage: custody.storage });
+  // This tab's answer was made before the log grew, and comes after the other tab has seen that.
+  let isLate = true;
+  const page = log.page.bind(log);
+  log.page = async (query) => {
+    const answer = await page(query);
+    if (isLate) {
+      isLate = false;
+      await log.happen();
+      await checkLog(other);
+    }
+    return answer;
+  };
+  assert.equal((await checkLog(custody)).size, 10);
+  assert.equal((await newestCheckpoint(custody))?.size, 10);
+});
+
 test("another epoch is a person's to accept", async () => {
   const [log, custody] = await started();
   await checkLog(custody);

@@ -6,7 +6,7 @@ import type { Custody } from "../src/custody.js";
 import { codeCredential } from "../src/demand/recovery-codes.js";
 import { removePasskey } from "../src/factors.js";
 import { aesKey, open, Unlocked } from "../src/keys.js";
-import { sync } from "../src/offline/queue.js";
+import { sync } from "../src/offline/sync.js";
 import { ROTATION, resumeRotation, rotateSecret } from "../src/rotation.js";
 import { getSecret, putSecret, unlock } from "../src/secrets.js";
 import { hkdf } from "../src/bytes.js";

@@ -7,7 +7,8 @@ import { codeCredential } from "../src/demand/recovery-codes.js";
 import { setRecoveryCodes } from "../src/factors.js";
 import { open, seal, Unlocked } from "../src/keys.js";
 import { OFFLINE, slotsOf } from "../src/offline/kept.js";
-import { loadSecret, saveSecret, sync } from "../src/offline/queue.js";
+import { loadSecret, saveSecret } from "../src/offline/queue.js";
+import { sync } from "../src/offline/sync.js";
 import { keepOfflineByPasskey, offlineState, renewOffline } from "../src/offline/slots.js";
 import { resumeRotation, rotateSecret, rotationPending, rotationSeen } from "../src/rotation.js";
 import { getSecret, putSecret, unlock } from "../src/secrets.js";
@@ -74,9 +75,13 @@ test("another device takes the new secret up at its next sign-in, with all that 
   // Locked, it knows what it knew; unlocked offline, it is told to sign in, and shows its copy.
   const back = await safe.device(storage);
   back.unlocked = before;
-  assert.deepEqual(await loadSecret(back, "draft"), {
-    ...{ content: utf8("one"), from: "copy", locked: true },
-  });
+  const { content, from, locked } = (await loadSecret(back, "draft"))!;
+  assert.deepEqual(
+    { content, from, locked },
+    {
+      ...{ content: utf8("one"), from: "copy", locked: true },
+    },
+  );
   const now = await safe.opened(back, safe.passkey);
   assert.equal(now.thumbprint, before.thumbprint);
   assert.deepEqual(

@@ -8,7 +8,7 @@ import { Unlocked } from "../src/keys.js";
 import { keepAppKey } from "../src/session.js";
 import { OFFLINE } from "../src/offline/kept.js";
 import { offlineState } from "../src/offline/slots.js";
-import { continueWithPin, signInWithPin } from "../src/sign-in.js";
+import { continueWithPin, openReadOnly, signInWithPin } from "../src/sign-in.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
 import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
@@ -22,6 +22,9 @@ interface Scene {
   events: () => Promise<Reply>;
   view: () => Promise<Reply>;
   bound: boolean;
+  /** What was reported, and how that is answered. */
+  readonly reports: string[];
+  reporting: () => Reply;
 }
 
 /** A daemon that lets everybody in with the same two secrets. */
@@ -39,10 +42,16 @@ async function scene(): Promise<Scene> {
     events: () => Promise.reject(new TypeError("Failed to fetch")),
     view: () => Promise.reject(new TypeError("Failed to fetch")),
     bound: true,
+    reports: [],
+    reporting: () => ({ status: 204 }),
   };
-  const daemon = new FakeDaemon(async ({ path }) => {
+  const daemon = new FakeDaemon(async ({ path, body }) => {
     if (path.startsWith("/v1/account/events")) return made.events();
     if (path === "/v1/account") return made.view();
+    if (path === "/v1/account/offline-report") {
+      made.reports.push(body ?? "");
+      return made.reporting();
+    }
     const session = { token: "t", scope: "full", factor: "pin" };
     const log = await realm.receipt(1, leaves(2));
     const about = { account: "a-1", device_bound: made.bound, device_id: "d" };
@@ -143,7 +152,7 @@ test("what the daemon says of this device's binding is what holds", async () => 
   const stage = await scene();
   const { custody, unlocked } = stage;
   await keepAppKey(custody, unlocked);
-  await keepAccount(custody, { account: "another", boundDevice: custody.device.thumbprint });
+  await keepAccount(custody, { account: "a-1", boundDevice: custody.device.thumbprint });
   stage.bound = false;
   await signInWithPin(custody, "830517", { account: "a-1", onServer: true });
   assert.ok(!isBound(custody));
@@ -161,4 +170,35 @@ test("a device key is kept, and one that is damaged is said to be", async () => 
   await assert.rejects(openCustody(options), (error) => {
     return error instanceof StorageFailed && error.code === "storage-damaged";
   });
+});
+
+test("wrong offline PINs are told with the first session that is opened, one that only reads too", async () => {
+  const stage = await scene();
+  const { custody, reports } = stage;
+  await keepAccount(custody, { account: "a-1" });
+  const typed = { passkeys: [], wrongPins: 3, unreported: 3 };
+  await custody.storage.update([], (update) => {
+    update.set(OFFLINE, typed);
+  });
+  Object.assign(custody, { checkLog: false, member: true });
+  stage.reporting = () => problem(503, "busy");
+  const first = await openReadOnly(custody);
+  assert.deepEqual(
+    first.undone.map(({ what, error }) => [what, error.code]),
+    [["report", "busy"]],
+  );
+  stage.reporting = () => ({ status: 204 });
+  assert.deepEqual((await openReadOnly(custody)).undone, []);
+  await openReadOnly(custody);
+  assert.deepEqual(reports, Array(2).fill('{"wrong_pins":3}'));
+});
+
+test("a session of another account than was asked for is none", async () => {
+  const { custody } = await scene();
+  Object.assign(custody, { checkLog: false, member: true });
+  const asked = { account: "a-2", onServer: true };
+  await assert.rejects(signInWithPin(custody, "830517", asked), { doubt: "statement-differs" });
+  assert.deepEqual([custody.transport.session, custody.account], [undefined, undefined]);
+  await signInWithPin(custody, "830517", { ...asked, account: "a-1" });
+  assert.ok(custody.transport.session);
 });

@@ -1,5 +1,6 @@
 /** The format of key slots, held to the vectors that tests/e2e/slots.rs computes too. */
 import assert from "node:assert/strict";
+import { opensWithoutPrf } from "../src/demand/rewrap.js";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { be64, type Bytes, fields, toBase64Url, toHex } from "../src/bytes.js";
@@ -7,7 +8,6 @@ import {
   isFor,
   openContent,
   openSlot,
-  opensWithoutPrf,
   revisionOf,
   sealContent,
   sealSlot,

@@ -4,15 +4,14 @@ import { test } from "node:test";
 import { random, toBase64Url } from "../src/bytes.js";
 import { type Custody, keepAccount, lock } from "../src/custody.js";
 import { Unlocked } from "../src/keys.js";
-import { changePinOffline } from "../src/offline/pin-change.js";
-import { sync } from "../src/offline/queue.js";
+import { changePinOffline, keepOfflineByPin } from "../src/offline/pin.js";
+import { sync } from "../src/offline/sync.js";
 import { hashPin } from "../src/offline/argon2.js";
 import {
   dropOffline,
   dropOfflinePasskey,
   dropOthersOffline,
   keepOfflineByPasskey,
-  keepOfflineByPin,
   offlineState,
   renewOfflinePin,
   unlockOfflineByPasskey,
@@ -131,8 +130,14 @@ test("slots need an open key, PRF output where it is a passkey's, and go when th
 test("a slot is the account's: moved to another it does not open", async () => {
   const [custody] = await unlockedCustody();
   await keepOfflineByPin(custody, "830517");
-  await keepAccount(custody, { account: "a-2" });
+  // As a tab has it that does not know of the change.
+  custody.account = { account: "a-2" };
   await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+  custody.account = { account: "a-1" };
+  await keepAccount(custody, { account: "a-2" });
+  assert.equal((await offlineState(custody)).byPin, false);
+  await keepAccount(custody, { account: "a-1" });
+  assert.equal((await unlockOfflineByPin(custody, "830517")).locked, false);
 });
 
 test("a passkey that is removed, here or elsewhere, unlocks offline no more", async () => {

@@ -13,7 +13,8 @@ import { getSecret, putSecret } from "../src/secrets.js";
 import { openContent, openSlot, sealContent } from "../src/slots.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { mend, tend } from "../src/demand/upkeep.js";
-import { making, remember } from "../src/vault.js";
+import { making } from "../src/demand/along.js";
+import { remember } from "../src/vault.js";
 import { backedUp, code, passkey, pin, place, scene } from "./support/vault.js";
 
 test("an older version that is put back is noticed by who has seen a newer one, and by nobody else", async () => {

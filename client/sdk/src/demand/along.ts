@@ -19,6 +19,26 @@ export interface Made {
 }
 
 /**
+ * Makes a factor with a call. Its key is remembered before the answer is there, which may be lost, and forgotten where
+ * the call was refused: no slot is made later for what the account does not have.
+ */
+export async function making<T>(
+  custody: Custody,
+  key: SlotKey | undefined,
+  call: () => Promise<T>,
+): Promise<T> {
+  if (key) t.remember(custody, { ...key, unsure: true });
+  try {
+    const made = await call();
+    if (key) t.remember(custody, key);
+    return made;
+  } catch (error) {
+    if (key && error instanceof t.Refused && error.status < 500) t.forget(custody, key);
+    throw error;
+  }
+}
+
+/**
  * Makes a factor with a call that takes its slot along, or its slots: without them where the session may not write what
  * they open. Recovery codes are no use so, where nothing else opens it: then the refusal stands.
  */
@@ -37,7 +57,7 @@ export async function along<T>(
   ];
   const made = async (keys: readonly SlotKey[]): Promise<[T, Made["slot"]]> => {
     const secrets = await rewrap.with(keys, replaces);
-    const answer = await t.making(custody, one, () => call(secrets));
+    const answer = await making(custody, one, () => call(secrets));
     return [answer, t.DEVICE_SECRET in secrets ? "made" : "missing"];
   };
   try {

@@ -1,11 +1,15 @@
 /** What is not needed each time an app is opened: PINs by OPAQUE, recovery codes, changes of factors, and slots that are to be mended or moved. */
+export { backingUp } from "./back-up.js";
 export { setCodes } from "./codes.js";
+export { resolve, settle } from "./conflicts.js";
 export { closedWays } from "./moving.js";
 export { login, registerPin } from "./opaque.js";
 export { addPasskey } from "./passkey.js";
 export { codeCredential, parseRecoveryCode } from "./recovery-codes.js";
 export { removing } from "./removal.js";
 export { rewrapping } from "./rewrap.js";
+export { changeOffline, judgeOffline, settle as settlePin } from "./pin-change.js";
 export { rotate } from "./rotate.js";
 export { use } from "./t.js";
+export { trail } from "./trail.js";
 export { missing, tend } from "./upkeep.js";

@@ -12,6 +12,7 @@ import type { Brought } from "../session.js";
 import type { Schemas } from "../transport.js";
 import { along, type Made } from "./along.js";
 import type { Rewrapping } from "./rewrap.js";
+import { keepMinLength } from "./pin-change.js";
 import { t } from "./t.js";
 
 type Cost = Schemas["KeyStretching"];
@@ -109,6 +110,7 @@ export async function registerPin(
     body: { request: registrationRequest },
   });
   judgePin(pin, started.min_length);
+  await keepMinLength(custody, started.min_length);
   demandStretching(started.key_stretching);
   demandBearable(started.key_stretching);
   const { registrationRecord: record, exportKey } = client.finishRegistration({

@@ -7,9 +7,10 @@
 import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import type { SlotKey } from "../slots.js";
-import type { Made as Created, PrfKey } from "../webauthn.js";
+import type { PrfKey } from "../webauthn.js";
 import { along, type Made } from "./along.js";
 import { type Rewrapping, rewrapping } from "./rewrap.js";
+import { createPasskey, type Made as Created } from "./create.js";
 import { t } from "./t.js";
 
 /** Where a CBOR item ends (RFC 8949): of the kinds that a public key is made of. */
@@ -70,7 +71,7 @@ export async function addPasskey(
   const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
     body: names.user === undefined ? {} : { user_name: names.user },
   });
-  const made = await t.createPasskey(options.publicKey);
+  const made = await createPasskey(options.publicKey);
   const prf = await prfOf(made, options.publicKey, rewrap);
   const key: SlotKey | undefined = prf && {
     type: "prf",

@@ -125,7 +125,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   let sent: Record<string, Schemas["Rewrapped"]> = {};
   return {
     needsSlots: !held.server,
-    hasOnlyPrf: !t.opensWithoutPrf(held.slots, held.server || held.leaves),
+    hasOnlyPrf: !opensWithoutPrf(held.slots, held.server || held.leaves),
     waits: first !== undefined && !held.server,
     with: async (added, replaces) => {
       // Asked again after a refusal: nothing of what was refused was written.
@@ -139,7 +139,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
         replaces === "recovery-code" && !held.whole
           ? (await renewed(custody, held, kept, added)).content
           : undefined;
-      const stays = held.leaves && !t.opensWithoutPrf(slots, false);
+      const stays = held.leaves && !opensWithoutPrf(slots, false);
       // With a passkey alone the daemon's slot can not go yet, and the daemon takes none anew.
       if (stays && held.whole) return {};
       const device = {
@@ -234,4 +234,9 @@ export function contentOf(held: Held, slots: readonly Slot[]): Schemas["SecretCo
     slots: [...slots],
     ...(held.server ? { server_slot: t.toBase64Url(held.key) } : {}),
   };
+}
+
+/** Whether something else than a passkey's PRF opens it: with one lost authenticator it would be gone. */
+export function opensWithoutPrf(slots: readonly Slot[], server: boolean): boolean {
+  return server || slots.some((slot) => slot.type !== "prf");
 }

@@ -11,7 +11,7 @@ import type { Slot, SlotKey } from "../slots.js";
 import type { Upkeep } from "../upkeep.js";
 import type { Held } from "../vault.js";
 import { moveRest } from "./moving.js";
-import { contentOf, renewed, reread } from "./rewrap.js";
+import { contentOf, renewed, reread, opensWithoutPrf } from "./rewrap.js";
 import { t } from "./t.js";
 
 const STRONGEST: readonly string[] = ["passkey", "recovery-code", "creation"];
@@ -39,7 +39,7 @@ export async function mend(custody: Custody): Promise<Mended> {
     const { held } = custody;
     if (held?.version === undefined) return { moved: false };
     const slots = await wanted(custody, held);
-    const moved = held.leaves && t.opensWithoutPrf(slots, false);
+    const moved = held.leaves && opensWithoutPrf(slots, false);
     if (held.leaves && !moved) return { moved, error: missing() };
     const same = slots.length === held.slots.length && slots.every((s) => held.slots.includes(s));
     if (same && !moved) return { moved };
@@ -83,7 +83,7 @@ async function wanted(custody: Custody, held: Held): Promise<Slot[]> {
   const made = await Promise.all(without.map((key) => t.sealSlot(place, key, held.key)));
   const kept = [...held.slots.filter((slot) => !used(slot)), ...made];
   // The last code's slot is of no use to anybody, and without it there may be none that counts.
-  return t.opensWithoutPrf(kept, held.server || held.leaves) ? kept : [...held.slots, ...made];
+  return opensWithoutPrf(kept, held.server || held.leaves) ? kept : [...held.slots, ...made];
 }
 
 /** Under another content key where all slots can be made, else under the same. */

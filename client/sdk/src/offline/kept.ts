@@ -3,6 +3,7 @@
  * device secret was replaced.
  */
 import type { Bytes } from "../bytes.js";
+import { kept } from "../storage/sound.js";
 import type { Argon2Cost } from "./argon2.js";
 
 /** Where slots are kept. */
@@ -35,13 +36,17 @@ export interface Slots {
   readonly unreported?: number | undefined;
   /** The PIN was changed here and not at the daemon yet. */
   readonly pinPending?: boolean | undefined;
+  /** It was sent there, and the answer did not come. */
+  readonly pinSent?: boolean | undefined;
+  /** The least length of a PIN, as the daemon said last. */
+  readonly minLength?: number | undefined;
   /** Ways that unlocked here until the device secret was replaced: `pin`, and passkeys by `credentialId`. */
   readonly stale?: readonly string[] | undefined;
 }
 
 /** Slots as they were kept. */
 export function slotsOf(value: unknown): Slots {
-  return (value as Slots | undefined) ?? { passkeys: [], wrongPins: 0 };
+  return (kept(OFFLINE, value) as Slots | undefined) ?? { passkeys: [], wrongPins: 0 };
 }
 
 /** The same when they open the device secret of before. Each way is made anew once it is used online. */

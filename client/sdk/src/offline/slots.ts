@@ -12,6 +12,7 @@ import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
 import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
+import { kept } from "../storage/sound.js";
 import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
@@ -87,8 +88,8 @@ export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Pro
   return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), secret) };
 }
 
-/** Lets a PIN unlock offline. Read above what that is worth on a stolen device. */
-export async function keepOfflineByPin(custody: Custody, pin: string): Promise<void> {
+/** Lets a PIN unlock offline, which was judged. */
+export async function keepPin(custody: Custody, pin: string): Promise<void> {
   const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
   await custody.storage.update([OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
@@ -109,7 +110,7 @@ export async function renewOffline(custody: Custody, used: string | PrfKey): Pro
   // The PIN that the daemon knows may be the one of before.
   if (!custody.unlocked || (isPin && pinPending)) return;
   if (!stale?.includes(isPin ? PIN : used.credentialId)) return;
-  await (isPin ? keepOfflineByPin(custody, used) : keepOfflineByPasskey(custody, used));
+  await (isPin ? keepPin(custody, used) : keepOfflineByPasskey(custody, used));
 }
 
 /** Ends unlocking offline: all of it, or one way. */
@@ -123,15 +124,24 @@ export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Pr
       wrongPins: way === "passkey" ? slots.wrongPins : 0,
       unreported: slots.unreported,
       stale: way && slots.stale?.filter((one) => !isOf(one)),
+      minLength: slots.minLength,
     });
   });
 }
 
-/** A PIN that was changed is not to unlock offline any longer; the new one does. */
+/**
+ * A PIN that was changed is not to unlock offline any longer, whatever fails from here on; the new one does, at once or
+ * once it was used online.
+ */
 export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
-  const { pin: slot, stale } = slotsOf(await custody.storage.get(OFFLINE));
-  if (!slot && !stale?.includes(PIN)) return;
-  if (custody.unlocked && !custody.unlocked.locked) await keepOfflineByPin(custody, pin);
+  const isKept = await custody.storage.update([OFFLINE], (update) => {
+    const { pin: slot, ...slots } = slotsOf(update.get(OFFLINE));
+    const { stale = [] } = slots;
+    if (slot) update.set(OFFLINE, { ...slots, stale: [...stale, PIN], pinPending: false });
+    return slot !== undefined || stale.includes(PIN);
+  });
+  if (!isKept) return;
+  if (custody.unlocked && !custody.unlocked.locked) await keepPin(custody, pin);
   else await dropOffline(custody, "pin");
 }
 
@@ -159,9 +169,11 @@ async function keepOfflinePasskeys(
 }
 
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {
-  const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
-  if (!kept) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
-  const unlocked = await Unlocked.open(secret, kept.wrapped);
+  const record = kept(KEPT.appKey, await custody.storage.get(KEPT.appKey)) as
+    | AppKeyRecord
+    | undefined;
+  if (!record) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
+  const unlocked = await Unlocked.open(secret, record.wrapped);
   secret.fill(0);
   return opensNow(custody, unlocked);
 }

@@ -5,25 +5,18 @@
  * wait until a consistency proof links them. A log that became shorter, or forked, is `Untrusted`
  * with both notes as evidence, and what is remembered stays as it was.
  */
-import {
-  concat,
-  be32,
-  equal,
-  fromBase64,
-  fromBase64Url,
-  sha256,
-  toBase64Url,
-  utf8,
-} from "../bytes.js";
-import type { Bytes } from "../bytes.js";
+import { type Bytes, equal, fromBase64, toBase64Url } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import { Untrusted } from "../errors.js";
 import { forgetSeen } from "../revisions.js";
+import { kept } from "../storage/sound.js";
+import { onDemand } from "../tools.js";
 import type { Schemas } from "../transport.js";
 import { continues, includes, leafHash } from "./merkle.js";
 import { type Checkpoint, verifyCheckpoint } from "./realm.js";
 
-const KEY = "log";
+/** Where it is kept. */
+export const LOG = "log";
 /** So many of the newest receipts are kept. */
 const RECEIPTS = 100;
 
@@ -34,11 +27,13 @@ interface Remembered {
   readonly receipts: readonly { index: number; leaf: string }[];
 }
 
-function remembered(value: unknown): Remembered {
-  return (value as Remembered | undefined) ?? { waiting: [], receipts: [] };
+/** What was kept. */
+export function remembered(value: unknown): Remembered {
+  return (kept(LOG, value) as Remembered | undefined) ?? { waiting: [], receipts: [] };
 }
 
-function hashes(texts: readonly unknown[], evidence: string[]): Bytes[] {
+/** Hashes of a proof. */
+export function hashes(texts: readonly unknown[], evidence: string[]): Bytes[] {
   return texts.map((text) => {
     const hash = fromBase64(String(text));
     if (hash?.length !== 32) throw new Untrusted("shape-wrong", "a proof holds no hash", evidence);
@@ -89,16 +84,16 @@ export async function takeReceipt(
   const checkpoint = receipt.proof
     ? await verifyReceipt(custody, receipt, receipt.proof)
     : undefined;
-  const before = remembered(await custody.storage.get(KEY));
+  const before = remembered(await custody.storage.get(LOG));
   if (before.trusted !== undefined && checkpoint) {
     agree(checkpoint, await verifyCheckpoint(custody.realm, before.trusted));
   }
-  await custody.storage.update([KEY], (update) => {
-    const state = remembered(update.get(KEY));
+  await custody.storage.update([LOG], (update) => {
+    const state = remembered(update.get(LOG));
     const waiting = new Set(state.waiting);
     if (checkpoint && checkpoint.note !== state.trusted) waiting.add(checkpoint.note);
     const receipts = [...state.receipts, { index: receipt.index, leaf: receipt.leaf }];
-    update.set(KEY, { ...state, waiting: [...waiting], receipts: receipts.slice(-RECEIPTS) });
+    update.set(LOG, { ...state, waiting: [...waiting], receipts: receipts.slice(-RECEIPTS) });
   });
 }
 
@@ -127,7 +122,7 @@ async function current(custody: Custody, older: Checkpoint | undefined): Promise
  * @returns the newest checkpoint, which is remembered from now on
  */
 export async function checkLog(custody: Custody): Promise<Checkpoint> {
-  const state = remembered(await custody.storage.get(KEY));
+  const state = remembered(await custody.storage.get(LOG));
   const notes = [...(state.trusted === undefined ? [] : [state.trusted]), ...state.waiting];
   const known = await Promise.all(notes.map((note) => verifyCheckpoint(custody.realm, note)));
   const seen: Checkpoint[] = [];
@@ -137,17 +132,20 @@ export async function checkLog(custody: Custody): Promise<Checkpoint> {
   for (const other of [...known, ...seen]) agree(newest, other);
   // The log grew between two questions: what is not linked to the newest waits for the next time.
   const unlinked = seen.filter((one) => one.size < newest.size).map((one) => one.note);
-  await custody.storage.update([KEY], (update) => {
-    const late = remembered(update.get(KEY)).waiting.filter((note) => !notes.includes(note));
+  const isKept = await custody.storage.update([LOG], (update) => {
+    // Another tab has gone on meanwhile, and perhaps further: what it trusts is linked, too.
+    if (remembered(update.get(LOG)).trusted !== state.trusted) return false;
+    const late = remembered(update.get(LOG)).waiting.filter((note) => !notes.includes(note));
     const waiting = [...new Set([...unlinked, ...late])];
-    update.set(KEY, { ...remembered(update.get(KEY)), trusted: newest.note, waiting });
+    update.set(LOG, { ...remembered(update.get(LOG)), trusted: newest.note, waiting });
+    return true;
   });
-  return newest;
+  return isKept ? newest : checkLog(custody);
 }
 
 /** The trusted checkpoint, or undefined before the first `checkLog`. */
 export async function newestCheckpoint(custody: Custody): Promise<Checkpoint | undefined> {
-  const { trusted } = remembered(await custody.storage.get(KEY));
+  const { trusted } = remembered(await custody.storage.get(LOG));
   return trusted === undefined ? undefined : verifyCheckpoint(custody.realm, trusted);
 }
 
@@ -158,25 +156,9 @@ export async function newestCheckpoint(custody: Custody): Promise<Checkpoint | u
 export async function acceptNewLog(custody: Custody): Promise<void> {
   // What was restored is older than what this device has seen, too.
   await forgetSeen(custody.storage);
-  await custody.storage.update([KEY], (update) => {
-    update.delete(KEY);
+  await custody.storage.update([LOG], (update) => {
+    update.delete(LOG);
   });
-}
-
-async function eventEntry(log: Schemas["LogEntry"]): Promise<Bytes> {
-  const fields = [utf8("custodyd/event/v1"), fromBase64Url(log.salt), fromBase64Url(log.body)];
-  const framed = fields.map((field = new Uint8Array()) => concat(be32(field.length), field));
-  return concat(new Uint8Array([1]), await sha256(...framed));
-}
-
-async function verifyEvent(checkpoint: Checkpoint, event: Schemas["ProvenEvent"]): Promise<string> {
-  const entry = await eventEntry(event.log);
-  const path = hashes(event.log.proof ?? [], [checkpoint.note]);
-  if (!(await includes(checkpoint, event.log.index, await leafHash(entry), path))) {
-    const what = `event ${event.number} is not in the log`;
-    throw new Untrusted("not-included", what, [checkpoint.note, JSON.stringify(event)]);
-  }
-  return toBase64Url(entry);
 }
 
 /**
@@ -184,34 +166,5 @@ async function verifyEvent(checkpoint: Checkpoint, event: Schemas["ProvenEvent"]
  * receipt that this device keeps among them. What an event *says* is the daemon's word.
  */
 export async function* verifiedEvents(custody: Custody): AsyncGenerator<Schemas["ProvenEvent"]> {
-  const { receipts } = remembered(await custody.storage.get(KEY));
-  const kept = new Map(receipts.map(({ index, leaf }) => [index, leaf]));
-  let newer: Schemas["ProvenEvent"] | undefined;
-  let from: string | undefined;
-  let oldest = 1;
-  do {
-    const query = from === undefined ? {} : { from };
-    const page = await custody.transport.request("get", "/v1/account/events", { query });
-    const checkpoint = await verifyCheckpoint(custody.realm, page.checkpoint);
-    oldest = page.complete_from;
-    for (const event of page.events) {
-      const entry = await verifyEvent(checkpoint, event);
-      const chained =
-        !newer || (newer.number === event.number + 1 && newer.previous === event.log.index);
-      if (!chained || (kept.get(event.log.index) ?? entry) !== entry) {
-        throw new Untrusted("event-missing", `an event is missing near ${event.number}`, [
-          checkpoint.note,
-        ]);
-      }
-      kept.delete(event.log.index);
-      newer = event;
-      yield event;
-    }
-    from = page.next ?? undefined;
-  } while (from !== undefined);
-  const complete = newer ? newer.number <= oldest : oldest > 1;
-  const reached = newer?.log.index ?? 0;
-  if (!complete || [...kept.keys()].some((index) => index >= reached)) {
-    throw new Untrusted("event-missing", "the trail does not hold every event it should", []);
-  }
+  yield* (await onDemand()).trail(custody);
 }

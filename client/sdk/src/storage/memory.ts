@@ -12,8 +12,8 @@ export function memoryStorage(): Storage {
       return Promise.resolve(structuredClone(found));
     },
     update: <T>(keys: readonly string[], change: (update: Update) => T): Promise<T> => {
-      const draft = new Draft(new Map(keys.map((key) => [key, kept.get(key)])));
       return Promise.resolve().then(() => {
+        const draft = new Draft(new Map(keys.map((key) => [key, kept.get(key)])));
         const result = change(draft);
         for (const [key, value] of draft.writes) {
           if (value === undefined) kept.delete(key);

@@ -1,0 +1,24 @@
+/**
+ * The first backup of a key. Called by `backUp` of `../secrets.ts`.
+ */
+import type { Custody } from "../custody.js";
+import type { Unlocked } from "../keys.js";
+import { t } from "./t.js";
+
+/** Stores both; after an answer that was lost, what is there is the same. */
+export async function backingUp(custody: Custody, unlocked: Unlocked): Promise<void> {
+  for (const [name, content] of [
+    [t.DEVICE_SECRET, unlocked.secret],
+    [t.APP_KEY, unlocked.wrapped],
+  ] as const) {
+    try {
+      await t.put(custody, name, undefined, await t.sealedSecret(custody, name, content, unlocked));
+    } catch (error) {
+      if (!(error instanceof t.VersionConflict)) throw error;
+      const there = await t.released(custody, name);
+      const opened = there && (await t.openSecret(custody, name, there, unlocked.secret));
+      const same = opened && t.toBase64Url(opened) === t.toBase64Url(content);
+      if (!same) throw error;
+    }
+  }
+}
