@@ -16,6 +16,7 @@ mod following;
 mod names;
 mod newest;
 mod orders;
+mod pace;
 mod publishing;
 mod replaying;
 mod sealing;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 use self::durable::Unwritten;
 pub(crate) use self::orders::{Order, Rewritten};
+use self::pace::Pace;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
@@ -75,10 +77,12 @@ pub struct Committer {
     /// What the next batch has to say of what was mended.
     repaired: Vec<String>,
     first_wait: Duration,
+    pace: Pace,
 }
 
 impl Committer {
     pub(super) fn new(reader: Arc<Reader>, clock: Arc<Clock>, anchoring: Anchoring) -> Self {
+        let pace = Pace::within(reader.pool().deadline());
         Self {
             reader,
             clock,
@@ -90,6 +94,7 @@ impl Committer {
             retained: VecDeque::new(),
             repaired: Vec::new(),
             first_wait: FIRST_WAIT,
+            pace,
         }
     }
 
@@ -112,7 +117,13 @@ impl Committer {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         let reader = Arc::clone(&self.reader);
         loop {
-            let received = queue.recv_many(&mut waiting, MAX_BATCH);
+            let most = self.pace.most();
+            #[cfg(test)]
+            let most = match self.reader.store().weakness().any_size {
+                true => MAX_BATCH,
+                false => most,
+            };
+            let received = queue.recv_many(&mut waiting, most);
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
             let again = pending.then(|| Instant::now() + AGAIN);
@@ -140,7 +151,7 @@ impl Committer {
                 let turn = self.turn().await;
                 // Whoever came while another node had its turn is in the same batch, and needs none of its own.
                 while turn.is_ok()
-                    && changes.len() < MAX_BATCH
+                    && changes.len() < most
                     && let Ok(request) = queue.try_recv()
                 {
                     request.put(&mut changes, &mut orders);
@@ -375,7 +386,8 @@ impl Committer {
             let mut members = Members::new();
             if unfit.is_empty() {
                 let rows = sealing::rows(working, seq, now)?;
-                (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
+                (members, unfit) =
+                    sealing::seal_all(&self.reader, rows, &mut batch, &mut self.pace).await?;
             }
             if unfit.is_empty() {
                 #[cfg(test)]
