@@ -65,7 +65,7 @@ pub use self::receipts::{EventEntry, Noted, Proven, Receipt};
 use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 use self::retention::Step;
-pub use self::retention::{Counted, PARTS, Pass};
+pub use self::retention::{Counted, Leisure, PARTS, Pass};
 pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
 pub(crate) use self::witnessing::{empty_checkpoint, origin};

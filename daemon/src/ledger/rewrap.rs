@@ -346,7 +346,8 @@ where
     attempt().await
 }
 
-fn passes(error: &LedgerError) -> bool {
+/// What is away for a moment, or busy.
+pub(super) fn passes(error: &LedgerError) -> bool {
     match error {
         LedgerError::Busy | LedgerError::Unconfirmed | LedgerError::Store(_) => true,
         LedgerError::Token(error) => error.is_retryable(),
