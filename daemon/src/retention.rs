@@ -3,18 +3,20 @@
 //!
 //! Started by `startup` and dropped with the service's other tasks: a commit that is under way
 //! then is the committer's, whole or not at all. What has ended goes within one pass: after an
-//! hour and a half at most where there are few accounts, and some days for a million, for the
-//! token and the committer are there for people first. Must never hurry.
+//! hour and a half at most where there are few accounts, and a day where there are many; or longer where the
+//! token takes more than half of that for them, for it and the committer are there for people first. Must never hurry.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::factors::random;
-use crate::ledger::Loaded;
+use crate::ledger::{Leisure, Loaded};
 use crate::service::Service;
 
-/// Between two accounts.
-const PACE: Duration = Duration::from_millis(200);
+const LEISURE: Leisure = Leisure {
+    between: Duration::from_millis(200),
+    all: Duration::from_secs(24 * 3600),
+};
 /// Before the first pass, so that starting is over by then.
 const FIRST: Duration = Duration::from_secs(60);
 /// After a pass.
@@ -29,7 +31,11 @@ pub(crate) async fn run(service: Arc<Service>) {
         let first = u32::from_be_bytes(random().unwrap_or_default());
         let apps = || service.apps().retention();
         let erased = |last: &Loaded| service.after_erasure(last);
-        match service.ledger.retire_all(first, PACE, apps, erased).await {
+        match service
+            .ledger
+            .retire_all(first, LEISURE, apps, erased)
+            .await
+        {
             Ok(pass) => {
                 // Quiet where there was nothing to do.
                 if pass.bodies > 0 {
@@ -51,13 +57,13 @@ pub(crate) async fn run(service: Arc<Service>) {
                         "no served app opens these accounts: their app is retired, or they are damaged"
                     );
                 }
-                if pass.damaged == 0 {
+                if pass.damaged == 0 && pass.left == 0 {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH);
                     metrics::gauge!("custodyd_retention_pass_time_seconds")
                         .set(now.map_or(0.0, |now| now.as_secs_f64()));
                 }
             }
-            Err(error) => tracing::warn!(%error, "retention could not go on; it tries again"),
+            Err(error) => tracing::warn!(%error, "retention can not go on"),
         }
         tokio::time::sleep(about(REST)).await;
     }

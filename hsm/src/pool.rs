@@ -177,6 +177,12 @@ impl Pool {
         Ok((pool, custodies))
     }
 
+    /// How long a call may take, the time that it waits for its turn included.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
     /// Runs a job on the token. It may do several operations; they share the
     /// deadline. A job whose caller gave up before it began is not run.
     ///

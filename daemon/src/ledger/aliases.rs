@@ -76,7 +76,7 @@ impl Reader {
                 ));
             }
         }
-        Err(LedgerError::Busy)
+        Err(LedgerError::Overtaken)
     }
 
     async fn follow(&self, app: &AppId, name: &AliasName) -> Result<Followed, LedgerError> {

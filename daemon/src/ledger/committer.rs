@@ -16,6 +16,8 @@ mod following;
 mod names;
 mod newest;
 mod orders;
+mod outcomes;
+mod pace;
 mod publishing;
 mod replaying;
 mod sealing;
@@ -33,6 +35,9 @@ use tokio::time::Instant;
 
 use self::durable::Unwritten;
 pub(crate) use self::orders::{Order, Rewritten};
+use self::outcomes::Outcomes;
+pub(super) use self::outcomes::patience;
+use self::pace::Pace;
 use self::working::Working;
 #[cfg(test)]
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
@@ -75,10 +80,12 @@ pub struct Committer {
     /// What the next batch has to say of what was mended.
     repaired: Vec<String>,
     first_wait: Duration,
+    pace: Pace,
 }
 
 impl Committer {
     pub(super) fn new(reader: Arc<Reader>, clock: Arc<Clock>, anchoring: Anchoring) -> Self {
+        let pace = Pace::within(reader.pool().deadline());
         Self {
             reader,
             clock,
@@ -90,6 +97,7 @@ impl Committer {
             retained: VecDeque::new(),
             repaired: Vec::new(),
             first_wait: FIRST_WAIT,
+            pace,
         }
     }
 
@@ -110,16 +118,25 @@ impl Committer {
         mut queue: mpsc::Receiver<Request>,
     ) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
+        let mut outcomes = Outcomes::default();
         let reader = Arc::clone(&self.reader);
         loop {
-            let received = queue.recv_many(&mut waiting, MAX_BATCH);
+            let most = self.pace.most();
+            #[cfg(test)]
+            let most = match self.reader.store().weakness().any_size {
+                true => MAX_BATCH,
+                false => most,
+            };
+            let received = queue.recv_many(&mut waiting, outcomes.leave(most));
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
             let again = pending.then(|| Instant::now() + AGAIN);
             let due = again.or_else(|| self.anchoring.due());
-            let received = tokio::select! {
+            let again_due = until(outcomes.due());
+            let goes_on = tokio::select! {
                 biased;
-                received = received => received,
+                received = received => received > 0,
+                () = again_due => true,
                 () = reader.freshness().asked() => {
                     self.confirm().await?;
                     continue;
@@ -129,10 +146,10 @@ impl Committer {
                     continue;
                 }
             };
-            if received == 0 {
+            if !goes_on {
                 break;
             }
-            let (mut changes, mut orders) = (Vec::with_capacity(waiting.len()), Vec::new());
+            let (mut changes, mut orders) = (outcomes.take(most), Vec::new());
             for request in waiting.drain(..) {
                 request.put(&mut changes, &mut orders);
             }
@@ -140,13 +157,13 @@ impl Committer {
                 let turn = self.turn().await;
                 // Whoever came while another node had its turn is in the same batch, and needs none of its own.
                 while turn.is_ok()
-                    && changes.len() < MAX_BATCH
+                    && changes.len() < most
                     && let Ok(request) = queue.try_recv()
                 {
                     request.put(&mut changes, &mut orders);
                 }
                 metrics::histogram!("custodyd_commit_batch_changes").record(changes.len() as f64);
-                self.batch(changes, turn).await?;
+                self.batch(changes, turn, &mut outcomes).await?;
             }
             for order in orders {
                 self.carry_out(order).await?;
@@ -159,9 +176,17 @@ impl Committer {
         &mut self,
         changes: Vec<Change>,
         turn: Result<(), LedgerError>,
+        outcomes: &mut Outcomes,
     ) -> Result<(), LedgerError> {
         if let Err(error) = turn {
-            return refuse_all(changes, error);
+            let changes = match error {
+                LedgerError::Stopped => changes,
+                _ => outcomes.put_off(changes),
+            };
+            return match changes.is_empty() {
+                true => Ok(()),
+                false => refuse_all(changes, error),
+            };
         }
         let done = self.decide_all(changes).await;
         self.end_turn().await;
@@ -186,6 +211,7 @@ impl Committer {
                 base,
                 decide,
                 reply,
+                ..
             } = change;
             // Whoever asked was told that it took too long: a guess that nobody will evaluate is not charged.
             if reply.is_closed() {
@@ -338,9 +364,9 @@ impl Committer {
                 let opened = self.reader.open(&loaded.account.app, record);
                 // What is odd makes a reader wait for us: in our turn it was altered, or the turn is lost.
                 let opened = match self.reader.store().is_shared() {
-                    true => tokio::time::timeout(OPENING, opened)
-                        .await
-                        .map_err(|_| LedgerError::Busy)?,
+                    true => tokio::time::timeout(OPENING, opened).await.map_err(|_| {
+                        LedgerError::Late("to open the account in this node's turn")
+                    })?,
                     false => opened.await,
                 };
                 let newest = opened?
@@ -375,7 +401,8 @@ impl Committer {
             let mut members = Members::new();
             if unfit.is_empty() {
                 let rows = sealing::rows(working, seq, now)?;
-                (members, unfit) = sealing::seal_all(&self.reader, rows, &mut batch).await?;
+                (members, unfit) =
+                    sealing::seal_all(&self.reader, rows, &mut batch, &mut self.pace).await?;
             }
             if unfit.is_empty() {
                 #[cfg(test)]
@@ -488,7 +515,7 @@ fn record_of(base: &Base) -> RecordId {
 fn list_of<'a>(lists: &'a Lists, record: &RecordId) -> Result<&'a MemberList, LedgerError> {
     match lists.get(&record.bucket(BUCKET_BITS)) {
         Some(Ok(list)) => Ok(list),
-        Some(Err(error)) => Err(super::shared(Arc::clone(error))),
+        Some(Err(error)) => Err(super::error::shared(Arc::clone(error))),
         None => Err(LedgerError::internal("find a member list")),
     }
 }

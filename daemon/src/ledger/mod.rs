@@ -12,6 +12,7 @@ mod checkpoint;
 mod committer;
 mod deletions;
 mod erasure;
+mod error;
 pub mod evidence;
 #[cfg(test)]
 mod faults;
@@ -48,6 +49,7 @@ use std::sync::{Arc, Mutex};
 use custodyd_hsm::{AccountId, AppId, Pool, RealmName, RecordId};
 use custodyd_policies::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::anchoring::Mode;
 #[cfg(test)]
@@ -57,6 +59,8 @@ pub use self::checkpoint::Checkpoint;
 pub(crate) use self::committer::Order;
 pub use self::committer::{Committer, QUEUE};
 use self::erasure::Listed;
+pub use self::error::LedgerError;
+use self::error::shared;
 pub use self::evidence::AnchorEvidence;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
@@ -65,7 +69,7 @@ pub use self::receipts::{EventEntry, Noted, Proven, Receipt};
 use self::record::Standing;
 pub use self::record::{Loaded, Page, Place, Reader};
 use self::retention::Step;
-pub use self::retention::{Counted, PARTS, Pass};
+pub use self::retention::{Counted, Leisure, PARTS, Pass};
 pub use self::start::{Opened, Settings, check, open};
 pub use self::unverified::Unverified;
 pub(crate) use self::witnessing::{empty_checkpoint, origin};
@@ -73,71 +77,12 @@ use crate::account::{Account, Alias, AliasName};
 use crate::bytes::SharedSecret;
 use crate::clock::Clock;
 use crate::era::Era;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Tries of an erasure, each begun because something happened to the account meanwhile.
 const ERASURE_TRIES: usize = 16;
 /// Buckets are the top bits of a record identifier: 2^16 serve to about 10^6 accounts.
 pub const BUCKET_BITS: u8 = 16;
-
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    #[error("token: {0}")]
-    Token(#[from] custodyd_hsm::Error),
-    #[error("store: {0}")]
-    Store(#[source] StoreError),
-    /// Stored bytes are not what the daemon wrote. Names the evidence, for the log only.
-    #[error("tampered: {0}")]
-    Tampered(String),
-    /// Nothing was altered, and yet it can not be served: says what an operator has to do.
-    #[error("{0}")]
-    Refused(String),
-    #[error("the commit queue is full")]
-    Busy,
-    #[error("the record exists already")]
-    Exists,
-    /// The account was erased, maybe while the change was on its way.
-    #[error("the account is erased")]
-    Erased,
-    /// Another account has the alias.
-    #[error("the alias is taken")]
-    AliasTaken,
-    /// What the change was made from is not the newest any more.
-    #[error("the record has changed meanwhile")]
-    Stale,
-    #[error("the account is full")]
-    TooLarge,
-    #[error("more than {limit} events in one change")]
-    TooManyEvents { limit: usize },
-    /// The token has not said lately that what this daemon anchored last is the newest.
-    #[error(
-        "the token has not confirmed within the last second that this daemon's state is the newest"
-    )]
-    Unconfirmed,
-    /// The committer has stopped: nothing is written any more until a restart.
-    #[error("the committer has stopped")]
-    Stopped,
-    #[error("internal: could not {0}")]
-    Internal(&'static str),
-}
-
-impl From<StoreError> for LedgerError {
-    /// Damage is not an outage: nobody should wait for it to pass.
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Oversized { .. } | StoreError::Malformed { .. } => {
-                Self::Tampered(error.to_string())
-            }
-            error => Self::Store(error),
-        }
-    }
-}
-
-impl LedgerError {
-    pub(crate) fn internal(what: &'static str) -> Self {
-        Self::Internal(what)
-    }
-}
 
 /// What a decision may use besides the account: the one clock.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +129,8 @@ pub(crate) struct Change {
     /// Runs on a copy of the newest state; `false` leaves everything as it was.
     pub(crate) decide: Decide,
     pub(crate) reply: oneshot::Sender<Result<Option<Loaded>, Arc<LedgerError>>>,
+    /// Of an outcome: where nobody can write, it is tried again until then.
+    pub(crate) waits_until: Option<Instant>,
 }
 
 pub(crate) enum Base {
@@ -350,6 +297,24 @@ impl Ledger {
         self.submit(Base::Loaded(loaded), decide).await?
     }
 
+    /// As `commit`, of the outcome of what was charged before: where nobody can write at the moment, it waits for some
+    /// seconds, because a charge without its outcome counts as a failure.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub async fn conclude<T, E>(
+        &self,
+        loaded: Loaded,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        let waits_until = Some(committer::patience());
+        self.put(Base::Loaded(loaded), waits_until, decide).await?
+    }
+
     /// Erases the account for good, if `decide` agrees: its envelope becomes a tombstone, its
     /// aliases are free, the bodies of its events go. Returns the account as it was last, for
     /// whoever has to be told. `decide` may run several times, on a newer state each.
@@ -402,7 +367,7 @@ impl Ledger {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(LedgerError::Busy.into())
+        Err(LedgerError::Overtaken.into())
     }
 
     /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
@@ -430,10 +395,23 @@ impl Ledger {
         })
     }
 
-    /// The outer error is the ledger's, the inner one the decision's.
     async fn submit<T, E>(
         &self,
         base: Base,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<(T, Loaded), E>, LedgerError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.put(base, None, decide).await
+    }
+
+    /// The outer error is the ledger's, the inner one the decision's.
+    async fn put<T, E>(
+        &self,
+        base: Base,
+        waits_until: Option<Instant>,
         decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
     ) -> Result<Result<(T, Loaded), E>, LedgerError>
     where
@@ -456,6 +434,7 @@ impl Ledger {
                 }
             }),
             reply,
+            waits_until,
         };
         self.send(Request::Change(change))?;
         let committed = answer
@@ -542,30 +521,4 @@ enum Meanwhile<T> {
     Nothing(T),
     /// Retention moved on; this is how the account stands now.
     Retired(Loaded),
-}
-
-/// One failure of a batch is told to every change in it.
-fn shared(error: Arc<LedgerError>) -> LedgerError {
-    match Arc::try_unwrap(error) {
-        Ok(error) => error,
-        Err(error) => match &*error {
-            LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
-            LedgerError::Refused(what) => LedgerError::Refused(what.clone()),
-            LedgerError::Busy => LedgerError::Busy,
-            LedgerError::Exists => LedgerError::Exists,
-            LedgerError::Erased => LedgerError::Erased,
-            LedgerError::AliasTaken => LedgerError::AliasTaken,
-            LedgerError::Stale => LedgerError::Stale,
-            LedgerError::TooLarge => LedgerError::TooLarge,
-            LedgerError::TooManyEvents { limit } => LedgerError::TooManyEvents { limit: *limit },
-            LedgerError::Unconfirmed => LedgerError::Unconfirmed,
-            LedgerError::Stopped => LedgerError::Stopped,
-            LedgerError::Internal(what) => LedgerError::Internal(what),
-            LedgerError::Token(error) => LedgerError::Token(error.clone()),
-            LedgerError::Store(_) => LedgerError::Store(StoreError::Refused {
-                operation: "commit",
-                problem: "the store failed for the whole batch".into(),
-            }),
-        },
-    }
 }

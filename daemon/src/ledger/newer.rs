@@ -141,7 +141,7 @@ impl Source {
     /// What makes the state that is believed the one that the head names, and the buckets that are others in it.
     ///
     /// # Errors
-    /// `Busy` where the database shows another head by now; `Tampered` where it shows this one, and not its state;
+    /// `Overtaken` where the database shows another head by now; `Tampered` where it shows this one, and not its state;
     /// `Store` where it does not answer.
     pub(crate) async fn state(
         &self,
@@ -169,7 +169,7 @@ impl Source {
                 return Ok((update, changed.into_keys().collect()));
             }
             if shown.head.as_ref() != Some(&newer.row) {
-                return Err(LedgerError::Busy);
+                return Err(LedgerError::Overtaken);
             }
         }
         Err(LedgerError::Tampered(format!(

@@ -36,6 +36,7 @@ const BETWEEN_READS: Duration = Duration::from_millis(20);
 const TURNS: u32 = 100;
 /// How long a reader waits for a batch to be anchored.
 const PATIENCE: Duration = Duration::from_secs(10);
+const ANCHORING: LedgerError = LedgerError::Late("to anchor the batch before");
 
 /// A verified account, and exactly which version of it.
 #[derive(Clone, Debug)]
@@ -314,8 +315,8 @@ impl Reader {
     /// was read while a batch came between may be one batch apart: that is evidence of nothing, and it is read again.
     ///
     /// # Errors
-    /// `Tampered` where the database shows again and again what no honest one could have shown then; `Busy` where the
-    /// list changes faster than it can be read, or a batch is not anchored in time.
+    /// `Tampered` where the database shows again and again what no honest one could have shown then; `Overtaken` where
+    /// the list changes faster than it can be read; `Late` where a batch is not anchored in time.
     pub(super) async fn newest_row(
         &self,
         record: &RecordId,
@@ -344,7 +345,7 @@ impl Reader {
                 Shown::Pending => {
                     // The token has until then to anchor it; else nobody may be told of it.
                     let anchored = tokio::time::timeout(patience, settled.changed()).await;
-                    anchored.map_err(|_| LedgerError::Busy)?.ok();
+                    anchored.map_err(|_| ANCHORING)?.ok();
                 }
                 Shown::Odd => {
                     if self.store.is_shared() {
@@ -358,7 +359,7 @@ impl Reader {
                     odd += u32::from(!moved);
                     turns += 1;
                     if turns == TURNS && odd < READS {
-                        return Err(LedgerError::Busy);
+                        return Err(LedgerError::Overtaken);
                     }
                     if !self.store.is_shared() {
                         tokio::time::sleep(between).await;
@@ -374,7 +375,7 @@ impl Reader {
     /// Returns once the batch that is durable now is anchored as well, if there is one.
     ///
     /// # Errors
-    /// `Busy` where that takes too long; `Stopped` where it never will be.
+    /// `Late` where that takes too long; `Stopped` where it never will be.
     pub(super) async fn until_settled(&self) -> Result<(), LedgerError> {
         let mut settled = self.memory.settled();
         let ended = settled.borrow_and_update().ended;
@@ -385,7 +386,7 @@ impl Reader {
             return Err(LedgerError::Stopped);
         }
         let anchored = tokio::time::timeout(self.patience().1, settled.changed()).await;
-        anchored.map_err(|_| LedgerError::Busy)?.ok();
+        anchored.map_err(|_| ANCHORING)?.ok();
         Ok(())
     }
 

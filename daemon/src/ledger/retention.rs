@@ -8,11 +8,13 @@
 //! After a crash: before the commit is durable nothing has happened; after it, everything.
 
 mod holders;
+mod leisure;
 mod pass;
 
 use custodyd_policies::Timestamp;
 
 pub use self::holders::{Counted, PARTS};
+pub use self::leisure::Leisure;
 pub use self::pass::Pass;
 use super::deletions::PER_LEAF;
 use super::record::{Loaded, Reader, newest};

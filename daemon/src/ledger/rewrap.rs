@@ -346,9 +346,14 @@ where
     attempt().await
 }
 
-fn passes(error: &LedgerError) -> bool {
+/// What is away for a moment, or busy.
+pub(super) fn passes(error: &LedgerError) -> bool {
     match error {
-        LedgerError::Busy | LedgerError::Unconfirmed | LedgerError::Store(_) => true,
+        LedgerError::Busy
+        | LedgerError::Overtaken
+        | LedgerError::Late(_)
+        | LedgerError::Unconfirmed
+        | LedgerError::Store(_) => true,
         LedgerError::Token(error) => error.is_retryable(),
         _ => false,
     }

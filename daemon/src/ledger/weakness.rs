@@ -71,6 +71,8 @@ pub struct Weakness {
     pub stands: bool,
     /// An anchor of another line is evidence, though it is known that it never counted.
     pub keeps_orphans: bool,
+    /// A batch takes all that wait, however slow the token is.
+    pub any_size: bool,
     /// A start takes its turn once, however long it verifies.
     pub lapses: bool,
     /// Not a weakness: the schema of this node, and the oldest whose custodyd serves it: of a version that is to come.

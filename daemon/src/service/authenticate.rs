@@ -103,7 +103,7 @@ impl Service {
         let (asks, right) = (device.clone(), charged.clone());
         let (opened, loaded) = self
             .ledger
-            .commit::<Opened, Refused>(loaded, move |account, moment, journal| {
+            .conclude::<Opened, Refused>(loaded, move |account, moment, journal| {
                 comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
                 open_session(&asks, account, right.proven(), &releases, moment, journal)

@@ -193,7 +193,7 @@ impl Service {
         };
         let ((opened, added), loaded) = self
             .ledger
-            .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
+            .conclude::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 entry.open(account, moment, journal)
             })
             .await?;
@@ -305,7 +305,7 @@ impl Service {
         let (asks, right) = (device.clone(), charged.clone());
         let ((opened, added), loaded) = self
             .ledger
-            .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
+            .conclude::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);

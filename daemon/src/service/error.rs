@@ -209,7 +209,8 @@ impl From<LedgerError> for Refused {
             // Whoever is told had proven who they are while the account was there.
             LedgerError::Erased => Self::SessionEnded,
             LedgerError::AliasTaken => Self::AliasTaken,
-            LedgerError::Stale => Self::Busy {
+            // No queue is full: there is nothing to make larger.
+            LedgerError::Stale | LedgerError::Overtaken | LedgerError::Late(_) => Self::Busy {
                 retry_after: Duration::from_secs(1),
             },
             LedgerError::TooManyEvents { limit } => Self::Malformed(format!(

@@ -163,25 +163,28 @@ impl Service {
         let before = loaded.account.devices.len();
         let (outcome, loaded) = self
             .ledger
-            .commit::<Result<Opened, Refused>, Refused>(loaded, move |account, moment, journal| {
-                let Some(set) = spent(account, charged.as_ref(), &request.code, journal) else {
-                    // Another request spent this code meanwhile, or the set was replaced.
-                    let charged = charged.ok_or(Refused::AuthenticationFailed)?;
-                    let rounds = Guess::RecoveryCode.rounds(&asks.app.policy);
-                    let standing = charged.fail(&rounds, account, moment.now, journal)?;
-                    return Ok(Err(charged.wrong(&standing)));
-                };
-                match &charged {
-                    Some(charged) => charged.succeed(account, moment.now)?,
-                    None => Guess::RecoveryCode.reset(account, moment.now),
-                }
-                guess::vouch(account, &asks, by, moment.now);
-                if let (Some(wanted), Some(binding)) = (bind, binding) {
-                    devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
-                }
-                let proven = sessions::Proven::with(by, set);
-                open_session(&asks, account, proven, &releases, moment, journal).map(Ok)
-            })
+            .conclude::<Result<Opened, Refused>, Refused>(
+                loaded,
+                move |account, moment, journal| {
+                    let Some(set) = spent(account, charged.as_ref(), &request.code, journal) else {
+                        // Another request spent this code meanwhile, or the set was replaced.
+                        let charged = charged.ok_or(Refused::AuthenticationFailed)?;
+                        let rounds = Guess::RecoveryCode.rounds(&asks.app.policy);
+                        let standing = charged.fail(&rounds, account, moment.now, journal)?;
+                        return Ok(Err(charged.wrong(&standing)));
+                    };
+                    match &charged {
+                        Some(charged) => charged.succeed(account, moment.now)?,
+                        None => Guess::RecoveryCode.reset(account, moment.now),
+                    }
+                    guess::vouch(account, &asks, by, moment.now);
+                    if let (Some(wanted), Some(binding)) = (bind, binding) {
+                        devices::bind(account, &asks, wanted, binding, moment.now, journal)?;
+                    }
+                    let proven = sessions::Proven::with(by, set);
+                    open_session(&asks, account, proven, &releases, moment, journal).map(Ok)
+                },
+            )
             .await?;
         let opened = outcome?;
         if loaded.account.devices.len() > before {

@@ -131,7 +131,7 @@ impl Service {
         };
         let ((answer, session), loaded) = self
             .ledger
-            .commit::<_, Refused>(loaded, move |account, moment, journal| {
+            .conclude::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Totp, moment.now)?;
                 writes.admitted(&caller, account, None, moment.now)?;
@@ -209,18 +209,21 @@ impl Service {
         let asks = device.clone();
         let (outcome, loaded) = self
             .ledger
-            .commit::<Result<Opened, Refused>, Refused>(loaded, move |account, moment, journal| {
-                if !took_step(account, &charged, step) {
-                    // Another request took this step meanwhile: the code is a used one.
-                    let rounds = Guess::Totp.rounds(&asks.app.policy);
-                    let standing = charged.fail(&rounds, account, moment.now, journal)?;
-                    return Ok(Err(charged.wrong(&standing)));
-                }
-                charged.succeed(account, moment.now)?;
-                guess::vouch(account, &asks, Factor::Totp, moment.now);
-                let proven = charged.proven();
-                open_session(&asks, account, proven, &releases, moment, journal).map(Ok)
-            })
+            .conclude::<Result<Opened, Refused>, Refused>(
+                loaded,
+                move |account, moment, journal| {
+                    if !took_step(account, &charged, step) {
+                        // Another request took this step meanwhile: the code is a used one.
+                        let rounds = Guess::Totp.rounds(&asks.app.policy);
+                        let standing = charged.fail(&rounds, account, moment.now, journal)?;
+                        return Ok(Err(charged.wrong(&standing)));
+                    }
+                    charged.succeed(account, moment.now)?;
+                    guess::vouch(account, &asks, Factor::Totp, moment.now);
+                    let proven = charged.proven();
+                    open_session(&asks, account, proven, &releases, moment, journal).map(Ok)
+                },
+            )
             .await?;
         let opened = outcome?;
         self.started(&device, &opened.0, &loaded, opened.1).await

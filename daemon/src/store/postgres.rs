@@ -15,6 +15,7 @@ pub(crate) mod admin;
 mod answers;
 mod connect;
 mod notices;
+mod readers;
 mod scan;
 mod schema;
 #[cfg(test)]
@@ -37,11 +38,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use custodyd_hsm::RecordId;
 use sqlx::Connection as _;
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::PgRow;
 use tokio::sync::Mutex;
 
-use self::answers::{bounded, is_the_servers, rows, says, scanning, unsigned, within};
+use self::answers::{
+    bounded, is_the_servers, maybe_row, row, rows, says, scanning, unsigned, within,
+};
 use self::connect::Server;
+use self::readers::{Lent, Readers};
 use self::write::Writer;
 use super::{
     Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
@@ -71,7 +75,7 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Postgres {
-    readers: PgPool,
+    readers: Readers,
     /// The committer is the only writer; the mutex says so to the compiler.
     writer: Mutex<Option<Writer>>,
     /// How many have written.
@@ -99,7 +103,7 @@ impl Postgres {
         let writer = Writer::of(held).await?;
         let server = writer.server().clone();
         Ok(Self {
-            readers: readers(&server, place.connections).await?,
+            readers: Readers::of(&server, place.connections).await?,
             writer: Mutex::new(Some(writer)),
             writers: AtomicU64::new(0),
             server,
@@ -121,7 +125,7 @@ impl Postgres {
         let mut first = within("open the database", first).await?;
         schema::check(&mut first).await?;
         connect::close(first).await;
-        let readers = readers(&server, place.connections).await?;
+        let readers = Readers::of(&server, place.connections).await?;
         let writer = match held {
             Some(held) => Some(Writer::of(held).await?),
             None => None,
@@ -135,27 +139,6 @@ impl Postgres {
             share: Share::Alone,
         })
     }
-}
-
-/// The connections that read. Each has checked the schema, and can not write.
-async fn readers(server: &Server, connections: u32) -> Result<PgPool, StoreError> {
-    let pool = PgPoolOptions::new()
-        // None that it has to keep: it would go on opening that for minutes, and not be closed before.
-        .max_connections(connections)
-        .acquire_timeout(CONNECTION)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // One that has lain idle may be of a server that is gone.
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                let used = meta.idle_for < FRESH;
-                Ok(used || sqlx::Connection::ping(connection).await.is_ok())
-            })
-        })
-        .after_connect(|connection, _| Box::pin(connect::checked(connection)))
-        .connect_with(server.reading());
-    within("open the database", pool).await
 }
 
 fn signed(value: u64) -> i64 {
@@ -185,7 +168,7 @@ impl Store for Postgres {
         .bind(i64::from(bucket))
         .bind(limit(MAX_MEMBERS))
         .bind(limit(MAX_SEALED));
-        let row = within(OPERATION, query.fetch_one(&self.readers)).await?;
+        let row = within(OPERATION, row(&self.readers.requests, query)).await?;
         let mut found = RecordRow::default();
         if says(&row, "listed") {
             found.members = Some(bounded(&row, "members", MAX_MEMBERS, OPERATION)?);
@@ -211,7 +194,11 @@ impl Store for Postgres {
         )
         .bind(wanted)
         .bind(limit(MAX_MEMBERS));
-        let rows = within(OPERATION, rows(&self.readers, query, buckets.len())).await?;
+        let rows = within(
+            OPERATION,
+            rows(&self.readers.requests, query, buckets.len()),
+        )
+        .await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let bucket = unsigned(&row, "bucket", OPERATION)?;
@@ -232,7 +219,7 @@ impl Store for Postgres {
              CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 LIMIT 1",
         )
         .bind(limit(MAX_HEAD));
-        let row = within(OPERATION, query.fetch_optional(&self.readers)).await?;
+        let row = within(OPERATION, maybe_row(&self.readers.requests, query)).await?;
         let Some(row) = row else {
             return Ok(Unverified::new(None));
         };
@@ -255,7 +242,7 @@ impl Store for Postgres {
         .bind(signed(index))
         .bind(limit(MAX_LEAF))
         .bind(limit(MAX_BODY));
-        let row = within(OPERATION, query.fetch_optional(&self.readers)).await?;
+        let row = within(OPERATION, maybe_row(&self.readers.requests, query)).await?;
         let Some(row) = row else {
             return Ok(Unverified::new(None));
         };
@@ -289,7 +276,7 @@ impl Store for Postgres {
         let rows = within(
             OPERATION,
             rows(
-                &self.readers,
+                &self.readers.requests,
                 query,
                 usize::try_from(count).unwrap_or(usize::MAX),
             ),
@@ -321,7 +308,7 @@ impl Store for Postgres {
         .bind(levels)
         .bind(indices)
         .bind(limit(MAX_TILE));
-        let rows = within(OPERATION, rows(&self.readers, query, tiles.len())).await?;
+        let rows = within(OPERATION, rows(&self.readers.requests, query, tiles.len())).await?;
         // What is larger than any comes back empty, which no tile is: it is there, and whoever verifies wants to name it.
         let tile = |row: &PgRow| {
             Some(TileRow {
@@ -340,7 +327,7 @@ impl Store for Postgres {
              FROM bucket_digests WHERE bucket BETWEEN 0 AND $1 LIMIT $1 + 1",
         )
         .bind(i64::from(u32::from(u16::MAX)));
-        let rows = scanning(OPERATION, rows(&self.readers, query, 1 << 16)).await?;
+        let rows = scanning(OPERATION, rows(&self.readers.requests, query, 1 << 16)).await?;
         let digest = |row: &PgRow| {
             let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
             Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
@@ -353,7 +340,7 @@ impl Store for Postgres {
         from: u64,
         to: u64,
     ) -> Result<Unverified<Vec<StoredEntry>>, StoreError> {
-        scan::entries(&self.readers, from, to).await
+        scan::entries(&self.readers.scans, from, to).await
     }
 
     async fn lists(
@@ -361,7 +348,7 @@ impl Store for Postgres {
         from: u32,
         to: u32,
     ) -> Result<Unverified<Vec<(u32, Option<Vec<u8>>)>>, StoreError> {
-        scan::lists(&self.readers, from, to).await
+        scan::lists(&self.readers.scans, from, to).await
     }
 
     async fn records(
@@ -369,11 +356,11 @@ impl Store for Postgres {
         from: &[u8],
         to: &[u8],
     ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
-        scan::records(&self.readers, from, to).await
+        scan::records(&self.readers.scans, from, to).await
     }
 
     async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {
-        scan::strays(&self.readers, size).await
+        scan::strays(&self.readers.scans, size).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
@@ -440,18 +427,21 @@ impl Store for Postgres {
     }
 
     async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
-        scan::newer(&self.readers, after).await
+        scan::newer(&self.readers.requests, after).await
     }
 
     async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
-        let reader = within("read the schema", self.readers.acquire()).await;
-        let checked = schema::check(&mut *reader?).await?;
+        const OPERATION: &str = "read the schema";
+        let mut lent = within(OPERATION, Lent::of(&self.readers.requests)).await?;
+        let connection = lent.connection().map_err(answers::unavailable(OPERATION))?;
+        let checked = schema::check(connection).await?;
+        lent.give_back();
         Ok(Unverified::new(checked.further))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
-        within("ping", asked.fetch_optional(&self.readers))
+        within("ping", maybe_row(&self.readers.requests, asked))
             .await
             .map(drop)
     }

@@ -116,7 +116,7 @@ pub(super) async fn write(
 impl Failure {
     fn elsewhere() -> Self {
         Self {
-            error: LedgerError::Busy,
+            error: LedgerError::Overtaken,
             fatal: false,
             kept: true,
             elsewhere: true,

@@ -27,6 +27,9 @@ const LOOKS: u32 = 5;
 /// When no other look is begun, though others still write.
 const LOOKING: Duration = Duration::from_millis(1500);
 
+/// Of a batch of ours that may stand or not, as long as others write.
+const UNKNOWN: LedgerError = LedgerError::Late("to find out what became of the last batch");
+
 /// Why what is shown is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum For {
@@ -83,7 +86,7 @@ impl Committer {
         }
         match self.still_stands().await {
             true => error,
-            false => LedgerError::Busy,
+            false => LedgerError::Overtaken,
         }
     }
 
@@ -115,7 +118,7 @@ impl Committer {
         let confirmed = match self.anchor_pending().await {
             Ok(()) => match self.until_followed(None, For::Reading).await {
                 // Others write faster than this one can look: they wait for once.
-                Err(LedgerError::Busy) => self.confirm_in_turn().await,
+                Err(LedgerError::Overtaken) => self.confirm_in_turn().await,
                 followed => followed,
             },
             Err(error) => Err(error),
@@ -148,11 +151,11 @@ impl Committer {
             match self.follow(row, begun, purpose).await {
                 Ok(true) => return Ok(()),
                 // Another node has written since.
-                Ok(false) | Err(LedgerError::Busy) => {}
+                Ok(false) | Err(LedgerError::Overtaken) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(LedgerError::Busy)
+        Err(LedgerError::Overtaken)
     }
 
     /// Goes over to the head that was shown, if it is newer. Says whether what is believed is as new as was asked for.
@@ -187,7 +190,7 @@ impl Committer {
                     )))
                 }
                 Ruling::Covered { newest: false } => Ok(false),
-                Ruling::Outrun => Err(LedgerError::Busy),
+                Ruling::Outrun => Err(LedgerError::Overtaken),
                 Ruling::Contradicted { theirs } => {
                     alert(&head, &theirs);
                     Err(contradicted(&head, &theirs))
@@ -228,7 +231,7 @@ impl Committer {
             .await?;
         let newest = match covered {
             Ruling::Covered { newest } => newest,
-            Ruling::Outrun => return Err(LedgerError::Busy),
+            Ruling::Outrun => return Err(LedgerError::Overtaken),
             Ruling::Contradicted { theirs } => {
                 alert(&newer.head, &theirs);
                 self.anchoring
@@ -264,7 +267,7 @@ impl Committer {
     /// it waits for its turn: while it has that, nobody writes.
     ///
     /// # Errors
-    /// `Busy` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
+    /// `Overtaken` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
     /// `Unconfirmed` where others were quicker even so; else the token's or the store's. After these it is tried again.
     pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
         let store = Arc::clone(self.reader.store());
@@ -313,7 +316,7 @@ impl Committer {
                 self.anchoring.withdraw(head, seq).await?;
                 self.reader.memory().take_back();
                 self.retained.retain(|(_, batch)| batch.head.seq <= seq);
-                Err(LedgerError::Busy)
+                Err(LedgerError::Overtaken)
             }
             _ => Err(LedgerError::Stopped),
         }
@@ -340,7 +343,7 @@ impl Committer {
             let newer = match source.look(&believed, &end).await {
                 Ok(Shown::Newer(newer)) => newer,
                 // It is not written, and may be yet.
-                Ok(Shown::Same) => return Err(kept(LedgerError::Busy)),
+                Ok(Shown::Same) => return Err(kept(UNKNOWN)),
                 Ok(Shown::Older(older)) => {
                     self.replay(&older).await.map_err(|error| match error {
                         LedgerError::Stopped => Failure::from(error),
@@ -361,7 +364,7 @@ impl Committer {
                     "another node has written first; nothing of this batch was done"
                 );
                 return Err(Failure {
-                    error: LedgerError::Busy,
+                    error: LedgerError::Overtaken,
                     fatal: false,
                     kept: false,
                     elsewhere: true,
@@ -372,7 +375,7 @@ impl Committer {
                 return Ok(());
             }
         }
-        Err(kept(LedgerError::Busy))
+        Err(kept(UNKNOWN))
     }
 
     fn believed(&self) -> (Head, LogEnd) {

@@ -8,6 +8,7 @@
 //! After a crash here: the database stands at one of the batches of the line. What is missing still is missing for a
 //! start as well, which is refused until another node has written it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Committer;
@@ -16,7 +17,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::head::Head;
 use crate::store::{Batch, CommitError};
 
-/// Batches that are kept, and their bytes.
+/// Batches that are kept, and their bytes; the newest one, however large it is.
 const BATCHES: usize = 64;
 const BYTES: usize = 8 << 20;
 /// Repairs that one entry of the log names: it has a bound, and whoever shows old states again and again must not lead
@@ -30,10 +31,7 @@ impl Committer {
             return;
         }
         self.retained.push_back((weight(batch), batch.clone()));
-        let mut bytes: usize = self.retained.iter().map(|(weight, _)| weight).sum();
-        while self.retained.len() > BATCHES || bytes > BYTES {
-            bytes -= self.retained.pop_front().map_or(0, |(weight, _)| weight);
-        }
+        forget_oldest(&mut self.retained);
     }
 
     /// Writes the batches after this head again, as far as this node has them.
@@ -99,6 +97,13 @@ impl Committer {
     }
 }
 
+fn forget_oldest(retained: &mut VecDeque<(usize, Batch)>) {
+    let mut bytes: usize = retained.iter().map(|(weight, _)| weight).sum();
+    while retained.len() > 1 && (retained.len() > BATCHES || bytes > BYTES) {
+        bytes -= retained.pop_front().map_or(0, |(weight, _)| weight);
+    }
+}
+
 /// About what a batch takes in memory.
 fn weight(batch: &Batch) -> usize {
     let records = batch.records.iter().map(|(.., sealed)| sealed.len());
@@ -115,4 +120,28 @@ fn weight(batch: &Batch) -> usize {
         .chain(bodies)
         .chain(tiles);
     rows.map(|bytes| bytes + 64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(weights: &[usize]) -> Vec<u64> {
+        let mut retained = VecDeque::new();
+        for (parent, weight) in (0..).zip(weights) {
+            retained.push_back((*weight, Batch::after(parent)));
+            forget_oldest(&mut retained);
+        }
+        retained.iter().map(|(_, batch)| batch.parent).collect()
+    }
+
+    #[test]
+    fn the_newest_batch_is_kept_however_large_it_is() {
+        assert_eq!(kept(&[1, 1, BYTES + 1]), [2]);
+        // And only as long as it is the newest.
+        assert_eq!(kept(&[BYTES + 1, 1]), [1]);
+        assert_eq!(kept(&[BYTES / 2, BYTES / 2, 1]), [1, 2]);
+        let many: Vec<u64> = (10..10 + BATCHES as u64).collect();
+        assert_eq!(kept(&vec![1; BATCHES + 10]), many);
+    }
 }

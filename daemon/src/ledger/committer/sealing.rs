@@ -4,11 +4,13 @@
 //! verified is the list that is changed and written.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{AppId, Error, RecordId, RecordKind, SecretBytes};
 use custodyd_policies::Timestamp;
 
+use super::pace::Pace;
 use super::working::Working;
 use super::{Failure, Lists, Members};
 use crate::ledger::aliases;
@@ -67,11 +69,14 @@ pub(super) async fn seal_all(
     reader: &Reader,
     rows: Vec<Row>,
     batch: &mut Batch,
+    pace: &mut Pace,
 ) -> Result<(Members, Vec<(RecordId, LedgerError)>), Failure> {
     let realm = reader.realm().clone();
+    let records = rows.len();
     let sealed = reader
         .pool()
         .call("seal-batch", move |custody| {
+            let began = Instant::now();
             let mut all = Vec::with_capacity(rows.len());
             for row in rows {
                 let context = Context {
@@ -87,10 +92,16 @@ pub(super) async fn seal_all(
                 };
                 all.push((row.owner, row.kind, row.id, row.generation, sealed));
             }
-            Ok(all)
+            Ok((all, began.elapsed()))
         })
-        .await
-        .map_err(|e| Failure::from(LedgerError::Token(e)))?;
+        .await;
+    let (sealed, took) = sealed.map_err(|error| {
+        if matches!(error, Error::Deadline { .. }) {
+            pace.missed(records);
+        }
+        Failure::from(LedgerError::Token(error))
+    })?;
+    pace.sealed(records, took);
     let mut members = Members::with_capacity(sealed.len());
     let mut unfit = Vec::new();
     for (owner, kind, id, generation, sealed) in sealed {

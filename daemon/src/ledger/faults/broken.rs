@@ -64,6 +64,8 @@ pub(super) struct Sluggish {
     pub(super) listed: AtomicU64,
     /// And before it makes one.
     pub(super) makes: AtomicU64,
+    /// And for each HMAC.
+    pub(super) derives: AtomicU64,
     /// Anchors that it has not made yet.
     late: Mutex<Vec<Vec<u8>>>,
 }
@@ -478,6 +480,8 @@ impl Custody for Token {
     }
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> TokenResult<Secret<32>> {
         self.work.fetch_add(1, Ordering::SeqCst);
+        let millis = self.sluggish.derives.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(millis));
         let wrap = key.purpose == KeyPurpose::Wrap;
         if wrap && self.refuse.load(Ordering::SeqCst) > 0 {
             // Counts down to the one that fails.

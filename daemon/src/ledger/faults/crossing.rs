@@ -57,7 +57,7 @@ async fn a_list_that_moves_while_it_is_read_is_read_again() {
     // For ever: nobody can say what stands there, and nobody is accused.
     crossed(&rig, usize::MAX, rig.record(a).await, a);
     let read = rig.ledger().load(&app(), a).await;
-    assert!(matches!(read, Err(LedgerError::Busy)), "{read:?}");
+    assert!(matches!(read, Err(LedgerError::Overtaken)), "{read:?}");
     rig.between(None);
     rig.ledger().load(&app(), a).await.unwrap().unwrap();
 }
@@ -136,7 +136,7 @@ async fn an_alias_that_moves_while_it_is_followed_is_followed_again() {
     assert_eq!(found.unwrap().unwrap().account.id, b);
     wandering(&rig, usize::MAX).await;
     let found = rig.ledger().find_alias(&app(), &name("ann")).await;
-    assert!(matches!(found, Err(LedgerError::Busy)), "{found:?}");
+    assert!(matches!(found, Err(LedgerError::Overtaken)), "{found:?}");
     rig.between(None);
 }
 

@@ -1,8 +1,13 @@
 //! What one account may not do to the batch of all: be too large, note too much, not seal.
 
-use custodyd_hsm::AccountId;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use custodyd_hsm::{AccountId, Pool, PoolOptions};
 use custodyd_policies::Timestamp;
 
+use super::broken::{Sluggish, Tokens};
 use super::rig::{Rig, account, app, charge};
 use crate::account::{Account, Slot, SlotType, StoredSecret};
 use crate::bytes::Bytes;
@@ -174,4 +179,58 @@ async fn a_refused_creation_does_not_make_the_next_one_exist() {
         .create(account(id), noting(EventKind::AccountCreated, |_| {}))
         .await;
     assert!(matches!(again, Err(LedgerError::Exists)), "{again:?}");
+}
+
+/// A burst of changes to so many accounts at a token that takes its time; how many of them were refused.
+async fn refused_of_a_burst(any_size: bool) -> usize {
+    const ACCOUNTS: u8 = 40;
+    let sluggish = Arc::<Sluggish>::default();
+    let backend = Arc::new(Tokens {
+        refuse: Arc::default(),
+        work: Arc::default(),
+        anchors: custodyd_hsm::software::SoftAnchors::default(),
+        anchoring: Arc::default(),
+        sluggish: Arc::clone(&sluggish),
+    });
+    let options = PoolOptions {
+        threads: 1,
+        deadline: Duration::from_millis(400),
+        ..PoolOptions::default()
+    };
+    let mut rig = Rig::of(Pool::start(backend, options).unwrap()).await;
+    rig.stop().await;
+    rig.weakness.any_size = any_size;
+    rig.try_serve(super::broken::Script::default())
+        .await
+        .unwrap();
+    sluggish.derives.store(15, Ordering::SeqCst);
+    let mut all = Vec::new();
+    for nth in 0..ACCOUNTS {
+        let made = noting(EventKind::AccountCreated, |_| {});
+        let made = rig
+            .ledger()
+            .create(account(AccountId([nth + 10; 16])), made);
+        all.push(made.await.unwrap().1);
+    }
+    let ledger = rig.ledger();
+    let burst = all.into_iter().map(|loaded| ledger.commit(loaded, charge));
+    let answers = futures_util::future::join_all(burst).await;
+    let refused = answers.iter().filter(|answer| answer.is_err()).count();
+    for answer in answers {
+        assert!(
+            matches!(
+                answer,
+                Ok(_) | Err(LedgerError::Token(custodyd_hsm::Error::Deadline { .. }))
+            ),
+            "{answer:?}"
+        );
+    }
+    refused
+}
+
+#[tokio::test]
+async fn a_slow_token_is_given_batches_that_it_seals_within_its_deadline() {
+    assert_eq!(refused_of_a_burst(false).await, 0);
+    // Control: all at once are more than it can, and nobody is served.
+    assert!(refused_of_a_burst(true).await > 30);
 }

@@ -40,7 +40,8 @@ async fn charge(rig: &Rig) -> u64 {
         match rig.charge_only(rig.accounts[0]).await {
             Ok(number) => return number,
             Err(
-                LedgerError::Busy
+                LedgerError::Overtaken
+                | LedgerError::Late(_)
                 | LedgerError::Unconfirmed
                 | LedgerError::Refused(_)
                 | LedgerError::Store(_),
@@ -131,7 +132,7 @@ async fn an_own_batch_is_found_beneath_anothers() {
         match forgets {
             false => assert_eq!(answer.unwrap(), 1),
             // The control refuses what has happened.
-            true => assert!(matches!(answer, Err(LedgerError::Busy)), "{answer:?}"),
+            true => assert!(matches!(answer, Err(LedgerError::Overtaken)), "{answer:?}"),
         }
         ends_with([one, other], 2).await;
     }

@@ -10,9 +10,13 @@ use proptest::prelude::*;
 use super::broken::{Commit, Script};
 use super::erasing::{erase, gone_and_covered, load, make};
 use super::rig::{Rig, app, charge};
-use crate::ledger::{LedgerError, Loaded, Page, Pass, Place};
+use crate::ledger::{LedgerError, Leisure, Loaded, Page, Pass, Place};
 
 const DAY: u64 = 86_400;
+const AT_ONCE: Leisure = Leisure {
+    between: Duration::ZERO,
+    all: Duration::ZERO,
+};
 
 fn policy(events: u64) -> Retention {
     Retention {
@@ -27,9 +31,7 @@ async fn pass(rig: &Rig) -> Result<Pass, LedgerError> {
         let other = AppId::parse("other").unwrap();
         vec![(other, policy(DAY)), (app(), policy(10 * DAY))]
     };
-    rig.ledger()
-        .retire_all(7, Duration::ZERO, apps, |_| {})
-        .await
+    rig.ledger().retire_all(7, AT_ONCE, apps, |_| {}).await
 }
 
 async fn all(rig: &Rig, loaded: &Loaded) -> Result<Page, LedgerError> {
@@ -98,10 +100,7 @@ async fn an_account_of_an_app_that_is_not_served_is_left_alone() {
     let rig = Rig::new().await;
     rig.later(11 * DAY);
     let apps = || vec![(AppId::parse("other").unwrap(), policy(DAY))];
-    let done = rig
-        .ledger()
-        .retire_all(0, Duration::ZERO, apps, |_| {})
-        .await;
+    let done = rig.ledger().retire_all(0, AT_ONCE, apps, |_| {}).await;
     let expected = Pass {
         unopened: 2,
         ..Pass::default()
@@ -379,7 +378,7 @@ async fn an_account_that_nobody_uses_is_erased_and_a_used_one_is_not() {
     let erased = |last: &Loaded| told.lock().unwrap().push(last.account.id);
     let pass = |rig: &Rig, days| {
         let (ledger, apps) = (rig.ledger().clone(), unused(days));
-        async move { ledger.retire_all(0, Duration::ZERO, apps, erased).await }
+        async move { ledger.retire_all(0, AT_ONCE, apps, erased).await }
     };
     rig.later(50 * DAY);
     rig.burst(&[b]).await;
@@ -392,4 +391,38 @@ async fn an_account_that_nobody_uses_is_erased_and_a_used_one_is_not() {
     assert_eq!(load(&rig, b).await.unwrap().account.session_epoch, 1);
     // It is erased as by its owner: whoever looks finds nothing more to do.
     assert_eq!(pass(&rig, 60).await.unwrap().erased, 0);
+}
+
+/// Whatever is away for a moment, at whichever step, the pass comes round.
+#[tokio::test]
+async fn a_pass_waits_for_what_is_away_and_goes_on_where_it_was() {
+    let mut rig = Rig::new().await;
+    let [a, b] = rig.accounts;
+    rig.burst(&[a, a, b]).await;
+    rig.later(11 * DAY);
+    rig.burst(&[a, b]).await;
+    let mut script = Script::new(
+        &[
+            Commit::Full,
+            Commit::Full,
+            Commit::Full,
+            Commit::Full,
+            Commit::Full,
+            Commit::Full,
+        ],
+        &[],
+        &[],
+    );
+    script.reads = (0..12).map(|nth| nth % 4 != 3).collect();
+    rig.script(script);
+    let passed = pass(&rig).await.unwrap();
+    let expected = Pass {
+        accounts: 2,
+        bodies: 5,
+        ..Pass::default()
+    };
+    assert_eq!(passed, expected);
+    assert_eq!(numbers(&rig, a).await, (vec![4], 4));
+    assert_eq!(numbers(&rig, b).await, (vec![3], 3));
+    rig.stop().await;
 }

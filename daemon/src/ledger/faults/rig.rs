@@ -533,7 +533,7 @@ impl Rig {
             Err(LedgerError::Stopped) => book.unknown += 1,
             // Refused by a committer that goes on, or to who waited to read upon a batch of one that has ended: it
             // must never have happened.
-            Err(LedgerError::Store(_) | LedgerError::Busy) => {}
+            Err(LedgerError::Store(_) | LedgerError::Overtaken | LedgerError::Late(_)) => {}
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -139,5 +139,7 @@ pub(in crate::ledger) fn never_happened(error: &LedgerError) -> bool {
             | LedgerError::Erased
             | LedgerError::AliasTaken
             | LedgerError::Busy
+            | LedgerError::Overtaken
+            | LedgerError::Late(_)
     )
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use custodyd_hsm::{AppId, RecordId, RecordKind};
 use custodyd_policies::{Retention, event_ends, is_inactive};
@@ -15,6 +15,7 @@ use custodyd_policies::{Retention, event_ends, is_inactive};
 use super::super::members::MemberList;
 use super::super::record::{Loaded, Reader};
 use super::super::{BUCKET_BITS, Ledger, LedgerError};
+use super::leisure::{Leisure, Patience};
 use crate::account::Account;
 
 /// Buckets whose lists are read at once.
@@ -34,45 +35,81 @@ pub struct Pass {
     pub unopened: u64,
     /// Lists, rows and trails that do not verify. What they should hold stays as it is.
     pub damaged: u64,
+    /// Accounts and slices that the pass has left, because something was away for too long, or for another reason that it
+    /// names in the log. The next one comes by again.
+    pub left: u64,
 }
 
 impl Ledger {
-    /// Goes over all accounts once, one after another, with `pace` between two, and takes the
+    /// Goes over all accounts once, one after another and at `leisure`, and takes the
     /// event bodies that have ended by the policy of their app; erases the accounts that nobody has
     /// used for as long as it says, and tells `erased` of each. `apps` is asked for each slice of
-    /// the accounts; `first` says with which of them to begin.
+    /// the accounts; `first` says with which of them to begin. Where token, store or committer are
+    /// away, it waits where it is.
     ///
     /// # Errors
-    /// Token, store or committer unavailable: the pass ends there.
+    /// `Stopped`: nothing is written any more.
     pub async fn retire_all(
         &self,
         first: u32,
-        pace: Duration,
+        leisure: Leisure,
         apps: impl Fn() -> Vec<(AppId, Retention)>,
         erased: impl Fn(&Loaded),
     ) -> Result<Pass, LedgerError> {
         let mut pass = Pass::default();
         for nth in 0..SLICES {
             let start = (first.wrapping_add(nth) % SLICES) * SLICE;
-            let records = self.accounts_in(start..start + SLICE, &mut pass).await?;
+            let records = self.slice(start..start + SLICE, &mut pass).await?;
             let mut apps = apps();
-            for record in records {
-                tokio::time::sleep(pace).await;
-                let done = self.retire_one(&mut apps, record, &mut pass, &erased).await;
-                match done {
-                    Ok(()) => {}
-                    // Something happened to it meanwhile: the next pass comes by again.
-                    Err(LedgerError::Stale | LedgerError::Erased) => {}
-                    Err(LedgerError::Tampered(what)) => {
-                        tracing::error!(what, "retention leaves an account alone");
-                        metrics::counter!("custodyd_tampered_total").increment(1);
-                        pass.damaged += 1;
-                    }
-                    Err(error) => return Err(error),
-                }
+            for record in &records {
+                let began = Instant::now();
+                self.visit(&mut apps, *record, &mut pass, &erased).await?;
+                let pause = leisure.pause(records.len(), began.elapsed());
+                tokio::time::sleep(pause).await;
             }
         }
         Ok(pass)
+    }
+
+    async fn slice(
+        &self,
+        buckets: Range<u32>,
+        pass: &mut Pass,
+    ) -> Result<Vec<RecordId>, LedgerError> {
+        let mut patience = Patience::default();
+        loop {
+            match self.accounts_in(buckets.clone(), pass).await {
+                Err(error) if patience.waits_for(&error).await => {}
+                Err(error) => return left(error, pass).map(|()| Vec::new()),
+                found => return found,
+            }
+        }
+    }
+
+    /// One account, until it is done or there is no sense in waiting.
+    async fn visit(
+        &self,
+        apps: &mut [(AppId, Retention)],
+        record: RecordId,
+        pass: &mut Pass,
+        erased: impl Fn(&Loaded),
+    ) -> Result<(), LedgerError> {
+        let (mut patience, before) = (Patience::default(), *pass);
+        loop {
+            match self.retire_one(apps, record, pass, &erased).await {
+                Ok(()) => return Ok(()),
+                // Something happened to it meanwhile: the next pass comes by again.
+                Err(LedgerError::Stale | LedgerError::Erased) => return Ok(()),
+                Err(LedgerError::Tampered(what)) => {
+                    tracing::error!(what, "retention leaves an account alone");
+                    metrics::counter!("custodyd_tampered_total").increment(1);
+                    pass.damaged += 1;
+                    return Ok(());
+                }
+                Err(error) if patience.waits_for(&error).await => *pass = before,
+                Err(error) => return left(error, pass),
+            }
+        }
     }
 
     async fn retire_one(
@@ -149,6 +186,16 @@ impl Ledger {
         }
         Ok(accounts)
     }
+}
+
+/// What one account can not be given is that one's alone; a committer that has stopped is everybody's.
+fn left(error: LedgerError, pass: &mut Pass) -> Result<(), LedgerError> {
+    if matches!(error, LedgerError::Stopped) {
+        return Err(error);
+    }
+    tracing::warn!(%error, "retention goes on without an account or a slice of them");
+    pass.left += 1;
+    Ok(())
 }
 
 impl Reader {

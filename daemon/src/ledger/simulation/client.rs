@@ -274,6 +274,8 @@ fn kind(error: &LedgerError) -> &'static str {
         LedgerError::Tampered(_) => "tampered",
         LedgerError::Refused(_) => "refused",
         LedgerError::Busy => "busy",
+        LedgerError::Overtaken => "overtaken",
+        LedgerError::Late(_) => "late",
         LedgerError::Stale => "stale",
         LedgerError::Unconfirmed => "unconfirmed",
         LedgerError::Stopped => "stopped",

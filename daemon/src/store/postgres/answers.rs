@@ -13,6 +13,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 
 use super::super::StoreError;
+use super::readers::Lent;
 
 /// How long a statement has; who waits for it has as long again.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -87,6 +88,22 @@ fn unreadable() -> sqlx::Error {
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;
 
+/// The one row of an answer.
+pub(super) async fn row(readers: &PgPool, query: Query<'_>) -> Result<PgRow, sqlx::Error> {
+    let row = maybe_row(readers, query).await?;
+    row.ok_or(sqlx::Error::RowNotFound)
+}
+
+pub(super) async fn maybe_row(
+    readers: &PgPool,
+    query: Query<'_>,
+) -> Result<Option<PgRow>, sqlx::Error> {
+    let mut lent = Lent::of(readers).await?;
+    let row = query.fetch_optional(lent.connection()?).await?;
+    lent.give_back();
+    Ok(row)
+}
+
 /// The rows of an answer: so many at the most, and no more bytes than anybody keeps. A server is asked for no more,
 /// and need not keep to it.
 pub(super) async fn rows(
@@ -94,8 +111,9 @@ pub(super) async fn rows(
     query: Query<'_>,
     most: usize,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let mut answer = query.fetch(readers);
+    let mut lent = Lent::of(readers).await?;
     let (mut rows, mut bytes) = (Vec::new(), 0_usize);
+    let mut answer = query.fetch(lent.connection()?);
     while let Some(row) = answer.try_next().await? {
         bytes = bytes.saturating_add(bytes_of(&row));
         if rows.len() >= most || bytes > MAX_ANSWER {
@@ -104,6 +122,8 @@ pub(super) async fn rows(
         }
         rows.push(row);
     }
+    drop(answer);
+    lent.give_back();
     Ok(rows)
 }
 

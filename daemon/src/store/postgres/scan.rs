@@ -11,7 +11,7 @@ use super::super::{
     BodyRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, Newer,
     StoreError, StoredEntry, StoredRecord, strays_of,
 };
-use super::answers::{Query, bounded, is_null, rows, says, scanning, unsigned};
+use super::answers::{Query, bounded, is_null, row, rows, says, scanning, unsigned};
 use super::{limit, signed};
 use crate::ledger::Unverified;
 
@@ -186,6 +186,6 @@ pub(super) async fn strays(
          (SELECT count(*) FROM records WHERE octet_length(id) <> 32) AS records",
     )
     .bind(signed(size));
-    let row = scanning(OPERATION, query.fetch_one(readers)).await?;
+    let row = scanning(OPERATION, row(readers, query)).await?;
     strays_of(|table| unsigned(&row, table, OPERATION))
 }

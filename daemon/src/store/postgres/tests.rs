@@ -8,6 +8,7 @@
 )]
 
 mod rude;
+mod silent;
 mod standby;
 
 use std::sync::Arc;

@@ -196,7 +196,7 @@ async fn who_gives_way_takes_its_own_anchor_back() {
         one.put(&before, &tables::ALL).await;
         assert_eq!(charge(&other).await, 3);
     });
-    assert!(matches!(answer, Err(LedgerError::Busy)), "{answer:?}");
+    assert!(matches!(answer, Err(LedgerError::Overtaken)), "{answer:?}");
     one.sluggish.makes.store(0, Ordering::SeqCst);
     assert_eq!(anchored(&one).len(), 1, "{:?}", anchored(&one));
     assert_eq!(charge(&one).await, 4);

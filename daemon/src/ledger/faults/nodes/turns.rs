@@ -152,3 +152,42 @@ async fn a_turn_that_was_taken_away_is_no_evidence() {
         ends_with([one, other], durable).await;
     }
 }
+
+/// Another node has its turn for longer than anybody waits for a lock, and writes nothing.
+#[tokio::test]
+async fn an_outcome_waits_for_its_turn_and_anything_else_is_refused() {
+    let [one, other] = two().await;
+    charge(&one).await;
+    charge(&other).await;
+    let [first, second] = one.accounts;
+    let load = async |id| one.ledger().load(&app(), id).await.unwrap().unwrap();
+    let (charged, wanted) = (load(first).await, load(second).await);
+    other.store().take_turn().await.unwrap();
+    let (concluded, refused) = tokio::join!(
+        one.ledger().conclude(charged, deciding),
+        // Control: the same without the patience.
+        async {
+            let refused = one.ledger().commit(wanted, deciding).await;
+            other.store().end_turn().await;
+            refused
+        },
+    );
+    assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
+    assert_eq!(concluded.unwrap().0, 3);
+    ends_with([one, other], 3).await;
+}
+
+/// And no longer than a request would.
+#[tokio::test]
+async fn an_outcome_does_not_wait_for_ever() {
+    let [one, other] = two().await;
+    charge(&one).await;
+    let charged = loaded(&one).await;
+    other.store().take_turn().await.unwrap();
+    let begun = std::time::Instant::now();
+    let refused = one.ledger().conclude(charged, deciding).await;
+    assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    other.store().end_turn().await;
+    ends_with([one, other], 1).await;
+}
