@@ -40,6 +40,13 @@ settle_dir() {
     fail "the directory $dir has a character that softhsm2.conf cannot hold; use letters, digits and / . _ + @ -" 2
 }
 
+# Whether destroy was interrupted in dir once the token was gone: what is left
+# of it, and its PINs, are still to be overwritten. A token that is in its place
+# is whole, whatever destroy has said before.
+half_destroyed() {
+  [[ ! -e $dir/tokens && (-e $dir/destroying || -e $dir/staging.destroyed) ]]
+}
+
 # Prints the path of the module.
 find_module() {
   local candidate

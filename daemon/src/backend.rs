@@ -108,8 +108,8 @@ pub(crate) fn with_secret(
             options.origin = origin;
             Arc::new(Pkcs11Backend::new(options))
         }
-        // Most TPMs' owner hierarchies have no password; where there is one, only
-        // `token provision` is told it.
+        // Most TPMs' owner hierarchies have no password; where there is one, what makes or destroys
+        // a key is told it for that, and the backend of a daemon never.
         TokenKind::Tpm(tpm) => Arc::new(self::tpm(tpm, secret, Apart::default(), origin)),
     }
 }

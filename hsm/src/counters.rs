@@ -16,7 +16,7 @@ use crate::{
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
-    secret::Secret,
+    secret::{Secret, SecretBytes},
 };
 
 /// A kind of token operation.
@@ -121,8 +121,16 @@ impl Custody for Counted<'_> {
         self.inner.make_key(key)
     }
 
+    fn make_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.inner.make_key_for_owner(key, password)
+    }
+
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         self.inner.destroy_key(key)
+    }
+
+    fn destroy_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.inner.destroy_key_for_owner(key, password)
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {

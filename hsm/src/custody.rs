@@ -14,7 +14,7 @@ use crate::{
     public_key::PublicKey,
     report::{Imported, KeyReport, ProvisionReport, TokenDescription},
     root_keys::RootKeys,
-    secret::Secret,
+    secret::{Secret, SecretBytes},
 };
 
 /// The longest message that is given to a token for one HMAC, in bytes.
@@ -189,6 +189,15 @@ pub trait Custody: Send {
         )))
     }
 
+    /// As [`Custody::make_key`], with the password that a TPM's owner hierarchy may have. It is used for this one key
+    /// and not kept; a token without such a hierarchy has no use for it.
+    ///
+    /// # Errors
+    /// As for [`Custody::make_key`]; [`Error::Misconfigured`] for another password than the owner's.
+    fn make_key_for_owner(&mut self, key: KeyId, _password: &SecretBytes) -> Result<()> {
+        self.make_key(key)
+    }
+
     /// Finds a key that was brought into the token while this custody was in use, judges and proves it like one that
     /// was there, and works with it from then on. It says nothing of whose key it is.
     ///
@@ -209,6 +218,14 @@ pub trait Custody: Send {
         Err(Error::Misconfigured(format!(
             "this kind of token destroys no key while it is in use, so {key} is still there"
         )))
+    }
+
+    /// As [`Custody::destroy_key`], with the password as for [`Custody::make_key_for_owner`].
+    ///
+    /// # Errors
+    /// As for [`Custody::destroy_key`]; [`Error::Misconfigured`] for another password than the owner's.
+    fn destroy_key_for_owner(&mut self, key: KeyId, _password: &SecretBytes) -> Result<()> {
+        self.destroy_key(key)
     }
 
     /// SP 800-108r1 KDF in counter mode, PRF HMAC-SHA-256, one block of 256

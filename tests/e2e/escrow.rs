@@ -288,7 +288,15 @@ async fn keys_of_a_soft_token_come_back_in_a_tpm() {
     scene.configure(&scene.app.token.section(), &section(""));
     scene.app.token = SoftToken::blank();
     let sent = scene.sent("shares", &["carol", "bob"]);
+    // A look, and what is refused, leave no secret and no lock behind.
+    let dry = scene
+        .restore(&sent)
+        .replace("restore ", "restore --dry-run ");
+    assert!(scene.done(&dry).contains("Nothing was changed"));
+    scene.refused(&scene.restore(&sent[..1]), "1 of 2 shares");
+    assert!(!tpm.dir().join("pin").exists() && !tpm.anchors().exists());
     let text = scene.done(&scene.restore(&sent));
+    assert!(tpm.dir().join("pin").exists() && tpm.anchors().exists());
     let at = text.find("storage_key = ").unwrap();
     let line: String = text[at..].chars().take(84).collect();
     scene.configure(&section(""), &section(&format!("{line}\n")));

@@ -1,14 +1,19 @@
 //! Keys are rotated, from outside: a real daemon and its token, requests that go on, and a daemon that
 //! is killed in between.
 
-use std::process::{Child, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use custodyd_tests::admin::literal;
 use custodyd_tests::app::said;
 use custodyd_tests::device::b64;
-use custodyd_tests::{Device, TestApp};
+use custodyd_tests::tpm::SwTpm;
+use custodyd_tests::{Device, Setup, TestApp};
 use serde_json::Value;
+
+use crate::tpm;
 
 const PIN: &str = "830517";
 const ACCOUNTS: usize = 24;
@@ -56,7 +61,11 @@ async fn owners(app: &TestApp, count: usize) -> Vec<Device> {
 
 /// A move that goes slowly, so that there is time to kill the daemon beneath it.
 fn slowly(app: &TestApp) -> Child {
-    app.command("key rewrap --share 2 --json")
+    begun(app, "key rewrap --share 2 --json")
+}
+
+fn begun(app: &TestApp, arguments: &str) -> Child {
+    app.command(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -201,6 +210,11 @@ async fn signing_keys_are_rotated_and_what_the_older_ones_signed_still_verifies(
     refused(&app, "key retire bind-v1", "checked on every use");
     refused(&app, "key retire checkpoint-v1", "evidence of auditors");
     refused(&app, "key rotate mac", "no account would be found");
+    refused(
+        &app,
+        "key rotate bind --owner-password-file /nowhere",
+        "is for a TPM",
+    );
     done(&app, "key retire webhook-v1");
     let set = owner.call("GET", "/.well-known/jwks.json", None).await;
     assert_eq!(set.body["keys"].as_array().unwrap().len(), 5);
@@ -217,6 +231,150 @@ async fn signing_keys_are_rotated_and_what_the_older_ones_signed_still_verifies(
     }
     let listed = done(&app, "key list");
     assert!(listed.contains("custodyd-bind-v3"), "{listed}");
+    assert!(app.stop(), "{}", app.log());
+    done(&app, "ledger verify --open");
+}
+
+#[tokio::test]
+async fn a_pass_that_runs_is_not_taken_for_another_one() {
+    let app = TestApp::start().await;
+    owners(&app, ACCOUNTS).await;
+    done(&app, "key rotate wrap");
+    let mut moving = begun(&app, "key rewrap --share 1 --app gone");
+    while !app.log().contains("an operator moves the records") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for other in ["--share 100", "--app another", "--share 1 --app another"] {
+        let runs = "a pass runs already, with --share 1 --app gone";
+        refused(&app, &format!("key rewrap {other}"), runs);
+    }
+    // Who asks for nothing else is told of the pass that runs, and of its end.
+    let told = done(&app, "key rewrap --app gone");
+    assert!(told.contains("no record is left"), "{told}");
+    assert!(moving.wait().unwrap().success());
+    // The control: now the same options begin another.
+    done(&app, "key rewrap --share 100 --app another");
+}
+
+/// A file for one password.
+fn password(tpm: &SwTpm, name: &str, text: &str) -> PathBuf {
+    let path = tpm.dir().join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// As docs/TPM.md sets a TPM up: its owner has a password, which the daemon does not know.
+#[tokio::test]
+async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
+    const OWNER: &str = "the owner's";
+    let tpm = SwTpm::blank();
+    tpm.tool("tpm2_changeauth", &["-c", "owner", OWNER]);
+    let right = password(&tpm, "right", &format!("{OWNER}\n"));
+    let wrong = password(&tpm, "wrong", "another's");
+    let right = format!("--owner-password-file {}", right.display());
+    let wrong = format!("--owner-password-file {}", wrong.display());
+    let arguments: Vec<&str> = right.split(' ').collect();
+    let line = tpm::provisioned_by(&tpm, "", &arguments);
+    let mut app = TestApp::with(Setup {
+        token: Some(tpm::section(&tpm, &format!("{line}\n"))),
+        config: tpm::LEDGER.to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    let mut owner = owners(&app, 1).await.remove(0);
+    let hint = "--owner-password-file";
+    refused(&app, "key rotate wrap", hint);
+    refused(&app, &format!("key rotate wrap {wrong}"), hint);
+    let listed = done(&app, "key list");
+    assert!(!listed.contains("wrap-v2"), "{listed}");
+    // Nothing of an attempt stays, and the password of one request is not there for the next.
+    let made = done(&app, &format!("key rotate wrap {right}"));
+    assert!(made.contains("custodyd-wrap-v2 is used"), "{made}");
+    refused(&app, "key rotate bind", hint);
+    done(&app, "key rewrap --share 100");
+    let destroy = "key retire wrap-v1 --destroy --yes";
+    refused(&app, destroy, hint);
+    refused(&app, &format!("{destroy} {wrong}"), hint);
+    let gone = done(&app, &format!("{destroy} {right}"));
+    assert!(gone.contains("is destroyed in the token"), "{gone}");
+    owner.recover("device-secret").await.expect(200);
+    assert!(!app.log().contains(OWNER) && !app.log().contains("another's"));
+    // The same without a daemon.
+    assert!(app.stop(), "{}", app.log());
+    refused(&app, "key rotate bind", hint);
+    let made = done(&app, &format!("key rotate bind {right}"));
+    assert!(made.contains("custodyd-bind-v2 is used"), "{made}");
+    fill(&tpm, OWNER);
+    let full = format!("key rotate webhook {right}");
+    refused(&app, &full, "no room for another persistent key");
+    app.launch().await;
+    owner.recover("device-secret").await.expect(200);
+}
+
+/// Takes all the room there is for what stays in a TPM.
+fn fill(tpm: &SwTpm, owner: &str) {
+    let mut index = 0x0180_0000;
+    for size in ["1024", "128", "8"] {
+        let mut define = || {
+            index += 1;
+            let mut tool = Command::new("tpm2_nvdefine");
+            tool.args(["-C", "o", "-P", owner, "-s", size, &format!("0x{index:x}")]);
+            tool.env("TPM2TOOLS_TCTI", tpm.tcti()).output().unwrap()
+        };
+        while define().status.success() {}
+    }
+    assert!(index > 0x0180_0003, "nothing could be defined");
+}
+
+/// Waits until the daemon has begun what an operator asks of it, and so long more.
+async fn killed_after(app: &mut TestApp, arguments: &str, begun_by: &str, milliseconds: u64) {
+    let before = app.log().matches(begun_by).count();
+    let mut asked = begun(app, arguments);
+    while app.log().matches(begun_by).count() == before {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    app.kill();
+    let _ = asked.wait();
+    app.launch().await;
+}
+
+/// Between the key in the token and the head that names it, and between the head that does not accept a key any more and
+/// its end in the token: whenever the daemon dies, the same command again brings it to its end.
+#[tokio::test]
+async fn a_daemon_that_is_killed_in_a_rotation_or_a_retirement_goes_on_by_the_same_command() {
+    let mut app = TestApp::start().await;
+    let mut owner = owners(&app, 1).await.remove(0);
+    let current = |app: &TestApp| {
+        let listed = done(app, "key list");
+        let line = listed.lines().find(|line| {
+            line.starts_with("custodyd-wrap-") && line.contains("used for what is new")
+        });
+        let name = line.unwrap_or_else(|| panic!("{listed}")).split(' ').next();
+        name.unwrap().to_owned()
+    };
+    for milliseconds in [0, 3, 8, 20, 60] {
+        let old = current(&app);
+        let rotates = "an operator rotates a key";
+        killed_after(&mut app, "key rotate wrap", rotates, milliseconds).await;
+        owner.recover("device-secret").await.expect(200);
+        // It has happened, or it has not and what is in the token is used for nothing.
+        if current(&app) == old {
+            done(&app, "key rotate wrap");
+        }
+        assert_ne!(current(&app), old, "{milliseconds}");
+        done(&app, "key rewrap --share 100");
+        let retire = format!("key retire {old} --destroy --yes");
+        let retires = "an operator retires a key";
+        killed_after(&mut app, &retire, retires, milliseconds).await;
+        owner.recover("device-secret").await.expect(200);
+        let told = done(&app, &retire);
+        assert!(told.contains("is destroyed in the token"), "{told}");
+        let listed = done(&app, "key list");
+        assert!(!listed.contains(&format!("{old} ")), "{listed}");
+        owner.recover("device-secret").await.expect(200);
+    }
     assert!(app.stop(), "{}", app.log());
     done(&app, "ledger verify --open");
 }

@@ -47,14 +47,19 @@ fn provision(tpm: &SwTpm, more: &str, arguments: &[&str]) -> Output {
 
 /// By the command line, as docs/TPM.md says it; returns the line to configure.
 pub(crate) fn provisioned(tpm: &SwTpm, more: &str) -> String {
-    let dry = provision(tpm, more, &["--dry-run"]);
+    provisioned_by(tpm, more, &[])
+}
+
+/// The same with what such a TPM wants besides.
+pub(crate) fn provisioned_by(tpm: &SwTpm, more: &str, arguments: &[&str]) -> String {
+    let dry = provision(tpm, more, &[arguments, &["--dry-run"]].concat());
     assert!(
         dry.status.success() && said(&dry).contains("would make"),
         "{}",
         said(&dry)
     );
     assert!(!tpm.dir().join("pin").exists());
-    let done = provision(tpm, more, &[]);
+    let done = provision(tpm, more, arguments);
     let text = said(&done);
     assert!(done.status.success(), "{text}");
     let at = text.find("storage_key = ").unwrap();

@@ -87,6 +87,14 @@ pub(crate) fn is_shut_off(machine: &Machine) {
         let limits = machine.ok(&format!("grep 'core file' /proc/{id}/limits"));
         assert_eq!(limits.split_whitespace().nth(4), Some("0"), "{limits}");
     }
+    // What it holds stays in memory: LimitMEMLOCK= of its unit lets it, and it has done so.
+    let locked = machine.ok(&format!("grep '^VmLck:' /proc/{daemon}/status"));
+    let kib = locked.split_whitespace().nth(1);
+    let kib: u64 = kib.and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    assert!(kib > 1024, "{locked}");
+    // The control: a process of the same machine that locks nothing has nothing locked.
+    let control = machine.ok("grep '^VmLck:' /proc/self/status");
+    assert_eq!(control.split_whitespace().nth(1), Some("0"), "{control}");
     // The daemon has a loopback device of its own and nothing else; the courier has the host's network.
     let devices = machine.ok(&format!("tail -n +3 /proc/{daemon}/net/dev"));
     assert_eq!(devices.lines().count(), 1, "{devices}");

@@ -249,8 +249,35 @@ fn on_softhsm(scene: &Scene) {
         "custodyd",
     );
     scene.drop_in("softhsm2");
+    a_command_has_the_credentials_of_the_daemon(scene);
     machine.ok(&format!("{AS_DAEMON} custodyd init"));
     machine.ok(&format!("systemctl enable --now {UNITS}"));
+}
+
+/// Those of the unit and of its drop-ins, and none that a drop-in has taken away.
+fn a_command_has_the_credentials_of_the_daemon(scene: &Scene) {
+    let machine = &scene.machine;
+    let path = "/etc/systemd/system/custodyd.service.d/credentials.conf";
+    let given = |lines: &str| {
+        machine.write(path, &format!("[Service]\n{lines}\n"));
+        machine.ok("systemctl daemon-reload");
+        machine.ok(&format!(
+            "{AS_DAEMON} sh -c 'cd \"$CREDENTIALS_DIRECTORY\" && grep -s . spare-pin plain; ls'"
+        ))
+    };
+    machine.write("/root/spare-pin", "1234");
+    scene.encrypt("spare-pin", "/root/spare-pin", "custodyd");
+    let spare = "LoadCredentialEncrypted=spare-pin:custodyd.spare-pin";
+    assert_eq!(given("# none"), "tls-key\ntoken-pin\n");
+    assert_eq!(
+        given(&format!("{spare}\nSetCredential=plain:two words")),
+        "spare-pin:1234\nplain:two words\nplain\nspare-pin\ntls-key\ntoken-pin\n"
+    );
+    assert_eq!(
+        given(&format!("LoadCredentialEncrypted=\n{spare}")),
+        "spare-pin:1234\nspare-pin\n"
+    );
+    machine.ok(&format!("rm {path} && systemctl daemon-reload"));
 }
 
 /// A process that does not live is ended and started anew.

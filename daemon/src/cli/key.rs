@@ -6,20 +6,22 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use custodyd_hsm::{AppId, KeyId, KeyPurpose};
+use custodyd_hsm::{AppId, KeyId, KeyPurpose, SecretBytes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::output::Output;
-use super::socket::ask;
+use super::socket::ask_with;
+use super::token::tpm;
 use super::{chain, log_quietly};
-use crate::config::Config;
+use crate::config::{Config, TokenKind};
 use crate::ledger::rewrap::Share;
 use crate::service::Service;
 use crate::startup::{self, Realm};
@@ -48,6 +50,9 @@ pub(super) struct Rotate {
     /// In a realm with an escrow: the manifest's fingerprint, as the custodians of the new version read it out
     #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
     manifest: Option<String>,
+    /// A file (mode 0600) with the password of the TPM's owner hierarchy, where it has one and makes the key
+    #[arg(long, value_name = "FILE", conflicts_with = "manifest")]
+    owner_password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,9 +80,9 @@ impl From<Purpose> for KeyPurpose {
 
 #[derive(Debug, Args)]
 pub(super) struct Rewrap {
-    /// Percent of the time that the move may take from the requests
-    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
-    share: u32,
+    /// Percent of the time that the move may take from the requests; 50 where nothing is said
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    share: Option<u32>,
     /// An app that is not served any more and still has records; may be repeated
     #[arg(long = "app", value_name = "NAME", value_parser = |text: &str| AppId::parse(text).map_err(|error| error.to_string()))]
     apps: Vec<AppId>,
@@ -94,6 +99,9 @@ pub(super) struct Retire {
     /// Do destroy it: nothing brings a key back
     #[arg(long, requires = "destroy")]
     yes: bool,
+    /// A file (mode 0600) with the password of the TPM's owner hierarchy, where it has one
+    #[arg(long, value_name = "FILE", requires = "destroy")]
+    owner_password_file: Option<PathBuf>,
 }
 
 /// A key by its short or its long name.
@@ -136,11 +144,21 @@ impl<'a> Hands<'a> {
 
     pub(super) fn ask<F: Future<Output = Result<Value, String>>>(
         &self,
-        (method, path): (&str, &str),
+        request: (&str, &str),
+        own: impl FnOnce(Arc<Service>) -> F,
+    ) -> Result<Value, String> {
+        self.ask_with(request, None, own)
+    }
+
+    /// The same with a secret for the daemon.
+    fn ask_with<F: Future<Output = Result<Value, String>>>(
+        &self,
+        request: (&str, &str),
+        secret: Option<&SecretBytes>,
         own: impl FnOnce(Arc<Service>) -> F,
     ) -> Result<Value, String> {
         match self {
-            Self::Daemon(config) => ask(config, method, path),
+            Self::Daemon(config) => ask_with(config, request, secret),
             Self::Own(runtime, Some(realm)) => runtime.block_on(own(Arc::clone(&realm.service))),
             Self::Own(_, None) => Err("the realm is closed".to_owned()),
         }
@@ -213,20 +231,39 @@ fn fingerprint(text: &str) -> Result<String, String> {
     }
 }
 
+/// The password of a TPM's owner, read before anything is asked of anybody.
+fn owner(config: &Config, file: Option<&Path>) -> Result<Option<Arc<SecretBytes>>, String> {
+    let Some(file) = file else {
+        return Ok(None);
+    };
+    let mut tokens = config.token.each().into_iter();
+    if !tokens.any(|(_, token)| matches!(token.kind, TokenKind::Tpm(_))) {
+        return Err(
+            "--owner-password-file is for a TPM, and no token of the configuration is one; nothing was changed"
+                .to_owned(),
+        );
+    }
+    let password = tpm::secret_in(file).map_err(|error| chain(&error))?;
+    Ok(Some(Arc::new(password)))
+}
+
 fn rotated(config: &Config, rotate: &Rotate) -> Done {
+    let owner = owner(config, rotate.owner_password_file.as_deref())?;
     let (purpose, announce) = (KeyPurpose::from(rotate.purpose), rotate.announce);
     let manifest = rotate.manifest.clone();
     let mut path = format!("/keys/rotate/{}?announce={announce}", purpose.name());
     if let Some(manifest) = &manifest {
         path.push_str(&format!("&manifest={manifest}"));
     }
-    let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
-        let key = service
-            .rotate_key(purpose, announce, manifest.as_deref())
-            .await;
-        let key = key.map_err(|error| chain(&error))?;
-        Ok(json!({ "key": key.to_string() }))
-    })?;
+    let secret = owner.clone();
+    let answer =
+        Hands::of(config)?.ask_with(("POST", &path), secret.as_deref(), |service| async move {
+            let key = service
+                .rotate_key(purpose, announce, manifest.as_deref(), owner)
+                .await;
+            let key = key.map_err(|error| chain(&error))?;
+            Ok(json!({ "key": key.to_string() }))
+        })?;
     let key = answer.get("key").and_then(Value::as_str).unwrap_or("?");
     if announce {
         let line = format!(
@@ -257,16 +294,15 @@ fn rotated(config: &Config, rotate: &Rotate) -> Done {
 
 fn rewrapped(output: &Output, config: &Config, rewrap: &Rewrap) -> Done {
     let hands = Hands::of(config)?;
-    let share = Share::percent(rewrap.share).ok_or("the share is a percentage, 1 to 100")?;
     let names: Vec<String> = rewrap.apps.iter().map(ToString::to_string).collect();
-    let path = format!(
-        "/keys/rewrap?share={}&apps={}",
-        rewrap.share,
-        names.join(",")
-    );
-    let apps = rewrap.apps.clone();
+    let mut path = format!("/keys/rewrap?apps={}", names.join(","));
+    if let Some(share) = rewrap.share {
+        path.push_str(&format!("&share={share}"));
+    }
+    let (share, apps) = (rewrap.share.and_then(Share::percent), rewrap.apps.clone());
     let mut seen = hands.ask(("POST", &path), |service| async move {
-        Ok(service.begin_rewrap(share, apps))
+        let begun = service.begin_rewrap(share, apps);
+        begun.map_err(|error| chain(&error))
     })?;
     let bar = bar(output);
     let number = |seen: &Value, name| seen.get(name).and_then(Value::as_u64);
@@ -301,11 +337,31 @@ fn rewrapped(output: &Output, config: &Config, rewrap: &Rewrap) -> Done {
         );
         return Ok((seen, lines));
     }
+    let unopened = number(&seen, "unopened").unwrap_or(0);
     Err(format!(
-        "{moved} records were moved, and {left} are left under older keys; {} of them are of apps \
-         that are not served any more (name these with --app), or damaged",
-        number(&seen, "unopened").unwrap_or(0)
+        "{moved} records were moved, and {left} are left under older keys; {}",
+        unopened_by(unopened, &seen)
     ))
+}
+
+/// Of which apps the records may be that the pass could not open.
+fn unopened_by(unopened: u64, seen: &Value) -> String {
+    let named = seen.get("apps").and_then(Value::as_array);
+    let named: Vec<&str> = named
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    match named.is_empty() {
+        true => format!(
+            "{unopened} of them are of apps that are not served any more (name these with --app), or damaged"
+        ),
+        false => format!(
+            "{unopened} of them are neither of an app that is served nor of {}: of another one (name it with --app as \
+             well), or damaged",
+            named.join(", ")
+        ),
+    }
 }
 
 fn bar(output: &Output) -> Option<ProgressBar> {
@@ -337,11 +393,14 @@ fn retired(config: &Config, retire: &Retire) -> Done {
         let hint = "nothing was changed; --yes retires and destroys it for good".to_owned();
         return Ok((answer, vec![lost, hint]));
     }
+    let owner = owner(config, retire.owner_password_file.as_deref())?;
     let path = format!("/keys/retire/{key}?destroy={}", retire.destroy);
-    let answer = Hands::of(config)?.ask(("POST", &path), |service| async move {
-        let done = service.retire_key(key, retire.destroy).await;
-        done.map_err(|error| chain(&error))
-    })?;
+    let secret = owner.clone();
+    let answer =
+        Hands::of(config)?.ask_with(("POST", &path), secret.as_deref(), |service| async move {
+            let done = service.retire_key(key, retire.destroy, owner).await;
+            done.map_err(|error| chain(&error))
+        })?;
     let was = |name| answer.get(name).and_then(Value::as_bool) == Some(true);
     let mut lines = vec![match was("retired") {
         true => format!("{key} is retired: what is under it is refused as tampering"),
@@ -376,6 +435,18 @@ mod tests {
         ] {
             assert!(key(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_app_that_was_named_is_not_asked_for_again() {
+        let told = |apps: &[&str]| unopened_by(3, &json!({ "apps": apps }));
+        assert!(told(&[]).contains("name these with --app"));
+        let named = told(&["old", "older"]);
+        assert!(
+            named.contains("3 of them") && named.contains("old, older"),
+            "{named}"
+        );
+        assert!(!named.contains("name these"), "{named}");
     }
 
     #[test]

@@ -7,12 +7,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use custodyd_hsm::SecretBytes;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 
@@ -22,6 +24,18 @@ const MAX_ANSWER: usize = 64 << 20;
 
 /// The daemon's answer, or why there is none; an answer that is a problem is one of these.
 pub(super) fn ask(config: &Config, method: &str, path: &str) -> Result<Value, String> {
+    ask_with(config, (method, path), None)
+}
+
+/// The same with a secret that goes along as the body.
+pub(super) fn ask_with(
+    config: &Config,
+    (method, path): (&str, &str),
+    secret: Option<&SecretBytes>,
+) -> Result<Value, String> {
+    let body = secret.map_or_else(Bytes::new, |secret| {
+        Bytes::from_owner(Zeroizing::new(secret.expose().to_vec()))
+    });
     let socket =
         config.operator.socket.as_deref().ok_or(
             "operator.socket is not set in the configuration; set it and restart the daemon",
@@ -31,13 +45,17 @@ pub(super) fn ask(config: &Config, method: &str, path: &str) -> Result<Value, St
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, exchange(socket, method, path))
+        tokio::time::timeout(PATIENCE, exchange(socket, (method, path), body))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
     })
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str) -> Result<Value, String> {
+async fn exchange(
+    socket: &Path,
+    (method, path): (&str, &str),
+    body: Bytes,
+) -> Result<Value, String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         format!(
             "{}: {error}; is the daemon running, and are you its user or root?",
@@ -53,7 +71,7 @@ async fn exchange(socket: &Path, method: &str, path: &str) -> Result<Value, Stri
         .method(method)
         .uri(path)
         .header("host", "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(broken)?;
     let status = answer.status();

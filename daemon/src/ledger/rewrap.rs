@@ -102,14 +102,26 @@ impl Moving {
 }
 
 /// What a pass may take: so many percent of the time, and with all of it several turns at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(u32);
+
+impl Default for Share {
+    /// Requests and the move take the same time from each other.
+    fn default() -> Self {
+        Self(50)
+    }
+}
 
 impl Share {
     /// `None` outside of 1 to 100.
     #[must_use]
     pub fn percent(share: u32) -> Option<Self> {
         (1..=100).contains(&share).then_some(Self(share))
+    }
+
+    #[must_use]
+    pub fn as_percent(self) -> u32 {
+        self.0
     }
 
     fn lanes(self) -> usize {

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use custodyd_hsm::{
-    AppId, BindingKeys, Custody, Ed25519Key, KeyId, KeyPurpose, KeyVersions, PublicKey, checkpoint,
-    webhook,
+    AppId, BindingKeys, Custody, Ed25519Key, KeyId, KeyPurpose, KeyVersions, PublicKey,
+    SecretBytes, checkpoint, webhook,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -59,9 +59,37 @@ pub struct Rotation {
 /// The newest pass, running or ended.
 #[derive(Debug)]
 struct Rewrap {
+    share: Share,
+    /// Those that it was told of beside the ones that are served.
+    named: Vec<AppId>,
     moving: Arc<Moving>,
     ended: Arc<Mutex<Option<Result<Census, String>>>>,
     task: JoinHandle<()>,
+}
+
+impl Rewrap {
+    fn names(&self) -> Vec<String> {
+        self.named.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether who asks for this can be told of the pass that runs as of theirs. Whoever asks for nothing in particular can.
+    fn does(&self, share: Option<Share>, named: &[AppId]) -> Result<(), KeyError> {
+        let other = share.is_some_and(|share| share != self.share);
+        if !other && named.iter().all(|app| self.named.contains(app)) {
+            return Ok(());
+        }
+        let apps: String = self
+            .names()
+            .iter()
+            .map(|app| format!(" --app {app}"))
+            .collect();
+        refused(format!(
+            "a pass runs already, with --share {}{apps}, and goes on as it was begun; nothing was changed. `custodyd key \
+             rewrap` without options shows how far it is: run this again when it has ended. A restart of the daemon ends \
+             it at once, and what was moved stays so",
+            self.share.as_percent()
+        ))
+    }
 }
 
 impl Rotation {
@@ -149,7 +177,8 @@ impl Service {
 
     /// Makes the next version of a key and uses it from now on; with `announce` a signing key is published
     /// and signs nothing before the next rotation, which takes it: so that whoever pins keys can add it. In a realm
-    /// with an escrow the version is there already, and `manifest` is the fingerprint that vouches for it.
+    /// with an escrow the version is there already, and `manifest` is the fingerprint that vouches for it. `owner` is the
+    /// password of a TPM's owner hierarchy, where it has one and the key is to be made.
     ///
     /// # Errors
     /// `Refused` for the MAC key, and where the token can not make one; then nothing has changed.
@@ -158,6 +187,7 @@ impl Service {
         purpose: KeyPurpose,
         announce: bool,
         manifest: Option<&str>,
+        owner: Option<Arc<SecretBytes>>,
     ) -> Result<KeyId, KeyError> {
         if purpose == KeyPurpose::Mac {
             return refused(
@@ -192,7 +222,7 @@ impl Service {
             (None, None) => {
                 let next = before.current(purpose).version.saturating_add(1);
                 change(KeyId::new(purpose, next))?;
-                self.make_key(purpose, next).await?
+                self.make_key(purpose, next, owner).await?
             }
         };
         let after = change(key)?;
@@ -229,7 +259,12 @@ impl Service {
     }
 
     /// In the token, by the token, and proven there. What an earlier attempt has left is passed over.
-    async fn make_key(&self, purpose: KeyPurpose, first: u16) -> Result<KeyId, KeyError> {
+    async fn make_key(
+        &self,
+        purpose: KeyPurpose,
+        first: u16,
+        owner: Option<Arc<SecretBytes>>,
+    ) -> Result<KeyId, KeyError> {
         let made = self
             .ledger
             .pool()
@@ -239,7 +274,11 @@ impl Service {
                 let last = first.saturating_add(VERSIONS);
                 for version in first..=last {
                     let key = KeyId::new(purpose, version);
-                    match custody.make_key(key) {
+                    let made = match owner.as_deref() {
+                        Some(password) => custody.make_key_for_owner(key, password),
+                        None => custody.make_key(key),
+                    };
+                    match made {
                         Ok(()) => {
                             prove(custody, key)?;
                             return Ok(key);
@@ -271,15 +310,25 @@ impl Service {
     }
 
     /// Begins to move all records to the newest wrap key, in the background; joins a pass that runs.
-    /// `more` are apps that are not served any more.
-    pub fn begin_rewrap(self: &Arc<Self>, share: Share, more: Vec<AppId>) -> Value {
+    /// `named` are apps that are not served any more.
+    ///
+    /// # Errors
+    /// `Refused` where a pass runs that does other than what is wanted: it goes on as it was begun.
+    pub fn begin_rewrap(
+        self: &Arc<Self>,
+        share: Option<Share>,
+        named: Vec<AppId>,
+    ) -> Result<Value, KeyError> {
         {
             let mut newest = self.rotation.rewrap();
-            let running = newest.as_ref().is_some_and(|pass| !pass.task.is_finished());
-            if !running {
+            let running = newest.as_ref().filter(|pass| !pass.task.is_finished());
+            if let Some(pass) = running {
+                pass.does(share, &named)?;
+            } else {
+                let share = share.unwrap_or_default();
                 let served = self.apps.retention().into_iter().map(|(app, _)| app);
                 let mut apps: Vec<AppId> = served.collect();
-                apps.extend(more);
+                apps.extend(named.iter().cloned());
                 let moving = Arc::<Moving>::default();
                 let ended = Arc::<Mutex<Option<Result<Census, String>>>>::default();
                 let task = tokio::spawn({
@@ -302,13 +351,15 @@ impl Service {
                     }
                 });
                 *newest = Some(Rewrap {
+                    share,
+                    named,
                     moving,
                     ended,
                     task,
                 });
             }
         }
-        self.rewrapping()
+        Ok(self.rewrapping())
     }
 
     /// How far the newest pass is, and what it has found at its end.
@@ -323,6 +374,8 @@ impl Service {
         let mut answer = json!({
             "begun": true,
             "running": ended.is_none() && !pass.task.is_finished(),
+            "share": pass.share.as_percent(),
+            "apps": pass.names(),
             "buckets": done,
             "of": of,
             "moved": pass.moving.moved(),
@@ -346,11 +399,16 @@ impl Service {
     }
 
     /// Takes an older key out of those that are accepted, once nothing is under it; with `destroy`
-    /// out of the token, too. Says what it did.
+    /// out of the token, too, for which a TPM may want the password of its `owner`. Says what it did.
     ///
     /// # Errors
     /// `Refused` says why the key is still needed; then nothing has changed.
-    pub async fn retire_key(&self, key: KeyId, destroy: bool) -> Result<Value, KeyError> {
+    pub async fn retire_key(
+        &self,
+        key: KeyId,
+        destroy: bool,
+        owner: Option<Arc<SecretBytes>>,
+    ) -> Result<Value, KeyError> {
         let _one = self.rotation.one_at_a_time.lock().await;
         let before = self.ledger.keys();
         if key == before.current(key.purpose) {
@@ -370,7 +428,7 @@ impl Service {
             tracing::warn!(%key, "a key was retired: what is under it is not believed any more");
         }
         if destroy {
-            self.destroy_everywhere(key).await?;
+            self.destroy_everywhere(key, owner).await?;
         }
         let mut answer =
             json!({ "key": key.to_string(), "retired": accepted, "destroyed": destroy });

@@ -15,7 +15,7 @@ use crate::{
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
-    secret::Secret,
+    secret::{Secret, SecretBytes},
     versions::KeyVersions,
 };
 
@@ -149,6 +149,12 @@ impl Custody for Allowed<'_> {
         Ok(())
     }
 
+    fn make_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.inner.make_key_for_owner(key, password)?;
+        self.made = Some(key);
+        Ok(())
+    }
+
     fn take_up_key(&mut self, key: KeyId) -> Result<()> {
         self.inner.take_up_key(key)?;
         self.made = Some(key);
@@ -157,6 +163,10 @@ impl Custody for Allowed<'_> {
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         self.inner.destroy_key(key)
+    }
+
+    fn destroy_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.inner.destroy_key_for_owner(key, password)
     }
 }
 

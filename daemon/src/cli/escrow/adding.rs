@@ -16,7 +16,7 @@ use super::super::key::Purpose;
 use super::realm::{self, How, Recovery, Tokens, Way};
 use super::{CeremonyError, Done, files};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, read_token_pin};
 use crate::escrow::{self, ManifestError};
 use crate::private_file::{self, Access};
 
@@ -82,6 +82,9 @@ pub(super) fn run(config: &Config, wanted: &AddVersion) -> Result<Done, Ceremony
         owner_password_file: wanted.owner_password_file.clone(),
         recovery_key: None,
     };
+    for (_, token) in config.token.each() {
+        read_token_pin(&token)?;
+    }
     let tokens = realm::tokens(config, (&how, Recovery::Kept), None)?;
     let known = earlier.as_ref().map_or(&asked.before, |(all, _)| all);
     // All of them are there, and hold nothing else, before anything is made.

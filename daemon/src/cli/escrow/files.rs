@@ -93,14 +93,18 @@ pub(super) fn finish(directory: &Path) -> Result<(), CeremonyError> {
         std::fs::rename(&kept, &path).map_err(io(&kept))?;
         sync(directory)?;
     }
-    let length = std::fs::metadata(&path).map_err(io(&path))?.len();
-    let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
-    // As far as the disk writes over what was there; it was sealed all the same.
-    let mut file = File::options().write(true).open(&path).map_err(io(&path))?;
-    let wiped = file.write_all(&zeros).and_then(|()| file.sync_all());
-    wiped.map_err(io(&path))?;
-    std::fs::remove_file(&path).map_err(io(&path))?;
+    // It was sealed all the same.
+    wipe(&path).map_err(io(&path))?;
     sync(directory)
+}
+
+/// Overwrites a file and removes it: as far as the disk writes over what was there.
+pub(super) fn wipe(path: &Path) -> std::io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    file.write_all(&vec![0; usize::try_from(length).unwrap_or(0)])?;
+    file.sync_all()?;
+    std::fs::remove_file(path)
 }
 
 /// A new file that everybody may read, whatever the process lets others do by default.
@@ -129,6 +133,19 @@ fn sync(folder: &Path) -> Result<(), CeremonyError> {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wiped_is_overwritten_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, place) = (dir.path().join("identity"), dir.path().join("place"));
+        std::fs::write(&path, [7; 600]).unwrap();
+        // Another name for the same place on the disk.
+        std::fs::hard_link(&path, &place).unwrap();
+        wipe(&path).unwrap();
+        assert!(!path.exists());
+        assert_eq!(std::fs::read(&place).unwrap(), [0; 600]);
+        assert!(wipe(&path).is_err());
+    }
 
     #[test]
     fn what_is_half_wiped_has_another_name_and_is_wiped_by_doing_it_again() {

@@ -94,6 +94,7 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     if wanted.how.dry_run {
         return Ok(would(&manifests, "make these keys and escrow them"));
     }
+    let tokens = in_earnest(tokens, &wanted.how)?;
     files::shares(&wanted.directory, &manifests, &made, None)?;
     files::publish(place, &manifests)?;
     let (imported, mut lines) = bring_into_all(tokens, &keys, &manifests)?;
@@ -191,7 +192,8 @@ impl Recovery {
 
 pub(super) type Tokens = Vec<((String, Token), Arc<dyn Backend>)>;
 
-/// Every token of the configuration, or the one of this name, with what only a provisioning needs.
+/// Every token of the configuration, or the one of this name, with what only a provisioning needs, to be looked at: no file
+/// is made before everything that can refuse has been asked.
 pub(super) fn tokens(
     config: &Config,
     (how, recovery): (&How, Recovery),
@@ -221,40 +223,66 @@ pub(super) fn tokens(
     wanted
         .into_iter()
         .map(|(name, token)| {
-            let backend = self::token(&token, how)?;
+            let backend = self::token(&token, how, false)?;
             Ok(((name, token), backend))
         })
         .collect()
 }
 
-fn token(token: &Token, how: &How) -> Result<Arc<dyn Backend>, CeremonyError> {
+/// The same tokens for what changes them: the secrets that TPMs lack are made now.
+pub(super) fn in_earnest(looked_at: Tokens, how: &How) -> Result<Tokens, CeremonyError> {
+    let each = looked_at.into_iter().map(|((name, token), backend)| {
+        let backend = match token.kind {
+            TokenKind::Pkcs11 { .. } => backend,
+            TokenKind::Tpm(_) => {
+                // The first has the state directory to itself.
+                drop(backend);
+                self::token(&token, how, true)?
+            }
+        };
+        Ok(((name, token), backend))
+    });
+    each.collect()
+}
+
+fn token(token: &Token, how: &How, make: bool) -> Result<Arc<dyn Backend>, CeremonyError> {
     let TokenKind::Tpm(settings) = &token.kind else {
         return Ok(backend::configured(token)?);
     };
-    if !how.dry_run {
+    if make {
         tpm::ensure_secret(token)?;
     }
     let recovery = how
         .recovery_key
         .as_deref()
         .filter(|_| settings.pcrs.is_some());
-    if let Some(path) = recovery.filter(|_| !how.dry_run) {
+    if let Some(path) = recovery.filter(|_| make) {
         tpm::ensure_recovery_key(path)?;
     }
     let there = recovery.filter(|path| path.exists());
     let apart = tpm::apart(how.owner_password_file.as_deref(), there)?;
-    let secret = read_token_pin(token)?;
+    let passing = match make {
+        true => None,
+        false => tpm::passing_secret(token)?,
+    };
+    let secret = match passing {
+        Some(secret) => secret,
+        None => read_token_pin(token)?,
+    };
     let origin = backend::origin(token);
     Ok(Arc::new(backend::tpm(settings, secret, apart, origin)))
 }
 
-/// What becomes of a recovery key that was made.
+/// What becomes of a recovery key, made now or by an attempt before, that is on this host.
 pub(super) fn keep_apart(how: &How, made: bool) -> Option<String> {
-    let path = how.recovery_key.as_ref().filter(|_| made)?;
+    let path = how.recovery_key.as_ref()?;
+    let what = match made {
+        true => format!("made {}", path.display()),
+        false => format!("{} is on this machine", path.display()),
+    };
     Some(format!(
-        "made {}: whoever has it approves what this machine may boot, and without it a change of firmware loses the \
-         keys. Keep it off this machine, such as encrypted to a custodian (age -r), then remove it here",
-        path.display()
+        "{what}: whoever has it approves what this machine may boot, and without it a change of firmware loses the \
+         keys. Keep it off this machine, such as encrypted to a custodian (age -r), then remove it here"
     ))
 }
 

@@ -10,8 +10,10 @@ use custodyd_hsm::escrow::Manifests;
 use custodyd_hsm::{KeyId, KeyKind, KeyReport};
 
 use super::super::key::key;
-use super::realm::{How, Recovery, Way, bring_in, done, keep_apart, place, tokens, told, would};
-use super::{CeremonyError, Done, identity, share};
+use super::realm::{
+    How, Recovery, Way, bring_in, done, in_earnest, keep_apart, place, tokens, told, would,
+};
+use super::{CeremonyError, Done, files, identity, share};
 use crate::config::{Config, PRIMARY};
 use crate::escrow;
 
@@ -47,7 +49,7 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
         false => Recovery::Kept,
     };
     let tokens = tokens(config, (&wanted.how, recovery), Some(wanted.token.as_str()))?;
-    let Some(((_, token), backend)) = tokens.into_iter().next() else {
+    let Some((_, backend)) = tokens.first() else {
         return Err(CeremonyError::Refused("there is no token".to_owned()));
     };
     // An empty TPM, and a token that is not there, are told about by the import.
@@ -67,16 +69,19 @@ pub(super) fn restore(config: &Config, wanted: &Restore) -> Result<Done, Ceremon
         would.lines.extend(fingerprints(&manifests)?);
         return Ok(would);
     }
+    let Some(((_, token), backend)) = in_earnest(tokens, &wanted.how)?.into_iter().next() else {
+        return Err(CeremonyError::Refused("there is no token".to_owned()));
+    };
     let imported = bring_in(&token, backend, (&keys, way), &manifests, &wanted.without)?;
     let mut lines = told(&imported, &manifests, &keys);
     lines.extend(keep_apart(&wanted.how, wanted.new_recovery_key));
-    lines.push(match std::fs::remove_file(&wanted.identity) {
+    lines.push(match files::wipe(&wanted.identity) {
         Ok(()) => format!(
-            "removed {}: the re-encrypted shares open no more",
+            "overwrote and removed {}: the re-encrypted shares open no more",
             wanted.identity.display()
         ),
         Err(error) => format!(
-            "remove {} ({error}): with it the re-encrypted shares open",
+            "overwrite and remove {} (shred -u; {error}): with it the re-encrypted shares open",
             wanted.identity.display()
         ),
     });

@@ -50,12 +50,15 @@ pub(super) fn run(output: &Output, config: &Path, list: &List) -> ExitCode {
 /// Every module that is found, and a TPM.
 fn everything(config: &Path) -> Vec<Line> {
     let mut modules = modules::find(Path::new("/"));
-    // The configured one may be anywhere; a configuration is not needed here.
-    if let Ok(config) = config::load(config)
-        && let TokenKind::Pkcs11 { module, .. } = config.token.kind
-        && !modules.iter().any(|found| is_same(found, &module))
-    {
-        modules.push(module);
+    // The configured ones may be anywhere; a configuration is not needed here.
+    if let Ok(config) = config::load(config) {
+        for (_, token) in config.token.each() {
+            if let TokenKind::Pkcs11 { module, .. } = token.kind
+                && !modules.iter().any(|found| is_same(found, &module))
+            {
+                modules.push(module);
+            }
+        }
     }
     let mut lines: Vec<Line> = modules
         .iter()

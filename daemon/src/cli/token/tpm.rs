@@ -1,7 +1,7 @@
 //! Provisioning a TPM 2.0: its secret, storage key, keys and NV index.
 //!
-//! Called by `provision`. This and `reseal` are the only commands that want what is kept off the
-//! host, which the daemon never needs and should not be able to read. It makes the secret file where there is none, since
+//! Called by `provision`. This, `reseal`, the ceremonies of `escrow`, and `key` where it makes or destroys one, are the only
+//! commands that want what is kept off the host, which no file of the daemon's should hold. It makes the secret file where there is none, since
 //! a TPM's secret is nothing to remember.
 
 use std::io::Write as _;
@@ -205,10 +205,25 @@ pub(in crate::cli) fn apart(
     })
 }
 
+fn new_secret() -> Result<Zeroizing<String>, ProvisionError> {
+    let random = Zeroizing::new(crate::factors::random::<32>()?);
+    Ok(Zeroizing::new(hex::encode(*random)))
+}
+
+/// Whether a secret is still to be made; for a look at a TPM that has none, there is one that nobody keeps.
+pub(in crate::cli) fn passing_secret(token: &Token) -> Result<Option<SecretBytes>, ProvisionError> {
+    match &token.pin_file {
+        Some(path) if !path.exists() => {
+            let text = std::mem::take(&mut *new_secret()?);
+            Ok(Some(SecretBytes::from(text.into_bytes())))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Sixty-four hexadecimal digits, so that it passes through any tool.
 fn make_secret(path: &Path) -> Result<(), ProvisionError> {
-    let random = Zeroizing::new(crate::factors::random::<32>()?);
-    let text = Zeroizing::new(hex::encode(*random));
+    let text = new_secret()?;
     let mut file = private_file::create(path)?;
     let written = file
         .write_all(text.as_bytes())
@@ -223,7 +238,8 @@ fn pcrs(text: &str) -> Result<Pcrs, String> {
     Pcrs::parse(text).map_err(|error| error.to_string())
 }
 
-fn secret_in(path: &Path) -> Result<SecretBytes, ProvisionError> {
+/// What is kept off this host, from the file that it is in for as long as it is needed.
+pub(in crate::cli) fn secret_in(path: &Path) -> Result<SecretBytes, ProvisionError> {
     let mut content = private_file::read(path, Access::Owner, LONGEST)?;
     if content.last() == Some(&b'\n') {
         content.pop();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{KeyId, Pool, anchor};
+use custodyd_hsm::{KeyId, Pool, SecretBytes, anchor};
 
 use super::{KeyError, MAKING, refused};
 use crate::config::PRIMARY;
@@ -38,15 +38,24 @@ impl Service {
         Ok(())
     }
 
-    /// In one after the other; all of them are tried.
+    /// In one after the other; all of them are tried. Of several TPMs with passwords of their own each loses the key
+    /// when the command names its password.
     ///
     /// # Errors
     /// `Refused` names those that may hold it still.
-    pub(super) async fn destroy_everywhere(&self, key: KeyId) -> Result<(), KeyError> {
+    pub(super) async fn destroy_everywhere(
+        &self,
+        key: KeyId,
+        owner: Option<Arc<SecretBytes>>,
+    ) -> Result<(), KeyError> {
         let mut left = Vec::new();
         for (name, pool) in self.configured_tokens(key).await? {
+            let owner = owner.clone();
             let gone = pool.call_within(MAKING, "destroy-key", move |custody| {
-                custody.destroy_key(key)
+                match owner.as_deref() {
+                    Some(password) => custody.destroy_key_for_owner(key, password),
+                    None => custody.destroy_key(key),
+                }
             });
             match gone.await {
                 Ok(()) => tracing::warn!(%key, token = name, "a key was destroyed in the token"),

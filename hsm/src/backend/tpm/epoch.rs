@@ -324,25 +324,45 @@ impl Shared {
         })
     }
 
+    /// Provisioning, or saying what it would make: then no file is made either.
+    pub(super) fn provisioning<T>(
+        &self,
+        dry_run: bool,
+        work: impl Fn(&Store) -> Attempt<T>,
+    ) -> Result<T> {
+        self.alone(work, || {
+            let taken = locked(&self.store).clone();
+            match (taken, dry_run) {
+                (None, true) => Store::look(&self.options.state_directory).map(Arc::new),
+                (Some(store), true) => Ok(store),
+                (_, false) => self.store(true),
+            }
+        })
+    }
+
     /// Work on the TPM outside of any epoch: it ends the present one. May be done again where it
     /// fails in passing.
-    pub(super) fn exclusively<T>(
+    pub(super) fn exclusively<T>(&self, work: impl Fn(&Store) -> Attempt<T>) -> Result<T> {
+        self.alone(work, || self.store(false))
+    }
+
+    fn alone<T>(
         &self,
-        make: bool,
         work: impl Fn(&Store) -> Attempt<T>,
+        store: impl FnOnce() -> Result<Arc<Store>>,
     ) -> Result<T> {
         self.check_refused()?;
         let mut phase = self.write();
         if let Phase::Up(epoch) = std::mem::replace(&mut *phase, Phase::Idle) {
             epoch.connection().end();
         }
-        let store = self.store(make)?;
+        let store = store()?;
         self.patiently(|| work(&store))
     }
 
     /// The keys with their verdicts, whatever they are.
     pub(super) fn scan(&self) -> Result<Vec<crate::report::KeyReport>> {
-        self.exclusively(false, |_| {
+        self.exclusively(|_| {
             let mut connection = self.connect()?;
             let scan = Scan::of(&mut connection, &self.options);
             connection.end();

@@ -243,21 +243,26 @@ fn define(connection: &mut Connection, options: &Options) -> Attempt<Tr> {
             })?;
             Ok(index)
         }
-        Err(meaning) => Err(Trouble::Final(refused_by_owner(meaning))),
+        Err(meaning) => Err(Trouble::Final(refused_by_owner(meaning, NO_ROOM))),
     }
 }
 
+/// What makes room for an index, in a TPM that has none.
+pub(super) const NO_ROOM: &str =
+    "the TPM has no room for another NV index; remove one that nobody needs (tpm2_nvundefine)";
+/// And for a key: indices share the memory, and keys that nobody needs any more are the likelier reason.
+pub(super) const NO_ROOM_FOR_A_KEY: &str = "the TPM has no room for another persistent key; destroy older ones (`custodyd key retire KEY --destroy`), or \
+     remove objects of other programs that nobody needs (tpm2_getcap handles-persistent, tpm2_evictcontrol)";
+
 /// What a command of the owner's hierarchy came to.
-pub(super) fn refused_by_owner(meaning: Meaning) -> Error {
+pub(super) fn refused_by_owner(meaning: Meaning, no_room: &str) -> Error {
     Error::Misconfigured(match meaning {
         Meaning::WrongAuth => {
-            "the TPM's owner hierarchy has a password, and this is not it: provision by hand \
-                               with `custodyd token provision --owner-password-file FILE`"
+            "the TPM's owner hierarchy has a password, and this is not it: name the file that holds it by \
+             --owner-password-file (of `token provision`, `escrow` and `key`; `init` has none, so provision before it)"
                 .to_owned()
         }
-        Meaning::Full => "the TPM has no room for another NV index; remove one that nobody needs \
-                          (tpm2_nvundefine)"
-            .to_owned(),
+        Meaning::Full => no_room.to_owned(),
         other => format!("the TPM's owner hierarchy refused: {other:?}"),
     })
 }

@@ -67,7 +67,7 @@ pub struct Options {
     pub tcti: String,
     /// What every authorization is made from: at least 32 random characters.
     pub secret: SecretBytes,
-    /// The password of the owner hierarchy, for provisioning; usually empty.
+    /// The password of the owner hierarchy, for provisioning; empty in most TPMs, and in every daemon.
     pub owner_password: SecretBytes,
     /// What keys are bound to, beside the secret. Decided when they are made.
     pub pcrs: Option<Pcrs>,
@@ -188,7 +188,7 @@ impl TpmBackend {
     /// As [`Backend::provision`].
     pub fn provision_storage(&self, dry_run: bool) -> Result<(ProvisionReport, Option<String>)> {
         self.0.options.check()?;
-        let done = self.0.exclusively(true, |store| {
+        let done = self.0.provisioning(dry_run, |store| {
             provision::run(&self.0.options, store, None, dry_run)
         })?;
         Ok((done.report, done.storage_key))
@@ -204,7 +204,7 @@ impl TpmBackend {
     pub fn reseal(&self, wanted: &Reseal, dry_run: bool) -> Result<Vec<String>> {
         let options = &self.0.options;
         options.check()?;
-        self.0.exclusively(false, |_| {
+        self.0.exclusively(|_| {
             let mut connection = Connection::begin(options)?;
             let done =
                 policy::reseal(&mut connection, options, wanted, dry_run).and_then(|lines| {
@@ -248,7 +248,7 @@ impl Backend for TpmBackend {
     fn import(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
         self.0.options.check()?;
         origin::refuse_made(self.0.options.origin)?;
-        let done = self.0.exclusively(true, |store| {
+        let done = self.0.provisioning(dry_run, |store| {
             provision::run(&self.0.options, store, Some(keys), dry_run)
         })?;
         Ok(Imported {
@@ -260,9 +260,9 @@ impl Backend for TpmBackend {
     fn import_missing(&self, keys: &RootKeys, dry_run: bool) -> Result<Imported> {
         self.0.options.check()?;
         origin::refuse_made(self.0.options.origin)?;
-        let report = self.0.exclusively(false, |_| {
-            provision::missing(&self.0.options, keys, dry_run)
-        })?;
+        let report = self
+            .0
+            .exclusively(|_| provision::missing(&self.0.options, keys, dry_run))?;
         Ok(Imported {
             report,
             storage_key: None,

@@ -2,7 +2,8 @@
 //!
 //! Called by `init` and `token provision`. It never deletes, overwrites or mends: what is wrong
 //! stops it before it begins, because the right answer depends on what is sealed under which key.
-//! Only here the owner hierarchy is asked for anything; the daemon needs nothing of it.
+//! Only here the owner hierarchy is asked for anything. The daemon asks nothing of it but a newer key, and the end of an
+//! older one; a password for that comes with the operator's request and is forgotten with it.
 
 use aws_lc_rs::rand;
 
@@ -341,13 +342,29 @@ fn unless_refused<T>(
 }
 
 fn owners<T>(done: Result<T, Meaning>) -> Attempt<T> {
-    done.map_err(|meaning| Trouble::Final(index::refused_by_owner(meaning)))
+    done.map_err(|meaning| {
+        Trouble::Final(index::refused_by_owner(meaning, index::NO_ROOM_FOR_A_KEY))
+    })
 }
 
 fn set_owner(connection: &mut Connection, password: &SecretBytes) -> Attempt<()> {
     connection.command("set the owner's password", |esys, _| {
         esys.set_auth(Tr::OWNER, password.expose())
     })
+}
+
+/// One change that wants the owner. The connection serves on afterwards, and does not keep the password.
+fn for_owner<T>(
+    connection: &mut Connection,
+    password: &SecretBytes,
+    change: impl FnOnce(&mut Connection) -> Attempt<T>,
+) -> Attempt<T> {
+    set_owner(connection, password)?;
+    let done = change(connection);
+    let forgotten = set_owner(connection, &SecretBytes::from(Vec::new()));
+    let done = done?;
+    forgotten?;
+    Ok(done)
 }
 
 fn first(purpose: KeyPurpose) -> (KeyId, Option<&'static RootKey>) {
@@ -413,33 +430,41 @@ pub(super) fn entropy(options: &Options) -> Attempt<Secret<32>> {
     }
 }
 
-/// Makes a newer key in an epoch that stands. The owner's password must be configured, or empty.
+/// Makes a newer key in an epoch that stands. Refused by the owner, it leaves nothing behind.
 pub(super) fn make_newer(
     connection: &mut Connection,
     options: &Options,
     key: KeyId,
+    owner: &SecretBytes,
 ) -> Attempt<()> {
     let handle = place_of(options, key)?;
     if is_there(connection, handle)? {
         let there = Error::invalid("key version", format!("{key} is in the TPM already"));
         return Err(Trouble::Final(there));
     }
-    set_owner(connection, &options.owner_password)?;
-    keep(connection, options, key, None)
+    for_owner(connection, owner, |connection| {
+        keep(connection, options, key, None)
+    })
 }
 
 /// Takes a key out of the TPM for good; one that is gone already is no error.
-pub(super) fn destroy(connection: &mut Connection, options: &Options, key: KeyId) -> Attempt<()> {
+pub(super) fn destroy(
+    connection: &mut Connection,
+    options: &Options,
+    key: KeyId,
+    owner: &SecretBytes,
+) -> Attempt<()> {
     let handle = place_of(options, key)?;
     if !is_there(connection, handle)? {
         return Ok(());
     }
-    set_owner(connection, &options.owner_password)?;
     let object = connection.command("find a key", |esys, session| {
         esys.find(handle, Some(session))
     })?;
-    let gone = connection.ask("TPM2_EvictControl", |esys, session| {
-        esys.persist(object, session, handle)
+    let gone = for_owner(connection, owner, |connection| {
+        connection.ask("TPM2_EvictControl", |esys, session| {
+            esys.persist(object, session, handle)
+        })
     })?;
     owners(gone)
 }

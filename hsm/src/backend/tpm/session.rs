@@ -20,7 +20,7 @@ use crate::{
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
     report::KeyReport,
-    secret::Secret,
+    secret::{Secret, SecretBytes},
 };
 
 pub(super) struct TpmCustody {
@@ -30,6 +30,32 @@ pub(super) struct TpmCustody {
 impl TpmCustody {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    fn make(&self, key: KeyId, owner: &SecretBytes) -> Result<()> {
+        if key.purpose.is_ed25519() {
+            return Err(no_ed25519(key));
+        }
+        let shared = &self.shared;
+        origin::refuse_unescrowed(shared.options.origin, key)?;
+        shared.settle("make a key", |epoch| {
+            shared.change_keys(epoch, None, |connection| {
+                provision::make_newer(connection, &shared.options, key, owner)
+            })
+        })
+    }
+
+    fn destroy(&self, key: KeyId, owner: &SecretBytes) -> Result<()> {
+        let shared = &self.shared;
+        shared.settle("destroy a key", |epoch| {
+            if epoch.keys().but(key) == 0 {
+                let only = format!("{key} is the only key of its purpose");
+                return Err(Trouble::Final(Error::invalid("key version", only)));
+            }
+            shared.change_keys(epoch, Some(key), |connection| {
+                provision::destroy(connection, &shared.options, key, owner)
+            })
+        })
     }
 }
 
@@ -79,29 +105,19 @@ impl Custody for TpmCustody {
     }
 
     fn make_key(&mut self, key: KeyId) -> Result<()> {
-        if key.purpose.is_ed25519() {
-            return Err(no_ed25519(key));
-        }
-        let shared = &self.shared;
-        origin::refuse_unescrowed(shared.options.origin, key)?;
-        shared.settle("make a key", |epoch| {
-            shared.change_keys(epoch, None, |connection| {
-                provision::make_newer(connection, &shared.options, key)
-            })
-        })
+        self.make(key, &self.shared.options.owner_password)
+    }
+
+    fn make_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.make(key, password)
     }
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
-        let shared = &self.shared;
-        shared.settle("destroy a key", |epoch| {
-            if epoch.keys().but(key) == 0 {
-                let only = format!("{key} is the only key of its purpose");
-                return Err(Trouble::Final(Error::invalid("key version", only)));
-            }
-            shared.change_keys(epoch, Some(key), |connection| {
-                provision::destroy(connection, &shared.options, key)
-            })
-        })
+        self.destroy(key, &self.shared.options.owner_password)
+    }
+
+    fn destroy_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
+        self.destroy(key, password)
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<()> {

@@ -26,8 +26,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(in crate::backend::tpm) struct Store {
     directory: PathBuf,
-    /// Held while it is open.
-    _lock: File,
+    /// Held while it is open; none where there is nothing yet to be the only one at.
+    _lock: Option<File>,
 }
 
 /// Which of the two files.
@@ -66,13 +66,27 @@ impl Store {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 directory: directory.to_owned(),
-                _lock: lock,
+                _lock: Some(lock),
             }),
             Err(TryLockError::WouldBlock) => Err(Error::Misconfigured(format!(
                 "the TPM is in use: another process, or another backend of this one, holds {}",
                 directory.join(LOCK).display()
             ))),
             Err(TryLockError::Error(error)) => Err(refused(&error, "")),
+        }
+    }
+
+    /// The same for a look, which leaves nothing behind where nothing was.
+    ///
+    /// # Errors
+    /// As [`Store::take`].
+    pub(in crate::backend::tpm) fn look(directory: &Path) -> Result<Self> {
+        match directory.join(LOCK).exists() {
+            true => Self::take(directory, false),
+            false => Ok(Self {
+                directory: directory.to_owned(),
+                _lock: None,
+            }),
         }
     }
 

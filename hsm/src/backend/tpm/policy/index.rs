@@ -136,7 +136,8 @@ pub(super) fn made(connection: &mut Connection, options: &Options) -> Attempt<(B
     let made = connection.ask("TPM2_NV_DefineSpace", |esys, session| {
         esys.nv_define(session, &[], area)
     })?;
-    let index = made.map_err(|meaning| Trouble::Final(index::refused_by_owner(meaning)))?;
+    let index =
+        made.map_err(|meaning| Trouble::Final(index::refused_by_owner(meaning, index::NO_ROOM)))?;
     Ok((binding, index))
 }
 
