@@ -76,7 +76,7 @@ async fn rotation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo() {
-    assert_eq!(stories("e2e/demo.ts").await, 2);
+    assert_eq!(stories("e2e/demo.ts").await, 3);
 }
 
 /// Three realms of independent operators, of which any two give the key back.

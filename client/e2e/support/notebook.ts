@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import type { Page } from "playwright-core";
+import { TYPES } from "../../scripts/policy.mjs";
 import type { Site } from "./pages.js";
 import { realmKeys } from "./stage.js";
 import { world } from "./world.js";
@@ -14,14 +15,6 @@ const AXE = readFileSync(
   createRequire(`${process.cwd()}/package.json`).resolve("axe-core/axe.min.js"),
   "utf8",
 );
-const TYPES: Record<string, string> = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".svg": "image/svg+xml",
-  ".json": "application/json",
-  ".webmanifest": "application/manifest+json",
-};
 
 /** The demo, built with the keys of this run's realm pinned in it. */
 export async function notebookSite(): Promise<Site> {
