@@ -98,7 +98,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
 
 /** Scans the picture, as far as a test can. */
 async function authenticatorAdded(page: Page): Promise<string> {
-  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("button", { name: "Add an authenticator app" }).click();
   await page.getByRole("heading", { name: "Your authenticator app" }).waitFor();
   const drawn = page.locator("img.scan");
   assert.ok((await drawn.evaluate((image: HTMLImageElement) => image.naturalWidth)) > 100);

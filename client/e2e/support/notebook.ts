@@ -100,6 +100,24 @@ export async function created(page: Page, passkey = true): Promise<string[]> {
   return codes;
 }
 
+/** Removes what a button of the settings is named after, and says that it is meant. */
+export async function remove(page: Page, name: string | RegExp): Promise<void> {
+  const exact = typeof name === "string" ? { exact: true } : {};
+  await page
+    .getByRole("button", { name, ...exact })
+    .first()
+    .click();
+  await page.getByRole("button", { name: "Remove it" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
+/** Unlocks with a passkey. */
+export async function unlockByPasskey(page: Page): Promise<void> {
+  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
+}
+
 /** To the settings. */
 export async function settings(page: Page): Promise<void> {
   await page.getByRole("link", { name: "Settings" }).click();
