@@ -234,6 +234,8 @@ test("a sign-in whose log could not be checked says so, until it is", async () =
   const { page, context } = await Device.make(browser, {}, DESKTOP);
   const wrong = listen(page);
   await created(page, false);
+  // A page that is drawn again meanwhile would take the click along.
+  await page.waitForLoadState("networkidle");
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await page.route(`${world.url}/v1/account/events*`, (route) => route.abort());
   await unlock(page, PIN);

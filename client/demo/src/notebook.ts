@@ -12,10 +12,14 @@ export function top(redraw: () => void): HTMLElement {
   const locking = unlocked()
     ? button("Lock", async () => {
         lock(model.custody);
-        await signOut(model.custody).catch((error: unknown) => {
+        try {
+          await signOut(model.custody);
+        } catch (error) {
           if (!(error instanceof Unreachable)) throw error;
-        });
-        redraw();
+        } finally {
+          // It is locked, whatever the service says.
+          redraw();
+        }
       })
     : button(
         "Unlock",
