@@ -225,7 +225,7 @@ test("a notebook whose passkey was cancelled has recovery codes, and says so whe
   const other = await Device.make(browser, { verified: false }, PHONE);
   await created(other.page);
   await other.page.getByRole("heading", { name: "Notes" }).waitFor();
-  assert.equal(await other.page.getByText(/You have not written down/).count(), 0);
+  await other.page.getByText(/You have not written down/).waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
   await other.context.close();
 });
