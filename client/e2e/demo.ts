@@ -3,14 +3,18 @@
  * and from a second device after the PIN was forgotten. Screenshots stay as artefacts.
  */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Server } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import { Device, launch } from "./support/browser.js";
 import { DESKTOP, listen, look, notebookSite, PHONE, write } from "./support/notebook.js";
-import { serve } from "./support/pages.js";
+import { POLICY, serve } from "./support/pages.js";
 import { authenticatorCode } from "./support/totp.js";
-import { codeFor, daemon, origin, outboxOrNone } from "./support/world.js";
+import { codeFor, daemon, origin, outboxOrNone, world } from "./support/world.js";
 
 let browser: Browser;
 let server: Server;
@@ -94,7 +98,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
 
 /** Scans the picture, as far as a test can. */
 async function authenticatorAdded(page: Page): Promise<string> {
-  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("button", { name: "Add an authenticator app" }).click();
   await page.getByRole("heading", { name: "Your authenticator app" }).waitFor();
   const drawn = page.locator("img.scan");
   assert.ok((await drawn.evaluate((image: HTMLImageElement) => image.naturalWidth)) > 100);
@@ -170,5 +174,45 @@ test("what a browser needs to install it is there", async () => {
   const cdp = await device.context.newCDPSession(device.page);
   const { errors } = await cdp.send("Page.getAppManifest");
   assert.deepEqual(errors, []);
+  // Where there is no manifest to go by, as on an iPhone: a picture of pixels.
+  const icon = await device.page.getAttribute("link[rel=apple-touch-icon]", "href");
+  const drawn = await device.page.evaluate(async (path) => {
+    const response = await fetch(path);
+    const { width, height } = await createImageBitmap(await response.blob());
+    return [response.headers.get("Content-Type"), width, height];
+  }, icon ?? "");
+  assert.deepEqual(drawn, ["image/png", 180, 180]);
   await device.context.close();
+});
+
+test("what `make demo` serves is the app under the same content policy, and nothing else", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "served-"));
+  for (const [path, { body }] of await notebookSite()) writeFileSync(join(folder, path), body);
+  writeFileSync(join(folder, ".hidden"), "");
+  const port = 20_000 + Math.floor(Math.random() * 10_000);
+  const served = spawn(process.execPath, ["scripts/serve.mjs", folder, String(port), world.url]);
+  const at = `http://localhost:${port}`;
+  const asked = (path: string) => fetch(at + path, { redirect: "error" });
+  for (let tries = 0; tries < 100; tries += 1) {
+    if (await asked("/").catch(() => undefined)) break;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const index = await asked("/");
+  assert.equal(index.headers.get("Content-Security-Policy"), POLICY);
+  assert.equal(index.headers.get("X-Content-Type-Options"), "nosniff");
+  assert.match(await index.text(), /<title>Notebook/);
+  const types = async (path: string) => (await asked(path)).headers.get("Content-Type");
+  assert.equal(await types("/main.js"), "text/javascript");
+  assert.equal(await types("/apple-touch-icon.png"), "image/png");
+  for (const path of ["/.hidden", "/..%2fpackage.json", "/nothing.js"])
+    assert.equal((await asked(path)).status, 404, path);
+  // It runs there.
+  const page = await browser.newPage();
+  const wrong = listen(page);
+  await page.goto(at);
+  await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
+  assert.deepEqual(wrong, []);
+  await page.close();
+  served.kill();
+  rmSync(folder, { recursive: true });
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { Server } from "node:https";
 import { after, before, test } from "node:test";
-import type { Browser } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { Device, launch } from "./support/browser.js";
 import {
   created,
@@ -11,6 +11,7 @@ import {
   notebookSite,
   PHONE,
   PIN,
+  remove,
   settings,
   toBe,
   unlock,
@@ -31,24 +32,35 @@ after(async () => {
   server.close();
 });
 
+/** To the page of ways back, where a code was asked for; returns that. */
+async function codeAskedFor(page: Page, address: string): Promise<string> {
+  const sent = outboxOrNone().length;
+  await page.getByLabel("E-mail address of your notebook").fill(address);
+  await page.getByRole("button", { name: "Send me a code" }).click();
+  return codeFor(address, sent);
+}
+
+/** Settings take the address that codes go to. */
+async function addressTaken(page: Page, address: string): Promise<void> {
+  await settings(page);
+  const claimed = outboxOrNone().length;
+  await page.getByLabel("E-mail address").fill(address);
+  await page.getByRole("button", { name: "Send a code there" }).click();
+  await page.getByLabel("The code that came").fill(await codeFor(address, claimed));
+  await page.getByRole("button", { name: "Confirm" }).click();
+  await page.getByText("confirmed", { exact: true }).waitFor();
+}
+
 test("a PIN that is forgotten on the device itself is replaced by a code, which may not have the key", async () => {
   const { page, context } = await Device.make(browser, {}, PHONE);
   const wrong = listen(page);
   await created(page, false);
   await write(page, "Groceries\nBread");
-  await settings(page);
-  const claimed = outboxOrNone().length;
-  await page.getByLabel("E-mail address").fill("bea@example.com");
-  await page.getByRole("button", { name: "Send a code there" }).click();
-  await page.getByLabel("The code that came").fill(await codeFor("bea@example.com", claimed));
-  await page.getByRole("button", { name: "Confirm" }).click();
-  await page.getByText("confirmed", { exact: true }).waitFor();
+  await addressTaken(page, "bea@example.com");
   // The key is open still, so that its slots are at hand: the code may not change them.
   await page.goto(`${origin}/#/recover`);
-  const sent = outboxOrNone().length;
-  await page.getByLabel("E-mail address of your notebook").fill("bea@example.com");
-  await page.getByRole("button", { name: "Send me a code" }).click();
-  await page.getByLabel("The code that came").fill(await codeFor("bea@example.com", sent));
+  const code = await codeAskedFor(page, "bea@example.com");
+  await page.getByLabel("The code that came").fill(code);
   await page.getByLabel("Choose a new PIN").fill("294061");
   await page.getByRole("button", { name: "Open my notebook" }).click();
   await page.getByText("Groceries").waitFor();
@@ -60,13 +72,49 @@ test("a PIN that is forgotten on the device itself is replaced by a code, which 
   await context.close();
 });
 
+test("a PIN that is forgotten by who finds the notebook locked is replaced by the code that came, and by no other", async () => {
+  const { page, context } = await Device.make(browser, {}, PHONE);
+  const wrong = listen(page);
+  await created(page, false);
+  await write(page, "Groceries\nBread");
+  await addressTaken(page, "cem@example.com");
+  // A session that reads, and does nothing else.
+  await page.goto(origin);
+  await toBe(page, "Locked: reading only");
+  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("link", { name: "I forgot the PIN" }).click();
+  const code = await codeAskedFor(page, "cem@example.com");
+  const typed = page.getByLabel("The code that came");
+  const open = page.getByRole("button", { name: "Open my notebook" });
+  await typed.fill(code.replace(/[0-9]$/, (digit) => String((Number(digit) + 1) % 10)));
+  await page.getByLabel("Choose a new PIN").fill("294061");
+  await open.click();
+  await toBe(page, /That is not right/);
+  // The code is used up by this, and its session goes on although the PIN is refused.
+  await typed.fill(code);
+  await page.getByLabel("Choose a new PIN").fill("123456");
+  await open.click();
+  await toBe(page, /longer or harder to guess/);
+  await page.getByLabel("Choose a new PIN").fill("294061");
+  await open.click();
+  await toBe(page, "Unlocked");
+  await page.reload();
+  await unlock(page, PIN);
+  await toBe(page, /tries are left/);
+  await page.getByLabel("PIN").fill("294061");
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await toBe(page, "Unlocked");
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
 test("when the service gives up what opens the notebook, that is said once, and each way says what it is worth", async () => {
   const { page, context } = await Device.make(browser, {}, PHONE);
   const wrong = listen(page);
   await created(page);
   await write(page, "Groceries\nBread");
   await settings(page);
-  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("button", { name: "Add an authenticator app" }).click();
   const uri = `otpauth://totp/x?secret=${await page.locator(".codes").innerText()}`;
   await page.getByLabel("Code of the app").fill(authenticatorCode(uri, 0));
   await page.getByRole("button", { name: "Confirm" }).click();
@@ -101,11 +149,7 @@ test("when the service gives up what opens the notebook, that is said once, and 
   await page.reload();
   await unlock(page, PIN);
   await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
-  await page
-    .getByRole("listitem")
-    .filter({ hasText: "Authenticator app" })
-    .getByRole("button", { name: "Remove" })
-    .click();
+  await remove(page, "Remove the authenticator app");
   await page.getByText("No authenticator app").waitFor();
   assert.equal(await hint.count(), 0);
   await serverSlots("allowed");
@@ -140,7 +184,7 @@ test("a device that was lost is removed, the notebook gets another secret, and w
   await page.goto(origin);
   await byPasskey();
   await settings(page);
-  await page.getByRole("button", { name: "Lost", exact: true }).click();
+  await page.getByRole("button", { name: /^Lost: / }).click();
   await page.getByRole("heading", { name: "Was this device lost?" }).waitFor();
   await look(page, "phone-17-lost");
   await page.getByRole("button", { name: "Remove it, renew the secret" }).click();
@@ -158,7 +202,11 @@ test("a device that was lost is removed, the notebook gets another secret, and w
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await byPasskey();
   await passkey.first().waitFor();
-  await passkeys(page).nth(1).getByRole("button", { name: "Remove" }).click();
+  await passkeys(page)
+    .nth(1)
+    .getByRole("button", { name: /^Remove/ })
+    .click();
+  await page.getByRole("button", { name: "Remove it" }).click();
   await passkeys(page).nth(1).waitFor({ state: "detached" });
   assert.equal(await passkey.count(), 0);
   await page.getByRole("button", { name: "Change PIN" }).click();

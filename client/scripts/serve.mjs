@@ -4,24 +4,14 @@
 import { createReadStream, existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
+import { contentPolicy, TYPES } from "./policy.mjs";
 
 const [folder, port, daemon] = process.argv.slice(2);
 if (!folder || !port || !daemon) {
   console.error("usage: node scripts/serve.mjs FOLDER PORT DAEMON-URL");
   process.exit(2);
 }
-const types = {
-  ".html": "text/html; charset=utf-8",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".svg": "image/svg+xml",
-  ".json": "application/json",
-  ".webmanifest": "application/manifest+json",
-};
-const policy =
-  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; " +
-  `manifest-src 'self'; worker-src 'self'; connect-src 'self' ${daemon}; base-uri 'none'; ` +
-  "form-action 'self'; frame-ancestors 'none'";
+const policy = contentPolicy([daemon]);
 
 createServer((request, response) => {
   const { pathname } = new URL(request.url ?? "/", "http://localhost");
@@ -35,6 +25,6 @@ createServer((request, response) => {
     response.writeHead(404).end("not found");
     return;
   }
-  response.setHeader("Content-Type", types[extname(file)] ?? "application/octet-stream");
+  response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
   createReadStream(file).pipe(response);
 }).listen(Number(port), "127.0.0.1");

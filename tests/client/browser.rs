@@ -54,7 +54,19 @@ async fn notebook() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ways() {
-    assert_eq!(stories("e2e/ways.ts").await, 3);
+    assert_eq!(stories("e2e/ways.ts").await, 4);
+}
+
+/// Two devices whose changes meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apart() {
+    assert_eq!(stories("e2e/apart.ts").await, 4);
+}
+
+/// The demo as it is installed, updated, and used by keyboard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn app() {
+    assert_eq!(stories("e2e/app.ts").await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +88,7 @@ async fn rotation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo() {
-    assert_eq!(stories("e2e/demo.ts").await, 2);
+    assert_eq!(stories("e2e/demo.ts").await, 3);
 }
 
 /// Three realms of independent operators, of which any two give the key back.

@@ -1,14 +1,21 @@
 /** Elements in a line of code, dialogs, and forms that show their own errors. */
 import { advice, CustodyError } from "@custodyd/sdk";
+import { comeBack, whereabouts } from "./focus.js";
 
 /** What an element may hold. */
 export type Child = Node | string | false | undefined;
 
 /** A sentence for an error. */
 export function sentence(error: unknown): string {
-  const full = error instanceof CustodyError && error.code === "notebook-full";
-  return full ? "The notebook is full. Delete or shorten a note." : advice(error);
+  const own = error instanceof CustodyError ? OWN[error.code] : undefined;
+  return own ?? advice(error);
 }
+
+const OWN: Readonly<Record<string, string>> = {
+  "notebook-full": "The notebook is full. Delete or shorten a note.",
+  "notebook-shut":
+    "Another device has renewed the secret, so nothing was replaced. Unlock again with a passkey or the PIN, online.",
+};
 
 /** Attributes and listeners. */
 export type Properties = Record<
@@ -53,7 +60,7 @@ export function middle(title: string, text: string, ...ways: Child[]): HTMLEleme
   );
 }
 
-/** A button that can not be pressed twice while its work goes on. */
+/** A button that can not be pressed twice while its work goes on. It keeps the focus, as a disabled one would not. */
 export function button(
   text: string,
   work: () => unknown,
@@ -62,13 +69,15 @@ export function button(
   const { class: more = "", ...rest } = properties;
   const pressed = async (event: Event): Promise<void> => {
     event.preventDefault();
-    element.disabled = true;
+    if (element.ariaDisabled === "true") return;
+    hush();
+    element.ariaDisabled = "true";
     try {
       await work();
     } catch (error) {
-      say(sentence(error));
+      complain(sentence(error));
     } finally {
-      element.disabled = false;
+      element.ariaDisabled = null;
     }
   };
   const element = h("button", {
@@ -82,19 +91,43 @@ export function button(
 }
 
 let fading: ReturnType<typeof setTimeout> | undefined;
+/** What went wrong stays until something else is said, or the page is another one. */
+let isLasting = false;
 
-/** Tells the person something, screen readers too; above any dialog. */
-export function say(text: string): void {
-  const status = document.querySelector<HTMLElement>("#status");
-  if (!status) return;
-  status.hidePopover();
-  status.showPopover();
-  status.textContent = text;
+/** Where a person is: in the dialog that was opened last, as all else is inert meanwhile, or on the page. */
+function layer(): HTMLElement {
+  return [...document.querySelectorAll<HTMLElement>("dialog[open]")].at(-1) ?? document.body;
+}
+
+/** The page is another one. */
+export function moveOn(): void {
+  if (isLasting) hush();
+}
+
+/** Takes back what was said. */
+function hush(): void {
   clearTimeout(fading);
-  fading = setTimeout(() => {
-    status.textContent = "";
-    status.hidePopover();
-  }, 5000);
+  for (const said of document.querySelectorAll(".status")) said.textContent = "";
+}
+
+/** Says what went wrong where the person is, to screen readers too. */
+export function complain(text: string): void {
+  hush();
+  isLasting = true;
+  const status = layer().querySelector(":scope > .status");
+  if (status) status.textContent = text;
+}
+
+/** Tells the person something that needs no answer. */
+export function say(text: string): void {
+  complain(text);
+  isLasting = false;
+  fading = setTimeout(hush, Math.max(5000, text.length * 90));
+}
+
+/** A part of a page. */
+export function card(title: string, ...content: Child[]): HTMLElement {
+  return h("section", { class: "card stack" }, h("h2", {}, title), ...content);
 }
 
 /** A form: fields, one main button, and its own line for errors. */
@@ -107,8 +140,9 @@ export function form(
   const main = h("button", { class: "button primary wide", type: "submit" }, action);
   const sent = async (event: Event): Promise<void> => {
     event.preventDefault();
+    if (main.ariaDisabled === "true") return;
     error.textContent = "";
-    main.disabled = true;
+    main.ariaDisabled = "true";
     try {
       const values = Object.fromEntries(
         [...new FormData(element)].map(([name, value]) => [
@@ -120,7 +154,7 @@ export function form(
     } catch (cause) {
       error.textContent = sentence(cause);
     } finally {
-      main.disabled = false;
+      main.ariaDisabled = null;
     }
   };
   const element = h("form", { class: "stack", submit: (event: Event) => void sent(event) });
@@ -141,7 +175,9 @@ export function pinField(label: string, name: string, fresh = false): HTMLLabelE
   });
 }
 
-/** Opens a dialog; it is gone when it is closed. */
+let dialogs = 0;
+
+/** Opens a dialog; it is gone when it is closed, and the person is back where it was opened. */
 export function dialog(
   title: string,
   content: (close: () => void) => Child[],
@@ -150,17 +186,33 @@ export function dialog(
   const close = (): void => {
     element.close();
   };
-  const heading = h("h2", { id: "dialog-title" }, title);
-  const element = h("dialog", { "aria-labelledby": "dialog-title", ...properties });
+  dialogs += 1;
+  const id = `dialog-${dialogs}`;
+  const heading = h("h2", { id, class: "brand", tabindex: -1 }, title);
+  const element = h("dialog", { "aria-labelledby": id, ...properties });
   const cross = button("\u00d7", close, { class: "icon", "aria-label": "Close" });
+  const status = h("p", { class: "status", role: "status" });
   const bar = h("div", { class: "row" }, heading, cross);
-  heading.classList.add("brand");
-  element.append(h("div", { class: "stack" }, bar, ...content(close)));
+  element.append(h("div", { class: "stack" }, bar, ...content(close)), status);
+  const opener = whereabouts();
   element.addEventListener("close", () => {
+    const said = status.textContent;
     element.remove();
+    // What was said last is for the person who is back on the page.
+    if (said) say(said);
+    comeBack(opener);
   });
   document.body.append(element);
   element.showModal();
-  element.querySelector<HTMLElement>("input, textarea")?.focus();
+  (element.querySelector<HTMLElement>("input, textarea") ?? heading).focus();
   return element;
+}
+
+/** Asks before something is gone. */
+export function askFirst(
+  title: string,
+  text: string,
+  confirm: (close: () => void) => HTMLElement,
+): void {
+  dialog(title, (close) => [h("p", {}, text), confirm(close)]);
 }

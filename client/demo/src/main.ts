@@ -1,25 +1,49 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
 import { AuthenticationFailed, isBound } from "@custodyd/sdk";
-import { h, middle, say, sentence } from "./dom.js";
-import { load, model, open, synchronise, unlocked } from "./model.js";
+import { h, middle, moveOn, say, sentence } from "./dom.js";
+import { isTyping, place } from "./focus.js";
+import { catchUp, load, model, open, recallNotes } from "./model.js";
 import { notebook } from "./notebook.js";
-import { settings } from "./settings.js";
+import { reading, settings } from "./settings.js";
+import { isOtherLog, otherLog } from "./undone.js";
 import { recall } from "./upkeep.js";
+import { offerUpdates } from "./update.js";
 import { recover, welcome } from "./welcome.js";
 
-const app = document.querySelector("#app") ?? document.body;
-
-async function page(): Promise<HTMLElement> {
-  const known = isBound(model.custody);
-  if (location.hash === "#/recover") return recover(redraw);
-  if (!known) return welcome(redraw);
-  if (location.hash === "#/settings") return settings(redraw);
-  await load();
-  return notebook(redraw);
+/** What is there already, and then what the service brings: nobody looks at nothing while it does not answer. */
+async function* pages(): AsyncGenerator<HTMLElement> {
+  if (location.hash === "#/recover") {
+    yield recover(redraw);
+  } else if (!isBound(model.custody)) {
+    yield welcome(redraw);
+  } else if (location.hash === "#/settings") {
+    if (shown !== "#/settings") yield reading(redraw);
+    if (isDue) await refreshed();
+    yield await settings(redraw);
+  } else {
+    yield notebook(redraw);
+    const before = state();
+    await refreshed();
+    if (state() !== before) yield notebook(redraw);
+  }
 }
+
+/** On start, and when the network is back, there may be something to send. */
+let isDue = true;
+
+async function refreshed(): Promise<void> {
+  const all = isDue;
+  isDue = false;
+  await (all ? catchUp() : load());
+}
+
+/** What the page of notes shows. */
+const state = (): string =>
+  JSON.stringify({ ...model, custody: 0, open: !!model.custody.unlocked });
 
 /** What is shown in place of a page: why, and where to go from there. */
 function stopped(error: unknown): HTMLElement {
+  if (isOtherLog(error)) return otherLog(redraw);
   const removed = error instanceof AuthenticationFailed;
   const why = removed ? "This device is not bound to the notebook any more." : sentence(error);
   const back =
@@ -28,39 +52,60 @@ function stopped(error: unknown): HTMLElement {
 }
 
 let drawing = 0;
+let shown: string | undefined;
 
-function redraw(): void {
+async function draw(): Promise<void> {
   drawing += 1;
   const mine = drawing;
-  page().then(
-    (shown) => {
-      // A later call has overtaken this one.
-      if (mine === drawing) app.replaceChildren(shown);
-    },
-    (error: unknown) => {
-      app.replaceChildren(stopped(error));
-    },
-  );
+  const put = (page: HTMLElement): void => {
+    // A later call has overtaken this one.
+    if (mine !== drawing) return;
+    shown = location.hash;
+    if (place(page)) moveOn();
+  };
+  try {
+    for await (const page of pages()) put(page);
+  } catch (error) {
+    put(stopped(error));
+  }
+}
+
+function redraw(): void {
+  void draw();
+}
+
+/** What somebody is about to type stays, and the code that they wait for has a place to go to. */
+function isBusy(): boolean {
+  return location.hash === "#/recover" || isTyping();
+}
+
+function backOnline(): void {
+  isDue = true;
+  if (!isBusy()) redraw();
+  // What does not come about now does at the next page.
+  else if (isBound(model.custody)) refreshed().catch(() => (isDue = true));
 }
 
 async function start(): Promise<void> {
-  if ("serviceWorker" in navigator)
-    await navigator.serviceWorker.register("/sw.js").catch(() => undefined);
-  await open();
-  await recall();
-  addEventListener("hashchange", redraw);
-  addEventListener("online", () => {
-    if (!isBound(model.custody)) return;
-    // A change waits for a factor; what can be read is read again at once.
-    (unlocked() ? synchronise() : load()).then(redraw, (error: unknown) => {
-      say(sentence(error));
-    });
+  offerUpdates();
+  document.querySelector(".skip")?.addEventListener("click", (event) => {
+    // The address is the app's: a fragment of it would be another page.
+    event.preventDefault();
+    document.querySelector<HTMLElement>("#main")?.focus();
   });
+  await open(() => {
+    say("Another device has renewed the secret. Unlock again to write.");
+    redraw();
+  });
+  await recall();
+  await recallNotes();
+  addEventListener("hashchange", redraw);
+  addEventListener("online", backOnline);
   // Ask the browser not to clear what only this device has.
-  await navigator.storage.persist().catch(() => false);
-  redraw();
+  void navigator.storage.persist().catch(() => false);
+  await draw();
 }
 
 start().catch((error: unknown) => {
-  app.replaceChildren(stopped(error));
+  place(stopped(error));
 });

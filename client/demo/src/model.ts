@@ -3,23 +3,22 @@
  *
  * The data key is kept on this device, not extractable, so that reading asks for nothing. Changing
  * needs the key to be unlocked: by PIN or passkey, online or offline.
+ *
+ * What does not open here is never taken for nothing and never replaced: another device has renewed the secret, and an
+ * unlock brings the new one. Until then the notes are shown as this device has read them last.
  */
 import * as sdk from "@custodyd/sdk";
-
-/** A note. */
-export interface Note {
-  readonly id: string;
-  readonly text: string;
-  /** Milliseconds since the Unix epoch. */
-  readonly edited: number;
-  /** Deleted notes stay for a while, so that other devices learn of it. */
-  readonly deleted?: boolean;
-}
+import { leftOut, merged, type Note, ROOM, type Seen, seenIn, size } from "./notes.js";
+import { patiently, waitAgain } from "./patience.js";
 
 const SECRET = "notes";
 const DATA_KEY = "demo/data-key";
-/** What the demo's policy lets one secret have, less what sealing adds. */
-export const ROOM = 4000;
+/** The notes as this device has read them last, sealed: drawn before anybody has answered. */
+const READ = "demo/read";
+/** When each of the service's notes was edited, as this device has read them last. */
+const SEEN = "demo/seen";
+/** Versions of notes that another one has replaced without its writer knowing of them, each sealed. */
+const OLDER = "demo/older/";
 
 /** The app's one state. */
 export const model = {
@@ -27,16 +26,24 @@ export const model = {
   notes: [] as readonly Note[],
   /** Where the notes on the screen are from. */
   from: "server" as sdk.Known["from"] | "none",
+  /** Somebody has answered, or nobody does: what is on the screen is all there is. */
+  loaded: false,
+  /** What is stored does not open here. */
+  shut: false,
   waiting: false,
   /** The PIN was changed on this device, and the service has not been told. */
   pinPending: false,
   /** A renewal of the secret was begun here, and its codes were perhaps not seen. */
   renewing: false,
+  /** Recovery codes were never shown, or not to their end. */
+  codeless: false,
   online: true,
   /** Ways that open the notebook no more, since the service does not. */
   closed: [] as readonly sdk.Closed[],
   /** Why the service can open something still, though it shall not. */
   left: undefined as sdk.CustodyError | undefined,
+  /** What should have followed the last sign-in, and did not. */
+  undone: [] as readonly sdk.Undone[],
 };
 
 interface Configuration {
@@ -45,40 +52,53 @@ interface Configuration {
   readonly realm: sdk.RealmTrust;
 }
 
-/** Opens the custody with the configuration that was deployed beside the page. */
-export async function open(): Promise<void> {
+/**
+ * Opens the custody with the configuration that was deployed beside the page. `onLocked` is called when another device has
+ * put a secret in the place of the one that is open here, and a sign-in has to bring it.
+ */
+export async function open(onLocked: () => void): Promise<void> {
   const configuration = (await (await fetch("/config.json")).json()) as Configuration;
-  model.custody = await sdk.openCustody(configuration);
+  const onReplaced = (now: sdk.Unlocked | undefined): void => {
+    if (now) return;
+    sdk.lock(model.custody);
+    onLocked();
+  };
+  model.custody = await sdk.openCustody({ ...configuration, onReplaced, fetch: patiently });
 }
 
 /** The newest first; those behind it open what was written before the secret was renewed. */
 async function dataKeys(): Promise<readonly CryptoKey[]> {
-  const kept = (await model.custody.storage.get(DATA_KEY)) as CryptoKey | CryptoKey[] | undefined;
+  const { unlocked, storage } = model.custody;
+  if (unlocked?.locked === false) return unlocked.dataKeys(SECRET);
+  const kept = (await storage.get(DATA_KEY)) as CryptoKey | CryptoKey[] | undefined;
   return kept ? [kept].flat() : [];
+}
+
+async function kept(key: string, value: unknown): Promise<void> {
+  await model.custody.storage.update([], (update) => {
+    update.set(key, value);
+  });
 }
 
 /** After an unlock: this device may read from now on. */
 export async function keepDataKey(): Promise<void> {
-  const keys = await model.custody.unlocked?.dataKeys(SECRET);
-  if (!keys) return;
-  await model.custody.storage.update([], (update) => {
-    update.set(DATA_KEY, keys);
-  });
+  if (unlocked()) await kept(DATA_KEY, await dataKeys());
 }
 
 /** After the secret was renewed: the notes that are there are written under it, too. */
-export async function sealAnew(): Promise<void> {
+export async function sealAnew(): Promise<sdk.Synced | undefined> {
   await keepDataKey();
   await load();
-  if (model.notes.length === 0) return;
-  await sdk.saveSecret(model.custody, SECRET, await sealed(model.notes), merge);
+  if (model.shut || model.notes.length === 0) return undefined;
+  const synced = await sdk.saveSecret(model.custody, SECRET, await sealed(model.notes), merge);
   await load();
+  return synced;
 }
 
-async function opened(content: Uint8Array<ArrayBuffer> | undefined): Promise<Note[]> {
-  if (!content) return [];
+/** Undefined where it does not open. */
+async function opened(content: Uint8Array<ArrayBuffer>): Promise<Note[] | undefined> {
   const plain = await sdk.openData(await dataKeys(), SECRET, content);
-  return plain ? (JSON.parse(new TextDecoder().decode(plain)) as Note[]) : [];
+  return plain && (JSON.parse(new TextDecoder().decode(plain)) as Note[]);
 }
 
 async function sealed(notes: readonly Note[]): Promise<Uint8Array<ArrayBuffer>> {
@@ -88,57 +108,186 @@ async function sealed(notes: readonly Note[]): Promise<Uint8Array<ArrayBuffer>> 
   return sdk.sealData(key, SECRET, new Uint8Array(plain));
 }
 
-/** Two devices changed notes apart: of each note the later version stays. */
+const SHUT = "notebook-shut";
+const shut = (): sdk.CustodyError =>
+  new sdk.CustodyError(SHUT, "what is stored does not open here: nothing replaces it");
+
+async function seen(): Promise<Seen> {
+  return ((await model.custody.storage.get(SEEN)) ?? {}) as Seen;
+}
+
+/** Two devices changed notes apart. Of a note that both have changed, the earlier version goes to the older ones. */
 const merge: sdk.Rule = async ({ mine, theirs }) => {
-  const all = [...(await opened(theirs?.content)), ...(await opened(mine.content))];
-  const newest = new Map<string, Note>();
-  for (const note of all) {
-    const other = newest.get(note.id);
-    if (!other || other.edited < note.edited) newest.set(note.id, note);
-  }
-  return sealed([...newest.values()]);
+  const own = await opened(mine.content);
+  const others = theirs ? await opened(theirs.content) : [];
+  if (!own || !others) throw shut();
+  const all = merged(others, own);
+  await keepOlder(leftOut(own, all, await seen()));
+  return sealed(all);
 };
 
+/** Until a person restores or drops them. One that is kept already stays one. */
+async function keepOlder(notes: readonly Note[]): Promise<void> {
+  for (const note of notes) await kept(`${OLDER}${note.id}/${note.edited}`, await sealed([note]));
+}
+
+/** What lost a merge stands in it, but for what is kept with the older versions. */
+async function settleLost(before: Seen): Promise<void> {
+  if (model.shut) return;
+  for (const lost of await sdk.lostVersions(model.custody)) {
+    const notes = lost.name === SECRET ? await opened(lost.content) : undefined;
+    if (!notes) continue;
+    await keepOlder(leftOut(notes, model.notes, before));
+    await sdk.dropLost(model.custody, lost);
+  }
+}
+
+/** The older versions, and where each is kept. */
+export async function olderNotes(): Promise<(readonly [string, Note])[]> {
+  const found: (readonly [string, Note])[] = [];
+  for (const [key, content] of await model.custody.storage.list(OLDER)) {
+    const [note] = (await opened(content as Uint8Array<ArrayBuffer>)) ?? [];
+    if (note) found.push([key, note]);
+  }
+  return found;
+}
+
+/** Drops an older version. */
+export async function dropOlder(key: string): Promise<void> {
+  await model.custody.storage.update([], (update) => {
+    update.delete(key);
+  });
+}
+
+/** Another device may have put a secret in the place of the one that is open here. */
+async function followed(): Promise<boolean> {
+  try {
+    if (!unlocked() || !(await sdk.followRotation(model.custody))) return false;
+  } catch (error) {
+    if (!(error instanceof sdk.CustodyError)) throw error;
+    return false;
+  }
+  return true;
+}
+
+/** What this device has read last, before anybody is asked. */
+export async function recallNotes(): Promise<void> {
+  model.codeless = (await model.custody.storage.get(CODELESS)) === true;
+  const content = (await model.custody.storage.get(READ)) as Uint8Array<ArrayBuffer> | undefined;
+  model.notes = (content && (await opened(content))) ?? [];
+}
+
+async function known(): Promise<sdk.Known | undefined | "locked"> {
+  try {
+    return await sdk.loadSecret(model.custody, SECRET);
+  } catch (error) {
+    if (error instanceof sdk.NotReady && error.code === "locked") return "locked";
+    throw error;
+  }
+}
+
+/** Counts what changes the notes here: an answer that was asked for before says nothing of them any more. */
+let turn = 0;
+
+let loading: Promise<void> = Promise.resolve();
+
+/** Until nothing is being read any more, for a while: a session that only reads could else take the place of one that comes meanwhile. */
+export async function quiet(): Promise<void> {
+  await Promise.race([
+    loading.catch(() => undefined),
+    new Promise((resolve) => setTimeout(resolve, 5000)),
+  ]);
+}
+
 /** Reads the notes: the daemon's, or this device's copy. */
-export async function load(): Promise<void> {
-  const known = await sdk.loadSecret(model.custody, SECRET);
+export function load(): Promise<void> {
+  loading = loadNow();
+  return loading;
+}
+
+async function loadNow(): Promise<void> {
+  turn += 1;
+  const mine = turn;
+  const read = await known();
+  const found = read === "locked" ? undefined : read;
+  let notes = found ? await opened(found.content) : [];
+  if (found && !notes && (await followed())) notes = await opened(found.content);
+  if (mine !== turn) return;
+  model.shut = read === "locked" || !notes;
+  if (model.shut) sdk.lock(model.custody);
+  else {
+    model.notes = notes ?? [];
+    await keepDataKey();
+    await kept(READ, found?.content);
+    if (found?.from === "server") await kept(SEEN, seenIn(model.notes));
+  }
+  model.from = found?.from ?? "none";
   // Once nobody but the owner opens the notes, a locked notebook shows what this device has read of them.
-  model.notes = await opened(known?.content);
-  model.from = known?.from ?? "none";
-  model.online = known?.from !== "copy" || known.locked === true;
+  model.online = found?.from !== "copy" || found.locked === true;
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
   model.renewing = await sdk.rotationPending(model.custody);
+  model.loaded = true;
+}
+
+const CODELESS = "demo/codeless";
+
+/** Says from now on, also after the page is gone, that recovery codes were not seen to their end; or no more. */
+export async function remindOfCodes(codeless: boolean): Promise<void> {
+  model.codeless = codeless;
+  await kept(CODELESS, codeless);
 }
 
 /** Whether notes can be changed now. */
 export function unlocked(): boolean {
-  return model.custody.unlocked !== undefined;
-}
-
-/** How much room a set of notes takes. */
-export function size(notes: readonly Note[]): number {
-  return new TextEncoder().encode(JSON.stringify(notes)).length;
+  return model.custody.unlocked?.locked === false;
 }
 
 /** Saves a note, here at once and at the daemon when it can be reached. */
 export async function save(note: Note): Promise<sdk.Synced> {
+  const { custody } = model;
+  if (!unlocked()) throw new sdk.NotReady("locked", "unlock first");
+  // Nothing is written upon what was not read; and what waits already may be another tab's.
+  if (!model.loaded || (await sdk.pendingChanges(custody)).length > 0) await load();
+  if (model.shut) throw shut();
   const month = 30 * 24 * 3600 * 1000;
   const others = model.notes.filter((one) => one.id !== note.id);
-  const kept = others.filter((one) => !one.deleted || one.edited > Date.now() - month);
-  const notes = [note, ...kept];
+  const left = others.filter((one) => !one.deleted || one.edited > Date.now() - month);
+  const notes = [note, ...left];
   if (size(notes) > ROOM) throw new sdk.CustodyError("notebook-full", "the notebook is full");
-  const synced = await sdk.saveSecret(model.custody, SECRET, await sealed(notes), merge);
-  await load();
+  turn += 1;
+  const [before, key] = [await seen(), custody.unlocked];
+  let synced = await sdk.saveSecret(custody, SECRET, await sealed(notes), merge);
+  // Another device has renewed the secret, as it turned out: what was just written is sealed under the one of before.
+  if (unlocked() && custody.unlocked !== key) synced = (await sealAnew()) ?? synced;
+  else await load();
+  await settleLost(before);
   model.online = synced.because !== "offline";
   return synced;
 }
 
 /** Sends what waits. */
 export async function synchronise(): Promise<sdk.Synced> {
+  const before = await seen();
   const synced = await sdk.sync(model.custody, merge);
   // Another device may have renewed the secret, which this one has taken up then.
-  await keepDataKey();
   await load();
+  await settleLost(before);
   return synced;
+}
+
+/** On start, and when the network is back: reads, and sends what needs no factor. */
+export async function catchUp(): Promise<void> {
+  waitAgain();
+  await load();
+  if (!model.custody.transport.session) return;
+  try {
+    const before = await seen();
+    const { sent } = await sdk.sync(model.custody, merge);
+    if (sent.length > 0) await load();
+    await settleLost(before);
+  } catch (error) {
+    if (!(error instanceof sdk.CustodyError) || error.code !== SHUT) throw error;
+    model.shut = true;
+  }
 }

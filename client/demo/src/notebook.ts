@@ -1,8 +1,10 @@
 /** The notes: to read at once, to write after unlocking. */
 import { lock, signOut, type Synced, Unreachable } from "@custodyd/sdk";
 import { button, dialog, form, h, say, sentence } from "./dom.js";
-import { model, type Note, ROOM, save, size, synchronise, unlocked } from "./model.js";
+import { model, save, synchronise, unlocked } from "./model.js";
+import { type Note, ROOM, size } from "./notes.js";
 import { settlePin } from "./pin.js";
+import { undoneBanners } from "./undone.js";
 import { askToUnlock } from "./unlock.js";
 
 /** The bar on top of every page of the notebook. */
@@ -10,10 +12,14 @@ export function top(redraw: () => void): HTMLElement {
   const locking = unlocked()
     ? button("Lock", async () => {
         lock(model.custody);
-        await signOut(model.custody).catch((error: unknown) => {
+        try {
+          await signOut(model.custody);
+        } catch (error) {
           if (!(error instanceof Unreachable)) throw error;
-        });
-        redraw();
+        } finally {
+          // It is locked, whatever the service says.
+          redraw();
+        }
       })
     : button(
         "Unlock",
@@ -39,7 +45,18 @@ function waits(because: Synced["because"]): string {
 }
 
 function banners(redraw: () => void): HTMLElement[] {
-  const shown: HTMLElement[] = [];
+  const shown: HTMLElement[] = undoneBanners(redraw);
+  if (model.shut) {
+    const why =
+      "Another device has renewed the secret of this notebook. Unlock it here once, online, to read on: until then you see what this device has read last, and nothing is replaced.";
+    shown.push(h("div", { class: "banner" }, why));
+  }
+  if (model.codeless) {
+    const there = h("a", { class: "button", href: "#/settings" }, "Make some");
+    const why =
+      "You have not written down your recovery codes. Without them a lost device can lose the notebook.";
+    shown.push(h("div", { class: "banner" }, why, there));
+  }
   // What goes on by itself at the next unlock is not worth a word.
   if (model.left && !(model.left instanceof Unreachable)) {
     const there = h("a", { class: "button", href: "#/settings" }, "Ways to unlock");
@@ -141,6 +158,11 @@ function show(note: Note, redraw: () => void): void {
   );
 }
 
+function nothing(): string {
+  if (model.shut) return "Nothing that this device could show.";
+  return model.loaded ? "Nothing here yet. Write your first note." : "Reading\u2026";
+}
+
 /** The page. */
 export function notebook(redraw: () => void): HTMLElement {
   const notes = model.notes
@@ -170,7 +192,7 @@ export function notebook(redraw: () => void): HTMLElement {
   const list =
     notes.length > 0
       ? h("ul", { class: "notes" }, ...notes.map((note) => card(note, redraw)))
-      : h("p", { class: "empty" }, "Nothing here yet. Write your first note.");
+      : h("p", { class: "empty" }, nothing());
   return h(
     "div",
     { class: "page" },

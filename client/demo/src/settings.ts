@@ -1,117 +1,17 @@
 /** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
 import * as sdk from "@custodyd/sdk";
-import { button, type Child, dialog, field, form, h, type Properties, say } from "./dom.js";
+import { act, askToRemove, date } from "./act.js";
+import { button, card, type Child, dialog, field, form, h, say } from "./dom.js";
 import { askToRenew } from "./lost.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
-import { changePin, offline } from "./pin.js";
-import { addAuthenticator } from "./totp.js";
+import { olderVersions } from "./older.js";
+import { offline } from "./pin.js";
 import { trail } from "./trail.js";
 import { askToUnlock } from "./unlock.js";
-import { hintFor, mended } from "./upkeep.js";
-import { showCodes } from "./welcome.js";
+import { ways } from "./ways.js";
 
 type View = sdk.Schemas["AccountView"];
-
-function card(title: string, ...content: Child[]): HTMLElement {
-  return h("section", { class: "card stack" }, h("h2", {}, title), ...content);
-}
-
-/** A button whose work may need a stronger or fresher sign-in: then that is asked for. */
-function act(text: string, work: () => unknown, properties: Properties = {}): HTMLElement {
-  const tried = async (): Promise<void> => {
-    try {
-      await work();
-    } catch (error) {
-      if (!(error instanceof sdk.StepUpRequired)) throw error;
-      const again = (): void => {
-        say("Thank you. Try it again now.");
-      };
-      askToUnlock(again, "Confirm that it is you");
-      say(sdk.advice(error));
-    }
-  };
-  return button(text, tried, properties);
-}
-
-function date(seconds: number): string {
-  return new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }).format(
-    new Date(seconds * 1000),
-  );
-}
-
-/** What a way is called, and what there is to know of it. */
-function named(name: string, ...hints: (string | undefined)[]): HTMLElement {
-  const lines = hints.flatMap((hint) =>
-    hint === undefined ? [] : [h("br"), h("small", {}, hint)],
-  );
-  return h("span", {}, name, ...lines);
-}
-
-function ways(view: View, redraw: () => void): HTMLElement {
-  const { custody } = model;
-  const passkeys = view.passkeys.map((one) =>
-    h(
-      "li",
-      {},
-      named(`Passkey ${one.name ?? ""}`, `last used ${date(one.last_used)}`, hintFor("passkey")),
-      act(
-        "Remove",
-        async () => {
-          await sdk.removePasskey(custody, one.device_id);
-          await mended("passkey");
-          redraw();
-        },
-        { class: "danger" },
-      ),
-    ),
-  );
-  const add = act("Add a passkey", async () => {
-    const { prf } = await sdk.addPasskey(custody, { user: "Notebook" });
-    if (prf) await sdk.keepOfflineByPasskey(custody, prf);
-    redraw();
-  });
-  const codes = act("New recovery codes", async () => {
-    const made = await sdk.setRecoveryCodes(custody);
-    showCodes(made, redraw);
-    await mended("recovery-code");
-  });
-  const left = view.recovery_codes?.left ?? 0;
-  const totp = view.totp
-    ? act("Remove", () => sdk.removeTotp(custody).then(redraw), { class: "danger" })
-    : act("Add", () => addAuthenticator(redraw));
-  return card(
-    "Ways to unlock",
-    h(
-      "ul",
-      { class: "list" },
-      h(
-        "li",
-        {},
-        named(view.pin ? "PIN" : "No PIN", view.pin ? hintFor("pin") : undefined),
-        button("Change PIN", () => {
-          changePin(redraw);
-        }),
-      ),
-      ...passkeys,
-      h(
-        "li",
-        {},
-        named(`${left} recovery codes left`, left > 0 ? hintFor("recovery-code") : undefined),
-        codes,
-      ),
-      h(
-        "li",
-        {},
-        view.totp
-          ? named("Authenticator app", hintFor("totp"))
-          : h("span", {}, "No authenticator app"),
-        totp,
-      ),
-    ),
-    add,
-  );
-}
 
 function contacts(view: View, redraw: () => void): HTMLElement {
   const { custody } = model;
@@ -126,7 +26,11 @@ function contacts(view: View, redraw: () => void): HTMLElement {
         h("br"),
         h("small", {}, one.confirmed ? "confirmed" : "not confirmed"),
       ),
-      act("Remove", () => sdk.removeContact(custody, one.id).then(redraw), { class: "danger" }),
+      askToRemove(
+        `Remove ${one.address ?? "the address"}`,
+        "No code goes there any more when you forget the PIN.",
+        () => sdk.removeContact(custody, one.id).then(redraw),
+      ),
     ),
   );
   const claiming = form(
@@ -169,12 +73,18 @@ function devices(view: View, redraw: () => void): HTMLElement {
         h(
           "span",
           { class: "row" },
-          button("Lost", () => {
-            askToRenew(act, redraw, { id: one.device_id, name: one.name ?? "The device" });
-          }),
-          act("Remove", () => sdk.removeDevice(model.custody, one.device_id).then(redraw), {
-            class: "danger",
-          }),
+          button(
+            "Lost",
+            () => {
+              askToRenew(act, redraw, { id: one.device_id, name: one.name ?? "The device" });
+            },
+            { "aria-label": `Lost: ${one.name ?? "device"}` },
+          ),
+          askToRemove(
+            `Remove ${one.name ?? "the device"}`,
+            "It is a stranger to the notebook from then on. If it was lost, choose that instead.",
+            () => sdk.removeDevice(model.custody, one.device_id).then(redraw),
+          ),
         ),
     ),
   );
@@ -218,6 +128,40 @@ function leaving(redraw: () => void): HTMLElement {
   return card("Yours to take and to erase", h("div", { class: "row" }, take, everywhere, erase));
 }
 
+/** What a weak factor has asked for, and does not get before its owner could have noticed. */
+function waiting(view: View, redraw: () => void): Child {
+  if (view.waiting.length === 0) return false;
+  const items = view.waiting.map(({ change, factor, due }) =>
+    h("li", {}, `${change} by ${factor}, from ${date(due)} on`.replaceAll("-", " ")),
+  );
+  const cancel = act(
+    "Cancel it",
+    async () => {
+      await sdk.cancelRecovery(model.custody);
+      say("Cancelled.");
+      redraw();
+    },
+    { class: "danger" },
+  );
+  const why =
+    "Somebody with a weak factor has asked to change this. If that was not you, cancel it.";
+  return card("A change that waits", h("p", {}, why), h("ul", { class: "list" }, ...items), cancel);
+}
+
+function page(redraw: () => void, ...content: Child[]): HTMLElement {
+  return h(
+    "div",
+    { class: "page" },
+    top(redraw),
+    h("main", { id: "main", class: "stack" }, h("h1", {}, "Settings"), ...content),
+  );
+}
+
+/** The page while the service is asked. */
+export function reading(redraw: () => void): HTMLElement {
+  return page(redraw, h("p", { class: "empty" }, "Asking the service\u2026"));
+}
+
 /** The page. */
 export async function settings(redraw: () => void): Promise<HTMLElement> {
   const content: Child[] = [];
@@ -225,6 +169,7 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
     if (!model.custody.transport.session) await sdk.openReadOnly(model.custody);
     const view = await sdk.viewAccount(model.custody);
     const state = await sdk.offlineState(model.custody);
+    content.push(waiting(view, redraw), await olderVersions(redraw));
     content.push(ways(view, redraw), contacts(view, redraw), devices(view, redraw));
     content.push(card("Without a network", ...offline(state, redraw)));
     content.push(card("What happened", ...trail()), leaving(redraw));
@@ -242,16 +187,5 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
       askToUnlock(redraw);
     }),
   );
-  return h(
-    "div",
-    { class: "page" },
-    top(redraw),
-    h(
-      "main",
-      { id: "main", class: "stack" },
-      h("h1", {}, "Settings"),
-      !unlocked() && hint,
-      h("div", { class: "settings" }, ...content),
-    ),
-  );
+  return page(redraw, !unlocked() && hint, h("div", { class: "settings" }, ...content));
 }

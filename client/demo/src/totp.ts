@@ -40,7 +40,8 @@ export function askForCode(done: () => void): HTMLElement {
     () => {
       dialog("Unlock with a code", (close) => [
         form([code()], "Unlock", async ({ code: typed = "" }) => {
-          const { upkeep } = await sdk.signInWithTotp(model.custody, typed.trim());
+          const { upkeep, undone } = await sdk.signInWithTotp(model.custody, typed.trim());
+          model.undone = undone;
           const moved = await tended(upkeep);
           await keepDataKey();
           await synchronise();

@@ -1,19 +1,26 @@
 /** The dialog that unlocks: PIN or passkey, online, and offline where this device allows it. */
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
-import { keepDataKey, model, synchronise } from "./model.js";
+import { keepDataKey, model, quiet, synchronise } from "./model.js";
+import { answers } from "./patience.js";
 import { askForCode } from "./totp.js";
 import { tended } from "./upkeep.js";
 
-/** Asks the daemon first, and this device's own slot where nobody answers. */
+/** Asks the daemon first, and this device's own slot where nobody answers: soon, where there is such a slot. */
 async function either(
+  way: "byPasskey" | "byPin",
   online: () => Promise<sdk.SignedIn>,
   offline: () => Promise<sdk.Unlocked>,
 ): Promise<"offline" | { readonly moved: string }> {
+  const here = (await sdk.offlineState(model.custody))[way];
   try {
-    const { prf, upkeep } = await online();
+    if (here && !(await answers(model.custody.transport.url)))
+      throw new sdk.Unreachable("nobody answered in time");
+    await quiet();
+    const { prf, upkeep, undone } = await online();
     const { byPasskey } = await sdk.offlineState(model.custody);
     if (prf && !byPasskey) await sdk.keepOfflineByPasskey(model.custody, prf);
+    model.undone = undone;
     return { moved: await tended(upkeep) };
   } catch (error) {
     if (!(error instanceof sdk.Unreachable)) throw error;
@@ -38,11 +45,12 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
   const { custody } = model;
   dialog(title, (close) => {
     const unlock = async (
+      way: "byPasskey" | "byPin",
       online: () => Promise<sdk.SignedIn>,
       offline: () => Promise<sdk.Unlocked>,
     ): Promise<void> => {
       const { wrongPins } = await sdk.offlineState(custody);
-      await finished(await either(online, offline), wrongPins);
+      await finished(await either(way, online, offline), wrongPins);
       close();
       done();
     };
@@ -50,6 +58,7 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
       "Use a passkey",
       () =>
         unlock(
+          "byPasskey",
           () => sdk.signInWithPasskey(custody),
           () => sdk.unlockOfflineByPasskey(custody),
         ),
@@ -57,6 +66,7 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
     );
     const pin = form([pinField("PIN", "pin")], "Unlock", ({ pin = "" }) =>
       unlock(
+        "byPin",
         () => sdk.signInWithPin(custody, pin),
         () => sdk.unlockOfflineByPin(custody, pin),
       ),

@@ -1,7 +1,7 @@
 /** The first page: a new notebook, or the way back to one. */
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
-import { keepDataKey, model } from "./model.js";
+import { keepDataKey, model, remindOfCodes } from "./model.js";
 import { tended } from "./upkeep.js";
 
 /** A name for this device that its owner will recognise. */
@@ -39,28 +39,53 @@ export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void):
         await navigator.clipboard.writeText(text);
         say("Copied.");
       }),
-      button("I have written them down", close, { class: "primary" }),
+      button(
+        "I have written them down",
+        async () => {
+          await remindOfCodes(false);
+          close();
+        },
+        { class: "primary" },
+      ),
     ),
   ]);
   shown.addEventListener("close", done);
 }
 
-async function create(pin: string, withPasskey: boolean): Promise<readonly sdk.RecoveryCode[]> {
+/** What was made, and why there is no passkey where one was wanted. */
+interface Created {
+  readonly codes: readonly sdk.RecoveryCode[];
+  readonly without: string;
+}
+
+async function create(pin: string, withPasskey: boolean): Promise<Created> {
   const { custody } = model;
+  // Whatever is broken off from here on, the notebook says so until its codes were seen.
+  await remindOfCodes(true);
   if (!custody.account || (await sdk.enrolmentPending(custody))) {
     await sdk.enrol(custody, { deviceName: deviceName() });
   }
   await sdk.setPin(custody, pin);
   await keepDataKey();
-  if (withPasskey) {
+  const without = withPasskey ? await passkeyAdded() : "";
+  return { codes: await sdk.setRecoveryCodes(custody), without };
+}
+
+/** A passkey that is not to be had leaves a notebook all the same. */
+async function passkeyAdded(): Promise<string> {
+  const { custody } = model;
+  try {
     const { prf } = await sdk.addPasskey(custody, { user: "Notebook", passkey: deviceName() });
     if (prf) await sdk.keepOfflineByPasskey(custody, prf);
+    return "";
+  } catch (error) {
+    if (!(error instanceof sdk.PasskeyFailed)) throw error;
+    return `No passkey was added: the settings can. ${sdk.advice(error)}`;
   }
-  return sdk.setRecoveryCodes(custody);
 }
 
 function askToCreate(redraw: () => void): void {
-  dialog("A new notebook", (close) => [
+  const asking = dialog("A new notebook", (close) => [
     h(
       "p",
       { class: "soft" },
@@ -78,12 +103,15 @@ function askToCreate(redraw: () => void): void {
       ],
       "Create",
       async ({ pin = "", passkey }) => {
-        const codes = await create(pin, passkey !== undefined);
+        const { codes, without } = await create(pin, passkey !== undefined);
         close();
         showCodes(codes, redraw);
+        if (without) say(without);
       },
     ),
   ]);
+  // It may be there, though not all of what was asked for.
+  asking.addEventListener("close", redraw);
 }
 
 /** The page. */
@@ -103,6 +131,7 @@ export function welcome(redraw: () => void): HTMLElement {
 }
 
 async function arrived(redraw: () => void, by: sdk.SignedIn): Promise<void> {
+  model.undone = by.undone;
   const moved = await tended(by.upkeep);
   await keepDataKey();
   location.hash = "#/";
@@ -134,6 +163,7 @@ function byCode(redraw: () => void): HTMLElement {
 /** The code, and then a new PIN: the old one is forgotten. */
 function typed(who: sdk.Who, redraw: () => void): HTMLElement {
   const { custody } = model;
+  let byCode: sdk.SignedIn | undefined;
   return form(
     [
       field("The code that came", { name: "code", class: "code" }),
@@ -141,13 +171,16 @@ function typed(who: sdk.Who, redraw: () => void): HTMLElement {
     ],
     "Open my notebook",
     async ({ code = "", pin = "" }) => {
-      const scope = custody.transport.session?.scope;
-      const limited = scope ?? (await sdk.signInWithCode(custody, who, code)).scope;
+      // A code opens one session. That one goes on where the PIN was refused, and no other takes its place: a locked
+      // notebook has one that may read and nothing else.
+      const { session } = custody.transport;
+      const goesOn = byCode && session?.factor === byCode.factor && session.scope === byCode.scope;
+      if (!goesOn || !byCode) byCode = await sdk.signInWithCode(custody, who, code);
       await sdk.setPin(custody, pin);
       const options = { bindDevice: deviceName() };
       // A device that is bound has a full session by the code alone, which may not have the key back: the new PIN may.
       const by =
-        limited === "pin-only"
+        byCode.scope === "pin-only"
           ? await sdk.continueWithPin(custody, pin, options)
           : await sdk.signInWithPin(custody, pin);
       await arrived(redraw, by);

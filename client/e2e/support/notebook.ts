@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import type { Page } from "playwright-core";
+import { TYPES } from "../../scripts/policy.mjs";
 import type { Site } from "./pages.js";
 import { realmKeys } from "./stage.js";
 import { world } from "./world.js";
@@ -14,14 +15,6 @@ const AXE = readFileSync(
   createRequire(`${process.cwd()}/package.json`).resolve("axe-core/axe.min.js"),
   "utf8",
 );
-const TYPES: Record<string, string> = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".css": "text/css",
-  ".svg": "image/svg+xml",
-  ".json": "application/json",
-  ".webmanifest": "application/manifest+json",
-};
 
 /** The demo, built with the keys of this run's realm pinned in it. */
 export async function notebookSite(): Promise<Site> {
@@ -105,6 +98,24 @@ export async function created(page: Page, passkey = true): Promise<string[]> {
   const codes = await page.locator(".codes li").allInnerTexts();
   await page.getByRole("button", { name: "I have written them down" }).click();
   return codes;
+}
+
+/** Removes what a button of the settings is named after, and says that it is meant. */
+export async function remove(page: Page, name: string | RegExp): Promise<void> {
+  const exact = typeof name === "string" ? { exact: true } : {};
+  await page
+    .getByRole("button", { name, ...exact })
+    .first()
+    .click();
+  await page.getByRole("button", { name: "Remove it" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
+/** Unlocks with a passkey. */
+export async function unlockByPasskey(page: Page): Promise<void> {
+  await page.getByRole("banner").getByRole("button", { name: "Unlock", exact: true }).click();
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
 }
 
 /** To the settings. */

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { createServer, type Server } from "node:https";
 import { build } from "esbuild";
+import { contentPolicy } from "../../scripts/policy.mjs";
 import { realms, world } from "./world.js";
 
 /** What is served at one path. */
@@ -15,19 +16,8 @@ export interface Served {
 /** By path. */
 export type Site = ReadonlyMap<string, Served>;
 
-/** No inline script, no eval; WebAssembly for Argon2id, and the daemon to talk to. */
-export const POLICY = [
-  "default-src 'none'",
-  "script-src 'self' 'wasm-unsafe-eval'",
-  "style-src 'self'",
-  "img-src 'self' data:",
-  "manifest-src 'self'",
-  `connect-src 'self' ${[world.url, ...realms.slice(1).map(({ url }) => url)].join(" ")}`,
-  "worker-src 'self'",
-  "base-uri 'none'",
-  "form-action 'self'",
-  "frame-ancestors 'none'",
-].join("; ");
+/** As what serves the demo has it, for the daemons of this run. */
+export const POLICY = contentPolicy([world.url, ...realms.slice(1).map(({ url }) => url)]);
 
 /** A server on the origin of the app's policy. */
 export async function serve(site: Site): Promise<Server> {

@@ -1,0 +1,2 @@
+export declare const contentPolicy: (daemons: readonly string[]) => string;
+export declare const TYPES: Readonly<Record<string, string>>;
