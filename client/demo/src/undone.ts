@@ -7,6 +7,8 @@ const WORDS: Readonly<Record<sdk.Undone["what"], string>> = {
   log: "Whether the service's log goes on as this device has seen it was not checked.",
   offline:
     "What you used does not unlock this device without a network again yet. Use it once more.",
+  report:
+    "The wrong PINs that were typed on this device without a network were not reported yet. The next sign-in does it.",
 };
 
 /** A banner for each. */
