@@ -27,6 +27,21 @@ pub struct Report {
     pub no_new_privileges: Result<(), String>,
 }
 
+impl Report {
+    /// Says in the log what could not be had. The daemon serves all the same: the operator decides.
+    pub fn tell(&self) {
+        for outcome in [
+            &self.core_dumps,
+            &self.locked_memory,
+            &self.no_new_privileges,
+        ] {
+            if let Err(reason) = outcome {
+                tracing::warn!(reason, "this process is less shut off than it should be");
+            }
+        }
+    }
+}
+
 /// Applies everything. Repeating it changes nothing.
 pub fn apply() -> Report {
     Report {

@@ -93,7 +93,7 @@ suite::cases_of!(
     a_token_that_went_away_beneath_a_hung_call_is_back_after_it,
     without_room_for_sessions_the_open_ones_serve,
     a_wrong_pin_told_by_any_code_is_not_presented_again,
-    a_pin_that_is_refused_in_a_recovery_is_not_presented_again,
+    a_pin_that_is_unclear_in_a_recovery_rests,
     a_pin_that_is_locked_or_nearly_is_not_presented,
 );
 suite::cases_of!(

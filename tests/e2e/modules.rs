@@ -78,7 +78,7 @@ async fn of_a_hung_module_the_deadline_holds_and_other_requests_go_on() {
     assert_eq!(module.hanging(), 1);
     ready(&app, 200, HEALS).await;
     // Something fails besides: the token is opened anew, beside the call that hangs.
-    module.fails(2);
+    module.fails(4);
     look(&mut other).await.0.refused("503 token-unavailable");
     ready(&app, 200, HEALS).await;
     for _ in 0..10 {

@@ -124,6 +124,7 @@ pub fn run() -> ExitCode {
         Command::Serve => with_config(&output, "serve", &arguments, |config| {
             let served = telemetry::start_logging(&config.log)
                 .map_err(StartError::from)
+                .inspect(|()| hardening.tell())
                 .and_then(|()| block_on(startup::serve(&config, handed)));
             match served {
                 Ok(()) => ExitCode::SUCCESS,

@@ -7,13 +7,15 @@
 //! puts it in its place, if nobody has changed the record meanwhile. A pass keeps no state: after
 //! a crash the next one finds what is left.
 
+mod resealing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use custodyd_hsm::seal::{self, Context};
-use custodyd_hsm::{AppId, Custody, Error, KeyPurpose, RealmName, RecordId, RecordKind};
+use custodyd_hsm::seal;
+use custodyd_hsm::{AppId, KeyPurpose, RecordId};
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 
 use super::cache::Committed;
@@ -371,14 +373,6 @@ pub(super) fn passes(error: &LedgerError) -> bool {
     }
 }
 
-/// What a turn in the token gave.
-struct Turned {
-    resealed: Vec<Resealed>,
-    /// The app that opened the last record first.
-    apps: Vec<AppId>,
-    unopened: u64,
-}
-
 /// Records as the newest member lists have them.
 struct Part {
     records: Vec<Listed>,
@@ -488,76 +482,6 @@ impl Reader {
         }
         Ok(damaged)
     }
-
-    /// Opens records under whatever key they are, and seals them under the newest.
-    async fn reseal(
-        &self,
-        records: Vec<Arc<Listed>>,
-        mut apps: Vec<AppId>,
-    ) -> Result<Turned, LedgerError> {
-        let realm = self.realm().clone();
-        let turned = self.pool().call("rewrap", move |custody| {
-            let version = custody.current(KeyPurpose::Wrap)?.version;
-            let (mut resealed, mut unopened) = (Vec::with_capacity(records.len()), 0);
-            for listed in records {
-                let before = listed.record.member;
-                match again(custody, &realm, &mut apps, &listed.record)? {
-                    Some(sealed) => resealed.push(Resealed {
-                        before,
-                        list: Some(Arc::clone(&listed.list)),
-                        after: Member {
-                            digest: seal::digest(&sealed),
-                            ..before
-                        },
-                        version,
-                        sealed,
-                    }),
-                    None => unopened += 1,
-                }
-            }
-            Ok(Turned {
-                resealed,
-                apps,
-                unopened,
-            })
-        });
-        Ok(turned.await?)
-    }
-}
-
-/// The same record under the newest key, if it is one of these apps' or the realm's.
-fn again(
-    custody: &mut dyn Custody,
-    realm: &RealmName,
-    apps: &mut [AppId],
-    record: &Committed,
-) -> custodyd_hsm::Result<Option<Vec<u8>>> {
-    let member = &record.member;
-    let context = |app| Context {
-        realm,
-        app,
-        kind: member.kind,
-        record: &member.id,
-        generation: member.generation,
-    };
-    if member.kind == RecordKind::Realm {
-        let plaintext = seal::open(custody, &context(&AppId::REALM), &record.sealed)?;
-        return seal::seal(custody, &context(&AppId::REALM), plaintext.expose()).map(Some);
-    }
-    for at in 0..apps.len() {
-        let Some(app) = apps.get(at) else { break };
-        match seal::open(custody, &context(app), &record.sealed) {
-            Ok(plaintext) => {
-                let sealed = seal::seal(custody, &context(app), plaintext.expose())?;
-                apps.swap(0, at);
-                return Ok(Some(sealed));
-            }
-            // Another app's.
-            Err(Error::Tampered { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
 }
 
 /// The bucket that a record stands in.

@@ -58,6 +58,9 @@ pub struct Options {
     pub start_patience: Duration,
     /// The longest pause between two attempts to recover.
     pub recovery_pause: Duration,
+    /// How long a PIN that was taken before rests, after the token has answered three times that it is neither right nor
+    /// wrong.
+    pub pin_rest: Duration,
 }
 
 impl Options {
@@ -73,6 +76,7 @@ impl Options {
             start_patience: Duration::from_secs(3),
             // Readiness is back within five seconds of the token's return.
             recovery_pause: Duration::from_secs(2),
+            pin_rest: Duration::from_secs(3600),
         }
     }
 }

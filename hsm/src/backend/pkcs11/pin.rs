@@ -3,9 +3,16 @@
 //! Called by `token`, once for each epoch. A wrong PIN that is presented again and again locks the token for good, and
 //! recovery would do that within seconds. A refusal by its own code is the end of it; but a module may tell a wrong
 //! PIN by any code, so an answer that says neither yes nor no is judged by what the token tells
-//! of its PIN afterwards, and is had three times at most.
+//! of its PIN afterwards, and is had three times at most. Then it rests: for good where it was never taken, and for an
+//! hour where it was, because a token in trouble may answer so as well, and is to be served again once it is well.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use cryptoki::{
     context::Pkcs11,
@@ -31,8 +38,24 @@ const MOST_UNCLEAR: u64 = 3;
 pub(super) struct Pin {
     pub(super) owner: Owner,
     presented: AtomicU64,
-    /// Since it was taken last.
-    unclear: AtomicU64,
+    unclear: Mutex<Unclear>,
+}
+
+/// Since the PIN was taken last.
+#[derive(Debug, Default, Clone, Copy)]
+struct Unclear {
+    times: u64,
+    last: Option<Instant>,
+    /// Whether it was ever.
+    taken: bool,
+}
+
+impl Unclear {
+    /// How long the PIN rests yet.
+    fn rests(&self, pin_rest: Duration) -> Option<Duration> {
+        let last = self.last.filter(|_| self.times >= MOST_UNCLEAR)?;
+        pin_rest.checked_sub(last.elapsed())
+    }
 }
 
 impl Pin {
@@ -40,12 +63,16 @@ impl Pin {
         Self {
             owner: Owner::new(),
             presented: AtomicU64::new(0),
-            unclear: AtomicU64::new(0),
+            unclear: Mutex::default(),
         }
     }
 
     pub(super) fn presented(&self) -> u64 {
         self.presented.load(Ordering::SeqCst)
+    }
+
+    fn unclear<T>(&self, change: impl FnOnce(&mut Unclear) -> T) -> T {
+        change(&mut self.unclear.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Logs in. `before` is what the token told of itself just now.
@@ -55,13 +82,32 @@ impl Pin {
         options: &Options,
         (library, slot, before): (&Pkcs11, Slot, &TokenInfo),
     ) -> Attempt<()> {
+        // Counted before it is evaluated; an answer that says that it was not takes it back.
+        let unclear = self.unclear(|unclear| match unclear.rests(options.pin_rest) {
+            Some(rests) => Err(rests),
+            None => {
+                unclear.times += 1;
+                unclear.last = Some(Instant::now());
+                Ok(*unclear)
+            }
+        });
+        let unclear = unclear.map_err(|rests| {
+            Trouble::Sick(format!(
+                "the PIN was presented, and the token said neither that it is right nor that it is wrong; so as not to lock \
+                 it, it is presented again in {} s, or by a restart",
+                rests.as_secs() + 1
+            ))
+        })?;
         let pin = RawAuthPin::new(Box::new(options.pin.expose().to_vec()));
         self.presented.fetch_add(1, Ordering::SeqCst);
-        // Counted before it is evaluated; an answer that says that it was not takes it back.
-        let unclear = self.unclear.fetch_add(1, Ordering::SeqCst) + 1;
         let error = match session.login_with_raw(UserType::User, &pin) {
             Ok(()) => {
-                self.unclear.store(0, Ordering::SeqCst);
+                self.unclear(|unclear| {
+                    *unclear = Unclear {
+                        taken: true,
+                        ..Unclear::default()
+                    };
+                });
                 return Ok(());
             }
             Err(error) => error,
@@ -71,12 +117,12 @@ impl Pin {
         };
         match code {
             RvError::UserAlreadyLoggedIn => {
-                self.unclear.fetch_sub(1, Ordering::SeqCst);
+                self.was_not_evaluated();
                 Ok(())
             }
             // There was nobody to present it to.
             RvError::TokenNotPresent | RvError::DeviceRemoved | RvError::CryptokiNotInitialized => {
-                self.unclear.fetch_sub(1, Ordering::SeqCst);
+                self.was_not_evaluated();
                 Err(error.into())
             }
             RvError::PinIncorrect
@@ -93,14 +139,19 @@ impl Pin {
                         return refused(options, format!("C_Login answered {code:?}, {told}"));
                     }
                 }
-                if unclear >= MOST_UNCLEAR {
+                if unclear.times >= MOST_UNCLEAR && !unclear.taken {
                     let told = "which says neither that it is right nor that it is wrong";
-                    let times = format!("presented {unclear} times: C_Login answered {code:?}");
+                    let times = unclear.times;
+                    let times = format!("presented {times} times: C_Login answered {code:?}");
                     return refused(options, format!("{times}, {told}"));
                 }
                 Err(error.into())
             }
         }
+    }
+
+    fn was_not_evaluated(&self) {
+        self.unclear(|unclear| unclear.times = unclear.times.saturating_sub(1));
     }
 }
 
