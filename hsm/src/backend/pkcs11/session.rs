@@ -125,8 +125,7 @@ impl Pkcs11Custody {
         }
     }
 
-    /// One attempt on the session at hand, or a new one. A sick one is closed. Where none opens, the token may still be well
-    /// and only have no room: what the spare one answers tells.
+    /// One attempt on the session at hand, or a new one. A sick one is closed. Where there is no room for one, on the spare.
     fn once<T>(
         &mut self,
         epoch: &Epoch,
@@ -138,11 +137,11 @@ impl Pkcs11Custody {
                 if let Some(open) = earlier {
                     open.forget(epoch);
                 }
-                match epoch.connection.open_session() {
-                    Err(Trouble::Sick(reason)) => {
+                match epoch.connection.open_if_there_is_room()? {
+                    Ok(session) => session,
+                    Err(reason) => {
                         return epoch.on_the_spare(&reason, |session| call(session, epoch));
                     }
-                    opened => opened?,
                 }
             }
         };

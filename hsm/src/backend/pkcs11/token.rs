@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cryptoki::{
     context::Pkcs11,
+    error::{Error as Pkcs11Error, RvError},
     session::Session,
     slot::{Slot, TokenInfo},
 };
@@ -64,7 +65,19 @@ impl Connection {
         Ok(self.seat.library().open_rw_session_no_drop(self.slot)?)
     }
 
-    /// The same, closed when it is dropped, which must be before this connection is.
+    /// A session for a worker, or why there is no room for one. Only by the codes that the standard has for that: a token
+    /// that went away opens none either, and a session that was open before may go on showing what it held then.
+    pub(super) fn open_if_there_is_room(&self) -> Attempt<std::result::Result<Session, String>> {
+        match self.seat.library().open_rw_session_no_drop(self.slot) {
+            Ok(session) => Ok(Ok(session)),
+            Err(Pkcs11Error::Pkcs11(code @ (RvError::SessionCount | RvError::DeviceMemory), _)) => {
+                Ok(Err(format!("C_OpenSession answered {code:?}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A further one, closed when it is dropped, which must be before this connection is.
     pub(super) fn open_closing(&self) -> Attempt<Session> {
         Ok(self.seat.library().open_rw_session(self.slot)?)
     }
