@@ -10,6 +10,7 @@
 )]
 
 mod campaign;
+mod hopping;
 mod nodes;
 mod standby;
 mod wire;

@@ -33,7 +33,7 @@ async fn first(setup: Setup) -> TestApp {
     app
 }
 
-async fn two(setup: Setup) -> (TestApp, TestApp) {
+pub(super) async fn two(setup: Setup) -> (TestApp, TestApp) {
     let one = first(setup.clone()).await;
     let mut other = one.another(setup, DATABASE);
     other.launch().await;
