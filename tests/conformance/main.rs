@@ -53,6 +53,13 @@ suite::cases_of!(
     hmac_sha256_in_the_token,
     ecdsa_p256_in_the_token,
 );
+suite::cases_of!(
+    crate::tpm::wycheproof,
+    wycheproof_on_tpm,
+    crate::tpm::PerStart,
+    hmac_sha256_in_the_tpm,
+    ecdsa_p256_in_the_tpm,
+);
 suite::run_anchors_over!(anchors_in_memory, crate::software::Software);
 suite::run_over!(on_tpm, crate::tpm::PerStart);
 suite::run_anchors_over!(anchors_on_tpm, crate::tpm::PerStart);

@@ -7,6 +7,7 @@ mod bus;
 pub(crate) mod cases;
 pub(crate) mod evidence;
 pub(crate) mod importing;
+pub(crate) mod wycheproof;
 
 use std::{env, fs, path::PathBuf, sync::Arc};
 
