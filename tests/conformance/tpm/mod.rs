@@ -6,6 +6,7 @@ pub(crate) mod booted;
 mod bus;
 pub(crate) mod cases;
 pub(crate) mod evidence;
+pub(crate) mod hanging;
 pub(crate) mod importing;
 pub(crate) mod wycheproof;
 
