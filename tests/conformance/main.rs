@@ -108,6 +108,7 @@ suite::cases_of!(
     a_token_that_went_away_beneath_a_hung_call_is_back_after_it,
     a_login_that_hangs_is_told_and_not_tried_beside,
     a_start_does_not_wait_for_a_login_that_hangs,
+    anchors_that_were_away_for_a_moment_are_found_again,
     without_room_for_sessions_the_open_ones_serve,
     a_wrong_pin_told_by_any_code_is_not_presented_again,
     a_pin_that_is_unclear_in_a_recovery_rests,

@@ -229,6 +229,54 @@ pub(crate) fn a_start_does_not_wait_for_a_login_that_hangs(rig: &Faulty) {
     assert_eq!((rig.module.logins(), backend.login_attempts()), (1, 1));
 }
 
+/// SoftHSM2 takes an object for gone whose file was away when it looked, and finds it again only when it is initialised anew.
+/// The keys, at which nobody looked meanwhile, answer as ever.
+pub(crate) fn anchors_that_were_away_for_a_moment_are_found_again(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    let list = || {
+        let listed = pool.blocking_call("list", |custody| custody.anchors());
+        listed.map(|anchors| {
+            anchors
+                .into_iter()
+                .map(|one| one.content)
+                .collect::<Vec<_>>()
+        })
+    };
+    let made = pool.blocking_call("anchor", |custody| custody.create_anchor(b"one"));
+    made.unwrap();
+    assert_eq!(list().unwrap(), [b"one"]);
+    let stands = || {
+        pool.blocking_call("look", |custody| custody.anchor_stands(b"one"))
+            .unwrap()
+    };
+    assert!(stands());
+    rig.token.take_away();
+    assert!(!stands());
+    rig.token.bring_back();
+    assert_eq!(mac(&pool), Ok(right));
+    // The module shows none now: nobody is told so.
+    assert!(!stands());
+    let began = Instant::now();
+    let error = list().unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    until(|| list().is_ok_and(|anchors| anchors == [b"one"]));
+    assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+    assert_eq!((pool.status().epoch, mac(&pool)), (2, Ok(right)));
+    // The control: one that was destroyed is not missed, and one that is gone is told to be, by a module that is new.
+    let destroyed = pool.blocking_call("destroy", |custody| {
+        let one = custody.anchors()?.remove(0);
+        custody.destroy_anchor(&one)
+    });
+    destroyed.unwrap();
+    assert!(list().unwrap().is_empty());
+    rig.plant(b"two");
+    assert_eq!(list().unwrap(), [b"two"]);
+    rig.clear();
+    until(|| list().is_ok_and(|anchors| anchors.is_empty()));
+    assert_eq!(pool.status().epoch, 3);
+}
+
 pub(crate) fn without_room_for_sessions_the_open_ones_serve(rig: &Faulty) {
     let pool = rig.pool();
     let right = mac(&pool).unwrap();

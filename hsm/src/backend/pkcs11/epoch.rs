@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     backend::known_answer::KnownAnswers,
+    custody::AnchorObject,
     error::{Error, Result},
     id::KeyId,
     report::TokenDescription,
@@ -349,6 +350,13 @@ impl Epoch {
 
     pub(super) fn saw_anchors(&self, listed: Vec<Seen>) {
         *locked(&self.anchors) = listed.into();
+    }
+
+    /// It is not missed by the next list.
+    pub(super) fn destroyed_anchor(&self, object: &AnchorObject) {
+        let mut seen = locked(&self.anchors);
+        let left = seen.iter().filter(|(_, other)| other != object);
+        *seen = left.cloned().collect();
     }
 
     pub(super) fn seen_anchors(&self) -> Arc<[Seen]> {
