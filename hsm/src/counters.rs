@@ -100,6 +100,10 @@ impl Counted<'_> {
     }
 }
 
+#[deny(
+    clippy::missing_trait_methods,
+    reason = "a method that is not handed on would hide the token's own"
+)]
 impl Custody for Counted<'_> {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
         self.inner.current(purpose)
@@ -123,6 +127,10 @@ impl Custody for Counted<'_> {
 
     fn make_key_for_owner(&mut self, key: KeyId, password: &SecretBytes) -> Result<()> {
         self.inner.make_key_for_owner(key, password)
+    }
+
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        self.inner.take_up_key(key)
     }
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
