@@ -100,7 +100,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn new(options: Options) -> Self {
         Self {
-            wear: Wear::new(options.nv_writes_per_day),
+            wear: Wear::beside_records(options.nv_writes_per_day, &options.state_directory),
             options,
             phase: RwLock::new(Phase::Idle),
             turn: Mutex::default(),
