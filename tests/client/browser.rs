@@ -63,6 +63,12 @@ async fn apart() {
     assert_eq!(stories("e2e/apart.ts").await, 4);
 }
 
+/// Recovery codes that nobody has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes() {
+    assert_eq!(stories("e2e/codes.ts").await, 2);
+}
+
 /// The demo as it is installed, updated, and used by keyboard.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app() {

@@ -35,6 +35,8 @@ export const model = {
   pinPending: false,
   /** A renewal of the secret was begun here, and its codes were perhaps not seen. */
   renewing: false,
+  /** Some were made here, and wait to be seen. */
+  unseen: false,
   /** Recovery codes were never shown, or not to their end. */
   codeless: false,
   online: true,
@@ -227,6 +229,7 @@ async function loadNow(): Promise<void> {
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
   model.renewing = await sdk.rotationPending(model.custody);
+  model.unseen = await sdk.codesPending(model.custody);
   model.loaded = true;
 }
 

@@ -5,9 +5,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
-import type { Page } from "playwright-core";
+import type { Server } from "node:https";
+import { after, before } from "node:test";
+import type { Browser, Page } from "playwright-core";
 import { TYPES } from "../../scripts/policy.mjs";
-import type { Site } from "./pages.js";
+import { type AuthenticatorOptions, Device, launch } from "./browser.js";
+import { serve, type Served, type Site } from "./pages.js";
 import { realmKeys } from "./stage.js";
 import { world } from "./world.js";
 
@@ -35,6 +38,39 @@ export async function notebookSite(): Promise<Site> {
   );
   rmSync(folder, { recursive: true });
   return site;
+}
+
+/** What the stories of one file share: a browser, and the demo on the origin of its policy. */
+export class NotebookStage {
+  /** What is served, which a story may replace. */
+  readonly site = new Map<string, Served>();
+  #browser: Browser | undefined;
+  #server: Server | undefined;
+
+  /** Set before the first story of the file, and cleared after the last. */
+  static set(): NotebookStage {
+    const stage = new NotebookStage();
+    before(async () => {
+      for (const [path, served] of await notebookSite()) stage.site.set(path, served);
+      stage.#server = await serve(stage.site);
+      stage.#browser = await launch();
+    });
+    after(async () => {
+      await stage.#browser?.close();
+      stage.#server?.close();
+    });
+    return stage;
+  }
+
+  get browser(): Browser {
+    assert.ok(this.#browser);
+    return this.#browser;
+  }
+
+  /** A device with the demo open on it. */
+  device(screen: object, authenticator: AuthenticatorOptions = {}): Promise<Device> {
+    return Device.make(this.browser, authenticator, screen);
+  }
 }
 
 /** Two screens. */
@@ -94,6 +130,11 @@ export async function created(page: Page, passkey = true): Promise<string[]> {
   await page.getByLabel(/Choose a PIN/).fill(PIN);
   if (!passkey) await page.getByLabel(/Add a passkey too/).uncheck();
   await page.getByRole("button", { name: "Create", exact: true }).click();
+  return written(page);
+}
+
+/** Writes down the recovery codes that are shown. */
+export async function written(page: Page): Promise<string[]> {
   await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
   const codes = await page.locator(".codes li").allInnerTexts();
   await page.getByRole("button", { name: "I have written them down" }).click();
