@@ -119,8 +119,6 @@ async function foundAgain(page: Page): Promise<string[]> {
   await page.getByRole("link", { name: "Settings" }).click();
   await page.getByRole("heading", { name: "Devices" }).waitFor();
   await look(page, "desktop-5-settings");
-  await page.emulateMedia({ colorScheme: "light" });
-  await look(page, "desktop-6-settings-light");
   // A passkey is the account's strongest way in, so the PIN is not enough to erase everything.
   await page.getByRole("button", { name: "Erase everything" }).click();
   await page.getByRole("button", { name: "Erase", exact: true }).click();

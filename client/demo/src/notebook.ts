@@ -4,6 +4,7 @@ import { button, complain, dialog, form, h, say, sentence } from "./dom.js";
 import { model, save, synchronise, unlocked } from "./model.js";
 import { type Note, ROOM, size } from "./notes.js";
 import { settlePin } from "./pin.js";
+import { wakeLater } from "./sync.js";
 import { undoneBanners } from "./undone.js";
 import { askToUnlock } from "./unlock.js";
 import { showCodes } from "./welcome.js";
@@ -173,6 +174,7 @@ function show(note: Note, redraw: () => void): void {
         const { because } = await save(changed);
         close();
         redraw();
+        if (because === "offline") void wakeLater();
         say(because === undefined ? "Saved." : `Saved on this device. ${waits(because)}`);
       };
       const write = form([h("label", {}, "Text", area)], "Save", ({ text = "" }) =>

@@ -81,9 +81,16 @@ export const PHONE = {
 };
 export const DESKTOP = { viewport: { width: 1280, height: 820 } };
 
-/** A picture for people, and no serious problem for those who do not see it. */
+/** Pictures for people, by day and by night, and no serious problem for those who do not see them. */
 export async function look(page: Page, name: string): Promise<void> {
-  await page.waitForTimeout(150);
+  for (const colorScheme of ["dark", "light"] as const) {
+    await page.emulateMedia({ colorScheme });
+    await page.waitForTimeout(150);
+    await seen(page, colorScheme === "dark" ? `${name}-dark` : name);
+  }
+}
+
+async function seen(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: `${world.artefacts}/${name}.png` });
   await page.evaluate(AXE);
   const found = await page.evaluate(async () => {

@@ -35,6 +35,7 @@ import {
   opensKept,
   seal,
   SECRET_BYTES,
+  signingKey,
   Unlocked,
   WRAPPED,
   wrappingKey,
@@ -53,6 +54,8 @@ import { ROTATION } from "./rotation.js";
 import { getSecret, put, released, unlock } from "./secrets.js";
 import { accountOf, afterwards, demandBound, keepAppKey } from "./session.js";
 import { signInWithPin } from "./sign-in.js";
+import { indexedDbStorage } from "./storage/indexeddb.js";
+import { isSound } from "./storage/sound.js";
 import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
 import {
   APP_KEY,
@@ -106,7 +109,7 @@ export const tools = () => ({
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
   ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
   ...{ accountOf, afterwards, checkLog, keepAccount, signJws, takeReceipt, thumbprint },
-  ...{ verifyBinding },
+  ...{ verifyBinding, indexedDbStorage, isSound, signingKey },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },

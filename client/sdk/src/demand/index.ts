@@ -9,6 +9,7 @@ export { login, registerPin } from "./opaque.js";
 export { addPasskey } from "./passkey.js";
 export { codeCredential, parseRecoveryCode } from "./recovery-codes.js";
 export { removing } from "./removal.js";
+export { repair } from "./repair.js";
 export { rewrapping } from "./rewrap.js";
 export { changeOffline, judgeOffline, settle as settlePin } from "./pin-change.js";
 export { rotate } from "./rotate.js";
