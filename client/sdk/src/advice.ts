@@ -12,7 +12,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "storage-unavailable":
     "This browser does not let the app keep anything. Leave private browsing, or free space.",
   "storage-damaged":
-    "What this browser kept is damaged. Clear this site's data and sign in again: what was not sent is lost.",
+    "What this browser kept is damaged. Repair this device, and sign in as on a new one.",
   "passkey-cancelled": "The passkey was not confirmed. Try again, or take another way.",
   "passkey-unsupported": "This browser or device can not use such a passkey. Take another way.",
   "passkey-exists": "This device has a passkey for this account already.",
@@ -50,6 +50,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "read-only-session": "Unlock first, to change something.",
   "step-up-required": "Confirm this with a stronger way to sign in.",
   "confirm-first": "The service was restored from a backup. Sign in by your strongest way.",
+  "recovery-waits":
+    "This has to wait for a while, so that the owner can cancel it. Try again later.",
   "pin-weak": "Choose a PIN that is longer or harder to guess.",
   "pin-not-set": "This account has no PIN. Take another way.",
   "pin-other-way": "This PIN was set in an older way. Take another way, and set it anew.",
