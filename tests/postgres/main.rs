@@ -12,6 +12,7 @@
 mod campaign;
 mod nodes;
 mod standby;
+mod upgrade;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

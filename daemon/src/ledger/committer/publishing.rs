@@ -71,6 +71,7 @@ impl Committer {
         head.state.boot_epoch = memory.boot_epoch();
         head.state.keys = keys.unwrap_or(head.state.keys);
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
+        head.state.extended();
         #[cfg(test)]
         if let Some((schema, least)) = self.reader.store().weakness().schema {
             (head.state.schema, head.state.least_schema) = (schema, Some(least));
