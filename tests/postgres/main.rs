@@ -13,6 +13,7 @@ mod campaign;
 mod hopping;
 mod nodes;
 mod standby;
+mod upgrade;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
