@@ -75,6 +75,12 @@ async fn trouble() {
     assert_eq!(stories("e2e/trouble.ts").await, 3);
 }
 
+/// What only the owner can decide.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner() {
+    assert_eq!(stories("e2e/owner.ts").await, 2);
+}
+
 /// The demo as it is installed, updated, and used by keyboard.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app() {

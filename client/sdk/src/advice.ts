@@ -50,8 +50,6 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "read-only-session": "Unlock first, to change something.",
   "step-up-required": "Confirm this with a stronger way to sign in.",
   "confirm-first": "The service was restored from a backup. Sign in by your strongest way.",
-  "recovery-waits":
-    "This has to wait for a while, so that the owner can cancel it. Try again later.",
   "pin-weak": "Choose a PIN that is longer or harder to guess.",
   "pin-not-set": "This account has no PIN. Take another way.",
   "pin-other-way": "This PIN was set in an older way. Take another way, and set it anew.",
