@@ -172,9 +172,15 @@ impl Reader {
         if !self.store.is_shared() {
             return Ok(false);
         }
-        let believed = self.memory.head().state.seq;
         let shown = self.store.head().await.map(|row| row.examine());
-        if !matches!(shown, Ok(Some(row)) if row.seq > believed) {
+        let Ok(Some(row)) = shown else {
+            return Ok(false);
+        };
+        // Asked after the answer: the committer may have caught up meanwhile, or the row be of its own batch, which is
+        // believed once it is anchored.
+        let own = self.memory.pending().map(|pending| pending.state.seq);
+        let believed = self.memory.head().state.seq;
+        if row.seq <= own.unwrap_or_default().max(believed) {
             return Ok(false);
         }
         self.freshness.doubt();

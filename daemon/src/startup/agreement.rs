@@ -12,21 +12,20 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::store::{Declared, Store, StoreError};
+use crate::store::{Declared, Store};
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Tells the other nodes, and compares until it is aborted. One that serves alone has none.
-pub(super) async fn begin(
-    config: &Config,
-    store: &Arc<dyn Store>,
-) -> Result<JoinHandle<()>, StoreError> {
+pub(super) async fn begin(config: &Config, store: &Arc<dyn Store>) -> JoinHandle<()> {
     let declared = of(config);
     if store.is_shared() {
-        store.declare(declared.clone()).await?;
-        return Ok(tokio::spawn(watch(Arc::clone(store), declared)));
+        if let Err(error) = store.declare(declared.clone()).await {
+            tracing::warn!(%error, "the other nodes are not told how this one was configured");
+        }
+        return tokio::spawn(watch(Arc::clone(store), declared));
     }
-    Ok(tokio::spawn(std::future::ready(())))
+    tokio::spawn(std::future::ready(()))
 }
 
 /// What clients see of a node, whichever one they meet, each in a hash that says nothing of it.
