@@ -413,7 +413,9 @@ impl Epoch {
     /// Health by known answer.
     pub(super) fn probe(&self) -> Attempt<()> {
         let Known { table, answers } = self.all_known();
-        let asked = self.with(|connection| table.answers(connection));
+        // Where there is no turn, `with` says whether this epoch is over: behind a command that changes keys it is not, or
+        // another one would begin with what that command takes away.
+        let asked = self.with(|connection| Ok(table.answers(connection)))?;
         let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
