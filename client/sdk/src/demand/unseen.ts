@@ -83,7 +83,6 @@ export async function sending(
       if (kept.length > 0) update.set(name, kept);
       else update.delete(name);
     });
-  const mine = set ? [set] : [];
   if (set) await change((kept) => [set, ...kept].slice(0, MOST));
   try {
     await send();
@@ -93,10 +92,17 @@ export async function sending(
       await change((kept) => kept.filter((one) => !t.equal(one.sealed, set.sealed)));
     throw error;
   }
-  // All earlier ones are void, wherever they wait.
-  await change(() => mine);
-  await storage.update([], (update) => {
-    update.delete(name === t.ROTATION ? t.CODES : t.ROTATION);
+  // All earlier ones are void, wherever they wait. A later one, of another tab, may be the one that is good.
+  await change((kept) => {
+    if (!set) return [];
+    const mine = kept.findIndex((one) => t.equal(one.sealed, set.sealed));
+    return mine < 0 ? kept : kept.slice(0, mine + 1);
+  });
+  const other = name === t.ROTATION ? t.CODES : t.ROTATION;
+  await storage.update([other], (update) => {
+    const later = sets(update.get(other)).filter(({ at }) => set && at > set.at);
+    if (later.length > 0) update.set(other, later);
+    else update.delete(other);
   });
 }
 
