@@ -513,7 +513,10 @@ impl Postgres {
         self.writers.fetch_add(1, Ordering::AcqRel);
         let held = Held::take(self.server.clone(), self.share, FRESH).await?;
         let mut writer = Writer::of(held).await?;
-        self.declare_on(&mut writer).await?;
+        // Nothing is decided by it. A connection that is lost says so when it is used.
+        if let Err(error) = self.declare_on(&mut writer).await {
+            tracing::warn!(%error, "the other nodes are not told how this one was configured");
+        }
         Ok(writer)
     }
 

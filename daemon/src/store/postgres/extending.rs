@@ -29,46 +29,58 @@ const TRIES: u32 = 120;
 /// Adds what this version knows and the tables have not.
 pub(super) async fn extend(connection: &mut PgConnection) -> Result<(), StoreError> {
     for step in steps::all() {
-        let mut tries = TRIES;
-        while !is_done(connection, step).await? {
-            tries -= 1;
-            match add(connection, step).await {
-                Ok(()) => {
-                    tracing::warn!(
-                        schema = step.schema,
-                        least = step.least,
-                        "the tables have what this version adds"
-                    );
-                }
-                Err(error) if !is_in_use(&error) => return Err(error),
-                Err(error) => {
-                    run(connection, "ROLLBACK").await?;
-                    if tries == 0 {
-                        return Err(StoreError::Refused {
-                            operation: OPERATION,
-                            problem: format!(
-                                "schema {} could not be made in {TRIES} tries, the last one ended with: {error}. Nothing \
-                                 was changed. Look for who keeps a table for long (pg_locks), and start again",
-                                step.schema
-                            ),
-                        });
-                    }
-                    tracing::info!(%error, schema = step.schema, "a table is in use; it is tried again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+        carry_out(connection, step).await?;
     }
     Ok(())
 }
 
-/// Somebody has a table (`lock_not_available`), or waits for what we have (`deadlock_detected`).
-fn is_in_use(error: &StoreError) -> bool {
+async fn carry_out(connection: &mut PgConnection, step: &Step) -> Result<(), StoreError> {
+    let mut last = "the server said yes, and did nothing".to_owned();
+    for _ in 0..TRIES {
+        if is_done(connection, step).await? {
+            return Ok(());
+        }
+        match add(connection, step).await {
+            Ok(()) => {
+                tracing::warn!(
+                    schema = step.schema,
+                    least = step.least,
+                    "the tables have what this version adds"
+                );
+            }
+            Err(error) if !is_for_later(&error) => return Err(error),
+            Err(error) => {
+                run(connection, "ROLLBACK").await?;
+                tracing::info!(%error, schema = step.schema, "a table is in use; it is tried again");
+                last = error.to_string();
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    if is_done(connection, step).await? {
+        return Ok(());
+    }
+    Err(StoreError::Refused {
+        operation: OPERATION,
+        problem: format!(
+            "schema {} could not be made in {TRIES} tries, the last one ended with: {last}. Nothing was changed. Look for who \
+             keeps a table for long (pg_locks), and start again",
+            step.schema
+        ),
+    })
+}
+
+/// Somebody has a table (`lock_not_available`), or waits for what we have (`deadlock_detected`); or another node of this
+/// version has just made the same (`duplicate_table`, `duplicate_column`, `unique_violation` in the catalogue).
+fn is_for_later(error: &StoreError) -> bool {
     let StoreError::Unavailable { source, .. } = error else {
         return false;
     };
     let code = source.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("55P03" | "40P01"))
+    matches!(
+        code.as_deref(),
+        Some("55P03" | "40P01" | "42P07" | "42701" | "23505")
+    )
 }
 
 async fn is_done(connection: &mut PgConnection, step: &Step) -> Result<bool, StoreError> {
