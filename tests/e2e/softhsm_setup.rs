@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use custodyd_tests::TestApp;
 use custodyd_tests::app::said;
@@ -84,11 +85,29 @@ async fn a_token_that_a_daemon_uses_is_not_destroyed() {
         said(&refused)
     );
     assert!(app.token.tokens().is_dir());
-    // The control: the daemon was the only reason.
+    // The control: the daemon was the only reason. One that has ended and that nobody has asked about yet is none.
     assert!(app.stop());
+    let mut ended = a_custodyd_that_has_ended(&app.path("ended"));
     let done = script("destroy", &named);
+    ended.wait().unwrap();
     assert!(done.status.success(), "{}", said(&done));
     assert!(!app.token.tokens().exists());
+}
+
+/// As its parent leaves it that has not asked how it ended.
+fn a_custodyd_that_has_ended(folder: &Path) -> Child {
+    std::fs::create_dir(folder).unwrap();
+    let program = folder.join("custodyd");
+    std::fs::copy("/bin/true", &program).unwrap();
+    let child = Command::new(program).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    while !std::fs::read_to_string(&status)
+        .unwrap()
+        .contains("State:\tZ")
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
 }
 
 /// Programs that kill the script that calls them, and all it has started, before the `AT`th of them does anything.

@@ -59,8 +59,10 @@ pub(crate) fn is_confined(machine: &Machine, port: u16) {
         assert_eq!(outcome, "done", "the control: {name}");
     }
     machine.ok("systemctl daemon-reload && systemctl start probe.service");
-    let inside = machine.ok("journalctl --no-pager -o cat -u probe.service");
-    let inside = outcomes(&inside);
+    // What a program has said may reach the journal after its end.
+    let said = "journalctl --no-pager -o cat -u probe.service";
+    machine.until(&format!("{said} | grep -q '^probe:'"));
+    let inside = outcomes(&machine.ok(said));
     assert!(inside.len() > 15, "{inside:?}");
     for (name, outcome) in inside {
         let left = LEFT.contains(&name.as_str());
@@ -173,11 +175,9 @@ pub(crate) fn is_shut_off(machine: &Machine) {
         format!("setpriv --reuid=custodyd --regid=custodyd --clear-groups cat /proc/{id}/environ")
     };
     machine.fails(&look(&daemon.to_string()));
-    let control = format!(
-        "setpriv --reuid=custodyd --regid=custodyd --clear-groups sleep 30 & sleep 0.2; {}",
-        look("$!")
-    );
-    machine.ok(&control);
+    machine.ok("setpriv --reuid=custodyd --regid=custodyd --clear-groups sleep 300 >/dev/null 2>&1 & echo $! >/run/control");
+    machine.until(&look("$(cat /run/control)"));
+    machine.ok("kill $(cat /run/control)");
 }
 
 /// The unit asks for it, and where the kernel grants it, it is locked. Root without CAP_SYS_RESOURCE, as in some containers,

@@ -189,8 +189,10 @@ pub(crate) fn a_tpm_that_hangs_altogether_is_back_when_it_answers(rig: &PerStart
     let error = held.sign().unwrap_err().to_string();
     assert!(error.contains("has not answered for"), "{error}");
     assert!(asked.elapsed() < DEADLINE);
-    let status = held.pool.status();
-    assert_eq!((status.running, status.stuck), (1, 2));
+    until(|| {
+        let status = held.pool.status();
+        (status.running, status.stuck) == (1, 2)
+    });
     held.bus.lets_go();
     let began = Instant::now();
     until(|| held.sign().is_ok());
