@@ -425,12 +425,13 @@ ANCHOR = {"realm": "demo.example", "serial": 7, "log_epoch": 2, "seq": 41, "head
 BOOT = "01234567-89ab-cdef-0123-456789abcdef"
 
 
-def anchor_body(fields, boot=None, flags=None):
+def anchor_body(fields, boot=None, flags=None, keys=None):
     magic = b"CDA" if boot is None else b"CDW"
     if flags is None:
         flags = fields["clean"] | fields["dirty"] << 1
     numbers = b"".join(be(fields[name], 8) for name in ("serial", "log_epoch", "seq"))
-    body = (magic + b"\x01" + lp(fields["realm"].encode()) + numbers
+    version = b"\x01" if keys is None else b"\x02" + bytes([len(keys)]) + b"".join(be(key, 2) for key in keys)
+    body = (magic + version + lp(fields["realm"].encode()) + numbers
             + bytes.fromhex(fields["head"]) + be(fields["boot_epoch"], 8) + bytes([flags]))
     return body if boot is None else body + lp(boot.encode())
 
@@ -467,8 +468,11 @@ def anchors():
             put(f"changed-{name}", flip(good, at))
         put("changed-tag", flip(good, len(good) - 1))
         put("magic", patch(good, 0, b"CDS"))
-        put("format-version", patch(good, 3, b"\x02"), "unsupported-version")
-        # Tagged as they are, and still no anchor.
+        put("format-version", patch(good, 3, b"\x03"), "unsupported-version")
+        # Tagged as they are, and still no anchor: these keys are what version 1 says, or none.
+        for name, keys in [("keys-of-version-one", [1]), ("keys-none", []), ("keys-falling", [2, 1]),
+                           ("keys-not-held", [1, 7])]:
+            put(name, tagged(anchor_body(ANCHOR, boot, keys=keys), domain))
         put("serial-zero", made(serial=0))
         put("clean-and-dirty", made(clean=True))
         put("flags-unknown", made(flags=4))

@@ -40,11 +40,6 @@ async fn a_version_comes_into_both_tokens_and_the_old_one_leaves_both() {
     refused(&app, "key rotate wrap", "no newer key");
     refused(
         &app,
-        &pair.add_version("mac", "m"),
-        "for the life of the realm",
-    );
-    refused(
-        &app,
         &pair.add_version("checkpoint-ed25519", "m"),
         "no Ed25519 keys",
     );

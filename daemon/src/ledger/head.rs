@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use custodyd_hsm::{KeyVersions, Pool, RealmName, mac};
+use custodyd_hsm::{KeyPurpose, KeyVersions, Pool, RealmName, RecordId, mac};
 use custodyd_policies::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::tree::Digest;
 use super::{LedgerError, tokens};
@@ -53,6 +53,23 @@ pub(crate) struct State {
     /// is released. None is named where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tokens: Vec<String>,
+    /// The identifier of the realm's record, since the MAC key was rotated that has made it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_record",
+        deserialize_with = "read_record"
+    )]
+    pub(crate) realm_record: Option<RecordId>,
+}
+
+fn write_record<S: Serializer>(record: &Option<RecordId>, to: S) -> Result<S::Ok, S::Error> {
+    record.map(|id| hex::encode(id.as_bytes())).serialize(to)
+}
+
+fn read_record<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RecordId>, D::Error> {
+    let bytes: [u8; 32] = hex::serde::deserialize(from)?;
+    Ok(Some(RecordId(bytes)))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +143,11 @@ impl Head {
         serde_json::to_vec(self)
     }
 
+    /// The versions of the MAC key that make its tag together.
+    fn tagged_by(&self) -> Vec<u16> {
+        self.state.keys.of(KeyPurpose::Mac).accepted().to_vec()
+    }
+
     /// The row, with the MAC that only the token makes. Called once for each number: two heads
     /// of one number would be two histories.
     ///
@@ -136,9 +158,10 @@ impl Head {
             .encode()
             .map_err(|_| LedgerError::internal("encode a head"))?;
         let (realm, covered) = (self.state.realm.clone(), body.clone());
+        let versions = self.tagged_by();
         let mac = pool
             .call("authenticate-head", move |custody| {
-                mac::head(custody, &realm, &covered)
+                mac::head(custody, &realm, &versions, &covered)
             })
             .await?;
         Ok(HeadRow {
@@ -180,19 +203,21 @@ impl Head {
         realm: &RealmName,
         row: &HeadRow,
     ) -> Result<(), LedgerError> {
+        let versions = Self::parse(row, realm).map(|head| head.tagged_by());
+        let versions = versions.map_err(LedgerError::Refused)?;
         let (of, body) = (realm.clone(), row.body.clone());
         // A tag of another length fits nothing.
         let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
         let checked = pool
             .call("check-head", move |custody| {
-                mac::check_head(custody, &of, &body, &tag)
+                mac::check_head(custody, &of, &versions, &body, &tag)
             })
             .await;
         match checked {
             Ok(()) => Ok(()),
             Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
-                "the head was not made by this token; is the database another realm's, or the \
-                 token another one?"
+                "the head was not made by this token under keys that are accepted; is the database another realm's, \
+                 or the token another one?"
                     .into(),
             )),
             Err(error) => Err(error.into()),
@@ -231,6 +256,7 @@ pub(crate) mod tests {
                 configuration: [4; 32],
                 keys: KeyVersions::first(),
                 tokens: Vec::new(),
+                realm_record: None,
             },
             size: 9,
             log_root: [3; 32],

@@ -218,15 +218,22 @@ fn encode(record: &RealmRecord) -> Result<Zeroizing<Vec<u8>>, LedgerError> {
     Ok(plaintext)
 }
 
+/// The identifier of the realm's record: the head says it once another MAC key than the one that has made it is in use.
+pub(super) async fn record(reader: &Reader) -> Result<RecordId, LedgerError> {
+    let named = reader.memory().read().head.state.realm_record;
+    if let Some(id) = named {
+        return Ok(id);
+    }
+    let realm = reader.realm().clone();
+    let id = reader.pool().call("realm-id", move |custody| {
+        mac::realm_record_id(custody, &realm)
+    });
+    Ok(id.await?)
+}
+
 /// The realm's record, opened, and where it stands.
 async fn read(reader: &Reader) -> Result<(Member, RealmRecord), LedgerError> {
-    let realm = reader.realm().clone();
-    let id = reader
-        .pool()
-        .call("realm-id", move |custody| {
-            mac::realm_record_id(custody, &realm)
-        })
-        .await?;
+    let id = record(reader).await?;
     let found = reader.read(&id).await?;
     let Some(found) = found.filter(|found| found.member.kind == RecordKind::Realm) else {
         return Err(LedgerError::Tampered(

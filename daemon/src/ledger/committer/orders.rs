@@ -81,6 +81,9 @@ impl Committer {
         }
         let mut batch = Batch::after(head.state.seq);
         let after = change.after.clone();
+        // Its head and its anchor are tagged by the keys that it names.
+        let pool = self.reader.pool().clone();
+        pool.use_versions(change.before.on_the_way_to(&after));
         let leaf = boot_leaf(
             &head,
             memory.configuration(),
@@ -92,8 +95,14 @@ impl Committer {
             at_once: true,
             ..Demand::default()
         };
-        self.commit(batch, (Some(after), None), self.clock.now())
-            .await?;
+        if let Err(failure) = self
+            .commit(batch, (Some(after), None), self.clock.now())
+            .await
+        {
+            // Where a server has seen it, it may be true: the next start, or the head that is found there, says so.
+            pool.use_versions(head.state.keys);
+            return Err(failure);
+        }
         self.settled().await
     }
 

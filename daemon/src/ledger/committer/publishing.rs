@@ -3,7 +3,7 @@
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
 //! same: it stays pending, nobody is told of it, and nothing is written before it is anchored.
 
-use custodyd_hsm::KeyVersions;
+use custodyd_hsm::{KeyPurpose, KeyVersions};
 use custodyd_policies::Timestamp;
 
 use super::durable::Unwritten;
@@ -13,8 +13,8 @@ use crate::ledger::anchoring::{Covered, Demand, Lost};
 use crate::ledger::head::Head;
 use crate::ledger::log::{BootLeaf, KeyChange, TokenChange};
 use crate::ledger::start::Repairs;
-use crate::ledger::tokens;
 use crate::ledger::tree::Digest;
+use crate::ledger::{realm, tokens};
 use crate::store::Batch;
 
 impl Committer {
@@ -69,7 +69,14 @@ impl Committer {
         head.state.time = now;
         head.state.configuration = memory.configuration();
         head.state.boot_epoch = memory.boot_epoch();
-        head.state.keys = keys.unwrap_or(head.state.keys);
+        if let Some(keys) = keys {
+            let rotated = keys.of(KeyPurpose::Mac) != head.state.keys.of(KeyPurpose::Mac);
+            if rotated && head.state.realm_record.is_none() {
+                // Its identifier was made by the key of before, which is not asked for it again.
+                head.state.realm_record = Some(realm::record(&self.reader).await?);
+            }
+            head.state.keys = keys;
+        }
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
         #[cfg(test)]
         if let Some((schema, least)) = self.reader.store().weakness().schema {

@@ -48,7 +48,12 @@ impl From<Fields> for Anchor {
 fn open(realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
     let parsed = Parsed::anchor(bytes)?;
     let statement = encoding::anchor(parsed.body);
-    let fits = mac::tag_fits(&mut SoftCustody::new(), &statement, parsed.tag)?;
+    let fits = mac::tag_fits(
+        &mut SoftCustody::new(),
+        &parsed.keys,
+        &statement,
+        parsed.tag,
+    )?;
     match fits && parsed.realm == *realm {
         true => Ok(parsed.anchor),
         false => Err(Error::Tampered { what: "anchor" }),
@@ -57,7 +62,7 @@ fn open(realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
 
 #[test]
 fn anchors_of_the_token() {
-    for (name, vector) in folder::<Vector>("anchor", 25) {
+    for (name, vector) in folder::<Vector>("anchor", 29) {
         let realm = realm(&vector.realm);
         let outcome = open(&realm, &vector.bytes.0);
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
@@ -82,7 +87,7 @@ fn anchors_of_the_token() {
 
 #[test]
 fn warm_anchors() {
-    for (name, vector) in folder::<Vector>("warm", 29) {
+    for (name, vector) in folder::<Vector>("warm", 33) {
         let (mut custody, realm) = (SoftCustody::new(), realm(&vector.realm));
         let outcome = open_warm(&mut custody, &realm, &vector.boot_id, &vector.bytes.0);
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
@@ -128,13 +133,15 @@ proptest! {
     fn what_is_read_has_one_encoding(
         anchor in any_anchor(),
         warm: bool,
+        several: bool,
         changes in prop::collection::vec((0_usize..180, any::<u8>()), 0..4),
         cut in 0_usize..4,
     ) {
         let realm = realm("r");
+        let keys: &[u16] = if several { &[1, 3] } else { &[1] };
         let mut bytes = match warm {
-            false => format::anchor(&realm, &anchor).unwrap(),
-            true => format::warm(&realm, &anchor, "boot").unwrap(),
+            false => format::anchor(&realm, &anchor, keys).unwrap(),
+            true => format::warm(&realm, &anchor, "boot", keys).unwrap(),
         };
         bytes.extend([0; 32]);
         for (at, byte) in changes {
@@ -144,11 +151,11 @@ proptest! {
         }
         bytes.truncate(bytes.len() - cut / 3);
         if let Ok(read) = Parsed::anchor(&bytes) {
-            let again = format::anchor(&read.realm, &read.anchor).unwrap();
+            let again = format::anchor(&read.realm, &read.anchor, &read.keys).unwrap();
             prop_assert_eq!([&again[..], read.tag].concat(), bytes.clone());
         }
         if let Ok(read) = Parsed::warm(&bytes) {
-            let again = format::warm(&read.realm, &read.anchor, read.boot_id).unwrap();
+            let again = format::warm(&read.realm, &read.anchor, read.boot_id, &read.keys).unwrap();
             prop_assert_eq!([&again[..], read.tag].concat(), bytes);
         }
     }
