@@ -1,39 +1,28 @@
 /** Two devices that go apart: one renews the secret, or both change one note. Nothing that was written is lost. */
 import assert from "node:assert/strict";
-import type { Server } from "node:https";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
-import { Device, launch } from "./support/browser.js";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
+import type { Device } from "./support/browser.js";
 import {
   created,
   DESKTOP,
   listen,
   look,
-  notebookSite,
+  NotebookStage,
   PHONE,
   settings,
   toBe,
   unlockByPasskey,
   write,
 } from "./support/notebook.js";
-import { serve } from "./support/pages.js";
 import { origin } from "./support/world.js";
 
-let browser: Browser;
-let server: Server;
-before(async () => {
-  server = await serve(await notebookSite());
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  server.close();
-});
+const stage = NotebookStage.set();
 
 /** Of one notebook, each with a passkey of its own, which unlocks it without a network, too. */
 async function two(): Promise<[Device, Device]> {
-  const phone = await Device.make(browser, {}, PHONE);
-  const laptop = await Device.make(browser, {}, DESKTOP);
+  const phone = await stage.device(PHONE);
+  const laptop = await stage.device(DESKTOP);
   const [code = ""] = await created(phone.page);
   await write(phone.page, "Groceries\nBread");
   await settings(phone.page);

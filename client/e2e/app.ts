@@ -3,16 +3,14 @@
  * broken off.
  */
 import assert from "node:assert/strict";
-import type { Server } from "node:https";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
-import { Device, launch } from "./support/browser.js";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import {
   created,
   DESKTOP,
   listen,
   look,
-  notebookSite,
+  NotebookStage,
   PHONE,
   PIN,
   settings,
@@ -20,23 +18,11 @@ import {
   unlock,
   unlockByPasskey,
   write,
+  written,
 } from "./support/notebook.js";
-import { serve, type Served } from "./support/pages.js";
 import { origin, world } from "./support/world.js";
 
-let browser: Browser;
-let server: Server;
-/** What is served, which a new version replaces. */
-const site = new Map<string, Served>();
-before(async () => {
-  for (const [path, served] of await notebookSite()) site.set(path, served);
-  server = await serve(site);
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  server.close();
-});
+const stage = NotebookStage.set();
 
 /** Presses Tab until something of this name has the focus. */
 async function tabTo(page: Page, name: string | RegExp): Promise<void> {
@@ -55,7 +41,7 @@ const focused = (page: Page) =>
   page.evaluate(() => document.activeElement?.textContent.trim() ?? "");
 
 test("a notebook is made, written in, locked and unlocked by keyboard alone, and the focus is never lost", async () => {
-  const { page, context } = await Device.make(browser, {}, DESKTOP);
+  const { page, context } = await stage.device(DESKTOP);
   const wrong = listen(page);
   await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
   await tabTo(page, "Create a notebook");
@@ -115,7 +101,7 @@ test("a notebook is made, written in, locked and unlocked by keyboard alone, and
 });
 
 test("the skip link leads to the content, and leaves the page and what is typed there, as a network that is back does", async () => {
-  const { page, context } = await Device.make(browser, {}, DESKTOP);
+  const { page, context } = await stage.device(DESKTOP);
   await created(page, false);
   await settings(page);
   const field = page.getByLabel("E-mail address");
@@ -131,7 +117,7 @@ test("the skip link leads to the content, and leaves the page and what is typed 
 });
 
 test("where nobody answers, the notes are there at once and a passkey unlocks soon", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page);
   await write(page, "Groceries\nBread");
@@ -152,14 +138,14 @@ test("where nobody answers, the notes are there at once and a passkey unlocks so
 });
 
 test("a new version waits until somebody asks for it, and a page of the old one goes on", async () => {
-  const first = await Device.make(browser, {}, DESKTOP);
+  const first = await stage.device(DESKTOP);
   const { page, context } = first;
   await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
   await page.evaluate(() => caches.open("another-app"));
   const other = await context.newPage();
   await other.goto(origin);
   await other.getByRole("button", { name: "Create a notebook" }).waitFor();
-  const before = new Map(site);
+  const before = new Map(stage.site);
   newVersion();
   await page.evaluate(async () => (await navigator.serviceWorker.ready).update());
   await toBe(page, /There is a new version of this app/);
@@ -180,28 +166,28 @@ test("a new version waits until somebody asks for it, and a page of the old one 
   await page.goto(origin);
   await page.waitForFunction(async () => (await caches.keys()).length === 2);
   assert.deepEqual(await names(), ["another-app", "notebook/"]);
-  for (const [path, served] of before) site.set(path, served);
+  for (const [path, served] of before) stage.site.set(path, served);
   await context.close();
 });
 
 /** As another build of the app would be: no part but the entry has the name that it had. */
 function newVersion(): void {
-  const names = [...site.keys()].filter((path) => /-[A-Z0-9]{8}\.js$/.test(path));
+  const names = [...stage.site.keys()].filter((path) => /-[A-Z0-9]{8}\.js$/.test(path));
   assert.ok(names.length > 0);
   const renamed = (text: string): string =>
     names.reduce((all, name) => all.replaceAll(name.slice(1), `new-${name.slice(1)}`), text);
-  for (const [path, { body, type }] of [...site]) {
+  for (const [path, { body, type }] of [...stage.site]) {
     let text = renamed(body.toString());
     if (path === "/index.html") text = text.replace("<html", '<html data-version="new"');
     if (path === "/sw.js") text = text.replace(/[0-9a-f]{16}/, "fedcba9876543210");
     if (!/\.(js|html)$/.test(path)) continue;
-    site.delete(path);
-    site.set(names.includes(path) ? `/new-${path.slice(1)}` : path, { body: text, type });
+    stage.site.delete(path);
+    stage.site.set(names.includes(path) ? `/new-${path.slice(1)}` : path, { body: text, type });
   }
 }
 
 test("a notebook whose passkey was cancelled has recovery codes, and says so where they were not written down", async () => {
-  const phone = await Device.make(browser, { verified: false }, PHONE);
+  const phone = await stage.device(PHONE, { verified: false });
   const { page, context } = phone;
   const wrong = listen(page);
   await page.getByRole("button", { name: "Create a notebook" }).click();
@@ -210,28 +196,36 @@ test("a notebook whose passkey was cancelled has recovery codes, and says so whe
   await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
   await toBe(page, /No passkey was added/);
   await page.keyboard.press("Escape");
-  const reminder = page.getByText(/You have not written down your recovery codes/);
+  const reminder = page.getByText(/you may not have seen them/);
   await reminder.waitFor();
   await look(page, "phone-20-no-codes");
-  await page.getByRole("link", { name: "Make some" }).click();
-  await page.getByRole("button", { name: "New recovery codes" }).click();
+  await page.getByRole("button", { name: "Show them" }).click();
   await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
   await page.keyboard.press("Escape");
   // It stays until they were, also for who comes back later.
   await page.goto(origin);
   await reminder.waitFor();
+  await page.getByRole("button", { name: "Unlock to see them" }).click();
+  await page.getByLabel("PIN").fill(PIN);
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  assert.equal((await written(page)).length, 10);
+  await reminder.waitFor({ state: "detached" });
+  await page.goto(origin);
+  await page.getByRole("heading", { name: "Notes" }).waitFor();
+  await toBe(page, "Locked: reading only");
+  assert.equal(await reminder.count(), 0);
   await context.close();
 
-  const other = await Device.make(browser, { verified: false }, PHONE);
+  const other = await stage.device(PHONE, { verified: false });
   await created(other.page);
   await other.page.getByRole("heading", { name: "Notes" }).waitFor();
-  await other.page.getByText(/You have not written down/).waitFor({ state: "detached" });
+  await other.page.getByText(/not written down|not have seen/).waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
   await other.context.close();
 });
 
 test("a sign-in whose log could not be checked says so, until it is", async () => {
-  const { page, context } = await Device.make(browser, {}, DESKTOP);
+  const { page, context } = await stage.device(DESKTOP);
   const wrong = listen(page);
   await created(page, false);
   // A page that is drawn again meanwhile would take the click along.

@@ -5,30 +5,19 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import type { Server } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
-import { Device, launch } from "./support/browser.js";
-import { DESKTOP, listen, look, notebookSite, PHONE, write } from "./support/notebook.js";
-import { POLICY, serve } from "./support/pages.js";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
+import { DESKTOP, listen, look, NotebookStage, PHONE, write } from "./support/notebook.js";
+import { POLICY } from "./support/pages.js";
 import { authenticatorCode } from "./support/totp.js";
 import { codeFor, daemon, origin, outboxOrNone, world } from "./support/world.js";
 
-let browser: Browser;
-let server: Server;
-before(async () => {
-  server = await serve(await notebookSite());
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  server.close();
-});
+const stage = NotebookStage.set();
 
 test("a notebook on a phone, without a network, and found again on a desktop", async () => {
-  const phone = await Device.make(browser, {}, PHONE);
+  const phone = await stage.device(PHONE);
   const { page } = phone;
   const wrong = listen(page);
   await page.getByRole("heading", { name: /Notes that open/ }).waitFor();
@@ -89,7 +78,7 @@ test("a notebook on a phone, without a network, and found again on a desktop", a
   await page.getByText("Unlocked", { exact: true }).waitFor();
   await page.getByText("Changes of this device wait").waitFor({ state: "detached" });
 
-  const desktop = await Device.make(browser, {}, { ...DESKTOP, colorScheme: "dark" });
+  const desktop = await stage.device({ ...DESKTOP, colorScheme: "dark" });
   wrong.push(...(await foundAgain(desktop.page)));
   await erased(page, secret);
   assert.deepEqual(wrong, []);
@@ -130,8 +119,6 @@ async function foundAgain(page: Page): Promise<string[]> {
   await page.getByRole("link", { name: "Settings" }).click();
   await page.getByRole("heading", { name: "Devices" }).waitFor();
   await look(page, "desktop-5-settings");
-  await page.emulateMedia({ colorScheme: "light" });
-  await look(page, "desktop-6-settings-light");
   // A passkey is the account's strongest way in, so the PIN is not enough to erase everything.
   await page.getByRole("button", { name: "Erase everything" }).click();
   await page.getByRole("button", { name: "Erase", exact: true }).click();
@@ -159,7 +146,7 @@ async function erased(page: Page, uri: string): Promise<void> {
 }
 
 test("what a browser needs to install it is there", async () => {
-  const device = await Device.make(browser, {}, PHONE);
+  const device = await stage.device(PHONE);
   await device.page.waitForFunction(
     async () => (await navigator.serviceWorker.ready).active !== null,
   );
@@ -187,7 +174,7 @@ test("what a browser needs to install it is there", async () => {
 
 test("what `make demo` serves is the app under the same content policy, and nothing else", async () => {
   const folder = mkdtempSync(join(tmpdir(), "served-"));
-  for (const [path, { body }] of await notebookSite()) writeFileSync(join(folder, path), body);
+  for (const [path, { body }] of stage.site) writeFileSync(join(folder, path), body);
   writeFileSync(join(folder, ".hidden"), "");
   const port = 20_000 + Math.floor(Math.random() * 10_000);
   const served = spawn(process.execPath, ["scripts/serve.mjs", folder, String(port), world.url]);
@@ -207,7 +194,7 @@ test("what `make demo` serves is the app under the same content policy, and noth
   for (const path of ["/.hidden", "/..%2fpackage.json", "/nothing.js"])
     assert.equal((await asked(path)).status, 404, path);
   // It runs there.
-  const page = await browser.newPage();
+  const page = await stage.browser.newPage();
   const wrong = listen(page);
   await page.goto(at);
   await page.getByRole("heading", { name: /Notes that open/ }).waitFor();

@@ -4,16 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import type { Server } from "node:https";
-import { after, before, test } from "node:test";
-import type { Browser } from "playwright-core";
-import { Device, launch } from "./support/browser.js";
+import { test } from "node:test";
 import {
   created,
   DESKTOP,
   listen,
   look,
-  notebookSite,
+  NotebookStage,
   PHONE,
   PIN,
   remove,
@@ -22,25 +19,12 @@ import {
   unlock,
   write,
 } from "./support/notebook.js";
-import { serve } from "./support/pages.js";
 import { daemon, origin } from "./support/world.js";
 
-let browser: Browser;
-let server: Server;
-before(async () => {
-  server = await serve(await notebookSite());
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  server.close();
-});
+const stage = NotebookStage.set();
 
 test("two devices write at once, and both notes are there afterwards", async () => {
-  const [phone, laptop] = [
-    await Device.make(browser, {}, PHONE),
-    await Device.make(browser, {}, DESKTOP),
-  ];
+  const [phone, laptop] = [await stage.device(PHONE), await stage.device(DESKTOP)];
   const wrong = [...listen(phone.page), ...listen(laptop.page)];
   await created(phone.page);
   await write(phone.page, "Groceries\nBread");
@@ -86,7 +70,7 @@ test("two devices write at once, and both notes are there afterwards", async () 
 });
 
 test("each button of the settings does what it says", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page, false);
   await settings(page);
@@ -121,7 +105,7 @@ test("each button of the settings does what it says", async () => {
 });
 
 test("a PIN unlocks and is changed without a network; on return the service is told, of wrong ones too", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page, false);
   await write(page, "Groceries\nBread");
@@ -176,10 +160,7 @@ test("a PIN unlocks and is changed without a network; on return the service is t
 });
 
 test("a code on paper opens the notebook on another device", async () => {
-  const [phone, laptop] = [
-    await Device.make(browser, {}, PHONE),
-    await Device.make(browser, {}, DESKTOP),
-  ];
+  const [phone, laptop] = [await stage.device(PHONE), await stage.device(DESKTOP)];
   const [code = ""] = await created(phone.page, false);
   await write(phone.page, "Groceries\nBread");
   await settings(phone.page);
@@ -200,7 +181,7 @@ test("a code on paper opens the notebook on another device", async () => {
 });
 
 test("a note that would like to be a script is text", async () => {
-  const { page, context } = await Device.make(browser, {}, DESKTOP);
+  const { page, context } = await stage.device(DESKTOP);
   await created(page, false);
   const text = `<img src="data:," onerror="globalThis.ran = true"><script>globalThis.ran = true</script>`;
   await write(page, `${text}\n${text}`);

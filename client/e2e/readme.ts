@@ -1,5 +1,5 @@
 /**
- * The examples of sdk/README.md, run as they stand there.
+ * The examples of sdk/README.md and of the repository's own, run as they stand there.
  *
  * Blocks of one device are one module, in their order; `ask` and `show` are an app's user interface.
  */
@@ -21,9 +21,9 @@ before(async () => {
     body: `<!doctype html><html lang="en"><title>README</title><script type="module" src="${script}"></script></html>`,
     type: "text/html",
   });
-  const script = async (info: string) => {
+  const script = async (info: string, readme?: string) => {
     return {
-      body: await bundled(example(info), { "./realm.json": realm }),
+      body: await bundled(example(info, readme), { "./realm.json": realm }),
       type: "text/javascript",
     };
   };
@@ -31,6 +31,8 @@ before(async () => {
     ["/index.html", { body: "<!doctype html><title>empty</title>", type: "text/html" }],
     ["/one", page("/one.js")],
     ["/two", page("/two.js")],
+    ["/root", page("/root.js")],
+    ["/root.js", await script("ts", "../README.md")],
     ["/one.js", await script("ts")],
     ["/two.js", await script("ts device=2")],
   ]);
@@ -71,4 +73,12 @@ test("the examples of the README do what they say", async () => {
   const answers = { Account: account, "Recovery code": codes[3] ?? "" };
   const told = await run(laptop, "/two", answers);
   assert.deepEqual(told, [key, ["app-key", "device-secret", "draft", "notes"], [], undefined]);
+});
+
+test("the example of the first page signs with one key before and after a sign-in", async () => {
+  const phone = await Device.make(browser);
+  const shown = await run(phone, "/root", { "Choose a PIN": "830517", PIN: "830517" });
+  // Signatures, as far as they come out of a page.
+  const bytes = shown.map((one) => Object.keys(one as object).length);
+  assert.deepEqual(bytes, [64, 64]);
 });

@@ -1,14 +1,12 @@
 /** What becomes of a notebook's ways to unlock: a PIN that is forgotten, and a service that gives its own way up. */
 import assert from "node:assert/strict";
-import type { Server } from "node:https";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
-import { Device, launch } from "./support/browser.js";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import {
   created,
   listen,
   look,
-  notebookSite,
+  NotebookStage,
   PHONE,
   PIN,
   remove,
@@ -17,20 +15,10 @@ import {
   unlock,
   write,
 } from "./support/notebook.js";
-import { serve } from "./support/pages.js";
 import { authenticatorCode } from "./support/totp.js";
 import { codeFor, origin, outboxOrNone, serverSlots } from "./support/world.js";
 
-let browser: Browser;
-let server: Server;
-before(async () => {
-  server = await serve(await notebookSite());
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  server.close();
-});
+const stage = NotebookStage.set();
 
 /** To the page of ways back, where a code was asked for; returns that. */
 async function codeAskedFor(page: Page, address: string): Promise<string> {
@@ -52,7 +40,7 @@ async function addressTaken(page: Page, address: string): Promise<void> {
 }
 
 test("a PIN that is forgotten on the device itself is replaced by a code, which may not have the key", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page, false);
   await write(page, "Groceries\nBread");
@@ -73,7 +61,7 @@ test("a PIN that is forgotten on the device itself is replaced by a code, which 
 });
 
 test("a PIN that is forgotten by who finds the notebook locked is replaced by the code that came, and by no other", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page, false);
   await write(page, "Groceries\nBread");
@@ -109,7 +97,7 @@ test("a PIN that is forgotten by who finds the notebook locked is replaced by th
 });
 
 test("when the service gives up what opens the notebook, that is said once, and each way says what it is worth", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page);
   await write(page, "Groceries\nBread");
@@ -158,13 +146,13 @@ test("when the service gives up what opens the notebook, that is said once, and 
 });
 
 test("a device that was lost is removed, the notebook gets another secret, and what opens nothing says so until it does", async () => {
-  const { page, context } = await Device.make(browser, {}, PHONE);
+  const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   const codes = await created(page);
   await write(page, "Groceries\nBread");
   await settings(page);
   const account = await page.locator("small code").innerText();
-  const lost = await Device.make(browser);
+  const lost = await stage.device({});
   await lost.page.goto(`${origin}/#/recover`);
   await lost.page.getByLabel("Account").fill(account);
   await lost.page.getByLabel("A recovery code").fill(codes[0] ?? "");

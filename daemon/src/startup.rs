@@ -5,6 +5,7 @@
 //! realm. What is true after a crash during `init`: either there is no database, or one that
 //! holds a whole realm; keys that were made in the token are found again.
 
+mod agreement;
 mod on_a_server;
 
 use std::path::{Path, PathBuf};
@@ -423,6 +424,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         config.ledger.scrub_period,
     ));
     let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
+    let comparing = agreement::begin(config, &realm.store).await?;
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
         std::mem::take(&mut realm.witnesses),
@@ -465,7 +467,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     }
     let mut checks = vec![
         operator::Check::token(realm.pool.clone()),
-        store_check(Arc::clone(&realm.store)),
+        on_a_server::store_check(Arc::clone(&realm.store)),
         operator::Check::clock(realm.service.ledger.clock()),
     ];
     if realm.store.comes_back() {
@@ -502,7 +504,9 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     watchdog.abort();
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
-    for task in [watching, retiring, scrubbing, shortening, witnessing] {
+    for task in [
+        watching, retiring, scrubbing, shortening, comparing, witnessing,
+    ] {
         task.abort();
         let _ = task.await;
     }
@@ -522,13 +526,6 @@ fn reload_action(reloader: &Arc<Reloader>) -> Arc<operator_socket::Reload> {
             serde_json::to_value(done).map_err(|error| error.to_string())
         }
         .boxed()
-    })
-}
-
-fn store_check(store: Arc<dyn Store>) -> operator::Check {
-    operator::Check::new("store", move || {
-        let store = Arc::clone(&store);
-        async move { store.ping().await.map_err(|error| error.to_string()) }
     })
 }
 

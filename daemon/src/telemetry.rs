@@ -6,6 +6,7 @@
 
 use std::io::IsTerminal;
 
+use custodyd_hsm::KeyPurpose;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -49,6 +50,26 @@ pub fn start_logging(log: &Log) -> Result<(), TelemetryError> {
     result.map_err(|_| TelemetryError::AlreadyLogging)
 }
 
+/// Counters of which the first event is worth an alert (`docs/monitoring`). One that appears with its first event
+/// has not grown for who compares two scrapes, so these are shown from the start, at zero.
+const FROM_ZERO: &[(&str, &[(&str, &str)])] = &[
+    ("custodyd_accept_failures_total", &[]),
+    ("custodyd_anchor_failures_total", &[("why", "outrun")]),
+    ("custodyd_anchor_failures_total", &[("why", "raced")]),
+    ("custodyd_anchor_failures_total", &[("why", "token")]),
+    ("custodyd_anchor_failures_total", &[("why", "worn")]),
+    ("custodyd_batches_replayed_total", &[]),
+    ("custodyd_boot_epochs_total", &[]),
+    ("custodyd_forks_total", &[]),
+    ("custodyd_orphan_anchors_total", &[]),
+    ("custodyd_panics_total", &[]),
+    ("custodyd_reads_unconfirmed_total", &[]),
+    ("custodyd_reload_total", &[("outcome", "done")]),
+    ("custodyd_reload_total", &[("outcome", "refused")]),
+    ("custodyd_tampered_total", &[]),
+    ("custodyd_tokens_expelled_total", &[]),
+];
+
 /// Installs the recorder behind the `metrics` macros and returns what `/metrics` renders.
 /// The caller runs [`upkeep`] as long as the process lives.
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
@@ -56,7 +77,17 @@ pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)
         .map_err(|error| TelemetryError::Metrics(error.to_string()))?;
+    begin_at_zero();
     Ok(handle)
+}
+
+fn begin_at_zero() {
+    for (name, labels) in FROM_ZERO {
+        metrics::counter!(*name, *labels).increment(0);
+    }
+    for purpose in KeyPurpose::ALL {
+        metrics::counter!("custodyd_keys_rotated_total", "purpose" => purpose.name()).increment(0);
+    }
 }
 
 /// Moves recorded samples into their buckets now and then, so that memory stays bounded
@@ -102,6 +133,38 @@ mod tests {
     fn filters_are_judged_before_they_are_used() {
         assert!(check_filter("info,custodyd=debug").is_ok());
         assert!(check_filter("custodyd=loud").is_err());
+    }
+
+    /// Whatever an alert judges by its growth is there before it grows, with the labels that the alert names.
+    #[test]
+    fn what_alerts_compare_is_shown_from_the_start() {
+        let rules = include_str!("../../docs/monitoring/custodyd-alerts.yml");
+        let recorder = recorder().unwrap();
+        let shown = || recorder.handle().render();
+        let counter = |line: &str, name: &str, label: &str| {
+            line.starts_with(name) && line.contains(label) && line.ends_with(" 0")
+        };
+        let grown: Vec<(&str, &str)> = rules
+            .split("increase(")
+            .skip(1)
+            .filter_map(|rest| {
+                rest.split_once('[')?.0.strip_suffix('}').map_or_else(
+                    || rest.split_once('[').map(|(name, _)| (name, "")),
+                    |with| with.split_once('{'),
+                )
+            })
+            .filter(|(name, _)| name.ends_with("_total"))
+            .collect();
+        assert!(grown.len() > 8, "{grown:?}");
+        let missing = |text: &str| {
+            let missing = |(name, label): &&(&str, &str)| {
+                !text.lines().any(|line| counter(line, name, label))
+            };
+            grown.iter().filter(missing).count()
+        };
+        assert_eq!(missing(&shown()), grown.len());
+        metrics::with_local_recorder(&recorder, begin_at_zero);
+        assert_eq!(missing(&shown()), 0, "{}", shown());
     }
 
     #[test]

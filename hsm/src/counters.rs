@@ -100,6 +100,10 @@ impl Counted<'_> {
     }
 }
 
+#[deny(
+    clippy::missing_trait_methods,
+    reason = "a method that is not handed on would hide the token's own"
+)]
 impl Custody for Counted<'_> {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
         self.inner.current(purpose)
@@ -125,6 +129,10 @@ impl Custody for Counted<'_> {
         self.inner.make_key_for_owner(key, password)
     }
 
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        self.inner.take_up_key(key)
+    }
+
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         self.inner.destroy_key(key)
     }
@@ -139,6 +147,14 @@ impl Custody for Counted<'_> {
 
     fn derive(&mut self, key: KeyId, label: &[u8], context_hash: &[u8; 32]) -> Result<Secret<32>> {
         self.timed(Kind::Derive, |c| c.derive(key, label, context_hash))
+    }
+
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.inner.accepted(purpose)
+    }
+
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        self.timed(Kind::Mac, |c| c.tag(versions, statement))
     }
 
     fn mac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {

@@ -5,6 +5,8 @@
 //! The trait is synchronous because tokens are. Two symmetric primitives are
 //! built here from one, HMAC-SHA-256, because it behaves alike everywhere.
 
+use std::time::Duration;
+
 use crate::{
     ed25519::Ed25519Key,
     encoding,
@@ -400,6 +402,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Counts the token session epochs of this process, from 1; 0 before the first.
     fn epoch(&self) -> u64 {
         0
+    }
+
+    /// For how long a thread of the backend's own has been opening the token, where one is: it may hang there.
+    fn opening(&self) -> Option<Duration> {
+        None
     }
 }
 

@@ -67,8 +67,8 @@ impl Default for PoolOptions {
 pub struct PoolStatus {
     pub queued: usize,
     pub running: usize,
-    /// Running calls past their deadline: the module hangs. Only a restart helps
-    /// where it never returns.
+    /// Running calls past their deadline, and a login or another step of opening the token that takes longer: the
+    /// module hangs. Only a restart helps where it never returns.
     pub stuck: usize,
     /// The newest failure of the token, until a later call succeeds.
     pub last_error: Option<String>,
@@ -313,10 +313,12 @@ impl Pool {
         let behind = self.0.set.iter().flat_map(|set| set.members());
         let stuck_behind: usize = behind.map(|member| member.stuck()).sum();
         let stuck = running.iter().filter(|expires| **expires < now).count();
+        let opening = shared.backend.opening();
+        let opening = usize::from(opening.is_some_and(|lasts| lasts > self.0.deadline));
         PoolStatus {
             queued: shared.queue.len(),
             running: running.len(),
-            stuck: stuck + stuck_behind,
+            stuck: stuck + opening + stuck_behind,
             last_error: locked(&shared.last_error).clone(),
             epoch: shared.backend.epoch(),
         }

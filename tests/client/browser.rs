@@ -28,7 +28,7 @@ async fn ways_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readme() {
-    assert_eq!(stories("e2e/readme.ts").await, 1);
+    assert_eq!(stories("e2e/readme.ts").await, 2);
 }
 
 /// No browser in this one: npm's own library, in Node.
@@ -61,6 +61,24 @@ async fn ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn apart() {
     assert_eq!(stories("e2e/apart.ts").await, 4);
+}
+
+/// Recovery codes that nobody has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes() {
+    assert_eq!(stories("e2e/codes.ts").await, 2);
+}
+
+/// A network that comes and goes, and a damaged storage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble() {
+    assert_eq!(stories("e2e/trouble.ts").await, 3);
+}
+
+/// What only the owner can decide.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner() {
+    assert_eq!(stories("e2e/owner.ts").await, 2);
 }
 
 /// The demo as it is installed, updated, and used by keyboard.

@@ -46,6 +46,13 @@ fn the_sdk_builds_and_is_small() {
     }
 }
 
+/// Installed into an empty project without a network: types, the examples of the READMEs, a bundle, and a run.
+#[test]
+fn the_package_is_what_an_app_can_use() {
+    let said = succeeds(node(&["scripts/package.mjs"]));
+    assert!(said.contains("package_files "), "{said}");
+}
+
 #[tokio::test]
 async fn the_types_are_those_of_the_daemon() {
     let app = TestApp::start().await;

@@ -53,6 +53,13 @@ suite::cases_of!(
     hmac_sha256_in_the_token,
     ecdsa_p256_in_the_token,
 );
+suite::cases_of!(
+    crate::tpm::wycheproof,
+    wycheproof_on_tpm,
+    crate::tpm::PerStart,
+    hmac_sha256_in_the_tpm,
+    ecdsa_p256_in_the_tpm,
+);
 suite::run_anchors_over!(anchors_in_memory, crate::software::Software);
 suite::run_over!(on_tpm, crate::tpm::PerStart);
 suite::run_anchors_over!(anchors_on_tpm, crate::tpm::PerStart);
@@ -80,6 +87,14 @@ suite::cases_of!(
     a_wrong_secret_is_told_as_one_by_provisioning_too,
 );
 suite::cases_of!(
+    crate::tpm::hanging,
+    tpm_hanging,
+    crate::tpm::PerStart,
+    a_command_that_hangs_leaves_the_others_a_tpm_that_is_well,
+    an_extension_that_hangs_is_not_overtaken,
+    a_tpm_that_hangs_altogether_is_back_when_it_answers,
+);
+suite::cases_of!(
     crate::softhsm::importing,
     softhsm_importing,
     crate::softhsm::SoftHsm,
@@ -91,6 +106,9 @@ suite::cases_of!(
     crate::softhsm::faults::Faulty,
     a_call_that_hangs_leaves_the_others_a_token_that_is_well,
     a_token_that_went_away_beneath_a_hung_call_is_back_after_it,
+    a_login_that_hangs_is_told_and_not_tried_beside,
+    a_start_does_not_wait_for_a_login_that_hangs,
+    anchors_that_were_away_for_a_moment_are_found_again,
     without_room_for_sessions_the_open_ones_serve,
     a_wrong_pin_told_by_any_code_is_not_presented_again,
     a_pin_that_is_unclear_in_a_recovery_rests,

@@ -2,7 +2,7 @@
 //!
 //! Not through custodyd, which never imports a key and verifies on the host: this asks whether the
 //! mechanisms that it builds on compute what they should. AES-GCM is not asked of a token; the host's is
-//! tested beside `hsm/src/seal/aead.rs`.
+//! tested beside `hsm/src/seal/aead.rs`. Through a TPM the same files go in `tpm::wycheproof`.
 
 use std::{fs, path::Path};
 
@@ -23,7 +23,7 @@ use crate::rig::Labelled;
 /// DER of the object identifier of P-256 (RFC 5480, section 2.1.1.1).
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-fn vectors(name: &str, least: usize) -> Vec<Value> {
+pub(crate) fn vectors(name: &str, least: usize) -> Vec<Value> {
     let folder = repository().join("tests/vectors");
     let text = fs::read_to_string(folder.join(Path::new(name))).unwrap();
     let file: Value = serde_json::from_str(&text).unwrap();
@@ -32,7 +32,7 @@ fn vectors(name: &str, least: usize) -> Vec<Value> {
     vectors
 }
 
-fn bytes(vector: &Value, field: &str) -> Vec<u8> {
+pub(crate) fn bytes(vector: &Value, field: &str) -> Vec<u8> {
     hex::decode(vector[field].as_str().unwrap()).unwrap()
 }
 

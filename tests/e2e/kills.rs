@@ -16,13 +16,13 @@ use custodyd_tests::{Setup, TestApp};
 use crate::acknowledged::{LEFT, Owner};
 
 /// More calls of a kind than one thread makes in one turn: past them there is nothing to kill.
-const MOST: u32 = 200;
+pub(crate) const MOST: u32 = 200;
 
 /// Kills the daemon at the n-th such call of a thread of it.
-struct Killer(Child);
+pub(crate) struct Killer(Child);
 
 impl Killer {
-    fn attach(app: &mut TestApp, call: &str, nth: u32) -> Self {
+    pub(crate) fn attach(app: &mut TestApp, call: &str, nth: u32) -> Self {
         let process = app.process().unwrap().to_string();
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-p", &process])
@@ -40,7 +40,7 @@ impl Killer {
     }
 
     /// Not in order: while its threads die, strace waits for the process, which waits for them.
-    fn detach(mut self) {
+    pub(crate) fn detach(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -57,7 +57,7 @@ fn is_traced(process: &str) -> bool {
 
 /// Whether the daemon has survived. Where an answer did not come, it has not: it may take a moment to
 /// be gone.
-fn lives(app: &mut TestApp, answered: bool) -> bool {
+pub(crate) fn lives(app: &mut TestApp, answered: bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
     while app.process().is_some() {
         let dying = is_dying(app);

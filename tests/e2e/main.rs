@@ -49,6 +49,8 @@ mod related_origins;
 mod reload;
 mod restoring;
 mod rotation;
+mod rotation_kills;
+mod rotation_load;
 mod secrets;
 mod server_slots;
 mod sessions;

@@ -1,5 +1,7 @@
 //! A daemon whose PKCS#11 module hangs, and one whose token was away for a while: what the deadline and recovery promise.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use custodyd_tests::shim::Module;
@@ -99,8 +101,27 @@ async fn of_a_hung_module_the_deadline_holds_and_other_requests_go_on() {
 #[tokio::test]
 async fn a_token_that_was_away_for_long_is_used_as_soon_as_one_that_was_not() {
     let app = TestApp::start().await;
-    let mut device = app.device("notes");
+    let (mut device, mut other) = (app.device("notes"), app.device("notes"));
     device.enrol().await;
+    other.enrol().await;
+    // Somebody who asks all the time has a right answer, or is told that there is none.
+    let over = Arc::new(AtomicBool::new(false));
+    let asks = Arc::clone(&over);
+    let asking = tokio::spawn(async move {
+        let mut told = [0, 0];
+        while !asks.load(Ordering::SeqCst) {
+            let (answer, took) = look(&mut other).await;
+            assert!(took < DEADLINE + BUSY, "{took:?}");
+            let served = answer.status == 200;
+            told[usize::from(served)] += 1;
+            match served {
+                true => drop(answer.expect(200)),
+                false => answer.refused("503 token-unavailable"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        told
+    });
     let tokens = app.token.tokens();
     let away = tokens.with_extension("away");
     std::fs::rename(&tokens, &away).unwrap();
@@ -113,4 +134,7 @@ async fn a_token_that_was_away_for_long_is_used_as_soon_as_one_that_was_not() {
     ready(&app, 200, HEALS - BUSY).await;
     eprintln!("ready after {:?}", began.elapsed());
     device.set_pin("830517").await.expect(200);
+    over.store(true, Ordering::SeqCst);
+    let told = asking.await.unwrap();
+    assert!(told.iter().all(|times| *times > 0), "{told:?}");
 }

@@ -18,12 +18,12 @@ use crate::tpm;
 const PIN: &str = "830517";
 const ACCOUNTS: usize = 24;
 
-fn run(app: &TestApp, arguments: &str) -> (bool, String) {
+pub(crate) fn run(app: &TestApp, arguments: &str) -> (bool, String) {
     let output = app.command(arguments).output().unwrap();
     (output.status.success(), said(&output))
 }
 
-fn done(app: &TestApp, arguments: &str) -> String {
+pub(crate) fn done(app: &TestApp, arguments: &str) -> String {
     let (well, text) = run(app, arguments);
     assert!(well, "{arguments}: {text}");
     text
@@ -44,7 +44,7 @@ fn under(app: &TestApp, key: &str) -> Option<u64> {
     found.and_then(|one| one["records"].as_u64())
 }
 
-async fn owners(app: &TestApp, count: usize) -> Vec<Device> {
+pub(crate) async fn owners(app: &TestApp, count: usize) -> Vec<Device> {
     let mut owners = Vec::with_capacity(count);
     for number in 0..count {
         let mut owner = app.device("notes");
@@ -64,7 +64,7 @@ fn slowly(app: &TestApp) -> Child {
     begun(app, "key rewrap --share 2 --json")
 }
 
-fn begun(app: &TestApp, arguments: &str) -> Child {
+pub(crate) fn begun(app: &TestApp, arguments: &str) -> Child {
     app.command(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -341,56 +341,4 @@ fn fill(tpm: &SwTpm, owner: &str) {
         while define().status.success() {}
     }
     assert!(index > 0x0180_0003, "nothing could be defined");
-}
-
-/// Waits until the daemon has begun what an operator asks of it, and so long more.
-async fn killed_after(app: &mut TestApp, arguments: &str, begun_by: &str, milliseconds: u64) {
-    let before = app.log().matches(begun_by).count();
-    let mut asked = begun(app, arguments);
-    while app.log().matches(begun_by).count() == before {
-        tokio::time::sleep(Duration::from_micros(200)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-    app.kill();
-    let _ = asked.wait();
-    app.launch().await;
-}
-
-/// Between the key in the token and the head that names it, and between the head that does not accept a key any more and
-/// its end in the token: whenever the daemon dies, the same command again brings it to its end.
-#[tokio::test]
-async fn a_daemon_that_is_killed_in_a_rotation_or_a_retirement_goes_on_by_the_same_command() {
-    let mut app = TestApp::start().await;
-    let mut owner = owners(&app, 1).await.remove(0);
-    let current = |app: &TestApp| {
-        let listed = done(app, "key list");
-        let line = listed.lines().find(|line| {
-            line.starts_with("custodyd-wrap-") && line.contains("used for what is new")
-        });
-        let name = line.unwrap_or_else(|| panic!("{listed}")).split(' ').next();
-        name.unwrap().to_owned()
-    };
-    for milliseconds in [0, 3, 8, 20, 60] {
-        let old = current(&app);
-        let rotates = "an operator rotates a key";
-        killed_after(&mut app, "key rotate wrap", rotates, milliseconds).await;
-        owner.recover("device-secret").await.expect(200);
-        // It has happened, or it has not and what is in the token is used for nothing.
-        if current(&app) == old {
-            done(&app, "key rotate wrap");
-        }
-        assert_ne!(current(&app), old, "{milliseconds}");
-        done(&app, "key rewrap --share 100");
-        let retire = format!("key retire {old} --destroy --yes");
-        let retires = "an operator retires a key";
-        killed_after(&mut app, &retire, retires, milliseconds).await;
-        owner.recover("device-secret").await.expect(200);
-        let told = done(&app, &retire);
-        assert!(told.contains("is destroyed in the token"), "{told}");
-        let listed = done(&app, "key list");
-        assert!(!listed.contains(&format!("{old} ")), "{listed}");
-        owner.recover("device-secret").await.expect(200);
-    }
-    assert!(app.stop(), "{}", app.log());
-    done(&app, "ledger verify --open");
 }

@@ -1,4 +1,5 @@
-//! A share of the fault campaign: three kills, and each fault of the database once, in one order. docs/FAULTS.md.
+//! A share of the fault campaign: three kills, and each fault of the database once, in one order; and of three nodes on one
+//! database, what happens to nodes and to what they share. docs/FAULTS.md.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,17 @@ const FAULTS: [Fault; 13] = [
     Fault::Hold,
     Fault::Slow,
     Fault::Token,
+];
+
+/// Each node is killed once where that comes to pass by the dice; between that, what makes turns and batches change hands.
+const OF_NODES: [Fault; 7] = [
+    Fault::Kill,
+    Fault::Terminate,
+    Fault::Cut,
+    Fault::Kill,
+    Fault::Failover,
+    Fault::Hold,
+    Fault::Kill,
 ];
 
 /// What can be done here. What cannot is left out only where somebody has said so.
@@ -100,6 +112,44 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
             "{what}: {found} of {all} were found"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
+    let plan = Plan {
+        faults: OF_NODES.to_vec(),
+        until: Until::EachOnce,
+        nodes: 3,
+        clients: 6,
+        rest: Duration::from_millis(20),
+        calm: lasting(300, 600),
+        lasting: lasting(200, 600),
+        pace: Pace::Steady,
+        state: None,
+    };
+    let mut state = State::new(21);
+    let begun = Instant::now();
+    let histories = campaign::run(&plan, &mut state, std::future::pending())
+        .await
+        .unwrap();
+    println!("{}\nin {:?}", state.table(), begun.elapsed());
+    assert!(state.violations.is_empty(), "{:#?}", state.violations);
+    assert_eq!(state.of(Fault::Kill).count, 3);
+    for fault in [Fault::Terminate, Fault::Cut, Fault::Failover, Fault::Hold] {
+        assert_eq!(state.of(fault).count, 1, "{}", fault.name());
+    }
+    assert!(state.answered > 50, "{state:?}");
+    // Control: the guess won back is found here, too.
+    let lies = histories.iter().filter_map(|history| {
+        let mut history = history.clone();
+        let lied = history.iter_mut().rev().any(won_back);
+        lied.then(|| Checker::replay(ATTEMPTS, &history).is_err())
+    });
+    let found: Vec<bool> = lies.collect();
+    assert!(
+        !found.is_empty() && found.iter().all(|found| *found),
+        "{found:?}"
+    );
 }
 
 /// The last wrong guess was told of as many attempts as there are.

@@ -10,8 +10,10 @@
 )]
 
 mod campaign;
+mod hopping;
 mod nodes;
 mod standby;
+mod upgrade;
 mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

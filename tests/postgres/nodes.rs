@@ -26,14 +26,14 @@ fn edit(app: &TestApp, from: &str, to: &str) {
     std::fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-async fn first(setup: Setup) -> TestApp {
+pub(super) async fn first(setup: Setup) -> TestApp {
     let mut app = TestApp::prepared(setup.on_postgres(), SoftToken::fresh());
     app.share_database();
     app.found().await;
     app
 }
 
-async fn two(setup: Setup) -> (TestApp, TestApp) {
+pub(super) async fn two(setup: Setup) -> (TestApp, TestApp) {
     let one = first(setup.clone()).await;
     let mut other = one.another(setup, DATABASE);
     other.launch().await;
@@ -378,4 +378,51 @@ async fn who_does_not_fit_beside_a_node_is_refused_and_told_why() {
     // Control: alone again, the first one serves.
     let mut alone = alone;
     alone.launch().await;
+}
+
+#[tokio::test]
+async fn what_clients_would_find_different_at_two_nodes_is_named_as_long_as_it_is() {
+    let mut one = first(budget(100)).await;
+    let mut other = one.another(budget(100), DATABASE);
+    let rate = "account_burst = 1000000";
+    edit(&other, rate, "account_burst = 999");
+    other.launch().await;
+    // Each has an address of its own here, which nodes of a realm must not; the last one is the control.
+    let shown = |setting: &str, value: u8| {
+        format!("custodyd_nodes_differ{{setting=\"{setting}\"}} {value}")
+    };
+    let until_shown = async |node: &TestApp, limits: u8| {
+        let wanted = [
+            shown("limits", limits),
+            shown("listen.url", 1),
+            shown("ledger.public_log", 0),
+        ];
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (_, text) = node.operator("/metrics").await;
+            if wanted.iter().all(|line| text.contains(line.as_str())) {
+                return;
+            }
+            assert!(Instant::now() < give_up, "{wanted:?}: {text}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    until_shown(&one, 1).await;
+    until_shown(&other, 1).await;
+    let log = one.log();
+    assert!(log.contains("has something else here"), "{log}");
+    // The server's word is held by the connection that writes: another one has to say it anew.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'";
+    one.postgres.as_ref().unwrap().sql(DATABASE, cut);
+    let mut here = enrolled(&one).await;
+    again(&mut at(&here, &other), WRONG)
+        .await
+        .refused("401 pin-wrong");
+    until_shown(&one, 1).await;
+    assert!(other.stop(), "{}", other.log());
+    edit(&other, "account_burst = 999", rate);
+    other.launch().await;
+    until_shown(&one, 0).await;
+    again(&mut here, WRONG).await.refused("401 pin-wrong");
+    verified(&mut [&mut one, &mut other]);
 }

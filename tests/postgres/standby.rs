@@ -9,9 +9,11 @@ use custodyd_tests::app::{DATABASE, said};
 use custodyd_tests::postgres::USER;
 use custodyd_tests::token::SoftToken;
 use custodyd_tests::{Device, PostgresServer, TestApp};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::nodes::{at, budget, until, verified};
+use super::wire::{Cut, Wire};
 use super::{WRONG, again, configure, enrolled, left};
 
 /// Where the nodes look for their server, whichever it is.
@@ -64,6 +66,8 @@ struct Replicated {
     left: u64,
     /// Who reads with it costs nothing.
     session: Option<String>,
+    /// Each node's way to its server.
+    wires: [Wire; 2],
 }
 
 impl Replicated {
@@ -72,15 +76,19 @@ impl Replicated {
         let mut one = TestApp::prepared(budget(100).on_postgres(), SoftToken::fresh());
         let server = one.postgres.as_ref().unwrap();
         let address = Address::of(server);
-        let section = format!(
-            "url = \"postgres://{USER}@:{}/{DATABASE}?host={}\"\nnodes = \"several\"",
-            server.port(),
-            address.path().display()
-        );
-        configure(&one, &section);
+        let wires = [0, 1].map(|_| Wire::to(&address.path(), server.port()));
+        let port = server.port();
+        let section = |wire: &Wire| {
+            format!(
+                "url = \"postgres://{USER}@:{}/{DATABASE}?host={}\"\nnodes = \"several\"",
+                port,
+                wire.folder().display()
+            )
+        };
+        configure(&one, &section(&wires[0]));
         one.found().await;
         let mut other = one.another(budget(100), DATABASE);
-        configure(&other, &section);
+        configure(&other, &section(&wires[1]));
         other.launch().await;
         let mut here = enrolled(&one).await;
         let there = at(&here, &other);
@@ -106,6 +114,7 @@ impl Replicated {
             standby,
             left,
             session,
+            wires,
         }
     }
 
@@ -192,4 +201,74 @@ async fn what_nobody_can_write_again_stops_everybody_until_it_is_back() {
     pair.here.nonce.clear();
     assert_eq!(left(&mut pair.here).await, after - 1);
     verified(&mut [&mut pair.one, &mut pair.other]);
+}
+
+/// One node's batch has won over the other's, and is lost with the primary and with the node before anybody was told. The
+/// other one has made a head of that number already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_was_lost_to_another_node_and_then_lost_with_it_is_written_by_its_own_batch()
+{
+    let mut pair = Replicated::new().await;
+    let asks = |mut device: Device| {
+        tokio::spawn(async move {
+            let answer = device.try_pin(WRONG, &[]).await;
+            (device, answer)
+        })
+    };
+    let has_cut = |wire: &Wire| {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !wire.has_cut() {
+            assert!(Instant::now() < give_up);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let stood = newest(&pair.standby);
+    pair.wires[0].refuse(true);
+    pair.wires[0].cut_next(Cut::BeforeCommit);
+    let here = asks(at(&pair.here, &pair.one));
+    tokio::task::block_in_place(|| has_cut(&pair.wires[0]));
+    pair.wires[1].refuse(true);
+    pair.wires[1].cut_next(Cut::AfterCommit);
+    let there = asks(at(&pair.here, &pair.other));
+    tokio::task::block_in_place(|| has_cut(&pair.wires[1]));
+    let primary = pair.one.postgres.as_ref().unwrap();
+    wait_for_seq(primary, stood + 1);
+    // It has not anchored: it does not know that it has committed.
+    pair.other.kill();
+    assert!(there.await.is_err(), "it was answered");
+    pair.wires[0].refuse(false);
+    // Before it has a look at what it was beaten by: that would be told of, by the token.
+    tokio::task::block_in_place(|| {
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while !pair.one.log().contains("another node has written first") {
+            assert!(Instant::now() < give_up, "{}", pair.one.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        pair.one.signal(Signal::STOP);
+    });
+    pair.fail_over();
+    pair.one.signal(Signal::CONT);
+    let (mut here, answer) = here.await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    // It heals by itself; nothing is won back, and the guess that was charged by its batch stays charged.
+    let wrong = again(&mut here, WRONG).await;
+    wrong.refused("401 pin-wrong");
+    assert_eq!(wrong.body["attempts_left"], pair.left - 2, "{wrong:?}");
+    let log = pair.one.log();
+    assert!(log.contains("another node has written first"), "{log}");
+    assert!(log.contains("written in its place"), "{log}");
+    pair.wires[1].refuse(false);
+    pair.other.launch().await;
+    let mut there = at(&here, &pair.other);
+    assert_eq!(left(&mut there).await, pair.left - 3);
+    assert_eq!(left(&mut here).await, pair.left - 4);
+    verified(&mut [&mut pair.one, &mut pair.other]);
+}
+
+fn wait_for_seq(server: &PostgresServer, seq: u64) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while newest(server) != seq {
+        assert!(Instant::now() < give_up, "{}", newest(server));
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

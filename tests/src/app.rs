@@ -112,6 +112,8 @@ pub struct TestApp {
     pub operator: String,
     pub ca: String,
     pub token: SoftToken,
+    /// The daemon's steps after those of this version: none is the real one, else `later-custodyd`.
+    pub later: Option<u8>,
     /// Of the daemon, when it is started: see `shim.rs`.
     pub environment: Vec<(String, OsString)>,
     child: Option<Child>,
@@ -222,6 +224,7 @@ directory = "policies"
             operator: format!("http://127.0.0.1:{operator}"),
             ca,
             token,
+            later: None,
             environment: Vec::new(),
             child: None,
             postgres,
@@ -287,7 +290,14 @@ directory = "policies"
     /// A command of the daemon's binary with this test's configuration.
     #[must_use]
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(token::program("custodyd"));
+        let mut command = match self.later {
+            None => Command::new(token::program("custodyd")),
+            Some(steps) => {
+                let mut later = Command::new(token::program("later-custodyd"));
+                later.env("CUSTODYD_TEST_STEPS", steps.to_string());
+                later
+            }
+        };
         let (name, value) = self.token.environment();
         command
             .env(name, value)

@@ -2,8 +2,8 @@
 //! said to show.
 //!
 //! Called by `tests/systemd`, which runs them, and by `tests/tidy`. A fenced block is `sh` (commands) or
-//! `text` (what the commands before it show). Words behind `sh` say when it is run: none, always; `on=NAME`,
-//! where the test takes that way through the chapter or is on that machine; `norun`, never, with the reason
+//! `text` (what the commands before it show). Words behind `sh` say when it is run: none, always; `on=NAME` or
+//! `on=NAME,NAME`, where the test takes one of these ways through the chapter or is on that machine; `norun`, never, with the reason
 //! behind it. Any other block in a chapter is refused, so that nothing is left out by a slip of the pen.
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::token::repository;
 #[derive(Debug, Clone, Eq, PartialEq)]
 pub enum When {
     Always,
-    On(String),
+    On(Vec<String>),
     Never,
 }
 
@@ -90,7 +90,8 @@ fn add(found: &mut Vec<Block>, info: &str, content: String) -> Result<(), String
         (Some("sh"), None, _) => When::Always,
         (Some("sh"), Some("norun"), Some(_)) => When::Never,
         (Some("sh"), Some(word), None) if word.starts_with("on=") => {
-            When::On(word.trim_start_matches("on=").to_owned())
+            let names = word.trim_start_matches("on=").split(',');
+            When::On(names.map(str::to_owned).collect())
         }
         _ => return Err(format!("`{first}`: a block `{info}`")),
     };
@@ -147,13 +148,17 @@ mod tests {
 
     #[test]
     fn a_chapter_is_its_commands_in_order() {
-        let text = "# A\n```sh\none\n```\n```text\n1\n```\nthen\n```sh on=old\ntwo\n```\n```sh norun it rings a bell\nthree\n```\n";
+        let text = "# A\n```sh\none\n```\n```text\n1\n```\nthen\n```sh on=old,new\ntwo\n```\n```sh norun it rings a bell\nthree\n```\n";
         let found = blocks(text).unwrap();
         let commands: Vec<_> = found.iter().map(|block| block.commands.as_str()).collect();
         assert_eq!(commands, ["one\n", "two\n", "three\n"]);
         assert_eq!(found[0].shown.as_deref(), Some("1\n"));
         let when = found.into_iter().map(|block| block.when);
-        let expected = [When::Always, When::On("old".into()), When::Never];
+        let expected = [
+            When::Always,
+            When::On(vec!["old".into(), "new".into()]),
+            When::Never,
+        ];
         assert!(when.eq(expected));
     }
 

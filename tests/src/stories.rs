@@ -47,6 +47,60 @@ fn turn(app: &TestApp, pages: u16, slot: &str) {
     assert!(output.status.success(), "{}", said(&output));
 }
 
+/// What a weak factor asks for waits from now on.
+fn wait(app: &TestApp, pages: u16, delay: &str) {
+    let (name, text) = policy(pages, &format!("[recover]\ndelay = \"{delay}\""));
+    std::fs::write(app.path(&format!("policies/{name}.toml")), text).unwrap();
+    let output = app.reload();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Runs OpenSSH's own tool.
+fn ssh_keygen(arguments: &str, files: &[&Path]) {
+    let output = Command::new("ssh-keygen")
+        .args(arguments.split(' '))
+        .args(files)
+        .output()
+        .expect("ssh-keygen, of Debian's openssh-client");
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Last night's backup.
+const OLDER: &str = "older";
+
+/// The operator makes a backup.
+async fn keep(app: &mut TestApp) {
+    assert!(app.stop(), "{}", app.log());
+    app.keep_database(OLDER);
+    app.launch().await;
+}
+
+/// The database is lost, and the backup takes its place by the restore ceremony: the log goes on in another epoch.
+async fn restore(app: &mut TestApp) {
+    assert!(app.stop(), "{}", app.log());
+    app.put_database(OLDER);
+    let [key, statement] = ["approver", "restore.json"].map(|name| app.path(name));
+    ssh_keygen("-q -N  -C approver -t ed25519 -f", &[&key]);
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let file = app.path("custodyd.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let approvers = format!(
+        "\n[ledger.restore]\napprovals = 1\n[ledger.restore.approvers]\none = \"{}\"\n",
+        public.trim()
+    );
+    std::fs::write(&file, config + &approvers).unwrap();
+    let run = |command: String| {
+        let output = app.command(&command).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", said(&output));
+    };
+    let statement = statement.as_path();
+    let at = statement.display();
+    run(format!("ledger propose-restore --guesses-left 3 {at}"));
+    ssh_keygen("-Y sign -n custodyd-restore -f", &[&key, statement]);
+    run(format!("ledger accept-restore {at} --approval {at}.sig"));
+    app.launch().await;
+}
+
 /// How many of the app's accounts have server slots, as an operator is told.
 fn left(app: &TestApp) -> u64 {
     let output = app.command("account slots --json").output().unwrap();
@@ -163,8 +217,8 @@ impl Stories {
         }
     }
 
-    /// `kill` or `start`, and which of them; of the first one, `policy` and what it says of server slots from now on, or
-    /// `left`, which answers how many accounts still have one.
+    /// `kill`, `start`, `keep` or `restore`, and which of them; of the first one, `policy` and what it says of server slots from
+    /// now on, `left`, which answers how many accounts still have one, or `delay` of what a weak factor asks for.
     async fn obey(&mut self, mut asked: TcpStream) {
         let mut line = String::new();
         BufReader::new(&mut asked)
@@ -178,6 +232,9 @@ impl Stories {
         match word {
             "kill" => app.kill(),
             "start" => app.launch().await,
+            "keep" => keep(app).await,
+            "restore" => restore(app).await,
+            "delay" => wait(app, self.pages, which),
             "policy" => turn(app, self.pages, which),
             "left" => answer = format!("ok {}", left(app)),
             other => panic!("unknown word {other:?}"),

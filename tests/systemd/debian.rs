@@ -64,3 +64,40 @@ pub(crate) fn handed_to_root(test: &str) -> bool {
     );
     true
 }
+
+/// As a version before could have been: fewer lines in the daemon's unit, and a timer that is none any more. The program is
+/// the same one.
+pub(crate) fn older(folder: &Path) -> PathBuf {
+    let (tree, package) = (folder.join("older"), folder.join("older.deb"));
+    let deb = |arguments: &[&std::ffi::OsStr]| {
+        let ran = Command::new("dpkg-deb").args(arguments).output().unwrap();
+        assert!(ran.status.success(), "dpkg-deb: {}", said(&ran));
+    };
+    deb(&["-R".as_ref(), built().as_ref(), tree.as_ref()]);
+    let instead = |file: &str, start: &str, line: &str| {
+        let path = tree.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().map(|own| match own.starts_with(start) {
+            true => line,
+            false => own,
+        });
+        let older = lines.collect::<Vec<_>>().join("\n") + "\n";
+        assert_ne!(older, text, "{file}");
+        std::fs::write(path, older).unwrap();
+    };
+    instead("DEBIAN/control", "Version:", "Version: 0.0.9-1");
+    let units = "usr/lib/systemd/system";
+    instead(&format!("{units}/custodyd.service"), "MemorySwapMax=", "");
+    let timer = "[Timer]\nOnCalendar=daily\nUnit=custodyd-doctor.service\n";
+    std::fs::write(tree.join(units).join("custodyd-tidy.timer"), timer).unwrap();
+    // Of the files as they were; a package that was made in haste has none.
+    let _ = std::fs::remove_file(tree.join("DEBIAN/md5sums"));
+    deb(&[
+        "--root-owner-group".as_ref(),
+        "-Znone".as_ref(),
+        "-b".as_ref(),
+        tree.as_ref(),
+        package.as_ref(),
+    ]);
+    package
+}

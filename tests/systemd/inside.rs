@@ -9,7 +9,7 @@ use super::root;
 const LEFT: [&str; 3] = ["unix socket", "own state", "own runtime"];
 
 /// The unit as it is installed, with another program in it: whatever confines the one confines the other.
-fn probe_unit(unit: &str, port: u16) -> String {
+fn probe_unit(unit: &str, port: u16, script: &str) -> String {
     let dropped = [
         "Requires=",
         "Wants=",
@@ -31,7 +31,7 @@ fn probe_unit(unit: &str, port: u16) -> String {
     });
     let kept: Vec<&str> = kept.collect();
     let service = format!(
-        "[Service]\nType=oneshot\nEnvironment=PROBE_PORT={port}\nExecStart=/usr/bin/python3 /opt/probe.py"
+        "[Service]\nType=oneshot\nEnvironment=PROBE_PORT={port}\nExecStart=/usr/bin/python3 {script}"
     );
     kept.join("\n").replacen("[Service]", &service, 1)
 }
@@ -52,7 +52,7 @@ pub(crate) fn is_confined(machine: &Machine, port: u16) {
     let unit = machine.ok("cat /usr/lib/systemd/system/custodyd.service");
     machine.write(
         "/etc/systemd/system/probe.service",
-        &probe_unit(&unit, port),
+        &probe_unit(&unit, port, "/opt/probe.py"),
     );
     let outside = machine.ok(&format!("PROBE_PORT={port} python3 /opt/probe.py"));
     for (name, outcome) in outcomes(&outside) {
@@ -66,6 +66,63 @@ pub(crate) fn is_confined(machine: &Machine, port: u16) {
         let left = LEFT.contains(&name.as_str());
         assert_eq!(left, outcome == "done", "{name}: {outcome}");
     }
+}
+
+/// What `drop-ins/tpm.conf` lets in, and no other device: each of its lines is wanted. The device is one that every kernel has and
+/// that systemd gives to no unit by itself, with the owner and mode of a TPM's. Where the kernel confines no unit to devices, as for
+/// a machine within a container that may load no filters, neither `DeviceAllow=` nor its lack shows, and that is what is shown.
+pub(crate) fn has_its_device_alone(machine: &Machine) {
+    for (name, number) in [("stand-in", "10 229"), ("another", "10 237")] {
+        machine.ok(&format!(
+            "mknod -m 660 /dev/{name} c {number} && chgrp tss /dev/{name}"
+        ));
+    }
+    machine.write(
+        "/opt/device.py",
+        "import os, sys\nos.close(os.open(sys.argv[1], os.O_RDWR))\n",
+    );
+    let unit = machine.ok("cat /usr/lib/systemd/system/custodyd.service");
+    let drop_in = machine.ok("cat /usr/share/custodyd/drop-ins/tpm.conf");
+    let drop_in = drop_in.replace("/dev/tpmrm0", "/dev/stand-in");
+    let (_, lines) = drop_in.split_once("[Service]\n").unwrap();
+    let opens = |device: &str, without: &str| {
+        let kept: Vec<&str> = lines
+            .lines()
+            .filter(|line| without.is_empty() || !line.starts_with(without))
+            .collect();
+        let service = "/etc/systemd/system/device.service";
+        let script = format!("/opt/device.py /dev/{device}");
+        machine.write(service, &probe_unit(&unit, 0, &script));
+        machine.write(
+            &format!("{service}.d/tpm.conf"),
+            &format!("[Service]\n{}\n", kept.join("\n")),
+        );
+        machine.ok("systemctl daemon-reload; systemctl reset-failed device.service || true");
+        machine
+            .run("systemctl start device.service")
+            .status
+            .success()
+    };
+    for device in ["stand-in", "another"] {
+        machine.ok(&format!("python3 /opt/device.py /dev/{device}"));
+    }
+    // Commands beside the unit have the group by the user alone; the unit has it by its own line.
+    machine.ok("gpasswd --delete custodyd tss");
+    let told = || machine.ok("journalctl --no-pager -o cat -u device.service");
+    assert!(opens("stand-in", ""), "{}", told());
+    for line in ["PrivateDevices=", "SupplementaryGroups="] {
+        assert!(!opens("stand-in", line), "without {line}");
+    }
+    let strict = "systemd-run --quiet --wait --property=DevicePolicy=strict python3 /opt/device.py";
+    let confines = !machine
+        .run(&format!("{strict} /dev/another"))
+        .status
+        .success();
+    if !confines {
+        eprintln!("this kernel confines no unit to devices: DeviceAllow= was not tried");
+    }
+    assert_eq!(opens("another", ""), !confines);
+    assert_eq!(opens("stand-in", "DeviceAllow="), !confines);
 }
 
 /// The process as the kernel has it, and what another process of its user can see of it.

@@ -19,6 +19,7 @@ mod handbook;
 mod inside;
 mod machine;
 mod package;
+mod tpm_device;
 
 use std::path::{Path, PathBuf};
 

@@ -1,23 +1,25 @@
 //! The package, from its installation to its purge, in a machine: on SoftHSM2 and on a TPM, with every
 //! socket handed over, mail by the courier, and the units as they are shipped.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use custodyd_tests::app::{LIMITS, REALM, certificates, free_port, policy};
 use custodyd_tests::mail::Mode;
-use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Device, MailServer, token};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::debian::{built, handed_to_root};
+use super::debian::{built, handed_to_root, older};
 use super::inside;
 use super::machine::{Machine, left_out};
+use super::tpm_device::{self, TpmDevice};
 
 const SECRET: &[u8] = b"the device secret";
 const PIN: &str = "830517";
 const DEB: &str = "/root/custodyd.deb";
+/// The package of a version before.
+const OLDER: &str = "/root/custodyd-older.deb";
+const DATABASE: &str = "/var/lib/custodyd/custodyd.sqlite";
 const UNITS: &str = "custodyd.socket custodyd-operator.socket custodyd-metrics.socket custodyd-courier.socket custodyd.service custodyd-doctor.timer";
 /// A command as the daemon's user, with the daemon's credentials and environment.
 const AS_DAEMON: &str = "as-custodyd";
@@ -25,7 +27,7 @@ const AS_DAEMON: &str = "as-custodyd";
 struct Scene {
     machine: Machine,
     mail: MailServer,
-    tpm: SwTpm,
+    _tpm: TpmDevice,
     ca: String,
     port: u16,
     operator: u16,
@@ -38,21 +40,15 @@ impl Scene {
         let dir = tempfile::tempdir().unwrap();
         let mut mail = MailServer::prepared(Mode::Starttls, Some(("custody", "s3cret pass")));
         mail.run();
-        let tpm = SwTpm::blank();
-        let open = |path: PathBuf, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        open(tpm.dir().to_owned(), 0o755);
-        for socket in ["s", "s.ctrl"] {
-            open(tpm.dir().join(socket), 0o666);
-        }
-        let machine = Machine::boot(&[(tpm.dir(), "/run/swtpm")]);
+        let tpm = TpmDevice::new();
+        let machine = Machine::boot(&[(tpm.path(), tpm_device::AT)]);
         std::fs::copy(built(), machine.path(DEB)).unwrap();
+        std::fs::copy(older(dir.path()), machine.path(OLDER)).unwrap();
         let ca = certificates(dir.path());
         Self {
             machine,
             mail,
-            tpm,
+            _tpm: tpm,
             ca,
             port: free_port(),
             operator: free_port(),
@@ -162,10 +158,11 @@ impl Scene {
 }
 
 impl Scene {
-    /// After a restart, over a connection of its own.
+    /// After a restart, over a connection of its own, which a daemon that stops afterwards does not have to wait for.
     async fn recovers_again(&self, device: &mut Device) {
         device.http = self.device().http;
         recovers(device).await;
+        device.http = self.device().http;
     }
 }
 
@@ -198,10 +195,14 @@ async fn the_package_installs_serves_upgrades_and_goes() {
     machine.ok("systemctl reload custodyd.service");
     restarts_what_hangs(machine);
     scene.recovers_again(&mut device).await;
-    // An upgrade.
+    is_upgraded(machine);
+    scene.recovers_again(&mut device).await;
+    // The same version again.
     let before = machine.main_process("custodyd.service");
     machine.ok(&format!("dpkg -i {DEB}"));
     assert_ne!(machine.main_process("custodyd.service"), before);
+    scene.recovers_again(&mut device).await;
+    refuses_what_a_newer_one_has_written(machine);
     scene.recovers_again(&mut device).await;
     // Removed, and there again: everything is kept.
     machine.ok("dpkg -r custodyd");
@@ -211,6 +212,7 @@ async fn the_package_installs_serves_upgrades_and_goes() {
     scene.recovers_again(&mut device).await;
     on_a_tpm(&scene);
     scene.serves("bob@example.com").await;
+    inside::has_its_device_alone(machine);
     machine.ok("systemctl start custodyd-doctor.service");
     is_purged(machine);
 }
@@ -218,7 +220,7 @@ async fn the_package_installs_serves_upgrades_and_goes() {
 fn installs(machine: &Machine) {
     // Images for containers forbid their packages to start and stop services; this one has booted.
     machine.ok("rm -f /usr/sbin/policy-rc.d");
-    machine.ok(&format!("dpkg -i {DEB}"));
+    machine.ok(&format!("dpkg -i {OLDER}"));
     machine.ok("id custodyd && id custodyd-courier");
     let folders = machine.ok("stat -c '%U %a' /var/lib/custodyd /run/custodyd");
     assert_eq!(folders, "custodyd 700\ncustodyd 700\n");
@@ -229,6 +231,62 @@ fn installs(machine: &Machine) {
         "cd /usr/lib/systemd/system && systemd-analyze verify ./custodyd*.service ./custodyd*.socket ./custodyd*.timer 2>&1 | grep custodyd || true",
     );
     assert_eq!(verified, "", "systemd-analyze verify");
+}
+
+/// From an older version: what it has left in the state and what the operator has changed stays and is used, what it
+/// confined less is confined, and what it had besides is gone.
+fn is_upgraded(machine: &Machine) {
+    // As a version made it that did not shorten its file.
+    machine.ok("systemctl stop custodyd.socket custodyd.service");
+    machine.ok(&format!(
+        "runuser -u custodyd -- sqlite3 {DATABASE} 'PRAGMA auto_vacuum = NONE; VACUUM'"
+    ));
+    machine.ok("systemctl start custodyd.socket custodyd.service");
+    let own = "/etc/systemd/system/custodyd.service.d/own.conf";
+    machine.write(own, "[Service]\nTasksMax=511\n");
+    machine.ok("systemctl daemon-reload");
+    let shown = |property: &str| {
+        machine.ok(&format!(
+            "systemctl show --property={property} --value custodyd.service"
+        ))
+    };
+    let version = || machine.ok("dpkg-query --show --showformat='${Version}' custodyd");
+    let configured = || machine.ok("cd /etc/custodyd && sha256sum custodyd.toml policies/* tls/*");
+    assert_eq!(shown("MemorySwapMax"), "infinity\n");
+    machine.ok("systemctl cat custodyd-tidy.timer");
+    let (process, files) = (machine.main_process("custodyd.service"), configured());
+    assert_eq!(version(), "0.0.9-1");
+    machine.ok(&format!("dpkg -i {DEB}"));
+    assert_eq!(version(), "0.1.0-1");
+    assert_ne!(machine.main_process("custodyd.service"), process);
+    assert_eq!(shown("MemorySwapMax"), "0\n");
+    assert_eq!(shown("TasksMax"), "511\n");
+    assert_eq!(configured(), files);
+    machine.fails("systemctl cat custodyd-tidy.timer");
+    machine.ok(&format!("rm {own} && systemctl daemon-reload"));
+}
+
+/// The tables have had one form so far, so a newer one is one in number only.
+fn refuses_what_a_newer_one_has_written(machine: &Machine) {
+    machine.ok("systemctl stop 'custodyd*.socket' custodyd.service");
+    let schema = |number: u32| {
+        machine.ok(&format!(
+            "runuser -u custodyd -- sqlite3 {DATABASE} 'PRAGMA user_version = {number}'"
+        ))
+    };
+    schema(2);
+    let content = || machine.ok(&format!("sha256sum {DATABASE}"));
+    let before = content();
+    machine.ok(&format!("dpkg -i {OLDER} 2>&1"));
+    let told = machine.fails(&format!("timeout 60 {AS_DAEMON} custodyd serve 2>&1"));
+    assert!(
+        told.contains("the database has schema 2, this custodyd knows schema 1"),
+        "{told}"
+    );
+    assert!(told.contains("install that version again"), "{told}");
+    assert_eq!(content(), before);
+    schema(1);
+    machine.ok(&format!("dpkg -i {DEB} && systemctl start {UNITS}"));
 }
 
 fn on_softhsm(scene: &Scene) {
@@ -300,16 +358,17 @@ fn restarts_what_hangs(machine: &Machine) {
 /// Another realm on the same machine, on a TPM.
 fn on_a_tpm(scene: &Scene) {
     let machine = &scene.machine;
-    let _power = &scene.tpm;
     machine.ok(&format!("systemctl stop {UNITS}"));
     machine.ok("cd /var/lib/custodyd && mkdir old && mv custodyd.* old/");
     let tpm = |more: &str| {
         format!(
             "[ledger]\nanchor = \"bounded\"\nanchor_interval = \"1s\"\n[token]\nkind = \"tpm\"\n\
-             tcti = \"swtpm:path=/run/swtpm/s\"\nstate_directory = \"/var/lib/custodyd/tpm\"\n\
-             nv_writes_per_day = 1000000\n{more}"
+             tcti = \"device:{}\"\nstate_directory = \"/var/lib/custodyd/tpm\"\n\
+             nv_writes_per_day = 1000000\n{more}",
+            tpm_device::AT
         )
     };
+    machine.ok("usermod -aG tss custodyd");
     scene.configure(&tpm("pin_file = \"/var/lib/custodyd/tpm-secret\"\n"));
     let told = machine.ok(&format!("{AS_DAEMON} custodyd token provision"));
     let at = told

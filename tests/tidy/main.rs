@@ -190,3 +190,46 @@ fn every_file_introduces_itself_and_can_be_read_in_one_sitting() {
         }
     }
 }
+
+/// A wrapper that does not hand a method with a default body on hides the token's own, and nothing else tells.
+#[test]
+fn whoever_stands_before_a_token_says_so_of_each_method() {
+    // Tokens themselves, for whom a default is an answer.
+    const TOKENS: [&str; 6] = [
+        "Backend for Pkcs11Backend",
+        "Backend for TpmBackend",
+        "Custody for Pkcs11Custody",
+        "Custody for TpmCustody",
+        "Custody for SoftCustody",
+        // Beside the tests of `proof`, which spoil a token.
+        "Custody for Faulty",
+    ];
+    let mut wrappers = 0;
+    for (path, text) in sources("hsm/src") {
+        if path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let mut before: Vec<&str> = Vec::new();
+        for line in text.lines() {
+            let line = line.trim();
+            let begins = line.strip_prefix("impl ").filter(|rest| {
+                rest.starts_with("Custody for ") || rest.starts_with("Backend for ")
+            });
+            if let Some(rest) = begins
+                && !TOKENS.iter().any(|token| rest.starts_with(token))
+            {
+                let held = before.iter().rev().take(5);
+                let held = held.copied().collect::<String>();
+                let held = held.contains("clippy::missing_trait_methods");
+                assert!(
+                    held,
+                    "{}: {line} needs #[deny(clippy::missing_trait_methods)]",
+                    path.display()
+                );
+                wrappers += 1;
+            }
+            before.push(line);
+        }
+    }
+    assert_eq!(wrappers, 4);
+}

@@ -24,9 +24,7 @@ export async function renew(redraw: () => void): Promise<void> {
   await told(closed);
   await sealAnew();
   say("Your notebook has another secret now.");
-  showCodes(codes, () => {
-    void sdk.rotationSeen(custody).then(redraw);
-  });
+  showCodes(codes, redraw);
 }
 
 const WORDS: readonly string[] = [

@@ -1,12 +1,15 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
-import { AuthenticationFailed, isBound } from "@custodyd/sdk";
-import { h, middle, moveOn, say, sentence } from "./dom.js";
+import { AuthenticationFailed, isBound, Refused, repairDevice, StorageFailed } from "@custodyd/sdk";
+import { configured } from "./configuration.js";
+import { button, h, middle, moveOn, say, sentence } from "./dom.js";
 import { isTyping, place } from "./focus.js";
 import { catchUp, load, model, open, recallNotes } from "./model.js";
 import { notebook } from "./notebook.js";
 import { reading, settings } from "./settings.js";
 import { isOtherLog, otherLog } from "./undone.js";
+import { askToUnlock } from "./unlock.js";
 import { recall } from "./upkeep.js";
+import { whenAwake } from "./sync.js";
 import { offerUpdates } from "./update.js";
 import { recover, welcome } from "./welcome.js";
 
@@ -31,10 +34,20 @@ async function* pages(): AsyncGenerator<HTMLElement> {
 /** On start, and when the network is back, there may be something to send. */
 let isDue = true;
 
-async function refreshed(): Promise<void> {
+let last: Promise<void> = Promise.resolve();
+
+/** One after the other: of two at once, the later one would draw what the other is about to change. */
+function refreshed(): Promise<void> {
+  last = last.catch(() => undefined).then(refreshNow);
+  return last;
+}
+
+async function refreshNow(): Promise<void> {
   const all = isDue;
   isDue = false;
-  await (all ? catchUp() : load());
+  if (!all) await load();
+  // What was said of them, that they go out later, is true no more.
+  else if (await catchUp()) say("Your changes are sent.");
 }
 
 /** What the page of notes shows. */
@@ -45,10 +58,32 @@ const state = (): string =>
 function stopped(error: unknown): HTMLElement {
   if (isOtherLog(error)) return otherLog(redraw);
   const removed = error instanceof AuthenticationFailed;
+  if (error instanceof Refused && error.code === "confirm-first")
+    return middle("Notebook", sentence(error), unlocking());
   const why = removed ? "This device is not bound to the notebook any more." : sentence(error);
+  if (error instanceof StorageFailed && error.code === "storage-damaged")
+    return middle("Notebook", why, mend());
   const back =
     removed && h("a", { class: "button primary wide", href: "#/recover" }, "Ways back in");
   return middle("Notebook", why, back);
+}
+
+/** After a restore nothing is read before the strongest way in was used. */
+function unlocking(): HTMLElement {
+  const ask = (): void => {
+    askToUnlock(redraw);
+  };
+  return button("Unlock", ask, { class: "primary wide" });
+}
+
+/** What was written here and not sent stays, and goes out once somebody has come back in. */
+function mend(): HTMLElement {
+  const work = async (): Promise<void> => {
+    await repairDevice(await configured());
+    location.hash = "#/recover";
+    location.reload();
+  };
+  return button("Repair this device", work, { class: "primary wide" });
 }
 
 let drawing = 0;
@@ -101,6 +136,7 @@ async function start(): Promise<void> {
   await recallNotes();
   addEventListener("hashchange", redraw);
   addEventListener("online", backOnline);
+  whenAwake(backOnline);
   // Ask the browser not to clear what only this device has.
   void navigator.storage.persist().catch(() => false);
   await draw();

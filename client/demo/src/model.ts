@@ -8,6 +8,7 @@
  * unlock brings the new one. Until then the notes are shown as this device has read them last.
  */
 import * as sdk from "@custodyd/sdk";
+import { configured } from "./configuration.js";
 import { leftOut, merged, type Note, ROOM, type Seen, seenIn, size } from "./notes.js";
 import { patiently, waitAgain } from "./patience.js";
 
@@ -35,6 +36,8 @@ export const model = {
   pinPending: false,
   /** A renewal of the secret was begun here, and its codes were perhaps not seen. */
   renewing: false,
+  /** Some were made here, and wait to be seen. */
+  unseen: false,
   /** Recovery codes were never shown, or not to their end. */
   codeless: false,
   online: true,
@@ -46,18 +49,12 @@ export const model = {
   undone: [] as readonly sdk.Undone[],
 };
 
-interface Configuration {
-  readonly url: string;
-  readonly app: string;
-  readonly realm: sdk.RealmTrust;
-}
-
 /**
  * Opens the custody with the configuration that was deployed beside the page. `onLocked` is called when another device has
  * put a secret in the place of the one that is open here, and a sign-in has to bring it.
  */
 export async function open(onLocked: () => void): Promise<void> {
-  const configuration = (await (await fetch("/config.json")).json()) as Configuration;
+  const configuration = await configured();
   const onReplaced = (now: sdk.Unlocked | undefined): void => {
     if (now) return;
     sdk.lock(model.custody);
@@ -227,6 +224,7 @@ async function loadNow(): Promise<void> {
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
   model.renewing = await sdk.rotationPending(model.custody);
+  model.unseen = await sdk.codesPending(model.custody);
   model.loaded = true;
 }
 
@@ -276,18 +274,20 @@ export async function synchronise(): Promise<sdk.Synced> {
   return synced;
 }
 
-/** On start, and when the network is back: reads, and sends what needs no factor. */
-export async function catchUp(): Promise<void> {
+/** On start, and when the network is back: reads, and sends what needs no factor. Returns whether something was sent. */
+export async function catchUp(): Promise<boolean> {
   waitAgain();
   await load();
-  if (!model.custody.transport.session) return;
+  if (!model.custody.transport.session) return false;
   try {
     const before = await seen();
     const { sent } = await sdk.sync(model.custody, merge);
     if (sent.length > 0) await load();
     await settleLost(before);
+    return sent.length > 0;
   } catch (error) {
     if (!(error instanceof sdk.CustodyError) || error.code !== SHUT) throw error;
     model.shut = true;
+    return false;
   }
 }

@@ -1,11 +1,13 @@
 /** The notes: to read at once, to write after unlocking. */
-import { lock, signOut, type Synced, Unreachable } from "@custodyd/sdk";
-import { button, dialog, form, h, say, sentence } from "./dom.js";
+import { codesPending, lock, signOut, type Synced, unseenCodes, Unreachable } from "@custodyd/sdk";
+import { button, complain, dialog, form, h, say, sentence } from "./dom.js";
 import { model, save, synchronise, unlocked } from "./model.js";
 import { type Note, ROOM, size } from "./notes.js";
 import { settlePin } from "./pin.js";
+import { wakeLater } from "./sync.js";
 import { undoneBanners } from "./undone.js";
 import { askToUnlock } from "./unlock.js";
+import { showCodes } from "./welcome.js";
 
 /** The bar on top of every page of the notebook. */
 export function top(redraw: () => void): HTMLElement {
@@ -44,6 +46,27 @@ function waits(because: Synced["because"]): string {
     : "It goes out later.";
 }
 
+/** Codes that nobody has seen, where the notebook has them. */
+async function seeCodes(redraw: () => void): Promise<void> {
+  if (!unlocked()) {
+    askToUnlock(() => {
+      redraw();
+      seeCodes(redraw).catch((error: unknown) => {
+        complain(sentence(error));
+      });
+    });
+    return;
+  }
+  const codes = await unseenCodes(model.custody);
+  if (codes) {
+    showCodes(codes, redraw);
+    return;
+  }
+  model.unseen = await codesPending(model.custody);
+  say("No new codes were made: those that you had before are good.");
+  redraw();
+}
+
 function banners(redraw: () => void): HTMLElement[] {
   const shown: HTMLElement[] = undoneBanners(redraw);
   if (model.shut) {
@@ -51,7 +74,12 @@ function banners(redraw: () => void): HTMLElement[] {
       "Another device has renewed the secret of this notebook. Unlock it here once, online, to read on: until then you see what this device has read last, and nothing is replaced.";
     shown.push(h("div", { class: "banner" }, why));
   }
-  if (model.codeless) {
+  if (model.unseen) {
+    const why =
+      "Recovery codes were made on this device, and you may not have seen them. Those from before may open nothing any more.";
+    const see = button(unlocked() ? "Show them" : "Unlock to see them", () => seeCodes(redraw));
+    shown.push(h("div", { class: "banner" }, why, see));
+  } else if (model.codeless) {
     const there = h("a", { class: "button", href: "#/settings" }, "Make some");
     const why =
       "You have not written down your recovery codes. Without them a lost device can lose the notebook.";
@@ -146,6 +174,7 @@ function show(note: Note, redraw: () => void): void {
         const { because } = await save(changed);
         close();
         redraw();
+        if (because === "offline") void wakeLater();
         say(because === undefined ? "Saved." : `Saved on this device. ${waits(because)}`);
       };
       const write = form([h("label", {}, "Text", area)], "Save", ({ text = "" }) =>

@@ -7,7 +7,7 @@
  * asks for it, and then answers the other pages from theirs.
  */
 /// <reference lib="webworker" />
-import { TAKE_OVER } from "./take-over.js";
+import { AWAKE, SEND, TAKE_OVER } from "./messages.js";
 
 declare const self: ServiceWorkerGlobalScope;
 /** Set by the build: a hash over all files, and their paths. */
@@ -28,6 +28,17 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("message", (event) => {
   if (event.data === TAKE_OVER) event.waitUntil(self.skipWaiting());
+});
+
+/** Wakes the pages: they have what it takes to send. Where none is open, the next one sends when it is opened. */
+async function wake(): Promise<void> {
+  for (const page of await self.clients.matchAll({ type: "window", includeUncontrolled: true }))
+    page.postMessage(AWAKE);
+}
+
+addEventListener("sync", (event) => {
+  const asked = event as ExtendableEvent & { readonly tag: string };
+  if (asked.tag === SEND) asked.waitUntil(wake());
 });
 
 /** Older versions, newest first. */

@@ -1,9 +1,11 @@
 /** The dialog that unlocks: PIN or passkey, online, and offline where this device allows it. */
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
-import { keepDataKey, model, quiet, synchronise } from "./model.js";
+import { place } from "./focus.js";
+import { keepDataKey, model, quiet, synchronise, unlocked } from "./model.js";
 import { answers } from "./patience.js";
 import { askForCode } from "./totp.js";
+import { isOtherLog, otherLog } from "./undone.js";
 import { tended } from "./upkeep.js";
 
 /** Asks the daemon first, and this device's own slot where nobody answers: soon, where there is such a slot. */
@@ -50,9 +52,14 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
       offline: () => Promise<sdk.Unlocked>,
     ): Promise<void> => {
       const { wrongPins } = await sdk.offlineState(custody);
-      await finished(await either(way, online, offline), wrongPins);
+      try {
+        await finished(await either(way, online, offline), wrongPins);
+      } catch (error) {
+        if (!isOtherLog(error)) throw error;
+        place(otherLog(done));
+      }
       close();
-      done();
+      if (unlocked()) done();
     };
     const passkey = button(
       "Use a passkey",

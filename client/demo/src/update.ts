@@ -3,7 +3,7 @@
  * What is typed in a page is its owner's, so no page is loaded again by itself.
  */
 import { button, h } from "./dom.js";
-import { TAKE_OVER } from "./take-over.js";
+import { TAKE_OVER } from "./messages.js";
 
 function offer(waiting: ServiceWorker): void {
   if (document.querySelector(".update")) return;

@@ -2,7 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { act, askToRemove, date } from "./act.js";
 import { button, card, h } from "./dom.js";
-import { model } from "./model.js";
+import { model, remindOfCodes } from "./model.js";
 import { changePin } from "./pin.js";
 import { addAuthenticator } from "./totp.js";
 import { hintFor, mended } from "./upkeep.js";
@@ -42,6 +42,7 @@ export function ways(view: sdk.Schemas["AccountView"], redraw: () => void): HTML
   });
   const codes = act("New recovery codes", async () => {
     const made = await sdk.setRecoveryCodes(custody);
+    await remindOfCodes(true);
     showCodes(made, redraw);
     await mended("recovery-code");
   });

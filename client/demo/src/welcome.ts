@@ -18,8 +18,12 @@ export function deviceName(): string {
   return found?.[1] ?? "Computer";
 }
 
-/** Shows codes once. Whoever loses them makes new ones. */
-export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void): void {
+/** Shows codes, until their owner says that they are written down. Whoever loses them makes new ones. */
+export function showCodes(
+  codes: readonly sdk.RecoveryCode[],
+  done: () => void,
+  more?: string,
+): void {
   const text = codes.map((code) => code.text).join("\n");
   const shown = dialog("Your recovery codes", (close) => [
     h(
@@ -27,6 +31,7 @@ export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void):
       { class: "soft" },
       "Each opens your notebook once, from any device. Keep them on paper.",
     ),
+    more !== undefined && h("p", {}, more),
     h(
       "ol",
       { class: "codes", tabindex: 0, "aria-label": "Recovery codes" },
@@ -43,6 +48,9 @@ export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void):
         "I have written them down",
         async () => {
           await remindOfCodes(false);
+          await sdk.codesSeen(model.custody);
+          await sdk.rotationSeen(model.custody);
+          [model.unseen, model.renewing] = [false, false];
           close();
         },
         { class: "primary" },
@@ -51,6 +59,9 @@ export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void):
   ]);
   shown.addEventListener("close", done);
 }
+
+const UNSEEN =
+  "This code was used to make these, and you have not seen them yet. Should none of them open the notebook, the others on your paper still do.";
 
 /** What was made, and why there is no passkey where one was wanted. */
 interface Created {
@@ -206,6 +217,12 @@ export function recover(redraw: () => void): HTMLElement {
     ],
     "Use the code",
     async ({ account = "", code = "" }) => {
+      // It was used up for others, which nobody has seen: a try at the service would be spent for nothing.
+      const unseen = await sdk.unseenCodes(custody, code);
+      if (unseen) {
+        showCodes(unseen, redraw, UNSEEN);
+        return;
+      }
       const who = { account: account.trim(), bindDevice };
       await arrived(redraw, await sdk.signInWithRecoveryCode(custody, code, who));
     },

@@ -1,15 +1,15 @@
-/** Examples of sdk/README.md, made to modules of pages and run as they stand there. */
+/** Examples of the READMEs, made to modules of pages and run as they stand there. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { build, type Plugin } from "esbuild";
 import type { Device } from "./browser.js";
 import { origin, world } from "./world.js";
 
-const README = readFileSync("sdk/README.md", "utf8");
-
-/** The blocks of sdk/README.md with this info string, as one module. */
-export function example(info: string): string {
-  const blocks = README.split("```").filter((_, at) => at % 2 === 1);
+/** The blocks of sdk/README.md, or of another page, with this info string, as one module. */
+export function example(info: string, page = "sdk/README.md"): string {
+  const blocks = readFileSync(page, "utf8")
+    .split("```")
+    .filter((_, at) => at % 2 === 1);
   const meant = blocks.filter((block) => block.startsWith(`${info}\n`));
   assert.ok(meant.length > 0, info);
   const code = meant.map((block) => block.slice(info.length)).join("\n");

@@ -5,9 +5,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
-import type { Page } from "playwright-core";
+import type { Server } from "node:https";
+import { after, before } from "node:test";
+import type { Browser, Page } from "playwright-core";
 import { TYPES } from "../../scripts/policy.mjs";
-import type { Site } from "./pages.js";
+import { type AuthenticatorOptions, Device, launch } from "./browser.js";
+import { serve, type Served, type Site } from "./pages.js";
 import { realmKeys } from "./stage.js";
 import { world } from "./world.js";
 
@@ -37,6 +40,39 @@ export async function notebookSite(): Promise<Site> {
   return site;
 }
 
+/** What the stories of one file share: a browser, and the demo on the origin of its policy. */
+export class NotebookStage {
+  /** What is served, which a story may replace. */
+  readonly site = new Map<string, Served>();
+  #browser: Browser | undefined;
+  #server: Server | undefined;
+
+  /** Set before the first story of the file, and cleared after the last. */
+  static set(): NotebookStage {
+    const stage = new NotebookStage();
+    before(async () => {
+      for (const [path, served] of await notebookSite()) stage.site.set(path, served);
+      stage.#server = await serve(stage.site);
+      stage.#browser = await launch();
+    });
+    after(async () => {
+      await stage.#browser?.close();
+      stage.#server?.close();
+    });
+    return stage;
+  }
+
+  get browser(): Browser {
+    assert.ok(this.#browser);
+    return this.#browser;
+  }
+
+  /** A device with the demo open on it. */
+  device(screen: object, authenticator: AuthenticatorOptions = {}): Promise<Device> {
+    return Device.make(this.browser, authenticator, screen);
+  }
+}
+
 /** Two screens. */
 export const PHONE = {
   viewport: { width: 390, height: 844 },
@@ -45,9 +81,16 @@ export const PHONE = {
 };
 export const DESKTOP = { viewport: { width: 1280, height: 820 } };
 
-/** A picture for people, and no serious problem for those who do not see it. */
+/** Pictures for people, by day and by night, and no serious problem for those who do not see them. */
 export async function look(page: Page, name: string): Promise<void> {
-  await page.waitForTimeout(150);
+  for (const colorScheme of ["dark", "light"] as const) {
+    await page.emulateMedia({ colorScheme });
+    await page.waitForTimeout(150);
+    await seen(page, colorScheme === "dark" ? `${name}-dark` : name);
+  }
+}
+
+async function seen(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: `${world.artefacts}/${name}.png` });
   await page.evaluate(AXE);
   const found = await page.evaluate(async () => {
@@ -94,6 +137,11 @@ export async function created(page: Page, passkey = true): Promise<string[]> {
   await page.getByLabel(/Choose a PIN/).fill(PIN);
   if (!passkey) await page.getByLabel(/Add a passkey too/).uncheck();
   await page.getByRole("button", { name: "Create", exact: true }).click();
+  return written(page);
+}
+
+/** Writes down the recovery codes that are shown. */
+export async function written(page: Page): Promise<string[]> {
   await page.getByRole("heading", { name: "Your recovery codes" }).waitFor();
   const codes = await page.locator(".codes li").allInnerTexts();
   await page.getByRole("button", { name: "I have written them down" }).click();

@@ -79,6 +79,9 @@ async function told(words: string): Promise<string> {
     const socket = connect(Number(given("CUSTODYD_CONTROL")), "127.0.0.1");
     socket.setEncoding("utf8");
     socket.on("error", reject);
+    socket.on("close", () => {
+      reject(new Error(`no answer to "${words}"`));
+    });
     socket.on("data", (said: string) => {
       socket.end();
       if (said.startsWith("ok")) resolve(said.slice(2).trim());
@@ -91,6 +94,21 @@ async function told(words: string): Promise<string> {
 /** Has the daemon killed or started, or one of several; returns when that is done. */
 export async function daemon(what: "kill" | "start", which = 0): Promise<void> {
   await told(`${what} ${which}`);
+}
+
+/** Has the operator make a backup. */
+export async function backedUp(): Promise<void> {
+  await told("keep 0");
+}
+
+/** The database is lost, and the operator goes through the restore ceremony with the backup: the log is another one afterwards. */
+export async function restored(): Promise<void> {
+  await told("restore 0");
+}
+
+/** Has the operator let what a weak factor asks for wait, as `1h`. */
+export async function recoveryWaits(delay: string): Promise<void> {
+  await told(`delay ${delay}`);
 }
 
 /** Has the operator change what the policy says of server slots. */

@@ -2,10 +2,10 @@
  * The account itself: what it holds, its devices, keys and addresses; taking it out, erasing it.
  */
 import { type Custody, forgetDevice, keepAccount } from "./custody.js";
-import { appKeyProof } from "./dpop.js";
 import type { Unlocked } from "./keys.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
+import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 
 /** Everything the owner may see of the account, without its secrets. */
@@ -48,15 +48,7 @@ export async function removeDevice(custody: Custody, deviceId: string): Promise<
 
 /** Binds a further app key to the account. Returns its binding. */
 export async function addAppKey(custody: Custody, key: Unlocked): Promise<string> {
-  const { app, realm, device, transport } = custody;
-  const bound = await transport.request("post", "/v1/account/app-keys", {
-    body: async (fresh) => ({
-      app_key_proof: await appKeyProof(key, `${realm.name}/${app}`, device.jwk, fresh),
-    }),
-  });
-  const expected = { app, sub: accountOf(custody), kind: "app-key", device_id: key.thumbprint };
-  await verifyBinding(realm, bound.binding, expected);
-  return bound.binding;
+  return (await onDemand()).addAppKey(custody, key);
 }
 
 /** Revokes an app key; the last one stays. */

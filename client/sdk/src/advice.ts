@@ -12,7 +12,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "storage-unavailable":
     "This browser does not let the app keep anything. Leave private browsing, or free space.",
   "storage-damaged":
-    "What this browser kept is damaged. Clear this site's data and sign in again: what was not sent is lost.",
+    "What this browser kept is damaged. Repair this device, and sign in as on a new one.",
   "passkey-cancelled": "The passkey was not confirmed. Try again, or take another way.",
   "passkey-unsupported": "This browser or device can not use such a passkey. Take another way.",
   "passkey-exists": "This device has a passkey for this account already.",

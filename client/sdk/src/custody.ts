@@ -136,7 +136,7 @@ export function isBound(custody: Custody): boolean {
 }
 
 /** What belongs to one account, and waits under its name while this device is another's. */
-const OWN = [KEPT.appKey, "offline", "rotation", "enrolment"];
+const OWN = [KEPT.appKey, "offline", "rotation", "codes", "enrolment"];
 
 /** Keeps what is known of the account. */
 export async function keepAccount(custody: Custody, account: AccountRecord): Promise<void> {

@@ -5,7 +5,7 @@
  * WebCrypto does not give out.
  */
 import { random, sha256, toBase64Url, utf8 } from "./bytes.js";
-import { type PublicJwk, signJws, thumbprint } from "./jose.js";
+import { type PublicJwk, signJws } from "./jose.js";
 
 /** A key pair that signs, and the public half that goes into headers. */
 export interface SigningKey {
@@ -44,21 +44,4 @@ export async function dpopProof(key: SigningKey, about: ProofInput): Promise<str
   if (about.token !== undefined) claims["ath"] = await hash(utf8(about.token));
   if (about.method !== "GET") claims["body_sha256"] = await hash(about.body ?? new Uint8Array());
   return signJws(key.privateKey, { typ: "dpop+jwt", alg: "ES256", jwk: key.jwk }, claims);
-}
-
-/** What an app key says when it is bound: that its holder has the device key too. */
-export async function appKeyProof(
-  appKey: SigningKey,
-  audience: string,
-  device: PublicJwk,
-  fresh: { readonly nonce: string; readonly now: number },
-): Promise<string> {
-  const header = { typ: "custodyd-app-key+jwt", alg: "ES256", jwk: appKey.jwk };
-  const claims = {
-    aud: audience,
-    jkt: await thumbprint(device),
-    nonce: fresh.nonce,
-    iat: fresh.now,
-  };
-  return signJws(appKey.privateKey, header, claims);
 }

@@ -1,20 +1,10 @@
 /**
- * Enrolment: a new account, its two keys proven and bound, its backup stored.
- *
- * It can be interrupted at any point and called again. Until the backup is stored, the device
- * secret waits on the device under a key that WebCrypto does not give out: if it did not, a page
- * closed at the wrong moment would lose the account. Nothing of it is left afterwards.
+ * Enrolment: a new account, its two keys proven and bound, its backup stored. `demand/enrol.ts` does it.
  */
-import { random, toBase64Url } from "./bytes.js";
-import { type Custody, KEPT, keepAccount } from "./custody.js";
-import { appKeyProof } from "./dpop.js";
-import { NotReady } from "./errors.js";
-import { aesKey, seal, Unlocked } from "./keys.js";
-import { checkLog, takeReceipt } from "./receipts/log.js";
-import { verifyBinding } from "./receipts/realm.js";
-import { backUp } from "./secrets.js";
-import { afterwards, keepAppKey } from "./session.js";
-import { nothingPending, opened, PENDING, type Pending } from "./vault.js";
+import { type Custody, KEPT } from "./custody.js";
+import type { Unlocked } from "./keys.js";
+import { onDemand } from "./tools.js";
+import { PENDING } from "./vault.js";
 
 /** What an enrolment takes. */
 export interface EnrolOptions {
@@ -32,79 +22,12 @@ export async function enrolmentPending(custody: Custody): Promise<boolean> {
   return (await custody.storage.get(PENDING)) !== undefined;
 }
 
-/** Begins an enrolment, or goes on with the one that was. */
-export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pending, Unlocked]> {
-  const kept = (await storage.get(PENDING)) as Pending | undefined;
-  if (kept) return [kept, await opened(kept)];
-  const unlocked = await Unlocked.create();
-  const key = await aesKey(random(32));
-  const pending: Pending = {
-    idempotencyKey: toBase64Url(random(16)),
-    key,
-    sealed: await seal(key, PENDING, unlocked.secret),
-    wrapped: unlocked.wrapped,
-  };
-  await storage.update([], (update) => {
-    update.set(PENDING, pending);
-  });
-  return [pending, unlocked];
-}
-
-/** Creates the account, or finds the one that was created; returns its identifier. */
-export async function create(
-  custody: Custody,
-  pending: Pick<Pending, "idempotencyKey">,
-  unlocked: Unlocked,
-  options: EnrolOptions,
-): Promise<string> {
-  const { app, realm, device, transport } = custody;
-  const created = await transport.request("post", "/v1/apps/{app}/accounts", {
-    headers: { "Idempotency-Key": pending.idempotencyKey },
-    body: async (fresh) => ({
-      app_key_proof: await appKeyProof(unlocked, `${realm.name}/${app}`, device.jwk, fresh),
-      ...(options.deviceName === undefined ? {} : { device_name: options.deviceName }),
-      ...(options.ticket === undefined ? {} : { ticket: options.ticket }),
-    }),
-  });
-  const { account, bindings } = created;
-  const about = { app, sub: account };
-  await verifyBinding(realm, bindings.app_key, {
-    ...about,
-    kind: "app-key",
-    device_id: unlocked.thumbprint,
-  });
-  await verifyBinding(realm, bindings.device_key, {
-    ...about,
-    kind: "device-key",
-    device_id: device.thumbprint,
-  });
-  await takeReceipt(custody, created.log);
-  transport.session = created.session;
-  custody.serverSlot = created.server_slot;
-  return account;
-}
-
 /**
  * Creates the account of this device and backs its key up. The session counts as fresh for ten
  * minutes: add a passkey, a PIN or recovery codes within it, or nobody comes back in.
  */
 export async function enrol(custody: Custody, options: EnrolOptions = {}): Promise<Unlocked> {
-  const waiting = await enrolmentPending(custody);
-  if (custody.account && !waiting) {
-    throw new NotReady("already-enrolled", "this device has an account; forget the device first");
-  }
-  const [pending, unlocked] = await begin(custody);
-  const account = await create(custody, pending, unlocked, options);
-  await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
-  const open = await keepAppKey(custody, unlocked);
-  // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
-  if (custody.serverSlot && !custody.endToEnd) {
-    await backUp(custody, open);
-    await nothingPending(custody);
-  }
-  // The account is there: where the log can not be asked now, the next sign-in asks.
-  if (custody.checkLog) await afterwards("log", () => checkLog(custody));
-  return open;
+  return (await onDemand()).enrol(custody, options);
 }
 
 /** Gives up an enrolment that was begun, with the key that nobody has used yet. */

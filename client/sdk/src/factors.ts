@@ -137,14 +137,45 @@ export async function removeTotp(custody: Custody): Promise<void> {
   await custody.transport.request("delete", "/v1/account/totp");
 }
 
+/** Where recovery codes wait to be seen. */
+export const CODES = "codes";
+
 /**
- * Makes ten recovery codes in place of all earlier ones. Show their `text` once; it is kept nowhere.
+ * Makes ten recovery codes in place of all earlier ones. Show their `text` once, then call `codesSeen`: until then they wait
+ * on this device, also where the answer is lost, sealed under what only a sign-in brings.
  *
  * Where nothing but the owner's factors opens the backup, a session that may not write it is refused (`StepUpRequired`,
  * `release-forbidden`): codes that open nothing would take the place of some that do.
  */
 export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]> {
   return (await onDemand()).setCodes(custody);
+}
+
+/** The new codes were shown to their owner, who has them. */
+export async function codesSeen({ storage }: Custody): Promise<void> {
+  await storage.update([], (update) => {
+    update.delete(CODES);
+  });
+}
+
+/** Whether recovery codes were made here that were perhaps not seen. Sign in, and call `unseenCodes`. */
+export async function codesPending({ storage }: Custody): Promise<boolean> {
+  return (await storage.get(CODES)) !== undefined;
+}
+
+/**
+ * Codes of `setRecoveryCodes` that were perhaps never seen, where the account has them; undefined where it has others, or
+ * there are none. Needs a sign-in that opens the key.
+ *
+ * @param usedCode the code that was used up for them, where codes are all that opens the account: then no sign-in is needed,
+ * and these may be the account's, or those of before
+ */
+export async function unseenCodes(
+  custody: Custody,
+  usedCode?: string,
+): Promise<RecoveryCode[] | undefined> {
+  if (!(await codesPending(custody))) return undefined;
+  return (await onDemand()).unseenCodes(custody, usedCode);
 }
 
 /** Makes all recovery codes void. */

@@ -33,6 +33,8 @@ export type { Known } from "./offline/queue.js";
 export { sync } from "./offline/sync.js";
 export type { Synced, Unopened } from "./offline/sync.js";
 export { reportOffline } from "./offline/report.js";
+export { repairDevice } from "./repair.js";
+export type { Repaired } from "./repair.js";
 export { resumeRotation, rotateSecret, rotationPending, rotationSeen } from "./rotation.js";
 export type { Rotated } from "./rotation.js";
 export { closedWays, moveSecrets } from "./upkeep.js";

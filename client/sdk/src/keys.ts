@@ -74,18 +74,18 @@ export async function opensKept(secrets: Bytes, wrapped: Bytes): Promise<boolean
 /** The app's private key and the device secret, in memory, until `lock()`. */
 export class Unlocked implements SigningKey {
   #secret: Bytes | undefined;
+  #privateKey: CryptoKey | undefined;
 
   private constructor(
     secret: Bytes,
-    /** Signs; WebCrypto does not give it out. */
-    readonly privateKey: CryptoKey,
+    privateKey: CryptoKey,
     readonly jwk: PublicJwk,
     /** RFC 7638 thumbprint of the app key: its device identifier. */
     readonly thumbprint: string,
     /** The private key, encrypted under the device secret. */
     readonly wrapped: Bytes,
   ) {
-    this.#secret = secret;
+    [this.#secret, this.#privateKey] = [secret, privateKey];
   }
 
   /** A new app key under a new device secret. */
@@ -120,13 +120,21 @@ export class Unlocked implements SigningKey {
 
   /** The device secret, with those of before behind it: to back it up, or to seal it into a slot. */
   get secret(): Bytes {
-    if (!this.#secret) throw new NotReady("locked", "this key was locked; unlock it again");
-    return this.#secret;
+    return this.#open(this.#secret);
+  }
+
+  /** Signs; WebCrypto does not give it out. */
+  get privateKey(): CryptoKey {
+    return this.#open(this.#privateKey);
+  }
+
+  #open<T>(kept: T | undefined): T {
+    if (kept === undefined) throw new NotReady("locked", "this key was locked; unlock it again");
+    return kept;
   }
 
   /** An ECDSA signature (r and s) over SHA-256 of the data. */
   async sign(data: Bytes): Promise<Bytes> {
-    if (this.locked) throw new NotReady("locked", "this key was locked; unlock it again");
     return new Uint8Array(await crypto.subtle.sign(ES256, this.privateKey, data));
   }
 
@@ -144,10 +152,10 @@ export class Unlocked implements SigningKey {
     return keysOf(this.secret, DATA + purpose);
   }
 
-  /** Wipes the device secret. */
+  /** Wipes the device secret, and lets the private key go. */
   lock(): void {
     this.#secret?.fill(0);
-    this.#secret = undefined;
+    this.#secret = this.#privateKey = undefined;
   }
 }
 

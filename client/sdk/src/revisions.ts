@@ -45,7 +45,10 @@ export async function note(custody: Custody, place: Place, now: Seen): Promise<v
   });
 }
 
-/** For what is written next. Time counts, too: who writes may not have seen what another device wrote. */
+/**
+ * For what is written next. Time counts, too: who makes a secret anew that was deleted may not have seen what another device
+ * wrote. By a clock that was ahead, that is a false alarm until its time has come (SLOTS.md), and never a missed one.
+ */
 export async function nextRevision(custody: Custody, place: Place): Promise<number> {
   return Math.max((await seenOf(custody, place)).revision + 1, custody.transport.now);
 }

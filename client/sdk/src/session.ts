@@ -74,6 +74,8 @@ export async function takeSession(
     custody.slotsEnd = answer.server_slots === "ending";
     const credential = brought?.credential ?? answer.credential;
     if (brought && credential != null) remember(custody, { ...brought, credential });
+    // A copy is kept until `lock`; of a passkey's output the app has the other.
+    if (brought && brought.type !== "prf") brought.material.fill(0);
     // One realm of a group would put a key of its own in the place of the owner's.
     const { [DEVICE_SECRET]: secret, [APP_KEY]: key } = answer.secrets;
     const isAsked = secret && key && !custody.member;

@@ -16,7 +16,7 @@ import {
   toHex,
   utf8,
 } from "./bytes.js";
-import { KEPT } from "./custody.js";
+import { KEPT, keepAccount } from "./custody.js";
 import {
   AuthenticationFailed,
   CanNotOpen,
@@ -35,23 +35,27 @@ import {
   opensKept,
   seal,
   SECRET_BYTES,
+  signingKey,
   Unlocked,
   WRAPPED,
   wrappingKey,
 } from "./keys.js";
 import { OFFLINE, slotsOf } from "./offline/kept.js";
 import { lostKey, of, queuedOf } from "./offline/changes.js";
-import { setPin } from "./factors.js";
+import { CODES, setPin } from "./factors.js";
 import { keepOfflineByPasskey, openPinSlot, pinSlot } from "./offline/slots.js";
 import { done } from "./offline/sync.js";
-import { hashes, LOG, remembered } from "./receipts/log.js";
+import { signJws, thumbprint } from "./jose.js";
+import { checkLog, hashes, LOG, remembered, takeReceipt } from "./receipts/log.js";
 import { includes, leafHash } from "./receipts/merkle.js";
-import { verifyCheckpoint } from "./receipts/realm.js";
+import { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 import { nextRevision } from "./revisions.js";
-import { ROTATION, rotationSeen } from "./rotation.js";
+import { ROTATION } from "./rotation.js";
 import { getSecret, put, released, unlock } from "./secrets.js";
-import { demandBound, keepAppKey } from "./session.js";
+import { accountOf, afterwards, demandBound, keepAppKey } from "./session.js";
 import { signInWithPin } from "./sign-in.js";
+import { indexedDbStorage } from "./storage/indexeddb.js";
+import { isSound } from "./storage/sound.js";
 import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
 import {
   APP_KEY,
@@ -104,11 +108,13 @@ export const tools = () => ({
   ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
   ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
+  ...{ accountOf, afterwards, checkLog, keepAccount, signJws, takeReceipt, thumbprint },
+  ...{ verifyBinding, indexedDbStorage, isSound, signingKey },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
   ...{ openPinSlot, pinSlot, setPin, signInWithPin },
-  ...{ unlock, ROTATION, rotationSeen, usePrf },
+  ...{ unlock, ROTATION, CODES, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });
 

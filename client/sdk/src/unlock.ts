@@ -32,6 +32,7 @@ export async function unlockWith(
   }
   await hold(custody, device, secret);
   await noted(custody, APP_KEY, !opensToDaemon(key), wrapped.sealed);
+  for (const { key, content } of [secret, wrapped]) if (key !== content) key.fill(0);
   secret.content.fill(0);
   return keepAppKey(custody, unlocked);
 }

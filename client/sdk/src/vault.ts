@@ -164,6 +164,7 @@ export async function openSecret(
   else if (unlocked && !unlocked.locked && equal(unlocked.secret, opened.content)) {
     await hold(custody, secret, opened);
   }
+  if (opened.sealed) opened.key.fill(0);
   return opened.content;
 }
 

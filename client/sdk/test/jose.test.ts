@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromBase64Url, sha256, toBase64Url, utf8 } from "../src/bytes.js";
-import { appKeyProof, dpopProof } from "../src/dpop.js";
+import { appKeyProof } from "../src/demand/app-key.js";
+import { use } from "../src/demand/t.js";
+import { dpopProof } from "../src/dpop.js";
 import {
   generate,
   parseJws,
@@ -13,6 +15,9 @@ import {
   verifies,
 } from "../src/jose.js";
 import { signingKey } from "../src/keys.js";
+import { tools } from "../src/tools.js";
+
+use(tools());
 
 /** RFC 7638, section 3.1. */
 const RSA = {

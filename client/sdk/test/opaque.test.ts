@@ -37,6 +37,7 @@ const nothing: Rewrapping = {
   waits: false,
   with: () => Promise.resolve({}),
   without: () => Promise.resolve({ secrets: {}, needs: [] }),
+  contentKey: () => undefined,
   done: () => Promise.resolve(),
 };
 

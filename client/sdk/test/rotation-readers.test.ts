@@ -136,13 +136,18 @@ test("codes that wait open by what a sign-in brings, and not by what unlocks off
   const { codes } = await rotateSecret(phone);
   await unlock(phone);
   const label = "custodyd/sdk/rotation/v2";
-  const kept = (await phone.storage.get(ROTATION)) as Uint8Array<ArrayBuffer>;
+  const [set] = (await phone.storage.get(ROTATION)) as { sealed: Uint8Array<ArrayBuffer> }[];
+  const kept = set!.sealed;
   const opens = async (key: Uint8Array<ArrayBuffer>) =>
     (await open(await aesKey(await hkdf(key, label)), label, kept)) !== undefined;
   assert.deepEqual(
     [await opens(phone.unlocked!.secret.slice(0, 32)), await opens(phone.held!.key)],
     [false, true],
   );
+  // As it was kept before there were several.
+  await phone.storage.update([], (update) => {
+    update.set(ROTATION, kept);
+  });
   const again = await resumeRotation(phone);
   assert.deepEqual([safe.sets.length, again.codes[0]!.text], [1, codes[0]!.text]);
   // With another content key nobody has them: they are made again.

@@ -1,11 +1,14 @@
 /** Half of a record: an error with a name, and not whatever the first access makes of it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { keepAccount } from "../src/custody.js";
+import { isBound, keepAccount, openCustody } from "../src/custody.js";
 import { lostVersions } from "../src/offline/changes.js";
+import { pendingChanges } from "../src/offline/changes.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { offlineState } from "../src/offline/slots.js";
 import { newestCheckpoint } from "../src/receipts/log.js";
+import { repairDevice } from "../src/repair.js";
+import { memoryStorage } from "../src/storage/memory.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
@@ -29,4 +32,39 @@ test("a record that is damaged is said to be, and is left as it is", async () =>
     await assert.rejects(read(), { name: "StorageFailed", code: "storage-damaged" }, key);
     assert.deepEqual(await custody.storage.get(key), value);
   }
+});
+
+test("a damaged device key is replaced, with whatever a sign-in makes anew, and nothing else goes", async () => {
+  const realm = (await Realm.make()).trust;
+  const storage = memoryStorage();
+  const fetch = () => Promise.reject(new TypeError("Failed to fetch"));
+  const options = { url: "https://c.example", app: "notes", realm, storage, fetch };
+  const before = await openCustody(options);
+  await keepAccount(before, { account: "a-1", boundDevice: before.device.thumbprint });
+  await saveSecret(before, "notes", new Uint8Array([1]));
+  // Where nothing is damaged nothing is changed.
+  assert.deepEqual(await repairDevice(options), { replaced: [], left: [] });
+  assert.ok(isBound(await openCustody(options)));
+  const damaged: Record<string, unknown> = {
+    "device-key": { publicKey: "half" },
+    "app-key": { thumbprint: "x" },
+    offline: { wrongPins: 1 },
+    "copy/a-1/other": { version: 1 },
+    "queue/a-1/list": { id: "x" },
+    log: { trusted: "x" },
+  };
+  await storage.update([], (update) => {
+    for (const [key, value] of Object.entries(damaged)) update.set(key, value);
+  });
+  await assert.rejects(openCustody(options), { code: "storage-damaged" });
+  const { replaced, left } = await repairDevice(options);
+  assert.deepEqual(replaced, ["app-key", "copy/a-1/other", "device-key", "offline"]);
+  assert.deepEqual(left, ["log", "queue/a-1/list"]);
+  const after = await openCustody(options);
+  // The same account, on a device that is a stranger to it; the change waits, and what is damaged is as it was.
+  assert.deepEqual([after.account?.account, isBound(after)], ["a-1", false]);
+  assert.deepEqual(await pendingChanges(after), ["list", "notes"]);
+  assert.deepEqual((await loadSecret(after, "notes"))?.content, new Uint8Array([1]));
+  for (const key of left) assert.deepEqual(await storage.get(key), damaged[key]);
+  assert.equal((await offlineState(after)).byPin, false);
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromBase64Url, random, toBase64Url, utf8 } from "../src/bytes.js";
 import { lock } from "../src/custody.js";
-import { begin } from "../src/enrol.js";
+import { begin } from "../src/demand/enrol.js";
 import { Refused, Unreachable } from "../src/errors.js";
 import { removePasskey, setPin } from "../src/factors.js";
 import { acceptNewLog } from "../src/receipts/log.js";

@@ -144,8 +144,13 @@ test("locking wipes what opens slots", async () => {
   remember(custody, by);
   await getSecret(custody, "device-secret");
   const [kept, held] = [custody.slotKeys[0]!.material, custody.held!.key];
+  const key = custody.unlocked!;
+  assert.equal(key.privateKey.extractable, false);
+  const { secret } = key;
   lock(custody);
-  assert.ok([...kept, ...held].every((byte) => byte === 0));
+  assert.ok([...kept, ...held, ...secret].every((byte) => byte === 0));
+  assert.throws(() => key.privateKey, { code: "locked" });
+  await assert.rejects(key.sign(new Uint8Array(1)), { code: "locked" });
   assert.deepEqual([custody.slotKeys.length, custody.held], [0, undefined]);
   // What the app was given is the app's.
   assert.ok(by.material.some((byte) => byte !== 0));

@@ -61,6 +61,12 @@ pub fn counter(passkey: &Passkey) -> u32 {
     credential.counter
 }
 
+/// Whether a counter that was signed may follow the one that is known; an authenticator without one signs 0 (WebAuthn
+/// Level 3, section 7.2, step 22).
+pub fn counter_grows(known: u32, signed: u32) -> bool {
+    signed > known || (signed == 0 && known == 0)
+}
+
 impl RelyingParty {
     /// From the app's policy. Fails with a sentence for the operator where the
     /// policy's origins are not as browsers write them, or do not belong to the

@@ -43,7 +43,7 @@ use self::working::Working;
 pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
 use super::anchoring::{AGAIN, Anchoring, Demand};
 use super::members::{Member, MemberList};
-use super::memory::Shown;
+use super::memory::{Next, Shown};
 use super::record::{Loaded, Reader};
 use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
 use crate::account::Account;
@@ -71,6 +71,8 @@ pub struct Committer {
     /// Of the batch that is pending.
     demand: Demand,
     unwritten: Option<Unwritten>,
+    /// A batch of ours whose number another node's has, and what it would have made of what is believed.
+    beaten: Option<(Unwritten, Next)>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
     /// The connection on which the last turn was taken, where there are others.
@@ -92,6 +94,7 @@ impl Committer {
             anchoring,
             demand: Demand::default(),
             unwritten: None,
+            beaten: None,
             spent: 0,
             connection: 0,
             retained: VecDeque::new(),

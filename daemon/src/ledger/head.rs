@@ -14,12 +14,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::tree::Digest;
 use super::{LedgerError, tokens};
 use crate::account::{History, Restored};
-use crate::store::{HeadRow, Store};
+use crate::store::{HeadRow, Store, steps};
 
 const DOMAIN: &[u8] = b"custodyd/head/v1";
 /// The version of the tables and of what is in them. A database says in its head which it has, and the oldest that
 /// serves it: a newer custodyd may have added what an older one need not know of.
 pub(crate) const SCHEMA: u32 = 4;
+
+/// What this build makes of them: with the steps that it knows.
+pub(crate) fn newest_schema() -> u32 {
+    steps::all().last().map_or(SCHEMA, |step| step.schema)
+}
 
 /// What a head and the state leaf of its batch both say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +101,8 @@ impl State {
                 "the database has schema {theirs}, which takes a custodyd of schema {least} or later; this one knows \
                  {ours}: install the newer version here as well"
             )),
+            // It is extended before anything is written.
+            theirs if theirs >= SCHEMA => Ok(()),
             theirs => Err(format!(
                 "the database has schema {theirs}, this custodyd reads {ours}"
             )),
@@ -104,7 +111,19 @@ impl State {
 
     /// Whether a newer custodyd has added something that this one does not know.
     pub(crate) fn is_extended(&self) -> bool {
-        self.schema > SCHEMA
+        self.schema > newest_schema()
+    }
+
+    /// Whether it is of before the steps that this one knows.
+    pub(crate) fn is_older(&self) -> bool {
+        self.schema < newest_schema()
+    }
+
+    /// What it becomes by those.
+    pub(super) fn extended(&mut self) {
+        if let Some(step) = steps::all().last().filter(|_| self.is_older()) {
+            (self.schema, self.least_schema) = (step.schema, Some(step.least));
+        }
     }
 
     pub(crate) fn history(&self) -> History {
@@ -130,7 +149,7 @@ impl Head {
                 head.state.realm
             ));
         }
-        head.state.suits(SCHEMA)?;
+        head.state.suits(newest_schema())?;
         if head.state.seq != row.seq {
             return Err("the head row contradicts itself".to_owned());
         }

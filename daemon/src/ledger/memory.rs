@@ -227,11 +227,11 @@ impl Memory {
     }
 
     /// The batch was not written, and that is known.
-    pub(crate) fn take_back(&self) {
+    pub(crate) fn take_back(&self) -> Option<Next> {
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(next) = pending.take() {
-            self.moves.note(next.digests.keys());
-        }
+        let next = pending.take()?;
+        self.moves.note(next.digests.keys());
+        Some(next)
     }
 
     /// The head that waits to be anchored.

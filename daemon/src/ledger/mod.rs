@@ -225,6 +225,15 @@ impl Ledger {
         self.reader.memory().decides_under(configuration);
     }
 
+    /// Whether another node has written since what is believed; what is loaded from now on shows it. Asked before
+    /// somebody is refused, or shown, what may have changed a moment ago elsewhere.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub async fn overtaken(&self) -> Result<bool, LedgerError> {
+        self.reader.overtaken().await
+    }
+
     /// The account, opened and verified; `None` if it is proven absent.
     ///
     /// # Errors

@@ -137,7 +137,13 @@ impl Ledger {
         let size = entries.iter().map(|entry| entry.index.saturating_add(1));
         let size = size.max().unwrap_or(0).max(since.unwrap_or(0));
         let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
-        let covering = checkpoints.covering(size, memory, self.pool()).await?;
+        let covering = match checkpoints.covering(size, memory, self.pool()).await? {
+            // Somebody may have seen more of the log at another node: a shorter one would look like a lie to them.
+            None if self.reader.overtaken().await? => {
+                checkpoints.covering(size, memory, self.pool()).await?
+            }
+            covering => covering,
+        };
         let checkpoint = match covering {
             Some(checkpoint) => checkpoint,
             None => checkpoints.published(memory, self.pool()).await?,

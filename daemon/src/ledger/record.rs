@@ -163,6 +163,25 @@ impl Reader {
         }
     }
 
+    /// Whether another node has written since; if so, that is believed once this returns. The server's word begins it:
+    /// one that lies, or is away, leaves what the token has confirmed, and that for a second at the most.
+    ///
+    /// # Errors
+    /// As for any read, where the server shows something newer.
+    pub(super) async fn overtaken(&self) -> Result<bool, LedgerError> {
+        if !self.store.is_shared() {
+            return Ok(false);
+        }
+        let believed = self.memory.head().state.seq;
+        let shown = self.store.head().await.map(|row| row.examine());
+        if !matches!(shown, Ok(Some(row)) if row.seq > believed) {
+            return Ok(false);
+        }
+        self.freshness.doubt();
+        self.freshness.confirmed().await?;
+        Ok(self.memory.head().state.seq > believed)
+    }
+
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

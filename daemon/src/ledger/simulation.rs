@@ -3,7 +3,7 @@
 //!
 //! A seed says everything that happens: who asks what, how long each step takes, what fails, when the daemon is killed.
 //! The same seed is the same run, so whatever is found once is found again. `docs/SIMULATION.md` says what is played and
-//! what is not. Some hundred seeds run in the gate; `CUSTODYD_SEEDS=100000` runs more, from `CUSTODYD_SEED_FROM` on,
+//! what is not. Some thousand seeds run in the gate; `CUSTODYD_SEEDS=100000` runs more, from `CUSTODYD_SEED_FROM` on,
 //! and `CUSTODYD_SEED=7` one, and prints it.
 
 #![allow(
@@ -39,7 +39,7 @@ use super::weakness::Weakness;
 use super::{BUCKET_BITS, LedgerError, realm};
 
 /// Seeds of the gate.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 2400;
 
 fn in_one_thread<T>(part: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()

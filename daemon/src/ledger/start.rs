@@ -23,7 +23,7 @@ use super::memory::Memory;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
 use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, keys, realm};
 use crate::clock::Clock;
-use crate::store::{HeadRow, Store};
+use crate::store::{HeadRow, Store, steps};
 
 /// Entries that are read at a time where all of them are.
 const CHUNK: u64 = 512;
@@ -93,6 +93,10 @@ pub async fn open(
     clock: &Arc<Clock>,
     settings: Settings<'_>,
 ) -> Result<Opened, LedgerError> {
+    // Before the turn: whoever has one has the tables, too, and would wait for the others, who wait for it.
+    if !steps::all().is_empty() && Head::read(store, pool, name).await?.state.is_older() {
+        store.extend().await?;
+    }
     let believing = believed(store, pool, name, clock, settings);
     let (mut committer, repairs) = match store.is_shared() {
         // The database stands still until the boot batch is written, or the store closed. That is written upon this head or not

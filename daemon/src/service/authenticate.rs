@@ -203,7 +203,11 @@ impl Service {
             (Some(account), _) | (None, Some(account)) => account,
             (None, None) => return Err(Refused::AuthenticationFailed),
         };
-        let loaded = self.known(&device, account).await?;
+        let mut loaded = self.known(&device, account).await?;
+        // A passkey that was added at another node a moment ago.
+        if !passkeys::has(&loaded.account, &asserted) && self.ledger.overtaken().await? {
+            loaded = self.known(&device, account).await?;
+        }
         let verified = self
             .verify_assertion(
                 &device,
@@ -227,7 +231,7 @@ impl Service {
             .ledger
             .commit::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 consumed.once(account, moment.now)?;
-                let proven = verified.record(account, &asks.app, moment.now)?;
+                let proven = verified.record(account, &asks, moment.now)?;
                 guess::vouch(account, &asks, Factor::Passkey, moment.now);
                 let before = account.devices.len();
                 if let (Some(wanted), Some(binding)) = (bind, binding) {

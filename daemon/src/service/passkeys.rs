@@ -22,7 +22,10 @@ use crate::api::{
 use crate::bytes::Bytes;
 use crate::delivery::Notice;
 use crate::factors::ceremony::{self, Ceremony, CeremonyError, Purpose};
-use crate::factors::passkey::{Asserted, counter, device_id, identify};
+use crate::factors::dpop::DeviceKey;
+use crate::factors::passkey::{
+    Asserted, PasskeyError, counter, counter_grows, device_id, identify,
+};
 use crate::ledger::{EventKind, NewEvent};
 
 #[cfg(test)]
@@ -68,20 +71,21 @@ impl Consumed {
 #[derive(Debug)]
 pub(super) struct VerifiedAssertion {
     device_id: String,
-    counter_before: u32,
+    /// The authenticator's, as it signed it.
+    counter: u32,
     after: Passkey,
 }
 
 impl VerifiedAssertion {
-    /// Takes the assertion into the account: the passkey must still be there, and no other
-    /// assertion may have moved its counter meanwhile.
+    /// Takes the assertion into the account: the passkey must still be there, and what another
+    /// assertion has moved its counter to meanwhile must be less than this one's.
     pub(super) fn record(
         self,
         account: &mut Account,
-        app: &App,
+        Device { app, key }: &Device,
         now: Timestamp,
     ) -> Result<Proven, Refused> {
-        let bound = self.bound_in(account)?;
+        let bound = self.bound_in(account, key)?;
         if matches!(
             expiry::passkey(now, &app.policy.passkeys, bound.confirmed, bound.last_used),
             PasskeyState::Expired { .. }
@@ -93,14 +97,45 @@ impl VerifiedAssertion {
         Ok(Proven::with(Factor::Passkey, self.device_id))
     }
 
-    fn bound_in<'a>(&self, account: &'a mut Account) -> Result<&'a mut BoundPasskey, Refused> {
-        account
+    /// The signature was verified under the key that the device id names, so that all that can have changed since is the
+    /// counter (WebAuthn Level 3, section 7.2, step 22): the rule is asked once more, of the newest.
+    fn bound_in<'a>(
+        &self,
+        account: &'a mut Account,
+        key: &DeviceKey,
+    ) -> Result<&'a mut BoundPasskey, Refused> {
+        let knows = account.device(&key.thumbprint).is_some();
+        let bound = account
             .passkeys
             .iter_mut()
             .find(|bound| bound.device_id == self.device_id)
-            .filter(|bound| counter(&bound.passkey) == self.counter_before)
-            .ok_or(Refused::AuthenticationFailed)
+            .ok_or(Refused::AuthenticationFailed)?;
+        match counter_grows(counter(&bound.passkey), self.counter) {
+            true => Ok(bound),
+            false => Err(told(PasskeyError::Counter, knows)),
+        }
     }
+}
+
+/// What is wrong with an assertion, to who asks. A device that is not bound learns nothing: it may have invented the
+/// account.
+fn told(error: PasskeyError, bound: bool) -> Refused {
+    match bound {
+        true => error.into(),
+        false => Refused::AuthenticationFailed,
+    }
+}
+
+/// The passkey that an assertion names.
+fn named<'a>(account: &'a Account, asserted: &Asserted) -> Option<&'a BoundPasskey> {
+    account
+        .passkeys
+        .iter()
+        .find(|bound| bound.passkey.cred_id()[..] == asserted.credential_id[..])
+}
+
+pub(super) fn has(account: &Account, asserted: &Asserted) -> bool {
+    named(account, asserted).is_some()
 }
 
 pub(super) fn credential_ids(account: &Account) -> Vec<CredentialID> {
@@ -114,8 +149,7 @@ pub(super) fn credential_ids(account: &Account) -> Vec<CredentialID> {
 impl Service {
     /// Verifies an assertion against the account's own credential.
     ///
-    /// A device that is not bound learns only `AuthenticationFailed`: it may have invented the
-    /// account. The reason is in the trace.
+    /// The reason is in the trace, also where it is not told.
     pub(super) async fn verify_assertion(
         &self,
         device: &Device,
@@ -124,11 +158,7 @@ impl Service {
         state: &DiscoverableAuthentication,
         asserted: &Asserted,
     ) -> Result<VerifiedAssertion, Refused> {
-        let bound = account
-            .passkeys
-            .iter()
-            .find(|bound| bound.passkey.cred_id()[..] == asserted.credential_id[..])
-            .ok_or(Refused::AuthenticationFailed)?;
+        let bound = named(account, asserted).ok_or(Refused::AuthenticationFailed)?;
         self.bindings.check(
             account,
             BindingKind::Passkey,
@@ -143,17 +173,17 @@ impl Service {
         {
             Ok(()) => Ok(VerifiedAssertion {
                 device_id: bound.device_id.clone(),
-                counter_before: counter(&bound.passkey),
+                counter: counter(&after),
                 after,
             }),
             Err(error) => {
                 metrics::counter!("custodyd_passkey_refused_total", "app" => device.app.id.to_string())
                     .increment(1);
                 tracing::info!(%error, "a passkey assertion was refused");
-                match account.device(&device.key.thumbprint) {
-                    Some(_) => Err(error.into()),
-                    None => Err(Refused::AuthenticationFailed),
-                }
+                Err(told(
+                    error,
+                    account.device(&device.key.thumbprint).is_some(),
+                ))
             }
         }
     }
@@ -371,7 +401,7 @@ impl Service {
             .commit::<(), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 consumed.once(account, moment.now)?;
-                let bound = verified.bound_in(account)?;
+                let bound = verified.bound_in(account, &caller.key)?;
                 bound.confirmed = moment.now;
                 bound.last_used = moment.now;
                 bound.passkey = verified.after;

@@ -1,4 +1,4 @@
-//! What differs on a PostgreSQL server: `init`, and whether this daemon is still the one that goes on.
+//! What differs on a PostgreSQL server: `init`, whether it is there, and whether this daemon is still the one that goes on.
 //!
 //! Called by `startup`. Of `init`: the tables are made in one transaction and the realm's first batch is
 //! another: after a crash between the two there are empty tables, which the next `init` takes.
@@ -50,5 +50,13 @@ pub(super) fn newest_check(service: &Arc<Service>) -> operator::Check {
             let newest = service.ledger.is_newest().await;
             newest.map_err(|error| error.to_string())
         }
+    })
+}
+
+/// Whether the database answers, a file or a server.
+pub(super) fn store_check(store: Arc<dyn Store>) -> operator::Check {
+    operator::Check::new("store", move || {
+        let store = Arc::clone(&store);
+        async move { store.ping().await.map_err(|error| error.to_string()) }
     })
 }

@@ -17,6 +17,7 @@ mod batches;
 mod open;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+pub mod steps;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,9 @@ pub const MAX_TILE: usize = 256 * 32;
 pub const TILES_AT_ONCE: i64 = 16;
 /// Whoever goes over a whole table gets about so many bytes of it at a time.
 pub const MAX_PART: usize = 8 << 20;
+
+/// Settings that nodes should have in common, and a hash of what this one was given.
+pub type Declared = Vec<(&'static str, [u8; 4])>;
 
 /// Counts of rows at places that nothing names, by table, as one row of a statement has them; those that there are.
 fn strays_of(
@@ -229,7 +233,10 @@ pub enum CommitError {
     #[error("the batch was not taken: {0}")]
     Declined(#[source] StoreError),
     /// The head was not the expected parent; nothing was written.
-    #[error("the head is not at the expected sequence number")]
+    #[error(
+        "the database shows another head than the one that this batch follows: another custodyd has written, or an older \
+         state was put in place. Nothing of this batch was written; `custodyd ledger anchor` says which head is the newest"
+    )]
     LostRace,
     /// The commit was sent and its answer did not come: the batch may be durable or not.
     #[error("the outcome of the commit is unknown: {0}")]
@@ -352,6 +359,25 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// may have. Whether it has, the head says.
     async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
         Ok(Unverified::new(Vec::new()))
+    }
+
+    /// Tells the other nodes of this one's settings, for as long as it is connected.
+    async fn declare(&self, _declared: Declared) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Those of the declared settings that another node has declared otherwise, by the database's word.
+    async fn differing(&self) -> Result<Vec<&'static str>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Adds to the tables what this version knows and they have not, while older nodes serve from them (`steps`). The
+    /// caller has found the head to be the token's own, and writes the first one that speaks of it.
+    async fn extend(&self) -> Result<(), StoreError> {
+        Err(StoreError::Refused {
+            operation: "extend the tables",
+            problem: "this version has no steps for this kind of database".into(),
+        })
     }
 
     /// A round trip, for readiness.

@@ -13,7 +13,9 @@
 )]
 pub(crate) mod admin;
 mod answers;
+mod beside;
 mod connect;
+mod extending;
 mod notices;
 mod readers;
 mod scan;
@@ -32,6 +34,7 @@ pub(crate) mod server;
 mod tests;
 mod write;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,8 +51,8 @@ use self::connect::Server;
 use self::readers::{Lent, Readers};
 use self::write::Writer;
 use super::{
-    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, Newer, RecordRow, SealedRow, Store, StoreError, StoredEntry,
+    Batch, BodyRow, CommitError, Declared, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF,
+    MAX_MEMBERS, MAX_SEALED, MAX_TILE, Newer, RecordRow, SealedRow, Store, StoreError, StoredEntry,
     StoredRecord, TileRow,
 };
 use crate::config;
@@ -83,6 +86,8 @@ pub struct Postgres {
     server: Server,
     looks_only: bool,
     share: Share,
+    /// What other nodes are told of this one.
+    declared: OnceLock<Declared>,
 }
 
 impl Postgres {
@@ -109,6 +114,7 @@ impl Postgres {
             server,
             looks_only: false,
             share,
+            declared: OnceLock::new(),
         })
     }
 
@@ -137,6 +143,7 @@ impl Postgres {
             server,
             looks_only: true,
             share: Share::Alone,
+            declared: OnceLock::new(),
         })
     }
 }
@@ -439,6 +446,39 @@ impl Store for Postgres {
         Ok(Unverified::new(checked.further))
     }
 
+    async fn declare(&self, declared: Declared) -> Result<(), StoreError> {
+        let mut slot = self.writer.lock().await;
+        let _ = self.declared.set(declared);
+        // Each connection that is made from now on says so by itself.
+        let writer = match slot.take() {
+            Some(mut writer) => {
+                self.declare_on(&mut writer).await?;
+                writer
+            }
+            None => self.again().await?,
+        };
+        *slot = Some(writer);
+        Ok(())
+    }
+
+    async fn differing(&self) -> Result<Vec<&'static str>, StoreError> {
+        match self.declared.get() {
+            Some(declared) => beside::differing(&self.readers.requests, declared).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn extend(&self) -> Result<(), StoreError> {
+        let mut slot = self.writer.lock().await;
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => self.again().await?,
+        };
+        writer.extend().await?;
+        *slot = Some(writer);
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
         within("ping", maybe_row(&self.readers.requests, asked))
@@ -472,6 +512,15 @@ impl Postgres {
     async fn again(&self) -> Result<Writer, StoreError> {
         self.writers.fetch_add(1, Ordering::AcqRel);
         let held = Held::take(self.server.clone(), self.share, FRESH).await?;
-        Writer::of(held).await
+        let mut writer = Writer::of(held).await?;
+        self.declare_on(&mut writer).await?;
+        Ok(writer)
+    }
+
+    async fn declare_on(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        match self.declared.get() {
+            Some(declared) => writer.declare(declared).await,
+            None => Ok(()),
+        }
     }
 }

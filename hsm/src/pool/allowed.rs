@@ -51,6 +51,10 @@ impl<'a> Allowed<'a> {
     }
 }
 
+#[deny(
+    clippy::missing_trait_methods,
+    reason = "a method that is not handed on would hide the token's own"
+)]
 impl Custody for Allowed<'_> {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
         match &self.versions {

@@ -3,7 +3,7 @@
 //! Every operation here changes nothing in a token and may be repeated, so that another token can be
 //! asked. What changes one (anchors, keys) is refused: done in one of several, it would be a difference.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -15,8 +15,9 @@ use crate::{
     evidence::Evidence,
     id::{KeyId, KeyPurpose},
     public_key::PublicKey,
-    report::{KeyReport, ProvisionReport, TokenDescription},
-    secret::Secret,
+    report::{Imported, KeyReport, ProvisionReport, TokenDescription},
+    root_keys::RootKeys,
+    secret::{Secret, SecretBytes},
 };
 
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub(crate) struct SetBackend(pub(crate) Arc<TokenSet>);
 
 struct SetCustody(Arc<TokenSet>);
 
+#[deny(
+    clippy::missing_trait_methods,
+    reason = "what a set does is decided here, for each method"
+)]
 impl Backend for SetBackend {
     fn open(&self) -> Result<Box<dyn Custody>> {
         Ok(Box::new(SetCustody(Arc::clone(&self.0))))
@@ -42,9 +47,30 @@ impl Backend for SetBackend {
         Err(one_by_one("provisioned"))
     }
 
+    fn provision_public_log(&self, _dry_run: bool) -> Result<ProvisionReport> {
+        Err(one_by_one("provisioned"))
+    }
+
+    fn entropy(&self) -> Result<Secret<32>> {
+        Err(one_by_one("asked for the bytes of new keys"))
+    }
+
+    fn import(&self, _keys: &RootKeys, _dry_run: bool) -> Result<Imported> {
+        Err(one_by_one("given keys"))
+    }
+
+    fn import_missing(&self, _keys: &RootKeys, _dry_run: bool) -> Result<Imported> {
+        Err(one_by_one("given keys"))
+    }
+
     /// Recoveries of all of them.
     fn epoch(&self) -> u64 {
         self.0.members().iter().map(|member| member.epoch()).sum()
+    }
+
+    /// Each member tells of its own.
+    fn opening(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -59,6 +85,10 @@ fn every_token_alike(key: KeyId, done: &str) -> Error {
     ))
 }
 
+#[deny(
+    clippy::missing_trait_methods,
+    reason = "what a set does is decided here, for each method"
+)]
 impl Custody for SetCustody {
     fn current(&self, purpose: KeyPurpose) -> Result<KeyId> {
         self.0.ask("current", move |token| token.current(purpose))
@@ -80,6 +110,28 @@ impl Custody for SetCustody {
         // It may be what a PIN was made into.
         let message = Arc::new(Zeroizing::new(message.to_vec()));
         self.0.ask("hmac", move |token| token.hmac(key, &message))
+    }
+
+    fn derive(&mut self, key: KeyId, label: &[u8], context_hash: &[u8; 32]) -> Result<Secret<32>> {
+        let (label, hash): (Arc<[u8]>, _) = (label.into(), *context_hash);
+        self.0
+            .ask("derive", move |token| token.derive(key, &label, &hash))
+    }
+
+    fn mac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
+        // As above.
+        let message = Arc::new(Zeroizing::new(message.to_vec()));
+        self.0.ask("mac", move |token| token.mac(key, &message))
+    }
+
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.0.ask("accepted", move |token| token.accepted(purpose))
+    }
+
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        let (versions, statement): (Arc<[u16]>, Arc<[u8]>) = (versions.into(), statement.into());
+        self.0
+            .ask("tag", move |token| token.tag(&versions, &statement))
     }
 
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
@@ -127,6 +179,11 @@ impl Custody for SetCustody {
         self.0.ask("list anchors", |token| token.anchors())
     }
 
+    /// Each token has its own, and it is asked for those of one by its own name.
+    fn anchor_stands(&mut self, _content: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn certify_anchors(&mut self, _nonce: &[u8]) -> Result<Evidence> {
         Err(one_by_one("asked for evidence"))
     }
@@ -143,11 +200,18 @@ impl Custody for SetCustody {
         Err(every_token_alike(key, "made"))
     }
 
+    fn make_key_for_owner(&mut self, key: KeyId, _password: &SecretBytes) -> Result<()> {
+        Err(every_token_alike(key, "made"))
+    }
+
     fn take_up_key(&mut self, _key: KeyId) -> Result<()> {
         Err(one_by_one("asked for new keys"))
     }
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
+        Err(every_token_alike(key, "destroyed"))
+    }
+    fn destroy_key_for_owner(&mut self, key: KeyId, _password: &SecretBytes) -> Result<()> {
         Err(every_token_alike(key, "destroyed"))
     }
 }

@@ -174,6 +174,109 @@ pub(crate) fn a_token_that_went_away_beneath_a_hung_call_is_back_after_it(rig: &
     all_are_served(&pool, right);
 }
 
+/// Of a recovery. It is one of the calls that hang, and the only one of them that nobody may try again beside it.
+pub(crate) fn a_login_that_hangs_is_told_and_not_tried_beside(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    rig.module.hangs_at_login(1);
+    rig.module.fails(4);
+    assert!(matches!(mac(&pool), Err(Error::Unavailable { .. })));
+    until(|| rig.module.hanging() == 1);
+    let hangs = |error: &Error| error.to_string().contains("C_Login has not come back");
+    until(|| mac(&pool).is_err_and(|error| hangs(&error)));
+    // Nobody waits for it, and all are told; two workers are there for the next one.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let asked = Instant::now();
+        assert!(mac(&pool).is_err_and(|error| hangs(&error)));
+        assert!(asked.elapsed() < DEADLINE, "{:?}", asked.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((pool.status().stuck, pool.status().running), (1, 0));
+    assert_eq!((rig.module.logins(), rig.module.hanging()), (2, 1));
+    rig.module.releases();
+    let began = Instant::now();
+    until(|| mac(&pool) == Ok(right));
+    assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+    all_are_served(&pool, right);
+    assert_eq!(pool.status().stuck, 0);
+    // What was left over of the failures may have ended the epoch after it once more.
+    assert!(rig.module.logins() <= 4, "{}", rig.module.logins());
+    assert_eq!(rig.module.finalized_beneath_a_call(), 0);
+}
+
+pub(crate) fn a_start_does_not_wait_for_a_login_that_hangs(rig: &Faulty) {
+    let mut options = rig.options();
+    options.opens_within = Duration::from_secs(2);
+    let backend = Pkcs11Backend::new(options);
+    rig.module.hangs_at_login(1);
+    for _ in 0..2 {
+        let began = Instant::now();
+        let error = backend.open().map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains("C_Login"), "{error}");
+        assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+        assert_eq!((rig.module.logins(), rig.module.hanging()), (1, 1));
+    }
+    // It can be asked what it is, meanwhile.
+    assert!(backend.describe().serial.is_empty());
+    rig.module.releases();
+    until(|| {
+        backend
+            .open()
+            .is_ok_and(|mut custody| custody.probe().is_ok())
+    });
+    assert_eq!((rig.module.logins(), backend.login_attempts()), (1, 1));
+}
+
+/// SoftHSM2 takes an object for gone whose file was away when it looked, and finds it again only when it is initialised anew.
+/// The keys, at which nobody looked meanwhile, answer as ever.
+pub(crate) fn anchors_that_were_away_for_a_moment_are_found_again(rig: &Faulty) {
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    let list = || {
+        let listed = pool.blocking_call("list", |custody| custody.anchors());
+        listed.map(|anchors| {
+            anchors
+                .into_iter()
+                .map(|one| one.content)
+                .collect::<Vec<_>>()
+        })
+    };
+    let made = pool.blocking_call("anchor", |custody| custody.create_anchor(b"one"));
+    made.unwrap();
+    assert_eq!(list().unwrap(), [b"one"]);
+    let stands = || {
+        pool.blocking_call("look", |custody| custody.anchor_stands(b"one"))
+            .unwrap()
+    };
+    assert!(stands());
+    rig.token.take_away();
+    assert!(!stands());
+    rig.token.bring_back();
+    assert_eq!(mac(&pool), Ok(right));
+    // The module shows none now: nobody is told so.
+    assert!(!stands());
+    let began = Instant::now();
+    let error = list().unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    until(|| list().is_ok_and(|anchors| anchors == [b"one"]));
+    assert!(began.elapsed() < HEALED, "{:?}", began.elapsed());
+    assert_eq!((pool.status().epoch, mac(&pool)), (2, Ok(right)));
+    // The control: one that was destroyed is not missed, and one that is gone is told to be, by a module that is new.
+    let destroyed = pool.blocking_call("destroy", |custody| {
+        let one = custody.anchors()?.remove(0);
+        custody.destroy_anchor(&one)
+    });
+    destroyed.unwrap();
+    assert!(list().unwrap().is_empty());
+    rig.plant(b"two");
+    assert_eq!(list().unwrap(), [b"two"]);
+    rig.clear();
+    until(|| list().is_ok_and(|anchors| anchors.is_empty()));
+    assert_eq!(pool.status().epoch, 3);
+}
+
 pub(crate) fn without_room_for_sessions_the_open_ones_serve(rig: &Faulty) {
     let pool = rig.pool();
     let right = mac(&pool).unwrap();

@@ -7,8 +7,12 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use custodyd_tests::tpm::SwTpm;
@@ -16,6 +20,7 @@ use custodyd_tests::tpm::SwTpm;
 /// The command codes of Part 2 of the TPM 2.0 Library Specification, section 6.5.2.
 pub(crate) const NV_EXTEND: u32 = 0x136;
 pub(crate) const SIGN: u32 = 0x15d;
+pub(crate) const START_AUTH_SESSION: u32 = 0x176;
 
 /// What happens to a command.
 #[derive(Clone, Copy)]
@@ -26,6 +31,8 @@ pub(crate) enum Told {
     Instead(u32),
     /// The TPM does it, and this response code is the answer.
     After(u32),
+    /// Nothing happens before the bus is told to let go; then the TPM answers.
+    Held,
 }
 
 /// By the command's code.
@@ -33,50 +40,77 @@ type Answer = dyn FnMut(u32) -> Told + Send;
 
 pub(crate) struct Bus {
     pub(crate) tcti: String,
-    heard: Arc<Mutex<Vec<u8>>>,
+    inside: Arc<Inside>,
 }
+
+struct Inside {
+    heard: Mutex<Vec<u8>>,
+    answer: Mutex<Box<Answer>>,
+    /// What is held is let go.
+    goes_on: AtomicBool,
+}
+
+/// The way on to the TPM: of one connection, or of all of them, as a resource manager has it.
+type Way = Arc<Mutex<Option<UnixStream>>>;
 
 impl Bus {
     pub(crate) fn between(tpm: &SwTpm, answer: impl FnMut(u32) -> Told + Send + 'static) -> Self {
+        Self::carrying(tpm, answer, Way::default)
+    }
+
+    /// As a resource manager: many connections to one TPM, which one of them does not take for itself.
+    pub(crate) fn managing(tpm: &SwTpm, answer: impl FnMut(u32) -> Told + Send + 'static) -> Self {
+        let one = Way::default();
+        Self::carrying(tpm, answer, move || Arc::clone(&one))
+    }
+
+    fn carrying(
+        tpm: &SwTpm,
+        answer: impl FnMut(u32) -> Told + Send + 'static,
+        way: impl Fn() -> Way + Send + 'static,
+    ) -> Self {
         let at = tpm.dir().join("bus");
         let listener = UnixListener::bind(&at).unwrap();
         symlink(tpm.dir().join("s.ctrl"), tpm.dir().join("bus.ctrl")).unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (to, all) = (tpm.dir().join("s"), Arc::clone(&heard));
-        let answer: Arc<Mutex<Box<Answer>>> = Arc::new(Mutex::new(Box::new(answer)));
+        let inside = Arc::new(Inside {
+            heard: Mutex::default(),
+            answer: Mutex::new(Box::new(answer)),
+            goes_on: AtomicBool::new(false),
+        });
+        let (to, carried) = (tpm.dir().join("s"), Arc::clone(&inside));
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (to, all, answer) = (to.clone(), Arc::clone(&all), Arc::clone(&answer));
-                thread::spawn(move || carry(client.unwrap(), &to, &all, &answer));
+                let (to, inside, way) = (to.clone(), Arc::clone(&carried), way());
+                thread::spawn(move || carry(client.unwrap(), &to, &inside, &way));
             }
         });
         Self {
             tcti: format!("swtpm:path={}", at.display()),
-            heard,
+            inside,
         }
     }
 
+    /// Whatever is held goes on to the TPM, now and later.
+    pub(crate) fn lets_go(&self) {
+        self.inside.goes_on.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn heard(&self, bytes: &[u8]) -> bool {
-        let heard = self.heard.lock().unwrap();
+        let heard = self.inside.heard.lock().unwrap();
         heard.windows(bytes.len()).any(|window| window == bytes)
     }
 }
 
 /// Commands of one connection to the TPM and back, until somebody hangs up.
-fn carry(
-    mut client: UnixStream,
-    to: &Path,
-    all: &Mutex<Vec<u8>>,
-    answer: &Mutex<Box<Answer>>,
-) -> Option<()> {
-    let mut tpm: Option<UnixStream> = None;
+fn carry(mut client: UnixStream, to: &Path, inside: &Inside, way: &Way) -> Option<()> {
     loop {
         let command = message(&mut client)?;
         let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
-        all.lock().unwrap().extend_from_slice(&command);
-        let told = answer.lock().unwrap()(code);
-        let mut ask = || {
-            let tpm = tpm.get_or_insert_with(|| connect(to));
+        inside.heard.lock().unwrap().extend_from_slice(&command);
+        let told = inside.answer.lock().unwrap()(code);
+        let ask = || {
+            let mut way = way.lock().unwrap();
+            let tpm = way.get_or_insert_with(|| connect(to));
             tpm.write_all(&command).ok()?;
             message(tpm)
         };
@@ -84,8 +118,14 @@ fn carry(
             Told::Pass => ask()?,
             Told::Instead(code) => refusal(code),
             Told::After(code) => ask().map(|_| refusal(code))?,
+            Told::Held => {
+                while !inside.goes_on.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                ask()?
+            }
         };
-        all.lock().unwrap().extend_from_slice(&response);
+        inside.heard.lock().unwrap().extend_from_slice(&response);
         client.write_all(&response).ok()?;
     }
 }

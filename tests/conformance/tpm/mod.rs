@@ -6,7 +6,9 @@ pub(crate) mod booted;
 mod bus;
 pub(crate) mod cases;
 pub(crate) mod evidence;
+pub(crate) mod hanging;
 pub(crate) mod importing;
+pub(crate) mod wycheproof;
 
 use std::{env, fs, path::PathBuf, sync::Arc};
 

@@ -15,16 +15,17 @@ const PLAN: &str = "module.plan";
 const HANG: u64 = 0;
 const RELEASES: u64 = 1;
 const FAIL: u64 = 2;
-const SESSIONS: u64 = 3;
-const WRONG_PIN: u64 = 4;
-const SHOWN: u64 = 5;
-const HIDDEN: u64 = 6;
-const HANGING: u64 = 7;
-const LOGINS: u64 = 8;
-const FINALIZED: u64 = 9;
-const OPEN: u64 = 10;
-const REFUSED: u64 = 11;
-const NUMBERS: u64 = 12;
+const HANG_LOGIN: u64 = 3;
+const SESSIONS: u64 = 4;
+const WRONG_PIN: u64 = 5;
+const SHOWN: u64 = 6;
+const HIDDEN: u64 = 7;
+const HANGING: u64 = 8;
+const LOGINS: u64 = 9;
+const FINALIZED: u64 = 10;
+const OPEN: u64 = 11;
+const REFUSED: u64 = 12;
+const NUMBERS: u64 = 13;
 
 /// What a token tells of its user PIN (PKCS#11 2.40, table 6).
 pub const PIN_COUNT_LOW: u32 = 0x1_0000;
@@ -97,6 +98,11 @@ impl Module {
     /// So many calls that sign hang from now on.
     pub fn hangs(&self, calls: u32) {
         self.write(HANG, calls);
+    }
+
+    /// So many logins hang from now on.
+    pub fn hangs_at_login(&self, calls: u32) {
+        self.write(HANG_LOGIN, calls);
     }
 
     /// Whatever hangs returns.

@@ -45,6 +45,8 @@ struct plan {
 	uint32_t hang, releases;
 	/* So many calls of C_Sign fail from now on. */
 	uint32_t fail;
+	/* So many calls of C_Login hang from now on, in the same way. */
+	uint32_t hang_login;
 	/* Where not zero: no more sessions than these are open at once. */
 	uint32_t sessions;
 	/* Where not zero: what a wrong PIN is answered with. */
@@ -110,9 +112,21 @@ static number close_session(number session)
 	return answer;
 }
 
+static void hang(volatile uint32_t *calls)
+{
+	if (!one_of(calls))
+		return;
+	uint32_t began = plan->releases;
+	__atomic_add_fetch(&plan->hanging, 1, __ATOMIC_SEQ_CST);
+	while (plan->releases == began)
+		usleep(1000);
+	__atomic_sub_fetch(&plan->hanging, 1, __ATOMIC_SEQ_CST);
+}
+
 static number login(number session, number user, unsigned char *pin, number length)
 {
 	__atomic_add_fetch(&plan->logins, 1, __ATOMIC_SEQ_CST);
+	hang(&plan->hang_login);
 	number (*next)(number, number, unsigned char *, number) = before.each[LOGIN];
 	number answer = next(session, user, pin, length);
 	return answer == PIN_INCORRECT && plan->wrong_pin != 0 ? plan->wrong_pin : answer;
@@ -120,13 +134,7 @@ static number login(number session, number user, unsigned char *pin, number leng
 
 static number sign(number session, unsigned char *data, number length, unsigned char *signature, number *signed_length)
 {
-	if (one_of(&plan->hang)) {
-		uint32_t began = plan->releases;
-		__atomic_add_fetch(&plan->hanging, 1, __ATOMIC_SEQ_CST);
-		while (plan->releases == began)
-			usleep(1000);
-		__atomic_sub_fetch(&plan->hanging, 1, __ATOMIC_SEQ_CST);
-	}
+	hang(&plan->hang);
 	number (*next)(number, unsigned char *, number, unsigned char *, number *) = before.each[SIGN];
 	number answer = next(session, data, length, signature, signed_length);
 	return answer == OK && one_of(&plan->fail) ? GENERAL_ERROR : answer;

@@ -1,25 +1,75 @@
 /**
  * A new set of recovery codes, with slots of the device secret in the same commit.
  *
- * Loaded by `../factors.ts`; `rotate.ts` sends them with another device secret.
+ * Loaded by `../factors.ts`; `rotate.ts` sends them with another device secret. `unseen.ts` keeps them until they were seen.
  */
 import type { Custody } from "../custody.js";
 import type { SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
 import { along } from "./along.js";
 import { codeCredential, newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
-import { rewrapping } from "./rewrap.js";
+import { reread, type Rewrapping, rewrapping } from "./rewrap.js";
 import { t } from "./t.js";
+import { byUsedCode, cameAbout, dropVoid, sealed, sending, type Shelf } from "./unseen.js";
+
+const shelf = (): Shelf => ({ name: t.CODES, label: "custodyd/sdk/codes/v1" });
 
 /** Makes codes in place of all earlier ones. */
 export async function setCodes(custody: Custody): Promise<RecoveryCode[]> {
   const rewrap = await rewrapping(custody);
   const { codes, keys } = await freshCodes();
-  await along(custody, rewrap, keys, (secrets) => sendCodes(custody, codes, secrets));
+  const send = async (secrets: Record<string, Schemas["Rewrapped"]>): Promise<void> => {
+    const key = rewrap.contentKey();
+    const set = key && (await sealed(shelf(), { codes }, key, onlyBy(custody, rewrap, secrets)));
+    await sending(custody, shelf(), set, () => sendCodes(custody, codes, secrets));
+  };
+  try {
+    await along(custody, rewrap, keys, send);
+  } catch (error) {
+    // The account may have them: what this page still knows of the device secret is to open by them, too.
+    if (!(error instanceof t.Refused && error.status < 500))
+      for (const key of keys) t.remember(custody, { ...key, unsure: true });
+    throw error;
+  }
   await rewrap.done();
-  // Those of a rotation that wait to be seen are void.
-  await t.rotationSeen(custody);
+  // Those of before open nothing any more. One of these goes on opening it here, and is not taken for used.
+  t.forget(custody, { type: "recovery-code" });
+  const [first] = keys;
+  if (first) t.remember(custody, { ...first, unsure: true });
   return codes;
+}
+
+/** The code that this session was opened with, where no other factor opens the device secret. */
+function onlyBy(
+  { slotKeys }: Custody,
+  { needsSlots }: Rewrapping,
+  { [t.DEVICE_SECRET]: device }: Record<string, Schemas["Rewrapped"]>,
+): SlotKey | undefined {
+  const slots = device?.content?.slots ?? device?.slots ?? [];
+  const isOnly = needsSlots && slots.every(({ type }) => type === "recovery-code");
+  return isOnly ? slotKeys.find((key) => key.type === "recovery-code" && !key.unsure) : undefined;
+}
+
+/** Those that were made here and perhaps not seen, where the account has them. */
+export async function unseenCodes(
+  custody: Custody,
+  usedCode: string | undefined,
+): Promise<RecoveryCode[] | undefined> {
+  if (usedCode !== undefined) {
+    const found = await byUsedCode(custody, shelf(), usedCode);
+    return found.length > 0 ? found : undefined;
+  }
+  try {
+    await reread(custody);
+  } catch (error) {
+    // An enrolment whose first codes did not come about.
+    if (error instanceof t.Refused && error.code === "not-found") return undefined;
+    throw error;
+  }
+  const found = custody.held && (await cameAbout(custody, shelf(), custody.held));
+  if (found) return [...found.codes];
+  await dropVoid(custody, shelf());
+  return undefined;
 }
 
 /** Codes, and what makes their slots. */

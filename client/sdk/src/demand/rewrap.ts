@@ -76,6 +76,8 @@ export interface Rewrapping {
   ): Promise<Record<string, Schemas["Rewrapped"]>>;
   /** What the removal of a factor sends: another content key, where the slots of all others can be made. */
   without(gone: Gone): Promise<Renewal>;
+  /** The content key of what `with` made last; undefined where it made no slots. */
+  contentKey(): Bytes | undefined;
   /** After the call. */
   done(): Promise<void>;
 }
@@ -97,6 +99,7 @@ const NOTHING: Rewrapping = {
   waits: false,
   with: () => Promise.resolve({}),
   without: () => Promise.resolve({ secrets: {}, needs: [] }),
+  contentKey: () => undefined,
   done: () => Promise.resolve(),
 };
 
@@ -123,13 +126,14 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
   let keyThere = wasThere;
   let sent: Record<string, Schemas["Rewrapped"]> = {};
+  let contentKey: Bytes | undefined;
   return {
     needsSlots: !held.server,
     hasOnlyPrf: !opensWithoutPrf(held.slots, held.server || held.leaves),
     waits: first !== undefined && !held.server,
     with: async (added, replaces) => {
       // Asked again after a refusal: nothing of what was refused was written.
-      [sent, keyThere] = [{}, wasThere];
+      [sent, keyThere, contentKey] = [{}, wasThere, undefined];
       if (added.length === 0) return {};
       const kept = held.slots.filter((slot) => slot.type !== replaces);
       const made = await Promise.all(added.map((key) => t.sealSlot(place, key, held.key)));
@@ -137,17 +141,18 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
       // A session that may replace recovery codes may make all slots: what a removed factor has seen ends here.
       const anew =
         replaces === "recovery-code" && !held.whole
-          ? (await renewed(custody, held, kept, added)).content
+          ? await renewed(custody, held, kept, added)
           : undefined;
       const stays = held.leaves && !opensWithoutPrf(slots, false);
       // With a passkey alone the daemon's slot can not go yet, and the daemon takes none anew.
       if (stays && held.whole) return {};
       const device = {
         ...(held.version === undefined ? {} : { if_version: held.version }),
-        ...(anew || held.whole || (held.leaves && !stays)
-          ? { content: anew ?? contentOf(held, slots) }
+        ...(anew?.content || held.whole || (held.leaves && !stays)
+          ? { content: anew?.content ?? contentOf(held, slots) }
           : { slots }),
       };
+      contentKey = (anew?.held ?? held).key;
       sent = { [t.DEVICE_SECRET]: device };
       if (keyThere || !first) return sent;
       const content = await t.sealedSecret(custody, t.APP_KEY, first.wrapped, first);
@@ -161,6 +166,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
       if (!content || held.version === undefined) return { secrets: {}, needs };
       return { secrets: { [t.DEVICE_SECRET]: { if_version: held.version, content } }, needs };
     },
+    contentKey: () => contentKey,
     done: async () => {
       await written(custody, sent);
       if (pending && keyThere) await t.nothingPending(custody);

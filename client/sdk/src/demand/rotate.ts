@@ -10,8 +10,7 @@
  *
  * The daemon takes recovery codes and secrets in one commit. Before it, nothing has changed; after it, every factor that
  * this device has at hand opens the new secret, whether or not the answer came: the next sign-in takes it up, as it does
- * on any other device. The codes wait on this device until the app says that they were seen, sealed under what only a
- * sign-in brings, the content key of the device secret: whoever unlocks here offline, a PIN guessed, has none of them.
+ * on any other device. The codes wait on this device until the app says that they were seen (`unseen.ts`):
  * `resumeRotation` hands them out where it came about, and else begins anew.
  */
 import type { Bytes } from "../bytes.js";
@@ -24,11 +23,12 @@ import type { Closed } from "../upkeep.js";
 import type { Held } from "../vault.js";
 import { freshCodes, sendCodes } from "./codes.js";
 import { closedTo } from "./moving.js";
-import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
+import type { RecoveryCode } from "./recovery-codes.js";
 import { contentOf, reread, written } from "./rewrap.js";
 import { t } from "./t.js";
+import { cameAbout, sealed, sending, type Shelf } from "./unseen.js";
 
-const CODES = "custodyd/sdk/rotation/v2";
+const shelf = (): Shelf => ({ name: t.ROTATION, label: "custodyd/sdk/rotation/v2" });
 /** Another device may change something meanwhile. */
 const TRIES = 4;
 
@@ -72,40 +72,18 @@ async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
     ...others,
   };
   const closed = await closedTo(custody, device.slots ?? []);
-  await commit(custody, await waiting({ codes, left }, key), codes, secrets);
+  const set = await sealed(shelf(), { codes, left }, key);
+  await sending(custody, shelf(), set, () => sendCodes(custody, codes, secrets));
   key.fill(0);
   await written(custody, secrets);
   await takeUp(custody, next);
   return { codes, closed, left };
 }
 
-const codesKey = async (contentKey: Bytes): Promise<CryptoKey> =>
-  t.aesKey(await t.hkdf(contentKey, CODES));
-
-/** What is kept until the codes were seen: it opens once the device secret is stored under this content key. */
-async function waiting({ codes, left }: Omit<Rotated, "closed">, key: Bytes): Promise<Bytes> {
-  const text = JSON.stringify({ codes: codes.map((code) => code.text), left });
-  return t.seal(await codesKey(key), CODES, t.utf8(text));
-}
-
-/**
- * The rotation that was begun here before, where it came about. Codes that were used or replaced since are no more, and none
- * opens once the device secret has another content key: then it is done again.
- */
+/** The rotation that was begun here before, where it came about. Else it is done again. */
 async function happened(custody: Custody, held: Held): Promise<Rotated | undefined> {
-  const kept = (await custody.storage.get(t.ROTATION)) as Bytes | undefined;
-  const plain = kept && (await t.unsealed(await codesKey(held.key), CODES, kept));
-  if (!plain) return undefined;
-  const { codes: texts, left } = JSON.parse(t.fromUtf8(plain)) as {
-    codes: string[];
-    left: string[];
-  };
-  const codes: RecoveryCode[] = [];
-  for (const code of await Promise.all(texts.map(parseRecoveryCode))) {
-    const credential = await codeCredential(code.auth);
-    if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
-  }
-  return codes.length > 0 ? { codes, closed: await closedTo(custody), left } : undefined;
+  const done = await cameAbout(custody, shelf(), held);
+  return done && { ...done, closed: await closedTo(custody) };
 }
 
 /** What opens the slots that can be made anew. Whoever shows one of these comes back, also if the answer is lost. */
@@ -184,32 +162,6 @@ async function slotsUnder(
     const isKept = error instanceof t.Refused && error.code === "release-forbidden";
     if (!isKept && !(error instanceof t.CanNotOpen)) throw error;
     return undefined;
-  }
-}
-
-async function commit(
-  custody: Custody,
-  kept: Bytes,
-  codes: readonly RecoveryCode[],
-  secrets: Record<string, Schemas["Rewrapped"]>,
-): Promise<void> {
-  const { storage } = custody;
-  let before: unknown;
-  await storage.update([t.ROTATION], (update) => {
-    before = update.get(t.ROTATION);
-    update.set(t.ROTATION, kept);
-  });
-  try {
-    await sendCodes(custody, codes, secrets);
-  } catch (error) {
-    // Nothing came of this one. Codes of an earlier one, whose answer was lost, may be the ones that are good.
-    if (error instanceof t.Refused && error.status < 500) {
-      await storage.update([], (update) => {
-        if (before === undefined) update.delete(t.ROTATION);
-        else update.set(t.ROTATION, before);
-      });
-    }
-    throw error;
   }
 }
 

@@ -5,7 +5,7 @@
  * Contents are kept as the app gives them: seal them first (`Unlocked.dataKey`). Each write names what it was made from,
  * and that is what the caller has read: storage is shared by all tabs, and what another tab has read or written is not in
  * this one's content. Where another device or tab was faster, a rule decides, and what lost is kept on
- * this device until the app drops it. Background Sync can not send these: a write needs a factor.
+ * this device until the app drops it. A service worker can not send these, and can wake a page that does: a write needs a factor.
  */
 import { type Bytes, random, toHex } from "../bytes.js";
 import { type Custody, isBound } from "../custody.js";

@@ -15,7 +15,7 @@ const HAS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Whether a record is whole. */
-const isSound = (key: string, value: unknown): boolean =>
+export const isSound = (key: string, value: unknown): boolean =>
   (HAS[key.split("/", 1)[0] ?? ""] ?? []).every(
     (name) => (value as Record<string, unknown> | null)?.[name] != null,
   );

@@ -8,13 +8,13 @@
  */
 import { random, toBase64Url } from "../bytes.js";
 import { type AppKeyRecord, type Custody, forgetDevice, KEPT, keepAccount } from "../custody.js";
-import { create } from "../enrol.js";
 import { CustodyError, NotReady, Refused, Untrusted, VersionConflict } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { backUp, deleteSecret, listSecrets, unlock } from "../secrets.js";
 import type { SignedIn } from "../session.js";
 import { indexedDbStorage } from "../storage/indexeddb.js";
 import type { Storage } from "../storage/storage.js";
+import { onDemand } from "../tools.js";
 import { APP_KEY, DEVICE_SECRET, PENDING } from "../vault.js";
 import type { GroupEnrolOptions } from "./enrol.js";
 import { RealmsFailed } from "./failures.js";
@@ -120,7 +120,7 @@ async function enter(
   if (custody.account && custody.transport.session) return;
   const ticket = tickets?.[custody.realm.name];
   const its = ticket === undefined ? more : { ...more, ticket };
-  const account = await create(custody, begun, unlocked, its);
+  const account = await (await onDemand()).create(custody, begun, unlocked, its);
   await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
 }
 

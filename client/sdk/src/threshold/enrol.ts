@@ -6,11 +6,12 @@
  * secret waits on this device under a key that WebCrypto does not give out.
  */
 import { keepAccount, KEPT } from "../custody.js";
-import { begin, create, type EnrolOptions } from "../enrol.js";
+import type { EnrolOptions } from "../enrol.js";
 import { NotReady } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { checkLog } from "../receipts/log.js";
 import { afterwards } from "../session.js";
+import { onDemand } from "../tools.js";
 import { PENDING } from "../vault.js";
 import { atEach, type Group, keepUnlocked } from "./group.js";
 import { spread } from "./refresh.js";
@@ -36,6 +37,7 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
   if (finished && !(await groupEnrolmentPending(group))) {
     throw new NotReady("already-enrolled", "this device has accounts; forget the group first");
   }
+  const { begin, create } = await onDemand();
   const [pending, unlocked] = await begin(group);
   const { tickets, ...more } = options;
   await atEach(group, async (custody) => {

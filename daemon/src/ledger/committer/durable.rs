@@ -153,6 +153,8 @@ impl Committer {
                     // What it replaces must not be found meanwhile, as if it was written.
                     self.reader.cache().forget(&unwritten.batch);
                     self.unwritten = Some(unwritten);
+                } else if failure.elsewhere && !failure.fatal {
+                    self.is_beaten(unwritten);
                 }
                 Err(failure)
             }
@@ -171,7 +173,7 @@ impl Committer {
         let reader = Arc::clone(&self.reader);
         if let Err(failure) = self.write_and_find(&unwritten.batch).await {
             if failure.elsewhere && !failure.kept && !failure.fatal {
-                reader.memory().take_back();
+                self.is_beaten(unwritten);
                 return Ok(());
             }
             if !failure.fatal {

@@ -46,10 +46,33 @@ impl Committer {
     /// `Stopped` as `follow`; else why nothing can be written now.
     pub(super) async fn turn(&mut self) -> Result<(), LedgerError> {
         self.anchor_pending().await?;
-        let store = Arc::clone(self.reader.store());
-        if !store.is_shared() {
+        if !self.reader.store().is_shared() {
             return Ok(());
         }
+        self.take_turn().await?;
+        if self.reader.memory().head().state.seq >= self.spent {
+            self.beaten = None;
+            return Ok(());
+        }
+        if let Err(error) = self.write_what_was_beaten().await {
+            self.end_turn().await;
+            return Err(error);
+        }
+        // With its commit the turn was over.
+        self.take_turn().await
+    }
+
+    /// The next number is one for which this node has made a head: of that, there is one.
+    async fn write_what_was_beaten(&mut self) -> Result<(), LedgerError> {
+        // What has beaten it may have been told of, and be gone all the same.
+        self.reader.freshness().doubt();
+        self.until_followed(None, For::Writing).await?;
+        self.takes_up_what_was_beaten()?;
+        self.anchor_pending().await
+    }
+
+    async fn take_turn(&mut self) -> Result<(), LedgerError> {
+        let store = Arc::clone(self.reader.store());
         let waited = tokio::time::Instant::now();
         let shown = store.take_turn().await?.examine();
         metrics::histogram!("custodyd_turn_wait_seconds").record(waited.elapsed().as_secs_f64());
@@ -314,7 +337,7 @@ impl Committer {
             {
                 let seq = believed.state.seq;
                 self.anchoring.withdraw(head, seq).await?;
-                self.reader.memory().take_back();
+                let _ = self.reader.memory().take_back();
                 self.retained.retain(|(_, batch)| batch.head.seq <= seq);
                 Err(LedgerError::Overtaken)
             }

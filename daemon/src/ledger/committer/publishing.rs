@@ -78,12 +78,13 @@ impl Committer {
             head.state.keys = keys;
         }
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
+        head.state.extended();
         #[cfg(test)]
         if let Some((schema, least)) = self.reader.store().weakness().schema {
             (head.state.schema, head.state.least_schema) = (schema, Some(least));
         }
         let next = memory.read().next(head, &mut batch)?;
-        // After a lost race there is another number, or the batch of then.
+        // Where a race was lost, the turn has gone on from another number, or written the batch of then.
         if self.reader.store().is_shared() && next.head.state.seq <= self.spent {
             return Err(Failure::internal("make a second head of one number"));
         }
@@ -102,7 +103,7 @@ impl Committer {
                 // Where nobody knows, this daemon ends, and nobody is told of the batch until then; one that was
                 // kept is still the next.
                 if !failure.fatal && !failure.kept {
-                    self.reader.memory().take_back();
+                    let _ = self.reader.memory().take_back();
                 }
                 Err(failure)
             }

@@ -3,7 +3,8 @@
 //! Called where the database shows an ancestor of what this node believes: an asynchronous standby was promoted, or an
 //! administrator has put an older state back. Each node keeps the batches that it wrote last, and writes them again
 //! as they were, each upon its parent and under its own head, which the token has made and anchored; where the
-//! next one is another node's, it waits for that. Must never make another batch of an old number.
+//! next one is another node's, it waits for that. Must never make another batch of an old number: what a server that is
+//! lost by now refused, because another node's batch had that number, is kept for where that was lost with the server.
 //!
 //! After a crash here: the database stands at one of the batches of the line. What is missing still is missing for a
 //! start as well, which is refused until another node has written it.
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Committer;
+use super::durable::Unwritten;
 use super::following::forked;
 use crate::ledger::LedgerError;
 use crate::ledger::head::Head;
@@ -32,6 +34,54 @@ impl Committer {
         }
         self.retained.push_back((weight(batch), batch.clone()));
         forget_oldest(&mut self.retained);
+    }
+
+    /// Another node's batch has this one's number. Whoever asked for it was told to come again.
+    pub(super) fn is_beaten(&mut self, unwritten: Unwritten) {
+        if let Some(next) = self.reader.memory().take_back() {
+            self.beaten = Some((unwritten, next));
+        }
+    }
+
+    /// In this node's turn, and upon what the token knows to be the newest, which is of before a number for which it has made a head:
+    /// the batch that came before that one is lost, of which nobody was told, and this one is pending again, as it was.
+    ///
+    /// # Errors
+    /// `Refused` where that batch has given way to an anchor of another line.
+    pub(super) fn takes_up_what_was_beaten(&mut self) -> Result<(), LedgerError> {
+        let seq = self.reader.memory().head().state.seq;
+        match self.beaten.take() {
+            Some((unwritten, next)) if unwritten.batch.parent == seq => {
+                tracing::error!(
+                    batch = unwritten.batch.head.seq,
+                    "the database has lost a batch of another node, of which nobody was told; what this node had made under \
+                     its number is written in its place"
+                );
+                self.remember(format!(
+                    "batch {} of another node, which the database had lost before it was told of",
+                    unwritten.batch.head.seq
+                ));
+                // What it replaces must not be found, or a batch would be written upon that.
+                self.reader.cache().forget(&unwritten.batch);
+                self.reader.memory().pend(next);
+                self.unwritten = Some(unwritten);
+                Ok(())
+            }
+            beaten => {
+                self.beaten = beaten;
+                Err(LedgerError::Refused(format!(
+                    "the database shows batch {seq}, and this node has given up its own batch {} for another node's, which is \
+                     not there any more: put the newest database in place, or start this node again",
+                    self.spent
+                )))
+            }
+        }
+    }
+
+    fn remember(&mut self, repaired: String) {
+        if self.repaired.len() < TOLD {
+            self.repaired.push(repaired);
+        }
     }
 
     /// Writes the batches after this head again, as far as this node has them.
@@ -87,12 +137,10 @@ impl Committer {
             "the database had lost batches that were told of; this node has written them again"
         );
         metrics::counter!("custodyd_batches_replayed_total").increment(written - at);
-        if self.repaired.len() < TOLD {
-            self.repaired.push(format!(
-                "batches {} to {written}, which the database had lost",
-                at + 1
-            ));
-        }
+        self.remember(format!(
+            "batches {} to {written}, which the database had lost",
+            at + 1
+        ));
         Ok(())
     }
 }

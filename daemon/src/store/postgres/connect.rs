@@ -4,6 +4,8 @@
 //! is set here again. Must never show the password: the driver's own options would.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
@@ -28,6 +30,8 @@ const MAX_PASSWORD: usize = 1024;
 pub(super) struct Server {
     options: PgConnectOptions,
     shown: String,
+    /// The process at the server that the last connection that wrote had.
+    ours: Arc<AtomicI32>,
 }
 
 impl fmt::Debug for Server {
@@ -85,6 +89,7 @@ impl Server {
             // Whatever else a statement says of us in a log of the server's, it holds no values.
             options: options.disable_statement_logging(),
             shown: place.to_string(),
+            ours: Arc::default(),
         })
     }
 
@@ -173,6 +178,34 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// By the server's word, for a sentence and nothing else.
+const HOLDER: &str = "SELECT l.pid, coalesce('from ' || pg_catalog.host(a.client_addr), 'by a socket') AS way, \
+    coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start)::bigint, 0) AS age \
+    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+    AND (l.classid::bigint << 32 | l.objid::bigint) = $1 AND l.pid <> pg_catalog.pg_backend_pid() \
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+    ORDER BY a.backend_start LIMIT 1";
+
+/// Whose connection keeps us from writing. One that has lost its host keeps the lock until the server misses it.
+async fn holder(connection: &mut PgConnection, server: &Server) -> String {
+    let asked = sqlx::query_as(HOLDER).bind(LOCK);
+    let asked = within(LOCKING, asked.fetch_optional(connection)).await;
+    let Ok(Some((process, way, age))): Result<Option<(i32, String, i64)>, _> = asked else {
+        return " (which has let go just now: try again)".to_owned();
+    };
+    if process == server.ours.load(Ordering::Acquire) {
+        return format!(
+            " or by this one's own connection before (process {process} of the server), which the server has not missed \
+             yet: that takes 15 seconds at the most, and it is tried again"
+        );
+    }
+    format!(
+        " (process {process} of the server, connected {way} {age} s ago: where no custodyd runs there any more, the server \
+         misses it within 15 seconds)"
+    )
+}
+
 /// Who else may have the right to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -209,6 +242,9 @@ impl Held {
             };
             let asked = sqlx::query_scalar(asked).bind(LOCK);
             if within(operation, asked.fetch_one(&mut connection)).await? {
+                let process = sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()");
+                let process = within(operation, process.fetch_one(&mut connection)).await?;
+                server.ours.store(process, Ordering::Release);
                 return Ok(Self {
                     connection,
                     server,
@@ -216,17 +252,18 @@ impl Held {
                 });
             }
             if tokio::time::Instant::now() >= until {
+                let holder = holder(&mut connection, &server).await;
                 let _ = connection.close().await;
                 return Err(StoreError::Refused {
                     operation,
                     problem: match share {
                         Share::Alone => format!(
-                            "{} is held by another custodyd; stop it first (this needs the database for itself: \
+                            "{} is held by another custodyd{holder}; stop it first (this needs the database for itself: \
                              nodes that share one say store.postgres.nodes = \"several\")",
                             server.shown
                         ),
                         Share::Among => format!(
-                            "{} is held by another custodyd that wants it for itself; stop it first (every node \
+                            "{} is held by another custodyd that wants it for itself{holder}; stop it first (every node \
                              that shares it says store.postgres.nodes = \"several\")",
                             server.shown
                         ),

@@ -14,7 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::super::StoreError;
+use super::super::{StoreError, steps};
 use super::answers::within;
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -90,6 +90,8 @@ pub(super) struct Checked {
     pub(super) names: Vec<String>,
     /// What a newer custodyd may have added.
     pub(super) further: Vec<String>,
+    /// Every table, as the catalogue describes it.
+    pub(super) described: Vec<(String, String)>,
 }
 
 impl Checked {
@@ -188,6 +190,17 @@ fn compare(found: Vec<Found>) -> Result<Checked, String> {
             continue;
         }
         let ours = TABLES.iter().find(|(table, _)| *table == name);
+        if let Some(content) = content.as_ref().filter(|_| kind == "table") {
+            checked.described.push((name.clone(), content.clone()));
+            // Of a step that this version knows.
+            if steps::described(&name) == Some(content) {
+                if ours.is_some() {
+                    checked.tables.push(oid);
+                    checked.names.push(name);
+                }
+                continue;
+            }
+        }
         match (ours, content) {
             (Some((_, wanted)), Some(content)) if kind == "table" && content == *wanted => {
                 checked.tables.push(oid);

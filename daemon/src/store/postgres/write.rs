@@ -10,9 +10,11 @@ use std::time::Instant;
 
 use sqlx::postgres::{PgConnection, PgQueryResult};
 
-use super::super::{Batch, CommitError, HeadRow, StoreError, TILES_AT_ONCE};
+use super::super::{Batch, CommitError, Declared, HeadRow, StoreError, TILES_AT_ONCE};
 use super::answers::{bounded, unsigned, within};
+use super::beside;
 use super::connect::{self, Held, Server};
+use super::extending;
 use super::notices::Notices;
 use super::schema::{self, Checked};
 use super::{MAX_HEAD, limit, signed};
@@ -115,6 +117,18 @@ impl Writer {
             notices: Notices::listen(),
             turn: None,
         })
+    }
+
+    /// The connection is of no use after an error.
+    pub(super) async fn extend(&mut self) -> Result<(), StoreError> {
+        extending::extend(&mut self.connection).await?;
+        self.schema = schema::check(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// The connection is of no use after an error.
+    pub(super) async fn declare(&mut self, declared: &Declared) -> Result<(), StoreError> {
+        beside::declare(&mut self.connection, declared).await
     }
 
     /// Waits for whoever writes. The connection is of no use after an error.

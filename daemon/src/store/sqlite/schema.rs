@@ -81,8 +81,12 @@ fn marked(application: i64, version: i64) -> Result<(), StoreError> {
         return Err(refused("the file is not a custodyd database".into()));
     }
     if version != SCHEMA_VERSION {
+        let way = match version > SCHEMA_VERSION {
+            true => "a newer version has written it: install that version again",
+            false => "the changelog has the way from the version that wrote it",
+        };
         return Err(refused(format!(
-            "the database has schema {version}, this custodyd knows schema {SCHEMA_VERSION}"
+            "the database has schema {version}, this custodyd knows schema {SCHEMA_VERSION}; nothing was changed; {way}"
         )));
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! beside it, in the module as it stands, and the old one ends when that call returns. No lock is held while
 //! anybody is inside, but for the turn of those who begin an epoch, for which no call waits.
 
+mod opening;
 mod recovery;
 mod spare;
 
@@ -21,7 +22,7 @@ use std::{
 
 use cryptoki::session::Session;
 
-use self::spare::Spare;
+use self::{opening::Opens, spare::Spare};
 use super::{
     Options,
     anchor::{Place, Seen},
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::{
     backend::known_answer::KnownAnswers,
+    custody::AnchorObject,
     error::{Error, Result},
     id::KeyId,
     report::TokenDescription,
@@ -87,6 +89,8 @@ pub(super) struct Shared {
     /// Whose turn it is to end an epoch or to begin one.
     turn: Mutex<()>,
     recovering: AtomicBool,
+    /// Since when an epoch is being begun.
+    opening: Mutex<Option<Instant>>,
     /// Set once, when the token refused the PIN; nothing clears it.
     refused: Mutex<Option<Error>>,
     answers: Mutex<Arc<KnownAnswers>>,
@@ -107,6 +111,7 @@ impl Shared {
             phase: RwLock::new(Phase::Idle),
             turn: Mutex::default(),
             recovering: AtomicBool::new(false),
+            opening: Mutex::default(),
             refused: Mutex::default(),
             answers: Mutex::default(),
             description: Mutex::default(),
@@ -129,6 +134,11 @@ impl Shared {
             Phase::Up(epoch) => Some(Arc::clone(epoch)),
             Phase::Idle | Phase::Down(_) => None,
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(*phase, Phase::Idle)
     }
 
     /// Gives the phase before.
@@ -167,10 +177,15 @@ impl Shared {
         let epoch = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
             Phase::Up(epoch) => Arc::clone(epoch),
             Phase::Down(Error::Unavailable { reason, .. }) => {
-                return Err(Error::unavailable(operation, reason.clone()));
+                let reason = self.hangs().unwrap_or_else(|| reason.clone());
+                return Err(Error::unavailable(operation, reason));
             }
             Phase::Down(error) => return Err(error.clone()),
-            Phase::Idle => return Err(Error::unavailable(operation, "no epoch has begun")),
+            Phase::Idle => {
+                let reason = self.hangs();
+                let reason = reason.unwrap_or_else(|| "no epoch has begun".to_owned());
+                return Err(Error::unavailable(operation, reason));
+            }
         };
         Ok(call(&epoch))
     }
@@ -183,39 +198,6 @@ impl Shared {
 
     fn check_refused(&self) -> Result<()> {
         locked(&self.refused).clone().map_or(Ok(()), Err)
-    }
-
-    /// Begins the first epoch, patient with errors that pass.
-    pub(super) fn ensure_up(&self) -> Result<()> {
-        self.check_refused()?;
-        let present = self.with_epoch("open", |_| ());
-        if present.is_ok() || self.recovering.load(Ordering::SeqCst) {
-            return present;
-        }
-        let _turn = locked(&self.turn);
-        if self.standing().is_some() {
-            return Ok(());
-        }
-        let epoch = self.patiently(|| self.begin())?;
-        self.now(Phase::Up(Arc::new(epoch)));
-        Ok(())
-    }
-
-    /// Repeats what fails in passing. Two processes that start on one SoftHSM
-    /// token disturb each other, and a network token may be a moment late.
-    fn patiently<T>(&self, attempt: impl Fn() -> Attempt<T>) -> Result<T> {
-        let give_up = Instant::now() + self.options.start_patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Sick(_)) if Instant::now() + pause < give_up => {
-                    thread::sleep(pause);
-                    pause = pause.saturating_mul(2);
-                }
-                Err(trouble) => return Err(self.remember(trouble.into_error("start"))),
-            }
-        }
     }
 
     /// A refused PIN is remembered for the life of the process.
@@ -244,6 +226,7 @@ impl Shared {
 
     /// One attempt at a whole epoch. On any failure nothing of it stays.
     fn begin(&self) -> Attempt<Epoch> {
+        let _opens = Opens::begin(&self.opening);
         let connection = self.connect()?;
         let session = connection.open_closing()?;
         let known = self.check_keys(&session, (&connection, None), None)?;
@@ -333,11 +316,9 @@ impl Shared {
         if !known.label.is_empty() {
             return known;
         }
-        let _turn = locked(&self.turn);
-        let idle = matches!(
-            *self.phase.read().unwrap_or_else(PoisonError::into_inner),
-            Phase::Idle
-        );
+        // Whoever has the turn may hang in the module.
+        let turn = self.turn.try_lock();
+        let idle = turn.is_ok() && self.is_idle();
         let module = idle.then(|| self.module().ok()).flatten();
         let seen = module.and_then(|module| token::glance(&module, &self.options).ok());
         seen.unwrap_or_else(|| TokenDescription {
@@ -369,6 +350,13 @@ impl Epoch {
 
     pub(super) fn saw_anchors(&self, listed: Vec<Seen>) {
         *locked(&self.anchors) = listed.into();
+    }
+
+    /// It is not missed by the next list.
+    pub(super) fn destroyed_anchor(&self, object: &AnchorObject) {
+        let mut seen = locked(&self.anchors);
+        let left = seen.iter().filter(|(_, other)| other != object);
+        *seen = left.cloned().collect();
     }
 
     pub(super) fn seen_anchors(&self) -> Arc<[Seen]> {

@@ -58,6 +58,8 @@ pub struct Options {
     pub start_patience: Duration,
     /// The longest pause between two attempts to recover.
     pub recovery_pause: Duration,
+    /// How long anybody waits for it to be opened. It may hang for longer, and then nobody waits.
+    pub opens_within: Duration,
     /// How long a PIN that was taken before rests, after the token has answered three times that it is neither right nor
     /// wrong.
     pub pin_rest: Duration,
@@ -76,6 +78,7 @@ impl Options {
             start_patience: Duration::from_secs(3),
             // Readiness is back within five seconds of the token's return.
             recovery_pause: Duration::from_secs(2),
+            opens_within: Duration::from_secs(15),
             pin_rest: Duration::from_secs(3600),
         }
     }
@@ -170,5 +173,9 @@ impl Backend for Pkcs11Backend {
 
     fn epoch(&self) -> u64 {
         self.0.epoch()
+    }
+
+    fn opening(&self) -> Option<Duration> {
+        self.0.opening()
     }
 }

@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,6 +38,8 @@ const MOST_UNCLEAR: u64 = 3;
 pub(super) struct Pin {
     pub(super) owner: Owner,
     presented: AtomicU64,
+    /// The token has been asked and has not answered yet.
+    asked: AtomicBool,
     unclear: Mutex<Unclear>,
 }
 
@@ -63,12 +65,18 @@ impl Pin {
         Self {
             owner: Owner::new(),
             presented: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             unclear: Mutex::default(),
         }
     }
 
     pub(super) fn presented(&self) -> u64 {
         self.presented.load(Ordering::SeqCst)
+    }
+
+    /// Whether C_Login is under way: it may hang, and nobody presents the PIN beside it.
+    pub(super) fn is_being_presented(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
     }
 
     fn unclear<T>(&self, change: impl FnOnce(&mut Unclear) -> T) -> T {
@@ -100,7 +108,10 @@ impl Pin {
         })?;
         let pin = RawAuthPin::new(Box::new(options.pin.expose().to_vec()));
         self.presented.fetch_add(1, Ordering::SeqCst);
-        let error = match session.login_with_raw(UserType::User, &pin) {
+        self.asked.store(true, Ordering::SeqCst);
+        let answer = session.login_with_raw(UserType::User, &pin);
+        self.asked.store(false, Ordering::SeqCst);
+        let error = match answer {
             Ok(()) => {
                 self.unclear(|unclear| {
                     *unclear = Unclear {

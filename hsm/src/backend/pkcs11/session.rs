@@ -274,6 +274,12 @@ impl Custody for Pkcs11Custody {
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
         self.run("list anchors", |session, epoch| {
             let listed = anchor::list(session, epoch.place(), epoch.number)?;
+            if listed.is_empty() && epoch.is_in_files() && !epoch.seen_anchors().is_empty() {
+                // An object whose file was away when the module looked at it is gone for the module as long as that is in use,
+                // however well the keys answer. One that is initialised anew is believed, whatever it shows.
+                let reason = "no anchor is shown any more, which is known of a token that was away for a moment";
+                return Err(Trouble::Sick(reason.to_owned()));
+            }
             let objects = listed.iter().map(|(_, object)| object.clone()).collect();
             epoch.saw_anchors(listed);
             Ok(objects)
@@ -303,7 +309,9 @@ impl Custody for Pkcs11Custody {
                 let reason = "it was listed before the token was recovered";
                 return Err(Trouble::Final(Error::unavailable(OPERATION, reason)));
             }
-            anchor::destroy(session, epoch.place(), (object, &epoch.seen_anchors()))
+            anchor::destroy(session, epoch.place(), (object, &epoch.seen_anchors()))?;
+            epoch.destroyed_anchor(object);
+            Ok(())
         })
     }
 }

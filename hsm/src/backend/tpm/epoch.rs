@@ -1,20 +1,26 @@
 //! Epochs: from one connection to the next, and the way back after the TPM went away.
 //!
-//! A TPM does one command at a time, so the connection is behind a lock and workers take turns. What
-//! waits is a queue in front of the TPM, and the pool bounds it. Whoever finds the TPM
-//! away ends the epoch; whoever comes next, after a pause that grows, tries to begin another, and all
-//! others are told at once to come back later. A refused secret is never presented again.
+//! A TPM does one command at a time, so workers take turns on the connection (`line`). What waits is a queue in
+//! front of the TPM, and the pool bounds it. Whoever finds the TPM away ends the epoch; whoever comes next, after a
+//! pause that grows, has another begun (`opening`), and all others are told at once to come back later. A refused secret is
+//! never presented again.
+//!
+//! A command may never come back: a resource manager that died in the midst of it, a bus. No lock that others
+//! need is held beneath one, and the next epoch begins beside it, but for commands that change something.
+
+mod line;
+mod opening;
 
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
+use self::line::Line;
 use super::{
     Options,
     anchor::{Anchors, store::Store, wear::Wear},
@@ -43,7 +49,9 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) struct Epoch {
     pub(super) number: u64,
     keys: RwLock<Known>,
-    connection: Mutex<Connection>,
+    connection: Line<Connection>,
+    /// Who has the turn changes something in the TPM.
+    changes: AtomicBool,
     index: Tr,
     answered: Mutex<Instant>,
 }
@@ -58,7 +66,7 @@ struct Known {
 #[derive(Debug)]
 enum Phase {
     Idle,
-    Up(Box<Epoch>),
+    Up(Arc<Epoch>),
     /// What calls are told meanwhile, until when nobody tries again, and the pause after that.
     Down(Error, Instant, Duration),
 }
@@ -67,11 +75,16 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: Options,
+    /// Never held while anything else is done than to look or to put another there.
     phase: RwLock<Phase>,
+    /// Whose turn it is to begin an epoch, or to be alone with the TPM.
+    turn: Mutex<()>,
+    /// Since when an epoch is being begun.
+    opening: Mutex<Option<Instant>>,
     /// Taken with the first epoch, and held from then on.
     store: Mutex<Option<Arc<Store>>>,
     wear: Wear,
-    hidden: Mutex<BTreeSet<u64>>,
+    hidden: Line<BTreeSet<u64>>,
     /// Set once, when the TPM refused the secret; nothing clears it.
     refused: Mutex<Option<Error>>,
     answers: Mutex<Arc<KnownAnswers>>,
@@ -87,11 +100,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn new(options: Options) -> Self {
         Self {
-            wear: Wear::new(options.nv_writes_per_day),
+            wear: Wear::beside_records(options.nv_writes_per_day, &options.state_directory),
             options,
             phase: RwLock::new(Phase::Idle),
+            turn: Mutex::default(),
+            opening: Mutex::default(),
             store: Mutex::default(),
-            hidden: Mutex::default(),
+            hidden: Line::new(BTreeSet::new()),
             refused: Mutex::default(),
             answers: Mutex::default(),
             description: Mutex::default(),
@@ -116,8 +131,14 @@ impl Shared {
         }
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Phase> {
-        self.phase.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Phase> {
+        self.phase.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the phase before.
+    fn now(&self, phase: Phase) -> Phase {
+        let mut now = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *now, phase)
     }
 
     fn check_refused(&self) -> Result<()> {
@@ -127,109 +148,47 @@ impl Shared {
     /// Does the work in an epoch, beginning one where that is due. Where the TPM proves to be away,
     /// the epoch is over.
     pub(super) fn settle<T>(
-        &self,
+        self: &Arc<Self>,
         operation: &'static str,
         work: impl FnOnce(&Epoch) -> Attempt<T>,
     ) -> Result<T> {
         self.check_refused()?;
         self.begin_if_due(operation)?;
-        let phase = match self.phase.try_read() {
-            Ok(phase) => phase,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(recovering(operation)),
-        };
-        let epoch = match &*phase {
-            Phase::Up(epoch) => epoch,
+        let epoch = match &*self.read() {
+            Phase::Up(epoch) => Arc::clone(epoch),
             Phase::Down(Error::Unavailable { reason, .. }, ..) => {
                 return Err(Error::unavailable(operation, reason.clone()));
             }
             Phase::Down(error, ..) => return Err(error.clone()),
-            Phase::Idle => return Err(recovering(operation)),
+            Phase::Idle => {
+                let reason = "the token is being recovered";
+                return Err(Error::unavailable(operation, reason));
+            }
         };
         let number = epoch.number;
-        let reason = match work(epoch) {
+        let reason = match work(&epoch) {
             Ok(value) => return Ok(value),
             Err(Trouble::Final(error)) => return Err(self.remember(error)),
             Err(Trouble::Sick(reason)) => reason,
         };
-        drop(phase);
+        // Its connection goes with the last one who has it: before the next is made.
+        drop(epoch);
         self.end(number, &reason);
         Err(Error::Unavailable { operation, reason })
     }
 
-    /// Begins the next epoch where none stands and the pause is over; one caller at a time.
-    fn begin_if_due(&self, operation: &'static str) -> Result<()> {
-        let due = |phase: &Phase| match phase {
-            Phase::Up(_) => false,
-            Phase::Idle => true,
-            Phase::Down(_, until, _) => Instant::now() >= *until,
-        };
-        if !self.phase.try_read().is_ok_and(|phase| due(&phase)) {
-            return Ok(());
-        }
-        let Ok(mut phase) = self.phase.try_write() else {
-            return Err(recovering(operation));
-        };
-        if !due(&phase) {
-            return Ok(());
-        }
-        let (begun, pause) = match &*phase {
-            // The first one is waited for.
-            Phase::Idle => (self.patiently(|| self.begin()), FIRST_PAUSE),
-            Phase::Up(_) => return Ok(()),
-            Phase::Down(_, _, pause) => (
-                self.begin()
-                    .map_err(|trouble| trouble.into_error("recover")),
-                pause.saturating_mul(2).min(self.options.recovery_pause),
-            ),
-        };
-        match begun {
-            Ok(epoch) => {
-                tracing::info!(epoch = epoch.number, "the TPM is there");
-                *phase = Phase::Up(Box::new(epoch));
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.remember(error);
-                if let Phase::Down(..) = &*phase {
-                    tracing::warn!(%error, "the TPM is not back yet");
-                    *phase = Phase::Down(error.clone(), Instant::now() + pause, pause);
-                }
-                Err(error)
-            }
-        }
-    }
-
+    /// Nobody gets into this epoch any more. A command that hangs in it keeps its connection until it comes back.
     fn end(&self, sick: u64, reason: &str) {
-        let mut phase = self.write();
-        if !matches!(&*phase, Phase::Up(epoch) if epoch.number == sick) {
-            return;
-        }
-        tracing::warn!(epoch = sick, reason, "the TPM is sick; connecting again");
-        let down = Phase::Down(
-            Error::unavailable("recover", reason),
-            Instant::now(),
-            FIRST_PAUSE,
-        );
-        if let Phase::Up(epoch) = std::mem::replace(&mut *phase, down) {
-            epoch.connection().end();
-        }
-    }
-
-    /// Repeats what fails in passing: at the start the TPM's daemon may be a moment late.
-    fn patiently<T>(&self, attempt: impl Fn() -> Attempt<T>) -> Result<T> {
-        let give_up = Instant::now() + self.options.start_patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Sick(_)) if Instant::now() + pause < give_up => {
-                    thread::sleep(pause);
-                    pause = pause.saturating_mul(2);
-                }
-                Err(trouble) => return Err(self.remember(trouble.into_error("start"))),
+        let ended = {
+            let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+            if !matches!(&*phase, Phase::Up(epoch) if epoch.number == sick) {
+                return;
             }
-        }
+            let down = Error::unavailable("recover", reason);
+            std::mem::replace(&mut *phase, Phase::Down(down, Instant::now(), FIRST_PAUSE))
+        };
+        tracing::warn!(epoch = sick, reason, "the TPM is sick; connecting again");
+        drop(ended);
     }
 
     /// A refused secret is remembered for the life of the process.
@@ -261,19 +220,15 @@ impl Shared {
     /// One attempt at a whole epoch.
     fn begin(&self) -> Attempt<Epoch> {
         let mut connection = self.connect()?;
-        match self.check(&mut connection) {
-            Ok((known, index)) => Ok(Epoch {
-                number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
-                keys: RwLock::new(known),
-                connection: Mutex::new(connection),
-                index,
-                answered: Mutex::new(Instant::now()),
-            }),
-            Err(trouble) => {
-                connection.end();
-                Err(trouble)
-            }
-        }
+        let (known, index) = self.check(&mut connection)?;
+        Ok(Epoch {
+            number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
+            keys: RwLock::new(known),
+            connection: Line::new(connection),
+            changes: AtomicBool::new(false),
+            index,
+            answered: Mutex::new(Instant::now()),
+        })
     }
 
     fn check(&self, connection: &mut Connection) -> Attempt<(Known, Tr)> {
@@ -306,7 +261,7 @@ impl Shared {
         gone: Option<KeyId>,
         change: impl FnOnce(&mut Connection) -> Attempt<()>,
     ) -> Attempt<()> {
-        epoch.with(|connection| {
+        epoch.changing(|connection| {
             change(connection)?;
             if gone.is_some() {
                 let mut answers = locked(&self.answers);
@@ -352,10 +307,8 @@ impl Shared {
         store: impl FnOnce() -> Result<Arc<Store>>,
     ) -> Result<T> {
         self.check_refused()?;
-        let mut phase = self.write();
-        if let Phase::Up(epoch) = std::mem::replace(&mut *phase, Phase::Idle) {
-            epoch.connection().end();
-        }
+        let _turn = locked(&self.turn);
+        drop(self.now(Phase::Idle));
         let store = store()?;
         self.patiently(|| work(&store))
     }
@@ -364,9 +317,7 @@ impl Shared {
     pub(super) fn scan(&self) -> Result<Vec<crate::report::KeyReport>> {
         self.exclusively(|_| {
             let mut connection = self.connect()?;
-            let scan = Scan::of(&mut connection, &self.options);
-            connection.end();
-            Ok(scan?.reports())
+            Ok(Scan::of(&mut connection, &self.options)?.reports())
         })
     }
 
@@ -377,47 +328,45 @@ impl Shared {
         work: impl FnOnce(&mut Anchors<'_>) -> Attempt<T>,
     ) -> Attempt<T> {
         let store = self.store(false)?;
-        // This order everywhere: first what is hidden, then the connection.
-        let mut hidden = locked(&self.hidden);
-        epoch.with(|connection| {
-            work(&mut Anchors {
-                connection,
-                index: epoch.index,
-                store: &store,
-                wear: &self.wear,
-                hidden: &mut hidden,
-                epoch: epoch.number,
+        // This order everywhere: first what is hidden, then the connection. Of any epoch, so that there is never work on
+        // anchors beside other.
+        let done = self.hidden.turn(|hidden| {
+            epoch.changing(|connection| {
+                work(&mut Anchors {
+                    connection,
+                    index: epoch.index,
+                    store: &store,
+                    wear: &self.wear,
+                    hidden,
+                    epoch: epoch.number,
+                })
             })
-        })
+        });
+        done.unwrap_or_else(|| Err(Trouble::Final(changes_hang())))
     }
 }
 
 impl Drop for Shared {
-    /// Writes down what is only hidden yet, and gives the session back.
+    /// Writes down what is only hidden yet; the session goes with the epoch.
     fn drop(&mut self) {
-        let phase = std::mem::replace(&mut *self.write(), Phase::Idle);
-        let Phase::Up(epoch) = phase else {
+        let Phase::Up(epoch) = self.now(Phase::Idle) else {
             return;
         };
         if let Err(trouble) = self.with_anchors(&epoch, |anchors| anchors.settle()) {
             let reason = trouble.into_error("settle the anchors");
             tracing::warn!(%reason, "old anchors stay until the next change");
         }
-        epoch.connection().end();
     }
 }
 
-fn recovering(operation: &'static str) -> Error {
-    Error::unavailable(operation, "the token is being recovered")
+/// What is told while a command hangs that changes something in the TPM.
+fn changes_hang() -> Error {
+    let reason =
+        "a command that changes the TPM has not come back; nothing else is begun before it does";
+    Error::unavailable("take a turn", reason)
 }
 
 impl Epoch {
-    fn connection(self) -> Connection {
-        self.connection
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn all_known(&self) -> Known {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.clone()
@@ -428,13 +377,28 @@ impl Epoch {
         self.all_known().table
     }
 
-    /// Takes a turn on the TPM.
+    /// Takes a turn on the TPM. Behind a command that hangs there is none: then this epoch is over and the next one is
+    /// begun beside it, unless that command changes something. An extension of the anchors' index that arrives after
+    /// another one would make all of them unknown, so nothing may overtake it.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Attempt<T>) -> Attempt<T> {
-        let done = work(&mut locked(&self.connection));
+        let Some(done) = self.connection.turn(work) else {
+            return Err(match self.changes.load(Ordering::SeqCst) {
+                true => Trouble::Final(changes_hang()),
+                false => Trouble::Sick("a command has not come back".to_owned()),
+            });
+        };
         if done.is_ok() {
             *locked(&self.answered) = Instant::now();
         }
         done
+    }
+
+    /// Takes a turn for what changes something in the TPM.
+    fn changing<T>(&self, work: impl FnOnce(&mut Connection) -> Attempt<T>) -> Attempt<T> {
+        self.with(|connection| {
+            let _changes = Changes::begin(&self.changes);
+            work(connection)
+        })
     }
 
     /// Before a root in memory is used: the TPM that it came from is still there. Without this a
@@ -453,5 +417,21 @@ impl Epoch {
         let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
+    }
+}
+
+/// Something is being changed, until this goes.
+struct Changes<'e>(&'e AtomicBool);
+
+impl<'e> Changes<'e> {
+    fn begin(changes: &'e AtomicBool) -> Self {
+        changes.store(true, Ordering::SeqCst);
+        Self(changes)
+    }
+}
+
+impl Drop for Changes<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }

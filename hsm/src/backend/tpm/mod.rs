@@ -90,6 +90,8 @@ pub struct Options {
     pub start_patience: Duration,
     /// The longest pause between two attempts to reach it again.
     pub recovery_pause: Duration,
+    /// How long anybody waits for it to be opened. It may hang for longer, and then nobody waits.
+    pub opens_within: Duration,
 }
 
 impl Options {
@@ -111,6 +113,7 @@ impl Options {
             nv_writes_per_day: DEFAULT_NV_WRITES_PER_DAY,
             start_patience: Duration::from_secs(3),
             recovery_pause: Duration::from_secs(2),
+            opens_within: Duration::from_secs(15),
         }
     }
 
@@ -206,17 +209,13 @@ impl TpmBackend {
         options.check()?;
         self.0.exclusively(|_| {
             let mut connection = Connection::begin(options)?;
-            let done =
-                policy::reseal(&mut connection, options, wanted, dry_run).and_then(|lines| {
-                    if !dry_run {
-                        let scan = keys::Scan::of(&mut connection, options)?;
-                        scan.table(&mut connection, options)?
-                            .answers(&mut connection)?;
-                    }
-                    Ok(lines)
-                });
-            connection.end();
-            done
+            let lines = policy::reseal(&mut connection, options, wanted, dry_run)?;
+            if !dry_run {
+                let scan = keys::Scan::of(&mut connection, options)?;
+                scan.table(&mut connection, options)?
+                    .answers(&mut connection)?;
+            }
+            Ok(lines)
         })
     }
 }
@@ -271,5 +270,9 @@ impl Backend for TpmBackend {
 
     fn epoch(&self) -> u64 {
         self.0.epoch()
+    }
+
+    fn opening(&self) -> Option<Duration> {
+        self.0.opening()
     }
 }

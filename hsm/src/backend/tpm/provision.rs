@@ -74,9 +74,8 @@ pub(super) fn run(
     };
     let description = token::describe(&mut esys, options, &name)?;
     let mut connection = Connection::with_session(esys, storage_key, description)?;
-    let done = below(&mut connection, options, store, keys, (created, dry_run));
-    connection.end();
-    done.map(|report| Done {
+    let report = below(&mut connection, options, store, keys, (created, dry_run))?;
+    Ok(Done {
         report,
         storage_key: Some(hex(&name)),
     })
@@ -142,9 +141,7 @@ pub(super) fn missing(
     dry_run: bool,
 ) -> Attempt<ProvisionReport> {
     let mut connection = Connection::begin(options)?;
-    let done = beside(&mut connection, options, keys, dry_run);
-    connection.end();
-    done
+    beside(&mut connection, options, keys, dry_run)
 }
 
 fn beside(

@@ -147,16 +147,8 @@ impl Connection {
         }
         let description = describe(&mut esys, options, &found)?;
         let mut begun = Self::with_session(esys, storage_key, description)?;
-        match policy::find(&mut begun, options) {
-            Ok(binding) => {
-                begun.binding = binding;
-                Ok(begun)
-            }
-            Err(trouble) => {
-                begun.end();
-                Err(trouble)
-            }
-        }
+        begun.binding = policy::find(&mut begun, options)?;
+        Ok(begun)
     }
 
     pub(super) fn with_session(
@@ -235,9 +227,11 @@ impl Connection {
     pub(super) fn policy_of(&self, form: Form) -> Option<[u8; 32]> {
         self.binding.as_ref().map(|binding| binding.policy_of(form))
     }
+}
 
+impl Drop for Connection {
     /// Gives the sessions' places back. The TPM may be gone: then so are they.
-    pub(super) fn end(mut self) {
+    fn drop(&mut self) {
         if let Some(binding) = &self.binding {
             let _ = self.esys.flush(binding.session());
         }

@@ -5,8 +5,10 @@
 //! hold it up: every caller is told so meanwhile, and then served by the epoch beside.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Weak, atomic::Ordering},
     thread,
+    time::Duration,
 };
 
 use super::{FIRST_PAUSE, Phase, Shared, locked};
@@ -83,7 +85,31 @@ fn recover(shared: &Weak<Shared>, sick: u64, reason: &str) {
         }
         let longest = shared.options.recovery_pause;
         drop(shared);
-        thread::sleep(pause.min(longest));
+        thread::sleep(apart(pause.min(longest)));
         pause = pause.saturating_mul(2).min(longest);
+    }
+}
+
+/// A little less than the pause. Nodes of one token miss it in the same moment; in step, their logins would
+/// disturb each other again and again once it is back.
+fn apart(pause: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(thread::current().id()) % 256;
+    pause - pause.mul_f64(chance as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_never_longer_and_differ() {
+        let pause = Duration::from_secs(2);
+        let taken: Vec<_> = (0..20).map(|_| apart(pause)).collect();
+        assert!(
+            taken
+                .iter()
+                .all(|taken| (pause * 3 / 4..=pause).contains(taken))
+        );
+        assert!(taken.iter().any(|other| *other != taken[0]));
     }
 }

@@ -1,7 +1,8 @@
 //! The two files that records are in, and the lock that makes their writer the only one.
 //!
-//! Called by the parent and by `provision`. Who can write here can make the realm refuse to serve, and
-//! nothing else. Two processes would extend one index in turns, and no record would lead to it:
+//! Called by the parent and by `provision`. Who can write here can make the realm refuse to serve, and, after
+//! a clock that was ahead, have a day's writes come at once (`wear`); nothing else. Two processes would extend one index in turns,
+//! and no record would lead to it:
 //! so the lock is held as long as the backend lives.
 
 use std::{

@@ -7,17 +7,27 @@
 //! neither a restart nor an older file gives anything back.
 //!
 //! The host's clock says how much has come since. One that was ahead for a while leaves a time that is yet to come:
-//! it counts as now, or nothing would come until then. That gives nothing either; but a clock that goes to and fro
-//! gives a day's budget each time. Who sets the clock has the host, and with it the secret that extends the index.
+//! it counts as the moment at which that was first seen, or nothing would come until then. That moment stands in a file beside
+//! the records, which wears nothing: a spent budget makes no write that could hold it, and a daemon that is started anew more often
+//! than a write comes would wait from the beginning each time. That gives nothing either; but a clock that goes to and fro
+//! gives a day's budget each time, and so does, as long as a record is ahead, who can write that file. Who sets the clock has the
+//! host, and with it the secret that extends the index.
 
 use std::{
+    fs, io,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    backend::tpm::files,
+    error::{Error, Result},
+};
 
 const DAY: u64 = 86_400;
+/// When a record that names a time yet to come was first seen: that time, and the moment.
+const SEEN: &str = "clock-was-ahead";
 
 /// What is left, and from when on it grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +41,32 @@ pub(in crate::backend::tpm) struct Budget {
 pub(in crate::backend::tpm) struct Wear {
     per_day: u64,
     now: fn() -> u64,
-    /// Where the record names a time that is yet to come: when this process first saw that, else zero. In the record it stands
-    /// with the next write, which a spent budget has to wait for; a restart before waits from the beginning.
+    /// Where [`SEEN`] is; nowhere for who only wants a full budget.
+    directory: Option<PathBuf>,
+    /// Where the record names a time that is yet to come: when that was first seen, else zero. Without a look at the file so far,
+    /// [`UNKNOWN`].
     first_seen: AtomicU64,
     told: AtomicBool,
 }
+
+const UNKNOWN: u64 = u64::MAX;
 
 impl Wear {
     pub(in crate::backend::tpm) fn new(per_day: u32) -> Self {
         Self {
             per_day: u64::from(per_day).max(1),
             now: seconds,
-            first_seen: AtomicU64::new(0),
+            directory: None,
+            first_seen: AtomicU64::new(UNKNOWN),
             told: AtomicBool::new(false),
+        }
+    }
+
+    /// For who writes: what was first seen outlives the process.
+    pub(in crate::backend::tpm) fn beside_records(per_day: u32, directory: &Path) -> Self {
+        Self {
+            directory: Some(directory.to_owned()),
+            ..Self::new(per_day)
         }
     }
 
@@ -90,15 +113,61 @@ impl Wear {
     /// From when on it grows: what the record says, unless that is yet to come.
     fn since(&self, budget: Budget, now: u64) -> u64 {
         if budget.since <= now {
-            self.first_seen.store(0, Ordering::Relaxed);
+            if self.first_seen.swap(0, Ordering::Relaxed) != 0 {
+                self.forget();
+            }
             return budget.since;
         }
-        let seen = self.first_seen.load(Ordering::Relaxed);
-        if (1..=now).contains(&seen) {
-            return seen;
+        let seen = match self.first_seen.load(Ordering::Relaxed) {
+            UNKNOWN => self.remembered(budget.since),
+            seen => seen,
+        };
+        let first = match (1..=now).contains(&seen) {
+            true => seen,
+            false => {
+                self.remember(budget.since, now);
+                now
+            }
+        };
+        self.first_seen.store(first, Ordering::Relaxed);
+        first
+    }
+
+    /// Zero where nothing is known of that time.
+    fn remembered(&self, ahead: u64) -> u64 {
+        let read = |directory: &PathBuf| fs::read(directory.join(SEEN)).ok();
+        let bytes = self.directory.as_ref().and_then(read);
+        let pair = bytes.as_deref().and_then(|bytes| bytes.split_first_chunk());
+        match pair {
+            Some((time, seen)) if u64::from_be_bytes(*time) == ahead => {
+                <[u8; 8]>::try_from(seen).map_or(0, u64::from_be_bytes)
+            }
+            _ => 0,
         }
-        self.first_seen.store(now, Ordering::Relaxed);
-        now
+    }
+
+    /// After a crash it is there, or the time is waited for from the next start on.
+    fn remember(&self, ahead: u64, seen: u64) {
+        let Some(directory) = &self.directory else {
+            return;
+        };
+        let pair = [ahead.to_be_bytes(), seen.to_be_bytes()].concat();
+        if let Err(error) = files::put(directory, SEEN, &pair) {
+            tracing::warn!(%error, file = SEEN, "that the clock was ahead is not remembered over a restart");
+        }
+    }
+
+    /// It must not be believed of another time that is the same.
+    fn forget(&self) {
+        let Some(directory) = &self.directory else {
+            return;
+        };
+        match fs::remove_file(directory.join(SEEN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, file = SEEN, "it is not needed any more, and stays");
+            }
+            _ => {}
+        }
     }
 
     /// With what has come since. A clock that went back gives nothing; one that went forward
@@ -238,6 +307,60 @@ mod tests {
         assert_eq!(wear.spend(past).map(|budget| budget.left), Ok(9));
         // And one that is new to this process begins from now.
         assert!(wear.spend(ahead).is_err());
+    }
+
+    /// Started anew every minute, where a write comes every 87 seconds.
+    #[test]
+    fn what_was_ahead_is_remembered_by_the_next_process() {
+        let start = 1_800_000_000;
+        let ahead = Budget {
+            left: 0,
+            since: start + 30 * DAY,
+        };
+        let written_at = |directory: Option<&Path>| {
+            (0..10).map(|minute| start + minute * 60).find(|now| {
+                NOW.set(*now);
+                let anew = Wear {
+                    directory: directory.map(Path::to_owned),
+                    ..wear(1000)
+                };
+                anew.spend(ahead).is_ok()
+            })
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(SEEN);
+        assert_eq!(written_at(Some(directory.path())), Some(start + 120));
+        // The control: without the file it never comes.
+        assert_eq!(written_at(None), None);
+        // Neither what is said of another time, nor a moment that is yet to come, nor rubbish counts.
+        let pair = |ahead: u64, seen: u64| [ahead.to_be_bytes(), seen.to_be_bytes()].concat();
+        NOW.set(start);
+        for other in [
+            pair(ahead.since + 1, start - DAY),
+            pair(ahead.since, start + DAY),
+            pair(ahead.since, 0),
+            b"rubbish".to_vec(),
+            [pair(ahead.since, start - DAY), vec![0]].concat(),
+        ] {
+            fs::write(&file, &other).unwrap();
+            let anew = Wear {
+                directory: Some(directory.path().to_owned()),
+                ..wear(1000)
+            };
+            assert!(anew.spend(ahead).is_err(), "{other:?}");
+            assert_eq!(fs::read(&file).unwrap(), pair(ahead.since, start));
+        }
+        // Once the record's time has come it is forgotten.
+        let anew = Wear {
+            directory: Some(directory.path().to_owned()),
+            ..wear(1000)
+        };
+        let past = Budget {
+            left: 1,
+            since: start - 1,
+        };
+        anew.spend(past).unwrap();
+        assert!(!file.exists());
     }
 
     #[test]

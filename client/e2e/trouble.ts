@@ -1,0 +1,124 @@
+/** A network that comes and goes, and a device whose storage is damaged: what was written goes out, and the screen says what is true. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
+import {
+  created,
+  DESKTOP,
+  listen,
+  look,
+  NotebookStage,
+  PHONE,
+  PIN,
+  toBe,
+  unlock,
+  write,
+} from "./support/notebook.js";
+import { origin, world } from "./support/world.js";
+
+const stage = NotebookStage.set();
+
+const LATER = "Saved on this device. It goes out later.";
+const SENT = "Your changes are sent.";
+const WAITING = /Changes of this device wait to be sent/;
+
+/** The service can not be reached, and nobody tells the page. */
+async function cut(page: Page): Promise<() => Promise<void>> {
+  await page.route(`${world.url}/**`, (route) => route.abort());
+  return () => page.unroute(`${world.url}/**`);
+}
+
+test("what was to go out later is said to be sent once it is", async () => {
+  const { page, context } = await stage.device(PHONE);
+  const wrong = listen(page);
+  await created(page);
+  await page.waitForLoadState("networkidle");
+  await context.setOffline(true);
+  await write(page, "From the tunnel");
+  await toBe(page, LATER);
+  await toBe(page, WAITING);
+  await context.setOffline(false);
+  await toBe(page, SENT);
+  assert.equal(await page.getByText(LATER).count(), 0);
+  await page.getByText(WAITING).waitFor({ state: "detached" });
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a page that was not told of the network is woken by Background Sync, and sends what waits", async () => {
+  const { page, context } = await stage.device(DESKTOP);
+  const cdp = await context.newCDPSession(page);
+  const registered = new Promise<string>((resolve) => {
+    cdp.on("ServiceWorker.workerRegistrationUpdated", ({ registrations }) => {
+      const [own] = registrations.filter(({ scopeURL }) => scopeURL.startsWith(origin));
+      if (own) resolve(own.registrationId);
+    });
+  });
+  await cdp.send("ServiceWorker.enable");
+  await created(page);
+  await page.waitForLoadState("networkidle");
+  const tags = () =>
+    page.evaluate(async () => {
+      const { sync } = (await navigator.serviceWorker.ready) as unknown as {
+        sync: { getTags(): Promise<string[]> };
+      };
+      return sync.getTags();
+    });
+  assert.deepEqual(await tags(), []);
+  const mend = await cut(page);
+  await write(page, "From the cellar");
+  await toBe(page, LATER);
+  const event = { origin, registrationId: await registered, tag: "send", lastChance: false };
+  await mend();
+  // The control: nobody has told the page, and it does nothing by itself; another name is not its affair.
+  await cdp.send("ServiceWorker.dispatchSyncEvent", { ...event, tag: "other" });
+  await page.waitForTimeout(1500);
+  await toBe(page, WAITING);
+  await cdp.send("ServiceWorker.dispatchSyncEvent", event);
+  await toBe(page, SENT);
+  await page.getByText(WAITING).waitFor({ state: "detached" });
+  await context.close();
+});
+
+test("a damaged device key is repaired, the owner comes back in, and what was written without a network goes out", async () => {
+  const { page, context } = await stage.device(PHONE);
+  const wrong = listen(page);
+  await created(page);
+  await page.waitForLoadState("networkidle");
+  await context.setOffline(true);
+  await write(page, "Nowhere else");
+  await toBe(page, WAITING);
+  await context.setOffline(false);
+  await page.evaluate(async () => {
+    const asked = <T>(request: IDBRequest<T>) =>
+      new Promise<T>((resolve, reject) => {
+        request.onsuccess = () => {
+          resolve(request.result);
+        };
+        request.onerror = () => {
+          reject(new Error("no database"));
+        };
+      });
+    const database = await asked(indexedDB.open("custodyd:notes"));
+    const store = database.transaction("kept", "readwrite").objectStore("kept");
+    await asked(store.put({ publicKey: "half" }, "device-key"));
+    database.close();
+  });
+  await page.goto(origin);
+  await toBe(page, /What this browser kept is damaged/);
+  await look(page, "phone-31-damaged");
+  await page.getByRole("button", { name: "Repair this device" }).click();
+  await page.getByRole("heading", { name: "Back to your notebook" }).waitFor();
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await toBe(page, "Unlocked");
+  await toBe(page, SENT);
+  await page.getByText(WAITING).waitFor({ state: "detached" });
+  await page.getByText("Nowhere else").waitFor();
+  // Another device of the owner's has it.
+  await page.goto(origin);
+  await unlock(page, PIN);
+  await toBe(page, "Unlocked");
+  await page.getByText("Nowhere else").waitFor();
+  assert.deepEqual(wrong, []);
+  await context.close();
+});

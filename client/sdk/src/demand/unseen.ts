@@ -1,0 +1,154 @@
+/**
+ * Recovery codes that wait on this device until their owner has seen them. Called by `codes.ts` and `rotate.ts`.
+ *
+ * The daemon puts codes in the place of all earlier ones, and its answer may be lost: so they are kept before they are sent,
+ * each set until an answer says which is good. They are sealed under what only a sign-in brings, the content key that
+ * the device secret has once they are stored: whoever has the device, and a PIN that unlocks it offline, has none of them.
+ * Where codes are all that opens it, that key could be lost with them: then the code that was signed in with opens them, too.
+ *
+ * After a crash, at whatever step: the slots of the device secret, as it is stored, say whether a set came about.
+ */
+import type { Bytes } from "../bytes.js";
+import type { Custody } from "../custody.js";
+import type { SlotKey } from "../slots.js";
+import type { Held } from "../vault.js";
+import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
+import { t } from "./t.js";
+
+/** Where codes wait, and what their keys are derived for. */
+export interface Shelf {
+  readonly name: string;
+  readonly label: string;
+}
+
+/** What is kept of a set. */
+export interface Waiting {
+  readonly codes: readonly RecoveryCode[];
+  /** Of a rotation. */
+  readonly left?: readonly string[];
+}
+
+interface Kept {
+  readonly sealed: Bytes;
+  /** The same, under the code that was used up for it. */
+  readonly byCode?: Bytes | undefined;
+  /** In milliseconds, by this device's clock. */
+  readonly at: number;
+}
+
+/** A request that somebody gave up is over by then. */
+const ON_ITS_WAY = 600_000;
+/** Sets that were sent and not answered; an owner who tries again and again is not to fill the disk. */
+const MOST = 8;
+
+/** A single one, as it was kept before there were several. */
+function sets(value: unknown): readonly Kept[] {
+  if (value instanceof Uint8Array) return [{ sealed: value as Bytes, at: 0 }];
+  return Array.isArray(value) ? (value as Kept[]) : [];
+}
+
+const keyFor = async (material: Bytes, label: string): Promise<CryptoKey> =>
+  t.aesKey(await t.hkdf(material, label));
+
+/**
+ * A set as it waits: it opens once the device secret is stored under this content key.
+ *
+ * @param used the code that was signed in with, where codes are all that opens the device secret
+ */
+export async function sealed(
+  { label }: Shelf,
+  { codes, left }: Waiting,
+  contentKey: Bytes,
+  used?: SlotKey,
+): Promise<Kept> {
+  const plain = t.utf8(JSON.stringify({ codes: codes.map(({ text }) => text), left }));
+  const under = async (key: Bytes) => t.seal(await keyFor(key, label), label, plain);
+  return {
+    sealed: await under(contentKey),
+    byCode: used && (await under(used.material)),
+    at: Date.now(),
+  };
+}
+
+/** Sends a set that waits from before it is sent. Without one, where nothing could say afterwards whether it came about. */
+export async function sending(
+  { storage }: Custody,
+  { name }: Shelf,
+  set: Kept | undefined,
+  send: () => Promise<void>,
+): Promise<void> {
+  const change = (next: (kept: readonly Kept[]) => readonly Kept[]) =>
+    storage.update([name], (update) => {
+      const kept = next(sets(update.get(name)));
+      if (kept.length > 0) update.set(name, kept);
+      else update.delete(name);
+    });
+  const mine = set ? [set] : [];
+  if (set) await change((kept) => [set, ...kept].slice(0, MOST));
+  try {
+    await send();
+  } catch (error) {
+    // Nothing came of this one. Of an earlier one, whose answer was lost, that is not known.
+    if (set && error instanceof t.Refused && error.status < 500)
+      await change((kept) => kept.filter((one) => !t.equal(one.sealed, set.sealed)));
+    throw error;
+  }
+  // All earlier ones are void, wherever they wait.
+  await change(() => mine);
+  await storage.update([], (update) => {
+    update.delete(name === t.ROTATION ? t.CODES : t.ROTATION);
+  });
+}
+
+async function opened(
+  key: Bytes,
+  label: string,
+  text: Bytes,
+): Promise<Required<Waiting> | undefined> {
+  const plain = await t.unsealed(await keyFor(key, label), label, text);
+  if (!plain) return undefined;
+  const kept = JSON.parse(t.fromUtf8(plain)) as { codes: string[]; left?: string[] };
+  return { codes: await Promise.all(kept.codes.map(parseRecoveryCode)), left: kept.left ?? [] };
+}
+
+/** The set that the account has, without codes that were used since; undefined where none of those that wait came about. */
+export async function cameAbout(
+  { storage }: Custody,
+  { name, label }: Shelf,
+  held: Held,
+): Promise<Required<Waiting> | undefined> {
+  for (const { sealed } of sets(await storage.get(name))) {
+    const found = await opened(held.key, label, sealed);
+    const codes: RecoveryCode[] = [];
+    for (const code of found?.codes ?? []) {
+      const credential = await codeCredential(code.auth);
+      if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
+    }
+    if (found && codes.length > 0) return { ...found, codes };
+  }
+  return undefined;
+}
+
+/** Sets that this code was used up for, whether or not they came about. */
+export async function byUsedCode(
+  { storage }: Custody,
+  { name, label }: Shelf,
+  typed: string,
+): Promise<RecoveryCode[]> {
+  const { slot } = await parseRecoveryCode(typed);
+  const found: RecoveryCode[] = [];
+  for (const { byCode } of sets(await storage.get(name))) {
+    const set = byCode && (await opened(slot, label, byCode));
+    found.push(...(set?.codes ?? []));
+  }
+  return found;
+}
+
+/** None of those that wait came about, and none can any more. */
+export async function dropVoid({ storage }: Custody, { name }: Shelf): Promise<void> {
+  await storage.update([name], (update) => {
+    const late = sets(update.get(name)).filter(({ at }) => Math.abs(Date.now() - at) < ON_ITS_WAY);
+    if (late.length > 0) update.set(name, late);
+    else update.delete(name);
+  });
+}
