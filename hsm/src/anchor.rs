@@ -227,6 +227,18 @@ pub fn needs_key(custody: &mut dyn Custody, realm: &RealmName, version: u16) -> 
     Ok(parsed.any(|anchor| anchor.keys.contains(&version)))
 }
 
+/// The newest MAC key that tags an anchor of a realm; none where there is no anchor. What goes on from that anchor is tagged
+/// by it, too: a rotation adds a key, and the current one is never retired.
+///
+/// # Errors
+/// As for [`newest`].
+pub fn newest_key(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<u16>> {
+    let survey = Survey::of(custody, realm)?;
+    let objects = survey.own.iter().map(|found| &found.object.content);
+    let parsed = objects.filter_map(|content| Parsed::anchor(content).ok());
+    Ok(parsed.flat_map(|anchor| anchor.keys).max())
+}
+
 /// The anchor in an object; none where it is another realm's.
 fn verify(
     custody: &mut dyn Custody,

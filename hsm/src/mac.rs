@@ -90,9 +90,14 @@ pub fn record_id_under(
 ///
 /// # Errors
 /// The token's.
-pub fn realm_record_id(custody: &mut dyn Custody, realm: &RealmName) -> Result<RecordId> {
-    record_id(
+pub fn realm_record_id(
+    custody: &mut dyn Custody,
+    key: KeyId,
+    realm: &RealmName,
+) -> Result<RecordId> {
+    record_id_under(
         custody,
+        key,
         realm,
         &AppId::REALM,
         RecordKind::Realm,
@@ -305,7 +310,7 @@ mod tests {
                     }
                 }
             }
-            seen.insert(realm_record_id(&mut custody, realm).unwrap());
+            seen.insert(realm_record_id(&mut custody, ROOT_MAC, realm).unwrap());
         }
         assert_eq!(seen.len(), 2 * 2 * 3 * 3 + 2);
     }

@@ -300,7 +300,7 @@ fn mac_functions() {
     let app = AppId::parse("demo").unwrap();
     let id = mac::record_id(&mut custody, &realm, &app, RecordKind::Account, &[0x11; 16]).unwrap();
     assert_eq!(id.to_string(), text("record-id-account", "tag"));
-    let id = mac::realm_record_id(&mut custody, &realm).unwrap();
+    let id = mac::realm_record_id(&mut custody, mac::ROOT_MAC, &realm).unwrap();
     assert_eq!(id.to_string(), text("record-id-realm", "tag"));
     let pepper = mac::pin_pepper(
         &mut custody,

@@ -256,6 +256,17 @@ impl KeyVersions {
         versions
     }
 
+    /// The same where every MAC key that a token holds is believed besides: for who has another word for what is read by it.
+    #[must_use]
+    pub fn with_held(&self, held: impl IntoIterator<Item = u16>) -> Self {
+        let mut versions = self.clone();
+        let accepted = &mut versions.mac.accepted;
+        accepted.extend(held);
+        accepted.sort_unstable();
+        accepted.dedup();
+        versions
+    }
+
     /// The same without a key that is not the current one.
     ///
     /// # Errors

@@ -436,8 +436,12 @@ def anchor_body(fields, boot=None, flags=None, keys=None):
     return body if boot is None else body + lp(boot.encode())
 
 
-def tagged(body, domain):
-    return body + hmac.new(root("custodyd-mac-v1"), lp(domain, body), hashlib.sha256).digest()
+def tagged(body, domain, keys=(1,)):
+    statement, tag = lp(domain, body), None
+    for key in keys:
+        of = statement if tag is None else lp(b"custodyd/further-tag/v1", statement, tag)
+        tag = hmac.new(root(f"custodyd-mac-v{key}"), of, hashlib.sha256).digest()
+    return body + tag
 
 
 def anchors():
@@ -493,6 +497,20 @@ def anchors():
             put("boot-id-with-space", made(boot="a b"))
 
 
+def anchors_of_two_keys():
+    """What says that two MAC keys tag it counts by both of them together, in rising order, and by nothing else."""
+    for form, domain, boot in [("anchor", b"custodyd/anchor/v1", None),
+                               ("warm", b"custodyd/warm-anchor/v1", BOOT)]:
+        body = anchor_body(ANCHOR, boot, keys=[1, 2])
+        for name, keys, error in [("good", (1, 2), None), ("by-the-older", (1,), "tampered"),
+                                  ("by-the-newer", (2,), "tampered"), ("falling", (2, 1), "tampered")]:
+            vector = {"about": f"{form} {name}".replace("-", " "), "realm": "demo.example", "boot_id": BOOT,
+                      "error": error}
+            if error is None:
+                vector["anchor"] = {k: v for k, v in ANCHOR.items() if k != "realm"}
+            write("two-keys", f"{form}-{name}", {**vector, "bytes": tagged(body, domain, keys).hex()})
+
+
 def statements():
     realm, app = b"demo.example", b"demo"
     record = bytes.fromhex("5a" * 32)
@@ -544,4 +562,5 @@ if __name__ == "__main__":
     bindings()
     webhooks()
     anchors()
+    anchors_of_two_keys()
     statements()

@@ -29,7 +29,7 @@ pub(crate) fn done(app: &TestApp, arguments: &str) -> String {
     text
 }
 
-fn refused(app: &TestApp, arguments: &str, what: &str) {
+pub(crate) fn refused(app: &TestApp, arguments: &str, what: &str) {
     let (well, text) = run(app, arguments);
     assert!(!well && text.contains(what), "{arguments}: {text}");
 }
@@ -314,6 +314,9 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     refused(&app, &format!("{destroy} {wrong}"), hint);
     let gone = done(&app, &format!("{destroy} {right}"));
     assert!(gone.contains("is destroyed in the token"), "{gone}");
+    owner.recover("device-secret").await.expect(200);
+    let made = done(&app, &format!("key rotate mac {right}"));
+    assert!(made.contains("custodyd-mac-v2 is used"), "{made}");
     owner.recover("device-secret").await.expect(200);
     assert!(!app.log().contains(OWNER) && !app.log().contains("another's"));
     // The same without a daemon.

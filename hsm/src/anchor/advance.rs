@@ -125,8 +125,18 @@ pub(super) fn sealed(
     anchor: &Anchor,
 ) -> Result<Vec<u8>> {
     let keys = custody.accepted(KeyPurpose::Mac)?;
-    let mut bytes = format::anchor(realm, anchor, &keys)?;
-    let tag = custody.tag(&keys, &encoding::anchor(&bytes))?;
+    sealed_by(custody, realm, &keys, anchor)
+}
+
+/// By these MAC keys together.
+pub(super) fn sealed_by(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    keys: &[u16],
+    anchor: &Anchor,
+) -> Result<Vec<u8>> {
+    let mut bytes = format::anchor(realm, anchor, keys)?;
+    let tag = custody.tag(keys, &encoding::anchor(&bytes))?;
     bytes.extend_from_slice(tag.expose());
     Ok(bytes)
 }

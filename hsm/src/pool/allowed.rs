@@ -23,6 +23,8 @@ pub(super) struct Allowed<'a> {
     inner: &'a mut dyn Custody,
     /// The same during the whole job, whatever is rotated meanwhile.
     versions: Option<Arc<KeyVersions>>,
+    /// What anchors are tagged by, where that is all that the head decides here.
+    tagging: Option<Arc<KeyVersions>>,
     /// A key that this job has made or taken up, and has to prove before any head can name it.
     made: Option<KeyId>,
 }
@@ -32,8 +34,13 @@ impl<'a> Allowed<'a> {
         Self {
             inner,
             versions,
+            tagging: None,
             made: None,
         }
+    }
+
+    pub(super) fn tagging(self, tagging: Option<Arc<KeyVersions>>) -> Self {
+        Self { tagging, ..self }
     }
 
     fn accepts(&self, key: KeyId) -> bool {
@@ -83,7 +90,7 @@ impl Custody for Allowed<'_> {
     }
 
     fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
-        match &self.versions {
+        match self.versions.as_ref().or(self.tagging.as_ref()) {
             Some(versions) => Ok(versions.of(purpose).accepted().to_vec()),
             None => self.inner.accepted(purpose),
         }

@@ -3,7 +3,7 @@
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
 //! same: it stays pending, nobody is told of it, and nothing is written before it is anchored.
 
-use custodyd_hsm::{KeyPurpose, KeyVersions};
+use custodyd_hsm::{KeyVersions, RecordId};
 use custodyd_policies::Timestamp;
 
 use super::durable::Unwritten;
@@ -13,8 +13,8 @@ use crate::ledger::anchoring::{Covered, Demand, Lost};
 use crate::ledger::head::Head;
 use crate::ledger::log::{BootLeaf, KeyChange, TokenChange};
 use crate::ledger::start::Repairs;
+use crate::ledger::tokens;
 use crate::ledger::tree::Digest;
-use crate::ledger::{realm, tokens};
 use crate::store::Batch;
 
 impl Committer {
@@ -61,7 +61,7 @@ impl Committer {
     pub(super) async fn commit(
         &mut self,
         mut batch: Batch,
-        (keys, tokens): (Option<KeyVersions>, Option<Vec<String>>),
+        (keys, tokens): (Option<(KeyVersions, RecordId)>, Option<Vec<String>>),
         now: Timestamp,
     ) -> Result<Batch, Failure> {
         let memory = self.reader.memory();
@@ -69,13 +69,8 @@ impl Committer {
         head.state.time = now;
         head.state.configuration = memory.configuration();
         head.state.boot_epoch = memory.boot_epoch();
-        if let Some(keys) = keys {
-            let rotated = keys.of(KeyPurpose::Mac) != head.state.keys.of(KeyPurpose::Mac);
-            if rotated && head.state.realm_record.is_none() {
-                // Its identifier was made by the key of before, which is not asked for it again.
-                head.state.realm_record = Some(realm::record(&self.reader).await?);
-            }
-            head.state.keys = keys;
+        if let Some((keys, realm_record)) = keys {
+            head.state.goes_over_to(keys, realm_record);
         }
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
         head.state.extended();

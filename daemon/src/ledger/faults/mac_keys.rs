@@ -1,19 +1,22 @@
 //! A MAC key that is rotated and retired: what is found by which key, who can make a head, and what crashes leave.
 
-use custodyd_hsm::{AccountId, KeyId, KeyPurpose, KeyVersions};
+use std::sync::Arc;
+
+use custodyd_hsm::{AccountId, KeyId, KeyPurpose, KeyVersions, Pool, PoolOptions};
 
 use super::attacks::{HURRIED, is_tampered};
-use super::broken::{Anchor, Commit, Script};
+use super::broken::{Anchor, Commit, Script, Tokens};
 use super::erasing::{erase, load, make};
 use super::names::claim;
 use super::rig::{Rig, account, app, realm_name};
 use super::tables::{HEAD, Tables};
-use crate::ledger::LedgerError;
 use crate::ledger::rewrap::MacCensus;
 use crate::ledger::weakness::Weakness;
+use crate::ledger::{LedgerError, start};
 use crate::store::admin::Cell;
+use crate::store::{Batch, Store};
 
-const fn mac(version: u16) -> KeyId {
+pub(super) const fn mac(version: u16) -> KeyId {
     KeyId {
         purpose: KeyPurpose::Mac,
         version,
@@ -38,6 +41,23 @@ impl Rig {
         assert_eq!((census.damaged, census.unopened), (0, 0));
         census
     }
+}
+
+/// Another process on the same token, which holds both keys: it has heard of no head yet.
+pub(super) async fn another_process(rig: &mut Rig) {
+    let backend = Arc::new(Tokens {
+        refuse: Arc::default(),
+        work: Arc::default(),
+        anchors: rig.anchors.clone(),
+        anchoring: Arc::default(),
+        sluggish: Arc::default(),
+    });
+    let options = PoolOptions {
+        threads: 1,
+        ..PoolOptions::default()
+    };
+    rig.serve_upon(Pool::start(backend, options).unwrap());
+    rig.make(mac(2)).await;
 }
 
 /// Two accounts, one with an alias, and one that was erased; then the key is rotated.
@@ -185,6 +205,39 @@ async fn a_head_by_the_older_key_alone_is_refused() {
     assert!(tagged(&[1]).await.is_err());
     tagged(&[1, 2]).await.unwrap();
     tagged(&[2]).await.unwrap();
+}
+
+/// Somebody who knows the older key alone, while it is accepted, goes on from the newest head: with any log that they like,
+/// under a head that names that key alone. It has the token's tag, and descends from the anchor.
+#[tokio::test]
+async fn nobody_goes_on_from_the_anchor_by_the_older_key_alone() {
+    for defended in [true, false] {
+        let mut rig = rotated().await;
+        rig.stop().await;
+        let store: Arc<dyn Store> = Arc::from(rig.place.open().await.unwrap());
+        let found = start::find(&store, rig.pool(), &realm_name())
+            .await
+            .unwrap();
+        let mut head = found.believed.head.clone();
+        let mut batch = Batch::after(head.state.seq);
+        head.state.keys = KeyVersions::first();
+        let next = found.believed.next(head, &mut batch).unwrap();
+        batch.head = next.head.authenticate(rig.pool()).await.unwrap();
+        store.commit(&batch).await.unwrap();
+        store.close().await;
+        drop(store);
+        another_process(&mut rig).await;
+        rig.weakness.older_mac_keys = !defended;
+        let started = rig.try_serve(Script::default()).await;
+        match defended {
+            true => assert!(is_tampered(&started), "{started:?}"),
+            // The control: it would be served, and the newer key given up.
+            false => {
+                started.unwrap();
+                assert_eq!(rig.ledger().keys(), KeyVersions::first());
+            }
+        }
+    }
 }
 
 /// The newest head with other MAC keys, and a tag by some.

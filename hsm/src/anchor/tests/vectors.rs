@@ -4,8 +4,12 @@
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::{advance::sealed, *};
+use super::{
+    advance::{sealed, sealed_by},
+    *,
+};
 use crate::{
+    id::KeyPurpose,
     software::SoftCustody,
     vectors::{Hex, folder, name_of},
 };
@@ -46,14 +50,13 @@ impl From<Fields> for Anchor {
 
 /// As a reader of an object does it who expects this realm's.
 fn open(realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
+    open_in(&mut SoftCustody::new(), realm, bytes)
+}
+
+fn open_in(custody: &mut SoftCustody, realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
     let parsed = Parsed::anchor(bytes)?;
     let statement = encoding::anchor(parsed.body);
-    let fits = mac::tag_fits(
-        &mut SoftCustody::new(),
-        &parsed.keys,
-        &statement,
-        parsed.tag,
-    )?;
+    let fits = mac::tag_fits(custody, &parsed.keys, &statement, parsed.tag)?;
     match fits && parsed.realm == *realm {
         true => Ok(parsed.anchor),
         false => Err(Error::Tampered { what: "anchor" }),
@@ -96,6 +99,32 @@ fn warm_anchors() {
             let ours = seal_warm(&mut custody, &realm, &vector.boot_id, &anchor).unwrap();
             assert_eq!(ours, vector.bytes.0, "{name}");
         }
+    }
+}
+
+/// What two MAC keys have tagged together, and what one of them alone would like to be taken for that.
+#[test]
+fn anchors_of_two_keys() {
+    for (name, vector) in folder::<Vector>("two-keys", 8) {
+        let (mut custody, realm) = (SoftCustody::new(), realm(&vector.realm));
+        custody.add_version(KeyPurpose::Mac, 2);
+        let bytes = &vector.bytes.0;
+        let warm = name.starts_with("warm");
+        let outcome = match warm {
+            false => open_in(&mut custody, &realm, bytes),
+            true => open_warm(&mut custody, &realm, &vector.boot_id, bytes)
+                .map(|anchor| anchor.expect("of this boot")),
+        };
+        assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
+        if let Some(anchor) = vector.anchor.map(Anchor::from) {
+            assert_eq!(outcome, Ok(anchor.clone()), "{name}");
+            if !warm {
+                let ours = sealed_by(&mut custody, &realm, &[1, 2], &anchor).unwrap();
+                assert_eq!(ours, *bytes, "{name}");
+            }
+        }
+        // Without the newer key it is nobody's.
+        assert!(open(&realm, bytes).is_err(), "{name}");
     }
 }
 
