@@ -112,8 +112,7 @@ fn anchors_of_two_keys() {
         let warm = name.starts_with("warm");
         let outcome = match warm {
             false => open_in(&mut custody, &realm, bytes),
-            true => open_warm(&mut custody, &realm, &vector.boot_id, bytes)
-                .map(|anchor| anchor.expect("of this boot")),
+            true => open_warm(&mut custody, &realm, &vector.boot_id, bytes).map(Option::unwrap),
         };
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
         if let Some(anchor) = vector.anchor.map(Anchor::from) {
