@@ -17,7 +17,7 @@ mod trail;
 use std::collections::BTreeMap;
 
 use custodyd_hsm::binding::BindingKind;
-use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes};
+use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Passkey;
@@ -47,6 +47,9 @@ pub struct Account {
     pub realm: RealmName,
     pub app: AppId,
     pub id: AccountId,
+    /// The version of the MAC key that its record's identifier comes from. It says so where that is not the first.
+    #[serde(default = "first_mac_key", skip_serializing_if = "is_first_mac_key")]
+    pub mac_key: u16,
     /// Raised by one by every batch that touches the account; also bound by the sealing.
     pub generation: u64,
     pub created: Timestamp,
@@ -85,6 +88,16 @@ pub struct Account {
     pub aliases: Vec<Alias>,
     /// Bindings that do not hold any more, oldest first, for whoever asks about one later.
     pub revoked: Vec<RevokedBinding>,
+}
+
+/// What does not say its MAC key is of before there could be another.
+pub(crate) const fn first_mac_key() -> u16 {
+    mac::ROOT_MAC.version
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(crate) const fn is_first_mac_key(version: &u16) -> bool {
+    *version == first_mac_key()
 }
 
 /// Something that may be used once, remembered until it could not be used any more.
@@ -200,6 +213,7 @@ impl Account {
             realm,
             app,
             id,
+            mac_key: first_mac_key(),
             generation: 0,
             created: now,
             boot_epoch: 0,
@@ -261,6 +275,15 @@ impl Account {
         let before = self.aliases.len();
         self.aliases.retain(|alias| alias.name != *name);
         self.aliases.len() < before
+    }
+
+    /// The oldest version of the MAC key that something of it was made under: it ends with that key.
+    #[must_use]
+    pub fn oldest_mac_key(&self) -> u16 {
+        let pin = self.pin.as_ref().map(|pin| pin.way.mac_key());
+        let aliases = self.aliases.iter().map(Alias::mac_key);
+        let more = pin.into_iter().chain(aliases);
+        more.fold(self.mac_key, u16::min)
     }
 
     /// An epoch that no device of this account has had before.

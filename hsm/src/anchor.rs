@@ -216,6 +216,29 @@ pub fn other_realms(custody: &mut dyn Custody, realm: &RealmName) -> Result<BTre
     Ok(others)
 }
 
+/// Whether an anchor of a realm is still tagged by this version of the MAC key, so that it could not be verified without.
+///
+/// # Errors
+/// As for [`newest`].
+pub fn needs_key(custody: &mut dyn Custody, realm: &RealmName, version: u16) -> Result<bool> {
+    let survey = Survey::of(custody, realm)?;
+    let objects = survey.own.iter().map(|found| &found.object.content);
+    let mut parsed = objects.filter_map(|content| Parsed::anchor(content).ok());
+    Ok(parsed.any(|anchor| anchor.keys.contains(&version)))
+}
+
+/// The newest MAC key that tags an anchor of a realm; none where there is no anchor. What goes on from that anchor is tagged
+/// by it, too: a rotation adds a key, and the current one is never retired.
+///
+/// # Errors
+/// As for [`newest`].
+pub fn newest_key(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<u16>> {
+    let survey = Survey::of(custody, realm)?;
+    let objects = survey.own.iter().map(|found| &found.object.content);
+    let parsed = objects.filter_map(|content| Parsed::anchor(content).ok());
+    Ok(parsed.flat_map(|anchor| anchor.keys).max())
+}
+
 /// The anchor in an object; none where it is another realm's.
 fn verify(
     custody: &mut dyn Custody,
@@ -226,10 +249,15 @@ fn verify(
     if parsed.realm != *realm {
         return Ok(None);
     }
-    if mac::tag_fits(custody, &encoding::anchor(parsed.body), parsed.tag)? {
+    let statement = encoding::anchor(parsed.body);
+    if mac::tag_fits(custody, &parsed.keys, &statement, parsed.tag)? {
         return Ok(Some(parsed.anchor));
     }
-    Err(forged(object, &Error::Tampered { what: "its tag" }))
+    let what = match parsed.keys.as_slice() {
+        [1] => "its tag",
+        _ => "its tag, by the MAC keys that it names",
+    };
+    Err(forged(object, &Error::Tampered { what }))
 }
 
 fn fault(fault: AnchorFault, detail: String) -> Error {

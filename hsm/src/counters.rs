@@ -149,6 +149,14 @@ impl Custody for Counted<'_> {
         self.timed(Kind::Derive, |c| c.derive(key, label, context_hash))
     }
 
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.inner.accepted(purpose)
+    }
+
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        self.timed(Kind::Mac, |c| c.tag(versions, statement))
+    }
+
     fn mac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
         self.timed(Kind::Mac, |c| c.mac(key, message))
     }

@@ -249,6 +249,34 @@ pub trait Custody: Send {
         self.hmac(key, &encoding::kdf_block(label, context_hash))
     }
 
+    /// The versions of a purpose that are believed, the newest last. A custody that knows no head has its newest alone.
+    ///
+    /// # Errors
+    /// As for [`Custody::current`].
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        Ok(vec![self.current(purpose)?.version])
+    }
+
+    /// The tag that all of these MAC keys make together, each over what the one before has made. Of one key it is
+    /// [`Custody::mac`]. Whoever knows some of them, or has put one into the token, can not make it.
+    ///
+    /// What is tagged says itself under which keys it is, and the head that brings a key into use is tagged before
+    /// anybody has named that key: so this asks nobody whether they are in use. See [`crate::mac`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where none is named; else as for [`Custody::mac`].
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        let mut tag: Option<Secret<32>> = None;
+        for version in versions {
+            let key = KeyId::new(KeyPurpose::Mac, *version);
+            tag = Some(match &tag {
+                None => self.mac(key, statement)?,
+                Some(inner) => self.mac(key, &encoding::further_tag(statement, inner))?,
+            });
+        }
+        tag.ok_or_else(|| Error::invalid("key version", "a tag is of one key at least"))
+    }
+
     /// HMAC with a MAC key over a statement of [`crate::encoding`].
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! read as one of another. FORMAT.md has the same, for readers without Rust.
 
 use crate::id::{AccountId, AppId, KeyId, RealmName, RecordId, RecordKind};
+use crate::secret::Secret;
 
 /// A statement under construction.
 #[derive(Debug)]
@@ -172,6 +173,15 @@ pub fn anchor(body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn warm_anchor(body: &[u8]) -> Vec<u8> {
     Fields::new(b"custodyd/warm-anchor/v1").bytes(body).finish()
+}
+
+/// What a further MAC key is asked where several tag one statement: the statement, and the tag of those before.
+#[must_use]
+pub fn further_tag(statement: &[u8], inner: &Secret<32>) -> Vec<u8> {
+    Fields::new(b"custodyd/further-tag/v1")
+        .bytes(statement)
+        .bytes(inner.expose())
+        .finish()
 }
 
 /// The natural name of the one record of the realm itself.

@@ -1,7 +1,13 @@
 //! The statements that the token's MAC key authenticates, as values.
 //!
 //! Called by the daemon inside a token job. Each function pairs one statement
-//! of `encoding` with the one key version that may make it.
+//! of `encoding` with the key versions that may make it.
+//!
+//! Identifiers, peppers and key material cannot be computed anew from what is stored, so what was made under
+//! a version stays with it: who looks for it asks for each of [`accepted`], and what is new is made under
+//! the current one. Heads and anchors are tagged by all accepted keys together and say by which: so one that
+//! is believed still, although somebody may know it, lets nobody make a head, and neither does one that
+//! was put into the token besides. A tag by keys of which none is accepted is nobody's, whatever it fits.
 
 use subtle::ConstantTimeEq as _;
 
@@ -14,9 +20,7 @@ use crate::{
     secret::Secret,
 };
 
-/// The key of all statements here. Identifiers and peppers cannot be computed
-/// anew from what is stored, so they stay with the first version for the life
-/// of the realm; a newer MAC key would silently hide every account.
+/// The key of what does not say its version: it was made before there could be another one.
 pub const ROOT_MAC: KeyId = KeyId {
     purpose: KeyPurpose::Mac,
     version: 1,
@@ -32,7 +36,17 @@ pub enum EpochUse {
     Ceremony,
 }
 
-/// The identifier of a record. `natural` is the name by which the daemon knows
+/// The MAC keys that are believed, the current one first and older ones after.
+///
+/// # Errors
+/// The token's.
+pub fn accepted(custody: &dyn Custody) -> Result<Vec<KeyId>> {
+    let versions = custody.accepted(KeyPurpose::Mac)?;
+    let key = |version| KeyId::new(KeyPurpose::Mac, version);
+    Ok(versions.into_iter().rev().map(key).collect())
+}
+
+/// The identifier of a record under the current key. `natural` is the name by which the daemon knows
 /// it: an account's 16 bytes, an alias, [`encoding::REALM_RECORD`].
 ///
 /// # Errors
@@ -40,6 +54,22 @@ pub enum EpochUse {
 /// one of kind and app is that of the realm; else the token's.
 pub fn record_id(
     custody: &mut dyn Custody,
+    realm: &RealmName,
+    app: &AppId,
+    kind: RecordKind,
+    natural: &[u8],
+) -> Result<RecordId> {
+    let key = custody.current(KeyPurpose::Mac)?;
+    record_id_under(custody, key, realm, app, kind, natural)
+}
+
+/// As [`record_id`], under one of the [`accepted`] keys.
+///
+/// # Errors
+/// As for [`record_id`].
+pub fn record_id_under(
+    custody: &mut dyn Custody,
+    key: KeyId,
     realm: &RealmName,
     app: &AppId,
     kind: RecordKind,
@@ -53,16 +83,21 @@ pub fn record_id(
         ));
     }
     let statement = encoding::record_id(realm, app, kind, natural);
-    Ok(RecordId(*custody.mac(ROOT_MAC, &statement)?.expose()))
+    Ok(RecordId(*custody.mac(key, &statement)?.expose()))
 }
 
 /// The identifier of the one record of the realm itself.
 ///
 /// # Errors
 /// The token's.
-pub fn realm_record_id(custody: &mut dyn Custody, realm: &RealmName) -> Result<RecordId> {
-    record_id(
+pub fn realm_record_id(
+    custody: &mut dyn Custody,
+    key: KeyId,
+    realm: &RealmName,
+) -> Result<RecordId> {
+    record_id_under(
         custody,
+        key,
         realm,
         &AppId::REALM,
         RecordKind::Realm,
@@ -77,11 +112,12 @@ pub fn realm_record_id(custody: &mut dyn Custody, realm: &RealmName) -> Result<R
 /// The token's.
 pub fn pin_pepper(
     custody: &mut dyn Custody,
+    key: KeyId,
     realm: &RealmName,
     app: &AppId,
     account: &RecordId,
 ) -> Result<Secret<32>> {
-    custody.mac(ROOT_MAC, &encoding::pin_pepper(realm, app, account))
+    custody.mac(key, &encoding::pin_pepper(realm, app, account))
 }
 
 /// The key material of one OPAQUE record. It leaves the token, since no token computes an OPRF, and is worth the
@@ -91,16 +127,17 @@ pub fn pin_pepper(
 /// The token's.
 pub fn opaque_key_material(
     custody: &mut dyn Custody,
+    key: KeyId,
     realm: &RealmName,
     app: &AppId,
     account: &RecordId,
     salt: &[u8; 32],
 ) -> Result<Secret<32>> {
     let statement = encoding::opaque_key_material(realm, app, account, salt);
-    custody.mac(ROOT_MAC, &statement)
+    custody.mac(key, &statement)
 }
 
-/// What a stranger's OPAQUE record is made of, the same for ever for one account identifier. It is
+/// What a stranger's OPAQUE record is made of, the same for one account identifier as long as the key is. It is
 /// no key of any real record, or a stranger could have guesses evaluated that nobody pays for.
 ///
 /// # Errors
@@ -111,7 +148,8 @@ pub fn opaque_decoy(
     app: &AppId,
     account: &AccountId,
 ) -> Result<Secret<32>> {
-    custody.mac(ROOT_MAC, &encoding::opaque_decoy(realm, app, account))
+    let key = custody.current(KeyPurpose::Mac)?;
+    custody.mac(key, &encoding::opaque_decoy(realm, app, account))
 }
 
 /// The key of epoch `number` for sealing tokens on the host. It lives in host
@@ -121,6 +159,7 @@ pub fn opaque_decoy(
 /// The token's.
 pub fn epoch_key(
     custody: &mut dyn Custody,
+    key: KeyId,
     realm: &RealmName,
     usage: EpochUse,
     number: u64,
@@ -129,7 +168,7 @@ pub fn epoch_key(
         EpochUse::Session => encoding::session_epoch_key(realm, number),
         EpochUse::Ceremony => encoding::ceremony_epoch_key(realm, number),
     };
-    custody.mac(ROOT_MAC, &statement)
+    custody.mac(key, &statement)
 }
 
 /// The account identifier for an idempotency key: the same device key and the
@@ -141,6 +180,7 @@ pub fn epoch_key(
 /// [`Error::Invalid`] when the two texts together are too long; else the token's.
 pub fn account_id_from_idempotency_key(
     custody: &mut dyn Custody,
+    under: KeyId,
     realm: &RealmName,
     app: &AppId,
     jkt: &str,
@@ -148,6 +188,7 @@ pub fn account_id_from_idempotency_key(
 ) -> Result<AccountId> {
     account_id(
         custody,
+        under,
         &encoding::idempotent_account_id(realm, app, jkt, key),
     )
 }
@@ -159,49 +200,69 @@ pub fn account_id_from_idempotency_key(
 /// [`Error::Invalid`] when the name is too long; else the token's.
 pub fn account_id_from_ticket(
     custody: &mut dyn Custody,
+    key: KeyId,
     realm: &RealmName,
     app: &AppId,
     jti: &str,
 ) -> Result<AccountId> {
-    account_id(custody, &encoding::ticket_account_id(realm, app, jti))
+    account_id(custody, key, &encoding::ticket_account_id(realm, app, jti))
 }
 
-/// The tag of a head of the realm's ledger; `head` is its encoding without the
+/// The tag of a head of the realm's ledger under the MAC keys that it accepts; `head` is its encoding without the
 /// tag, of any length. The tag is no secret.
 ///
 /// # Errors
 /// The token's.
-pub fn head(custody: &mut dyn Custody, realm: &RealmName, head: &[u8]) -> Result<[u8; 32]> {
+pub fn head(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    versions: &[u16],
+    head: &[u8],
+) -> Result<[u8; 32]> {
     let statement = encoding::head(realm, &seal::sha256(&[head]));
-    Ok(*custody.mac(ROOT_MAC, &statement)?.expose())
+    Ok(*custody.tag(versions, &statement)?.expose())
 }
 
-/// Refuses a head that this realm's token did not make.
+/// Refuses a head that this realm's token did not make, or made by none of the keys that are accepted here. `versions` is
+/// what the head itself says.
 ///
 /// # Errors
 /// [`Error::Tampered`]; else the token's.
 pub fn check_head(
     custody: &mut dyn Custody,
     realm: &RealmName,
+    versions: &[u16],
     head: &[u8],
     tag: &[u8; 32],
 ) -> Result<()> {
-    tag_fits(custody, &encoding::head(realm, &seal::sha256(&[head])), tag)
-        .and_then(|fits| fits.then_some(()).ok_or(Error::Tampered { what: "head" }))
+    let statement = encoding::head(realm, &seal::sha256(&[head]));
+    match tag_fits(custody, versions, &statement, tag)? {
+        true => Ok(()),
+        false => Err(Error::Tampered { what: "head" }),
+    }
 }
 
-/// Whether a tag is that of a statement, compared in constant time.
+/// Whether a tag is that of a statement by these keys, of which one at least must be accepted. Compared in constant time.
 pub(crate) fn tag_fits(
     custody: &mut dyn Custody,
+    versions: &[u16],
     statement: &[u8],
     tag: &[u8; 32],
 ) -> Result<bool> {
-    let ours = custody.mac(ROOT_MAC, statement)?;
-    Ok(ours.expose().ct_eq(tag).into())
+    // Whoever wrote the statement names the keys: what the token does not hold is asked nothing.
+    let held = custody.versions(KeyPurpose::Mac)?;
+    let mut believed = false;
+    for version in versions {
+        if !held.contains(version) {
+            return Ok(false);
+        }
+        believed |= custody.holds(KeyId::new(KeyPurpose::Mac, *version))?;
+    }
+    Ok(believed && custody.tag(versions, statement)?.expose().ct_eq(tag).into())
 }
 
-fn account_id(custody: &mut dyn Custody, statement: &[u8]) -> Result<AccountId> {
-    let tag = custody.mac(ROOT_MAC, statement)?;
+fn account_id(custody: &mut dyn Custody, key: KeyId, statement: &[u8]) -> Result<AccountId> {
+    let tag = custody.mac(key, statement)?;
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(tag.expose()) {
         *to = *from;
@@ -249,7 +310,7 @@ mod tests {
                     }
                 }
             }
-            seen.insert(realm_record_id(&mut custody, realm).unwrap());
+            seen.insert(realm_record_id(&mut custody, ROOT_MAC, realm).unwrap());
         }
         assert_eq!(seen.len(), 2 * 2 * 3 * 3 + 2);
     }
@@ -280,7 +341,7 @@ mod tests {
         let realm = RealmName::parse("r").unwrap();
         let app = AppId::parse("a").unwrap();
         let mut make = |jkt, key| {
-            account_id_from_idempotency_key(&mut custody, &realm, &app, jkt, key).unwrap()
+            account_id_from_idempotency_key(&mut custody, ROOT_MAC, &realm, &app, jkt, key).unwrap()
         };
         let id = make("jkt", "key");
         assert_eq!(id, make("jkt", "key"));
@@ -298,16 +359,25 @@ mod tests {
         );
         for length in [0, 1, 4096, 100_000] {
             let bytes = vec![7; length];
-            let tag = head(&mut custody, &realm, &bytes).unwrap();
-            assert_eq!(check_head(&mut custody, &realm, &bytes, &tag), Ok(()));
+            let tag = head(&mut custody, &realm, &[1], &bytes).unwrap();
+            assert_eq!(check_head(&mut custody, &realm, &[1], &bytes, &tag), Ok(()));
             let refused = Err(Error::Tampered { what: "head" });
-            assert_eq!(check_head(&mut custody, &other, &bytes, &tag), refused);
+            assert_eq!(
+                check_head(&mut custody, &other, &[1], &bytes, &tag),
+                refused
+            );
             let longer = vec![7; length + 1];
-            assert_eq!(check_head(&mut custody, &realm, &longer, &tag), refused);
+            assert_eq!(
+                check_head(&mut custody, &realm, &[1], &longer, &tag),
+                refused
+            );
             for at in 0..32 {
                 let mut wrong = tag;
                 wrong[at] ^= 1;
-                assert_eq!(check_head(&mut custody, &realm, &bytes, &wrong), refused);
+                assert_eq!(
+                    check_head(&mut custody, &realm, &[1], &bytes, &wrong),
+                    refused
+                );
             }
         }
     }
@@ -316,10 +386,26 @@ mod tests {
     fn session_and_ceremony_epochs_differ() {
         let mut custody = SoftCustody::new();
         let realm = RealmName::parse("r").unwrap();
-        let session = epoch_key(&mut custody, &realm, EpochUse::Session, 1).unwrap();
-        let ceremony = epoch_key(&mut custody, &realm, EpochUse::Ceremony, 1).unwrap();
-        let next = epoch_key(&mut custody, &realm, EpochUse::Session, 2).unwrap();
+        let session = epoch_key(&mut custody, ROOT_MAC, &realm, EpochUse::Session, 1).unwrap();
+        let ceremony = epoch_key(&mut custody, ROOT_MAC, &realm, EpochUse::Ceremony, 1).unwrap();
+        let next = epoch_key(&mut custody, ROOT_MAC, &realm, EpochUse::Session, 2).unwrap();
         assert!(!session.ct_eq(&ceremony));
         assert!(!session.ct_eq(&next));
+    }
+
+    /// Who knows one key of two, or has put a second one into the token, makes no tag of both.
+    #[test]
+    fn several_keys_tag_a_head_together() {
+        let mut custody = SoftCustody::new();
+        custody.add_version(KeyPurpose::Mac, 2);
+        let realm = RealmName::parse("r").unwrap();
+        let tag = head(&mut custody, &realm, &[1, 2], b"head").unwrap();
+        let mut fits =
+            |versions: &[u16]| check_head(&mut custody, &realm, versions, b"head", &tag).is_ok();
+        assert!(fits(&[1, 2]));
+        assert!(!fits(&[1]) && !fits(&[2]) && !fits(&[2, 1]) && !fits(&[1, 2, 3]));
+        let none = fits(&[]);
+        assert!(!none);
+        assert!(head(&mut custody, &realm, &[], b"head").is_err());
     }
 }

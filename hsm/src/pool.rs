@@ -99,6 +99,8 @@ struct Shared {
     observer: OnceLock<Observer>,
     /// The key versions in use, once a head of the ledger has said so.
     versions: RwLock<Option<Arc<KeyVersions>>>,
+    /// Of one of several tokens: those that what it anchors is tagged by.
+    tagging: RwLock<Option<Arc<KeyVersions>>>,
 }
 
 /// Told the name of each call that ran and how long it had the token.
@@ -167,6 +169,7 @@ impl Pool {
             abandoned: AtomicU64::new(0),
             observer: OnceLock::new(),
             versions: RwLock::new(None),
+            tagging: RwLock::new(None),
         });
         let pool = Self(Arc::new(Inner {
             shared,
@@ -277,10 +280,21 @@ impl Pool {
         let _ = self.0.shared.observer.set(Box::new(observe));
     }
 
-    /// From now on jobs use these key versions and no others, whatever the token holds.
+    /// From now on jobs use these key versions and no others, whatever the token holds; and what is anchored in each of
+    /// several tokens is tagged by them.
     pub fn use_versions(&self, versions: KeyVersions) {
+        let versions = Arc::new(versions);
+        let members = self.0.set.iter().flat_map(|set| set.members());
+        members.for_each(|member| member.tag_by(&versions));
         let used = self.0.shared.versions.write();
-        *used.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(versions));
+        *used.unwrap_or_else(PoisonError::into_inner) = Some(versions);
+    }
+
+    /// Of one of several tokens, which the pool of all of them holds to the key versions in use: alone it is asked to
+    /// anchor, and about keys that no head names yet. Its anchors are tagged by what the head names all the same.
+    pub(crate) fn tag_by(&self, versions: &Arc<KeyVersions>) {
+        let tagging = self.0.shared.tagging.write();
+        *tagging.unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(versions));
     }
 
     /// The key versions in use; `None` before `use_versions`.
@@ -343,6 +357,11 @@ impl Pool {
 }
 
 impl Shared {
+    fn tagging(&self) -> Option<Arc<KeyVersions>> {
+        let tagging = self.tagging.read().unwrap_or_else(PoisonError::into_inner);
+        tagging.clone()
+    }
+
     fn versions(&self) -> Option<Arc<KeyVersions>> {
         let used = self.versions.read().unwrap_or_else(PoisonError::into_inner);
         used.clone()

@@ -148,14 +148,13 @@ impl RootKeys {
         }
     }
 
-    /// Keys of a ceremony that adds versions. A MAC key is none of them: it stays for the life of the realm.
+    /// Keys of a ceremony that adds versions.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where a key is there twice, is a MAC key, or there is none.
+    /// [`Error::Invalid`] where a key is there twice, or there is none.
     pub fn further(keys: Vec<RootKey>) -> Result<Self> {
         let keys = Self::sorted(keys)?;
-        let mac = keys.iter().any(|key| key.id.purpose == KeyPurpose::Mac);
-        match keys.0.is_empty() || mac {
+        match keys.0.is_empty() {
             true => Err(unsound()),
             false => Ok(keys),
         }
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn further_keys_are_any_but_mac_keys() {
+    fn further_keys_are_any_but_ed25519_keys() {
         let id = KeyId::new;
         let make = |ids: &[KeyId]| RootKeys::make_further(ids, &seed(3));
         let (wrap, bind) = (id(KeyPurpose::Wrap, 2), id(KeyPurpose::Bind, 4));
@@ -310,12 +309,12 @@ mod tests {
         );
         for bad in [
             &[][..],
-            &[id(KeyPurpose::Mac, 2)],
             &[wrap, wrap],
             &[id(KeyPurpose::CheckpointEd25519, 2)],
         ] {
             assert!(make(bad).is_err(), "{bad:?}");
         }
+        assert!(make(&[id(KeyPurpose::Mac, 2)]).is_ok());
         let first = || RootKeys::make(&seed(3)).unwrap();
         let one = id(KeyPurpose::Wrap, 1);
         let joined = RootKeys::joined(vec![first(), make(&[wrap]).unwrap()], &[one]).unwrap();

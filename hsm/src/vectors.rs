@@ -300,12 +300,27 @@ fn mac_functions() {
     let app = AppId::parse("demo").unwrap();
     let id = mac::record_id(&mut custody, &realm, &app, RecordKind::Account, &[0x11; 16]).unwrap();
     assert_eq!(id.to_string(), text("record-id-account", "tag"));
-    let id = mac::realm_record_id(&mut custody, &realm).unwrap();
+    let id = mac::realm_record_id(&mut custody, mac::ROOT_MAC, &realm).unwrap();
     assert_eq!(id.to_string(), text("record-id-realm", "tag"));
-    let pepper = mac::pin_pepper(&mut custody, &realm, &app, &RecordId([0x5a; 32])).unwrap();
+    let pepper = mac::pin_pepper(
+        &mut custody,
+        mac::ROOT_MAC,
+        &realm,
+        &app,
+        &RecordId([0x5a; 32]),
+    )
+    .unwrap();
     assert_eq!(hex::encode(pepper.expose()), text("pin-pepper", "tag"));
     let record = RecordId([0x5a; 32]);
-    let key = mac::opaque_key_material(&mut custody, &realm, &app, &record, &[0x3c; 32]).unwrap();
+    let key = mac::opaque_key_material(
+        &mut custody,
+        mac::ROOT_MAC,
+        &realm,
+        &app,
+        &record,
+        &[0x3c; 32],
+    )
+    .unwrap();
     assert_eq!(
         hex::encode(key.expose()),
         text("opaque-key-material", "tag")
@@ -316,18 +331,26 @@ fn mac_functions() {
         (EpochUse::Session, "session-epoch-key"),
         (EpochUse::Ceremony, "ceremony-epoch-key"),
     ] {
-        let key = mac::epoch_key(&mut custody, &realm, usage, 3).unwrap();
+        let key = mac::epoch_key(&mut custody, mac::ROOT_MAC, &realm, usage, 3).unwrap();
         assert_eq!(hex::encode(key.expose()), text(name, "tag"));
     }
-    let head = mac::head(&mut custody, &realm, b"a head").unwrap();
+    let head = mac::head(&mut custody, &realm, &[1], b"a head").unwrap();
     assert_eq!(hex::encode(head), text("head", "tag"));
-    let account =
-        mac::account_id_from_idempotency_key(&mut custody, &realm, &app, "jkt", "key").unwrap();
+    let account = mac::account_id_from_idempotency_key(
+        &mut custody,
+        mac::ROOT_MAC,
+        &realm,
+        &app,
+        "jkt",
+        "key",
+    )
+    .unwrap();
     assert_eq!(
         hex::encode(account.0),
         text("idempotent-account", "account")
     );
-    let account = mac::account_id_from_ticket(&mut custody, &realm, &app, "jti").unwrap();
+    let account =
+        mac::account_id_from_ticket(&mut custody, mac::ROOT_MAC, &realm, &app, "jti").unwrap();
     assert_eq!(hex::encode(account.0), text("ticket-account", "account"));
     let context: [u8; 32] = hex::decode(text("derive", "context_hash"))
         .unwrap()

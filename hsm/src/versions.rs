@@ -17,6 +17,9 @@ use crate::{
 /// Accepted versions of one purpose at most: what a head may grow by.
 pub const MAX_ACCEPTED: usize = 32;
 
+/// Accepted versions of the MAC key at most: a name that nobody has is looked for under each, and each tags every head.
+pub const MAX_MAC: usize = 4;
+
 /// The versions of one purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, try_from = "Stored")]
@@ -108,17 +111,14 @@ impl KeyVersions {
         }
     }
 
-    /// What a new realm begins with: the newest key of each purpose, and of MAC keys the one that
-    /// every realm is under.
+    /// What a new realm begins with: the newest key of each purpose.
     ///
     /// # Errors
     /// The token's.
     pub fn newest_of(custody: &dyn Custody) -> Result<Self> {
         let mut versions = Self::first();
         for purpose in KeyPurpose::REQUIRED {
-            if purpose != KeyPurpose::Mac {
-                *versions.of_mut(purpose) = Versions::only(custody.current(purpose)?.version);
-            }
+            *versions.of_mut(purpose) = Versions::only(custody.current(purpose)?.version);
         }
         let ed25519 = custody.newest(KeyPurpose::CheckpointEd25519)?;
         versions.checkpoint_ed25519 = ed25519.map(|key| Versions::only(key.version));
@@ -213,13 +213,10 @@ impl KeyVersions {
     /// The same with a newer key that is used from now on; the older ones are still accepted.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a version that is not newer, another one than was announced, a MAC key, or more than
-    /// [`MAX_ACCEPTED`] versions.
+    /// [`Error::Invalid`] for a version that is not newer, another one than was announced, or more than
+    /// [`MAX_ACCEPTED`] versions, [`MAX_MAC`] of a MAC key.
     pub fn with_newer(&self, key: KeyId) -> Result<Self> {
         let refused = |reason: String| Err(Error::invalid("key version", reason));
-        if key.purpose == KeyPurpose::Mac {
-            return refused("record identifiers come from the MAC key: it stays".to_owned());
-        }
         let mut next = self.clone();
         let versions = next.of_mut(key.purpose);
         if key.version <= versions.current {
@@ -232,15 +229,42 @@ impl KeyVersions {
         if let Some(announced) = self.announced(key.purpose) {
             return refused(format!("{announced} was announced, and is the next one"));
         }
-        if versions.accepted.len() >= MAX_ACCEPTED {
+        let most = match key.purpose {
+            KeyPurpose::Mac => MAX_MAC,
+            _ => MAX_ACCEPTED,
+        };
+        if versions.accepted.len() >= most {
             return refused(format!(
-                "{MAX_ACCEPTED} {} keys are accepted already; retire one first",
+                "{most} {} keys are accepted already; retire one first",
                 key.purpose.name()
             ));
         }
         versions.current = key.version;
         versions.accepted.push(key.version);
         Ok(next)
+    }
+
+    /// What jobs may use while a head is committed that brings a MAC key into use, or takes one out: the head and its
+    /// anchor are tagged as it says, and nothing else is made under a newer key before it is true.
+    #[must_use]
+    pub fn on_the_way_to(&self, after: &Self) -> Self {
+        let mut versions = self.clone();
+        versions.mac.accepted.clone_from(&after.mac.accepted);
+        if !versions.mac.accepted.contains(&versions.mac.current) {
+            versions.mac.current = after.mac.current;
+        }
+        versions
+    }
+
+    /// The same where every MAC key that a token holds is believed besides: for who has another word for what is read by it.
+    #[must_use]
+    pub fn with_held(&self, held: impl IntoIterator<Item = u16>) -> Self {
+        let mut versions = self.clone();
+        let accepted = &mut versions.mac.accepted;
+        accepted.extend(held);
+        accepted.sort_unstable();
+        accepted.dedup();
+        versions
     }
 
     /// The same without a key that is not the current one.
@@ -281,7 +305,13 @@ mod tests {
         let third = second.without(wrap(1)).unwrap();
         assert!(!third.accepts(wrap(1)) && third.accepts(wrap(3)));
         assert_eq!(third.of(KeyPurpose::Bind), first.of(KeyPurpose::Bind));
-        assert!(first.with_newer(KeyId::new(KeyPurpose::Mac, 2)).is_err());
+        let mac = |version| KeyId::new(KeyPurpose::Mac, version);
+        let most = (2..=4).fold(first, |versions, next| {
+            versions.with_newer(mac(next)).unwrap()
+        });
+        assert_eq!(most.of(KeyPurpose::Mac).accepted(), [1, 2, 3, 4]);
+        assert!(most.with_newer(mac(5)).is_err());
+        assert!(most.without(mac(1)).unwrap().with_newer(mac(5)).is_ok());
     }
 
     #[test]
@@ -353,7 +383,7 @@ mod tests {
                 }
                 let current = versions.current(key.purpose);
                 prop_assert_eq!(versions.accepts(current), versions.has(key.purpose));
-                prop_assert!(versions.accepts(ROOT_MAC));
+                prop_assert!(versions.has(KeyPurpose::Mac));
             }
             let text = serde_json::to_string(&versions).unwrap();
             prop_assert_eq!(serde_json::from_str::<KeyVersions>(&text).unwrap(), versions);

@@ -425,18 +425,23 @@ ANCHOR = {"realm": "demo.example", "serial": 7, "log_epoch": 2, "seq": 41, "head
 BOOT = "01234567-89ab-cdef-0123-456789abcdef"
 
 
-def anchor_body(fields, boot=None, flags=None):
+def anchor_body(fields, boot=None, flags=None, keys=None):
     magic = b"CDA" if boot is None else b"CDW"
     if flags is None:
         flags = fields["clean"] | fields["dirty"] << 1
     numbers = b"".join(be(fields[name], 8) for name in ("serial", "log_epoch", "seq"))
-    body = (magic + b"\x01" + lp(fields["realm"].encode()) + numbers
+    version = b"\x01" if keys is None else b"\x02" + bytes([len(keys)]) + b"".join(be(key, 2) for key in keys)
+    body = (magic + version + lp(fields["realm"].encode()) + numbers
             + bytes.fromhex(fields["head"]) + be(fields["boot_epoch"], 8) + bytes([flags]))
     return body if boot is None else body + lp(boot.encode())
 
 
-def tagged(body, domain):
-    return body + hmac.new(root("custodyd-mac-v1"), lp(domain, body), hashlib.sha256).digest()
+def tagged(body, domain, keys=(1,)):
+    statement, tag = lp(domain, body), None
+    for key in keys:
+        of = statement if tag is None else lp(b"custodyd/further-tag/v1", statement, tag)
+        tag = hmac.new(root(f"custodyd-mac-v{key}"), of, hashlib.sha256).digest()
+    return body + tag
 
 
 def anchors():
@@ -467,8 +472,11 @@ def anchors():
             put(f"changed-{name}", flip(good, at))
         put("changed-tag", flip(good, len(good) - 1))
         put("magic", patch(good, 0, b"CDS"))
-        put("format-version", patch(good, 3, b"\x02"), "unsupported-version")
-        # Tagged as they are, and still no anchor.
+        put("format-version", patch(good, 3, b"\x03"), "unsupported-version")
+        # Tagged as they are, and still no anchor: these keys are what version 1 says, or none.
+        for name, keys in [("keys-of-version-one", [1]), ("keys-none", []), ("keys-falling", [2, 1]),
+                           ("keys-not-held", [1, 7])]:
+            put(name, tagged(anchor_body(ANCHOR, boot, keys=keys), domain))
         put("serial-zero", made(serial=0))
         put("clean-and-dirty", made(clean=True))
         put("flags-unknown", made(flags=4))
@@ -487,6 +495,20 @@ def anchors():
             put("boot-id-empty", made(boot=""))
             put("boot-id-too-long", made(boot="a" * 65))
             put("boot-id-with-space", made(boot="a b"))
+
+
+def anchors_of_two_keys():
+    """What says that two MAC keys tag it counts by both of them together, in rising order, and by nothing else."""
+    for form, domain, boot in [("anchor", b"custodyd/anchor/v1", None),
+                               ("warm", b"custodyd/warm-anchor/v1", BOOT)]:
+        body = anchor_body(ANCHOR, boot, keys=[1, 2])
+        for name, keys, error in [("good", (1, 2), None), ("by-the-older", (1,), "tampered"),
+                                  ("by-the-newer", (2,), "tampered"), ("falling", (2, 1), "tampered")]:
+            vector = {"about": f"{form} {name}".replace("-", " "), "realm": "demo.example", "boot_id": BOOT,
+                      "error": error}
+            if error is None:
+                vector["anchor"] = {k: v for k, v in ANCHOR.items() if k != "realm"}
+            write("two-keys", f"{form}-{name}", {**vector, "bytes": tagged(body, domain, keys).hex()})
 
 
 def statements():
@@ -540,4 +562,5 @@ if __name__ == "__main__":
     bindings()
     webhooks()
     anchors()
+    anchors_of_two_keys()
     statements()

@@ -4,6 +4,8 @@ use custodyd_tests::app::{REALM, Setup, TestApp};
 use custodyd_tests::device::{Answer, Device, Key, now};
 use serde_json::{Value, json};
 
+use crate::rotation::done;
+
 /// The app's backend: a key that the policy lists, and the policy.
 struct Backend(Key);
 
@@ -67,6 +69,32 @@ async fn a_ticket_makes_one_account_also_after_a_restart() {
     enrol(&mut other, Some(&same_name))
         .await
         .refused("409 account-exists");
+    let another = backend.ticket("two", json!({}));
+    let made = enrol(&mut other, Some(&another)).await.expect(201);
+    assert_ne!(made.body["account"], first.body["account"]);
+}
+
+/// Which account a ticket makes comes from the MAC key: it makes none beside the one that it has made under an older key.
+#[tokio::test]
+async fn a_ticket_makes_one_account_also_where_the_mac_key_was_rotated() {
+    let backend = Backend::new();
+    let mut app = TestApp::with(backend.setup("open = false")).await;
+    let (mut device, mut other) = (app.device("notes"), app.device("notes"));
+    let ticket = backend.ticket("one", json!({}));
+    let first = enrol(&mut device, Some(&ticket)).await.expect(201);
+    for _ in 0..2 {
+        done(&app, "key rotate mac");
+        app.restart().await;
+        // The daemon of before has made them.
+        device.nonce.clear();
+        other.nonce.clear();
+        let again = enrol(&mut device, Some(&ticket)).await.expect(201);
+        assert_eq!(again.body["account"], first.body["account"]);
+        enrol(&mut other, Some(&ticket))
+            .await
+            .refused("409 account-exists");
+    }
+    // The control: another one makes another one.
     let another = backend.ticket("two", json!({}));
     let made = enrol(&mut other, Some(&another)).await.expect(201);
     assert_ne!(made.body["account"], first.body["account"]);

@@ -51,6 +51,7 @@ mod restoring;
 mod rotation;
 mod rotation_kills;
 mod rotation_load;
+mod rotation_mac;
 mod secrets;
 mod server_slots;
 mod sessions;

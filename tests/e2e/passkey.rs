@@ -4,7 +4,7 @@ use custodyd_tests::device::b64;
 use custodyd_tests::{Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
-async fn with_passkey(app: &TestApp) -> (Device, SoftAuthenticator) {
+pub(crate) async fn with_passkey(app: &TestApp) -> (Device, SoftAuthenticator) {
     let mut device = app.device("notes");
     device.enrol().await;
     let mut authenticator = SoftAuthenticator::new("notes");

@@ -29,7 +29,7 @@ pub(crate) fn done(app: &TestApp, arguments: &str) -> String {
     text
 }
 
-fn refused(app: &TestApp, arguments: &str, what: &str) {
+pub(crate) fn refused(app: &TestApp, arguments: &str, what: &str) {
     let (well, text) = run(app, arguments);
     assert!(!well && text.contains(what), "{arguments}: {text}");
 }
@@ -209,7 +209,23 @@ async fn signing_keys_are_rotated_and_what_the_older_ones_signed_still_verifies(
     newer.try_pin(PIN, &["device-secret"]).await.expect(201);
     refused(&app, "key retire bind-v1", "checked on every use");
     refused(&app, "key retire checkpoint-v1", "evidence of auditors");
-    refused(&app, "key rotate mac", "no account would be found");
+    // Both are of before, with their sessions; one more is made under the newer MAC key.
+    assert!(done(&app, "key rotate mac").contains("custodyd-mac-v2"));
+    owner.try_pin(PIN, &["device-secret"]).await.expect(201);
+    newer.try_pin(PIN, &["device-secret"]).await.expect(201);
+    let mut newest = owners(&app, 1).await.remove(0);
+    newest.set_pin(PIN).await.expect(200);
+    newest.try_pin(PIN, &["device-secret"]).await.expect(201);
+    // A PIN that is set anew is under the newer key, and its account is where it was.
+    newer.set_pin(PIN).await.expect(200);
+    newer.try_pin(PIN, &["device-secret"]).await.expect(201);
+    let listed = done(&app, "key list");
+    let older = listed.lines().find(|line| line.contains("mac-v1"));
+    assert!(
+        older.is_some_and(|line| line.contains("found by it")),
+        "{listed}"
+    );
+    refused(&app, "key retire mac-v1", "enrolled again");
     refused(
         &app,
         "key rotate bind --owner-password-file /nowhere",
@@ -298,6 +314,9 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     refused(&app, &format!("{destroy} {wrong}"), hint);
     let gone = done(&app, &format!("{destroy} {right}"));
     assert!(gone.contains("is destroyed in the token"), "{gone}");
+    owner.recover("device-secret").await.expect(200);
+    let made = done(&app, &format!("key rotate mac {right}"));
+    assert!(made.contains("custodyd-mac-v2 is used"), "{made}");
     owner.recover("device-secret").await.expect(200);
     assert!(!app.log().contains(OWNER) && !app.log().contains("another's"));
     // The same without a daemon.

@@ -14,17 +14,18 @@ use crate::rotation::{begun, done, owners};
 
 /// What is cut off.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub(crate) enum Cut {
     Rotation,
     Retirement,
 }
 
-/// The wrap key that is used for what is new.
-fn current(app: &TestApp) -> String {
+/// The key of a purpose that is used for what is new.
+pub(crate) fn current(app: &TestApp, purpose: &str) -> String {
     let listed = done(app, "key list");
+    let begins = format!("custodyd-{purpose}-");
     let line = listed
         .lines()
-        .find(|line| line.starts_with("custodyd-wrap-") && line.contains("used for what is new"));
+        .find(|line| line.starts_with(&begins) && line.contains("used for what is new"));
     let name = line.unwrap_or_else(|| panic!("{listed}")).split(' ').next();
     name.unwrap().to_owned()
 }
@@ -42,7 +43,7 @@ async fn answered(mut asked: Child) -> bool {
 }
 
 /// Runs a command with the daemon killed at the n-th such call of a thread of it, and starts it anew where it was.
-async fn killed(app: &mut TestApp, arguments: &str, call: &str, nth: u32) -> bool {
+pub(crate) async fn killed(app: &mut TestApp, arguments: &str, call: &str, nth: u32) -> bool {
     let killer = Killer::attach(app, call, nth);
     let answered = answered(begun(app, arguments)).await;
     killer.detach();
@@ -60,17 +61,17 @@ async fn killed_at(cut: Cut, call: &str, step: u32, at_least: u32) {
     let mut owner = owners(&app, 1).await.remove(0);
     let mut kills = 0;
     for nth in (1..=MOST).step_by(step as usize) {
-        let old = current(&app);
+        let old = current(&app, "wrap");
         let retire = format!("key retire {old} --destroy --yes");
         let was_killed;
         if cut == Cut::Rotation {
             was_killed = killed(&mut app, "key rotate wrap", call, nth).await;
             owner.recover("device-secret").await.expect(200);
             // It has happened, or it has not and what is in the token is used for nothing.
-            if was_killed && current(&app) == old {
+            if was_killed && current(&app, "wrap") == old {
                 done(&app, "key rotate wrap");
             }
-            assert_ne!(current(&app), old, "{call} {nth}");
+            assert_ne!(current(&app, "wrap"), old, "{call} {nth}");
             done(&app, "key rewrap --share 100");
             done(&app, &retire);
         } else {

@@ -83,3 +83,28 @@ async fn nobody_is_refused_while_a_key_is_rotated_and_its_records_move() {
     let mut app = Arc::into_inner(app).unwrap();
     app.verified();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_while_the_mac_key_is_rotated() {
+    let app = Arc::new(TestApp::with(Setup::notes("[enrolment]\nquota_per_hour = 100000\n")).await);
+    enrolled(&app, 80).await;
+    let mut devices = Vec::new();
+    for _ in 0..CLIENTS {
+        devices.push(owner(&app).await);
+    }
+    for version in 2..=3 {
+        let told = meanwhile(&app, &devices, "key rotate mac").await.1;
+        let expected = format!("custodyd-mac-v{version} is used");
+        assert!(told.contains(&expected), "{told}");
+    }
+    // Each account is opened to be counted.
+    let (seen, told) = meanwhile(&app, &devices, "key list").await;
+    assert!(told.contains("86 accounts"), "{told}");
+    assert!(seen.answers >= CLIENTS as u64, "{seen:?}");
+    // Version 2 has made nothing that is left.
+    let retire = "key retire mac-v2 --destroy --yes";
+    let told = meanwhile(&app, &devices, retire).await.1;
+    assert!(told.contains("is destroyed in the token"), "{told}");
+    let mut app = Arc::into_inner(app).unwrap();
+    app.verified();
+}

@@ -40,11 +40,6 @@ async fn a_version_comes_into_both_tokens_and_the_old_one_leaves_both() {
     refused(&app, "key rotate wrap", "no newer key");
     refused(
         &app,
-        &pair.add_version("mac", "m"),
-        "for the life of the realm",
-    );
-    refused(
-        &app,
         &pair.add_version("checkpoint-ed25519", "m"),
         "no Ed25519 keys",
     );
@@ -118,6 +113,43 @@ async fn a_version_comes_into_both_tokens_and_the_old_one_leaves_both() {
     for device in [&mut device, &mut newcomer] {
         recovers(device).await;
     }
+}
+
+/// From the ceremony on every token holds the newer MAC key; it tags nothing before the head names it.
+#[tokio::test]
+async fn a_mac_key_comes_by_a_ceremony_and_tags_what_the_head_says() {
+    let (pair, mut app) = Pair::founded(Setup::default()).await;
+    let mut device = owner(&app).await;
+    done(&app, &pair.add_version("mac", "second"));
+    recovers(&mut device).await;
+    for _ in 0..2 {
+        app.restart().await;
+        recovers(&mut device).await;
+    }
+    let heard = pair.read_out(&app, "second");
+    let rotated = done(&app, &format!("key rotate mac --manifest {heard}"));
+    assert!(rotated.contains("custodyd-mac-v2 is used"), "{rotated}");
+    let mut newcomer = owner(&app).await;
+    for _ in 0..2 {
+        for device in [&mut device, &mut newcomer] {
+            recovers(device).await;
+        }
+        app.restart().await;
+    }
+    refused(&app, "key retire mac-v1", "enrolled again");
+    let body = serde_json::json!({"confirm": device.account});
+    recovers(&mut device).await;
+    let erased = device.call("DELETE", "/v1/account", Some(body)).await;
+    erased.expect(204);
+    let gone = done(&app, "key retire mac-v1 --destroy --yes");
+    assert!(gone.contains("is destroyed"), "{gone}");
+    app.restart().await;
+    recovers(&mut newcomer).await;
+    assert!(app.stop(), "{}", app.log());
+    for token in ["primary", "spare"] {
+        assert!(!holds(&app, token, "custodyd-mac-v1"), "{token}");
+    }
+    done(&app, "ledger verify --open");
 }
 
 #[tokio::test]

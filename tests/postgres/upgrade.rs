@@ -183,7 +183,7 @@ async fn a_version_that_older_ones_can_not_serve_beside_is_named_by_them() {
     again(&mut there, WRONG).await.refused("401 pin-wrong");
     let refused = here.try_pin(PIN, &[]).await;
     assert_eq!(refused.status, 503, "{refused:?}");
-    const WHY: &str = "the database has schema 6, which takes a custodyd of schema 6 or later; this one knows 4: install \
+    const WHY: &str = "the database has schema 7, which takes a custodyd of schema 7 or later; this one knows 5: install \
                        the newer version here as well";
     assert!(one.log().contains(WHY), "{}", one.log());
     let (status, text) = one.operator("/readyz").await;
@@ -196,9 +196,9 @@ async fn a_version_that_older_ones_can_not_serve_beside_is_named_by_them() {
     );
     one.later = Some(1);
     let start = one.command("serve").output().unwrap();
-    let knows_5 = WHY.replace("knows 4", "knows 5");
+    let knows_6 = WHY.replace("knows 5", "knows 6");
     assert!(
-        !start.status.success() && said(&start).contains(&knows_5),
+        !start.status.success() && said(&start).contains(&knows_6),
         "{start:?}"
     );
     // And with that version it serves.

@@ -11,6 +11,7 @@ use custodyd_hsm::RecordId;
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{first_mac_key, is_first_mac_key};
 use crate::bytes::Bytes;
 use crate::delivery::Address;
 
@@ -110,6 +111,12 @@ pub struct Alias {
     pub since: Timestamp,
     #[serde(serialize_with = "write_id", deserialize_with = "read_id")]
     record: RecordId,
+    /// The version of the MAC key that the record's identifier comes from, where that is not the first.
+    #[serde(default = "first_mac_key", skip_serializing_if = "is_first_mac_key")]
+    mac_key: u16,
+    /// Where another account's alias of this name could stand, under other keys. For the commit that lists it.
+    #[serde(skip)]
+    elsewhere: Vec<RecordId>,
 }
 
 impl Alias {
@@ -118,12 +125,32 @@ impl Alias {
             name,
             since,
             record,
+            mac_key: first_mac_key(),
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// The same under this key, and not elsewhere.
+    pub(crate) fn under(self, mac_key: u16, elsewhere: Vec<RecordId>) -> Self {
+        Self {
+            mac_key,
+            elsewhere,
+            ..self
         }
     }
 
     #[must_use]
     pub fn record(&self) -> &RecordId {
         &self.record
+    }
+
+    #[must_use]
+    pub fn mac_key(&self) -> u16 {
+        self.mac_key
+    }
+
+    pub(crate) fn elsewhere(&self) -> &[RecordId] {
+        &self.elsewhere
     }
 }
 

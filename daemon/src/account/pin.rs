@@ -49,6 +49,15 @@ impl PinWay {
         }
     }
 
+    /// The version of the MAC key that its pepper or its OPRF key comes from.
+    #[must_use]
+    pub fn mac_key(&self) -> u16 {
+        match self {
+            Self::Argon2id(record) => record.mac_key,
+            Self::Opaque(record) => record.mac_key,
+        }
+    }
+
     /// Whether the policy still lets a PIN be checked this way.
     #[must_use]
     pub fn is_allowed(&self, policy: &PinPolicy) -> bool {

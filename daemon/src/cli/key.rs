@@ -210,6 +210,7 @@ fn line(key: &Value) -> String {
     let state = match (text("state"), text("purpose")) {
         ("current", _) => "used for what is new",
         ("announced", _) => "published, and signs nothing yet",
+        ("accepted", "mac") => "older: what was enrolled under it is found by it",
         ("accepted", "wrap") => "older: still opens what is under it",
         ("accepted", _) => "older: what it has signed still verifies",
         _ => "not in use, by this realm's log",
@@ -217,6 +218,9 @@ fn line(key: &Value) -> String {
     let mut line = format!("{:<24} {state}", text("key"));
     if let Some(records) = key.get("records").and_then(Value::as_u64) {
         line.push_str(&format!("; {records} records"));
+    }
+    if let Some(accounts) = key.get("accounts").and_then(Value::as_u64) {
+        line.push_str(&format!("; {accounts} accounts"));
     }
     line
 }
@@ -286,7 +290,10 @@ fn rotated(config: &Config, rotate: &Rotate) -> Done {
         KeyPurpose::Webhook => {
             "receivers find the new key in /.well-known/jwks.json; then retire the one before"
         }
-        KeyPurpose::Bind | KeyPurpose::Mac => "what the key before has signed still verifies",
+        KeyPurpose::Bind => "what the key before has signed still verifies",
+        KeyPurpose::Mac => {
+            "accounts of before are found by the key before until their owners enrol again; `custodyd key list` counts them"
+        }
     };
     let lines = vec![format!("{key} is used from now on"), next.to_owned()];
     Ok((answer, lines))

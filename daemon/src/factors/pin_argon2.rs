@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 pub use self::record::{MAX_LANES, MAX_MEMORY_KIB, MAX_PASSES, PinRecord};
 use self::workers::{Memory, Place, Workers};
 use super::{RandomFailed, random};
+use crate::account::first_mac_key;
 
 /// No capacity: nothing was charged and nothing evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +193,8 @@ impl PinHasher {
         let verifier = self.run(reservation, work).await?;
         Ok(PinRecord {
             salt,
+            // Whoever gave the pepper says where it is from.
+            mac_key: first_mac_key(),
             memory_kib,
             passes,
             lanes,

@@ -6,11 +6,13 @@
 //! must never be the last word: what it says is compared with the envelope.
 //!
 //! The outside text is `cs1.` (session) or `cc1.` (ceremony), the epoch in
-//! decimal, a dot, and the sealed bytes in base64url. The adversary writes every
-//! byte of it. They choose the epoch, so epochs are bounded before the security
+//! decimal, a dot, and the sealed bytes in base64url. Behind the epoch stands `k` and the version of
+//! the MAC key that made the day's key, where that is not the first. The adversary writes every
+//! byte of it. They choose the epoch and the version, so both are bounded before the security
 //! token is asked, and each key is fetched once, however many ask for it at the
-//! same time: a stranger can cause at most one token operation for each day that
-//! is still accepted.
+//! same time: a stranger can cause at most one token operation for each day and each MAC key that
+//! are still accepted. After a rotation new tokens are under the new key; those of before open while
+//! the older one is accepted, and end with it.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use custodyd_hsm::mac::{self, EpochUse};
 use custodyd_hsm::seal::{LocalKey, Pad, open_local, seal_local};
-use custodyd_hsm::{Error, Lane, Pool, RealmName};
+use custodyd_hsm::{Error, KeyId, KeyPurpose, Lane, Pool, RealmName};
 use custodyd_policies::Timestamp;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -84,6 +86,13 @@ pub struct EpochKeys {
     ceremonies: Arc<Cache>,
 }
 
+/// One day under one version of the MAC key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch {
+    day: u64,
+    mac_key: u16,
+}
+
 /// What is known of the days of one use.
 #[derive(Default)]
 struct Cache(Mutex<Days>);
@@ -91,9 +100,9 @@ struct Cache(Mutex<Days>);
 /// Both maps are bounded by the days that are accepted.
 #[derive(Default)]
 struct Days {
-    keys: BTreeMap<u64, Arc<LocalKey>>,
+    keys: BTreeMap<Epoch, Arc<LocalKey>>,
     /// Questions that the token has not answered yet. Those who wait keep them alive, and nobody else.
-    asked: BTreeMap<u64, WeakShared<Question>>,
+    asked: BTreeMap<Epoch, WeakShared<Question>>,
 }
 
 /// One question to the token, whose answer all get who wait for it.
@@ -124,9 +133,14 @@ impl EpochKeys {
         &self,
         use_: EpochUse,
         now: Timestamp,
-    ) -> Result<(u64, Arc<LocalKey>), TokenError> {
-        let number = epoch_number(now);
-        Ok((number, self.by_number(use_, now, number).await?))
+    ) -> Result<(Epoch, Arc<LocalKey>), TokenError> {
+        let versions = self.pool.versions();
+        let current = versions.map(|versions| versions.current(KeyPurpose::Mac).version);
+        let epoch = Epoch {
+            day: epoch_number(now),
+            mac_key: current.unwrap_or(mac::ROOT_MAC.version),
+        };
+        Ok((epoch, self.by_number(use_, now, epoch).await?))
     }
 
     /// The key of a day that is still accepted.
@@ -134,9 +148,16 @@ impl EpochKeys {
         &self,
         use_: EpochUse,
         now: Timestamp,
-        number: u64,
+        epoch: Epoch,
     ) -> Result<Arc<LocalKey>, TokenError> {
         let today = epoch_number(now);
+        let number = epoch.day;
+        let under = KeyId::new(KeyPurpose::Mac, epoch.mac_key);
+        // Also of keys that were fetched before theirs was retired.
+        let accepted = self.pool.versions();
+        if !accepted.map_or(under == mac::ROOT_MAC, |versions| versions.accepts(under)) {
+            return Err(TokenError::Expired);
+        }
         if number > today {
             return Err(TokenError::UnknownEpoch);
         }
@@ -147,15 +168,15 @@ impl EpochKeys {
         let cache = self.cache(use_);
         let question = {
             let mut days = cache.locked();
-            if let Some(key) = days.keys.get(&number) {
+            if let Some(key) = days.keys.get(&epoch) {
                 return Ok(Arc::clone(key));
             }
             // No lock is held over the wait. All who come meanwhile wait for the one answer, a failure
             // too: else each of them would wait out a deadline of its own while the token is away.
-            let accepted = |day: &u64| (oldest..=today).contains(day);
-            days.keys.retain(|day, _| accepted(day));
-            days.asked.retain(|day, _| accepted(day));
-            match days.asked.get(&number).and_then(WeakShared::upgrade) {
+            let accepted = |epoch: &Epoch| (oldest..=today).contains(&epoch.day);
+            days.keys.retain(|epoch, _| accepted(epoch));
+            days.asked.retain(|epoch, _| accepted(epoch));
+            match days.asked.get(&epoch).and_then(WeakShared::upgrade) {
                 Some(question) => question,
                 None => {
                     // All apps wait for today's, so it is no single one's call that finds no room. A text is
@@ -164,9 +185,9 @@ impl EpochKeys {
                         true => Lane::First,
                         false => Lane::Behind,
                     };
-                    let question = self.question(use_, number, lane);
+                    let question = self.question(use_, epoch, lane);
                     if let Some(weak) = question.downgrade() {
-                        days.asked.insert(number, weak);
+                        days.asked.insert(epoch, weak);
                     }
                     question
                 }
@@ -182,9 +203,9 @@ impl EpochKeys {
         now: Timestamp,
         value: &T,
     ) -> Result<String, TokenError> {
-        let (number, key) = self.current(use_, now).await?;
+        let (epoch, key) = self.current(use_, now).await?;
         let plaintext = serde_json::to_vec(value).map_err(|_| TokenError::Malformed)?;
-        let header = format!("{}{number}", prefix(use_));
+        let header = format!("{}{epoch}", prefix(use_));
         let sealed = seal_local(
             &key,
             &[self.realm.as_str().as_bytes(), &self.era_of(use_)],
@@ -204,7 +225,7 @@ impl EpochKeys {
         token: &str,
     ) -> Result<T, TokenError> {
         let parts = parse(use_, token)?;
-        let key = self.by_number(use_, now, parts.number).await?;
+        let key = self.by_number(use_, now, parts.epoch).await?;
         let opened = open_local(
             &key,
             &[self.realm.as_str().as_bytes(), &self.era_of(use_)],
@@ -231,18 +252,19 @@ impl EpochKeys {
 
     /// It puts the key into its place before it is answered: so whoever finds neither a key nor a
     /// question asks for the first time.
-    fn question(&self, use_: EpochUse, number: u64, lane: Lane) -> Shared<Question> {
+    fn question(&self, use_: EpochUse, epoch: Epoch, lane: Lane) -> Shared<Question> {
         let (pool, realm) = (self.pool.clone(), self.realm.clone());
         let cache = Arc::clone(self.cache(use_));
+        let under = KeyId::new(KeyPurpose::Mac, epoch.mac_key);
         let asking = async move {
             let secret = pool.call("epoch key", move |custody| {
-                mac::epoch_key(custody, &realm, use_, number)
+                mac::epoch_key(custody, under, &realm, use_, epoch.day)
             });
             let secret = secret.await;
             let mut days = cache.locked();
-            days.asked.remove(&number);
+            days.asked.remove(&epoch);
             let key = Arc::new(LocalKey::new(secret?, domain(use_)));
-            days.keys.insert(number, Arc::clone(&key));
+            days.keys.insert(epoch, Arc::clone(&key));
             Ok(key)
         };
         lane.during(asking).boxed().shared()
@@ -252,6 +274,15 @@ impl EpochKeys {
         match use_ {
             EpochUse::Session => &self.sessions,
             EpochUse::Ceremony => &self.ceremonies,
+        }
+    }
+}
+
+impl std::fmt::Display for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.mac_key == mac::ROOT_MAC.version {
+            true => write!(f, "{}", self.day),
+            false => write!(f, "{}k{}", self.day, self.mac_key),
         }
     }
 }
@@ -294,7 +325,7 @@ fn domain(use_: EpochUse) -> &'static str {
 struct Parts<'a> {
     /// Prefix and number, as they stand: they are authenticated by the seal.
     header: &'a str,
-    number: u64,
+    epoch: Epoch,
     sealed: Vec<u8>,
 }
 
@@ -307,14 +338,21 @@ fn parse(use_: EpochUse, token: &str) -> Result<Parts<'_>, TokenError> {
     let digits = header
         .strip_prefix(prefix(use_))
         .ok_or(TokenError::Malformed)?;
-    let number: u64 = digits.parse().map_err(|_| TokenError::Malformed)?;
-    if number.to_string() != digits {
+    let (day, version) = match digits.split_once('k') {
+        Some((day, version)) => (day, version.parse()),
+        None => (digits, Ok(mac::ROOT_MAC.version)),
+    };
+    let epoch = Epoch {
+        day: day.parse().map_err(|_| TokenError::Malformed)?,
+        mac_key: version.map_err(|_| TokenError::Malformed)?,
+    };
+    if epoch.to_string() != digits {
         return Err(TokenError::Malformed);
     }
     let sealed = unb64(sealed).ok_or(TokenError::Malformed)?;
     Ok(Parts {
         header,
-        number,
+        epoch,
         sealed,
     })
 }

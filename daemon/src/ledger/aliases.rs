@@ -38,18 +38,37 @@ pub(super) fn body(alias: &Alias, account: AccountId) -> Result<Vec<u8>, serde_j
 }
 
 impl Reader {
-    /// The identifier of the record that an alias of this name has.
+    /// The identifiers that the record of an alias of this name can have: under each MAC key that is accepted, the
+    /// current one first.
+    pub(super) async fn alias_ids(
+        &self,
+        app: &AppId,
+        name: &AliasName,
+    ) -> Result<Vec<(u16, RecordId)>, LedgerError> {
+        let (realm, app, name) = (self.realm().clone(), app.clone(), name.clone());
+        let ids = self.pool().call("record-id", move |custody| {
+            let natural = name.expose().as_bytes();
+            let mut ids = Vec::new();
+            for key in mac::accepted(custody)? {
+                let kind = RecordKind::Alias;
+                let id = mac::record_id_under(custody, key, &realm, &app, kind, natural)?;
+                ids.push((key.version, id));
+            }
+            Ok(ids)
+        });
+        Ok(ids.await?)
+    }
+
+    /// The identifier that the record of a new alias would have.
+    #[cfg(test)]
     pub(super) async fn alias_id(
         &self,
         app: &AppId,
         name: &AliasName,
     ) -> Result<RecordId, LedgerError> {
-        let (realm, app, name) = (self.realm().clone(), app.clone(), name.clone());
-        let id = self.pool().call("record-id", move |custody| {
-            let natural = name.expose().as_bytes();
-            mac::record_id(custody, &realm, &app, RecordKind::Alias, natural)
-        });
-        Ok(id.await?)
+        let ids = self.alias_ids(app, name).await?;
+        let current = ids.first().map(|(_, id)| *id);
+        current.ok_or(LedgerError::internal("name a record"))
     }
 
     /// The account that has this alias; `None` if nobody is proven to have it.
@@ -65,25 +84,35 @@ impl Reader {
                 Followed::Owner(owner) => return Ok(Some(owner)),
                 Followed::Nobody => return Ok(None),
                 // A commit came between reading the alias and reading its account.
-                Followed::Astray { moved: true } => {}
-                Followed::Astray { moved: false } => astray += 1,
-            }
-            if astray == READS {
-                let record = self.alias_id(app, name).await?;
-                return Err(tampered(
-                    &record,
-                    "the account that the alias names does not list it",
-                ));
+                Followed::Astray { moved: true, .. } => {}
+                Followed::Astray {
+                    moved: false,
+                    record,
+                } => {
+                    astray += 1;
+                    if astray == READS {
+                        return Err(tampered(
+                            &record,
+                            "the account that the alias names does not list it",
+                        ));
+                    }
+                }
             }
         }
         Err(LedgerError::Overtaken)
     }
 
     async fn follow(&self, app: &AppId, name: &AliasName) -> Result<Followed, LedgerError> {
-        let record = self.alias_id(app, name).await?;
-        let bucket = record.bucket(BUCKET_BITS);
-        let moves = self.memory().moves(bucket);
-        let Some(read) = self.read(&record).await? else {
+        let mut found = None;
+        for (_, record) in self.alias_ids(app, name).await? {
+            let bucket = record.bucket(BUCKET_BITS);
+            let moves = self.memory().moves(bucket);
+            if let Some(read) = self.read(&record).await? {
+                found = Some((record, bucket, moves, read));
+                break;
+            }
+        }
+        let Some((record, bucket, moves, read)) = found else {
             // What opening the record, and the account it names, would have cost.
             self.decoy().await?;
             if let Standing::Absent = self.load(app, nobody()?).await? {
@@ -107,7 +136,7 @@ impl Reader {
         let moved = moved && !self.store().weakness().any_read;
         Ok(match owner {
             Standing::Account(owner) if lists(&owner, name, &record) => Followed::Owner(owner),
-            _ => Followed::Astray { moved },
+            _ => Followed::Astray { moved, record },
         })
     }
 }
@@ -119,6 +148,7 @@ enum Followed {
     /// To an account that does not list it; `moved` where that may have been so at no moment.
     Astray {
         moved: bool,
+        record: RecordId,
     },
 }
 

@@ -16,6 +16,7 @@
 
 pub(in crate::ledger) mod descent;
 mod each;
+pub(in crate::ledger) mod mac_keys;
 mod nodes;
 mod several;
 mod warm;
@@ -144,6 +145,7 @@ impl Anchoring {
         tokens::hold(pool, &found.head).await?;
         if store.is_shared() {
             let (nodes, last) = Nodes::begin(pool, realm, store, found).await?;
+            mac_keys::check(pool, realm, store, &found.head).await?;
             return Ok(Self {
                 pool: pool.clone(),
                 realm: realm.clone(),
@@ -157,6 +159,7 @@ impl Anchoring {
         several::ask_the_lost(pool, realm, store, found).await?;
         let each = several::begin(pool, realm, store, found).await?;
         let last = several::newest(&each)?;
+        mac_keys::check(pool, realm, store, &found.head).await?;
         let bounded = match mode {
             Mode::Strict => None,
             Mode::Bounded {
@@ -303,11 +306,11 @@ impl Anchoring {
         pool: &Pool,
         realm: &RealmName,
         from: Vec<Anchor>,
-        first: Anchor,
+        (first, keys): (Anchor, Vec<u16>),
     ) -> Result<(), LedgerError> {
         let of = realm.clone();
         let superseded = pool.call("anchor", move |custody| {
-            anchor::supersede(custody, &of, &from, &first)
+            anchor::supersede(custody, &of, &from, (&first, &keys))
         });
         match superseded.await? {
             Advanced::Anchored => Ok(()),

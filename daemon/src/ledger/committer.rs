@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{RecordId, RecordKind};
+use custodyd_hsm::{KeyPurpose, RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -205,7 +205,8 @@ impl Committer {
         };
         let touched = changes
             .iter()
-            .map(|change| record_of(&change.base).bucket(BUCKET_BITS))
+            .flat_map(|change| records_of(&change.base))
+            .map(|record| record.bucket(BUCKET_BITS))
             .collect();
         let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
@@ -337,8 +338,22 @@ impl Committer {
             (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
-            (Base::Absent(_, mut account), None) => {
+            (Base::Absent(absent, mut account), None) => {
                 let memory = self.reader.memory();
+                // One account has one record, whichever MAC key made its identifier.
+                for record in &absent.elsewhere {
+                    let made = working.get(record).is_some_and(Working::is_changed);
+                    let stands = list_of(lists, record)?.get(record).is_some();
+                    #[cfg(test)]
+                    let stands = stands && !self.reader.store().weakness().any_mac_key;
+                    if made || stands {
+                        return Err(LedgerError::Exists);
+                    }
+                }
+                let keys = memory.read().head.state.keys.clone();
+                if !absent.suits(keys.of(KeyPurpose::Mac).accepted()) {
+                    return Err(LedgerError::Stale);
+                }
                 account.boot_epoch = memory.boot_epoch();
                 account.log_epoch = memory.history().log_epoch;
                 (*account, 0)
@@ -509,8 +524,16 @@ impl From<LedgerError> for Failure {
 
 fn record_of(base: &Base) -> RecordId {
     match base {
-        Base::Absent(record, _) => *record,
+        Base::Absent(absent, _) => absent.record,
         Base::Loaded(loaded) => loaded.record,
+    }
+}
+
+/// Every record that a change's beginning is about.
+fn records_of(base: &Base) -> Vec<RecordId> {
+    match base {
+        Base::Absent(absent, _) => absent.all().copied().collect(),
+        Base::Loaded(loaded) => vec![loaded.record],
     }
 }
 

@@ -23,6 +23,7 @@ pub(in crate::ledger) mod dice;
 mod erasing;
 mod escrowed;
 mod limits;
+mod mac_keys;
 pub(in crate::ledger) mod names;
 mod nodes;
 mod pruning;

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use custodyd_hsm::{KeyVersions, Pool, RealmName, mac};
+use custodyd_hsm::{KeyId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, mac};
 use custodyd_policies::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::tree::Digest;
-use super::{LedgerError, tokens};
+use super::{LedgerError, keys, tokens};
 use crate::account::{History, Restored};
 use crate::store::{HeadRow, Store, steps};
 
@@ -20,10 +20,14 @@ const DOMAIN: &[u8] = b"custodyd/head/v1";
 /// The version of the tables and of what is in them. A database says in its head which it has, and the oldest that
 /// serves it: a newer custodyd may have added what an older one need not know of.
 pub(crate) const SCHEMA: u32 = 4;
+/// The same tables, once the MAC key was rotated: heads and anchors are tagged by several keys, and a name is looked for under
+/// each. Who does not know of that would find nobody, so nobody older serves it. The realm says it from its first
+/// rotation on: until then there is a way back to a custodyd of before.
+pub(crate) const ROTATED_MAC: u32 = 5;
 
 /// What this build makes of them: with the steps that it knows.
 pub(crate) fn newest_schema() -> u32 {
-    steps::all().last().map_or(SCHEMA, |step| step.schema)
+    steps::all().last().map_or(ROTATED_MAC, |step| step.schema)
 }
 
 /// What a head and the state leaf of its batch both say.
@@ -58,6 +62,23 @@ pub(crate) struct State {
     /// is released. None is named where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tokens: Vec<String>,
+    /// The identifier of the realm's record, since a MAC key was retired. Until then the oldest one makes it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_record",
+        deserialize_with = "read_record"
+    )]
+    pub(crate) realm_record: Option<RecordId>,
+}
+
+fn write_record<S: Serializer>(record: &Option<RecordId>, to: S) -> Result<S::Ok, S::Error> {
+    record.map(|id| hex::encode(id.as_bytes())).serialize(to)
+}
+
+fn read_record<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RecordId>, D::Error> {
+    let bytes: [u8; 32] = hex::serde::deserialize(from)?;
+    Ok(Some(RecordId(bytes)))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,28 +91,40 @@ pub struct Head {
     pub(crate) log_root: Digest,
 }
 
-impl State {
-    /// Whether a custodyd of this schema serves it.
-    ///
-    /// # Errors
-    /// Which does instead.
-    fn suits(&self, ours: u32) -> Result<(), String> {
-        let least = self.least_schema.unwrap_or(self.schema);
-        match self.schema {
-            theirs if theirs == ours => Ok(()),
-            theirs if theirs > ours && least <= ours => Ok(()),
-            theirs if theirs > ours => Err(format!(
-                "the database has schema {theirs}, which takes a custodyd of schema {least} or later; this one knows \
-                 {ours}: install the newer version here as well"
-            )),
-            // It is extended before anything is written.
-            theirs if theirs >= SCHEMA => Ok(()),
-            theirs => Err(format!(
-                "the database has schema {theirs}, this custodyd reads {ours}"
-            )),
-        }
-    }
+/// Of a head that has more than this version knows: whether a newer one says so.
+#[derive(Deserialize)]
+struct Glance {
+    state: Schemas,
+}
 
+#[derive(Deserialize)]
+struct Schemas {
+    schema: u32,
+    least_schema: Option<u32>,
+}
+
+/// Whether a custodyd of this schema serves a database with that one.
+///
+/// # Errors
+/// Which does instead.
+fn suits((theirs, least): (u32, Option<u32>), ours: u32) -> Result<(), String> {
+    let least = least.unwrap_or(theirs);
+    match theirs {
+        theirs if theirs == ours => Ok(()),
+        theirs if theirs > ours && least <= ours => Ok(()),
+        theirs if theirs > ours => Err(format!(
+            "the database has schema {theirs}, which takes a custodyd of schema {least} or later; this one knows \
+             {ours}: install the newer version here as well"
+        )),
+        // It is extended before anything is written.
+        theirs if theirs >= SCHEMA => Ok(()),
+        theirs => Err(format!(
+            "the database has schema {theirs}, this custodyd reads {ours}"
+        )),
+    }
+}
+
+impl State {
     /// Whether a newer custodyd has added something that this one does not know.
     pub(crate) fn is_extended(&self) -> bool {
         self.schema > newest_schema()
@@ -105,8 +138,33 @@ impl State {
     /// What it becomes by those.
     pub(super) fn extended(&mut self) {
         if let Some(step) = steps::all().last().filter(|_| self.is_older()) {
-            (self.schema, self.least_schema) = (step.schema, Some(step.least));
+            self.takes(step.schema, step.least);
         }
+    }
+
+    /// Nobody serves it any more who could not before.
+    fn takes(&mut self, schema: u32, least: u32) {
+        let known = self.least_schema.unwrap_or(self.schema);
+        self.least_schema = Some(known.max(least));
+        self.schema = self.schema.max(schema);
+    }
+
+    /// What it becomes by other keys. The realm's record stands under `realm_record`.
+    pub(super) fn goes_over_to(&mut self, keys: KeyVersions, realm_record: RecordId) {
+        let before = self.keys.of(KeyPurpose::Mac).accepted();
+        let after = keys.of(KeyPurpose::Mac).accepted();
+        let (rotated, retired) = (
+            after.iter().any(|version| !before.contains(version)),
+            before.iter().any(|version| !after.contains(version)),
+        );
+        if rotated {
+            self.takes(ROTATED_MAC, ROTATED_MAC);
+        }
+        if retired && self.realm_record.is_none() {
+            // The key that makes it may be the one that goes.
+            self.realm_record = Some(realm_record);
+        }
+        self.keys = keys;
     }
 
     pub(crate) fn history(&self) -> History {
@@ -121,18 +179,26 @@ impl Head {
     /// # Errors
     /// What is wrong with the row, for the operator.
     pub(crate) fn parse(row: &HeadRow, realm: &RealmName) -> Result<Self, String> {
-        let head: Self = serde_json::from_slice(&row.body).map_err(|_| {
-            "the head row does not parse: it is damaged, or of a version that this custodyd can \
-             not read (there is no upgrade from a database older than the ledger; make a new realm)"
-                .to_owned()
-        })?;
+        let head: Self = match serde_json::from_slice(&row.body) {
+            Ok(head) => head,
+            // What a newer version has added to the head is no damage.
+            Err(_) => {
+                if let Ok(Glance { state }) = serde_json::from_slice(&row.body) {
+                    suits((state.schema, state.least_schema), newest_schema())?;
+                }
+                return Err("the head row does not parse: it is damaged, or of a version that this custodyd can \
+                     not read (there is no upgrade from a database older than the ledger; make a new realm)"
+                    .to_owned());
+            }
+        };
         if head.state.realm != *realm {
             return Err(format!(
                 "the database belongs to realm {}, this daemon is configured for {realm}",
                 head.state.realm
             ));
         }
-        head.state.suits(newest_schema())?;
+        let schemas = (head.state.schema, head.state.least_schema);
+        suits(schemas, newest_schema())?;
         if head.state.seq != row.seq {
             return Err("the head row contradicts itself".to_owned());
         }
@@ -145,6 +211,11 @@ impl Head {
         serde_json::to_vec(self)
     }
 
+    /// The versions of the MAC key that make its tag together.
+    pub(crate) fn tagged_by(&self) -> Vec<u16> {
+        self.state.keys.of(KeyPurpose::Mac).accepted().to_vec()
+    }
+
     /// The row, with the MAC that only the token makes. Called once for each number: two heads
     /// of one number would be two histories.
     ///
@@ -155,9 +226,10 @@ impl Head {
             .encode()
             .map_err(|_| LedgerError::internal("encode a head"))?;
         let (realm, covered) = (self.state.realm.clone(), body.clone());
+        let versions = self.tagged_by();
         let mac = pool
             .call("authenticate-head", move |custody| {
-                mac::head(custody, &realm, &covered)
+                mac::head(custody, &realm, &versions, &covered)
             })
             .await?;
         Ok(HeadRow {
@@ -199,21 +271,19 @@ impl Head {
         realm: &RealmName,
         row: &HeadRow,
     ) -> Result<(), LedgerError> {
-        let (of, body) = (realm.clone(), row.body.clone());
+        let versions = Self::parse(row, realm).map(|head| head.tagged_by());
+        let versions = versions.map_err(LedgerError::Refused)?;
+        let (of, body, by) = (realm.clone(), row.body.clone(), versions.clone());
         // A tag of another length fits nothing.
         let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
         let checked = pool
             .call("check-head", move |custody| {
-                mac::check_head(custody, &of, &body, &tag)
+                mac::check_head(custody, &of, &versions, &body, &tag)
             })
             .await;
         match checked {
             Ok(()) => Ok(()),
-            Err(custodyd_hsm::Error::Tampered { .. }) => Err(LedgerError::Tampered(
-                "the head was not made by this token; is the database another realm's, or the \
-                 token another one?"
-                    .into(),
-            )),
+            Err(custodyd_hsm::Error::Tampered { .. }) => Err(not_ours(pool, by).await?),
             Err(error) => Err(error.into()),
         }
     }
@@ -227,6 +297,26 @@ impl Head {
         hash.copy_from_slice(context.finish().as_ref());
         Ok(hash)
     }
+}
+
+/// Why a head is none of this token's: it may lack the keys that it names.
+async fn not_ours(pool: &Pool, by: Vec<u16>) -> Result<LedgerError, LedgerError> {
+    let held = pool.call("check-keys", |custody| custody.versions(KeyPurpose::Mac));
+    let held = held.await?;
+    let lacking = by.into_iter().filter(|version| !held.contains(version));
+    let lacking: Vec<KeyId> = lacking
+        .map(|version| KeyId::new(KeyPurpose::Mac, version))
+        .collect();
+    Ok(LedgerError::Tampered(match lacking.is_empty() {
+        true => "the head was not made by this token under keys that are accepted; is the database another realm's, \
+                 or the token another one?"
+            .into(),
+        false => format!(
+            "the head is tagged by {}, which the token does not hold: the head was not made by this token, or that key \
+             was destroyed after it was retired, and then nobody believes this database any more",
+            keys::names(&lacking)
+        ),
+    }))
 }
 
 #[cfg(test)]
@@ -250,6 +340,7 @@ pub(crate) mod tests {
                 configuration: [4; 32],
                 keys: KeyVersions::first(),
                 tokens: Vec::new(),
+                realm_record: None,
             },
             size: 9,
             log_root: [3; 32],
@@ -278,7 +369,12 @@ pub(crate) mod tests {
         let realm = RealmName::parse("realm.example").unwrap();
         // What does not say it has the bytes that it always had.
         assert!(!head().encode().unwrap().windows(5).any(|at| at == b"least"));
-        for (schema, least, extended) in [(SCHEMA, None, false), (SCHEMA + 3, Some(SCHEMA), true)] {
+        let newer = newest_schema() + 1;
+        for (schema, least, extended) in [
+            (SCHEMA, None, false),
+            (ROTATED_MAC, Some(ROTATED_MAC), false),
+            (newer, Some(SCHEMA), true),
+        ] {
             let mut head = head();
             (head.state.schema, head.state.least_schema) = (schema, least);
             let again = Head::parse(&row(&head), &realm).unwrap();
@@ -296,13 +392,11 @@ pub(crate) mod tests {
             let said = Head::parse(&row(&head), &realm).unwrap_err();
             assert!(said.contains(what), "{said}");
         };
-        refused(&|head| head.state.schema += 1, "schema 5 or later");
+        refused(&|head| head.state.schema += 2, "schema 6 or later");
         refused(&|head| head.state.schema -= 1, "schema 3");
         refused(
-            &|head| {
-                (head.state.schema, head.state.least_schema) = (SCHEMA + 2, Some(SCHEMA + 1));
-            },
-            "schema 6, which takes a custodyd of schema 5 or later; this one knows 4",
+            &|head| (head.state.schema, head.state.least_schema) = (7, Some(6)),
+            "schema 7, which takes a custodyd of schema 6 or later; this one knows 5",
         );
         refused(&|head| head.state.seq += 1, "contradicts");
         refused(
@@ -315,5 +409,46 @@ pub(crate) mod tests {
             mac: Vec::new(),
         };
         assert!(Head::parse(&rubbish, &realm).unwrap_err().contains("parse"));
+    }
+
+    /// What a newer version has added to a head is no damage, and what has no version is.
+    #[test]
+    fn a_head_of_a_newer_version_says_so_whatever_else_is_in_it() {
+        let realm = RealmName::parse("realm.example").unwrap();
+        let mut newer = head();
+        newer.state.schema = newest_schema() + 1;
+        for (head, what) in [(newer, "schema 6 or later"), (head(), "does not parse")] {
+            let text = String::from_utf8(head.encode().unwrap()).unwrap();
+            let body = text.replace(r#""boot_epoch""#, r#""colour":"blue","boot_epoch""#);
+            let row = HeadRow {
+                body: body.into_bytes(),
+                ..row(&head)
+            };
+            let said = Head::parse(&row, &realm).unwrap_err();
+            assert!(said.contains(what), "{said}");
+        }
+    }
+
+    /// A custodyd of before reads such a head as far as to its schema, and says which serves it.
+    #[test]
+    fn a_realm_whose_mac_key_was_rotated_takes_a_custodyd_that_knows_of_it() {
+        let mac = |version| custodyd_hsm::KeyId::new(KeyPurpose::Mac, version);
+        let mut state = head().state;
+        let (first, record) = (state.keys.clone(), RecordId([7; 32]));
+        let wrap = custodyd_hsm::KeyId::new(KeyPurpose::Wrap, 2);
+        state.goes_over_to(first.with_newer(wrap).unwrap(), record);
+        assert_eq!((state.schema, state.least_schema), (SCHEMA, None));
+        let second = state.keys.with_newer(mac(2)).unwrap();
+        state.goes_over_to(second.clone(), record);
+        assert_eq!((state.schema, state.least_schema), (5, Some(5)));
+        let why = suits((state.schema, state.least_schema), SCHEMA).unwrap_err();
+        assert!(why.contains("schema 5 or later; this one knows 4"), "{why}");
+        suits((state.schema, state.least_schema), newest_schema()).unwrap();
+        // It has no field yet that a custodyd of before does not know.
+        assert_eq!(state.realm_record, None);
+        state.goes_over_to(second.without(mac(1)).unwrap(), record);
+        assert_eq!(state.realm_record, Some(record));
+        state.takes(6, SCHEMA);
+        assert_eq!((state.schema, state.least_schema), (6, Some(5)));
     }
 }

@@ -56,6 +56,20 @@ pub(super) async fn hold(pool: &Pool, head: &Head) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Has the pool believe every MAC key that the token holds, where a head was found to have been believed before them: until
+/// `hold` says otherwise. For the restore ceremony, whose approvers are shown what is read by them. Somebody who has
+/// put a key into the token can have its anchors say what they like; they could as well have destroyed them.
+///
+/// # Errors
+/// `Token` where it does not answer.
+pub(super) async fn believe_held(pool: &Pool) -> Result<(), LedgerError> {
+    if let Some(versions) = pool.versions() {
+        let held = pool.call("check-keys", |custody| custody.versions(KeyPurpose::Mac));
+        pool.use_versions(versions.with_held(held.await?));
+    }
+    Ok(())
+}
+
 /// Has the pool use what a head says that was just anchored.
 pub(super) fn follow(pool: &Pool, head: &Head) {
     let known = pool.versions();

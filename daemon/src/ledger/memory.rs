@@ -108,6 +108,7 @@ impl Believed {
             configuration: [0; 32],
             keys: KeyVersions::first(),
             tokens: Vec::new(),
+            realm_record: None,
         };
         let head = Head {
             state,

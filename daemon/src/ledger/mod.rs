@@ -10,6 +10,7 @@ mod auditing;
 mod cache;
 mod checkpoint;
 mod committer;
+mod creating;
 mod deletions;
 mod erasure;
 mod error;
@@ -46,7 +47,7 @@ mod witnessing;
 
 use std::sync::{Arc, Mutex};
 
-use custodyd_hsm::{AccountId, AppId, Pool, RealmName, RecordId};
+use custodyd_hsm::{AccountId, AppId, Pool, RealmName};
 use custodyd_policies::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -135,7 +136,7 @@ pub(crate) struct Change {
 
 pub(crate) enum Base {
     /// The record must not exist; this is what it becomes.
-    Absent(RecordId, Box<Account>),
+    Absent(creating::Nowhere, Box<Account>),
     /// What the decision's author has read; replaced by the newest if that is newer.
     Loaded(Loaded),
 }
@@ -282,8 +283,11 @@ impl Ledger {
     /// # Errors
     /// Token unavailable.
     pub async fn alias(&self, app: &AppId, name: AliasName) -> Result<Alias, LedgerError> {
-        let record = self.reader.alias_id(app, &name).await?;
-        Ok(Alias::new(name, record, self.now()))
+        let mut ids = self.reader.alias_ids(app, &name).await?.into_iter();
+        let current = ids.next();
+        let (mac_key, record) = current.ok_or(LedgerError::internal("name a record"))?;
+        let elsewhere = ids.map(|(_, id)| id).collect();
+        Ok(Alias::new(name, record, self.now()).under(mac_key, elsewhere))
     }
 
     /// Runs `decide` on the newest state of the account and makes its change durable.
@@ -377,24 +381,6 @@ impl Ledger {
             }
         }
         Err(LedgerError::Overtaken.into())
-    }
-
-    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
-    ///
-    /// # Errors
-    /// As `commit`.
-    pub async fn create<T, E>(
-        &self,
-        account: Account,
-        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Loaded), E>
-    where
-        T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
-    {
-        let id = self.reader.record_id(&account.app, account.id).await?;
-        self.submit(Base::Absent(id, Box::new(account)), decide)
-            .await?
     }
 
     fn send(&self, request: Request) -> Result<(), LedgerError> {

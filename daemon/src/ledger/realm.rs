@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
 use custodyd_hsm::{
-    AppId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, RecordKind, SecretBytes, mac,
+    AppId, KeyId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, RecordKind, SecretBytes, mac,
 };
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,8 @@ pub async fn create(
     let of = realm.clone();
     let (id, sealed, keys) = pool
         .call("seal-realm", move |custody| {
-            let id = mac::realm_record_id(custody, &of)?;
+            let key = custody.current(KeyPurpose::Mac)?;
+            let id = mac::realm_record_id(custody, key, &of)?;
             let sealed = seal::seal(custody, &context(&of, &id), &plaintext)?;
             Ok((id, sealed, KeyVersions::newest_of(custody)?))
         })
@@ -218,15 +219,30 @@ fn encode(record: &RealmRecord) -> Result<Zeroizing<Vec<u8>>, LedgerError> {
     Ok(plaintext)
 }
 
+/// The identifier of the realm's record: the head says it since a MAC key was retired. Until then it is by the oldest, which
+/// the realm began with.
+pub(super) async fn record(reader: &Reader) -> Result<RecordId, LedgerError> {
+    let (named, oldest) = {
+        let believed = reader.memory().read();
+        let state = &believed.head.state;
+        let versions = state.keys.of(KeyPurpose::Mac).accepted();
+        (state.realm_record, versions.first().copied())
+    };
+    if let Some(id) = named {
+        return Ok(id);
+    }
+    let oldest = oldest.ok_or(LedgerError::internal("name the realm's record"))?;
+    let key = KeyId::new(KeyPurpose::Mac, oldest);
+    let realm = reader.realm().clone();
+    let id = reader.pool().call("realm-id", move |custody| {
+        mac::realm_record_id(custody, key, &realm)
+    });
+    Ok(id.await?)
+}
+
 /// The realm's record, opened, and where it stands.
 async fn read(reader: &Reader) -> Result<(Member, RealmRecord), LedgerError> {
-    let realm = reader.realm().clone();
-    let id = reader
-        .pool()
-        .call("realm-id", move |custody| {
-            mac::realm_record_id(custody, &realm)
-        })
-        .await?;
+    let id = record(reader).await?;
     let found = reader.read(&id).await?;
     let Some(found) = found.filter(|found| found.member.kind == RecordKind::Realm) else {
         return Err(LedgerError::Tampered(

@@ -108,8 +108,8 @@ pub struct Reader {
 enum Found {
     /// Opened from memory.
     Here(Arc<Committed>, SecretBytes),
-    /// To be looked for in the database.
-    NotHere(RecordId),
+    /// To be looked for in the database, under each MAC key that is accepted, the current one first.
+    NotHere(Vec<RecordId>),
 }
 
 impl Reader {
@@ -207,26 +207,10 @@ impl Reader {
         &self.store
     }
 
-    pub(super) async fn record_id(
-        &self,
-        app: &AppId,
-        account: AccountId,
-    ) -> Result<RecordId, LedgerError> {
-        let (realm, app) = (self.realm.clone(), app.clone());
-        Ok(self
-            .pool
-            .call("record-id", move |custody| {
-                mac::record_id(
-                    custody,
-                    &realm,
-                    &app,
-                    RecordKind::Account,
-                    account.as_bytes(),
-                )
-            })
-            .await?)
-    }
-
+    /// What stands under an account's identifier. It is at most one record, whichever key made its identifier: a
+    /// creation looks under all of them (`committer`). Under each where there is none its absence is proven. An account
+    /// that is found under an older key has cost the proofs for the newer ones, and a stranger's name costs all: what
+    /// tells them apart in time is the reading of a list, and strangers' answers leave at a fixed deadline.
     pub(super) async fn load(
         &self,
         app: &AppId,
@@ -240,12 +224,16 @@ impl Reader {
             .pool
             .call("load-account", move |custody| {
                 let natural = account.as_bytes();
-                let record = match kept {
-                    Some(record) => record,
-                    None => mac::record_id(custody, &realm, &of, RecordKind::Account, natural)?,
-                };
-                let Some(known) = cache.envelope(&record) else {
-                    return Ok(Found::NotHere(record));
+                let mut records: Vec<RecordId> = kept.into_iter().collect();
+                if kept.is_none() {
+                    for key in mac::accepted(custody)? {
+                        let kind = RecordKind::Account;
+                        let id = mac::record_id_under(custody, key, &realm, &of, kind, natural)?;
+                        records.push(id);
+                    }
+                }
+                let Some(known) = records.iter().find_map(|record| cache.envelope(record)) else {
+                    return Ok(Found::NotHere(records));
                 };
                 let context = context(&realm, &of, &known.member);
                 let plaintext = seal::open(custody, &context, &known.sealed)?;
@@ -256,7 +244,7 @@ impl Reader {
             Found::Here(known, plaintext) => {
                 Standing::Account(self.loaded(app, &known.member, &plaintext)?)
             }
-            Found::NotHere(record) => self.open(app, record).await?,
+            Found::NotHere(records) => self.open_any(app, &records).await?,
         };
         match standing {
             Standing::Account(loaded) if loaded.account.id != account => Err(tampered(
@@ -273,7 +261,18 @@ impl Reader {
         }
     }
 
-    /// Verifies and opens what stands under an account's identifier, from memory or from the
+    /// The first of these that is not proven absent.
+    async fn open_any(&self, app: &AppId, records: &[RecordId]) -> Result<Standing, LedgerError> {
+        for record in records {
+            match self.open(app, *record).await? {
+                Standing::Absent => {}
+                standing => return Ok(standing),
+            }
+        }
+        Ok(Standing::Absent)
+    }
+
+    /// Verifies and opens what stands under one identifier of an account, from memory or from the
     /// database. An erased account costs the token what a living one does.
     pub(super) async fn open(
         &self,

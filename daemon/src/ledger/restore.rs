@@ -12,6 +12,10 @@
 //! Where the token contradicts itself, because it holds two anchors of one number, the same ceremony is the way on
 //! (`token`): the approvers sign which side is adopted, and that all of the anchors are given up.
 //!
+//! A database of before a MAC key was retired is under that key. While the token holds it, the ceremony goes on from there;
+//! the statement says so, since whoever knows that key could have made the database. What the ceremony anchors is tagged
+//! by the keys that are adopted.
+//!
 //! After a crash here: the batch that begins the epoch is durable or it is not. If it is, no
 //! daemon starts on it before the token has anchored it, and the same command does that when it is
 //! run again with the same statement.
@@ -127,8 +131,12 @@ impl Ceremony<'_> {
             Err(LedgerError::Tampered(_)) => Ok(()),
             // It names tokens that are lost: the restored realm has this one.
             Err(LedgerError::Refused(_)) if !found.believed.head.state.tokens.is_empty() => Ok(()),
-            // No daemon, and no node alone, starts on anchors that exclude each other.
-            Err(LedgerError::Token(Error::Anchors { .. })) if token.contradicts_itself() => Ok(()),
+            // No daemon, and no node alone, starts on anchors that exclude each other, or are under keys that were not known yet.
+            Err(LedgerError::Token(Error::Anchors { .. }))
+                if token.contradicts_itself() || token.is_by_other_keys() =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -342,7 +350,8 @@ impl Ceremony<'_> {
                 ));
             }
         };
-        Anchoring::supersede(self.pool, self.realm, given_up, first).await?;
+        let by = (first, head.tagged_by());
+        Anchoring::supersede(self.pool, self.realm, given_up, by).await?;
         Ok(Accepted {
             statement,
             repaired,

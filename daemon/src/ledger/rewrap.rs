@@ -7,7 +7,10 @@
 //! puts it in its place, if nobody has changed the record meanwhile. A pass keeps no state: after
 //! a crash the next one finds what is left.
 
+mod mac_keys;
 mod resealing;
+
+pub use self::mac_keys::MacCensus;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -46,6 +46,10 @@ pub struct Weakness {
     pub any_base: bool,
     /// An alias is given to whoever claims it, whoever has it.
     pub any_name: bool,
+    /// An account is made although it stands under another MAC key.
+    pub any_mac_key: bool,
+    /// A head is believed by older MAC keys than tag the anchor that it goes on from.
+    pub older_mac_keys: bool,
     /// A batch's time is the host's, also where the newest head is of a later one.
     pub host_time: bool,
     /// The committer writes upon member lists that it reads once more, instead of upon those that

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::{self, EpochUse};
-use custodyd_hsm::{AccountId, AppId, RecordId, Secret, SecretBytes};
+use custodyd_hsm::{AccountId, AppId, KeyId, KeyPurpose, RecordId, Secret, SecretBytes};
 use custodyd_policies::Factor;
 use webauthn_rs::prelude::DiscoverableAuthentication;
 
@@ -62,15 +62,20 @@ impl Service {
         if guess == Guess::Pin {
             releases.exist_in(&loaded.account)?;
         }
-        let pepper = self.pepper(&loaded).await?;
+        let (under, pepper) = self.pepper(&loaded).await?;
 
         let charged = self
             .charge(guess, &device, loaded, move |account| {
                 let pin = account.pin.as_ref();
                 let record = pin.and_then(|pin| pin.way.argon2id());
-                record
+                let record = record
                     .map(Arc::clone)
-                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))
+                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))?;
+                // The pepper that was made is that of the record which was read.
+                match record.mac_key == under {
+                    true => Ok(record),
+                    false => Err(Refused::AuthenticationFailed),
+                }
             })
             .await;
         let (charged, record, loaded) = match charged {
@@ -308,21 +313,41 @@ impl Service {
         self.named(device, &Named::Account(account)).await
     }
 
-    pub(super) async fn pepper(&self, loaded: &Loaded) -> Result<Secret<32>, Refused> {
-        self.pepper_of(&loaded.account.app, *loaded.record()).await
+    /// The pepper that the account's PIN was set with, and the version of the MAC key that it comes from: one that is
+    /// set meanwhile may have another. Where none is set to be evaluated here, of a new one.
+    pub(super) async fn pepper(&self, loaded: &Loaded) -> Result<(u16, Secret<32>), Refused> {
+        let account = &loaded.account;
+        let record = account.pin.as_ref().and_then(|pin| pin.way.argon2id());
+        let under = record.map(|record| record.mac_key);
+        self.pepper_of(&account.app, *loaded.record(), under).await
+    }
+
+    /// The pepper that a new PIN takes.
+    pub(super) async fn newest_pepper(
+        &self,
+        loaded: &Loaded,
+    ) -> Result<(u16, Secret<32>), Refused> {
+        self.pepper_of(&loaded.account.app, *loaded.record(), None)
+            .await
     }
 
     pub(super) async fn pepper_of(
         &self,
         app: &AppId,
         record: RecordId,
-    ) -> Result<Secret<32>, Refused> {
+        under: Option<u16>,
+    ) -> Result<(u16, Secret<32>), Refused> {
         let (realm, app) = (self.realm().clone(), app.clone());
         Ok(self
             .ledger
             .pool()
             .call("pin-pepper", move |custody| {
-                mac::pin_pepper(custody, &realm, &app, &record)
+                let key = match under {
+                    Some(version) => KeyId::new(KeyPurpose::Mac, version),
+                    None => custody.current(KeyPurpose::Mac)?,
+                };
+                let pepper = mac::pin_pepper(custody, key, &realm, &app, &record)?;
+                Ok((key.version, pepper))
             })
             .await?)
     }

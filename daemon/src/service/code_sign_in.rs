@@ -265,15 +265,20 @@ impl Service {
         let guess = Guess::PinAfterCode;
         self.check_pin(caller.account(), PinCheck::Argon2id)
             .map_err(|refused| guess.told(refused))?;
-        let pepper = self.pepper(&caller.loaded).await?;
+        let (under, pepper) = self.pepper(&caller.loaded).await?;
         let device = caller.device();
         let (charged, record, loaded) = self
             .charge(guess, &device, caller.loaded.clone(), move |account| {
                 let pin = account.pin.as_ref();
                 let record = pin.and_then(|pin| pin.way.argon2id());
-                record
+                let record = record
                     .map(Arc::clone)
-                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))
+                    .ok_or_else(|| guess.told(PinCheck::Argon2id.missing(account)))?;
+                // The pepper that was made is that of the record which was read.
+                match record.mac_key == under {
+                    true => Ok(record),
+                    false => Err(Refused::AuthenticationFailed),
+                }
             })
             .await?;
         let typed = SecretBytes::from(request.pin.expose().as_bytes().to_vec());

@@ -19,7 +19,7 @@ use crate::factors::dpop::{AppKey, AppKeyExpected};
 use crate::factors::random;
 use crate::factors::session;
 use crate::factors::ticket::{self, Ticket, TicketExpected};
-use crate::ledger::{EventKind, LedgerError, Loaded, NewEvent, Receipt};
+use crate::ledger::{EventKind, Journal, LedgerError, Loaded, NewEvent, Receipt};
 
 const MAX_IDEMPOTENCY_KEY: usize = 128;
 
@@ -59,8 +59,11 @@ impl Service {
             },
         )?;
         let origin = self.origin(device, request.ticket.as_deref(), idempotency_key, now)?;
-        let id = self.choose_id(device, &origin).await?;
-        if let Some(existing) = self.repeated(device, id, &app_key, &origin, now).await? {
+        let ids = self.choose_ids(device, &origin).await?;
+        let (id, others) = ids
+            .split_first()
+            .ok_or(Refused::Internal("name an account"))?;
+        if let Some(existing) = self.repeated(device, &ids, &app_key, &origin, now).await? {
             let receipt = self.ledger.receipt_of_creation(&existing).await;
             return self.created(device, &existing, receipt, now).await;
         }
@@ -70,23 +73,26 @@ impl Service {
                 .map_err(|retry_after| Refused::EnrolmentQuota { retry_after })?;
         }
         let account = self
-            .draft(device, id, app_key.clone(), device_name, now)
+            .draft(device, *id, app_key.clone(), device_name, now)
             .await?;
         let device_id = device.key.thumbprint.clone();
         let app_key_id = app_key.thumbprint.clone();
-        let made = self
-            .ledger
-            .create::<(), Refused>(account, move |_, _, journal| {
-                journal.note(NewEvent::new(EventKind::AccountCreated).on(&app_key_id));
-                journal.note(NewEvent::new(EventKind::DeviceBound).on(&device_id));
-                Ok(())
-            })
-            .await;
+        let note = move |_: &mut Account, _, journal: &mut Journal| {
+            journal.note(NewEvent::new(EventKind::AccountCreated).on(&app_key_id));
+            journal.note(NewEvent::new(EventKind::DeviceBound).on(&device_id));
+            Ok::<(), Refused>(())
+        };
+        let made = match origin {
+            Origin::Fresh => self.ledger.create(account, note).await,
+            Origin::IdempotencyKey(_) | Origin::Ticket(_) => {
+                self.ledger.create_one_of(account, others, note).await
+            }
+        };
         let loaded = match made {
             Ok(((), loaded)) => loaded,
             // Two requests with one Idempotency-Key or ticket at once: the other one made it.
             Err(Refused::AccountExists) => self
-                .repeated(device, id, &app_key, &origin, now)
+                .repeated(device, &ids, &app_key, &origin, now)
                 .await?
                 .ok_or(Refused::AccountExists)?,
             Err(refused) => return Err(refused),
@@ -129,17 +135,26 @@ impl Service {
 
     /// With a ticket or an Idempotency-Key the identifier is derived in the token, from the name
     /// of the ticket or from the device key and the key given, so a repeated request finds its
-    /// first result without any other table.
-    async fn choose_id(&self, device: &Device, origin: &Origin) -> Result<AccountId, Refused> {
+    /// first result without any other table. It is another one under each MAC key that is accepted: the first is the
+    /// one to make, and each of the others may be the one that a request of before has made.
+    async fn choose_ids(
+        &self,
+        device: &Device,
+        origin: &Origin,
+    ) -> Result<Vec<AccountId>, Refused> {
         let (realm, app) = (self.realm().clone(), device.app.id.clone());
         let pool = self.ledger.pool();
         match origin {
-            Origin::Fresh => random_account(),
+            Origin::Fresh => Ok(vec![random_account()?]),
             Origin::Ticket(ticket) => {
                 let jti = ticket.jti.clone();
                 Ok(pool
                     .call("ticket-id", move |custody| {
-                        mac::account_id_from_ticket(custody, &realm, &app, &jti)
+                        let keys = mac::accepted(custody)?.into_iter();
+                        keys.map(|under| {
+                            mac::account_id_from_ticket(custody, under, &realm, &app, &jti)
+                        })
+                        .collect()
                     })
                     .await?)
             }
@@ -147,13 +162,19 @@ impl Service {
                 let (thumbprint, key) = (device.key.thumbprint.clone(), key.clone());
                 Ok(pool
                     .call("idempotent-id", move |custody| {
-                        mac::account_id_from_idempotency_key(
-                            custody,
-                            &realm,
-                            &app,
-                            &thumbprint,
-                            &key,
-                        )
+                        let keys = mac::accepted(custody)?.into_iter();
+                        keys.map(|under| {
+                            let of = (&realm, &app);
+                            mac::account_id_from_idempotency_key(
+                                custody,
+                                under,
+                                of.0,
+                                of.1,
+                                &thumbprint,
+                                &key,
+                            )
+                        })
+                        .collect()
                     })
                     .await?)
             }
@@ -164,7 +185,7 @@ impl Service {
     async fn repeated(
         &self,
         device: &Device,
-        id: AccountId,
+        ids: &[AccountId],
         app_key: &AppKey,
         origin: &Origin,
         now: Timestamp,
@@ -172,7 +193,14 @@ impl Service {
         if matches!(origin, Origin::Fresh) {
             return Ok(None);
         }
-        let Some(loaded) = self.ledger.load(&device.app.id, id).await? else {
+        let mut made = None;
+        for id in ids {
+            made = self.ledger.load(&device.app.id, *id).await?;
+            if made.is_some() {
+                break;
+            }
+        }
+        let Some(loaded) = made else {
             return Ok(None);
         };
         let account = &loaded.account;

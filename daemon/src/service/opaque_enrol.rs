@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use custodyd_hsm::mac::{self, EpochUse};
-use custodyd_hsm::{AppId, RecordId, Secret};
+use custodyd_hsm::{AppId, KeyId, KeyPurpose, RecordId, Secret};
 use custodyd_policies::Recovery;
+use serde::{Deserialize, Serialize};
 
 use super::passkeys::Consumed;
 use super::pin::PinCheck;
@@ -24,8 +25,16 @@ use crate::bytes::Bytes;
 use crate::factors::ceremony::{self, Ceremony, Purpose};
 use crate::factors::pin_opaque::{OpaqueRecord, OpaqueSalt, RegistrationStart};
 
+/// What the record will be of: the MAC key may be rotated before it comes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begun {
+    salt: OpaqueSalt,
+    mac_key: u16,
+}
+
 /// A registration that waits for the client's record.
-type Registration = Ceremony<OpaqueSalt>;
+type Registration = Ceremony<Begun>;
 
 impl Service {
     /// # Errors
@@ -40,8 +49,9 @@ impl Service {
         let request = RegistrationStart::parse(&request.request.0)?;
         self.ready_to_recover(&caller, Recovery::ReplacePin).await?;
         let salt = OpaqueSalt::new()?;
+        let current = self.ledger.keys().current(KeyPurpose::Mac);
         let key = self
-            .opaque_key(&caller.app.id, *caller.loaded.record(), salt)
+            .opaque_key(&caller.app.id, *caller.loaded.record(), salt, current)
             .await?;
         let response = self.opaque.register(&key, &request)?;
         let now = self.now();
@@ -52,7 +62,10 @@ impl Service {
             account: Some(caller.account().id),
             purpose: Purpose::RegisterOpaque,
             expires: now.plus(policy.ceremony),
-            state: salt,
+            state: Begun {
+                salt,
+                mac_key: current.version,
+            },
         };
         Ok(OpaqueRegistrationStarted {
             registration: self
@@ -94,7 +107,8 @@ impl Service {
             Purpose::RegisterOpaque,
             now,
         )?;
-        let record = OpaqueRecord::new(registration.state, &request.record.0, spent)?;
+        let Begun { salt, mac_key } = registration.state;
+        let record = OpaqueRecord::new(salt, &request.record.0, spent)?.under(mac_key);
         let writes = secrets::Writes::new(&caller.app, request.secrets)?;
         self.ready_to_recover(&caller, Recovery::ReplacePin).await?;
         let used = Consumed {
@@ -111,13 +125,14 @@ impl Service {
         app: &AppId,
         account: RecordId,
         salt: OpaqueSalt,
+        under: KeyId,
     ) -> Result<Secret<32>, Refused> {
         let (realm, app) = (self.realm().clone(), app.clone());
         Ok(self
             .ledger
             .pool()
             .call("opaque-key", move |custody| {
-                mac::opaque_key_material(custody, &realm, &app, &account, &salt.0)
+                mac::opaque_key_material(custody, under, &realm, &app, &account, &salt.0)
             })
             .await?)
     }

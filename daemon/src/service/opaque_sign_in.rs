@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use custodyd_hsm::mac::{self, EpochUse};
-use custodyd_hsm::{AccountId, Lane, Secret};
+use custodyd_hsm::{AccountId, KeyId, KeyPurpose, Lane, Secret};
 use custodyd_policies::{Factor, Ksf, Standing, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -186,11 +186,9 @@ impl Service {
             .map_err(|refused| guess.told(refused))?;
         let record = opaque_record(&loaded.account, guess)?;
         let salt = record.salt;
-        if !record.has_its_key() {
-            return Err(Refused::Internal("find the key that a PIN was set under"));
-        }
+        let under = KeyId::new(KeyPurpose::Mac, record.mac_key);
         let key = self
-            .opaque_key(&loaded.account.app, *loaded.record(), salt)
+            .opaque_key(&loaded.account.app, *loaded.record(), salt, under)
             .await?;
         let lasts = device.app.policy.pin.ceremony;
         let (charged, record, loaded) = self

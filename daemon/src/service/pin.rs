@@ -17,6 +17,7 @@ use super::{Caller, Refused, Service, secrets};
 use crate::account::{Account, Pin, PinWay};
 use crate::api::{Bound, RemoveFactor, SessionToken, SetPin};
 use crate::delivery::Notice;
+use crate::factors::pin_argon2::PinRecord;
 use crate::ledger::{EventKind, NewEvent};
 
 /// By which way a PIN is to be checked.
@@ -85,9 +86,13 @@ impl Service {
         let writes = secrets::Writes::new(&caller.app, request.secrets)?;
         self.ready_to_recover(&caller, Recovery::ReplacePin).await?;
         let capacity = self.hasher.reserve()?;
-        let pepper = self.pepper(&caller.loaded).await?;
+        let (mac_key, pepper) = self.newest_pepper(&caller.loaded).await?;
         let secret = SecretBytes::from(request.pin.expose().as_bytes().to_vec());
-        let record = self.hasher.enrol(capacity, secret, pepper, policy).await?;
+        let enrolled = self.hasher.enrol(capacity, secret, pepper, policy);
+        let record = PinRecord {
+            mac_key,
+            ..enrolled.await?
+        };
         self.replace_pin(caller, PinWay::Argon2id(Arc::new(record)), writes, None)
             .await
     }

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::Service;
 use crate::ledger::LedgerError;
-use crate::ledger::rewrap::{Census, Moving, Share};
+use crate::ledger::rewrap::{Census, MacCensus, Moving, Share};
 
 /// Making a key may take a token this long: some are remote and slow.
 const MAKING: Duration = Duration::from_secs(60);
@@ -153,6 +153,11 @@ impl Service {
     pub async fn keys(&self) -> Result<Value, KeyError> {
         let census = self.ledger.census().await?;
         let versions = self.ledger.keys();
+        // Each account is opened for it: there is something to count only after a rotation.
+        let mac = match versions.of(KeyPurpose::Mac).accepted().len() {
+            0 | 1 => None,
+            _ => Some(self.ledger.mac_census(self.served()).await?),
+        };
         let held = self
             .ledger
             .pool()
@@ -170,7 +175,7 @@ impl Service {
         all.dedup();
         let keys: Vec<Value> = all
             .into_iter()
-            .map(|key| listed(key, &versions, &census, held.contains(&key)))
+            .map(|key| listed(key, &versions, (&census, mac.as_ref()), held.contains(&key)))
             .collect();
         Ok(json!({ "keys": keys, "damaged": census.damaged }))
     }
@@ -181,7 +186,7 @@ impl Service {
     /// password of a TPM's owner hierarchy, where it has one and the key is to be made.
     ///
     /// # Errors
-    /// `Refused` for the MAC key, and where the token can not make one; then nothing has changed.
+    /// `Refused` where the token can not make one; then nothing has changed.
     pub async fn rotate_key(
         &self,
         purpose: KeyPurpose,
@@ -189,15 +194,10 @@ impl Service {
         manifest: Option<&str>,
         owner: Option<Arc<SecretBytes>>,
     ) -> Result<KeyId, KeyError> {
-        if purpose == KeyPurpose::Mac {
-            return refused(
-                "the MAC key makes the identifiers of records, the peppers of PINs and the tags of \
-                 heads: with another one no account would be found and no head believed. It stays \
-                 for the life of the realm; a new realm, to which owners enrol again, has a new one",
-            );
-        }
         if announce && purpose.is_symmetric() {
-            return refused("nobody outside knows a wrap key: there is nothing to announce");
+            return refused(
+                "nobody outside knows a wrap or a MAC key: there is nothing to announce",
+            );
         }
         let _one = self.rotation.one_at_a_time.lock().await;
         let before = self.ledger.keys();
@@ -326,8 +326,7 @@ impl Service {
                 pass.does(share, &named)?;
             } else {
                 let share = share.unwrap_or_default();
-                let served = self.apps.retention().into_iter().map(|(app, _)| app);
-                let mut apps: Vec<AppId> = served.collect();
+                let mut apps = self.served();
                 apps.extend(named.iter().cloned());
                 let moving = Arc::<Moving>::default();
                 let ended = Arc::<Mutex<Option<Result<Census, String>>>>::default();
@@ -428,6 +427,7 @@ impl Service {
             tracing::warn!(%key, "a key was retired: what is under it is not believed any more");
         }
         if destroy {
+            self.no_anchor_needs(key).await?;
             self.destroy_everywhere(key, owner).await?;
         }
         let mut answer =
@@ -438,6 +438,37 @@ impl Service {
         Ok(answer)
     }
 
+    /// The apps whose accounts may be there.
+    fn served(&self) -> Vec<AppId> {
+        self.apps
+            .retention()
+            .into_iter()
+            .map(|(app, _)| app)
+            .collect()
+    }
+
+    async fn no_account_is_under(&self, key: KeyId) -> Result<(), KeyError> {
+        let census = self.ledger.mac_census(self.served()).await?;
+        if let Some(apps) = census.under.get(&key.version) {
+            let each = apps.iter().map(|(app, count)| format!("{count} of {app}"));
+            let each: Vec<String> = each.collect();
+            return refused(format!(
+                "{} accounts are found by {key}, or have a PIN or an alias that is checked by it: {}. They move by \
+                 nobody's hand: each stays until its owner has enrolled again and erased it. Tell those apps",
+                census.of(key.version),
+                each.join(", ")
+            ));
+        }
+        if census.unopened > 0 {
+            return refused(format!(
+                "{} accounts are opened by no served app, and may be under {key}: serve their app again, or see \
+                 `custodyd ledger verify`, then retire it",
+                census.unopened
+            ));
+        }
+        undamaged(census.damaged, key)
+    }
+
     async fn nothing_is_under(&self, key: KeyId) -> Result<(), KeyError> {
         // It has signed nothing.
         if self.ledger.keys().announced(key.purpose) == Some(key) {
@@ -446,7 +477,7 @@ impl Service {
         match key.purpose {
             KeyPurpose::Wrap => {}
             KeyPurpose::Webhook => return Ok(()),
-            KeyPurpose::Mac => return refused(format!("{key} stays for the life of the realm")),
+            KeyPurpose::Mac => return self.no_account_is_under(key).await,
             KeyPurpose::Bind => {
                 return refused(format!(
                     "{key} signs nothing any more, and the bindings that it has signed are checked \
@@ -467,18 +498,26 @@ impl Service {
                 "{under} records are sealed under {key}: `custodyd key rewrap` moves them first"
             ));
         }
-        if census.damaged > 0 {
-            return refused(format!(
-                "{} rows of the database do not verify, and what belongs in their place may be \
-                 sealed under {key}: see `custodyd ledger verify`, mend them, then retire it",
-                census.damaged
-            ));
-        }
-        Ok(())
+        undamaged(census.damaged, key)
     }
 }
 
-fn listed(key: KeyId, versions: &KeyVersions, census: &Census, held: bool) -> Value {
+fn undamaged(damaged: u64, key: KeyId) -> Result<(), KeyError> {
+    match damaged {
+        0 => Ok(()),
+        damaged => refused(format!(
+            "{damaged} rows of the database do not verify, and what belongs in their place may be \
+             under {key}: see `custodyd ledger verify`, mend them, then retire it"
+        )),
+    }
+}
+
+fn listed(
+    key: KeyId,
+    versions: &KeyVersions,
+    (census, mac): (&Census, Option<&MacCensus>),
+    held: bool,
+) -> Value {
     let state = match (versions.accepts(key), key == versions.current(key.purpose)) {
         (_, true) => "current",
         (true, false) if versions.announced(key.purpose) == Some(key) => "announced",
@@ -492,6 +531,10 @@ fn listed(key: KeyId, versions: &KeyVersions, census: &Census, held: bool) -> Va
         "state": state,
         "in_token": held,
     });
+    if let (KeyPurpose::Mac, Some(mac), Some(members)) = (key.purpose, mac, listed.as_object_mut())
+    {
+        members.insert("accounts".into(), mac.of(key.version).into());
+    }
     if key.purpose == KeyPurpose::Wrap {
         let records = census.under.get(&key.version).copied().unwrap_or(0);
         if let Some(members) = listed.as_object_mut() {

@@ -68,8 +68,8 @@ impl Service {
         capacity: Reservation,
         pin: SecretBytes,
     ) -> Refused {
-        let pepper = match self.pepper_of(&device.app.id, NOBODY).await {
-            Ok(pepper) => pepper,
+        let pepper = match self.pepper_of(&device.app.id, NOBODY, None).await {
+            Ok((_, pepper)) => pepper,
             Err(refused) => return refused,
         };
         self.strangers_wait(Guess::StrangerPin).await;

@@ -17,8 +17,7 @@ use crate::{
     custody::{AnchorObject, Custody},
     encoding,
     error::{AnchorFault, Error, Result},
-    id::RealmName,
-    mac,
+    id::{KeyPurpose, RealmName},
 };
 
 /// How an [`advance`] went.
@@ -125,8 +124,19 @@ pub(super) fn sealed(
     realm: &RealmName,
     anchor: &Anchor,
 ) -> Result<Vec<u8>> {
-    let mut bytes = format::anchor(realm, anchor)?;
-    let tag = custody.mac(mac::ROOT_MAC, &encoding::anchor(&bytes))?;
+    let keys = custody.accepted(KeyPurpose::Mac)?;
+    sealed_by(custody, realm, &keys, anchor)
+}
+
+/// By these MAC keys together.
+pub(super) fn sealed_by(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    keys: &[u16],
+    anchor: &Anchor,
+) -> Result<Vec<u8>> {
+    let mut bytes = format::anchor(realm, anchor, keys)?;
+    let tag = custody.tag(keys, &encoding::anchor(&bytes))?;
     bytes.extend_from_slice(tag.expose());
     Ok(bytes)
 }

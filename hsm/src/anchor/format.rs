@@ -2,17 +2,23 @@
 //!
 //! Called by the parent and its siblings. What is read here is not verified: a
 //! caller checks the tag over the body before it looks at anything but the realm.
-//! Each anchor has one encoding; everything else is refused.
+//! Each anchor has one encoding; everything else is refused. Version 1 is of those that MAC key 1 alone has
+//! tagged, as before there was another; version 2 names the keys.
 
 use super::Anchor;
 use crate::{
     error::{Error, Result},
     id::RealmName,
+    mac,
+    versions::MAX_ACCEPTED,
 };
 
 const ANCHOR: [u8; 3] = *b"CDA";
 const WARM: [u8; 3] = *b"CDW";
 const VERSION: u8 = 1;
+const NAMES_KEYS: u8 = 2;
+/// What version 1 is tagged by.
+const FIRST: &[u16] = &[mac::ROOT_MAC.version];
 const CLEAN: u8 = 1;
 const DIRTY: u8 = 2;
 const TAG: usize = 32;
@@ -26,25 +32,32 @@ pub(super) struct Parsed<'b> {
     pub(super) anchor: Anchor,
     /// Empty in an anchor of the token.
     pub(super) boot_id: &'b str,
+    /// The MAC keys that the tag is of.
+    pub(super) keys: Vec<u16>,
     /// All bytes before the tag.
     pub(super) body: &'b [u8],
     pub(super) tag: &'b [u8; TAG],
 }
 
-/// The body of an anchor for the token.
-pub(super) fn anchor(realm: &RealmName, anchor: &Anchor) -> Result<Vec<u8>> {
-    body(ANCHOR, realm, anchor)
+/// The body of an anchor for the token that these keys tag.
+pub(super) fn anchor(realm: &RealmName, anchor: &Anchor, keys: &[u16]) -> Result<Vec<u8>> {
+    body(ANCHOR, realm, anchor, keys)
 }
 
 /// The body of a warm anchor.
-pub(super) fn warm(realm: &RealmName, anchor: &Anchor, boot_id: &str) -> Result<Vec<u8>> {
+pub(super) fn warm(
+    realm: &RealmName,
+    anchor: &Anchor,
+    boot_id: &str,
+    keys: &[u16],
+) -> Result<Vec<u8>> {
     if !is_boot_id(boot_id) {
         return Err(Error::invalid(
             "kernel boot id",
             format!("expected 1 to {MAX_BOOT_ID} of visible ASCII"),
         ));
     }
-    let mut bytes = body(WARM, realm, anchor)?;
+    let mut bytes = body(WARM, realm, anchor, keys)?;
     put(&mut bytes, boot_id);
     Ok(bytes)
 }
@@ -60,7 +73,13 @@ fn put(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn body(magic: [u8; 3], realm: &RealmName, anchor: &Anchor) -> Result<Vec<u8>> {
+/// Rising, and not what version 1 says.
+fn are_keys(keys: &[u16]) -> bool {
+    let rising = keys.is_sorted_by(|one, next| one < next);
+    rising && keys != FIRST && (1..=MAX_ACCEPTED).contains(&keys.len()) && !keys.contains(&0)
+}
+
+fn body(magic: [u8; 3], realm: &RealmName, anchor: &Anchor, keys: &[u16]) -> Result<Vec<u8>> {
     let flags = match (anchor.clean, anchor.dirty) {
         (false, false) => 0,
         (true, false) => CLEAN,
@@ -74,7 +93,16 @@ fn body(magic: [u8; 3], realm: &RealmName, anchor: &Anchor) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&magic);
-    bytes.push(VERSION);
+    match keys {
+        FIRST => bytes.push(VERSION),
+        keys => {
+            bytes.push(NAMES_KEYS);
+            let count = u8::try_from(keys.len()).ok().filter(|_| are_keys(keys));
+            bytes.push(count.ok_or_else(|| Error::invalid("anchor", "no keys tag it so"))?);
+            keys.iter()
+                .for_each(|key| bytes.extend_from_slice(&key.to_be_bytes()));
+        }
+    }
     put(&mut bytes, realm.as_str());
     for number in [anchor.serial, anchor.log_epoch, anchor.seq] {
         bytes.extend_from_slice(&number.to_be_bytes());
@@ -101,18 +129,22 @@ impl<'b> Parsed<'b> {
         if [a, b, c] != magic {
             return Err(refused());
         }
-        if version != VERSION {
+        if version != VERSION && version != NAMES_KEYS {
             return Err(Error::UnsupportedVersion {
                 what,
                 found: version,
             });
         }
-        Self::after_version(bytes, magic == WARM).ok_or_else(refused)
+        Self::after_version(bytes, version == NAMES_KEYS, magic == WARM).ok_or_else(refused)
     }
 
-    fn after_version(bytes: &'b [u8], has_boot_id: bool) -> Option<Self> {
+    fn after_version(bytes: &'b [u8], names_keys: bool, has_boot_id: bool) -> Option<Self> {
         let (body, tag) = bytes.split_last_chunk::<TAG>()?;
         let mut rest = Reader(body.get(4..)?);
+        let keys = match names_keys {
+            true => rest.keys().filter(|keys| are_keys(keys))?,
+            false => FIRST.to_vec(),
+        };
         let realm = RealmName::parse(rest.text()?).ok()?;
         let serial = rest.number().filter(|serial| *serial > 0)?;
         let (log_epoch, seq) = (rest.number()?, rest.number()?);
@@ -140,6 +172,7 @@ impl<'b> Parsed<'b> {
             realm,
             anchor,
             boot_id,
+            keys,
             body,
             tag,
         })
@@ -158,6 +191,12 @@ impl<'b> Reader<'b> {
 
     fn number(&mut self) -> Option<u64> {
         self.take().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    fn keys(&mut self) -> Option<Vec<u16>> {
+        let [count] = *self.take::<1>()?;
+        let key = |_| self.take().map(|bytes| u16::from_be_bytes(*bytes));
+        (0..count).map(key).collect()
     }
 
     fn text(&mut self) -> Option<&'b str> {

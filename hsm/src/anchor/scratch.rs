@@ -101,7 +101,12 @@ fn sweep(custody: &mut dyn Custody, now: u64) -> Result<()> {
         let abandoned = parsed.anchor.seq.saturating_add(ABANDONED) < now;
         if abandoned
             && parsed.realm.as_str().starts_with(SCRATCH_REALMS)
-            && mac::tag_fits(custody, &encoding::anchor(parsed.body), parsed.tag)?
+            && mac::tag_fits(
+                custody,
+                &parsed.keys,
+                &encoding::anchor(parsed.body),
+                parsed.tag,
+            )?
         {
             custody.destroy_anchor(&object)?;
         }

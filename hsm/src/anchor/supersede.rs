@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// Replaces `from`, which have to be all that the token holds for the realm, by `to`, which begins a log epoch above
-/// them. None as `from` is a token that has lost them.
+/// them, and which these MAC keys tag: those of the head that is adopted. What is replaced may be under others. None as
+/// `from` is a token that has lost them.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a `to` that does not come after each of them; [`Error::Anchors`] where one of them is gone,
@@ -24,7 +25,7 @@ pub fn supersede(
     custody: &mut dyn Custody,
     realm: &RealmName,
     from: &[Anchor],
-    to: &Anchor,
+    (to, keys): (&Anchor, &[u16]),
 ) -> Result<Advanced> {
     for from in from {
         if let Some(why) = to.conflict_with(from) {
@@ -34,7 +35,7 @@ pub fn supersede(
             return Err(Error::invalid("anchor", "it begins no log epoch"));
         }
     }
-    let content = advance::sealed(custody, realm, to)?;
+    let content = advance::sealed_by(custody, realm, keys, to)?;
     let before = Survey::of(custody, realm)?;
     let made = before.object_of(to).is_none();
     if made {

@@ -10,7 +10,7 @@ use crate::{
     custody::Custody,
     encoding,
     error::{Error, Result},
-    id::RealmName,
+    id::{KeyPurpose, RealmName},
     mac,
 };
 
@@ -27,8 +27,9 @@ pub fn seal_warm(
     boot_id: &str,
     anchor: &Anchor,
 ) -> Result<Vec<u8>> {
-    let mut bytes = format::warm(realm, anchor, boot_id)?;
-    let tag = custody.mac(mac::ROOT_MAC, &encoding::warm_anchor(&bytes))?;
+    let keys = custody.accepted(KeyPurpose::Mac)?;
+    let mut bytes = format::warm(realm, anchor, boot_id, &keys)?;
+    let tag = custody.tag(&keys, &encoding::warm_anchor(&bytes))?;
     bytes.extend_from_slice(tag.expose());
     Ok(bytes)
 }
@@ -49,7 +50,8 @@ pub fn open_warm(
         what: "warm anchor",
     };
     let parsed = Parsed::warm(bytes)?;
-    if !mac::tag_fits(custody, &encoding::warm_anchor(parsed.body), parsed.tag)? {
+    let statement = encoding::warm_anchor(parsed.body);
+    if !mac::tag_fits(custody, &parsed.keys, &statement, parsed.tag)? {
         return Err(refused);
     }
     if parsed.realm != *realm {

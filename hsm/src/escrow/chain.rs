@@ -67,10 +67,8 @@ impl Manifests {
         }
         let rises = next.keys.is_sorted_by(|one, other| one.key < other.key);
         let newer = |of: &KeyCheck| {
-            of.key.purpose != KeyPurpose::Mac
-                && self
-                    .newest_of(of.key.purpose)
-                    .is_none_or(|before| before.key < of.key)
+            self.newest_of(of.key.purpose)
+                .is_none_or(|before| before.key < of.key)
         };
         if !rises || next.keys.is_empty() || !next.keys.iter().all(newer) {
             return refused(format!(

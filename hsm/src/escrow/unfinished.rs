@@ -9,7 +9,7 @@ use super::{EscrowError, Manifest, framed, unframed};
 use crate::{
     custody::Custody,
     encoding,
-    mac::ROOT_MAC,
+    id::{KeyId, KeyPurpose},
     root_keys::RootKeys,
     seal::{open_once, seal_once},
     secret::Secret,
@@ -19,10 +19,14 @@ const MAGIC: [u8; 4] = *b"CDU\x01";
 /// No file of them is longer.
 pub const MAX_UNFINISHED: usize = 4096;
 
-/// One manifest has one key, and its keys are sealed once.
-fn key(custody: &mut dyn Custody, manifest: &Manifest) -> Result<Secret<32>, EscrowError> {
+/// One manifest has one key under each MAC key, and its keys are sealed once.
+fn key(
+    custody: &mut dyn Custody,
+    under: KeyId,
+    manifest: &Manifest,
+) -> Result<Secret<32>, EscrowError> {
     let statement = encoding::escrow_unfinished(&manifest.realm, &manifest.hash()?);
-    Ok(custody.mac(ROOT_MAC, &statement)?)
+    Ok(custody.mac(under, &statement)?)
 }
 
 /// What to keep until these keys are in every token.
@@ -34,7 +38,8 @@ pub fn keep(
     manifest: &Manifest,
     keys: &RootKeys,
 ) -> Result<Vec<u8>, EscrowError> {
-    let sealed = seal_once(&key(custody, manifest)?, &MAGIC, framed(keys))?;
+    let under = custody.current(KeyPurpose::Mac)?;
+    let sealed = seal_once(&key(custody, under, manifest)?, &MAGIC, framed(keys))?;
     Ok([&MAGIC[..], &sealed].concat())
 }
 
@@ -48,11 +53,13 @@ pub fn take_up(
     kept: &[u8],
 ) -> Result<RootKeys, EscrowError> {
     let sealed = kept.strip_prefix(&MAGIC).ok_or(EscrowError::Edited)?;
-    let frame = open_once(
-        &key(custody, manifest)?,
-        &MAGIC,
-        sealed,
-        "the keys of an unfinished ceremony",
-    );
-    unframed(manifest, &frame.map_err(|_| EscrowError::Edited)?)
+    // One of them may be a MAC key, and be in this token since.
+    for version in custody.versions(KeyPurpose::Mac)? {
+        let under = KeyId::new(KeyPurpose::Mac, version);
+        let key = key(custody, under, manifest)?;
+        if let Ok(frame) = open_once(&key, &MAGIC, sealed, "the keys of an unfinished ceremony") {
+            return unframed(manifest, &frame);
+        }
+    }
+    Err(EscrowError::Edited)
 }

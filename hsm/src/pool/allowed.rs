@@ -23,6 +23,8 @@ pub(super) struct Allowed<'a> {
     inner: &'a mut dyn Custody,
     /// The same during the whole job, whatever is rotated meanwhile.
     versions: Option<Arc<KeyVersions>>,
+    /// What anchors are tagged by, where that is all that the head decides here.
+    tagging: Option<Arc<KeyVersions>>,
     /// A key that this job has made or taken up, and has to prove before any head can name it.
     made: Option<KeyId>,
 }
@@ -32,8 +34,13 @@ impl<'a> Allowed<'a> {
         Self {
             inner,
             versions,
+            tagging: None,
             made: None,
         }
+    }
+
+    pub(super) fn tagging(self, tagging: Option<Arc<KeyVersions>>) -> Self {
+        Self { tagging, ..self }
     }
 
     fn accepts(&self, key: KeyId) -> bool {
@@ -80,6 +87,17 @@ impl Custody for Allowed<'_> {
 
     fn versions(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
         self.inner.versions(purpose)
+    }
+
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        match self.versions.as_ref().or(self.tagging.as_ref()) {
+            Some(versions) => Ok(versions.of(purpose).accepted().to_vec()),
+            None => self.inner.accepted(purpose),
+        }
+    }
+
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        self.inner.tag(versions, statement)
     }
 
     fn hmac(&mut self, key: KeyId, message: &[u8]) -> Result<Secret<32>> {
@@ -268,5 +286,57 @@ mod tests {
             let mut ruled = Allowed::new(&mut token, Some(Arc::new(versions)));
             assert_eq!(seal::open(&mut ruled, &context, &old).is_ok(), opens);
         }
+    }
+
+    /// What several MAC keys have tagged is believed by whoever accepts one of them: who has not heard of the newest yet,
+    /// and who has retired the older one. What the older one tags alone is nobody's then, whoever knows it.
+    #[test]
+    fn an_anchor_is_believed_by_a_key_that_is_accepted() {
+        use crate::{
+            anchor::{Anchor, advance, newest},
+            error::AnchorFault,
+            software::SoftAnchors,
+        };
+        let mac = |version| KeyId::new(KeyPurpose::Mac, version);
+        let realm = RealmName::parse("realm").unwrap();
+        let first = KeyVersions::first();
+        let both = first.with_newer(mac(2)).unwrap();
+        let second = both.without(mac(1)).unwrap();
+        let anchor = Anchor {
+            serial: 1,
+            log_epoch: 1,
+            seq: 1,
+            head: [1; 32],
+            boot_epoch: 1,
+            clean: false,
+            dirty: false,
+        };
+        for (tags, reads, believed) in [
+            (&first, &first, true),
+            (&first, &both, true),
+            (&both, &first, true),
+            (&both, &second, true),
+            (&second, &both, true),
+            (&first, &second, false),
+            (&second, &first, false),
+        ] {
+            let mut token = SoftCustody::with_anchors(SoftAnchors::default());
+            token.add_version(KeyPurpose::Mac, 2);
+            let mut ruled = Allowed::new(&mut token, Some(Arc::new(tags.clone())));
+            advance(&mut ruled, &realm, None, &anchor).unwrap();
+            let mut ruled = Allowed::new(&mut token, Some(Arc::new(reads.clone())));
+            let found = newest(&mut ruled, &realm);
+            match found {
+                Ok(found) => assert!(believed && found.as_ref() == Some(&anchor)),
+                Err(Error::Anchors { fault, .. }) => {
+                    assert!(!believed && matches!(fault, AnchorFault::Forged));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        // The control: before a head was believed, any key of the token counts.
+        let mut token = SoftCustody::with_anchors(SoftAnchors::default());
+        advance(&mut token, &realm, None, &anchor).unwrap();
+        assert!(newest(&mut token, &realm).unwrap().is_some());
     }
 }

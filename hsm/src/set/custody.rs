@@ -124,6 +124,16 @@ impl Custody for SetCustody {
         self.0.ask("mac", move |token| token.mac(key, &message))
     }
 
+    fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
+        self.0.ask("accepted", move |token| token.accepted(purpose))
+    }
+
+    fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
+        let (versions, statement): (Arc<[u16]>, Arc<[u8]>) = (versions.into(), statement.into());
+        self.0
+            .ask("tag", move |token| token.tag(&versions, &statement))
+    }
+
     fn sign(&mut self, key: KeyId, digest: &[u8; 32]) -> Result<[u8; 64]> {
         let digest = *digest;
         self.0.ask("sign", move |token| token.sign(key, &digest))

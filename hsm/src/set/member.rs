@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     pool::{Pool, PoolOptions},
     report::TokenDescription,
+    versions::KeyVersions,
 };
 
 /// How a token stands in its set.
@@ -54,6 +55,8 @@ pub struct Member {
     /// Why it is not well.
     reason: Mutex<Option<String>>,
     observer: OnceLock<Observer>,
+    /// What its anchors are tagged by, also once it is opened later.
+    tagging: Mutex<Option<Arc<KeyVersions>>>,
 }
 
 /// Is told of each call, and how long it took.
@@ -100,7 +103,21 @@ impl Member {
             standing: AtomicU8::new(number(Standing::Well)),
             reason: Mutex::default(),
             observer: OnceLock::new(),
+            tagging: Mutex::default(),
         }
+    }
+
+    /// Has what it anchors tagged by these from now on.
+    pub(crate) fn tag_by(&self, versions: &Arc<KeyVersions>) {
+        let slot = self.slot();
+        *self.tagging() = Some(Arc::clone(versions));
+        if let Some(pool) = &*slot {
+            pool.tag_by(versions);
+        }
+    }
+
+    fn tagging(&self) -> std::sync::MutexGuard<'_, Option<Arc<KeyVersions>>> {
+        self.tagging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has its calls measured from now on, also once it is opened later.
@@ -140,6 +157,9 @@ impl Member {
         let mut slot = self.slot();
         if let Some(observer) = self.observer.get() {
             measured(&pool, observer);
+        }
+        if let Some(versions) = &*self.tagging() {
+            pool.tag_by(versions);
         }
         if slot.is_none() {
             *slot = Some(pool);

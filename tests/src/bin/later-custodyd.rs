@@ -10,7 +10,7 @@ use custodyd::store::steps::{self, Step};
 static STEPS: [Step; 2] = [
     // Who does not know of it writes beside it.
     Step {
-        schema: 5,
+        schema: 6,
         least: 4,
         alters: &["records"],
         sql: "CREATE TABLE custodyd.notes (id bigint NOT NULL PRIMARY KEY, note bytea NOT NULL); \
@@ -25,8 +25,8 @@ static STEPS: [Step; 2] = [
     },
     // Whose rows only this one reads.
     Step {
-        schema: 6,
-        least: 6,
+        schema: 7,
+        least: 7,
         alters: &[],
         sql: "CREATE TABLE custodyd.more (id bigint NOT NULL PRIMARY KEY)",
         tables: &[("more", "id bigint; PRIMARY KEY (id)")],

@@ -131,12 +131,6 @@ fn purposes(text: &str) -> Result<Purposes, String> {
     let mut purposes = Vec::new();
     for purpose in each {
         let purpose = KeyPurpose::from(purpose?);
-        if purpose == KeyPurpose::Mac {
-            return Err(
-                "the MAC key makes the identifiers of records and the tags of heads: it stays for the life of the realm"
-                    .to_owned(),
-            );
-        }
         if purpose.is_ed25519() {
             return Err("an escrow has no Ed25519 keys: only a token can make one".to_owned());
         }
@@ -356,7 +350,8 @@ mod tests {
         let two = [KeyPurpose::Wrap, KeyPurpose::Bind];
         assert_eq!(purposes("bind,wrap,bind").unwrap().0, two);
         assert_eq!(purposes("wrap").unwrap().0, two[..1]);
-        for bad in ["", "wrap,", "wrap bind", "wrap-v2", "mac", "wrap,mac"] {
+        assert_eq!(purposes("mac").unwrap().0, [KeyPurpose::Mac]);
+        for bad in ["", "wrap,", "wrap bind", "wrap-v2"] {
             assert!(purposes(bad).is_err(), "{bad}");
         }
         let told = purposes("checkpoint-ed25519").unwrap_err();

@@ -214,6 +214,13 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
             .iter()
             .map(|claim| format!("  {}", told(claim))),
     );
+    if !made.under_older_keys.is_empty() {
+        lines.push(format!(
+            "is vouched for by {} alone, and the MAC key was rotated since: whoever knows such a key, and has had the \
+             database, can have made this state. It is in use again after the restore: rotate the MAC key then",
+            made.under_older_keys.join(" and ")
+        ));
+    }
     if let Some(held) = &made.auditors_hold {
         lines.push(format!(
             "auditors hold a log of {} entries in log epoch {}, and will miss some of them",

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::super::{b64, sha256_fields};
 use super::PinError;
+use crate::account::{first_mac_key, is_first_mac_key};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -23,6 +24,9 @@ pub struct PinRecord {
     /// Random, of this enrolment only.
     #[serde(with = "super::super::text_bytes")]
     pub salt: [u8; 16],
+    /// The version of the MAC key that the pepper comes from, where that is not the first.
+    #[serde(default = "first_mac_key", skip_serializing_if = "is_first_mac_key")]
+    pub mac_key: u16,
     /// Memory in KiB.
     pub memory_kib: u32,
     /// Passes over the memory.

@@ -32,7 +32,7 @@ impl OpaqueSalt {
 pub struct OpaqueRecord {
     pub salt: OpaqueSalt,
     /// The version of the MAC key that its OPRF key comes from.
-    mac_key: u16,
+    pub mac_key: u16,
     memory_kib: u32,
     passes: u32,
     lanes: u32,
@@ -68,10 +68,10 @@ impl OpaqueRecord {
         }
     }
 
-    /// Whether the token still makes the key that the record was made with.
+    /// The same of a registration under this version of the MAC key.
     #[must_use]
-    pub fn has_its_key(&self) -> bool {
-        self.mac_key == mac::ROOT_MAC.version
+    pub fn under(self, mac_key: u16) -> Self {
+        Self { mac_key, ..self }
     }
 
     /// `base64url(SHA-256(domain, salt, parameters, record))`: what the binding of this PIN names.

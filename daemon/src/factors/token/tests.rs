@@ -296,8 +296,11 @@ async fn all_at_once(
     fake.0.silent.store(true, Ordering::SeqCst);
     let mut asking = Vec::new();
     for asker in 0..60 {
-        let day = 20_000 - asker % 3;
-        let mut asked = Box::pin(keys.by_number(EpochUse::Session, NOW, day));
+        let epoch = Epoch {
+            day: 20_000 - asker % 3,
+            mac_key: 1,
+        };
+        let mut asked = Box::pin(keys.by_number(EpochUse::Session, NOW, epoch));
         assert!((&mut asked).now_or_never().is_none());
         asking.push(asked);
     }
@@ -414,12 +417,15 @@ fn runtime() -> tokio::runtime::Runtime {
 
 proptest! {
     #[test]
-    fn the_parser_never_panics_and_is_strict(text in ".{0,120}", number: u64, bytes: Vec<u8>) {
+    fn the_parser_never_panics_and_is_strict(text in ".{0,120}", day: u64, mac_key: u16, bytes: Vec<u8>) {
         let _ = parse(EpochUse::Session, &text);
         let _ = parse(EpochUse::Ceremony, &format!("cc1.{text}"));
-        let token = format!("cs1.{number}.{}", b64(&bytes));
+        let epoch = Epoch { day, mac_key };
+        let token = format!("cs1.{epoch}.{}", b64(&bytes));
         let parts = parse(EpochUse::Session, &token).unwrap();
-        prop_assert_eq!(parts.number, number);
+        prop_assert_eq!(parts.epoch, epoch);
+        let twice = format!("cs1.{day}k1.{}", b64(&bytes));
+        prop_assert!(parse(EpochUse::Session, &twice).is_err());
         prop_assert_eq!(&parts.sealed, &bytes);
         prop_assert_eq!(format!("{}.{}", parts.header, b64(&parts.sealed)), token);
     }

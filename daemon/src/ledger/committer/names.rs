@@ -47,13 +47,18 @@ impl Committer {
         {
             return Err(LedgerError::internal("list an alias twice"));
         }
-        let buckets = claims.iter().chain(&releases);
+        let elsewhere = entry
+            .claims(account)
+            .flat_map(|alias| alias.elsewhere().to_vec());
+        let elsewhere: Vec<RecordId> = elsewhere.collect();
+        let buckets = claims.iter().chain(&releases).chain(&elsewhere);
         let unknown = buckets
             .map(|id| id.bucket(BUCKET_BITS))
             .filter(|bucket| !lists.contains_key(bucket))
             .collect();
         lists.extend(self.member_lists(unknown).await);
-        for id in &claims {
+        // A name that is taken under another MAC key is taken.
+        for id in claims.iter().chain(&elsewhere) {
             let claimed = working
                 .iter()
                 .filter(|(other, _)| *other != record)

@@ -16,6 +16,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Demand, Lost};
 use crate::ledger::log::KeyChange;
 use crate::ledger::members::MemberList;
+use crate::ledger::realm;
 use crate::ledger::rewrap::{Resealed, bucket_of};
 use crate::store::Batch;
 
@@ -81,6 +82,11 @@ impl Committer {
         }
         let mut batch = Batch::after(head.state.seq);
         let after = change.after.clone();
+        // By a key that may be the one that goes.
+        let realm_record = realm::record(&self.reader).await?;
+        // Its head and its anchor are tagged by the keys that it names.
+        let pool = self.reader.pool().clone();
+        pool.use_versions(change.before.on_the_way_to(&after));
         let leaf = boot_leaf(
             &head,
             memory.configuration(),
@@ -92,8 +98,14 @@ impl Committer {
             at_once: true,
             ..Demand::default()
         };
-        self.commit(batch, (Some(after), None), self.clock.now())
-            .await?;
+        if let Err(failure) = self
+            .commit(batch, (Some((after, realm_record)), None), self.clock.now())
+            .await
+        {
+            // Where a server has seen it, it may be true: the next start, or the head that is found there, says so.
+            pool.use_versions(head.state.keys);
+            return Err(failure);
+        }
         self.settled().await
     }
 

@@ -3,7 +3,7 @@
 //! Called by the committer, once for each batch. A batch whose anchor failed is durable all the
 //! same: it stays pending, nobody is told of it, and nothing is written before it is anchored.
 
-use custodyd_hsm::KeyVersions;
+use custodyd_hsm::{KeyVersions, RecordId};
 use custodyd_policies::Timestamp;
 
 use super::durable::Unwritten;
@@ -61,7 +61,7 @@ impl Committer {
     pub(super) async fn commit(
         &mut self,
         mut batch: Batch,
-        (keys, tokens): (Option<KeyVersions>, Option<Vec<String>>),
+        (keys, tokens): (Option<(KeyVersions, RecordId)>, Option<Vec<String>>),
         now: Timestamp,
     ) -> Result<Batch, Failure> {
         let memory = self.reader.memory();
@@ -69,7 +69,9 @@ impl Committer {
         head.state.time = now;
         head.state.configuration = memory.configuration();
         head.state.boot_epoch = memory.boot_epoch();
-        head.state.keys = keys.unwrap_or(head.state.keys);
+        if let Some((keys, realm_record)) = keys {
+            head.state.goes_over_to(keys, realm_record);
+        }
         head.state.tokens = tokens.unwrap_or(head.state.tokens);
         head.state.extended();
         #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The restore ceremony, and everything that it must not be good for.
 
 mod contradiction;
+mod older_keys;
 
 use std::sync::{Arc, Mutex};
 
@@ -130,6 +131,7 @@ async fn an_older_database_serves_again_once_approvers_say_so() {
     // Its start's boot entry, three charges.
     assert_eq!(statement.lost_batches, Some(4));
     assert_eq!((statement.adopt.log_epoch, statement.new_log_epoch), (1, 2));
+    assert!(statement.under_older_keys.is_empty());
     restore(&rig, &three_guesses()).await;
     rig.try_serve(Script::default()).await.unwrap();
     assert_eq!(rig.ledger().era().log_epoch, 2);

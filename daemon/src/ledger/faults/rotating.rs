@@ -33,7 +33,7 @@ impl Rig {
         made.await.unwrap();
     }
 
-    async fn destroy(&self, key: KeyId) {
+    pub(super) async fn destroy(&self, key: KeyId) {
         let gone = self
             .pool()
             .call("destroy", move |token| token.destroy_key(key));
@@ -46,7 +46,7 @@ impl Rig {
         self.ledger().change_keys(before, after).await
     }
 
-    async fn retire_key(&self, key: KeyId) -> Result<(), LedgerError> {
+    pub(super) async fn retire_key(&self, key: KeyId) -> Result<(), LedgerError> {
         let before = self.ledger().keys();
         let after = before.without(key).unwrap();
         self.ledger().change_keys(before, after).await

@@ -42,6 +42,10 @@ pub struct Statement {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_holds: Vec<Claim>,
     pub adopt: Adopted,
+    /// The MAC keys that vouch for it, where the one that tags the newest anchor is none of them: they were rotated since,
+    /// and whoever knows all of them can have made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_older_keys: Vec<String>,
     /// Batches between the two, where the one is older than the other and nothing else.
     pub lost_batches: Option<u64>,
     /// A log that auditors hold, and that has entries which the adopted one has not.
@@ -137,6 +141,7 @@ impl Statement {
             token_remembers: newest.map(Remembered::of),
             token_holds: claims.to_vec(),
             adopt: Adopted::of(head)?,
+            under_older_keys: token.older_keys(head),
             lost_batches: lost(newest, state),
             auditors_hold: held.max().filter(|held| *held > ours),
             new_log_epoch: match token.log_epoch() {

@@ -10,16 +10,16 @@
 use std::sync::Arc;
 
 use custodyd_hsm::anchor::{self, Anchor};
-use custodyd_hsm::{Pool, RealmName};
+use custodyd_hsm::{AnchorFault, Error, KeyId, KeyPurpose, Pool, RealmName};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::statement::Remembered;
-use crate::ledger::LedgerError;
-use crate::ledger::anchoring::descent;
+use crate::ledger::anchoring::{descent, mac_keys};
 use crate::ledger::head::Head;
 use crate::ledger::memory::Believed;
 use crate::ledger::tree::Digest;
+use crate::ledger::{LedgerError, keys};
 use crate::store::Store;
 
 /// So many anchors stand in one statement: people have to read it.
@@ -51,20 +51,58 @@ pub(in crate::ledger) struct Token {
     anchors: Vec<Anchor>,
     /// The one that counts; none where they exclude each other.
     newest: Option<Anchor>,
+    /// The newest MAC key that tags any of them, where there are several.
+    newest_key: Option<u16>,
+    /// The keys that the database's head accepts are none of them.
+    by_other_keys: bool,
 }
 
 impl Token {
+    /// Anchors count by any MAC key that the token holds: those of after a rotation are under keys that a database of before
+    /// does not name.
+    ///
     /// # Errors
     /// `Token` where it does not answer, or holds what is no anchor.
     pub(in crate::ledger) async fn read(
         pool: &Pool,
         realm: &RealmName,
     ) -> Result<Self, LedgerError> {
-        let of = realm.clone();
-        let anchors = pool.call("read-anchor", move |custody| anchor::all(custody, &of));
-        let anchors = anchors.await?;
+        let read = || {
+            let of = realm.clone();
+            pool.call("read-anchor", move |custody| anchor::all(custody, &of))
+        };
+        let (anchors, by_other_keys) = match read().await {
+            Err(Error::Anchors {
+                fault: AnchorFault::Forged,
+                ..
+            }) => {
+                keys::believe_held(pool).await?;
+                (read().await?, true)
+            }
+            read => (read?, false),
+        };
         let newest = anchor::newest_of(&anchors).ok().flatten().cloned();
-        Ok(Self { anchors, newest })
+        Ok(Self {
+            anchors,
+            newest,
+            newest_key: mac_keys::newest(pool, realm).await?,
+            by_other_keys,
+        })
+    }
+
+    /// Whether nobody starts on the database by the keys that its head accepts.
+    pub(super) fn is_by_other_keys(&self) -> bool {
+        self.by_other_keys
+    }
+
+    /// The MAC keys that this head is tagged by, if the newest that tags an anchor is none of them.
+    pub(super) fn older_keys(&self, head: &Head) -> Vec<String> {
+        let tagged_by = head.tagged_by();
+        if self.newest_key.is_none_or(|key| tagged_by.contains(&key)) {
+            return Vec::new();
+        }
+        let named = |version: &u16| KeyId::new(KeyPurpose::Mac, *version).to_string();
+        tagged_by.iter().map(named).collect()
     }
 
     pub(super) fn newest(&self) -> Option<&Anchor> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{KeyId, Pool, SecretBytes, anchor};
+use custodyd_hsm::{KeyId, KeyPurpose, Pool, SecretBytes, anchor};
 
 use super::{KeyError, MAKING, refused};
 use crate::config::PRIMARY;
@@ -32,6 +32,30 @@ impl Service {
                 return refused(format!(
                     "the token {name} holds an anchor of the realm {other} as well, which may be under {key}: \
                      it is not destroyed; retire it without --destroy"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// After a retirement whose own anchor did not come to be, the one of before stands: without its keys it could not be
+    /// believed, and no start would be.
+    ///
+    /// # Errors
+    /// `Refused` where an anchor is still tagged by the key.
+    pub(super) async fn no_anchor_needs(&self, key: KeyId) -> Result<(), KeyError> {
+        if key.purpose != KeyPurpose::Mac {
+            return Ok(());
+        }
+        for (name, pool) in self.configured_tokens(key).await? {
+            let realm = self.ledger.realm().clone();
+            let needs = pool.call("list-anchors", move |custody| {
+                anchor::needs_key(custody, &realm, key.version)
+            });
+            if needs.await? {
+                return refused(format!(
+                    "{key} is retired, and it is not destroyed yet: the anchor in the token {name} is still tagged by it. \
+                     The next change anchors anew; run the same command again then"
                 ));
             }
         }

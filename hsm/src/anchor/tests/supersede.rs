@@ -37,7 +37,7 @@ fn gated(
         inner: SoftCustody::with_anchors(rig.store.clone()),
         gate: &mut counted,
     };
-    supersede(&mut custody, &rig.realm, from, to)
+    supersede(&mut custody, &rig.realm, from, (to, &[1]))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn anchors_of_one_number_give_way_to_a_new_epoch_and_to_nothing_else() {
     assert_eq!(from, [older, one, other]);
     let to = begins(5);
     let mut custody = SoftCustody::with_anchors(rig.store.clone());
-    let superseded = supersede(&mut custody, &rig.realm, &from, &to);
+    let superseded = supersede(&mut custody, &rig.realm, &from, (&to, &[1]));
     assert_eq!(superseded, Ok(Advanced::Anchored));
     rig.holds_only(&to);
     assert_eq!(rig.newest(), Ok(Some(to)));
@@ -77,7 +77,7 @@ fn only_an_anchor_that_comes_after_all_of_them_and_begins_an_epoch_does() {
         let planted: Vec<&Anchor> = from.iter().collect();
         let rig = Rig::new(&planted);
         let mut custody = SoftCustody::with_anchors(rig.store.clone());
-        let refused = supersede(&mut custody, &rig.realm, &from, &to);
+        let refused = supersede(&mut custody, &rig.realm, &from, (&to, &[1]));
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
         assert_eq!(rig.store.contents().len(), 3);
     }
@@ -110,7 +110,7 @@ fn cut_off_anywhere_it_goes_on_and_a_start_in_between_is_refused_or_finds_it() {
             // Whoever goes on knows what is left by now.
             let left: Vec<Anchor> = over(&rig).into_iter().filter(|one| *one != to).collect();
             let mut custody = SoftCustody::with_anchors(rig.store.clone());
-            let again = supersede(&mut custody, &rig.realm, &left, &to);
+            let again = supersede(&mut custody, &rig.realm, &left, (&to, &[1]));
             assert_eq!(again, Ok(Advanced::Anchored));
             rig.holds_only(&to);
         }
@@ -144,7 +144,12 @@ fn one_that_was_named_and_is_gone_is_another_token() {
     let [older, one, other] = rivals();
     let rig = Rig::new(&[&older, &one]);
     let mut custody = SoftCustody::with_anchors(rig.store.clone());
-    let refused = supersede(&mut custody, &rig.realm, &[older, one, other], &begins(5));
+    let refused = supersede(
+        &mut custody,
+        &rig.realm,
+        &[older, one, other],
+        (&begins(5), &[1]),
+    );
     assert_eq!(fault_of(refused), AnchorFault::Missing);
     assert_eq!(rig.store.contents().len(), 2);
 }

@@ -4,8 +4,12 @@
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::{advance::sealed, *};
+use super::{
+    advance::{sealed, sealed_by},
+    *,
+};
 use crate::{
+    id::KeyPurpose,
     software::SoftCustody,
     vectors::{Hex, folder, name_of},
 };
@@ -46,9 +50,13 @@ impl From<Fields> for Anchor {
 
 /// As a reader of an object does it who expects this realm's.
 fn open(realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
+    open_in(&mut SoftCustody::new(), realm, bytes)
+}
+
+fn open_in(custody: &mut SoftCustody, realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
     let parsed = Parsed::anchor(bytes)?;
     let statement = encoding::anchor(parsed.body);
-    let fits = mac::tag_fits(&mut SoftCustody::new(), &statement, parsed.tag)?;
+    let fits = mac::tag_fits(custody, &parsed.keys, &statement, parsed.tag)?;
     match fits && parsed.realm == *realm {
         true => Ok(parsed.anchor),
         false => Err(Error::Tampered { what: "anchor" }),
@@ -57,7 +65,7 @@ fn open(realm: &RealmName, bytes: &[u8]) -> Result<Anchor> {
 
 #[test]
 fn anchors_of_the_token() {
-    for (name, vector) in folder::<Vector>("anchor", 25) {
+    for (name, vector) in folder::<Vector>("anchor", 29) {
         let realm = realm(&vector.realm);
         let outcome = open(&realm, &vector.bytes.0);
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
@@ -82,7 +90,7 @@ fn anchors_of_the_token() {
 
 #[test]
 fn warm_anchors() {
-    for (name, vector) in folder::<Vector>("warm", 29) {
+    for (name, vector) in folder::<Vector>("warm", 33) {
         let (mut custody, realm) = (SoftCustody::new(), realm(&vector.realm));
         let outcome = open_warm(&mut custody, &realm, &vector.boot_id, &vector.bytes.0);
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
@@ -91,6 +99,31 @@ fn warm_anchors() {
             let ours = seal_warm(&mut custody, &realm, &vector.boot_id, &anchor).unwrap();
             assert_eq!(ours, vector.bytes.0, "{name}");
         }
+    }
+}
+
+/// What two MAC keys have tagged together, and what one of them alone would like to be taken for that.
+#[test]
+fn anchors_of_two_keys() {
+    for (name, vector) in folder::<Vector>("two-keys", 8) {
+        let (mut custody, realm) = (SoftCustody::new(), realm(&vector.realm));
+        custody.add_version(KeyPurpose::Mac, 2);
+        let bytes = &vector.bytes.0;
+        let warm = name.starts_with("warm");
+        let outcome = match warm {
+            false => open_in(&mut custody, &realm, bytes),
+            true => open_warm(&mut custody, &realm, &vector.boot_id, bytes).map(Option::unwrap),
+        };
+        assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
+        if let Some(anchor) = vector.anchor.map(Anchor::from) {
+            assert_eq!(outcome, Ok(anchor.clone()), "{name}");
+            if !warm {
+                let ours = sealed_by(&mut custody, &realm, &[1, 2], &anchor).unwrap();
+                assert_eq!(ours, *bytes, "{name}");
+            }
+        }
+        // Without the newer key it is nobody's.
+        assert!(open(&realm, bytes).is_err(), "{name}");
     }
 }
 
@@ -128,13 +161,15 @@ proptest! {
     fn what_is_read_has_one_encoding(
         anchor in any_anchor(),
         warm: bool,
+        several: bool,
         changes in prop::collection::vec((0_usize..180, any::<u8>()), 0..4),
         cut in 0_usize..4,
     ) {
         let realm = realm("r");
+        let keys: &[u16] = if several { &[1, 3] } else { &[1] };
         let mut bytes = match warm {
-            false => format::anchor(&realm, &anchor).unwrap(),
-            true => format::warm(&realm, &anchor, "boot").unwrap(),
+            false => format::anchor(&realm, &anchor, keys).unwrap(),
+            true => format::warm(&realm, &anchor, "boot", keys).unwrap(),
         };
         bytes.extend([0; 32]);
         for (at, byte) in changes {
@@ -144,11 +179,11 @@ proptest! {
         }
         bytes.truncate(bytes.len() - cut / 3);
         if let Ok(read) = Parsed::anchor(&bytes) {
-            let again = format::anchor(&read.realm, &read.anchor).unwrap();
+            let again = format::anchor(&read.realm, &read.anchor, &read.keys).unwrap();
             prop_assert_eq!([&again[..], read.tag].concat(), bytes.clone());
         }
         if let Ok(read) = Parsed::warm(&bytes) {
-            let again = format::warm(&read.realm, &read.anchor, read.boot_id).unwrap();
+            let again = format::warm(&read.realm, &read.anchor, read.boot_id, &read.keys).unwrap();
             prop_assert_eq!([&again[..], read.tag].concat(), bytes);
         }
     }

@@ -154,7 +154,7 @@ async fn a_head_of_another_realm_epoch_or_history_is_refused() {
     says(&rig.start_upon(&renamed, strong()).await, HEAD_IS_NOT_OURS);
     let epoch = authentic(&rig, &newest, |head| head.state.log_epoch += 1).await;
     assert!(rig.start_upon(&epoch, strong()).await.is_err());
-    let schema = authentic(&rig, &newest, |head| head.state.schema += 1).await;
+    let schema = authentic(&rig, &newest, |head| head.state.schema += 2).await;
     says(&rig.start_upon(&schema, strong()).await, "schema");
     let fork = authentic(&rig, &newest, |head| head.state.time.0 += 1).await;
     assert!(rig.start_upon(&fork, strong()).await.is_err());

@@ -1,13 +1,13 @@
 //! Nodes of two versions, and keys that one of them changes.
 
-use custodyd_hsm::KeyPurpose;
+use custodyd_hsm::{KeyId, KeyPurpose};
 
 use super::super::broken::Script;
 use super::super::rig::Rig;
 use super::super::rotating::V2;
 use super::{charge, ends_with, two};
 use crate::ledger::LedgerError;
-use crate::ledger::head::SCHEMA;
+use crate::ledger::head::newest_schema;
 
 /// What a newer version may do to the tables while this one serves.
 const ADDED: &str = "CREATE TABLE custodyd.notes (id bigint PRIMARY KEY, note bytea NOT NULL); \
@@ -46,7 +46,7 @@ async fn a_node_serves_beside_the_next_version_as_long_as_that_says_so() {
     // By no head's word: a start names it.
     refused(&mut next, "table notes; records has the column hint bytea").await;
     // The next version, which has made it, serves beside this one.
-    next.weakness.schema = Some((SCHEMA + 1, SCHEMA));
+    next.weakness.schema = Some((newest_schema() + 1, newest_schema()));
     next.try_serve(Script::default()).await.unwrap();
     assert_eq!(charge(&one).await, 2);
     assert_eq!(charge(&next).await, 3);
@@ -54,7 +54,7 @@ async fn a_node_serves_beside_the_next_version_as_long_as_that_says_so() {
     next.crash().await;
     cut(&one).await;
     assert_eq!(charge(&one).await, 4);
-    let newer = (SCHEMA + 1, Some(SCHEMA));
+    let newer = (newest_schema() + 1, Some(newest_schema()));
     assert_eq!(schema(&one), newer);
     one.crash().await;
     one.try_serve(Script::default()).await.unwrap();
@@ -68,12 +68,15 @@ async fn a_node_neither_serves_nor_starts_where_the_next_version_says_so() {
     let [one, mut next] = two().await;
     let mut one = one;
     next.crash().await;
-    next.weakness.schema = Some((SCHEMA + 1, SCHEMA + 1));
+    next.weakness.schema = Some((newest_schema() + 1, newest_schema() + 1));
     next.try_serve(Script::default()).await.unwrap();
     let told = one.charge_only(one.accounts[0]).await;
     assert!(told.is_err(), "{told:?}");
     one.crash().await;
-    let what = format!("takes a custodyd of schema {} or later", SCHEMA + 1);
+    let what = format!(
+        "takes a custodyd of schema {} or later",
+        newest_schema() + 1
+    );
     refused(&mut one, &what).await;
     // The control: that one serves.
     assert_eq!(charge(&next).await, 1);
@@ -84,7 +87,7 @@ async fn a_node_neither_serves_nor_starts_where_the_next_version_says_so() {
 async fn what_acts_is_refused_whatever_the_head_says() {
     let [mut one, mut next] = two().await;
     next.crash().await;
-    next.weakness.schema = Some((SCHEMA + 1, SCHEMA));
+    next.weakness.schema = Some((newest_schema() + 1, newest_schema()));
     next.try_serve(Script::default()).await.unwrap();
     one.crash().await;
     for (add, remove, what) in [
@@ -123,27 +126,36 @@ async fn what_acts_is_refused_whatever_the_head_says() {
 
 #[tokio::test]
 async fn a_node_that_changes_keys_goes_over_and_the_others_end() {
+    goes_over_to(V2).await;
+}
+
+#[tokio::test]
+async fn a_node_that_rotates_the_mac_key_goes_over_and_the_others_end() {
+    goes_over_to(KeyId::new(KeyPurpose::Mac, 2)).await;
+}
+
+async fn goes_over_to(key: KeyId) {
     let [one, mut other] = two().await;
     for node in [&one, &other] {
-        node.make(V2).await;
+        node.make(key).await;
     }
     assert_eq!(charge(&one).await, 1);
-    one.rotate(V2).await.unwrap();
+    one.rotate(key).await.unwrap();
     let current = |rig: &Rig| {
         let versions = rig.pool().versions().unwrap();
-        versions.current(KeyPurpose::Wrap)
+        versions.current(key.purpose)
     };
     // What it seals from now on is under the new one, and what the other one sealed before is read.
-    assert_eq!(current(&one), V2);
+    assert_eq!(current(&one), key);
     assert_eq!(charge(&one).await, 2);
     let told = other.charge_only(other.accounts[0]).await;
     assert!(told.is_err(), "{told:?}");
     assert!(other.has_stopped().await);
     // The control: it knows nothing of them until it starts again.
-    assert_ne!(current(&other), V2);
+    assert_ne!(current(&other), key);
     other.crash().await;
     other.try_serve(Script::default()).await.unwrap();
-    assert_eq!(current(&other), V2);
+    assert_eq!(current(&other), key);
     assert_eq!(charge(&other).await, 3);
     assert_eq!(charge(&one).await, 4);
     ends_with([one, other], 4).await;

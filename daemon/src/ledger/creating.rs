@@ -1,0 +1,157 @@
+//! Making accounts: where a new one stands, and where nothing may.
+//!
+//! An account has one record, whichever MAC key made its identifier, and what a request brings is good for one account,
+//! whichever key made that one's. So a creation names every record that must be absent, and the committer looks at them all, in
+//! verified lists, in the commit that makes it. Called by `service/enrol.rs`; must never make one under a key that is not accepted.
+
+use custodyd_hsm::{AccountId, AppId, RecordId, RecordKind, mac};
+
+use super::record::{Loaded, Reader};
+use super::{Base, Journal, Ledger, LedgerError, Moment};
+use crate::account::Account;
+
+/// Where an account is to be made.
+pub(crate) struct Nowhere {
+    pub(super) mac_key: u16,
+    pub(super) record: RecordId,
+    /// Where it, or the same one by another identifier, could stand already: under other MAC keys.
+    pub(super) elsewhere: Vec<RecordId>,
+    /// The accepted versions that this is of.
+    pub(super) versions: Vec<u16>,
+    /// Whether there is nowhere else only as long as no other version is accepted.
+    pub(super) under_no_others: bool,
+}
+
+impl Nowhere {
+    /// Every record that must be absent.
+    pub(super) fn all(&self) -> impl Iterator<Item = &RecordId> {
+        std::iter::once(&self.record).chain(&self.elsewhere)
+    }
+
+    /// Whether it may be made under a head that accepts these versions.
+    pub(super) fn suits(&self, accepted: &[u16]) -> bool {
+        match self.under_no_others {
+            true => self.versions == accepted,
+            // Its identifier was drawn: nobody has one like it, and it is found while its key is accepted.
+            false => accepted.contains(&self.mac_key),
+        }
+    }
+}
+
+impl Reader {
+    /// The identifiers that these accounts' records can have: under each MAC key that is accepted, the current one
+    /// first, in the order of the accounts.
+    pub(super) async fn account_records(
+        &self,
+        app: &AppId,
+        accounts: Vec<AccountId>,
+    ) -> Result<Vec<(u16, Vec<RecordId>)>, LedgerError> {
+        let (realm, app) = (self.realm().clone(), app.clone());
+        let ids = self.pool().call("record-id", move |custody| {
+            let mut all = Vec::new();
+            for key in mac::accepted(custody)? {
+                let mut ids = Vec::with_capacity(accounts.len());
+                for account in &accounts {
+                    let (kind, natural) = (RecordKind::Account, account.as_bytes());
+                    let id = mac::record_id_under(custody, key, &realm, &app, kind, natural)?;
+                    ids.push(id);
+                }
+                all.push((key.version, ids));
+            }
+            Ok(all)
+        });
+        Ok(ids.await?)
+    }
+
+    /// The identifier that a new account's record would have.
+    #[cfg(test)]
+    pub(super) async fn record_id(
+        &self,
+        app: &AppId,
+        account: AccountId,
+    ) -> Result<RecordId, LedgerError> {
+        let ids = self.account_records(app, vec![account]).await?;
+        let current = ids.first().and_then(|(_, ids)| ids.first().copied());
+        current.ok_or(LedgerError::internal("name a record"))
+    }
+}
+
+impl Ledger {
+    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub async fn create<T, E>(
+        &self,
+        account: Account,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        let absent = self.nowhere(&account, &[]).await?;
+        self.make(account, absent, decide).await
+    }
+
+    /// As `create`, of an account whose identifier comes from what a request brings, and would be one of `others` under
+    /// another MAC key: none of those may be there either.
+    ///
+    /// # Errors
+    /// As `commit`; `Stale` where the MAC key was rotated meanwhile, so that there may be one more of them.
+    pub async fn create_one_of<T, E>(
+        &self,
+        account: Account,
+        others: &[AccountId],
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        let mut absent = self.nowhere(&account, others).await?;
+        absent.under_no_others = true;
+        self.make(account, absent, decide).await
+    }
+
+    async fn make<T, E>(
+        &self,
+        mut account: Account,
+        absent: Nowhere,
+        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Loaded), E>
+    where
+        T: Send + 'static,
+        E: From<LedgerError> + Send + 'static,
+    {
+        account.mac_key = absent.mac_key;
+        self.submit(Base::Absent(absent, Box::new(account)), decide)
+            .await?
+    }
+
+    /// Where a new account would stand, and where nothing may.
+    async fn nowhere(
+        &self,
+        account: &Account,
+        others: &[AccountId],
+    ) -> Result<Nowhere, LedgerError> {
+        let accounts = std::iter::once(account.id).chain(others.iter().copied());
+        let found = self
+            .reader
+            .account_records(&account.app, accounts.collect());
+        let found = found.await?;
+        let unnamed = || LedgerError::internal("name a record");
+        let (mac_key, of_current) = found.first().ok_or_else(unnamed)?;
+        let record = *of_current.first().ok_or_else(unnamed)?;
+        let mut versions: Vec<u16> = found.iter().map(|(version, _)| *version).collect();
+        versions.reverse();
+        let all = found.iter().flat_map(|(_, ids)| ids.iter().copied());
+        Ok(Nowhere {
+            mac_key: *mac_key,
+            record,
+            elsewhere: all.filter(|id| *id != record).collect(),
+            versions,
+            under_no_others: false,
+        })
+    }
+}
