@@ -340,11 +340,11 @@ fn a_command_has_the_credentials_of_the_daemon(scene: &Scene) {
 
 /// A process that does not live is ended and started anew.
 fn restarts_what_hangs(machine: &Machine) {
-    let fast = "[Service]\nWatchdogSec=2s\n";
+    let fast = "[Service]\nWatchdogSec=4s\n";
     machine.write("/etc/systemd/system/custodyd.service.d/fast.conf", fast);
     machine.ok("systemctl daemon-reload && systemctl restart custodyd.service");
     let hung = machine.main_process("custodyd.service");
-    machine.ok("sleep 3");
+    machine.ok("sleep 6");
     // The control: it lives, although nobody asks it for anything.
     assert_eq!(machine.main_process("custodyd.service"), hung);
     machine.ok(&format!("kill -STOP {hung}"));
