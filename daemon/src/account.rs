@@ -14,7 +14,7 @@ mod pin;
 mod restored;
 mod trail;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::{AccountId, AppId, RealmName, SecretBytes, mac};
@@ -277,13 +277,15 @@ impl Account {
         self.aliases.len() < before
     }
 
-    /// The oldest version of the MAC key that something of it was made under: it ends with that key.
+    /// The versions of the MAC key that something of it was made under: with each of them that ends, something of it does.
     #[must_use]
-    pub fn oldest_mac_key(&self) -> u16 {
+    pub fn mac_keys(&self) -> BTreeSet<u16> {
         let pin = self.pin.as_ref().map(|pin| pin.way.mac_key());
         let aliases = self.aliases.iter().map(Alias::mac_key);
-        let more = pin.into_iter().chain(aliases);
-        more.fold(self.mac_key, u16::min)
+        std::iter::once(self.mac_key)
+            .chain(pin)
+            .chain(aliases)
+            .collect()
     }
 
     /// An epoch that no device of this account has had before.

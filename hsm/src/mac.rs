@@ -36,14 +36,17 @@ pub enum EpochUse {
     Ceremony,
 }
 
-/// The MAC keys that are believed, the current one first and older ones after.
+/// The MAC keys that are believed, the current one first and the others after: one that comes into use is among them
+/// before it is the current one.
 ///
 /// # Errors
 /// The token's.
 pub fn accepted(custody: &dyn Custody) -> Result<Vec<KeyId>> {
-    let versions = custody.accepted(KeyPurpose::Mac)?;
-    let key = |version| KeyId::new(KeyPurpose::Mac, version);
-    Ok(versions.into_iter().rev().map(key).collect())
+    let current = custody.current(KeyPurpose::Mac)?;
+    let versions = custody.accepted(KeyPurpose::Mac)?.into_iter().rev();
+    let keys = versions.map(|version| KeyId::new(KeyPurpose::Mac, version));
+    let others = keys.filter(|key| *key != current);
+    Ok(std::iter::once(current).chain(others).collect())
 }
 
 /// The identifier of a record under the current key. `natural` is the name by which the daemon knows

@@ -292,7 +292,8 @@ fn rotated(config: &Config, rotate: &Rotate) -> Done {
         }
         KeyPurpose::Bind => "what the key before has signed still verifies",
         KeyPurpose::Mac => {
-            "accounts of before are found by the key before until their owners enrol again; `custodyd key list` counts them"
+            "everybody signs in again. Accounts of before are found by the key before until their owners enrol again; \
+             `custodyd key list` counts them"
         }
     };
     let lines = vec![format!("{key} is used from now on"), next.to_owned()];

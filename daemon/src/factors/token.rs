@@ -10,9 +10,10 @@
 //! the MAC key that made the day's key, where that is not the first. The adversary writes every
 //! byte of it. They choose the epoch and the version, so both are bounded before the security
 //! token is asked, and each key is fetched once, however many ask for it at the
-//! same time: a stranger can cause at most one token operation for each day and each MAC key that
-//! are still accepted. After a rotation new tokens are under the new key; those of before open while
-//! the older one is accepted, and end with it.
+//! same time: a stranger can cause at most one token operation for each day that is still accepted.
+//!
+//! A rotation of the MAC key ends every token. Nothing in a token says when it was made that its maker could not
+//! choose, so who knows an older key, which is why keys are rotated, could make one for today, of any account.
 
 #[cfg(test)]
 mod tests;
@@ -134,16 +135,21 @@ impl EpochKeys {
         use_: EpochUse,
         now: Timestamp,
     ) -> Result<(Epoch, Arc<LocalKey>), TokenError> {
-        let versions = self.pool.versions();
-        let current = versions.map(|versions| versions.current(KeyPurpose::Mac).version);
         let epoch = Epoch {
             day: epoch_number(now),
-            mac_key: current.unwrap_or(mac::ROOT_MAC.version),
+            mac_key: self.mac_key(),
         };
         Ok((epoch, self.by_number(use_, now, epoch).await?))
     }
 
-    /// The key of a day that is still accepted.
+    /// The version of the MAC key that is used for what is new.
+    fn mac_key(&self) -> u16 {
+        let versions = self.pool.versions();
+        let current = versions.map(|versions| versions.current(KeyPurpose::Mac));
+        current.unwrap_or(mac::ROOT_MAC).version
+    }
+
+    /// The key of a day that is still accepted, under the current MAC key.
     pub async fn by_number(
         &self,
         use_: EpochUse,
@@ -152,10 +158,9 @@ impl EpochKeys {
     ) -> Result<Arc<LocalKey>, TokenError> {
         let today = epoch_number(now);
         let number = epoch.day;
-        let under = KeyId::new(KeyPurpose::Mac, epoch.mac_key);
-        // Also of keys that were fetched before theirs was retired.
-        let accepted = self.pool.versions();
-        if !accepted.map_or(under == mac::ROOT_MAC, |versions| versions.accepts(under)) {
+        // Also of keys that were fetched before a rotation.
+        let mac_key = self.mac_key();
+        if epoch.mac_key != mac_key {
             return Err(TokenError::Expired);
         }
         if number > today {
@@ -173,7 +178,8 @@ impl EpochKeys {
             }
             // No lock is held over the wait. All who come meanwhile wait for the one answer, a failure
             // too: else each of them would wait out a deadline of its own while the token is away.
-            let accepted = |epoch: &Epoch| (oldest..=today).contains(&epoch.day);
+            let accepted =
+                |epoch: &Epoch| epoch.mac_key == mac_key && (oldest..=today).contains(&epoch.day);
             days.keys.retain(|epoch, _| accepted(epoch));
             days.asked.retain(|epoch, _| accepted(epoch));
             match days.asked.get(&epoch).and_then(WeakShared::upgrade) {

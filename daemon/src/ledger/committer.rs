@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_hsm::{KeyPurpose, RecordId, RecordKind};
+use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -230,7 +230,7 @@ impl Committer {
             let mut because_of = record;
             let decided = match working.get(&record).map(|entry| entry.decide(decide, now)) {
                 Some(Ok(Some(proposal))) => {
-                    let named = self.check_names(&working, &mut lists, &record, &proposal);
+                    let named = self.check_new(&working, &mut lists, &record, &proposal);
                     let named = named.await;
                     if named.is_err() {
                         because_of = names::claimant(&working, &record, &proposal);
@@ -349,10 +349,6 @@ impl Committer {
                     if made || stands {
                         return Err(LedgerError::Exists);
                     }
-                }
-                let keys = memory.read().head.state.keys.clone();
-                if !absent.suits(keys.of(KeyPurpose::Mac).accepted()) {
-                    return Err(LedgerError::Stale);
                 }
                 account.boot_epoch = memory.boot_epoch();
                 account.log_epoch = memory.history().log_epoch;

@@ -2,7 +2,8 @@
 //!
 //! An account has one record, whichever MAC key made its identifier, and what a request brings is good for one account,
 //! whichever key made that one's. So a creation names every record that must be absent, and the committer looks at them all, in
-//! verified lists, in the commit that makes it. Called by `service/enrol.rs`; must never make one under a key that is not accepted.
+//! verified lists, in the commit that makes it, and which refuses it where the current key is another one by then. Called by
+//! `service/enrol.rs`.
 
 use custodyd_hsm::{AccountId, AppId, RecordId, RecordKind, mac};
 
@@ -14,27 +15,15 @@ use crate::account::Account;
 pub(crate) struct Nowhere {
     pub(super) mac_key: u16,
     pub(super) record: RecordId,
-    /// Where it, or the same one by another identifier, could stand already: under other MAC keys.
+    /// Where it, or the same one by another identifier, could stand already: under other MAC keys. Those are all while the
+    /// current one is the same.
     pub(super) elsewhere: Vec<RecordId>,
-    /// The accepted versions that this is of.
-    pub(super) versions: Vec<u16>,
-    /// Whether there is nowhere else only as long as no other version is accepted.
-    pub(super) under_no_others: bool,
 }
 
 impl Nowhere {
     /// Every record that must be absent.
     pub(super) fn all(&self) -> impl Iterator<Item = &RecordId> {
         std::iter::once(&self.record).chain(&self.elsewhere)
-    }
-
-    /// Whether it may be made under a head that accepts these versions.
-    pub(super) fn suits(&self, accepted: &[u16]) -> bool {
-        match self.under_no_others {
-            true => self.versions == accepted,
-            // Its identifier was drawn: nobody has one like it, and it is found while its key is accepted.
-            false => accepted.contains(&self.mac_key),
-        }
     }
 }
 
@@ -80,7 +69,7 @@ impl Ledger {
     /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
     ///
     /// # Errors
-    /// As `commit`.
+    /// As `commit`; `Stale` where the MAC key was rotated meanwhile.
     pub async fn create<T, E>(
         &self,
         account: Account,
@@ -98,7 +87,7 @@ impl Ledger {
     /// another MAC key: none of those may be there either.
     ///
     /// # Errors
-    /// As `commit`; `Stale` where the MAC key was rotated meanwhile, so that there may be one more of them.
+    /// As `create`.
     pub async fn create_one_of<T, E>(
         &self,
         account: Account,
@@ -109,8 +98,7 @@ impl Ledger {
         T: Send + 'static,
         E: From<LedgerError> + Send + 'static,
     {
-        let mut absent = self.nowhere(&account, others).await?;
-        absent.under_no_others = true;
+        let absent = self.nowhere(&account, others).await?;
         self.make(account, absent, decide).await
     }
 
@@ -143,15 +131,11 @@ impl Ledger {
         let unnamed = || LedgerError::internal("name a record");
         let (mac_key, of_current) = found.first().ok_or_else(unnamed)?;
         let record = *of_current.first().ok_or_else(unnamed)?;
-        let mut versions: Vec<u16> = found.iter().map(|(version, _)| *version).collect();
-        versions.reverse();
         let all = found.iter().flat_map(|(_, ids)| ids.iter().copied());
         Ok(Nowhere {
             mac_key: *mac_key,
             record,
             elsewhere: all.filter(|id| *id != record).collect(),
-            versions,
-            under_no_others: false,
         })
     }
 }

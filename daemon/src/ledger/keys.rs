@@ -111,4 +111,12 @@ impl Ledger {
         let change = Box::new(KeyChange { before, after });
         self.order(|reply| Order::Keys { change, reply }).await
     }
+
+    /// When this returns `Ok`, everything that was begun before is true and anchored, or is not and never will be.
+    ///
+    /// # Errors
+    /// Why nothing could be committed.
+    pub(crate) async fn settle(&self) -> Result<(), LedgerError> {
+        self.order(|reply| Order::Settle { reply }).await
+    }
 }

@@ -10,8 +10,8 @@
 //!
 //! Whoever may not try gets the decoy: an answer from a record that nobody registered, under a key that is of no
 //! record, in the same sizes, by the same steps. Nothing is written for it, and its end is refused like a wrong one.
-//! It is the same for ever for one account identifier. Where the policy lets strangers try a PIN two things
-//! tell: whoever uses up an account's tries sees the evaluation change to the decoy's; to hide that, a
+//! It is the same for one account identifier while the MAC key is. Where the policy lets strangers try a PIN three things
+//! tell: a rotation of that key changes the decoys and no record; whoever uses up an account's tries sees the evaluation change to the decoy's; to hide that, a
 //! stranger's guesses beyond the budget would have to be evaluated. And a record says what its own PIN was stretched by,
 //! where the decoy says what the policy asks for now: to hide that, nobody could sign in who has registered before
 //! the policy was raised.

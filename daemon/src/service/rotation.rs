@@ -419,6 +419,9 @@ impl Service {
             self.may_be_destroyed(key).await?;
         }
         let accepted = before.accepts(key);
+        if !accepted {
+            self.has_not_come_into_use(key).await?;
+        }
         if accepted {
             self.nothing_is_under(key).await?;
             let after = before.without(key)?;
@@ -445,6 +448,17 @@ impl Service {
             .into_iter()
             .map(|(app, _)| app)
             .collect()
+    }
+
+    /// A rotation whose outcome nobody knew may come true later: what it has made is then no stray key.
+    async fn has_not_come_into_use(&self, key: KeyId) -> Result<(), KeyError> {
+        self.ledger.settle().await?;
+        match self.ledger.keys().accepts(key) {
+            false => Ok(()),
+            true => refused(format!(
+                "{key} has just come into use, by a rotation that was cut off: nothing was changed; see `custodyd key list`"
+            )),
+        }
     }
 
     async fn no_account_is_under(&self, key: KeyId) -> Result<(), KeyError> {

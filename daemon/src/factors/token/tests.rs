@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use custodyd_hsm::{
-    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, PoolOptions, ProvisionReport,
-    PublicKey, Result, Secret, TokenDescription,
+    AnchorObject, Backend, Custody, KeyId, KeyPurpose, KeyReport, KeyVersions, PoolOptions,
+    ProvisionReport, PublicKey, Result, Secret, TokenDescription,
 };
 use proptest::prelude::*;
 
@@ -146,6 +146,39 @@ async fn a_restore_ends_every_token_and_a_forgetful_start_every_ceremony() {
             let opened = keys.open::<Session>(use_, NOW, &token).await;
             assert_eq!(opened.is_ok(), opens, "{use_:?} in {:?}", keys.era);
         }
+    }
+}
+
+/// Also one that somebody who knows the older key has made for today.
+#[tokio::test]
+async fn a_rotation_of_the_mac_key_ends_every_token() {
+    let keys = Fake::default().keys("realm.example");
+    let first = KeyVersions::first();
+    let rotated = first.with_newer(KeyId::new(KeyPurpose::Mac, 2)).unwrap();
+    keys.pool.use_versions(first.clone());
+    let before = sealed(&keys).await;
+    let of_today = keys
+        .seal(EpochUse::Session, later(1), &sample())
+        .await
+        .unwrap();
+    keys.pool.use_versions(rotated);
+    for token in [&before, &of_today] {
+        let opened = keys
+            .open::<Session>(EpochUse::Session, later(1), token)
+            .await;
+        assert!(matches!(opened, Err(TokenError::Expired)), "{opened:?}");
+    }
+    let after = sealed(&keys).await;
+    assert!(after.starts_with("cs1.20000k2."), "{after}");
+    let opened = keys.open::<Session>(EpochUse::Session, NOW, &after).await;
+    assert_eq!(opened.unwrap(), sample());
+    // The control: before it, nothing but their day counted.
+    keys.pool.use_versions(first);
+    for token in [&before, &of_today] {
+        let opened = keys
+            .open::<Session>(EpochUse::Session, later(1), token)
+            .await;
+        assert_eq!(opened.unwrap(), sample());
     }
 }
 

@@ -68,6 +68,15 @@ pub(in crate::ledger) async fn newest(
     newest.await
 }
 
+/// The newest MAC key that this token holds, whatever it has tagged.
+///
+/// # Errors
+/// The token's.
+pub(in crate::ledger) async fn newest_held(pool: &Pool) -> Result<Option<u16>, Error> {
+    let held = pool.call("list-keys", |custody| custody.versions(KeyPurpose::Mac));
+    Ok(held.await?.into_iter().max())
+}
+
 fn is_by(head: &Head, newest: Option<u16>) -> Result<(), LedgerError> {
     match newest {
         Some(newest) if !head.tagged_by().contains(&newest) => {

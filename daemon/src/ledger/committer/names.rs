@@ -1,23 +1,45 @@
-//! Aliases in a batch: who may list which.
+//! What a change of a batch brings: under which key, and aliases, who may list which.
 //!
-//! Called by the committer for each decision that changes its account's list of aliases. The
+//! Called by the committer for each decision. What is new is under the MAC key that is current in the batch. The
 //! verified member lists say which aliases are there, not what a handler has read before; and the
 //! other accounts of the same batch count, too: of two that claim one name, one gets it.
 
 use std::collections::{BTreeMap, HashSet};
 
-use custodyd_hsm::{RecordId, RecordKind};
+use custodyd_hsm::{KeyPurpose, RecordId, RecordKind};
 
 use super::working::{Proposal, Working};
 use super::{BUCKET_BITS, Committer, LedgerError, Lists, list_of};
 use crate::account::MAX_ALIASES;
 
 impl Committer {
+    /// Whether what a change brings may be there.
+    pub(super) async fn check_new(
+        &self,
+        working: &BTreeMap<RecordId, Working>,
+        lists: &mut Lists,
+        record: &RecordId,
+        proposal: &Proposal,
+    ) -> Result<(), LedgerError> {
+        let mac_key = {
+            let believed = self.reader.memory().read();
+            believed.head.state.keys.current(KeyPurpose::Mac).version
+        };
+        let entry = working.get(record);
+        let current = entry.is_none_or(|entry| entry.is_made_under(mac_key, &proposal.account));
+        #[cfg(test)]
+        let current = current || self.reader.store().weakness().made_under_any_key;
+        if !current {
+            return Err(LedgerError::Stale);
+        }
+        self.check_names(working, lists, record, proposal).await
+    }
+
     /// Whether the records of the proposed account's aliases can follow its list.
     ///
     /// A name that another account gives up in this very batch is still taken: whatever becomes
     /// of that account's change, the others of the batch do not depend on it.
-    pub(super) async fn check_names(
+    async fn check_names(
         &self,
         working: &BTreeMap<RecordId, Working>,
         lists: &mut Lists,

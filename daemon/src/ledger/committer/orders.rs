@@ -28,6 +28,8 @@ pub(crate) enum Order {
         change: Box<KeyChange>,
         reply: Answer<()>,
     },
+    /// Nothing new: what was begun before is to have its outcome.
+    Settle { reply: Answer<()> },
     /// Records that say the same under the newest wrap key.
     Rewrap {
         records: Arc<Vec<Resealed>>,
@@ -59,6 +61,7 @@ impl Committer {
     async fn do_as_told(&mut self, order: Order) -> Result<(), LedgerError> {
         match order {
             Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
+            Order::Settle { reply } => answer(reply, self.turn().await.map_err(Failure::from)),
             Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
             Order::Readmit {
                 member,

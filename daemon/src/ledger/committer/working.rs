@@ -3,7 +3,7 @@
 //! Called by the committer only. What a decision proposes stands here or is refused here, by
 //! itself: nothing that one account does may fail the batch of all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub(super) struct Working {
     retired: Vec<u64>,
     /// Its aliases of then: their records are there.
     names: Vec<Alias>,
+    /// The MAC keys that something of it was under then.
+    mac_keys: BTreeSet<u16>,
     /// The entries whose bodies go, where the account does.
     erased: Option<Vec<u64>>,
     /// The log entries that say so.
@@ -92,15 +94,16 @@ impl Working {
     pub(super) fn new(account: Account, size: usize) -> Self {
         let trail = &account.trail;
         // What a new account lists has no records yet.
-        let names = match account.generation {
-            0 => Vec::new(),
-            _ => account.aliases.clone(),
+        let (names, mac_keys) = match account.generation {
+            0 => (Vec::new(), BTreeSet::new()),
+            _ => (account.aliases.clone(), account.mac_keys()),
         };
         Self {
             size,
             began: (account.generation, trail.count, trail.last_index),
             oldest: trail.oldest,
             names,
+            mac_keys,
             account,
             events: Vec::new(),
             retired: Vec::new(),
@@ -185,6 +188,17 @@ impl Working {
                 .any(|name| name.record() == alias.record())
         };
         account.aliases.iter().filter(move |alias| !had(alias))
+    }
+
+    /// Whether what `account` has and that state has not is under this MAC key. What was made under another, before
+    /// a rotation, was looked for under too few keys, and may be under one that nobody is counted under any more.
+    pub(super) fn is_made_under(&self, mac_key: u16, account: &Account) -> bool {
+        let mut claims = self.claims(account);
+        claims.all(|alias| alias.mac_key() == mac_key)
+            && account
+                .mac_keys()
+                .difference(&self.mac_keys)
+                .all(|made| *made == mac_key)
     }
 
     /// The aliases that the state that the batch began with has, and `account` has not.

@@ -82,10 +82,15 @@ impl Token {
             read => (read?, false),
         };
         let newest = anchor::newest_of(&anchors).ok().flatten().cloned();
+        // One that was lost took its anchors along: what it held is what somebody may have rotated to.
+        let newest_key = match anchors.is_empty() {
+            true => mac_keys::newest_held(pool).await?,
+            false => mac_keys::newest(pool, realm).await?,
+        };
         Ok(Self {
             anchors,
             newest,
-            newest_key: mac_keys::newest(pool, realm).await?,
+            newest_key,
             by_other_keys,
         })
     }

@@ -1,4 +1,4 @@
-//! What is under older MAC keys: which accounts end with such a key.
+//! What is under older MAC keys: which accounts such a key is needed for.
 //!
 //! Called by `service` for `custodyd key list|retire`. An envelope says which MAC key its record's identifier, its aliases
 //! and its PIN come from, and is believed once it has opened: so each account is opened, of a list that is the newest. What
@@ -12,7 +12,7 @@ use super::{FIRST_SLICE, Listed, next_slice, patiently, weight};
 use crate::ledger::tree::BUCKETS;
 use crate::ledger::{Ledger, LedgerError};
 
-/// The accounts by the oldest MAC key that something of theirs is under.
+/// The accounts by each MAC key that something of theirs is under: one may count under several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MacCensus {
     pub under: BTreeMap<u16, BTreeMap<AppId, u64>>,
@@ -23,7 +23,7 @@ pub struct MacCensus {
 }
 
 impl MacCensus {
-    /// The accounts that end with this key.
+    /// The accounts that need this key.
     #[must_use]
     pub fn of(&self, version: u16) -> u64 {
         self.under
@@ -33,7 +33,7 @@ impl MacCensus {
 }
 
 impl Ledger {
-    /// Counts the accounts of these apps by the oldest MAC key that they need.
+    /// Counts the accounts of these apps by the MAC keys that they need.
     ///
     /// # Errors
     /// Token or store unavailable.
@@ -69,8 +69,10 @@ impl Ledger {
                     let Ok(loaded) = self.reader.loaded(app, &known.member, &plaintext) else {
                         break;
                     };
-                    let under = census.under.entry(loaded.account.oldest_mac_key());
-                    *under.or_default().entry(app.clone()).or_default() += 1;
+                    for version in loaded.account.mac_keys() {
+                        let under = census.under.entry(version).or_default();
+                        *under.entry(app.clone()).or_default() += 1;
+                    }
                     apps.swap(0, at);
                     return Ok(());
                 }
