@@ -4,9 +4,10 @@ import { test } from "node:test";
 import { fromBase64Url, toBase64Url } from "../src/bytes.js";
 import { type Custody, lock } from "../src/custody.js";
 import { codeCredential, type RecoveryCode } from "../src/demand/recovery-codes.js";
-import { codesSeen, setRecoveryCodes, unseenCodes } from "../src/factors.js";
+import { codesPending, codesSeen, setRecoveryCodes, unseenCodes } from "../src/factors.js";
 import { aesKey, open } from "../src/keys.js";
 import { hkdf } from "../src/bytes.js";
+import { rotationSeen } from "../src/rotation.js";
 import { openContent, openSlot, type SlotKey } from "../src/slots.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
@@ -209,4 +210,25 @@ test("after new codes the session goes on without another sign-in, by whatever i
   assert.notDeepEqual(auths(made), auths(again));
   const { slots } = safe.secrets.get("device-secret")!;
   assert.equal(slots!.filter(({ type }) => type === "recovery-code").length, 10);
+});
+
+test("a tab whose codes were written down leaves later ones of another tab, which nobody has seen", async () => {
+  const safe = await Safe.make(true);
+  const storage = memoryStorage();
+  const [first, second] = [
+    await safe.device(storage),
+    await safe.device(storage, losing("answer-lost")),
+  ];
+  await safe.opened(first, safe.pin);
+  await safe.opened(second, safe.pin);
+  await setRecoveryCodes(first);
+  // Made later, by whoever could not tell of it.
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  await assert.rejects(setRecoveryCodes(second), { code: "unreachable" });
+  await codesSeen(first);
+  await rotationSeen(first);
+  const again = await back(safe, storage, safe.pin);
+  assert.deepEqual(auths(await unseenCodes(again)), safe.sets[1]!.codes);
+  await codesSeen(again);
+  assert.equal(await codesPending(again), false);
 });
