@@ -25,7 +25,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ["sdk/test/**", "e2e/**"],
+    files: ["sdk/test/**", "e2e/**", "bench/**"],
     rules: {
       "max-lines-per-function": "off",
       // node:test's own promises are awaited by the runner.

@@ -1,6 +1,6 @@
 /**
- * The demo as an app: by keyboard alone, in a network that answers nothing, in two versions at once, and with what was
- * broken off.
+ * The demo as an app goes on by keyboard alone, where nobody answers, beside a newer version of itself, and after a passkey
+ * was cancelled, codes were not written down or a log was not checked.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";

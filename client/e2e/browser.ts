@@ -1,6 +1,6 @@
 /**
- * What the browser itself has a say in: whom it trusts, what it runs, authenticators of several kinds, and
- * storage that it clears.
+ * The browser itself has a say: it trusts the page's authority and no other, runs nothing that was injected, has authenticators
+ * that can more or less, and clears its storage; the owner comes to the key all the same, and nobody else does.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

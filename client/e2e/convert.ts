@@ -1,4 +1,4 @@
-/** From an account at one realm to several realms and back, against three daemons with three tokens. */
+/** An account at one realm becomes that of a group and goes back, against three daemons with three tokens, and the key is never nowhere. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type * as Sdk from "../sdk/src/index.js";

@@ -1,6 +1,6 @@
 /**
- * The demo as a person uses it: on a phone and on a desktop, by day and by night, without a network,
- * and from a second device after the PIN was forgotten. Screenshots stay as artefacts.
+ * A person makes a notebook on a phone, goes on without a network, and finds it again on a desktop with the PIN forgotten; the
+ * app can be installed, and is served as the tests have it. Screenshots, by day and by night, stay as artefacts.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

@@ -1,5 +1,6 @@
 /**
- * Living with the SDK: enrolment, PIN, a passkey, what breaks off, what can not be trusted.
+ * An owner enrols, closes the page and comes back by PIN or passkey; what breaks off goes on, a daemon that is down or not the
+ * realm's gives nothing away, and in the end the account goes with its data.
  *
  * docs/FLOWS.md has the messages behind each story. Each device is a browser context of its own.
  */

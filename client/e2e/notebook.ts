@@ -1,6 +1,6 @@
 /**
- * The rest of the demo's flows: two devices that write at once, every button of the settings, a PIN without a
- * network, a code on paper, and a note that would like to be a script.
+ * In the demo two devices write at once, every button of the settings does what it says, a PIN unlocks and is changed without
+ * a network, a code on paper opens the notebook elsewhere, and a note that would like to be a script is text.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

@@ -1,5 +1,6 @@
 /**
- * Without a network: the daemon is killed, and the owner goes on.
+ * With the daemon killed, a passkey and a PIN unlock, what was read can be read, and what was changed, a PIN too, goes out on
+ * return, also where another device has changed the same.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

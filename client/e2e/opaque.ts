@@ -1,6 +1,6 @@
 /**
- * `@serenity-kit/opaque` as npm has it against the daemon: its messages, one by one, without the
- * SDK's own use of it. Run by Node: nothing here needs a browser.
+ * `@serenity-kit/opaque` as npm has it registers and logs in at the daemon, message by message, without the SDK's own use of
+ * it. Run by Node: nothing here needs a browser.
  */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";

@@ -1,4 +1,4 @@
-/** What only the owner can decide: whether a restored service is believed, and whether somebody else's change comes about. */
+/** The owner alone decides whether a restored service is believed, and whether a change that somebody else has asked for comes about. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {

@@ -1,7 +1,7 @@
 /**
- * A new device secret in two browsers: the secret of before opens nothing that is written afterwards, and the browser that knew
- * it takes the new one up by a factor of its owner's; what it has written meanwhile opens all the same. An answer that is
- * lost, and an account whose secrets are large and read by no one login.
+ * Of two browsers one gives the account another device secret: that of before opens nothing that is written afterwards, the other
+ * browser takes the new one up by a factor of its owner's, and what it has written meanwhile opens all the same. So it is where the
+ * answer is lost, and where the secrets are large and read by no one login.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

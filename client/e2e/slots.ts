@@ -1,6 +1,6 @@
 /**
- * Secrets sealed end to end, in an app whose policy has no server slots: enrolment, a wiped browser, and the way back by
- * passkey, PIN and recovery code; factors that come and go; and what leaves the browser. One story in an app that has them.
+ * In an app whose policy has no server slots, a wiped browser comes back by passkey, PIN and recovery code, factors come and
+ * go with their slots, and what opens a slot never leaves the browser. One story is of an app that has them.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -1,6 +1,6 @@
 /**
- * Threshold mode against three daemons with three tokens: a realm that is dead, one that gives a wrong
- * share, a refresh that breaks off, a new device.
+ * Of three daemons with three tokens any two give the key back: with one dead, one that gives a wrong share, a refresh or an
+ * enrolment that breaks off, and on a new device.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -1,4 +1,7 @@
-/** A network that comes and goes, and a device whose storage is damaged: what was written goes out, and the screen says what is true. */
+/**
+ * What was written without a network goes out once there is one, also where Background Sync has to wake the page and where
+ * the storage was damaged meanwhile, and the screen says what is true.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Page } from "playwright-core";

@@ -1,5 +1,6 @@
 /**
- * Ways back in: a synchronised passkey, an authenticator app, a code by mail, a code on paper.
+ * An owner on a new phone, or with the PIN forgotten, gets the same key back by a synchronised passkey, an authenticator
+ * app, a code by mail, and a code on paper.
  *
  * docs/FLOWS.md has the messages behind each story. Each device is a browser context of its own.
  */

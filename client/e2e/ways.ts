@@ -1,4 +1,7 @@
-/** What becomes of a notebook's ways to unlock: a PIN that is forgotten, and a service that gives its own way up. */
+/**
+ * In the demo a forgotten PIN is replaced by a code, a service that gives its own way up says what each way is still worth, and
+ * after a device was lost the rest is renewed.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Page } from "playwright-core";

@@ -92,7 +92,10 @@ try {
   const own = packed("sdk");
   // What is in it, and no more: sources, tests and their settings stay here.
   const strange = own.files.filter(
-    (path) => !/^(dist\/[\w/-]+\.(js|d\.ts)|package\.json|(README|SLOTS)\.md)$/.test(path),
+    (path) =>
+      !/^(dist\/[\w/-]+\.(js|d\.ts)|package\.json|(README|SLOTS)\.md|LICENSE-(APACHE|MIT))$/.test(
+        path,
+      ),
   );
   assert.deepEqual(strange, []);
   for (const path of ["dist/index.js", "dist/index.d.ts", "dist/threshold/index.js", "SLOTS.md"])
@@ -101,6 +104,11 @@ try {
   const needed = Object.keys(manifest.dependencies).map((name) => packed(`node_modules/${name}`));
   write("package.json", JSON.stringify({ name: "consumer", private: true, type: "module" }));
   npm("install", own.archive, ...needed.map(({ archive }) => archive));
+  // Both licences are the repository's, word by word.
+  for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
+    const installed = join(project, "node_modules/@custodyd/sdk", name);
+    assert.equal(readFileSync(installed, "utf8"), readFileSync(join(root, "..", name), "utf8"));
+  }
 
   write("consumer.ts", CONSUMER);
   write("wrong.ts", CONSUMER.replace("url:", "address:"));

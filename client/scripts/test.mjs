@@ -1,7 +1,7 @@
 // Bundles tests and runs them with Node's own runner.
 //
 //   node scripts/test.mjs                  the SDK's unit tests
-//   node scripts/test.mjs e2e/flows.ts     tests in a browser; tests/client starts these
+//   node scripts/test.mjs e2e/flows.ts     tests in a browser; tests/client starts these, and make bench bench/unlock.ts
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";

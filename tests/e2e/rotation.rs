@@ -299,6 +299,7 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     })
     .await;
     let mut owner = owners(&app, 1).await.remove(0);
+    owner.set_pin("830517").await.expect(200);
     let hint = "--owner-password-file";
     refused(&app, "key rotate wrap", hint);
     refused(&app, &format!("key rotate wrap {wrong}"), hint);
@@ -317,7 +318,10 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     owner.recover("device-secret").await.expect(200);
     let made = done(&app, &format!("key rotate mac {right}"));
     assert!(made.contains("custodyd-mac-v2 is used"), "{made}");
-    owner.recover("device-secret").await.expect(200);
+    owner
+        .try_pin("830517", &["device-secret"])
+        .await
+        .expect(201);
     assert!(!app.log().contains(OWNER) && !app.log().contains("another's"));
     // The same without a daemon.
     assert!(app.stop(), "{}", app.log());

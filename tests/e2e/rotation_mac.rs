@@ -39,7 +39,7 @@ async fn what_the_older_key_has_made_works_until_its_owners_have_enrolled_again(
     // What signed them in before was sealed by who may not be us.
     for device in [&mut ann, &mut bob, &mut carl] {
         let read = device.recover("device-secret").await;
-        read.refused("401 token-expired");
+        read.refused("401 session-expired");
     }
     for _ in 0..2 {
         ann.try_pin(PIN, &["device-secret"]).await.expect(201);
@@ -67,6 +67,9 @@ async fn what_the_older_key_has_made_works_until_its_owners_have_enrolled_again(
         erased(device).await;
         refused(&app, RETIRE, "enrolled again");
     }
+    let nothing = json!({"release": []});
+    let back = carl.try_passkey(&mut authenticator, nothing).await;
+    back.expect(201);
     erased(&mut carl).await;
     // One mail confirmed the address, one told of the PIN, one had the code that was asked for.
     let told = mails(&mail, ANN, 4).await;
@@ -95,14 +98,26 @@ async fn what_the_older_key_has_made_works_until_its_owners_have_enrolled_again(
 
 /// The owner erases their account and makes another one, with the same secret.
 async fn enrolled_again(app: &TestApp, mut owner: Device) -> Device {
+    recovers(&mut owner).await;
     erased(&mut owner).await;
-    owners(app, 1).await.remove(0)
+    with_pin(app).await
+}
+
+async fn with_pin(app: &TestApp) -> Device {
+    let mut owner = owners(app, 1).await.remove(0);
+    owner.set_pin(PIN).await.expect(200);
+    owner
+}
+
+/// By the PIN: a rotation ends every session.
+async fn recovers(owner: &mut Device) {
+    owner.try_pin(PIN, &["device-secret"]).await.expect(201);
 }
 
 async fn killed_at(cut: Cut, call: &str, step: u32, at_least: u32) {
     let policy = "[enrolment]\nquota_per_hour = 100000\n";
     let mut app = TestApp::with(Setup::notes(policy)).await;
-    let mut owner = owners(&app, 1).await.remove(0);
+    let mut owner = with_pin(&app).await;
     let mut kills = 0;
     for nth in (1..=200).step_by(step as usize) {
         let old = current(&app, "mac");
@@ -110,7 +125,7 @@ async fn killed_at(cut: Cut, call: &str, step: u32, at_least: u32) {
         let was_killed;
         if cut == Cut::Rotation {
             was_killed = killed(&mut app, "key rotate mac", call, nth).await;
-            owner.recover("device-secret").await.expect(200);
+            recovers(&mut owner).await;
             // It has happened, or it has not and what is in the token is used for nothing.
             if was_killed && current(&app, "mac") == old {
                 done(&app, "key rotate mac");
@@ -122,13 +137,13 @@ async fn killed_at(cut: Cut, call: &str, step: u32, at_least: u32) {
             done(&app, "key rotate mac");
             owner = enrolled_again(&app, owner).await;
             was_killed = killed(&mut app, &retire, call, nth).await;
-            owner.recover("device-secret").await.expect(200);
+            recovers(&mut owner).await;
             let told = done(&app, &retire);
             assert!(told.contains("is destroyed in the token"), "{told}");
         }
         let listed = done(&app, "key list");
         assert!(!listed.contains(&format!("{old} ")), "{listed}");
-        owner.recover("device-secret").await.expect(200);
+        recovers(&mut owner).await;
         if !was_killed {
             break;
         }

@@ -7,15 +7,17 @@ export type Child = Node | string | false | undefined;
 
 /** A sentence for an error. */
 export function sentence(error: unknown): string {
-  const own = error instanceof CustodyError ? OWN[error.code] : undefined;
+  const own = error instanceof CustodyError ? OWN.get(error.code) : undefined;
   return own ?? advice(error);
 }
 
-const OWN: Readonly<Record<string, string>> = {
-  "notebook-full": "The notebook is full. Delete or shorten a note.",
-  "notebook-shut":
+const OWN: ReadonlyMap<string, string> = new Map([
+  ["notebook-full", "The notebook is full. Delete or shorten a note."],
+  [
+    "notebook-shut",
     "Another device has renewed the secret, so nothing was replaced. Unlock again with a passkey or the PIN, online.",
-};
+  ],
+]);
 
 /** Attributes and listeners. */
 export type Properties = Record<

@@ -186,23 +186,8 @@ async function known(): Promise<sdk.Known | undefined | "locked"> {
 /** Counts what changes the notes here: an answer that was asked for before says nothing of them any more. */
 let turn = 0;
 
-let loading: Promise<void> = Promise.resolve();
-
-/** Until nothing is being read any more, for a while: a session that only reads could else take the place of one that comes meanwhile. */
-export async function quiet(): Promise<void> {
-  await Promise.race([
-    loading.catch(() => undefined),
-    new Promise((resolve) => setTimeout(resolve, 5000)),
-  ]);
-}
-
 /** Reads the notes: the daemon's, or this device's copy. */
-export function load(): Promise<void> {
-  loading = loadNow();
-  return loading;
-}
-
-async function loadNow(): Promise<void> {
+export async function load(): Promise<void> {
   turn += 1;
   const mine = turn;
   const read = await known();

@@ -2,7 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
 import { place } from "./focus.js";
-import { keepDataKey, model, quiet, synchronise, unlocked } from "./model.js";
+import { keepDataKey, model, synchronise, unlocked } from "./model.js";
 import { answers } from "./patience.js";
 import { askForCode } from "./totp.js";
 import { isOtherLog, otherLog } from "./undone.js";
@@ -18,7 +18,6 @@ async function either(
   try {
     if (here && !(await answers(model.custody.transport.url)))
       throw new sdk.Unreachable("nobody answered in time");
-    await quiet();
     const { prf, upkeep, undone } = await online();
     const { byPasskey } = await sdk.offlineState(model.custody);
     if (prf && !byPasskey) await sdk.keepOfflineByPasskey(model.custody, prf);

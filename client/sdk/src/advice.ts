@@ -90,8 +90,9 @@ export function advice(error: unknown): string {
   if (error instanceof MustWait) {
     return `Too soon. Wait ${error.retryAt ? minutes(error.retryAt) : "a while"}, then try again.`;
   }
-  const known = SENTENCES[error.code];
-  if (known !== undefined) return known;
+  // The daemon's own words: one may be the name of what every object has.
+  const known = Object.hasOwn(SENTENCES, error.code) && SENTENCES[error.code];
+  if (known) return known;
   if (error instanceof Refused && error.status >= 500)
     return "The service is busy. Try again in a moment.";
   return `Something went wrong (${error.code}). Try again.`;

@@ -4,12 +4,12 @@
  * Calls are functions and not methods, so that a bundler leaves out what an app does not use.
  */
 import type { SigningKey } from "./dpop.js";
-import { StorageFailed } from "./errors.js";
 import { generate } from "./jose.js";
 import { signingKey, type Unlocked } from "./keys.js";
 import type { RealmTrust } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
+import { DEVICE_KEY, kept } from "./storage/sound.js";
 import type { Storage } from "./storage/storage.js";
 import { Transport } from "./transport.js";
 import type { Held } from "./vault.js";
@@ -78,7 +78,7 @@ export interface Custody {
   readonly member: boolean;
   readonly onReplaced: CustodyOptions["onReplaced"];
   /** The device key; its thumbprint is the device identifier. */
-  readonly device: SigningKey & { readonly thumbprint: string };
+  readonly device: SigningKey & { readonly thumbprint: string; readonly pair: CryptoKeyPair };
   /** The account of this device, once there is one. */
   account: AccountRecord | undefined;
   /** The app key, between an unlock and `lock()`. */
@@ -94,7 +94,7 @@ export interface Custody {
 }
 
 /** Names of what is kept. */
-export const KEPT = { device: "device-key", account: "account", appKey: "app-key" } as const;
+export const KEPT = { device: DEVICE_KEY, account: "account", appKey: "app-key" } as const;
 
 /** Opens what the device keeps, and makes a device key where there is none. Works offline. */
 export async function openCustody(options: CustodyOptions): Promise<Custody> {
@@ -102,14 +102,11 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
   const storage = options.storage ?? indexedDbStorage(`custodyd:${app}`);
   const fresh = await generate(false);
   const [pair, account] = await storage.update([KEPT.device, KEPT.account], (update) => {
-    const kept = update.get(KEPT.device) as CryptoKeyPair | undefined;
-    if (!kept) update.set(KEPT.device, fresh);
-    return [kept ?? fresh, update.get(KEPT.account) as AccountRecord | undefined] as const;
+    const before = kept(KEPT.device, update.get(KEPT.device)) as CryptoKeyPair | undefined;
+    if (!before) update.set(KEPT.device, fresh);
+    return [before ?? fresh, update.get(KEPT.account) as AccountRecord | undefined] as const;
   });
-  const device = await signingKey(pair).catch((cause: unknown) => {
-    const message = "the device key in the browser's storage can not be used";
-    throw new StorageFailed("storage-damaged", message, { cause });
-  });
+  const device = { ...(await signingKey(pair)), pair };
   const fetcher = options.fetch ?? ((...call) => globalThis.fetch(...call));
   return {
     app,
@@ -138,18 +135,25 @@ export function isBound(custody: Custody): boolean {
 /** What belongs to one account, and waits under its name while this device is another's. */
 const OWN = [KEPT.appKey, "offline", "rotation", "codes", "enrolment"];
 
-/** Keeps what is known of the account. */
+/**
+ * Keeps what is known of the account. Whose everything was until now is looked at in the same update: another tab may have
+ * signed in to a third account meanwhile. The device key is there again afterwards, should the browser have cleared its
+ * storage under an open page: the daemon has bound the account to that one.
+ */
 export async function keepAccount(custody: Custody, account: AccountRecord): Promise<void> {
-  const { storage } = custody;
-  const before = ((await storage.get(KEPT.account)) as AccountRecord | undefined)?.account;
-  const own = before === undefined || before === account.account ? [] : OWN;
+  const { storage, device } = custody;
   const back = (key: string) => `of/${account.account}/${key}`;
-  await storage.update([...own, ...own.map(back)], (update) => {
-    for (const key of own) {
-      update.set(`of/${before}/${key}`, update.get(key));
-      update.set(key, update.get(back(key)));
-      update.delete(back(key));
+  const read = [KEPT.device, KEPT.account, ...OWN, ...OWN.map(back)];
+  await storage.update(read, (update) => {
+    const before = (update.get(KEPT.account) as AccountRecord | undefined)?.account;
+    if (before !== undefined && before !== account.account) {
+      for (const key of OWN) {
+        update.set(`of/${before}/${key}`, update.get(key));
+        update.set(key, update.get(back(key)));
+        update.delete(back(key));
+      }
     }
+    if (!update.get(KEPT.device)) update.set(KEPT.device, device.pair);
     update.set(KEPT.account, account);
   });
   // What is open is the other one's, and would seal what is this one's.

@@ -222,11 +222,12 @@ function number(value: unknown): number | undefined {
   return typeof value === "number" ? value : undefined;
 }
 
+/** Undefined also where it is no time at all: whoever formats it is not to be thrown out by what a daemon writes. */
 function retryAt(problem: Problem): Date | undefined {
   const seconds = number(problem["retry_after"]);
-  if (seconds !== undefined) return new Date(Date.now() + seconds * 1000);
-  const at = number(problem["wait_until"]) ?? number(problem["due"]);
-  return at === undefined ? undefined : new Date(at * 1000);
+  const at = number(problem["wait_until"]) ?? number(problem["due"]) ?? NaN;
+  const date = new Date(seconds === undefined ? at * 1000 : Date.now() + seconds * 1000);
+  return Number.isNaN(date.getTime()) ? undefined : date;
 }
 
 /** The error of a problem document. */

@@ -151,11 +151,9 @@ export async function setRecoveryCodes(custody: Custody): Promise<RecoveryCode[]
   return (await onDemand()).setCodes(custody);
 }
 
-/** The new codes were shown to their owner, who has them. */
-export async function codesSeen({ storage }: Custody): Promise<void> {
-  await storage.update([], (update) => {
-    update.delete(CODES);
-  });
+/** The new codes were shown to their owner, who has them: those that this custody has handed out, and earlier ones. */
+export async function codesSeen(custody: Custody): Promise<void> {
+  await (await onDemand()).seen(custody, CODES);
 }
 
 /** Whether recovery codes were made here that were perhaps not seen. Sign in, and call `unseenCodes`. */

@@ -25,10 +25,8 @@ export async function rotateSecret(custody: Custody): Promise<Rotated> {
 }
 
 /** The new codes were shown to their owner, who has them: the rotation is over. */
-export async function rotationSeen({ storage }: Custody): Promise<void> {
-  await storage.update([], (update) => {
-    update.delete(ROTATION);
-  });
+export async function rotationSeen(custody: Custody): Promise<void> {
+  await (await onDemand()).seen(custody, ROTATION);
 }
 
 /** Goes on with the rotation that was begun here: its codes, where it came about, and else it begins anew. */

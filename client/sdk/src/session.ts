@@ -54,22 +54,27 @@ export interface Undone {
 /** What a factor gave that opens slots; which credential it is, the daemon tells with the session. */
 export type Brought = Omit<SlotKey, "credential"> & Partial<SlotKey>;
 
-/** Takes a session up, after its receipt was verified: of the account `asked` for, where one was. */
+/**
+ * Takes a session up, after its receipt was verified: of the account `asked` for, where one was. It does not run
+ * where it `isLate` by then.
+ */
 export async function takeSession(
   custody: Custody,
   answer: Schemas["SessionStarted"],
   brought?: Brought,
   asked?: string,
+  isLate = (): boolean => false,
 ): Promise<SignedIn> {
   if (asked !== undefined && asked !== answer.account) {
     throw new Untrusted("statement-differs", "a session of another account");
   }
   await takeReceipt(custody, answer.log);
   const { transport, device } = custody;
-  transport.session = answer.session;
+  const runs = !isLate();
+  if (runs) transport.session = answer.session;
   try {
     const boundDevice = answer.device_bound ? device.thumbprint : undefined;
-    await keepAccount(custody, { account: answer.account, boundDevice });
+    if (runs) await keepAccount(custody, { account: answer.account, boundDevice });
     custody.serverSlot = answer.server_slots === "allowed";
     custody.slotsEnd = answer.server_slots === "ending";
     const credential = brought?.credential ?? answer.credential;

@@ -51,10 +51,14 @@ export async function openReadOnly(
   options: Pick<SignInOptions, "release"> = {},
 ): Promise<SignedIn> {
   const account = accountOf(custody);
+  const { transport } = custody;
+  const { session } = transport;
   const body = { account, release: [...(options.release ?? [])] };
   const route = "/v1/apps/{app}/sessions/device";
-  const answer = await custody.transport.request("post", route, { body });
-  return takeSession(custody, answer, undefined, account);
+  const answer = await transport.request("post", route, { body });
+  // Of an owner who has signed in meanwhile, or out, it changes nothing.
+  const isLate = () => transport.session !== session;
+  return takeSession(custody, answer, undefined, account, isLate);
 }
 
 /**

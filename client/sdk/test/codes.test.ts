@@ -4,10 +4,12 @@ import { test } from "node:test";
 import { fromBase64Url, toBase64Url } from "../src/bytes.js";
 import { type Custody, lock } from "../src/custody.js";
 import { codeCredential, type RecoveryCode } from "../src/demand/recovery-codes.js";
-import { codesSeen, setRecoveryCodes, unseenCodes } from "../src/factors.js";
+import { codesPending, codesSeen, setRecoveryCodes, unseenCodes } from "../src/factors.js";
 import { aesKey, open } from "../src/keys.js";
 import { hkdf } from "../src/bytes.js";
+import { rotationSeen } from "../src/rotation.js";
 import { openContent, openSlot, type SlotKey } from "../src/slots.js";
+import { tend } from "../src/upkeep.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
 import type { Asked } from "./support/daemon.js";
@@ -173,6 +175,9 @@ test("where codes are all that opens the account, the one that was used up opens
     safe.secrets.set("device-secret", { ...device, slots });
     const phone = await safe.device(storage, losing(fate), "recovery-code");
     await safe.opened(phone, await keyOf(paper[0]!));
+    // As a sign-in does it: the slot of the code that was used up goes.
+    await tend(phone);
+    assert.equal(safe.secrets.get("device-secret")!.slots!.length, 9);
     await assert.rejects(setRecoveryCodes(phone), { code: "unreachable" });
     // Within the same page the device secret opens still, and the codes are found or made anew.
     const happened = fate === "answer-lost";
@@ -195,6 +200,29 @@ test("where codes are all that opens the account, the one that was used up opens
   }
 });
 
+test("the code that was used up opens the second set that was made in its session, too", async () => {
+  const safe = await Safe.make(true);
+  const storage = memoryStorage();
+  const first = await safe.device();
+  await safe.opened(first, safe.pin);
+  const paper = await setRecoveryCodes(first);
+  const device = safe.secrets.get("device-secret")!;
+  const slots = device.slots!.filter(({ type }) => type === "recovery-code");
+  safe.secrets.set("device-secret", { ...device, slots });
+  const phone = await safe.device(storage, losing("answer-lost", 2), "recovery-code");
+  for (const code of paper.slice(0, 2)) {
+    await safe.opened(phone, await keyOf(code));
+    await tend(phone);
+  }
+  await setRecoveryCodes(phone);
+  await codesSeen(phone);
+  await assert.rejects(setRecoveryCodes(phone), { code: "unreachable" });
+  const again = await safe.device(storage);
+  // It is the one that was used last.
+  assert.equal(await unseenCodes(again, paper[0]!.text), undefined);
+  assert.deepEqual(auths(await unseenCodes(again, paper[1]!.text)), safe.sets[2]!.codes);
+});
+
 test("after new codes the session goes on without another sign-in, by whatever it was opened with", async () => {
   const safe = await Safe.make(true);
   const first = await safe.device();
@@ -209,4 +237,25 @@ test("after new codes the session goes on without another sign-in, by whatever i
   assert.notDeepEqual(auths(made), auths(again));
   const { slots } = safe.secrets.get("device-secret")!;
   assert.equal(slots!.filter(({ type }) => type === "recovery-code").length, 10);
+});
+
+test("a tab whose codes were written down leaves later ones of another tab, which nobody has seen", async () => {
+  const safe = await Safe.make(true);
+  const storage = memoryStorage();
+  const [first, second] = [
+    await safe.device(storage),
+    await safe.device(storage, losing("answer-lost")),
+  ];
+  await safe.opened(first, safe.pin);
+  await safe.opened(second, safe.pin);
+  await setRecoveryCodes(first);
+  // Made later, by whoever could not tell of it.
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  await assert.rejects(setRecoveryCodes(second), { code: "unreachable" });
+  await codesSeen(first);
+  await rotationSeen(first);
+  const again = await back(safe, storage, safe.pin);
+  assert.deepEqual(auths(await unseenCodes(again)), safe.sets[1]!.codes);
+  await codesSeen(again);
+  assert.equal(await codesPending(again), false);
 });

@@ -25,6 +25,8 @@ interface Scene {
   /** What was reported, and how that is answered. */
   readonly reports: string[];
   reporting: () => Reply;
+  /** What a session that reads waits for. */
+  reading: Promise<void>;
 }
 
 /** A daemon that lets everybody in with the same two secrets. */
@@ -44,6 +46,7 @@ async function scene(): Promise<Scene> {
     bound: true,
     reports: [],
     reporting: () => ({ status: 204 }),
+    reading: Promise.resolve(),
   };
   const daemon = new FakeDaemon(async ({ path, body }) => {
     if (path.startsWith("/v1/account/events")) return made.events();
@@ -52,7 +55,10 @@ async function scene(): Promise<Scene> {
       made.reports.push(body ?? "");
       return made.reporting();
     }
-    const session = { token: "t", scope: "full", factor: "pin" };
+    const reads = path.endsWith("/sessions/device");
+    if (reads) await made.reading;
+    const scope = reads ? "read" : "full";
+    const session = { token: "t", scope, factor: reads ? "device-key" : "pin" };
     const log = await realm.receipt(1, leaves(2));
     const about = { account: "a-1", device_bound: made.bound, device_id: "d" };
     return { body: { ...about, server_slots: "allowed", log, secrets, session } };
@@ -201,4 +207,28 @@ test("a session of another account than was asked for is none", async () => {
   assert.deepEqual([custody.transport.session, custody.account], [undefined, undefined]);
   await signInWithPin(custody, "830517", { ...asked, account: "a-1" });
   assert.ok(custody.transport.session);
+});
+
+test("a session that only reads and comes late does not take the place of the one that its owner has opened", async () => {
+  const stage = await scene();
+  const { custody } = stage;
+  Object.assign(custody, { checkLog: false, member: true });
+  await keepAccount(custody, { account: "a-1" });
+  let come: () => void = () => undefined;
+  stage.reading = new Promise((resolve) => (come = resolve));
+  const reading = openReadOnly(custody);
+  await signInWithPin(custody, "830517", { account: "a-1", onServer: true });
+  come();
+  assert.equal((await reading).scope, "read");
+  assert.equal(custody.transport.session?.scope, "full");
+  // The control: who asks for it afterwards gets it.
+  await openReadOnly(custody);
+  assert.equal(custody.transport.session.scope, "read");
+  // And whoever has signed out meanwhile stays so.
+  stage.reading = new Promise((resolve) => (come = resolve));
+  const late = openReadOnly(custody);
+  custody.transport.session = undefined;
+  come();
+  await late;
+  assert.equal(custody.transport.session, undefined);
 });

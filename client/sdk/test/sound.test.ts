@@ -1,7 +1,7 @@
 /** Half of a record: an error with a name, and not whatever the first access makes of it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isBound, keepAccount, openCustody } from "../src/custody.js";
+import { type Custody, isBound, keepAccount, openCustody } from "../src/custody.js";
 import { lostVersions } from "../src/offline/changes.js";
 import { pendingChanges } from "../src/offline/changes.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
@@ -9,6 +9,7 @@ import { offlineState } from "../src/offline/slots.js";
 import { newestCheckpoint } from "../src/receipts/log.js";
 import { repairDevice } from "../src/repair.js";
 import { memoryStorage } from "../src/storage/memory.js";
+import type { Storage } from "../src/storage/storage.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
 
@@ -67,4 +68,69 @@ test("a damaged device key is replaced, with whatever a sign-in makes anew, and 
   assert.deepEqual((await loadSecret(after, "notes"))?.content, new Uint8Array([1]));
   for (const key of left) assert.deepEqual(await storage.get(key), damaged[key]);
   assert.equal((await offlineState(after)).byPin, false);
+});
+
+test("what another tab has mended meanwhile is not let go again", async () => {
+  const realm = (await Realm.make()).trust;
+  const storage = memoryStorage();
+  const fetch = () => Promise.reject(new TypeError("Failed to fetch"));
+  const options = { url: "https://c.example", app: "notes", realm, storage, fetch };
+  await storage.update([], (update) => {
+    update.set("device-key", { publicKey: "half" });
+    update.set("copy/a-1/notes", { version: 1 });
+    update.set("copy/a-1/other", { version: 1 });
+  });
+  // The other tab is faster: it has repaired, opened the custody, and read one of the two anew.
+  let [seen, theirs]: [number, Custody | undefined] = [0, undefined];
+  const late: Storage = {
+    ...storage,
+    async list(prefix) {
+      const found = await storage.list(prefix);
+      seen = found.length;
+      await repairDevice(options);
+      theirs = await openCustody(options);
+      await storage.update([], (update) => {
+        update.set("copy/a-1/notes", { version: 2, content: new Uint8Array([7]) });
+      });
+      return found;
+    },
+  };
+  assert.deepEqual(await repairDevice({ ...options, storage: late }), { replaced: [], left: [] });
+  assert.equal(seen, 3, "the control: all of it was damaged when this tab looked");
+  const { device } = await openCustody(options);
+  assert.equal(device.thumbprint, theirs!.device.thumbprint);
+  assert.ok(await storage.get("copy/a-1/notes"));
+});
+
+test("of two tabs that sign in to two accounts at once, neither takes what the other's account keeps", async () => {
+  const daemon = new FakeDaemon(() => ({}));
+  const first = await daemon.custody(await Realm.make());
+  const { storage } = first;
+  await keepAccount(first, { account: "a" });
+  await storage.update([], (update) => {
+    update.set("codes", "of a");
+  });
+  // Each looks before either writes.
+  const [second, third] = [{ ...first }, { ...first }];
+  await Promise.all([keepAccount(second, { account: "b" }), keepAccount(third, { account: "c" })]);
+  await storage.update([], (update) => {
+    update.set("codes", "of c");
+  });
+  await keepAccount(second, { account: "a" });
+  assert.equal(await storage.get("codes"), "of a");
+  await keepAccount(second, { account: "c" });
+  assert.equal(await storage.get("codes"), "of c");
+});
+
+test("a storage that was cleared under an open page has the device key again after the sign-in", async () => {
+  const daemon = new FakeDaemon(() => ({}));
+  const realm = (await Realm.make()).trust;
+  const storage = memoryStorage();
+  const options = { url: "https://c.example", app: "notes", realm, storage, fetch: daemon.fetch };
+  const before = await openCustody(options);
+  await storage.clear();
+  await keepAccount(before, { account: "a-1", boundDevice: before.device.thumbprint });
+  const after = await openCustody(options);
+  assert.ok(isBound(after));
+  assert.equal(after.device.thumbprint, before.device.thumbprint);
 });

@@ -118,9 +118,11 @@ test("each refusal has its type, and says what it knows", async () => {
   assert.equal(advice(wrong), "That is not right. 3 tries are left.");
   const last = await refusedWith(problem(401, "pin-wrong", { attempts_left: 0, exhausted: true }));
   assert.match(advice(last), /last try/);
+  const before = Date.now();
   const wait = await refusedWith(problem(429, "pin-wait", { retry_after: 290 }));
   assert.ok(wait instanceof MustWait && wait.retryAt);
-  assert.ok(Math.abs(wait.retryAt.getTime() - Date.now() - 290_000) < 5000);
+  const from = wait.retryAt.getTime() - 290_000;
+  assert.ok(before <= from && from <= Date.now());
   assert.equal(advice(wait), "Too soon. Wait 5 minutes, then try again.");
   assert.ok((await refusedWith(problem(403, "pin-exhausted"))) instanceof Exhausted);
   assert.ok((await refusedWith(problem(401, "session-expired"))) instanceof SessionOver);
@@ -140,5 +142,17 @@ test("each refusal has its type, and says what it knows", async () => {
     new Error("x"),
   ]) {
     assert.ok(advice(error).length > 10);
+  }
+});
+
+test("what a daemon makes up is neither a time nor a sentence", async () => {
+  for (const more of [{ retry_after: 1e300 }, { wait_until: -1e300 }]) {
+    const wait = await refusedWith(problem(429, "pin-wait", more));
+    assert.ok(wait instanceof MustWait && wait.retryAt === undefined);
+    assert.equal(advice(wait), "Too soon. Wait a while, then try again.");
+  }
+  for (const code of ["constructor", "toString", "__proto__"]) {
+    const odd = await refusedWith(problem(400, code));
+    assert.equal(advice(odd), `Something went wrong (${code}). Try again.`);
   }
 });

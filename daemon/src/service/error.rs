@@ -284,6 +284,7 @@ impl Refused {
     pub(super) fn session(error: TokenError) -> Self {
         match error {
             TokenError::Unavailable(error) => error.into(),
+            TokenError::Expired => Self::SessionExpired,
             _ => Self::SessionInvalid,
         }
     }

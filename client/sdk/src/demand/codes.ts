@@ -33,21 +33,27 @@ export async function setCodes(custody: Custody): Promise<RecoveryCode[]> {
   }
   await rewrap.done();
   // Those of before open nothing any more. One of these goes on opening it here, and is not taken for used.
+  const used = usedCode(custody);
   t.forget(custody, { type: "recovery-code" });
+  if (used) t.remember(custody, used);
   const [first] = keys;
   if (first) t.remember(custody, { ...first, unsure: true });
   return codes;
 }
 
-/** The code that this session was opened with, where no other factor opens the device secret. */
+/** The code that was used last. Its owner has it, though its slot is gone. */
+const usedCode = ({ slotKeys }: Custody): SlotKey | undefined =>
+  slotKeys.filter(({ type, unsure }) => type === "recovery-code" && !unsure).at(-1);
+
+/** That code, where no other factor opens the device secret. */
 function onlyBy(
-  { slotKeys }: Custody,
+  custody: Custody,
   { needsSlots }: Rewrapping,
   { [t.DEVICE_SECRET]: device }: Record<string, Schemas["Rewrapped"]>,
 ): SlotKey | undefined {
   const slots = device?.content?.slots ?? device?.slots ?? [];
   const isOnly = needsSlots && slots.every(({ type }) => type === "recovery-code");
-  return isOnly ? slotKeys.find((key) => key.type === "recovery-code" && !key.unsure) : undefined;
+  return isOnly ? usedCode(custody) : undefined;
 }
 
 /** Those that were made here and perhaps not seen, where the account has them. */
@@ -59,13 +65,12 @@ export async function unseenCodes(
     const found = await byUsedCode(custody, shelf(), usedCode);
     return found.length > 0 ? found : undefined;
   }
-  try {
-    await reread(custody);
-  } catch (error) {
-    // An enrolment whose first codes did not come about.
-    if (error instanceof t.Refused && error.code === "not-found") return undefined;
-    throw error;
-  }
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  const there = secrets.find(({ name }) => name === t.DEVICE_SECRET);
+  // An enrolment whose first codes did not come about.
+  if (!there) return undefined;
+  // What is at hand may open no more by itself, where a code was used up for it.
+  if (there.version !== custody.held?.version) await reread(custody);
   const found = custody.held && (await cameAbout(custody, shelf(), custody.held));
   if (found) return [...found.codes];
   await dropVoid(custody, shelf());

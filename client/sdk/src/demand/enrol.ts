@@ -31,6 +31,25 @@ export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pen
   return [pending, unlocked];
 }
 
+/** What each custody has begun and not backed up: the browser may clear its storage under an open page. */
+const waiting = new WeakMap<Custody, { readonly account: string; readonly pending: Pending }>();
+
+/** The enrolment that waits for what carries its backup. Where the account has a backup, none that is only in memory counts. */
+export async function pendingOf(
+  custody: Custody,
+  isBackedUp: boolean,
+): Promise<Pending | undefined> {
+  const kept = (await custody.storage.get(t.PENDING)) as Pending | undefined;
+  const { account, pending } = waiting.get(custody) ?? {};
+  return kept ?? (isBackedUp || account !== custody.account?.account ? undefined : pending);
+}
+
+/** It is backed up: nothing waits any more. */
+export async function nothingWaits(custody: Custody): Promise<void> {
+  waiting.delete(custody);
+  await t.nothingPending(custody);
+}
+
 /** Creates the account, or finds the one that was created; returns its identifier. */
 export async function create(
   custody: Custody,
@@ -67,8 +86,8 @@ export async function create(
 
 /** What `../enrol.ts` says. */
 export async function enrol(custody: Custody, options: EnrolOptions): Promise<Unlocked> {
-  const waiting = (await custody.storage.get(t.PENDING)) !== undefined;
-  if (custody.account && !waiting) {
+  const isBegun = (await custody.storage.get(t.PENDING)) !== undefined;
+  if (custody.account && !isBegun) {
     throw new t.NotReady("already-enrolled", "this device has an account; forget the device first");
   }
   const [pending, unlocked] = await begin(custody);
@@ -78,8 +97,8 @@ export async function enrol(custody: Custody, options: EnrolOptions): Promise<Un
   // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
   if (custody.serverSlot && !custody.endToEnd) {
     await backingUp(custody, open);
-    await t.nothingPending(custody);
-  }
+    await nothingWaits(custody);
+  } else waiting.set(custody, { account, pending });
   // The account is there: where the log can not be asked now, the next sign-in asks.
   if (custody.checkLog) await t.afterwards("log", () => t.checkLog(custody));
   return open;

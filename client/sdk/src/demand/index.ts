@@ -15,4 +15,5 @@ export { changeOffline, judgeOffline, settle as settlePin } from "./pin-change.j
 export { rotate } from "./rotate.js";
 export { use } from "./t.js";
 export { trail } from "./trail.js";
+export { seen } from "./unseen.js";
 export { missing, tend } from "./upkeep.js";

@@ -10,27 +10,26 @@ import type { Repaired } from "../repair.js";
 import { t } from "./t.js";
 
 /** Records by the first part of their names. */
-const MADE_ANEW: readonly string[] = ["app-key", "offline", "copy"];
+const MADE_ANEW: readonly string[] = ["device-key", "app-key", "offline", "copy"];
 
-/** Replaces what is damaged and can be had again. One update: a page that is closed meanwhile finds it done, or not begun. */
+/**
+ * Replaces what is damaged and can be had again. One update: a page that is closed meanwhile finds it done, or not begun. Each
+ * record is looked at again in it, as another tab may have mended it since, and that one stays.
+ */
 export async function repair({ app, storage }: CustodyOptions): Promise<Repaired> {
   const kept = storage ?? t.indexedDbStorage(`custodyd:${app}`);
-  const replaced: string[] = [];
-  const left: string[] = [];
-  for (const [key, value] of await kept.list("")) {
-    const [kind = ""] = key.split("/", 1);
-    const isWhole =
-      key === t.KEPT.device
-        ? await t.signingKey(value as CryptoKeyPair).then(
-            () => true,
-            () => false,
-          )
-        : t.isSound(key, value);
-    if (!isWhole) (key === t.KEPT.device || MADE_ANEW.includes(kind) ? replaced : left).push(key);
-  }
-  await kept.update([], (update) => {
-    // `openCustody` makes a device key where there is none.
-    for (const key of replaced) update.delete(key);
+  const found = (await kept.list("")).filter(([key, value]) => !t.isSound(key, value));
+  const names = found.map(([key]) => key);
+  return kept.update(names, (update) => {
+    const [replaced, left]: [string[], string[]] = [[], []];
+    for (const key of names) {
+      const now = update.get(key);
+      if (now === undefined || t.isSound(key, now)) continue;
+      const isHadAgain = MADE_ANEW.includes(key.split("/", 1)[0] ?? "");
+      (isHadAgain ? replaced : left).push(key);
+      // `openCustody` makes a device key where there is none.
+      if (isHadAgain) update.delete(key);
+    }
+    return { replaced, left };
   });
-  return { replaced, left };
 }

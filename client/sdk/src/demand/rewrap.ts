@@ -10,7 +10,8 @@ import type { Refused } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import type { Slot, SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
-import type { Held, Pending } from "../vault.js";
+import type { Held } from "../vault.js";
+import { nothingWaits, pendingOf } from "./enrol.js";
 import { t } from "./t.js";
 
 /** The device secret as it is stored now, opened. */
@@ -109,7 +110,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   if (custody.transport.session?.scope !== "full") return NOTHING;
   const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
   const there = secrets.find(({ name }) => name === t.DEVICE_SECRET);
-  const pending = (await custody.storage.get(t.PENDING)) as Pending | undefined;
+  const pending = await pendingOf(custody, !!there);
   const place = t.placeOf(custody, t.DEVICE_SECRET);
   const first = pending && (await t.opened(pending));
   let held: Held | undefined;
@@ -169,7 +170,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
     contentKey: () => contentKey,
     done: async () => {
       await written(custody, sent);
-      if (pending && keyThere) await t.nothingPending(custody);
+      if (pending && keyThere) await nothingWaits(custody);
     },
   };
 }

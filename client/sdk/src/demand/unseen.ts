@@ -11,6 +11,7 @@
 import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import type { SlotKey } from "../slots.js";
+import type { Update } from "../storage/storage.js";
 import type { Held } from "../vault.js";
 import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
 import { t } from "./t.js";
@@ -70,40 +71,60 @@ export async function sealed(
   };
 }
 
+/** Puts what is to go on waiting in the place of what waits. */
+function change(update: Update, name: string, next: (kept: readonly Kept[]) => readonly Kept[]) {
+  const kept = next(sets(update.get(name)));
+  if (kept.length > 0) update.set(name, kept);
+  else update.delete(name);
+}
+
+/** When the newest set was made that each custody, which is one tab, has handed out. */
+const shown = new WeakMap<Custody, number>();
+
+/**
+ * The owner has what this tab has shown. A later set, of another tab, goes on waiting: it is that one which may be good. A tab
+ * that has shown none means all of them.
+ */
+export async function seen(custody: Custody, name: string): Promise<void> {
+  const last = shown.get(custody) ?? Infinity;
+  await custody.storage.update([name], (update) => {
+    change(update, name, (kept) => kept.filter(({ at }) => at > last));
+  });
+}
+
 /** Sends a set that waits from before it is sent. Without one, where nothing could say afterwards whether it came about. */
 export async function sending(
-  { storage }: Custody,
+  custody: Custody,
   { name }: Shelf,
   set: Kept | undefined,
   send: () => Promise<void>,
 ): Promise<void> {
-  const change = (next: (kept: readonly Kept[]) => readonly Kept[]) =>
+  const { storage } = custody;
+  const made = set?.at ?? Date.now();
+  const changed = (next: (kept: readonly Kept[]) => readonly Kept[]) =>
     storage.update([name], (update) => {
-      const kept = next(sets(update.get(name)));
-      if (kept.length > 0) update.set(name, kept);
-      else update.delete(name);
+      change(update, name, next);
     });
-  if (set) await change((kept) => [set, ...kept].slice(0, MOST));
+  if (set) await changed((kept) => [set, ...kept].slice(0, MOST));
   try {
     await send();
   } catch (error) {
     // Nothing came of this one. Of an earlier one, whose answer was lost, that is not known.
     if (set && error instanceof t.Refused && error.status < 500)
-      await change((kept) => kept.filter((one) => !t.equal(one.sealed, set.sealed)));
+      await changed((kept) => kept.filter((one) => !t.equal(one.sealed, set.sealed)));
     throw error;
   }
   // All earlier ones are void, wherever they wait. A later one, of another tab, may be the one that is good.
-  await change((kept) => {
+  await changed((kept) => {
     if (!set) return [];
     const mine = kept.findIndex((one) => t.equal(one.sealed, set.sealed));
     return mine < 0 ? kept : kept.slice(0, mine + 1);
   });
   const other = name === t.ROTATION ? t.CODES : t.ROTATION;
   await storage.update([other], (update) => {
-    const later = sets(update.get(other)).filter(({ at }) => set && at > set.at);
-    if (later.length > 0) update.set(other, later);
-    else update.delete(other);
+    change(update, other, (kept) => kept.filter(({ at }) => set && at > set.at));
   });
+  shown.set(custody, made);
 }
 
 async function opened(
@@ -119,32 +140,36 @@ async function opened(
 
 /** The set that the account has, without codes that were used since; undefined where none of those that wait came about. */
 export async function cameAbout(
-  { storage }: Custody,
+  custody: Custody,
   { name, label }: Shelf,
   held: Held,
 ): Promise<Required<Waiting> | undefined> {
-  for (const { sealed } of sets(await storage.get(name))) {
+  for (const { sealed, at } of sets(await custody.storage.get(name))) {
     const found = await opened(held.key, label, sealed);
     const codes: RecoveryCode[] = [];
     for (const code of found?.codes ?? []) {
       const credential = await codeCredential(code.auth);
       if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
     }
-    if (found && codes.length > 0) return { ...found, codes };
+    if (!found || codes.length === 0) continue;
+    shown.set(custody, at);
+    return { ...found, codes };
   }
   return undefined;
 }
 
 /** Sets that this code was used up for, whether or not they came about. */
 export async function byUsedCode(
-  { storage }: Custody,
+  custody: Custody,
   { name, label }: Shelf,
   typed: string,
 ): Promise<RecoveryCode[]> {
   const { slot } = await parseRecoveryCode(typed);
   const found: RecoveryCode[] = [];
-  for (const { byCode } of sets(await storage.get(name))) {
+  for (const { byCode, at } of sets(await custody.storage.get(name))) {
     const set = byCode && (await opened(slot, label, byCode));
+    // The newest comes first.
+    if (set && found.length === 0) shown.set(custody, at);
     found.push(...(set?.codes ?? []));
   }
   return found;
@@ -153,8 +178,6 @@ export async function byUsedCode(
 /** None of those that wait came about, and none can any more. */
 export async function dropVoid({ storage }: Custody, { name }: Shelf): Promise<void> {
   await storage.update([name], (update) => {
-    const late = sets(update.get(name)).filter(({ at }) => Math.abs(Date.now() - at) < ON_ITS_WAY);
-    if (late.length > 0) update.set(name, late);
-    else update.delete(name);
+    change(update, name, (kept) => kept.filter(({ at }) => Math.abs(Date.now() - at) < ON_ITS_WAY));
   });
 }

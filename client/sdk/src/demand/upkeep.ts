@@ -95,13 +95,8 @@ async function write(custody: Custody, held: Held, slots: readonly Slot[], moved
     try {
       const content = contentOf(next, next.slots);
       const version = await t.put(custody, t.DEVICE_SECRET, held.version, content);
+      // A code that was used up is remembered, though its slot is gone: `codes.ts` seals those under it that take its place.
       custody.held = { ...next, version };
-      for (const key of custody.slotKeys) {
-        // It was used up, and its slot is gone.
-        const isUsed =
-          key.type === "recovery-code" && !next.slots.some((slot) => t.isFor(key, slot));
-        if (isUsed) t.forget(custody, key);
-      }
       return;
     } catch (error) {
       // Slots of stronger factors are not this session's to make anew.

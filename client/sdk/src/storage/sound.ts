@@ -4,8 +4,12 @@
  */
 import { StorageFailed } from "../errors.js";
 
+/** The device key, a pair that WebCrypto has made. */
+export const DEVICE_KEY = "device-key";
+
 /** What each kind of record has at least, by the first part of its name. */
 const HAS: Readonly<Record<string, readonly string[]>> = {
+  [DEVICE_KEY]: ["privateKey", "publicKey"],
   "app-key": ["wrapped"],
   offline: ["passkeys"],
   log: ["waiting", "receipts"],
@@ -14,11 +18,14 @@ const HAS: Readonly<Record<string, readonly string[]>> = {
   lost: ["content"],
 };
 
-/** Whether a record is whole. */
+/** Whether a record is whole. Decided at once, so that an update can look again at what it is about to replace. */
 export const isSound = (key: string, value: unknown): boolean =>
-  (HAS[key.split("/", 1)[0] ?? ""] ?? []).every(
-    (name) => (value as Record<string, unknown> | null)?.[name] != null,
-  );
+  (HAS[key.split("/", 1)[0] ?? ""] ?? []).every((name) => {
+    const part = (value as Record<string, unknown> | null)?.[name];
+    return key === DEVICE_KEY
+      ? (part as Partial<CryptoKey> | null | undefined)?.algorithm?.name === "ECDSA"
+      : part != null;
+  });
 
 /** A record, or undefined where there is none. */
 export function kept(key: string, value: unknown): unknown {

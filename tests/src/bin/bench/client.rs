@@ -1,6 +1,6 @@
 //! What the client in TypeScript weighs, and how long an unlock takes in Chromium from the tap to the open key.
 //!
-//! `client/scripts/size.mjs` weighs, `client/e2e/bench.ts` taps, on a daemon of its own. Browser and daemon share the
+//! `client/scripts/size.mjs` weighs, `client/bench/unlock.ts` taps, on a daemon of its own. Browser and daemon share the
 //! cores, and the browser stretches PINs on them: see docs/BENCH.md. Left out where there is no browser.
 
 use std::path::Path;
@@ -84,7 +84,7 @@ fn weights() -> Vec<Figure> {
 fn unlocks(runtime: &Runtime) -> Value {
     runtime.block_on(async {
         let mut stories = Stories::of(&[custodyd_tests::app::REALM], POLICY).await;
-        let output = stories.run("e2e/bench.ts").await;
+        let output = stories.run("bench/unlock.ts").await;
         assert!(output.status.success(), "{}", said(&output));
         let times = std::fs::read_to_string(stories.path("unlock-times.json")).unwrap();
         serde_json::from_str(&times).unwrap()

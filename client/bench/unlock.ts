@@ -7,10 +7,10 @@
 import { writeFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import type * as Sdk from "../sdk/src/index.js";
-import type { Device } from "./support/browser.js";
-import { enrolled, type Kept, Stage } from "./support/stage.js";
-import { authenticatorCode } from "./support/totp.js";
-import { codeFor, daemon, outboxOrNone, world } from "./support/world.js";
+import type { Device } from "../e2e/support/browser.js";
+import { enrolled, type Kept, Stage } from "../e2e/support/stage.js";
+import { authenticatorCode } from "../e2e/support/totp.js";
+import { codeFor, daemon, outboxOrNone, world } from "../e2e/support/world.js";
 
 declare const sdk: typeof Sdk;
 declare const kept: Kept;
