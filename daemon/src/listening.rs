@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Config;
@@ -14,9 +15,20 @@ use crate::handed::Handed;
 use crate::http::unix_socket;
 use crate::startup::{StartError, system};
 
-const PUBLIC: &str = "public";
-const OPERATOR: &str = "operator";
+pub(crate) const PUBLIC: &str = "public";
+pub(crate) const DEVELOPMENT: &str = "development";
+pub(crate) const OPERATOR: &str = "operator";
 const OPERATOR_SOCKET: &str = "operator-socket";
+
+/// Where a daemon listens: only it knows, since what was handed over replaces the configuration, and an address
+/// that is taken in one network is free in another.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Listening {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// By systemd, so that the address of the configuration is nobody's.
+    pub(crate) handed_over: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Listeners {
@@ -24,6 +36,7 @@ pub(crate) struct Listeners {
     pub(crate) development: Option<TcpListener>,
     pub(crate) operator: Vec<TcpListener>,
     pub(crate) socket: Option<UnixListener>,
+    pub(crate) shown: Vec<Listening>,
     /// The file of a socket that was made here, to be removed at the end.
     made: Option<PathBuf>,
 }
@@ -39,6 +52,7 @@ impl Listeners {
         for listener in &operator {
             only_loopback(listener)?;
         }
+        let handed_over = (!public.is_empty(), !operator.is_empty());
         let development = match &config.listen.development {
             Some(development) => Some(listen(development.listen).await?),
             None => None,
@@ -48,11 +62,19 @@ impl Listeners {
             (None, Some(path)) => (Some(bind(path)?), Some(path.clone())),
             (None, None) => (None, None),
         };
+        let public = or_listen(public, config.listen.public).await?;
+        let operator = or_listen(operator, config.operator.listen).await?;
+        let shown = vec![
+            listening(PUBLIC, &public, handed_over.0),
+            listening(DEVELOPMENT, &development, false),
+            listening(OPERATOR, &operator, handed_over.1),
+        ];
         Ok(Self {
-            public: or_listen(public, config.listen.public).await?,
+            public,
             development,
-            operator: or_listen(operator, config.operator.listen).await?,
+            operator,
             socket,
+            shown,
             made,
         })
     }
@@ -60,6 +82,19 @@ impl Listeners {
     /// What has to be removed once nobody listens any more.
     pub(crate) fn made(&mut self) -> Option<PathBuf> {
         self.made.take()
+    }
+}
+
+fn listening<'a>(
+    name: &str,
+    listeners: impl IntoIterator<Item = &'a TcpListener>,
+    handed_over: bool,
+) -> Listening {
+    let addresses = listeners.into_iter();
+    Listening {
+        name: name.to_owned(),
+        addresses: addresses.filter_map(|one| one.local_addr().ok()).collect(),
+        handed_over,
     }
 }
 

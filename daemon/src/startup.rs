@@ -473,16 +473,19 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     if realm.store.comes_back() {
         checks.push(on_a_server::newest_check(&realm.service));
     }
-    let operators = operator::router(checks, metrics);
+    let health = operator::Operator::new(checks, metrics);
+    let operators = operator::router(&health);
     for listener in listeners.operator {
         tracing::info!(address = ?listener.local_addr().ok(), "serving operators");
         listen(listener, None, operators.clone());
     }
     if let Some(socket) = listeners.socket {
-        let actions = operator_socket::router(operator_socket::Actions {
+        let actions = operator_socket::Actions {
             service: Arc::clone(&realm.service),
             reload: reload_action(&reloader),
-        });
+            listening: listeners.shown,
+        };
+        let actions = operator_socket::router(actions, &health);
         serving.spawn(operator_socket::serve(socket, actions, limits, stopping));
     }
     let watchdog = supervised::ready();

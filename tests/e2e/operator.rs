@@ -27,6 +27,49 @@ async fn doctor_has_a_line_per_check_and_warns_about_softhsm() {
     assert!(json["checks"].as_array().unwrap().len() > 8, "{json}");
 }
 
+/// As the daily check runs it: what it is told, it is told over the operator's socket.
+#[tokio::test]
+async fn doctor_beside_a_daemon_needs_its_socket_alone_and_misses_it() {
+    let mut app = TestApp::start().await;
+    let looked = |app: &TestApp, more: &str| {
+        let output = app.command(&format!("doctor{more}")).output().unwrap();
+        (output.status.success(), said(&output))
+    };
+    let (well, text) = looked(&app, " --running");
+    assert!(
+        well && text.contains("the running daemon is ready"),
+        "{text}"
+    );
+    // On loopback it is not asked at all: at another address than the daemon's the answer is there, and that the file was changed
+    // beside a daemon that runs is seen.
+    let file = app.path("custodyd.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let operator = app.operator.trim_start_matches("http://").to_owned();
+    let other = format!("127.0.0.1:{}", custodyd_tests::app::free_port());
+    assert!(before.contains(&operator), "{before}");
+    std::fs::write(&file, before.replace(&operator, &other)).unwrap();
+    let (well, text) = looked(&app, " --running");
+    assert!(
+        !well && text.contains("the running daemon is ready"),
+        "{text}"
+    );
+    let told = format!("operator {other}: nobody listens, although a custodyd runs");
+    assert!(text.contains(&told), "{text}");
+    // The control: without the socket that file says that nobody runs, and only who was promised a daemon misses it.
+    let without = |text: &str| text.replace("socket = \"operator.sock\"\n", "");
+    std::fs::write(&file, without(&before.replace(&operator, &other))).unwrap();
+    let (well, text) = looked(&app, " --running");
+    assert!(!well, "{text}");
+    assert!(text.contains("operator.socket is not set"), "{text}");
+    assert!(!text.contains("keys"), "the token was asked: {text}");
+    std::fs::write(&file, &before).unwrap();
+    app.stop();
+    let (well, text) = looked(&app, " --running");
+    assert!(!well && text.contains("no custodyd answers"), "{text}");
+    let (well, text) = looked(&app, "");
+    assert!(well, "{text}");
+}
+
 #[tokio::test]
 async fn token_check_lists_the_keys() {
     let app = TestApp::start().await;

@@ -92,6 +92,14 @@ async fn records_move_to_a_newer_key_while_the_daemon_serves_and_is_killed() {
         "records are sealed under custodyd-wrap-v1",
     );
     refused(&app, "key retire wrap-v2", "used for what is new");
+    // A slip of the pen is not told that the key is gone.
+    for never in ["key retire wrap-v7", "key retire wrap-v7 --destroy --yes"] {
+        refused(
+            &app,
+            never,
+            "has never used it: its newest is custodyd-wrap-v2",
+        );
+    }
     for round in 0..3 {
         let mut moving = slowly(&app);
         // Requests go on meanwhile: no one of them fails.
@@ -335,8 +343,8 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     owner.recover("device-secret").await.expect(200);
 }
 
-/// Takes all the room there is for what stays in a TPM.
-fn fill(tpm: &SwTpm, owner: &str) {
+/// Takes all the room there is for what stays in a TPM; `tpm2_nvundefine` gives back what it names.
+pub(crate) fn fill(tpm: &SwTpm, owner: &str) -> Vec<String> {
     let mut index = 0x0180_0000;
     for size in ["1024", "128", "8"] {
         let mut define = || {
@@ -348,4 +356,7 @@ fn fill(tpm: &SwTpm, owner: &str) {
         while define().status.success() {}
     }
     assert!(index > 0x0180_0003, "nothing could be defined");
+    let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
+    let listed = listed.lines().filter_map(|line| line.strip_prefix("- "));
+    listed.map(ToOwned::to_owned).collect()
 }

@@ -190,7 +190,7 @@ async fn the_package_installs_serves_upgrades_and_goes() {
     let mut device = scene.serves("ann@example.com").await;
     inside::is_shut_off(machine);
     inside::is_confined(machine, scene.port);
-    machine.ok("systemctl start custodyd-doctor.service");
+    is_looked_at(&scene);
     machine.ok("custodyd reload");
     machine.ok("systemctl reload custodyd.service");
     restarts_what_hangs(machine);
@@ -336,6 +336,41 @@ fn a_command_has_the_credentials_of_the_daemon(scene: &Scene) {
         "spare-pin:1234\nspare-pin\n"
     );
     machine.ok(&format!("rm {path} && systemctl daemon-reload"));
+}
+
+/// The daily check from its own unit: it reaches the daemon and nothing else, and is red where the daemon is not ready, or is
+/// there and does not answer.
+fn is_looked_at(scene: &Scene) {
+    let machine = &scene.machine;
+    let look = "systemctl start custodyd-doctor.service";
+    let told = |what: &str| {
+        let said = "journalctl --no-pager -o cat -u custodyd-doctor.service";
+        machine.until(&format!("{said} | grep -q '{what}'"));
+    };
+    let ready = |status: u16| {
+        let at = format!("http://127.0.0.1:{}/readyz", scene.operator);
+        machine.until(&format!(
+            "curl -s -o /dev/null -w '%{{http_code}}' {at} | grep -q {status}"
+        ));
+    };
+    machine.ok(look);
+    told("the running daemon is ready");
+    told("public .*: handed over to the running custodyd");
+    let tokens = "/var/lib/custodyd/softhsm/tokens";
+    machine.ok(&format!("mv {tokens} {tokens}.away"));
+    ready(503);
+    machine.fails(look);
+    told("the running daemon is not ready: token:");
+    machine.ok(&format!("mv {tokens}.away {tokens}"));
+    ready(200);
+    machine.ok(look);
+    // It hangs, and its sockets are open, so that there is somebody to wait for.
+    let daemon = machine.main_process("custodyd.service");
+    machine.ok(&format!("kill -STOP {daemon}"));
+    machine.fails(look);
+    machine.ok(&format!("kill -CONT {daemon}"));
+    told("what listens there does not answer");
+    machine.ok(look);
 }
 
 /// A process that does not live is ended and started anew.

@@ -1,24 +1,26 @@
 //! `custodyd doctor`: everything a working daemon needs, one line each.
 //!
 //! Called by the command line. It changes nothing: no key, no row, no file. Beside a
-//! running daemon it asks that daemon's operator listener about token and store, and
+//! running daemon it asks that daemon about token and store, over the operator's socket, and
 //! does not log into the token a second time. It trusts nothing it hears there beyond
 //! showing it; a check never opens the database, which only the daemon may verify.
 
+mod daemon;
 mod files;
 mod host;
 mod listeners;
 
 use std::path::Path;
 
-use self::listeners::Daemon;
+use self::daemon::{Daemon, Found};
 use super::output::Line;
 use super::token;
 use crate::config::{self, Config, Database};
 use crate::hardening;
 
-/// Every line, the configuration first: without it only the host can be judged.
-pub(super) fn run(path: &Path, hardening: &hardening::Report) -> Vec<Line> {
+/// Every line, the configuration first: without it only the host can be judged. `running` is a promise that a daemon
+/// runs, so that one which does not answer is red, and the token is left to it in any case.
+pub(super) fn run(path: &Path, running: bool, hardening: &hardening::Report) -> Vec<Line> {
     let mut lines = Vec::new();
     match config::load(path) {
         Ok(config) => {
@@ -26,7 +28,7 @@ pub(super) fn run(path: &Path, hardening: &hardening::Report) -> Vec<Line> {
                 "configuration",
                 format!("{}, realm {}", path.display(), config.realm.name),
             ));
-            lines.extend(configured(&config));
+            lines.extend(configured(&config, running));
         }
         Err(errors) => lines.extend(
             errors
@@ -38,21 +40,32 @@ pub(super) fn run(path: &Path, hardening: &hardening::Report) -> Vec<Line> {
     lines
 }
 
-fn configured(config: &Config) -> Vec<Line> {
+fn configured(config: &Config, running: bool) -> Vec<Line> {
     let mut lines = policies(config);
     lines.push(files::certificate(&config.listen));
     lines.push(delivery(&config.delivery));
     lines.push(witnesses(&config.witnesses));
-    let daemon = listeners::find_daemon(config.operator.listen);
-    lines.extend(listeners::check(config, daemon.is_some()));
-    lines.extend(match &daemon {
-        Some(daemon) => {
-            let mut lines = ask(daemon);
+    match daemon::find(&config.operator) {
+        Found::Runs(daemon) => {
+            lines.extend(listeners::check(config, Some(&daemon)));
+            lines.extend(ask(&daemon));
             lines.extend(super::escrow::named(&config.token));
-            lines
         }
-        None => token::check(&config.token),
-    });
+        Found::Silent(told) => lines.push(Line::red(
+            "daemon",
+            format!("what listens there does not answer: {told}"),
+            "see its log; systemctl restart custodyd.service",
+        )),
+        Found::Nobody(told) if running => lines.push(Line::red(
+            "daemon",
+            format!("no custodyd answers: {told}"),
+            "set operator.socket, as it is in the unit, and see systemctl status custodyd.service",
+        )),
+        Found::Nobody(_) => {
+            lines.extend(listeners::check(config, None));
+            lines.extend(token::check(&config.token));
+        }
+    }
     match &config.store.database {
         Database::Sqlite(file) => lines.extend(files::store(file)),
         Database::Postgres(place) => lines.push(files::server(place)),
@@ -100,7 +113,7 @@ fn witnesses(config: &config::Witnesses) -> Line {
     }
 }
 
-/// What a running daemon says of its token and store, from its `/readyz`.
+/// What a running daemon says of its token and store.
 fn ask(daemon: &Daemon) -> Vec<Line> {
     match daemon.ready() {
         Ok(answer) => {

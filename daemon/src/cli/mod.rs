@@ -75,7 +75,11 @@ enum Command {
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Check everything a working daemon needs, one line each, with what to do where it is red
-    Doctor,
+    Doctor {
+        /// A daemon runs: red where none answers, and the token is left to it
+        #[arg(long)]
+        running: bool,
+    },
 }
 
 /// Runs the command of this process's arguments.
@@ -90,7 +94,10 @@ pub fn run() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let output = Output::new(arguments.json);
     match &arguments.command {
-        Command::Doctor => output.checks("doctor", &doctor::run(&arguments.config, &hardening)),
+        Command::Doctor { running } => {
+            let lines = doctor::run(&arguments.config, *running, &hardening);
+            output.checks("doctor", &lines)
+        }
         Command::Token(command) => token::run(&output, &arguments.config, command),
         Command::Init { finish } => with_config(&output, "init", &arguments, |config| {
             let done =

@@ -101,6 +101,14 @@ impl Check {
     }
 }
 
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator")
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Check").field(&self.name).finish()
@@ -112,24 +120,28 @@ struct Failure {
     reason: String,
 }
 
-struct Operator {
+/// What both listeners of operators answer from.
+pub struct Operator {
     checks: Vec<Check>,
     metrics: PrometheusHandle,
     /// When a scrape last ran the checks. Held while they run: others wait for what they find.
     scraped: Mutex<Option<Instant>>,
 }
 
-/// The routes. Readiness runs all `checks` at once and names each that failed.
-pub fn router(checks: Vec<Check>, metrics: PrometheusHandle) -> Router {
+/// The routes of the listener on loopback. Readiness runs all checks at once and names each that failed.
+pub fn router(operator: &Arc<Operator>) -> Router {
+    Router::new()
+        .route("/metrics", get(render_metrics))
+        .with_state(Arc::clone(operator))
+        .merge(health(operator))
+}
+
+/// Those that the operator's socket has as well: `doctor` asks there, in a unit that has no loopback of this host.
+pub fn health(operator: &Arc<Operator>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(render_metrics))
-        .with_state(Arc::new(Operator {
-            checks,
-            metrics,
-            scraped: Mutex::default(),
-        }))
+        .with_state(Arc::clone(operator))
 }
 
 /// `doctor` recognises a running daemon by this name.
@@ -200,6 +212,14 @@ async fn render_metrics(State(operator): State<Arc<Operator>>) -> Response {
 }
 
 impl Operator {
+    pub fn new(checks: Vec<Check>, metrics: PrometheusHandle) -> Arc<Self> {
+        Arc::new(Self {
+            checks,
+            metrics,
+            scraped: Mutex::default(),
+        })
+    }
+
     async fn look(&self) {
         let mut scraped = self.scraped.lock().await;
         if scraped.is_some_and(|at| at.elapsed() < BETWEEN_SCRAPES) {
@@ -235,7 +255,7 @@ mod tests {
             metrics::counter!("custodyd_test_total").increment(3)
         });
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(checks, recorder.handle())
+        let response = router(&Operator::new(checks, recorder.handle()))
             .oneshot(request)
             .await
             .unwrap();

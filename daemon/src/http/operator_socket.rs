@@ -3,7 +3,8 @@
 //! Called by start-up; spoken to by the command line. It is a Unix socket of mode 0600, and the
 //! kernel says who is at the other end: the daemon's own user and root are answered, everybody
 //! else is not. It offers actions and the numbers of a trail, and never a secret; names and
-//! addresses in an export alone, which its owner sees. Each action leaves a line in the log.
+//! addresses in an export alone, which its owner sees. Each action leaves a line in the log. Health and readiness
+//! are here, too, and where the daemon listens: for `doctor`, whose unit has no network to ask in.
 
 use std::sync::Arc;
 
@@ -18,10 +19,12 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+use super::operator::{self, Operator};
 use super::problem::Problem;
 use super::server::{Drained, Limits};
 use super::unix_socket::{self, Peers};
 use super::{operator_evidence, operator_keys, operator_tokens};
+use crate::listening::Listening;
 use crate::service::Service;
 
 /// Connections at once: an operator and a few scripts.
@@ -33,11 +36,13 @@ pub(crate) type Reload = dyn Fn() -> BoxFuture<'static, Result<Value, String>> +
 pub(crate) struct Actions {
     pub(crate) service: Arc<Service>,
     pub(crate) reload: Arc<Reload>,
+    pub(crate) listening: Vec<Listening>,
 }
 
-pub(crate) fn router(actions: Actions) -> Router {
+pub(crate) fn router(actions: Actions, health: &Arc<Operator>) -> Router {
     Router::new()
         .route("/reload", post(reload))
+        .route("/listeners", get(listeners))
         .route("/server-slots", get(server_slots))
         .route("/accounts/{app}/{account}/trail", get(trail))
         .route("/accounts/{app}/{account}/export", post(export))
@@ -46,6 +51,11 @@ pub(crate) fn router(actions: Actions) -> Router {
         .merge(operator_evidence::router())
         .merge(operator_tokens::router())
         .with_state(Arc::new(actions))
+        .merge(operator::health(health))
+}
+
+async fn listeners(State(actions): State<Arc<Actions>>) -> Response {
+    Json(json!({ "listeners": actions.listening })).into_response()
 }
 
 async fn reload(State(actions): State<Arc<Actions>>) -> Response {

@@ -1,83 +1,86 @@
-//! The addresses of the configuration: free, or taken by a running custodyd.
+//! The addresses of the configuration: free, or those on which the running custodyd listens.
 //!
-//! Called by `doctor` only. It binds for a moment and connects to the operator listener.
-//! Whoever holds that port controls the answer, which is bounded, and only shown.
+//! Called by `doctor` only. A daemon that has a socket for operators says where it listens, and is believed: what it was
+//! handed over stands in no file, and from a unit without a network its addresses look free. Otherwise each is bound for a
+//! moment.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 
 use super::super::output::Line;
+use super::daemon::Daemon;
 use crate::config::Config;
+use crate::listening::{DEVELOPMENT, Listening, OPERATOR, PUBLIC};
 
-const CONNECT: Duration = Duration::from_secs(1);
-/// Longer than a readiness check may take in the daemon.
-const ANSWER: Duration = Duration::from_secs(10);
-const MAX_ANSWER: u64 = 64 * 1024;
-
-/// A custodyd that answers on the operator address.
-#[derive(Debug)]
-pub(super) struct Daemon(SocketAddr);
-
-pub(super) fn find_daemon(operator: SocketAddr) -> Option<Daemon> {
-    let (status, body) = get(operator, "/healthz").ok()?;
-    let body: serde_json::Value = serde_json::from_str(&body).ok()?;
-    let is_custodyd = body.get("service").and_then(|name| name.as_str()) == Some("custodyd");
-    (status == 200 && is_custodyd).then_some(Daemon(operator))
-}
-
-impl Daemon {
-    /// Its readiness, and what it says beside; the error is what it says has failed.
-    pub(super) fn ready(&self) -> Result<serde_json::Value, String> {
-        let (status, body) =
-            get(self.0, "/readyz").map_err(|error| format!("no answer ({error})"))?;
-        if status == 200 {
-            return Ok(serde_json::from_str(&body).unwrap_or_default());
-        }
-        let problem: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-        let failed = problem.get("failed").and_then(|list| list.as_array());
-        let reasons: Vec<String> = failed
+/// One line for each listener.
+pub(super) fn check(config: &Config, daemon: Option<&Daemon>) -> Vec<Line> {
+    let configured = configured(config);
+    match daemon.map(Daemon::listening) {
+        Some(Some(Ok(told))) => configured
             .into_iter()
-            .flatten()
-            .filter_map(|one| {
-                Some(format!(
-                    "{}: {}",
-                    one.get("check")?.as_str()?,
-                    one.get("reason")?.as_str()?
-                ))
-            })
-            .collect();
-        Err(match reasons.as_slice() {
-            [] => format!("status {status}"),
-            reasons => reasons.join("; "),
-        })
+            .map(|(name, address)| compared(name, address, &told))
+            .collect(),
+        Some(Some(Err(error))) => vec![Line::red(
+            "listen",
+            format!("the running custodyd does not say where it listens: {error}"),
+            "restart it: it may be an older version",
+        )],
+        runs => configured
+            .into_iter()
+            .map(|(name, address)| line(name, address, runs.is_some()))
+            .collect(),
     }
 }
 
-/// One line for each listener.
-pub(super) fn check(config: &Config, daemon_runs: bool) -> Vec<Line> {
+fn configured(config: &Config) -> Vec<(&'static str, SocketAddr)> {
     let development = config
         .listen
         .development
         .as_ref()
         .map(|development| development.listen);
     [
-        ("public", Some(config.listen.public)),
-        ("development", development),
-        ("operator", Some(config.operator.listen)),
+        (PUBLIC, Some(config.listen.public)),
+        (DEVELOPMENT, development),
+        (OPERATOR, Some(config.operator.listen)),
     ]
     .into_iter()
-    .filter_map(|(name, address)| Some(line(name, address?, daemon_runs)))
+    .filter_map(|(name, address)| Some((name, address?)))
     .collect()
+}
+
+fn compared(name: &str, configured: SocketAddr, told: &[Listening]) -> Line {
+    let none = Listening {
+        name: name.to_owned(),
+        addresses: Vec::new(),
+        handed_over: false,
+    };
+    let at = told.iter().find(|one| one.name == name).unwrap_or(&none);
+    let shown: Vec<String> = at.addresses.iter().map(ToString::to_string).collect();
+    let shown = shown.join(", ");
+    match (at.handed_over, at.addresses.contains(&configured)) {
+        (true, _) => Line::ok(
+            "listen",
+            format!("{name} {shown}: handed over to the running custodyd"),
+        ),
+        (false, true) => Line::ok(
+            "listen",
+            format!("{name} {configured}: in use by the running custodyd"),
+        ),
+        (false, false) => not_there(name, configured),
+    }
+}
+
+fn not_there(name: &str, address: SocketAddr) -> Line {
+    Line::red(
+        "listen",
+        format!("{name} {address}: nobody listens, although a custodyd runs"),
+        "restart it with this configuration",
+    )
 }
 
 fn line(name: &str, address: SocketAddr, daemon_runs: bool) -> Line {
     match TcpListener::bind(address) {
-        Ok(_) if daemon_runs => Line::red(
-            "listen",
-            format!("{name} {address}: nobody listens, although a custodyd runs"),
-            "restart it with this configuration",
-        ),
+        Ok(_) if daemon_runs => not_there(name, address),
         Ok(_) => Line::ok("listen", format!("{name} {address}: free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && daemon_runs => Line::ok(
             "listen",
@@ -102,70 +105,11 @@ fn action(error: &io::Error) -> &'static str {
     }
 }
 
-/// A plain HTTP/1.1 request over a socket of its own: status and body.
-fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    // In one piece: a listener that answers after the first of several would reset the rest.
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    let malformed = || io::Error::other("not an HTTP answer");
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    Ok((status.ok_or_else(malformed)?, body.to_owned()))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
     use crate::cli::output::Status;
-
-    /// A listener that gives the same answer to everybody.
-    fn answering(answer: &'static str) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
-        address
-    }
-
-    #[test]
-    fn a_running_custodyd_is_recognised_and_another_program_is_not() {
-        assert!(
-            find_daemon(answering(
-                "HTTP/1.1 200 OK\r\n\r\n{\"service\":\"custodyd\"}"
-            ))
-            .is_some()
-        );
-        assert!(find_daemon(answering("HTTP/1.1 200 OK\r\n\r\n<html>")).is_none());
-        assert!(find_daemon(answering("220 mail.example ESMTP\r\n")).is_none());
-    }
-
-    #[test]
-    fn what_failed_is_told_as_the_daemon_tells_it() {
-        let answer = "HTTP/1.1 503 Service Unavailable\r\n\r\n\
-                      {\"failed\":[{\"check\":\"token\",\"reason\":\"away\"}]}";
-        assert_eq!(
-            Daemon(answering(answer)).ready(),
-            Err("token: away".to_owned())
-        );
-        assert_eq!(
-            Daemon(answering("HTTP/1.1 200 OK\r\n\r\n{}")).ready(),
-            Ok(serde_json::json!({}))
-        );
-    }
 
     #[test]
     fn a_port_is_free_or_taken_by_us_or_red() {
@@ -176,5 +120,25 @@ mod tests {
         drop(taken);
         assert_eq!(line("public", address, false).status, Status::Ok);
         assert_eq!(line("public", address, true).status, Status::Red);
+    }
+
+    #[test]
+    fn where_the_daemon_listens_it_says_itself() {
+        let here: SocketAddr = "127.0.0.1:8443".parse().unwrap();
+        let elsewhere: SocketAddr = "[::]:9443".parse().unwrap();
+        let told = |addresses: &[SocketAddr], handed_over| {
+            [Listening {
+                name: PUBLIC.to_owned(),
+                addresses: addresses.to_vec(),
+                handed_over,
+            }]
+        };
+        let judged = |told: &[Listening]| compared(PUBLIC, here, told).status;
+        assert_eq!(judged(&told(&[here], false)), Status::Ok);
+        assert_eq!(judged(&told(&[elsewhere], false)), Status::Red);
+        assert_eq!(judged(&[]), Status::Red);
+        let handed = compared(PUBLIC, here, &told(&[elsewhere], true));
+        assert_eq!(handed.status, Status::Ok);
+        assert!(handed.detail.contains("[::]:9443"), "{handed:?}");
     }
 }
