@@ -7,5 +7,6 @@
 mod attempt;
 mod known_answer;
 mod origin;
+mod patience;
 pub mod pkcs11;
 pub mod tpm;

@@ -169,6 +169,24 @@ pub fn anchor(body: &[u8]) -> Vec<u8> {
     Fields::new(b"custodyd/anchor/v1").bytes(body).finish()
 }
 
+/// Whose an anchor says that it is (FORMAT.md, section 8), with nobody's word for it; none where it is no anchor. As much as a
+/// backend may read of one: enough to miss those of a realm, and nothing to decide by.
+#[must_use]
+pub fn realm_of_anchor(content: &[u8]) -> Option<&str> {
+    let (head, rest) = content.split_first_chunk::<4>()?;
+    let rest = match head {
+        b"CDA\x01" => rest,
+        b"CDA\x02" => {
+            let (count, keys) = rest.split_first()?;
+            keys.get(2 * usize::from(*count)..)?
+        }
+        _ => return None,
+    };
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    std::str::from_utf8(rest.get(..length)?).ok()
+}
+
 /// A warm anchor: all its bytes before the tag, realm and kernel boot id included.
 #[must_use]
 pub fn warm_anchor(body: &[u8]) -> Vec<u8> {

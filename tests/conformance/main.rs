@@ -92,6 +92,8 @@ suite::cases_of!(
     crate::tpm::PerStart,
     a_command_that_hangs_leaves_the_others_a_tpm_that_is_well,
     an_extension_that_hangs_is_not_overtaken,
+    a_key_that_is_being_made_is_not_overtaken,
+    a_slow_tpm_is_waited_for,
     a_tpm_that_hangs_altogether_is_back_when_it_answers,
 );
 suite::cases_of!(
@@ -108,7 +110,11 @@ suite::cases_of!(
     a_token_that_went_away_beneath_a_hung_call_is_back_after_it,
     a_login_that_hangs_is_told_and_not_tried_beside,
     a_start_does_not_wait_for_a_login_that_hangs,
+    a_recovery_that_hangs_elsewhere_is_tried_beside,
+    a_recovery_that_hangs_twice_is_told_until_it_returns,
+    who_wants_to_be_alone_does_not_wait_for_ever,
     anchors_that_were_away_for_a_moment_are_found_again,
+    anchors_of_one_of_several_realms_are_found_again,
     without_room_for_sessions_the_open_ones_serve,
     a_wrong_pin_told_by_any_code_is_not_presented_again,
     a_pin_that_is_unclear_in_a_recovery_rests,

@@ -2,7 +2,7 @@
 //! for this one test, with the environment that the rig wants.
 
 use std::{
-    env,
+    env, fs,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,13 +11,16 @@ use std::{
 use crate::rig::Store;
 
 const CHILD: &str = "CUSTODYD_CONFORMANCE_CASE";
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// `path` is the module path of the test with its name.
 pub(crate) fn run<R: Store>(path: &str, case: fn(&R)) {
     let (_, name) = path.split_once("::").expect("a path below the crate");
     if env::var(CHILD).is_ok_and(|wanted| wanted == name) {
-        return case(&R::attach());
+        case(&R::attach());
+        leave_modules();
+        return;
     }
     let prepared = R::prepare();
     let mut child = Command::new(env::current_exe().unwrap())
@@ -50,6 +53,23 @@ pub(crate) fn run<R: Store>(path: &str, case: fn(&R)) {
         "{name}: {status:?}\n{stdout}\n{stderr}"
     );
     drop(prepared.keep);
+}
+
+/// Waits for threads that are on their way out of a module, as one that has just recovered it is. At its end the process takes
+/// modules down, and whoever is inside crashes.
+fn leave_modules() {
+    let inside = |thread: &fs::DirEntry| {
+        let name = fs::read_to_string(thread.path().join("comm"));
+        name.is_ok_and(|name| name.starts_with("token-"))
+    };
+    let give_up = Instant::now() + LEAVING;
+    while fs::read_dir("/proc/self/task")
+        .unwrap()
+        .any(|thread| thread.is_ok_and(|thread| inside(&thread)))
+        && Instant::now() < give_up
+    {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Reads a pipe to its end beside the child, so that it never blocks on it.

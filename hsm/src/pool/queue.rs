@@ -30,7 +30,14 @@ pub(super) enum Ran {
     Panicked,
 }
 
-type Body = Box<dyn FnOnce(Result<&mut dyn Custody>) -> Ran + Send>;
+type Body = Box<dyn FnOnce(Result<&mut dyn Custody>) -> Done + Send>;
+
+/// A job that ran. Its caller has no answer yet.
+pub(super) struct Done {
+    pub(super) ran: Ran,
+    /// Answers. After what the worker says of itself, so that whoever has the answer finds the pool done with it.
+    pub(super) reply: Box<dyn FnOnce()>,
+}
 
 /// A call that waits for a worker.
 pub(super) struct Job {
@@ -54,9 +61,10 @@ impl Job {
             let attempt = AssertUnwindSafe(|| custody.and_then(call));
             let panicked = |_| Err(Error::Bug { operation });
             let answer = catch_unwind(attempt).unwrap_or_else(panicked);
-            let ran = judge(&answer);
-            reply(answer);
-            ran
+            Done {
+                ran: judge(&answer),
+                reply: Box::new(move || reply(answer)),
+            }
         };
         Self {
             operation,
@@ -72,7 +80,7 @@ impl Job {
     }
 
     /// Runs the call on this custody, or answers it with the error that there is none.
-    pub(super) fn run(self, custody: Result<&mut dyn Custody>) -> Ran {
+    pub(super) fn run(self, custody: Result<&mut dyn Custody>) -> Done {
         (self.body)(custody)
     }
 }
@@ -129,7 +137,9 @@ impl Queue {
             // Make room from those who left before turning anybody away.
             state.jobs.retain(|job| !job.is_stale());
         }
-        if state.jobs.push(lane, job).is_err() {
+        if let Err(job) = state.jobs.push(lane, job) {
+            drop(state);
+            drop(job);
             return Err(Error::Busy { operation });
         }
         // Who is awake looks here before it sleeps; so does one that was called in vain, because another was quicker.
@@ -146,13 +156,22 @@ impl Queue {
 
     /// The next job that somebody still waits for; none once closed.
     pub(super) fn pop(&self) -> Option<Job> {
+        loop {
+            let job = self.wait()?;
+            // One that is stale goes here, beneath no lock: it may own the last handle to the pool, and close this queue.
+            if !job.is_stale() {
+                return Some(job);
+            }
+        }
+    }
+
+    fn wait(&self) -> Option<Job> {
         let mut state = locked(&self.state);
         loop {
             if state.closed {
                 return None;
             }
             match state.jobs.pop() {
-                Some(job) if job.is_stale() => drop(job),
                 Some(job) => return Some(job),
                 None => {
                     // One that wakes of itself is counted once too often, and called once in vain.
@@ -169,13 +188,12 @@ impl Queue {
     /// The next job that somebody waits for, if there is one now.
     #[cfg(any(test, feature = "test-support"))]
     pub(super) fn try_pop(&self) -> Option<Job> {
-        let mut state = locked(&self.state);
-        while let Some(job) = state.jobs.pop() {
+        loop {
+            let job = locked(&self.state).jobs.pop()?;
             if !job.is_stale() {
                 return Some(job);
             }
         }
-        None
     }
 
     /// Ends all waiting; jobs still queued are dropped, which tells their callers.

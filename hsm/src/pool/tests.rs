@@ -16,10 +16,12 @@ use crate::{
 pub(super) struct SoftBackend {
     opened: AtomicUsize,
     broken: AtomicBool,
+    panics: AtomicBool,
 }
 
 impl Backend for SoftBackend {
     fn open(&self) -> Result<Box<dyn Custody>> {
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         if self.broken.load(Ordering::SeqCst) {
             return Err(Error::unavailable("open", "gone"));
         }
@@ -94,7 +96,7 @@ fn occupy(pool: &Pool) -> mpsc::Sender<()> {
 
 #[tokio::test]
 async fn a_hanging_call_meets_its_deadline_and_shows_as_stuck() {
-    let (pool, _) = pool(1, 8, 100);
+    let (pool, _) = pool(1, 8, 2_000);
     let go = occupy(&pool);
     let ran = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ran);
@@ -181,8 +183,66 @@ async fn a_worker_without_a_session_tries_again_with_each_job() {
 }
 
 #[tokio::test]
+async fn an_opening_that_panics_costs_no_worker() {
+    let (pool, backend) = pool(1, 8, 5_000);
+    backend.panics.store(true, Ordering::SeqCst);
+    let _ = pool.call::<()>("boom", |_| panic!("on purpose")).await;
+    for _ in 0..3 {
+        let answer = pool.call("next", one_mac).await;
+        assert_eq!(answer, Err(Error::Bug { operation: "next" }));
+    }
+    backend.panics.store(false, Ordering::SeqCst);
+    pool.call("next", one_mac).await.unwrap();
+}
+
+/// Whoever has an answer finds the pool done with it: nobody has to look twice.
+#[test]
+fn the_state_is_as_the_answer_says() {
+    let (pool, _) = pool(1, 8, 5_000);
+    for _ in 0..500 {
+        pool.blocking_call("one", one_mac).unwrap();
+        let status = pool.status();
+        assert_eq!((status.running, status.last_error), (0, None));
+        let gone = pool.blocking_call::<()>("one", |_| Err(Error::unavailable("one", "gone")));
+        assert!(gone.is_err());
+        let status = pool.status();
+        assert_eq!((status.running, status.last_error.is_some()), (0, true));
+    }
+}
+
+/// The worker that lets it go closes the queue itself.
+#[test]
+fn a_job_that_nobody_waits_for_may_own_the_last_handle() {
+    let (pool, _) = pool(1, 8, 10_000);
+    let shared = Arc::downgrade(&pool.0.shared);
+    let deadline = Duration::from_secs(60);
+    let (go, hung) = channel::<()>();
+    let hang = move |_: &mut dyn Custody| {
+        let _ = hung.recv();
+        Ok(())
+    };
+    let (stays, leaves) = (Arc::new(()), Arc::new(()));
+    let nobody = |_: Result<()>| {};
+    pool.submit(deadline, "hang", &stays, hang, nobody).unwrap();
+    let owned = pool.clone();
+    let owns = move |_: &mut dyn Custody| {
+        drop(owned);
+        Ok(())
+    };
+    pool.submit(deadline, "left", &leaves, owns, nobody)
+        .unwrap();
+    drop((leaves, pool));
+    go.send(()).unwrap();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while shared.strong_count() > 0 {
+        assert!(Instant::now() < give_up, "the worker waits for itself");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
 async fn shutdown_answers_those_who_wait() {
-    let (pool, _) = pool(1, 8, 300);
+    let (pool, _) = pool(1, 8, 10_000);
     let go = occupy(&pool);
     let mut call = Box::pin(pool.call("wait", one_mac));
     assert!(poll_once(call.as_mut()).await);

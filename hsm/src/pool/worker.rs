@@ -2,16 +2,19 @@
 //!
 //! Started by the pool alone. It must outlive any job, whatever the job does.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::Instant;
 
 use super::{
     Shared,
     allowed::Allowed,
-    queue::{Job, Ran},
+    queue::{Done, Job, Ran},
 };
-use crate::{counters::Counted, custody::Custody};
+use crate::{counters::Counted, custody::Custody, error::Error};
 
 /// What others may see of a worker: when its present job expires.
 #[derive(Default)]
@@ -44,25 +47,28 @@ pub(super) fn run(shared: &Shared, index: usize, custody: Box<dyn Custody>) {
     let mut custody = Some(custody);
     while let Some(job) = shared.queue.pop() {
         worker.begins(job.expires);
-        custody = serve(shared, custody, job);
+        let reply;
+        (custody, reply) = serve(shared, custody, job);
         worker.ends();
+        reply();
     }
 }
 
+/// What is left of a worker's custody, and the answer to whoever waits.
+type Served = (Option<Box<dyn Custody>>, Box<dyn FnOnce()>);
+
 /// Runs one job. After a panic the custody is thrown away, because an operation
 /// may be half done on its session; the next job opens a new one.
-pub(super) fn serve(
-    shared: &Shared,
-    custody: Option<Box<dyn Custody>>,
-    job: Job,
-) -> Option<Box<dyn Custody>> {
+pub(super) fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job) -> Served {
     let operation = job.operation;
-    let mut custody = match custody.map_or_else(|| shared.backend.open(), Ok) {
+    let open = AssertUnwindSafe(|| shared.backend.open());
+    let panicked = |_| Err(Error::Bug { operation });
+    let opened = custody.map_or_else(|| catch_unwind(open).unwrap_or_else(panicked), Ok);
+    let mut custody = match opened {
         Ok(custody) => custody,
         Err(error) => {
             *locked(&shared.last_error) = Some(error.to_string());
-            job.run(Err(error));
-            return None;
+            return (None, job.run(Err(error)).reply);
         }
     };
     let mut counted = Counted {
@@ -71,7 +77,7 @@ pub(super) fn serve(
     };
     let began = Instant::now();
     let mut allowed = Allowed::new(&mut counted, shared.versions()).tagging(shared.tagging());
-    let ran = job.run(Ok(&mut allowed));
+    let Done { ran, reply } = job.run(Ok(&mut allowed));
     if let Some(observer) = shared.observer.get() {
         observer(operation, began.elapsed());
     }
@@ -84,8 +90,8 @@ pub(super) fn serve(
                 operation,
                 "a token job panicked; its session is thrown away"
             );
-            return None;
+            return (None, reply);
         }
     }
-    Some(custody)
+    (Some(custody), reply)
 }

@@ -24,7 +24,7 @@ use crate::{
     software::{SoftAnchors, SoftCustody},
 };
 
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(4);
 const WELL: u8 = 0;
 const AWAY: u8 = 1;
 const HANGS: u8 = 2;

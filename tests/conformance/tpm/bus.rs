@@ -18,6 +18,7 @@ use std::{
 use custodyd_tests::tpm::SwTpm;
 
 /// The command codes of Part 2 of the TPM 2.0 Library Specification, section 6.5.2.
+pub(crate) const EVICT_CONTROL: u32 = 0x120;
 pub(crate) const NV_EXTEND: u32 = 0x136;
 pub(crate) const SIGN: u32 = 0x15d;
 pub(crate) const START_AUTH_SESSION: u32 = 0x176;
@@ -33,6 +34,8 @@ pub(crate) enum Told {
     After(u32),
     /// Nothing happens before the bus is told to let go; then the TPM answers.
     Held,
+    /// The TPM answers after so long.
+    Late(Duration),
 }
 
 /// By the command's code.
@@ -116,6 +119,10 @@ fn carry(mut client: UnixStream, to: &Path, inside: &Inside, way: &Way) -> Optio
         };
         let response = match told {
             Told::Pass => ask()?,
+            Told::Late(by) => {
+                thread::sleep(by);
+                ask()?
+            }
             Told::Instead(code) => refusal(code),
             Told::After(code) => ask().map(|_| refusal(code))?,
             Told::Held => {

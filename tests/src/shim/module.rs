@@ -16,16 +16,18 @@ const HANG: u64 = 0;
 const RELEASES: u64 = 1;
 const FAIL: u64 = 2;
 const HANG_LOGIN: u64 = 3;
-const SESSIONS: u64 = 4;
-const WRONG_PIN: u64 = 5;
-const SHOWN: u64 = 6;
-const HIDDEN: u64 = 7;
-const HANGING: u64 = 8;
-const LOGINS: u64 = 9;
-const FINALIZED: u64 = 10;
-const OPEN: u64 = 11;
-const REFUSED: u64 = 12;
-const NUMBERS: u64 = 13;
+const HANG_BEFORE: u64 = 4;
+const HANG_AFTER: u64 = 5;
+const SESSIONS: u64 = 6;
+const WRONG_PIN: u64 = 7;
+const SHOWN: u64 = 8;
+const HIDDEN: u64 = 9;
+const HANGING: u64 = 10;
+const LOGINS: u64 = 11;
+const FINALIZED: u64 = 12;
+const OPEN: u64 = 13;
+const REFUSED: u64 = 14;
+const NUMBERS: u64 = 15;
 
 /// What a token tells of its user PIN (PKCS#11 2.40, table 6).
 pub const PIN_COUNT_LOW: u32 = 0x1_0000;
@@ -103,6 +105,16 @@ impl Module {
     /// So many logins hang from now on.
     pub fn hangs_at_login(&self, calls: u32) {
         self.write(HANG_LOGIN, calls);
+    }
+
+    /// So many calls hang from now on that are made on the way to a login.
+    pub fn hangs_before_a_login(&self, calls: u32) {
+        self.write(HANG_BEFORE, calls);
+    }
+
+    /// So many calls hang from now on that look for objects, which is what a login is followed by.
+    pub fn hangs_after_a_login(&self, calls: u32) {
+        self.write(HANG_AFTER, calls);
     }
 
     /// Whatever hangs returns.

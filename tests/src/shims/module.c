@@ -19,9 +19,11 @@ typedef unsigned long number;
 enum {
 	FINALIZE = 1,
 	TOKEN_INFO = 6,
+	MECHANISM_LIST = 7,
 	OPEN_SESSION = 12,
 	CLOSE_SESSION = 13,
 	LOGIN = 18,
+	FIND_BEGIN = 26,
 	SIGN = 43,
 	FUNCTIONS = 68,
 };
@@ -45,8 +47,8 @@ struct plan {
 	uint32_t hang, releases;
 	/* So many calls of C_Sign fail from now on. */
 	uint32_t fail;
-	/* So many calls of C_Login hang from now on, in the same way. */
-	uint32_t hang_login;
+	/* So many calls of C_Login hang from now on, in the same way; and of what is called on the way to it, and after it. */
+	uint32_t hang_login, hang_before, hang_after;
 	/* Where not zero: no more sessions than these are open at once. */
 	uint32_t sessions;
 	/* Where not zero: what a wrong PIN is answered with. */
@@ -140,6 +142,20 @@ static number sign(number session, unsigned char *data, number length, unsigned 
 	return answer == OK && one_of(&plan->fail) ? GENERAL_ERROR : answer;
 }
 
+static number mechanism_list(number slot, number *list, number *count)
+{
+	hang(&plan->hang_before);
+	number (*next)(number, number *, number *) = before.each[MECHANISM_LIST];
+	return next(slot, list, count);
+}
+
+static number find_begin(number session, void *attributes, number count)
+{
+	hang(&plan->hang_after);
+	number (*next)(number, void *, number) = before.each[FIND_BEGIN];
+	return next(session, attributes, count);
+}
+
 static number function_list(struct functions **list);
 
 static int begin(void)
@@ -161,6 +177,8 @@ static int begin(void)
 	ours.each[OPEN_SESSION] = open_session;
 	ours.each[CLOSE_SESSION] = close_session;
 	ours.each[LOGIN] = login;
+	ours.each[MECHANISM_LIST] = mechanism_list;
+	ours.each[FIND_BEGIN] = find_begin;
 	ours.each[SIGN] = sign;
 	return 1;
 }

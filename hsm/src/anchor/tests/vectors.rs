@@ -181,6 +181,8 @@ proptest! {
         if let Ok(read) = Parsed::anchor(&bytes) {
             let again = format::anchor(&read.realm, &read.anchor, &read.keys).unwrap();
             prop_assert_eq!([&again[..], read.tag].concat(), bytes.clone());
+            // As much as a backend reads of it.
+            prop_assert_eq!(encoding::realm_of_anchor(&bytes), Some(read.realm.as_str()));
         }
         if let Ok(read) = Parsed::warm(&bytes) {
             let again = format::warm(&read.realm, &read.anchor, read.boot_id, &read.keys).unwrap();
@@ -199,6 +201,7 @@ proptest! {
             _ => [0; 9],
         };
         bytes.splice(0..0, magic);
+        let _ = encoding::realm_of_anchor(&bytes);
         prop_assert!(open(&realm("r"), &bytes).is_err());
         prop_assert!(open_warm(&mut SoftCustody::new(), &realm("r"), "b", &bytes).is_err());
     }

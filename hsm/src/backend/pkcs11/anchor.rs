@@ -4,6 +4,8 @@
 //! label; what they mean, which of them counts and which may go is decided
 //! above. It never touches an object of another class or label.
 
+use std::collections::BTreeSet;
+
 use cryptoki::{
     error::{Error as Pkcs11Error, RvError},
     object::{Attribute, AttributeInfo, AttributeType, ObjectClass, ObjectHandle},
@@ -16,6 +18,8 @@ use super::{
 };
 use crate::{
     custody::{AnchorHandle, AnchorObject, MAX_ANCHOR},
+    encoding::realm_of_anchor,
+    id::SCRATCH_REALMS,
     report::TokenDescription,
 };
 
@@ -113,6 +117,29 @@ fn content(session: &Session, object: ObjectHandle) -> Attempt<Vec<u8>> {
         _ => None,
     });
     value.ok_or_else(|| Trouble::Sick("a data object without its value".to_owned()))
+}
+
+/// Whether a list lacks what was seen before, and not because others went on: who makes an anchor destroys the older ones of
+/// the same realm, and no realm gives its last one up. What a proof of the token leaves and removes is nobody's.
+pub(super) fn some_are_missed(seen: &[Seen], listed: &[Seen]) -> bool {
+    let contents = |of: &[Seen]| {
+        of.iter()
+            .map(|(_, object)| object.content.clone())
+            .collect()
+    };
+    are_missed(contents(seen), contents(listed))
+}
+
+fn are_missed(seen: Vec<Vec<u8>>, listed: Vec<Vec<u8>>) -> bool {
+    let all_are_gone = listed.is_empty() && !seen.is_empty();
+    all_are_gone || !realms(&seen).is_subset(&realms(&listed))
+}
+
+fn realms(of: &[Vec<u8>]) -> BTreeSet<&str> {
+    of.iter()
+        .filter_map(|content| realm_of_anchor(content))
+        .filter(|realm| !realm.starts_with(SCRATCH_REALMS))
+        .collect()
 }
 
 /// One object more. `in_files` is a token that writes an object's file anew for each attribute that C_CreateObject
@@ -228,5 +255,34 @@ mod tests {
             assert_eq!(place, Place::Private, "{other}");
             assert!(place.template().contains(&Attribute::Private(true)));
         }
+    }
+
+    fn anchor((realm, serial): &(&str, u8)) -> Vec<u8> {
+        let length = u32::try_from(realm.len()).unwrap().to_be_bytes();
+        [b"CDA\x01", &length[..], realm.as_bytes(), &[*serial]].concat()
+    }
+
+    #[test]
+    fn a_realm_whose_anchors_are_gone_is_missed_beside_any_other() {
+        let missed = |before: &[(&str, u8)], now: &[(&str, u8)]| {
+            let made = |of: &[(&str, u8)]| of.iter().map(anchor).collect();
+            are_missed(made(before), made(now))
+        };
+        let (a, b) = (("a.example", 1), ("b.example", 2));
+        assert!(missed(&[a, b], &[b]));
+        assert!(missed(&[a, b], &[]));
+        // Also while the other goes on.
+        assert!(missed(&[a, b], &[("b.example", 3)]));
+        // The control: all have gone on, or one is new.
+        assert!(!missed(&[a, b], &[("a.example", 4), ("b.example", 3)]));
+        assert!(!missed(&[a], &[a, b]));
+        assert!(!missed(&[], &[]));
+        // A proof of the token, beside which a daemon has listed, removes what was its own.
+        let proof = ("custodyd-scratch-0123456789abcdef", 5);
+        assert!(!missed(&[a, proof], &[a]));
+        // What is no anchor is missed only where nothing is shown at all.
+        let rubbish = || b"CDX".to_vec();
+        assert!(!are_missed(vec![rubbish(), anchor(&a)], vec![anchor(&a)]));
+        assert!(are_missed(vec![rubbish()], vec![]));
     }
 }

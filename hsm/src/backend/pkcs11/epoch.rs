@@ -2,10 +2,11 @@
 //!
 //! The rule of the whole backend: whoever is inside the module has the epoch meanwhile, and the epoch has a seat in
 //! the module, which is finalised when there is none any more. So C_Finalize never runs beneath a call.
-//! An epoch that is over is waited for, but not for long: where a call hangs in it, the next one begins
+//! An epoch that is over is waited for, but not for long: where a call hangs in it, or in beginning it, the next one begins
 //! beside it, in the module as it stands, and the old one ends when that call returns. No lock is held while
 //! anybody is inside, but for the turn of those who begin an epoch, for which no call waits.
 
+mod beginning;
 mod opening;
 mod recovery;
 mod spare;
@@ -14,7 +15,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -22,25 +23,27 @@ use std::{
 
 use cryptoki::session::Session;
 
-use self::{opening::Opens, spare::Spare};
+use self::spare::Spare;
 use super::{
     Options,
     anchor::{Place, Seen},
     copies,
     keys::{KeyTable, Scan},
     mechanism::{Attempt, Trouble},
-    pin::Pin,
+    pin::{Pin, Ticket},
     token::{self, Connection, Module},
 };
 use crate::{
-    backend::known_answer::KnownAnswers,
+    backend::{
+        known_answer::KnownAnswers,
+        patience::{patiently, turn_within},
+    },
     custody::AnchorObject,
     error::{Error, Result},
     id::KeyId,
     report::TokenDescription,
 };
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How long those inside are waited for when an epoch is over. Only without them can the module be initialised anew, which
 /// some tokens want after they were away; whoever takes longer hangs.
 const LEAVING: Duration = Duration::from_millis(500);
@@ -91,6 +94,8 @@ pub(super) struct Shared {
     recovering: AtomicBool,
     /// Since when an epoch is being begun.
     opening: Mutex<Option<Instant>>,
+    /// Threads that are at it: more than one where one hangs.
+    beginning: AtomicUsize,
     /// Set once, when the token refused the PIN; nothing clears it.
     refused: Mutex<Option<Error>>,
     answers: Mutex<Arc<KnownAnswers>>,
@@ -112,6 +117,7 @@ impl Shared {
             turn: Mutex::default(),
             recovering: AtomicBool::new(false),
             opening: Mutex::default(),
+            beginning: AtomicUsize::new(0),
             refused: Mutex::default(),
             answers: Mutex::default(),
             description: Mutex::default(),
@@ -216,22 +222,22 @@ impl Shared {
         Ok(module.insert(Module::load(&self.options.module)?).clone())
     }
 
-    fn connect(&self) -> Attempt<Connection> {
+    fn connect(&self, ticket: Ticket) -> Attempt<Connection> {
         // Checked here too: no path may present a refused PIN again.
         self.check_refused()?;
-        let connection = Connection::begin(&self.module()?, &self.options, &self.pin)?;
+        let pin = (&self.pin, ticket);
+        let connection = Connection::begin(&self.module()?, &self.options, pin)?;
         *locked(&self.description) = connection.description.clone();
         Ok(connection)
     }
 
-    /// One attempt at a whole epoch. On any failure nothing of it stays.
-    fn begin(&self) -> Attempt<Epoch> {
-        let _opens = Opens::begin(&self.opening);
-        let connection = self.connect()?;
+    /// All of it, in this thread. It has its number when it stands.
+    fn begin_now(&self, ticket: Ticket) -> Attempt<Epoch> {
+        let connection = self.connect(ticket)?;
         let session = connection.open_closing()?;
         let known = self.check_keys(&session, (&connection, None), None)?;
         Ok(Epoch {
-            number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
+            number: 0,
             spare: Spare::new(session),
             connection,
             keys: RwLock::new(known),
@@ -306,9 +312,17 @@ impl Shared {
     /// Work on the token outside of any epoch: it ends the present one.
     pub(super) fn exclusively<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.check_refused()?;
-        let _turn = locked(&self.turn);
+        let turn = turn_within(&self.turn, self.options.opens_within);
+        let _turn = turn.ok_or_else(|| {
+            let reason = self.hangs();
+            let reason =
+                reason.unwrap_or_else(|| "somebody else is alone with the token".to_owned());
+            Error::unavailable("be alone with the token", reason)
+        })?;
         self.end(Phase::Idle);
-        work(&self.patiently(|| self.connect())?)
+        let connection = || self.connect(self.pin.ticket());
+        let connection = patiently(self.options.start_patience, connection);
+        work(&connection.map_err(|error| self.remember(error))?)
     }
 
     pub(super) fn describe(&self) -> TokenDescription {

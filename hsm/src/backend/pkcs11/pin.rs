@@ -8,8 +8,8 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,9 +38,37 @@ const MOST_UNCLEAR: u64 = 3;
 pub(super) struct Pin {
     pub(super) owner: Owner,
     presented: AtomicU64,
-    /// The token has been asked and has not answered yet.
-    asked: AtomicBool,
+    turn: Mutex<Turn>,
     unclear: Mutex<Unclear>,
+}
+
+/// Who may present it, and whether somebody does.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The newest. Whoever was given up meanwhile has an older one, and must not come to present the PIN beside another.
+    ticket: u64,
+    /// The token has been asked and has not answered yet.
+    asked: bool,
+    /// When it answered last.
+    answered: Option<Instant>,
+    /// It was refused: whoever waited for their turn must not present it either.
+    refused: Option<Error>,
+}
+
+/// Of one attempt to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// The right to present the PIN, for one.
+#[derive(Debug)]
+pub(super) struct Claimed<'p>(&'p Pin);
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let mut turn = self.0.turn();
+        turn.asked = false;
+        turn.answered = Some(Instant::now());
+    }
 }
 
 /// Since the PIN was taken last.
@@ -65,7 +93,7 @@ impl Pin {
         Self {
             owner: Owner::new(),
             presented: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
+            turn: Mutex::default(),
             unclear: Mutex::default(),
         }
     }
@@ -74,24 +102,79 @@ impl Pin {
         self.presented.load(Ordering::SeqCst)
     }
 
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether C_Login is under way: it may hang, and nobody presents the PIN beside it.
     pub(super) fn is_being_presented(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
+        self.turn().asked
+    }
+
+    /// For an attempt to log in: the newest one alone may present the PIN.
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(self.turn().ticket)
+    }
+
+    /// Takes the right to present the PIN away from those who have not begun to; false where somebody is at it, or was
+    /// within the `patience` that whoever has just logged in is given.
+    pub(super) fn is_for_the_next(&self, patience: Duration) -> bool {
+        let mut turn = self.turn();
+        let answered = turn.answered.is_none_or(|at| at.elapsed() >= patience);
+        let goes_on = answered && !turn.asked;
+        if goes_on {
+            turn.ticket += 1;
+        }
+        goes_on
+    }
+
+    /// From here on nobody else presents it, until this one has its answer.
+    pub(super) fn claim(&self, Ticket(ticket): Ticket) -> Attempt<Claimed<'_>> {
+        let mut turn = self.turn();
+        if let Some(refused) = &turn.refused {
+            return Err(Trouble::Final(refused.clone()));
+        }
+        if turn.asked || turn.ticket != ticket {
+            let reason = "another attempt to open the token presents the PIN";
+            return Err(Trouble::Sick(reason.to_owned()));
+        }
+        turn.asked = true;
+        Ok(Claimed(self))
     }
 
     fn unclear<T>(&self, change: impl FnOnce(&mut Unclear) -> T) -> T {
         change(&mut self.unclear.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn was_not_evaluated(&self) {
+        self.unclear(|unclear| unclear.times = unclear.times.saturating_sub(1));
+    }
+}
+
+impl Claimed<'_> {
     /// Logs in. `before` is what the token told of itself just now.
     pub(super) fn present(
+        self,
+        session: &Session,
+        options: &Options,
+        token: (&Pkcs11, Slot, &TokenInfo),
+    ) -> Attempt<()> {
+        let answer = self.ask(session, options, token);
+        if let Err(Trouble::Final(error @ Error::PinRefused { .. })) = &answer {
+            self.0.turn().refused = Some(error.clone());
+        }
+        answer
+    }
+
+    fn ask(
         &self,
         session: &Session,
         options: &Options,
         (library, slot, before): (&Pkcs11, Slot, &TokenInfo),
     ) -> Attempt<()> {
+        let Self(pin) = self;
         // Counted before it is evaluated; an answer that says that it was not takes it back.
-        let unclear = self.unclear(|unclear| match unclear.rests(options.pin_rest) {
+        let unclear = pin.unclear(|unclear| match unclear.rests(options.pin_rest) {
             Some(rests) => Err(rests),
             None => {
                 unclear.times += 1;
@@ -106,14 +189,12 @@ impl Pin {
                 rests.as_secs() + 1
             ))
         })?;
-        let pin = RawAuthPin::new(Box::new(options.pin.expose().to_vec()));
-        self.presented.fetch_add(1, Ordering::SeqCst);
-        self.asked.store(true, Ordering::SeqCst);
-        let answer = session.login_with_raw(UserType::User, &pin);
-        self.asked.store(false, Ordering::SeqCst);
+        let raw = RawAuthPin::new(Box::new(options.pin.expose().to_vec()));
+        pin.presented.fetch_add(1, Ordering::SeqCst);
+        let answer = session.login_with_raw(UserType::User, &raw);
         let error = match answer {
             Ok(()) => {
-                self.unclear(|unclear| {
+                pin.unclear(|unclear| {
                     *unclear = Unclear {
                         taken: true,
                         ..Unclear::default()
@@ -128,12 +209,12 @@ impl Pin {
         };
         match code {
             RvError::UserAlreadyLoggedIn => {
-                self.was_not_evaluated();
+                pin.was_not_evaluated();
                 Ok(())
             }
             // There was nobody to present it to.
             RvError::TokenNotPresent | RvError::DeviceRemoved | RvError::CryptokiNotInitialized => {
-                self.was_not_evaluated();
+                pin.was_not_evaluated();
                 Err(error.into())
             }
             RvError::PinIncorrect
@@ -159,10 +240,6 @@ impl Pin {
                 Err(error.into())
             }
         }
-    }
-
-    fn was_not_evaluated(&self) {
-        self.unclear(|unclear| unclear.times = unclear.times.saturating_sub(1));
     }
 }
 
@@ -191,4 +268,44 @@ pub(super) fn check_state(info: &TokenInfo, options: &Options) -> Attempt<()> {
         ))));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_given_up_does_not_present_the_pin_beside_another() {
+        let pin = Pin::new();
+        let late = pin.ticket();
+        assert!(pin.is_for_the_next(Duration::from_secs(600)));
+        let next = pin.ticket();
+        assert!(pin.claim(late).is_err());
+        let presents = pin.claim(next).unwrap();
+        assert!(pin.is_being_presented());
+        // While one is at it nobody takes that away, and nobody else begins.
+        assert!(!pin.is_for_the_next(Duration::ZERO));
+        assert!(pin.claim(pin.ticket()).is_err());
+        drop(presents);
+        assert!(!pin.is_being_presented());
+        // Nor is anybody given up who has just logged in.
+        assert!(!pin.is_for_the_next(Duration::from_secs(600)));
+        // The control: the same ticket is good once the other has its answer.
+        pin.claim(next).unwrap();
+        assert!(pin.is_for_the_next(Duration::ZERO));
+        assert!(pin.claim(next).is_err());
+    }
+
+    #[test]
+    fn a_refused_one_is_claimed_by_nobody() {
+        let pin = Pin::new();
+        let refused = Error::PinRefused {
+            token: "t".to_owned(),
+            reason: "wrong".to_owned(),
+        };
+        pin.claim(pin.ticket()).unwrap();
+        pin.turn().refused = Some(refused.clone());
+        let told = pin.claim(pin.ticket()).map(drop);
+        assert!(matches!(told, Err(Trouble::Final(error)) if error == refused));
+    }
 }

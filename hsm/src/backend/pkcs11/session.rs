@@ -274,10 +274,11 @@ impl Custody for Pkcs11Custody {
     fn anchors(&mut self) -> Result<Vec<AnchorObject>> {
         self.run("list anchors", |session, epoch| {
             let listed = anchor::list(session, epoch.place(), epoch.number)?;
-            if listed.is_empty() && epoch.is_in_files() && !epoch.seen_anchors().is_empty() {
+            let seen = epoch.seen_anchors();
+            if epoch.is_in_files() && anchor::some_are_missed(&seen, &listed) {
                 // An object whose file was away when the module looked at it is gone for the module as long as that is in use,
                 // however well the keys answer. One that is initialised anew is believed, whatever it shows.
-                let reason = "no anchor is shown any more, which is known of a token that was away for a moment";
+                let reason = "a realm's anchors are not shown any more, which is known of a token that was away for a moment";
                 return Err(Trouble::Sick(reason.to_owned()));
             }
             let objects = listed.iter().map(|(_, object)| object.clone()).collect();

@@ -19,7 +19,7 @@ use super::{
     Options,
     mechanism::{self, Attempt, Trouble},
     module::Seat,
-    pin::{self, Pin},
+    pin::{self, Pin, Ticket},
 };
 use crate::{
     error::{Error, Result},
@@ -38,14 +38,19 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Initializes the module and logs in. Whatever fails, nothing of it stays.
-    pub(super) fn begin(module: &Module, options: &Options, pin: &Pin) -> Attempt<Self> {
+    pub(super) fn begin(
+        module: &Module,
+        options: &Options,
+        (pin, ticket): (&Pin, Ticket),
+    ) -> Attempt<Self> {
         let mut seat = module.enter()?;
         let (slot, info) = find(seat.library(), options)?;
         mechanism::require(seat.library(), slot)?;
         pin::check_state(&info, options)?;
         seat.take(slot.id(), pin.owner)?;
         let login = seat.library().open_rw_session(slot)?;
-        pin.present(&login, options, (seat.library(), slot, &info))?;
+        let claimed = pin.claim(ticket)?;
+        claimed.present(&login, options, (seat.library(), slot, &info))?;
         Ok(Self {
             login: Mutex::new(login),
             seat,

@@ -9,7 +9,7 @@
 //! The key lies wrapped for its TPM in a file beside the records, since keeping it in the TPM would need the
 //! owner's password. Lost, it is made anew, with another name.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use tss_esapi::{
     constants::tss::TPM2_RH_OWNER,
@@ -42,7 +42,7 @@ use crate::{
 
 const FILE: &str = "attestation-key";
 const MAGIC: [u8; 4] = *b"CDQ\x01";
-const LONGEST: usize = 4096;
+const LONGEST: u64 = 4096;
 
 /// Has the TPM sign what the index holds, with the caller's nonce.
 pub(super) fn certify(
@@ -88,9 +88,9 @@ fn key(connection: &mut Connection, options: &Options) -> Attempt<(Tr, Vec<u8>)>
         let reason = format!("{}: {error}", path.display());
         Trouble::Final(Error::unavailable("keep the attestation key", reason))
     };
-    let (private, public) = match fs::read(&path) {
-        Ok(bytes) => decode(&bytes).ok_or_else(|| unusable(&path))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let (private, public) = match files::read(&path, LONGEST + 1) {
+        Ok(Some(bytes)) => decode(&bytes).ok_or_else(|| unusable(&path))?,
+        Ok(None) => {
             let (private, public) = make(connection)?;
             let bytes = encode(&private, &public);
             files::put(&options.state_directory, FILE, &bytes).map_err(failed)?;
@@ -154,7 +154,8 @@ fn decode(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let (private, public) = rest.split_at_checked(length)?;
-    (bytes.len() <= LONGEST).then(|| (private.to_vec(), public.to_vec()))
+    let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= LONGEST);
+    fits.then(|| (private.to_vec(), public.to_vec()))
 }
 
 /// TPMT_PUBLIC, and nothing behind it.

@@ -8,6 +8,7 @@
 //! A command may never come back: a resource manager that died in the midst of it, a bus. No lock that others
 //! need is held beneath one, and the next epoch begins beside it, but for commands that change something.
 
+mod changes;
 mod line;
 mod opening;
 
@@ -15,15 +16,16 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use self::line::Line;
+use self::{changes::Changes, line::Line, opening::being_opened};
 use super::{
     Options,
     anchor::{Anchors, store::Store, wear::Wear},
+    clock::Clock,
     esys::Tr,
     index,
     keys::{KeyTable, Scan},
@@ -34,13 +36,13 @@ use crate::{
     backend::{
         attempt::{Attempt, Trouble},
         known_answer::KnownAnswers,
+        patience::{FIRST_PAUSE, patiently, turn_within},
     },
     error::{Error, Result},
     id::KeyId,
     report::TokenDescription,
 };
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Roots in memory answer so long after the TPM last did.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -50,8 +52,9 @@ pub(super) struct Epoch {
     pub(super) number: u64,
     keys: RwLock<Known>,
     connection: Line<Connection>,
-    /// Who has the turn changes something in the TPM.
-    changes: AtomicBool,
+    /// Of that connection.
+    clock: Clock,
+    changes: Arc<Changes>,
     index: Tr,
     answered: Mutex<Instant>,
 }
@@ -84,6 +87,8 @@ pub(super) struct Shared {
     /// Taken with the first epoch, and held from then on.
     store: Mutex<Option<Arc<Store>>>,
     wear: Wear,
+    /// Whatever changes something in the TPM, in any epoch.
+    changes: Arc<Changes>,
     hidden: Line<BTreeSet<u64>>,
     /// Set once, when the TPM refused the secret; nothing clears it.
     refused: Mutex<Option<Error>>,
@@ -106,6 +111,7 @@ impl Shared {
             turn: Mutex::default(),
             opening: Mutex::default(),
             store: Mutex::default(),
+            changes: Arc::default(),
             hidden: Line::new(BTreeSet::new()),
             refused: Mutex::default(),
             answers: Mutex::default(),
@@ -224,8 +230,9 @@ impl Shared {
         Ok(Epoch {
             number: self.epochs.fetch_add(1, Ordering::SeqCst) + 1,
             keys: RwLock::new(known),
+            clock: connection.clock.clone(),
             connection: Line::new(connection),
-            changes: AtomicBool::new(false),
+            changes: Arc::clone(&self.changes),
             index,
             answered: Mutex::new(Instant::now()),
         })
@@ -261,7 +268,7 @@ impl Shared {
         gone: Option<KeyId>,
         change: impl FnOnce(&mut Connection) -> Attempt<()>,
     ) -> Attempt<()> {
-        epoch.changing(|connection| {
+        self.changing(epoch, |connection| {
             change(connection)?;
             if gone.is_some() {
                 let mut answers = locked(&self.answers);
@@ -307,10 +314,30 @@ impl Shared {
         store: impl FnOnce() -> Result<Arc<Store>>,
     ) -> Result<T> {
         self.check_refused()?;
-        let _turn = locked(&self.turn);
+        let longest = self.options.opens_within;
+        let turn = turn_within(&self.turn, longest);
+        let _turn = turn.ok_or_else(|| being_opened("be alone with the TPM", longest))?;
+        // Before the epoch is over: it goes on where this is refused.
+        self.changes.are_over()?;
         drop(self.now(Phase::Idle));
+        // One more may have begun in it, and from now on none does.
+        self.changes.are_over()?;
         let store = store()?;
-        self.patiently(|| work(&store))
+        patiently(self.options.start_patience, || work(&store))
+            .map_err(|error| self.remember(error))
+    }
+
+    /// Takes a turn for what changes something in the TPM, in an epoch that stands.
+    fn changing<T>(
+        &self,
+        epoch: &Epoch,
+        work: impl FnOnce(&mut Connection) -> Attempt<T>,
+    ) -> Attempt<T> {
+        epoch.with(|connection| {
+            let stands = || matches!(&*self.read(), Phase::Up(up) if up.number == epoch.number);
+            let _changing = self.changes.begin(&epoch.clock, stands)?;
+            work(connection)
+        })
     }
 
     /// The keys with their verdicts, whatever they are.
@@ -330,8 +357,9 @@ impl Shared {
         let store = self.store(false)?;
         // This order everywhere: first what is hidden, then the connection. Of any epoch, so that there is never work on
         // anchors beside other.
-        let done = self.hidden.turn(|hidden| {
-            epoch.changing(|connection| {
+        let hangs = |_| self.changes.hang();
+        let done = self.hidden.turn(hangs, |hidden| {
+            self.changing(epoch, |connection| {
                 work(&mut Anchors {
                     connection,
                     index: epoch.index,
@@ -342,28 +370,22 @@ impl Shared {
                 })
             })
         });
-        done.unwrap_or_else(|| Err(Trouble::Final(changes_hang())))
+        done.unwrap_or_else(|| Err(Trouble::Final(changes::hangs())))
     }
 }
 
 impl Drop for Shared {
     /// Writes down what is only hidden yet; the session goes with the epoch.
     fn drop(&mut self) {
-        let Phase::Up(epoch) = self.now(Phase::Idle) else {
-            return;
+        let epoch = match &*self.read() {
+            Phase::Up(epoch) => Arc::clone(epoch),
+            Phase::Idle | Phase::Down(..) => return,
         };
         if let Err(trouble) = self.with_anchors(&epoch, |anchors| anchors.settle()) {
             let reason = trouble.into_error("settle the anchors");
             tracing::warn!(%reason, "old anchors stay until the next change");
         }
     }
-}
-
-/// What is told while a command hangs that changes something in the TPM.
-fn changes_hang() -> Error {
-    let reason =
-        "a command that changes the TPM has not come back; nothing else is begun before it does";
-    Error::unavailable("take a turn", reason)
 }
 
 impl Epoch {
@@ -378,12 +400,12 @@ impl Epoch {
     }
 
     /// Takes a turn on the TPM. Behind a command that hangs there is none: then this epoch is over and the next one is
-    /// begun beside it, unless that command changes something. An extension of the anchors' index that arrives after
-    /// another one would make all of them unknown, so nothing may overtake it.
+    /// begun beside it, unless that command changes something (`changes`).
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Attempt<T>) -> Attempt<T> {
-        let Some(done) = self.connection.turn(work) else {
-            return Err(match self.changes.load(Ordering::SeqCst) {
-                true => Trouble::Final(changes_hang()),
+        let hangs = |since| self.clock.hangs(since);
+        let Some(done) = self.connection.turn(hangs, work) else {
+            return Err(match self.changes.are_under_way() {
+                true => Trouble::Final(changes::hangs()),
                 false => Trouble::Sick("a command has not come back".to_owned()),
             });
         };
@@ -391,14 +413,6 @@ impl Epoch {
             *locked(&self.answered) = Instant::now();
         }
         done
-    }
-
-    /// Takes a turn for what changes something in the TPM.
-    fn changing<T>(&self, work: impl FnOnce(&mut Connection) -> Attempt<T>) -> Attempt<T> {
-        self.with(|connection| {
-            let _changes = Changes::begin(&self.changes);
-            work(connection)
-        })
     }
 
     /// Before a root in memory is used: the TPM that it came from is still there. Without this a
@@ -419,21 +433,5 @@ impl Epoch {
         let judged = asked.and_then(|fresh| Ok(answers.refuse_another_token(&fresh)?));
         // Whatever is wrong, the next epoch finds out; this one is over.
         judged.map_err(|trouble| Trouble::Sick(trouble.into_error("probe").to_string()))
-    }
-}
-
-/// Something is being changed, until this goes.
-struct Changes<'e>(&'e AtomicBool);
-
-impl<'e> Changes<'e> {
-    fn begin(changes: &'e AtomicBool) -> Self {
-        changes.store(true, Ordering::SeqCst);
-        Self(changes)
-    }
-}
-
-impl Drop for Changes<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
     }
 }

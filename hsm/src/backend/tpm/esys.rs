@@ -25,7 +25,7 @@ use tss_esapi::{
     },
     tss2_esys::{self as c, *},
 };
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::secret::Secret;
 
@@ -134,6 +134,13 @@ fn input(bytes: &[u8]) -> Call<TPM2B_MAX_BUFFER> {
 fn filled<const N: usize>(size: UINT16, buffer: &[u8; N]) -> Call<&[u8]> {
     let filled = buffer.get(..usize::from(size));
     filled.ok_or(Code(TSS2_ESYS_GENERAL_FAILURE))
+}
+
+/// The same of what is secret: the structure is wiped, and what is taken out of it is when it goes.
+fn secret<const N: usize>(size: UINT16, buffer: &mut [BYTE; N]) -> Call<Zeroizing<Vec<u8>>> {
+    let bytes = filled(size, buffer).map(|bytes| Zeroizing::new(bytes.to_vec()));
+    buffer.zeroize();
+    bytes
 }
 
 impl Esys {
@@ -327,7 +334,7 @@ impl Esys {
     }
 
     /// As many random bytes as the TPM likes to give at once, and at most `count`.
-    pub(super) fn random(&mut self, session: Tr, count: UINT16) -> Call<Vec<u8>> {
+    pub(super) fn random(&mut self, session: Tr, count: UINT16) -> Call<Zeroizing<Vec<u8>>> {
         self.conceal(session, Conceal::Answer)?;
         let mut bytes = ptr::null_mut();
         // SAFETY: as in `read_public`.
@@ -341,8 +348,8 @@ impl Esys {
                 &mut bytes,
             )
         })?;
-        let bytes = taken(bytes)?;
-        filled(bytes.size, &bytes.buffer).map(<[u8]>::to_vec)
+        let mut bytes = taken(bytes)?;
+        secret(bytes.size, &mut bytes.buffer)
     }
 
     pub(super) fn sign(&mut self, key: Tr, by: By, hash: &[u8; 32]) -> Call<TPMT_SIGNATURE> {
@@ -396,13 +403,13 @@ impl Esys {
     }
 
     /// HMAC-SHA-256 of at most 1024 bytes with a key of the TPM.
-    pub(super) fn hmac(&mut self, key: Tr, by: By, message: &[u8]) -> Call<Vec<u8>> {
+    pub(super) fn hmac(&mut self, key: Tr, by: By, message: &[u8]) -> Call<Zeroizing<Vec<u8>>> {
         self.conceal(by.session, Conceal::Both)?;
-        let message = input(message)?;
+        let mut message = input(message)?;
         let mut tag = ptr::null_mut();
         let (first, second) = by.handles();
         // SAFETY: as in `sign`.
-        check(unsafe {
+        let done = check(unsafe {
             Esys_HMAC(
                 self.context,
                 key.0,
@@ -413,9 +420,12 @@ impl Esys {
                 TPM2_ALG_NULL,
                 &mut tag,
             )
-        })?;
-        let tag = taken(tag)?;
-        filled(tag.size, &tag.buffer).map(<[u8]>::to_vec)
+        });
+        // It may be what a PIN was made into.
+        message.buffer.zeroize();
+        done?;
+        let mut tag = taken(tag)?;
+        secret(tag.size, &mut tag.buffer)
     }
 
     /// Begins an HMAC over a longer message. The sequence takes one of the TPM's few places.
@@ -444,9 +454,9 @@ impl Esys {
 
     pub(super) fn hmac_update(&mut self, sequence: Tr, session: Tr, part: &[u8]) -> Call<()> {
         self.conceal(session, Conceal::Command)?;
-        let part = input(part)?;
+        let mut part = input(part)?;
         // SAFETY: as in `sign`.
-        check(unsafe {
+        let done = check(unsafe {
             Esys_SequenceUpdate(
                 self.context,
                 sequence.0,
@@ -455,16 +465,23 @@ impl Esys {
                 Tr::NONE,
                 &part,
             )
-        })
+        });
+        part.buffer.zeroize();
+        done
     }
 
     /// Ends the sequence, which frees its place.
-    pub(super) fn hmac_end(&mut self, sequence: Tr, session: Tr, part: &[u8]) -> Call<Vec<u8>> {
+    pub(super) fn hmac_end(
+        &mut self,
+        sequence: Tr,
+        session: Tr,
+        part: &[u8],
+    ) -> Call<Zeroizing<Vec<u8>>> {
         self.conceal(session, Conceal::Both)?;
-        let part = input(part)?;
+        let mut part = input(part)?;
         let (mut tag, mut ticket) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: as in `sign`.
-        check(unsafe {
+        let done = check(unsafe {
             Esys_SequenceComplete(
                 self.context,
                 sequence.0,
@@ -476,9 +493,11 @@ impl Esys {
                 &mut tag,
                 &mut ticket,
             )
-        })?;
-        let (tag, _) = (taken(tag)?, taken(ticket));
-        filled(tag.size, &tag.buffer).map(<[u8]>::to_vec)
+        });
+        part.buffer.zeroize();
+        done?;
+        let (mut tag, _) = (taken(tag)?, taken(ticket));
+        secret(tag.size, &mut tag.buffer)
     }
 
     pub(super) fn nv_read(&mut self, index: Tr, session: Tr, size: UINT16) -> Call<Vec<u8>> {

@@ -24,7 +24,6 @@ pub(super) fn hmac(connection: &mut Connection, key: Tr, message: &[u8]) -> Atte
         })?,
         _ => hmac_in_parts(connection, key, message)?,
     };
-    let tag = Zeroizing::new(tag);
     if tag.len() != 32 {
         return Err(Trouble::Sick(format!("an HMAC of {} bytes", tag.len())));
     }
@@ -33,7 +32,11 @@ pub(super) fn hmac(connection: &mut Connection, key: Tr, message: &[u8]) -> Atte
 
 /// Not repeated where the TPM puts a step off: a sequence that is given up holds its place until
 /// the connection ends.
-fn hmac_in_parts(connection: &mut Connection, key: Tr, message: &[u8]) -> Attempt<Vec<u8>> {
+fn hmac_in_parts(
+    connection: &mut Connection,
+    key: Tr,
+    message: &[u8],
+) -> Attempt<Zeroizing<Vec<u8>>> {
     let sequence = connection.with_key("TPM2_HMAC_Start", Use::Root, |esys, by| {
         esys.hmac_start(key, by)
     })?;
@@ -108,9 +111,9 @@ pub(super) fn random(connection: &mut Connection, out: &mut [u8]) -> Attempt<()>
     while !rest.is_empty() {
         // A TPM gives at most a digest at a time.
         let wanted = u16::try_from(rest.len().min(32)).unwrap_or(32);
-        let bytes = Zeroizing::new(connection.command("TPM2_GetRandom", |esys, session| {
+        let bytes = connection.command("TPM2_GetRandom", |esys, session| {
             esys.random(session, wanted)
-        })?);
+        })?;
         let given = bytes.len().min(rest.len());
         if given == 0 || (given >= 16 && bytes.iter().all(|byte| *byte == 0)) {
             return Err(Trouble::Sick("random bytes that are none".to_owned()));

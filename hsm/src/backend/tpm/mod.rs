@@ -13,6 +13,7 @@
 mod anchor;
 mod attest;
 mod attributes;
+mod clock;
 mod epoch;
 mod esys;
 mod files;

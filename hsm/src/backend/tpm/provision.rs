@@ -454,9 +454,9 @@ pub(super) fn entropy(options: &Options) -> Attempt<Secret<32>> {
     })?;
     let bytes = command(&mut esys, "TPM2_GetRandom", |esys| esys.random(session, 32));
     let _ = command(&mut esys, "end a session", |esys| esys.flush(session));
-    let bytes = zeroize::Zeroizing::new(bytes?);
-    match bytes.as_slice().try_into() {
-        Ok(bytes) => Ok(Secret::init(|place: &mut [u8; 32]| *place = bytes)),
+    let bytes = bytes?;
+    match <&[u8; 32]>::try_from(bytes.as_slice()) {
+        Ok(bytes) => Ok(Secret::init(|place: &mut [u8; 32]| *place = *bytes)),
         Err(_) => Err(Trouble::Sick("random bytes that are too few".to_owned())),
     }
 }

@@ -21,6 +21,7 @@ use tss_esapi::{
 use super::{
     Options,
     attributes::Form,
+    clock::Clock,
     esys::{By, Code, Esys, Tr},
     policy::{self, Binding, Use},
     response::Meaning,
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     pub(super) description: TokenDescription,
     /// What binds the keys to what was booted, where they are.
     pub(super) binding: Option<Binding>,
+    /// Since when it has had its present command.
+    pub(super) clock: Clock,
 }
 
 /// The name of an object: two bytes of algorithm, and its digest.
@@ -165,6 +168,7 @@ impl Connection {
             session,
             description,
             binding: None,
+            clock: Clock::new(),
         })
     }
 
@@ -174,8 +178,11 @@ impl Connection {
         what: &str,
         mut call: impl FnMut(&mut Esys, Tr) -> std::result::Result<T, Code>,
     ) -> Attempt<T> {
-        let session = self.session;
-        command(&mut self.esys, what, |esys| call(esys, session))
+        let (session, clock) = (self.session, &self.clock);
+        command(&mut self.esys, what, |esys| {
+            clock.restart();
+            call(esys, session)
+        })
     }
 
     /// The same, where some responses are an answer of their own. What passes is waited for.
@@ -195,7 +202,7 @@ impl Connection {
         purpose: Use,
         mut call: impl FnMut(&mut Esys, By) -> std::result::Result<T, Code>,
     ) -> Attempt<T> {
-        let binding = self.binding.clone();
+        let (binding, clock) = (self.binding.clone(), self.clock.clone());
         self.command(what, |esys, session| {
             let by = match &binding {
                 Some(binding) => binding.satisfy(esys, session, purpose)?,
@@ -204,6 +211,7 @@ impl Connection {
                     policy: None,
                 },
             };
+            clock.restart();
             call(esys, by)
         })
     }

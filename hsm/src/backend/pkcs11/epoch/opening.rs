@@ -1,9 +1,8 @@
 //! The first epoch, and what is told while one is being begun.
 //!
 //! Asked by `open`, from whatever thread wants a custody. The work is a thread's of its own, because C_Login, or any
-//! other call on the way, may hang: nobody waits for it for longer than `opens_within`. There is one at a time. Beside one
-//! that hangs nothing is tried: the PIN would be presented twice at once, and a module that counts both as wrong locks it. When the
-//! call comes back the thread goes on, and the token serves.
+//! other call on the way, may hang: nobody waits for it for longer than `opens_within`. When the call comes back the thread goes
+//! on, and the token serves; what is tried beside it meanwhile, `beginning` says.
 
 use std::{
     sync::{
@@ -15,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{FIRST_PAUSE, Phase, Shared, locked};
+use super::{Shared, locked};
 use crate::{
-    backend::pkcs11::mechanism::{Attempt, Trouble},
+    backend::patience::patiently,
     error::{Error, Result},
 };
 
@@ -63,13 +62,14 @@ impl Shared {
         }
     }
 
-    fn open_first(&self) -> Result<()> {
+    fn open_first(self: &Arc<Self>) -> Result<()> {
         let _turn = locked(&self.turn);
         if self.standing().is_some() {
             return Ok(());
         }
-        let epoch = self.patiently(|| self.begin())?;
-        self.now(Phase::Up(Arc::new(epoch)));
+        let epoch = patiently(self.options.start_patience, || self.begin());
+        let epoch = epoch.map_err(|error| self.remember(error))?;
+        self.stands(epoch);
         Ok(())
     }
 
@@ -80,23 +80,6 @@ impl Shared {
             thread::sleep(Duration::from_millis(2));
         }
         self.with_epoch("open", |_| ())
-    }
-
-    /// Repeats what fails in passing. Two processes that start on one SoftHSM
-    /// token disturb each other, and a network token may be a moment late.
-    pub(super) fn patiently<T>(&self, attempt: impl Fn() -> Attempt<T>) -> Result<T> {
-        let give_up = Instant::now() + self.options.start_patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Sick(_)) if Instant::now() + pause < give_up => {
-                    thread::sleep(pause);
-                    pause = pause.saturating_mul(2);
-                }
-                Err(trouble) => return Err(self.remember(trouble.into_error("start"))),
-            }
-        }
     }
 
     /// For how long an epoch has been on its way, where one is.

@@ -6,13 +6,14 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak, atomic::Ordering},
     thread,
     time::Duration,
 };
 
-use super::{FIRST_PAUSE, Phase, Shared, locked};
-use crate::error::Error;
+use super::{Phase, Shared, locked};
+use crate::{backend::patience::FIRST_PAUSE, error::Error};
 
 impl Shared {
     /// Starts the one recovery thread, unless it runs or the sick epoch is
@@ -38,13 +39,10 @@ impl Shared {
     }
 
     /// One round of recovery; true when there is nothing more to do.
-    fn recover_once(&self, sick: u64, reason: &str) -> bool {
+    fn recover_once(self: &Arc<Self>, sick: u64, reason: &str) -> bool {
         let _turn = locked(&self.turn);
         match self.standing().map(|epoch| epoch.number) {
-            Some(standing) if standing != sick => {
-                self.recovering.store(false, Ordering::SeqCst);
-                return true;
-            }
+            Some(standing) if standing != sick => return true,
             Some(_) => self.end(Phase::Down(Error::unavailable("recover", reason))),
             // What the attempt before found stays said.
             None => {}
@@ -52,10 +50,10 @@ impl Shared {
         let outcome = self
             .begin()
             .map_err(|trouble| self.remember(trouble.into_error("recover")));
-        let done = match outcome {
+        match outcome {
             Ok(epoch) => {
-                tracing::info!(epoch = epoch.number, "the token is back");
-                self.now(Phase::Up(Arc::new(epoch)));
+                let epoch = self.stands(epoch);
+                tracing::info!(epoch, "the token is back");
                 true
             }
             Err(error) => {
@@ -64,11 +62,7 @@ impl Shared {
                 self.now(Phase::Down(error));
                 refused
             }
-        };
-        if done {
-            self.recovering.store(false, Ordering::SeqCst);
         }
-        done
     }
 }
 
@@ -80,7 +74,10 @@ fn recover(shared: &Weak<Shared>, sick: u64, reason: &str) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        if shared.recover_once(sick, reason) {
+        let done = catch_unwind(AssertUnwindSafe(|| shared.recover_once(sick, reason)));
+        // After a panic it is over as well: whoever misses the token next has it begun anew.
+        if done.unwrap_or(true) {
+            shared.recovering.store(false, Ordering::SeqCst);
             return;
         }
         let longest = shared.options.recovery_pause;

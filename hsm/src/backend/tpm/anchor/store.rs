@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -59,7 +59,7 @@ impl Store {
         let path = directory.join(LOCK);
         let lock = match files::made(directory, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                OpenOptions::new().write(true).open(&path)
+                files::regular(OpenOptions::new().write(true), &path)
             }
             made => made,
         };
@@ -122,13 +122,9 @@ impl Store {
                 format!("{}: {error}", path.display()),
             ))
         };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
+        let Some(bytes) = files::read(&path, LONGEST).map_err(failed)? else {
+            return Ok(None);
         };
-        let mut bytes = Vec::new();
-        file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
         let record = Record::decode(&bytes);
         if record.is_none() {
             tracing::warn!(file = %path.display(), "a file of anchors cannot be read");

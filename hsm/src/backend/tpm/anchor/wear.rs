@@ -28,6 +28,8 @@ use crate::{
 const DAY: u64 = 86_400;
 /// When a record that names a time yet to come was first seen: that time, and the moment.
 const SEEN: &str = "clock-was-ahead";
+/// Bytes of it.
+const PAIR: u64 = 16;
 
 /// What is left, and from when on it grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,14 +137,31 @@ impl Wear {
 
     /// Zero where nothing is known of that time.
     fn remembered(&self, ahead: u64) -> u64 {
-        let read = |directory: &PathBuf| fs::read(directory.join(SEEN)).ok();
-        let bytes = self.directory.as_ref().and_then(read);
-        let pair = bytes.as_deref().and_then(|bytes| bytes.split_first_chunk());
-        match pair {
-            Some((time, seen)) if u64::from_be_bytes(*time) == ahead => {
-                <[u8; 8]>::try_from(seen).map_or(0, u64::from_be_bytes)
+        let Some(directory) = &self.directory else {
+            return 0;
+        };
+        let read = match files::read(&directory.join(SEEN), PAIR + 1) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%error, file = SEEN, "whether the clock was ahead before cannot be read");
+                return 0;
             }
-            _ => 0,
+        };
+        let Some(bytes) = read else {
+            return 0;
+        };
+        let Some((time, seen)) = pair(&bytes) else {
+            let length = bytes.len();
+            tracing::warn!(
+                length,
+                file = SEEN,
+                "the file says nothing: expected {PAIR} bytes"
+            );
+            return 0;
+        };
+        match time == ahead {
+            true => seen,
+            false => 0,
         }
     }
 
@@ -193,6 +212,12 @@ impl Wear {
             since: since.saturating_add(counted),
         }
     }
+}
+
+fn pair(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (time, seen) = bytes.split_first_chunk()?;
+    let seen = seen.try_into().ok()?;
+    Some((u64::from_be_bytes(*time), u64::from_be_bytes(seen)))
 }
 
 fn seconds() -> u64 {
@@ -350,6 +375,21 @@ mod tests {
             assert!(anew.spend(ahead).is_err(), "{other:?}");
             assert_eq!(fs::read(&file).unwrap(), pair(ahead.since, start));
         }
+        // Nor does what is no file, however well what it leads to reads; one is made in its place.
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, pair(ahead.since, start - DAY)).unwrap();
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        let anew = || Wear {
+            directory: Some(directory.path().to_owned()),
+            ..wear(1000)
+        };
+        assert!(anew().spend(ahead).is_err());
+        assert!(!file.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), pair(ahead.since, start));
+        // The control: the same bytes, in a file.
+        fs::write(&file, pair(ahead.since, start - DAY)).unwrap();
+        assert!(anew().spend(ahead).is_ok());
         // Once the record's time has come it is forgotten.
         let anew = Wear {
             directory: Some(directory.path().to_owned()),

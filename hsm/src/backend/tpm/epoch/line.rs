@@ -1,7 +1,7 @@
 //! Whose turn it is on the TPM: first come, first served, and nobody behind one who hangs.
 //!
 //! A TPM does one command at a time. A plain lock would take everybody along into a command that does not come back,
-//! and workers are few. So whoever waits sees how long the present one has been at it, and goes away when it hangs.
+//! and workers are few. So whoever waits looks at the one before, and goes away when that hangs.
 
 use std::{
     collections::VecDeque,
@@ -11,9 +11,6 @@ use std::{
 
 use super::locked;
 
-/// Whoever has had the turn for so long hangs. The longest that chips take for what one turn has are some signatures
-/// and a second of being put off.
-pub(super) const HANGS: Duration = Duration::from_secs(3);
 /// How often somebody who waits looks.
 const LOOKS: Duration = Duration::from_millis(50);
 
@@ -41,8 +38,12 @@ impl<T> Line<T> {
         }
     }
 
-    /// Takes a turn. None where the one before hangs.
-    pub(super) fn turn<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+    /// Takes a turn. None where the one before `hangs`, which is asked with the moment at which that turn began.
+    pub(super) fn turn<R>(
+        &self,
+        hangs: impl Fn(Instant) -> bool,
+        work: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
         let mut state = locked(&self.state);
         let number = state.numbers;
         state.numbers += 1;
@@ -50,7 +51,7 @@ impl<T> Line<T> {
         loop {
             match state.since {
                 None if state.waiting.front() == Some(&number) => break,
-                Some(since) if since.elapsed() > HANGS => {
+                Some(since) if hangs(since) => {
                     state.waiting.retain(|waits| *waits != number);
                     return None;
                 }
@@ -86,6 +87,11 @@ mod tests {
     };
 
     use super::*;
+    use crate::backend::tpm::clock::{Clock, HANGS};
+
+    fn hangs(since: Instant) -> bool {
+        since.elapsed() > HANGS
+    }
 
     #[test]
     fn turns_are_in_order_and_nobody_waits_behind_one_who_hangs() {
@@ -94,7 +100,7 @@ mod tests {
         let (began, begun) = mpsc::channel();
         let first = Arc::clone(&line);
         let first = thread::spawn(move || {
-            first.turn(|order| {
+            first.turn(hangs, |order| {
                 began.send(()).unwrap();
                 hung.recv().unwrap();
                 order.push(0);
@@ -102,19 +108,46 @@ mod tests {
         });
         begun.recv().unwrap();
         let waited = Instant::now();
-        assert_eq!(line.turn(|order| order.push(9)), None);
-        let waited = waited.elapsed();
-        assert!((HANGS / 2..HANGS + Duration::from_secs(2)).contains(&waited));
-        // From then on nobody waits at all.
-        assert_eq!(line.turn(|order| order.push(9)), None);
+        assert_eq!(line.turn(hangs, |order| order.push(9)), None);
+        assert!(waited.elapsed() > HANGS / 2);
+        // From then on nobody waits at all: not for as long as one looks.
+        assert_eq!(line.turn(hangs, |order| order.push(9)), None);
+        assert_eq!(locked(&line.state).waiting.len(), 0);
         release.send(()).unwrap();
         first.join().unwrap();
-        assert_eq!(line.turn(|order| order.clone()), Some(vec![0]));
+        assert_eq!(line.turn(hangs, |order| order.clone()), Some(vec![0]));
         // One that panics leaves the turn to the next.
         let panics = Arc::clone(&line);
-        let panics = thread::spawn(move || panics.turn(|_| panic!("on purpose"))).join();
+        let panics = thread::spawn(move || panics.turn(hangs, |_| panic!("on purpose"))).join();
         assert!(panics.is_err());
-        assert_eq!(line.turn(|order| order.len()), Some(1));
+        assert_eq!(line.turn(hangs, |order| order.len()), Some(1));
+    }
+
+    /// A slow chip with many keys: each command comes back, and all of them take longer than one may.
+    #[test]
+    fn a_turn_of_many_commands_is_waited_for() {
+        let (clock, line) = (Clock::new(), Arc::new(Line::new(0)));
+        let (began, begun) = mpsc::channel();
+        let (works, ticks) = (Arc::clone(&line), clock.clone());
+        let first = thread::spawn(move || {
+            works.turn(hangs, |done| {
+                began.send(()).unwrap();
+                let began = Instant::now();
+                while began.elapsed() < HANGS + HANGS / 3 {
+                    ticks.restart();
+                    *done += 1;
+                    thread::sleep(HANGS / 50);
+                }
+            })
+        });
+        begun.recv().unwrap();
+        // The control: by the turn alone it hangs.
+        let other = Arc::clone(&line);
+        let other = thread::spawn(move || other.turn(hangs, |_| ()));
+        let done = line.turn(|since| clock.hangs(since), |done| *done);
+        assert!(done.is_some_and(|done| done > 10), "{done:?}");
+        assert_eq!(other.join().unwrap(), None);
+        first.join().unwrap().unwrap();
     }
 
     #[test]
@@ -124,7 +157,7 @@ mod tests {
             let line = Arc::clone(&line);
             thread::spawn(move || {
                 for _ in 0..20 {
-                    line.turn(|order| {
+                    line.turn(hangs, |order| {
                         order.push(name);
                         thread::sleep(Duration::from_millis(5));
                     });
@@ -135,7 +168,7 @@ mod tests {
         for thread in both {
             thread.join().unwrap();
         }
-        let order = line.turn(|order| order.clone()).unwrap();
+        let order = line.turn(hangs, |order| order.clone()).unwrap();
         let starts = order.iter().position(|name| *name != order[0]).unwrap();
         // From where both are there they alternate, but for when one was late with asking again.
         let twice = order[starts..].windows(2).filter(|two| two[0] == two[1]);

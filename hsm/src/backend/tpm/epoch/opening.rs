@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{FIRST_PAUSE, Phase, Shared, line::HANGS, locked};
+use super::{Phase, Shared, locked};
 use crate::{
-    backend::attempt::{Attempt, Trouble},
+    backend::{patience::patiently, tpm::clock::HANGS},
     error::{Error, Result},
 };
 
@@ -78,14 +78,14 @@ impl Shared {
             Phase::Idle => None,
             Phase::Down(_, _, pause) => Some(*pause),
         };
-        let begun = match pause {
+        let begin = || match pause {
             // The first one is waited for.
-            None => self.patiently(|| self.begin()),
+            None => patiently(self.options.start_patience, || self.begin()),
             Some(_) => self
                 .begin()
                 .map_err(|trouble| trouble.into_error("recover")),
         };
-        match begun {
+        match self.changes.are_over().and_then(|()| begin()) {
             Ok(epoch) => {
                 tracing::info!(epoch = epoch.number, "the TPM is there");
                 self.now(Phase::Up(Arc::new(epoch)));
@@ -99,22 +99,6 @@ impl Shared {
                     self.now(Phase::Down(error.clone(), Instant::now() + next, next));
                 }
                 Err(error)
-            }
-        }
-    }
-
-    /// Repeats what fails in passing: at the start the TPM's daemon may be a moment late.
-    pub(super) fn patiently<T>(&self, attempt: impl Fn() -> Attempt<T>) -> Result<T> {
-        let give_up = Instant::now() + self.options.start_patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Sick(_)) if Instant::now() + pause < give_up => {
-                    thread::sleep(pause);
-                    pause = pause.saturating_mul(2);
-                }
-                Err(trouble) => return Err(self.remember(trouble.into_error("start"))),
             }
         }
     }
@@ -134,7 +118,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-fn being_opened(operation: &'static str, lasts: Duration) -> Error {
+pub(super) fn being_opened(operation: &'static str, lasts: Duration) -> Error {
     let lasts = lasts.as_secs();
     let reason = match lasts {
         0 => "the token is being recovered".to_owned(),

@@ -3,11 +3,7 @@
 //! Called by the parent. Nothing in it counts before its digest is the one in the NV index. While that
 //! is written there are two files, and both are looked at: after a crash one of them fits.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use crate::{
     backend::{
@@ -47,17 +43,14 @@ fn failed(directory: &Path, error: &io::Error) -> Trouble {
 }
 
 fn load(path: &Path) -> Option<Approved> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+    let bytes = match files::read(path, LONGEST) {
+        Ok(bytes) => bytes?,
         // Such as one that root has written, and the daemon may not read.
         Err(error) => {
             tracing::warn!(file = %path.display(), %error, "a file of approved PCRs cannot be read");
             return None;
         }
-        Ok(_) => {}
-    }
+    };
     let approved = Approved::decode(&bytes);
     if approved.is_none() {
         tracing::warn!(file = %path.display(), "a file of approved PCRs says nothing");
