@@ -346,10 +346,7 @@ async fn a_tpm_that_refuses_the_keys_leaves_nothing_of_the_ceremony_behind() {
     assert!(!left());
     // What no look can tell: the TPM has no room for them.
     let others = crate::rotation::fill(&tpm, OWNER);
-    scene.refused(
-        &scene.create("shares", &right),
-        "no room for another persistent key",
-    );
+    scene.refused(&scene.create("shares", &right), "no room for another");
     assert!(!left());
     for index in others {
         tpm.tool("tpm2_nvundefine", &["-C", "o", "-P", OWNER, &index]);

@@ -312,12 +312,11 @@ fn bring_into_all(
 
 /// Whether an import that failed has left every token as it was, but for a TPM's storage key and index. One that does not answer may hold some.
 fn holds_none(config: &Config, how: &How, keys: &RootKeys) -> bool {
-    let each = config.token.each().into_iter();
     let empty = |(_, token): (String, Token)| {
         let backend = self::token(&token, how, false);
         backend.is_ok_and(|backend| backend.import(keys, true).is_ok())
     };
-    each.map(empty).all(|empty| empty)
+    config.token.each().into_iter().all(empty)
 }
 
 /// Imports, and asks the token for what only the holder of these keys can say.
