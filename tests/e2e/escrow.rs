@@ -308,6 +308,53 @@ async fn keys_of_a_soft_token_come_back_in_a_tpm() {
     scene.refused("serve", "fixedTPM");
 }
 
+/// With a password of its owner, as docs/TPM.md sets it up. Whatever it refuses, the same command works once that is mended.
+#[tokio::test]
+async fn a_tpm_that_refuses_the_keys_leaves_nothing_of_the_ceremony_behind() {
+    const OWNER: &str = "the owner's";
+    let scene = Scene::new(BOUNDED);
+    let tpm = SwTpm::blank();
+    tpm.tool("tpm2_changeauth", &["-c", "owner", OWNER]);
+    let secret = tpm.dir().join("pin");
+    let section = format!(
+        "kind = \"tpm\"\ntcti = \"{}\"\nstate_directory = \"{}\"\npin_file = \"{}\"\nnv_writes_per_day = 1000000\n",
+        tpm.tcti(),
+        tpm.anchors().display(),
+        secret.display(),
+    );
+    scene.configure(&scene.app.token.section(), &section);
+    let given = |name: &str, content: &str| {
+        write_private(&scene.home.join(name), content.as_bytes());
+        format!("--owner-password-file {} ", scene.home(name))
+    };
+    let (wrong, right) = (given("wrong", "another's"), given("right", OWNER));
+    let left = || {
+        let manifest = scene.app.path("escrow.json").exists();
+        manifest || scene.home.join("shares").exists() || scene.home.join("shares.new").exists()
+    };
+    let before = tpm.tool("tpm2_getcap", &["handles-persistent"]);
+    for more in ["", &wrong, &format!("--dry-run {wrong}")] {
+        scene.refused(&scene.create("shares", more), "--owner-password-file");
+        assert!(
+            !left() && !secret.exists() && !tpm.anchors().exists(),
+            "{more}"
+        );
+    }
+    assert_eq!(tpm.tool("tpm2_getcap", &["handles-persistent"]), before);
+    let dry = scene.done(&scene.create("shares", &format!("--dry-run {right}")));
+    assert!(dry.contains("Nothing was changed"), "{dry}");
+    assert!(!left());
+    // What no look can tell: the TPM has no room for them.
+    let others = crate::rotation::fill(&tpm, OWNER);
+    scene.refused(&scene.create("shares", &right), "no room for another");
+    assert!(!left());
+    for index in others {
+        tpm.tool("tpm2_nvundefine", &["-C", "o", "-P", OWNER, &index]);
+    }
+    let made = scene.done(&scene.create("shares", &right));
+    assert!(left() && made.contains("storage_key = "), "{made}");
+}
+
 #[tokio::test]
 async fn the_two_kinds_of_realm_are_kept_apart() {
     let (mut scene, _) = Scene::founded("").await;

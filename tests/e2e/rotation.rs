@@ -331,8 +331,8 @@ async fn keys_of_a_tpm_are_made_and_destroyed_with_the_owners_password_alone() {
     owner.recover("device-secret").await.expect(200);
 }
 
-/// Takes all the room there is for what stays in a TPM.
-fn fill(tpm: &SwTpm, owner: &str) {
+/// Takes all the room there is for what stays in a TPM; `tpm2_nvundefine` gives back what it names.
+pub(crate) fn fill(tpm: &SwTpm, owner: &str) -> Vec<String> {
     let mut index = 0x0180_0000;
     for size in ["1024", "128", "8"] {
         let mut define = || {
@@ -344,4 +344,7 @@ fn fill(tpm: &SwTpm, owner: &str) {
         while define().status.success() {}
     }
     assert!(index > 0x0180_0003, "nothing could be defined");
+    let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
+    let listed = listed.lines().filter_map(|line| line.strip_prefix("- "));
+    listed.map(ToOwned::to_owned).collect()
 }

@@ -74,6 +74,25 @@ pub(crate) fn provisioned_by(tpm: &SwTpm, more: &str, arguments: &[&str]) -> Str
     line
 }
 
+/// What a look can tell is told before there is a secret that nobody needs.
+#[test]
+fn a_wrong_owners_password_leaves_no_secret_behind() {
+    let tpm = SwTpm::blank();
+    tpm.tool("tpm2_changeauth", &["-c", "owner", "the owner's"]);
+    let before = tpm.tool("tpm2_getcap", &["handles-persistent"]);
+    for more in [&[][..], &["--dry-run"]] {
+        let told = provision(&tpm, "", more);
+        assert!(!told.status.success(), "{}", said(&told));
+        assert!(
+            said(&told).contains("--owner-password-file"),
+            "{}",
+            said(&told)
+        );
+        assert!(!tpm.dir().join("pin").exists() && !tpm.anchors().exists());
+    }
+    assert_eq!(tpm.tool("tpm2_getcap", &["handles-persistent"]), before);
+}
+
 async fn daemon(tpm: &SwTpm, ledger: &str) -> TestApp {
     let line = provisioned(tpm, "");
     TestApp::with(Setup {

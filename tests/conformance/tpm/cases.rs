@@ -529,7 +529,11 @@ pub(crate) fn the_owners_password_is_for_provisioning_alone(rig: &PerStart) {
     );
     for wrong in [&b""[..], b"another's"] {
         misconfigured(with(wrong).provision(false), &["--owner-password-file"]);
+        // A look says so as well, which is what the ceremonies of an escrow count on before they write anything.
+        misconfigured(with(wrong).provision(true), &["--owner-password-file"]);
     }
+    let looked = with(b"the owner's").provision(true).unwrap();
+    assert_eq!(looked.created, [BIND.label()]);
     let made = with(b"the owner's").provision(false).unwrap();
     assert_eq!(made.created, [BIND.label()]);
     rig.backend().open().unwrap().probe().unwrap();

@@ -85,6 +85,37 @@ pub(super) fn publish(place: &Path, manifests: &Manifests) -> Result<(), Ceremon
     sync_parent(place)
 }
 
+/// What becomes of the files of a ceremony that a token has refused, and what to say. Where none holds any of the keys, nobody will ever need
+/// them, and they would stand in the way of the next attempt; else they are all that brings those keys back.
+pub(super) fn taken_back(
+    untouched: bool,
+    error: CeremonyError,
+    [place, directory]: [&Path; 2],
+) -> CeremonyError {
+    let told = super::super::chain(&error);
+    let (place_shown, directory_shown) = (place.display(), directory.display());
+    if !untouched {
+        return CeremonyError::Refused(format!(
+            "{told}. A token may hold some of the keys by now, so {place_shown} and {directory_shown} stay: initialise that \
+             token anew, remove both, then run the same command again"
+        ));
+    }
+    let gone = match std::fs::remove_file(place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(place)(error)),
+        _ => std::fs::remove_dir_all(directory).map_err(io(directory)),
+    };
+    CeremonyError::Refused(match gone {
+        Ok(()) => format!(
+            "{told}. No token holds any of the keys, and nothing was left in {place_shown} and {directory_shown}: once that is mended, \
+             run the same command again"
+        ),
+        Err(error) => format!(
+            "{told}. No token holds any of the keys: remove {place_shown} and {directory_shown} ({error}), then run the same \
+             command again"
+        ),
+    })
+}
+
 /// The ceremony is over: the keys are in every token, and in the shares. They are given another name first, so that a
 /// crash leaves them whole, or under the name that says how far this came; and it is done by doing it again.
 pub(super) fn finish(directory: &Path) -> Result<(), CeremonyError> {

@@ -2,7 +2,8 @@
 //!
 //! Called by the parent, and by the other two ceremonies on the realm's host. What is true after a crash: files are written before the token is changed, so keys that
 //! are in a token are in an escrow. Where an import was cut off the token holds some of them and no realm;
-//! it is initialised anew, and the ceremony repeated. Everything that can be refused is refused before.
+//! it is initialised anew, and the ceremony repeated. Everything that can be refused is refused before; where a token refuses
+//! all the same, and holds none of them, the files go again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,8 +97,12 @@ pub(super) fn create(config: &Config, wanted: &Create) -> Result<Done, CeremonyE
     }
     let tokens = in_earnest(tokens, &wanted.how)?;
     files::shares(&wanted.directory, &manifests, &made, None)?;
-    files::publish(place, &manifests)?;
-    let (imported, mut lines) = bring_into_all(tokens, &keys, &manifests)?;
+    let brought =
+        files::publish(place, &manifests).and_then(|()| bring_into_all(tokens, &keys, &manifests));
+    let (imported, mut lines) = brought.map_err(|error| {
+        let untouched = holds_none(config, &wanted.how, &keys);
+        files::taken_back(untouched, error, [place, &wanted.directory])
+    })?;
     lines.extend(keep_apart(&wanted.how, new));
     lines.push(format!(
         "{} holds a share for each custodian and the manifest; give each their own file and a copy of the manifest, \
@@ -303,6 +308,15 @@ fn bring_into_all(
         }));
     }
     Ok((last, lines))
+}
+
+/// Whether an import that failed has left every token as it was, but for a TPM's storage key and index. One that does not answer may hold some.
+fn holds_none(config: &Config, how: &How, keys: &RootKeys) -> bool {
+    let empty = |(_, token): (String, Token)| {
+        let backend = self::token(&token, how, false);
+        backend.is_ok_and(|backend| backend.import(keys, true).is_ok())
+    };
+    config.token.each().into_iter().all(empty)
 }
 
 /// Imports, and asks the token for what only the holder of these keys can say.

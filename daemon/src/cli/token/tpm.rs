@@ -96,9 +96,11 @@ pub(super) fn provision(
     let mut lines = Vec::new();
     match (&token.pin_file, &token.pin_credential) {
         (Some(path), _) if !path.exists() => {
-            if target.dry_run {
-                let detail = format!("would make {} first, with a new secret", path.display());
-                return Ok((vec![Line::ok("secret", detail)], None));
+            // What the TPM or its owner refuses is told before there is a secret that nobody needs.
+            let detail = format!("would make {} first, with a new secret", path.display());
+            let look = looked_at(&tpm, token, options, Line::ok("secret", detail))?;
+            if target.dry_run || look.iter().any(Line::is_red) {
+                return Ok((look, None));
             }
             make_secret(path)?;
             lines.push(Line::ok("secret", format!("made {}", path.display())));
@@ -131,6 +133,25 @@ pub(super) fn provision(
     let (proofs, proposal) = proven(token.kind.clone(), again);
     lines.extend(proofs);
     Ok((lines, proposal))
+}
+
+/// What provisioning would do where neither the secret nor, perhaps, the recovery key is there yet.
+fn looked_at(
+    tpm: &Tpm,
+    token: &Token,
+    options: &TpmOptions,
+    first: Line,
+) -> Result<Vec<Line>, ProvisionError> {
+    let mut lines = vec![first];
+    let recovery = recovery_key(options, true, &mut lines)?;
+    let apart = apart(options.owner_password_file.as_deref(), recovery)?;
+    let secret = match passing_secret(token)? {
+        Some(secret) => secret,
+        None => secret::of(token, "TPM")?,
+    };
+    let backend = backend::tpm(tpm, secret, apart, backend::origin(token));
+    lines.extend(make(backend, true).0);
+    Ok(lines)
 }
 
 /// What was made, and the name to pin. The TPM is free again afterwards.

@@ -57,6 +57,10 @@ pub(super) fn run(
             refuse_a_loss(store)?;
             created.push(format!("storage key 0x{:08x}", options.handles));
             if dry_run {
+                with_unsalted(&mut esys, |esys, session| {
+                    let primary = primary(esys, options, session)?;
+                    command(esys, "free a place", |esys| esys.flush(primary))
+                })?;
                 created.extend(KeyPurpose::REQUIRED.map(|p| KeyId::new(p, 1).label()));
                 if let Some(pcrs) = &options.pcrs {
                     created.push(format!("recovery object and NV index of the PCRs {pcrs}"));
@@ -125,6 +129,9 @@ fn below(
         }
         created.push(id.label());
     }
+    if dry_run && !created.is_empty() {
+        prove_owner(connection)?;
+    }
     if !dry_run {
         // What was made is judged like what was found, and what was found must know the secret.
         let after = Scan::of(connection, options)?;
@@ -169,10 +176,13 @@ fn beside(
             }
         }
     }
+    set_owner(connection, &options.owner_password)?;
     if dry_run {
+        if !wanted.is_empty() {
+            prove_owner(connection)?;
+        }
         return Ok(report);
     }
-    set_owner(connection, &options.owner_password)?;
     for key in wanted {
         keep(connection, options, key.id, Some(key))?;
     }
@@ -299,25 +309,47 @@ fn accepted(esys: &mut Esys, key: Tr, options: &Options) -> Attempt<Name> {
 /// Before there is a storage key no session can be salted; what passes here is not secret, but for
 /// the proof of the owner's password, by which somebody on the bus could guess a weak one.
 fn make_storage_key(esys: &mut Esys, options: &Options) -> Attempt<(Tr, Name)> {
-    let session = command(esys, "start a session", |esys| esys.start_session(None))?;
-    let made = persisted_storage_key(esys, options, session);
-    let flushed = command(esys, "end a session", |esys| esys.flush(session));
-    let key = made?;
-    flushed?;
+    let key = with_unsalted(esys, |esys, session| {
+        persisted_storage_key(esys, options, session)
+    })?;
     let public = command(esys, "read the storage key", |esys| {
         esys.read_public(key, None)
     })?;
     Ok((key, token::name(&public)?))
 }
 
-fn persisted_storage_key(esys: &mut Esys, options: &Options, session: Tr) -> Attempt<Tr> {
+fn with_unsalted<T>(esys: &mut Esys, work: impl FnOnce(&mut Esys, Tr) -> Attempt<T>) -> Attempt<T> {
+    let session = command(esys, "start a session", |esys| esys.start_session(None))?;
+    let done = work(esys, session);
+    let flushed = command(esys, "end a session", |esys| esys.flush(session));
+    let done = done?;
+    flushed?;
+    Ok(done)
+}
+
+/// In a transient place. That the owner lets it be made shows that the password is theirs, and changes nothing.
+fn primary(esys: &mut Esys, options: &Options, session: Tr) -> Attempt<Tr> {
     command(esys, "set the owner's password", |esys| {
         esys.set_auth(Tr::OWNER, options.owner_password.expose())
     })?;
     let template = Form::StorageKey.template(KeyOrigin::Token);
-    let primary = owners(command(esys, "TPM2_CreatePrimary", |esys| {
+    owners(command(esys, "TPM2_CreatePrimary", |esys| {
         unless_refused(esys.create_primary(session, &template))
-    })?)?;
+    })?)
+}
+
+/// The same under a session that stands: before anybody counts on a change that the owner has to allow.
+fn prove_owner(connection: &mut Connection) -> Attempt<()> {
+    let template = Form::StorageKey.template(KeyOrigin::Token);
+    let primary = connection.command("TPM2_CreatePrimary", |esys, session| {
+        unless_refused(esys.create_primary(session, &template))
+    })?;
+    let primary = owners(primary)?;
+    connection.command("free a place", |esys, _| esys.flush(primary))
+}
+
+fn persisted_storage_key(esys: &mut Esys, options: &Options, session: Tr) -> Attempt<Tr> {
+    let primary = primary(esys, options, session)?;
     let kept = command(esys, "TPM2_EvictControl", |esys| {
         unless_refused(esys.persist(primary, session, options.handles))
     });
@@ -328,12 +360,14 @@ fn persisted_storage_key(esys: &mut Esys, options: &Options, session: Tr) -> Att
         .ok_or_else(|| Trouble::Sick("the storage key was kept, and is not there".to_owned()))
 }
 
-/// A refusal of the owner's password is about that, and not about the realm's secret.
+/// A refusal of the owner's password is about that, and not about the realm's secret; and one for want of room is about the TPM.
 fn unless_refused<T>(
     done: Result<T, super::esys::Code>,
 ) -> Result<Result<T, Meaning>, super::esys::Code> {
     match done {
-        Err(code) if code.meaning() == Meaning::WrongAuth => Ok(Err(Meaning::WrongAuth)),
+        Err(code) if matches!(code.meaning(), Meaning::WrongAuth | Meaning::Full) => {
+            Ok(Err(code.meaning()))
+        }
         other => other.map(Ok),
     }
 }
