@@ -16,6 +16,7 @@ mod actions;
 mod anchor;
 mod committer;
 mod config;
+mod mac_keys;
 mod mutants;
 mod properties;
 mod record;

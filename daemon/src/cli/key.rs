@@ -202,6 +202,12 @@ fn list(config: &Config) -> Done {
             "{damaged} rows do not verify and are not counted; see `custodyd ledger verify`"
         ));
     }
+    let unopened = answer.get("unopened").and_then(Value::as_u64).unwrap_or(0);
+    if unopened > 0 {
+        lines.push(format!(
+            "{unopened} accounts are opened by no served app, and may be under any MAC key"
+        ));
+    }
     Ok((answer, lines))
 }
 
@@ -221,6 +227,17 @@ fn line(key: &Value) -> String {
     }
     if let Some(accounts) = key.get("accounts").and_then(Value::as_u64) {
         line.push_str(&format!("; {accounts} accounts"));
+        let apps = key.get("apps").and_then(Value::as_object);
+        let each = apps.into_iter().flatten();
+        let each: Vec<String> = each
+            .map(|(app, count)| format!("{count} of {app}"))
+            .collect();
+        if text("state") == "accepted" && !each.is_empty() {
+            line.push_str(&format!(
+                ": {}, whose owners have to enrol again",
+                each.join(", ")
+            ));
+        }
     }
     line
 }
@@ -292,7 +309,7 @@ fn rotated(config: &Config, rotate: &Rotate) -> Done {
         }
         KeyPurpose::Bind => "what the key before has signed still verifies",
         KeyPurpose::Mac => {
-            "accounts of before are found by the key before until their owners enrol again; `custodyd key list` counts them"
+            "accounts of before are found by the key before until their owners enrol again; `custodyd key list` counts them by app"
         }
     };
     let lines = vec![format!("{key} is used from now on"), next.to_owned()];
@@ -392,6 +409,13 @@ fn retired(config: &Config, retire: &Retire) -> Done {
         (KeyPurpose::Wrap, None) => format!(
             "a backup of the database from before {key} was retired needs it, and can not be \
              opened or restored by anybody once it is destroyed"
+        ),
+        (KeyPurpose::Mac, Some(_)) => format!(
+            "a backup of the database from before {key} was retired can not be restored without it, and only the \
+             custodians of its ceremony can bring it back then"
+        ),
+        (KeyPurpose::Mac, None) => format!(
+            "a backup of the database from before {key} was retired can not be restored by anybody once it is destroyed"
         ),
         _ => format!("nobody can sign with {key} any more once it is destroyed"),
     };

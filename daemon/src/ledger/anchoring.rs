@@ -144,7 +144,8 @@ impl Anchoring {
     ) -> Result<Self, LedgerError> {
         tokens::hold(pool, &found.head).await?;
         if store.is_shared() {
-            let (nodes, last) = Nodes::begin(pool, realm, store, found).await?;
+            let begun = Nodes::begin(pool, realm, store, found).await;
+            let (nodes, last) = begun.map_err(|error| mac_keys::told(error, &found.head))?;
             mac_keys::check(pool, realm, store, &found.head).await?;
             return Ok(Self {
                 pool: pool.clone(),
@@ -157,7 +158,8 @@ impl Anchoring {
             });
         }
         several::ask_the_lost(pool, realm, store, found).await?;
-        let each = several::begin(pool, realm, store, found).await?;
+        let each = several::begin(pool, realm, store, found).await;
+        let each = each.map_err(|error| mac_keys::told(error, &found.head))?;
         let last = several::newest(&each)?;
         mac_keys::check(pool, realm, store, &found.head).await?;
         let bounded = match mode {

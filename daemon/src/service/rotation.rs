@@ -177,7 +177,8 @@ impl Service {
             .into_iter()
             .map(|key| listed(key, &versions, (&census, mac.as_ref()), held.contains(&key)))
             .collect();
-        Ok(json!({ "keys": keys, "damaged": census.damaged }))
+        let unopened = mac.as_ref().map(|mac| mac.unopened);
+        Ok(json!({ "keys": keys, "damaged": census.damaged, "unopened": unopened }))
     }
 
     /// Makes the next version of a key and uses it from now on; with `announce` a signing key is published
@@ -534,6 +535,8 @@ fn listed(
     if let (KeyPurpose::Mac, Some(mac), Some(members)) = (key.purpose, mac, listed.as_object_mut())
     {
         members.insert("accounts".into(), mac.of(key.version).into());
+        // Whom to ask: an account that is under an older one stays so until its owner enrols again, which their app can tell them.
+        members.insert("apps".into(), json!(mac.under.get(&key.version)));
     }
     if key.purpose == KeyPurpose::Wrap {
         let records = census.under.get(&key.version).copied().unwrap_or(0);

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{Error, KeyId, KeyPurpose, Pool, RealmName, anchor};
+use custodyd_hsm::{AnchorFault, Error, KeyId, KeyPurpose, Pool, RealmName, anchor};
 
 use super::several;
 use crate::ledger::LedgerError;
@@ -48,6 +48,30 @@ pub(super) async fn check(
         Some(error) if !asked => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// An anchor that no key of this head has tagged may be one of another key's time: what an operator does then, beside what it is.
+pub(super) fn told(error: LedgerError, head: &Head) -> LedgerError {
+    let LedgerError::Token(Error::Anchors {
+        fault: fault @ AnchorFault::Forged,
+        detail,
+    }) = error
+    else {
+        return error;
+    };
+    let next = match head.state.restored {
+        // Between the new anchor and the end of those that it replaces.
+        Some(_) => {
+            "a restore that was cut off leaves this, where it went back behind a rotation of the MAC key: run `custodyd ledger \
+             accept-restore` again, with the same statement and approvals"
+        }
+        None => {
+            "this database may be of before the MAC key was rotated and retired: put the newest one in place, or see \
+             docs/handbook/disagree.md"
+        }
+    };
+    let detail = format!("{detail}; {next}");
+    LedgerError::Token(Error::Anchors { fault, detail })
 }
 
 /// The newest MAC key that an anchor in this token is tagged by. None where it has only one that could.

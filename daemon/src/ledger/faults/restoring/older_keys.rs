@@ -31,6 +31,13 @@ async fn it_is_restored_while_the_token_holds_its_key_and_approvers_see_which() 
         "by the MAC keys that it names",
     );
     another_process(&mut rig).await;
+    says(
+        rig.try_serve(Script::default()).await,
+        "of before the MAC key was rotated",
+    );
+    another_process(&mut rig).await;
+    let before = rig.pool().call("anchors", |custody| custody.anchors());
+    let before = before.await.unwrap();
     let statement = propose(&rig, &three_guesses()).await.unwrap();
     assert_eq!(statement.under_older_keys, ["custodyd-mac-v1"]);
     // Nobody takes the sentence out that the approvers have to read.
@@ -45,7 +52,23 @@ async fn it_is_restored_while_the_token_holds_its_key_and_approvers_see_which() 
     another_process(&mut rig).await;
     says(accept(&rig, &text, &[]).await, "approv");
     accept(&rig, &text, &approvals(&text)).await.unwrap();
-    // Cut off behind its end, it is done again.
+    // Cut off behind its end, it is done again; and before the anchors that it replaces were gone, which no daemon starts on
+    // and says so.
+    another_process(&mut rig).await;
+    accept(&rig, &text, &approvals(&text)).await.unwrap();
+    another_process(&mut rig).await;
+    let again = rig.pool().call("anchors", move |custody| {
+        for object in &before {
+            custody.create_anchor(&object.content)?;
+        }
+        Ok(())
+    });
+    again.await.unwrap();
+    another_process(&mut rig).await;
+    says(
+        rig.try_serve(Script::default()).await,
+        "run `custodyd ledger accept-restore` again",
+    );
     another_process(&mut rig).await;
     accept(&rig, &text, &approvals(&text)).await.unwrap();
     // What it has anchored is by the key that is in use again, and by no other.
