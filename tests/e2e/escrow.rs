@@ -225,7 +225,7 @@ async fn a_lost_token_is_restored_and_what_does_not_fit_is_refused_before() {
     let good = std::fs::read_to_string(&manifest).unwrap();
     // A second ceremony of the same realm: another new token, other keys.
     scene.lose_the_token();
-    scene.refused("serve", "is missing");
+    scene.refused("serve", "are missing");
     scene.refused("init", "escrow restore");
     let database = scene.app.path("custodyd.sqlite");
     let aside = scene.app.path("aside.sqlite");

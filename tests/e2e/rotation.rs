@@ -92,6 +92,14 @@ async fn records_move_to_a_newer_key_while_the_daemon_serves_and_is_killed() {
         "records are sealed under custodyd-wrap-v1",
     );
     refused(&app, "key retire wrap-v2", "used for what is new");
+    // A slip of the pen is not told that the key is gone.
+    for never in ["key retire wrap-v7", "key retire wrap-v7 --destroy --yes"] {
+        refused(
+            &app,
+            never,
+            "has never used it: its newest is custodyd-wrap-v2",
+        );
+    }
     for round in 0..3 {
         let mut moving = slowly(&app);
         // Requests go on meanwhile: no one of them fails.

@@ -256,7 +256,11 @@ fn what_is_wrong_with_a_token_is_a_red_line_each() {
     );
     std::fs::write(&conf, text).unwrap();
     fine();
-    red("two", "no token two", "its right label");
+    red("two", "no token two", "its right label: one");
+    let other = script("provision", &["--dir", at, "--label", "two"]);
+    assert!(!other.status.success());
+    assert!(said(&other).contains("is called 'one'"), "{}", said(&other));
+    fine();
     // A token that nobody has given a user PIN.
     std::fs::remove_dir_all(dir.join("tokens")).unwrap();
     std::fs::create_dir(dir.join("tokens")).unwrap();

@@ -179,7 +179,11 @@ fn a_token_that_is_not_the_one_meant_is_refused_without_a_pin() {
         label.contains("--init-token") && label.contains("never does it"),
         "{label}"
     );
-    assert!(told(LABEL, &["--serial", "0"]).contains("serial number 0"));
+    let serial = told(LABEL, &["--serial", "0"]);
+    assert!(serial.contains("serial number 0"), "{serial}");
+    // The label is right, and a token is there: nothing is to be initialised.
+    assert!(serial.contains("give the serial number of the right token"));
+    assert!(!serial.contains("--init-token"), "{serial}");
     assert!(told(LABEL, &["--slot", "77"]).contains("not in slot 77"));
     let listed = || {
         said(&custodyd(

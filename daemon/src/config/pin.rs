@@ -16,7 +16,7 @@ const MAX_FILE: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    #[error("token PIN: {0}")]
+    #[error("token PIN: {0}{next}", next = next(.0))]
     File(#[from] PrivateFileError),
     #[error(
         "token PIN: the configuration names the systemd credential {name:?}, but CREDENTIALS_DIRECTORY is \
@@ -27,6 +27,17 @@ pub enum PinError {
     NotNamed,
     #[error("token PIN: {}: expected the PIN on one line, {found}", path.display())]
     Content { path: PathBuf, found: &'static str },
+}
+
+/// The other errors of a file say themselves what to do.
+fn next(error: &PrivateFileError) -> &'static str {
+    match error {
+        PrivateFileError::Unreadable { .. } => {
+            "; write the PIN of the token's user into it (mode 0600), or name the file that has it, by token.pin_file or \
+             --pin-file"
+        }
+        _ => "",
+    }
 }
 
 /// Reads the PIN. The file must be regular, owned by this user or root, and closed to everybody else.

@@ -416,6 +416,9 @@ impl Service {
                 "{key} is the key that is used for what is new; rotate it first"
             ));
         }
+        if !before.accepts(key) && key.version > before.current(key.purpose).version {
+            self.is_somewhere(key, before.current(key.purpose)).await?;
+        }
         if destroy {
             self.may_be_destroyed(key).await?;
         }

@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Error, Result},
-    id::KeyId,
+    id::{KeyId, KeyPurpose},
     root_keys::KeyOrigin,
 };
 
@@ -18,6 +18,21 @@ pub(super) fn refuse_imported(origin: KeyOrigin) -> Result<()> {
                 .to_owned(),
         )),
     }
+}
+
+/// One sentence for all that a token lacks: of another token it is every one, and whoever reads that is in a hurry.
+pub(super) fn lacking(missing: &[KeyPurpose]) -> Option<String> {
+    let names = missing.iter().map(|purpose| KeyId::new(*purpose, 1));
+    let names: Vec<String> = names.map(|key| key.to_string()).collect();
+    let (what, them) = match names.as_slice() {
+        [] => return None,
+        [one] => (format!("the key {one} is"), "it"),
+        all => (format!("the keys {} are", all.join(", ")), "them"),
+    };
+    Some(format!(
+        "{what} missing: `custodyd init` makes {them} in a new realm; in an existing one this is another token, or its keys were \
+         deleted (those of an escrowed realm come back by `custodyd escrow restore`)"
+    ))
 }
 
 /// Nor are keys imported where everybody relies on their never having been outside.

@@ -194,7 +194,16 @@ fn absent(tokens: &[(&SlotSeen, &TokenSeen)], wanted: &Wanted) -> Line {
         wanted.label
     );
     let blank = tokens.iter().find(|(_, token)| !token.initialized);
+    let same_label = tokens
+        .iter()
+        .any(|(_, token)| token.initialized && token.label == wanted.label);
     let action = match blank {
+        // There is one of the label, so it is the other word that is wrong, or the device.
+        _ if same_label => {
+            "give the serial number of the right token, or none where one token alone has the label; or connect the \
+             device that has it"
+                .to_owned()
+        }
         Some((slot, _)) => initialise(&wanted.module, slot.id, &wanted.label),
         None if is_softhsm(&wanted.module) => {
             "give the right --label, or set SOFTHSM2_CONF to the softhsm2.conf of the token"

@@ -14,6 +14,24 @@ use crate::ledger::LedgerError;
 use crate::service::Service;
 
 impl Service {
+    /// A version after the newest is what a rotation that was cut off has left, or a slip: and whoever has mistaken one key for
+    /// another must not be told that it is gone.
+    ///
+    /// # Errors
+    /// `Refused` where no token holds it, or one is not there.
+    pub(super) async fn is_somewhere(&self, key: KeyId, newest: KeyId) -> Result<(), KeyError> {
+        for (_, pool) in self.configured_tokens(key).await? {
+            let held = pool.call("list-keys", move |custody| custody.versions(key.purpose));
+            if held.await?.contains(&key.version) {
+                return Ok(());
+            }
+        }
+        refused(format!(
+            "no token holds {key}, and this realm has never used it: its newest is {newest}, and `custodyd key list` shows them \
+             all. Nothing was changed"
+        ))
+    }
+
     /// # Errors
     /// `Refused` where a token is not there, or another realm may be under the key.
     pub(super) async fn may_be_destroyed(&self, key: KeyId) -> Result<(), KeyError> {

@@ -17,7 +17,7 @@ use super::{
     mechanism::{self, Attempt},
 };
 use crate::{
-    backend::known_answer::KnownAnswers,
+    backend::{known_answer::KnownAnswers, origin},
     ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -241,14 +241,7 @@ impl Scan {
     /// The keys to work with, if each purpose has a sound one.
     pub(super) fn table(&self) -> Result<KeyTable> {
         let mut problems = self.problems();
-        for purpose in self.missing() {
-            problems.push(format!(
-                "the key {} is missing: `custodyd init` makes it in a new realm; in an existing \
-                 one this is another token, or its keys were deleted (those of an escrowed realm come \
-                 back by `custodyd escrow restore`)",
-                KeyId::new(purpose, 1)
-            ));
-        }
+        problems.extend(origin::lacking(&self.missing()));
         if !problems.is_empty() {
             return Err(Error::Misconfigured(problems.join("; ")));
         }

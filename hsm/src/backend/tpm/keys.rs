@@ -17,6 +17,7 @@ use crate::{
     backend::{
         attempt::{Attempt, Trouble},
         known_answer::KnownAnswers,
+        origin,
     },
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -257,14 +258,7 @@ impl Scan {
         options: &Options,
     ) -> Attempt<KeyTable> {
         let mut problems = self.problems();
-        for purpose in self.missing() {
-            problems.push(format!(
-                "the key {} is missing: `custodyd init` makes it in a new realm; in an existing \
-                 one this is another token, or its keys were deleted (those of an escrowed realm come \
-                 back by `custodyd escrow restore`)",
-                KeyId::new(purpose, 1)
-            ));
-        }
+        problems.extend(origin::lacking(&self.missing()));
         if !problems.is_empty() {
             return Err(Trouble::Final(Error::Misconfigured(problems.join("; "))));
         }
