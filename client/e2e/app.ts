@@ -13,7 +13,9 @@ import {
   NotebookStage,
   PHONE,
   PIN,
+  said,
   settings,
+  settled,
   toBe,
   unlock,
   unlockByPasskey,
@@ -59,7 +61,7 @@ test("a notebook is made, written in, locked and unlocked by keyboard alone, and
   await tabTo(page, "Save");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor({ state: "detached" });
-  await toBe(page, "Saved.");
+  await said(page, "Saved.");
   // Back at the button that opened the dialog, although the page was drawn again.
   await page.waitForFunction(() => document.activeElement?.textContent === "New note");
   await tabTo(page, "Lock");
@@ -85,11 +87,11 @@ test("a notebook is made, written in, locked and unlocked by keyboard alone, and
   await page.route(`${world.url}/**`, (route) => route.abort());
   await tabTo(page, "Remove it");
   await page.keyboard.press("Enter");
-  const said = page.getByRole("dialog").getByRole("status");
-  await said.filter({ hasText: "No connection" }).waitFor();
+  const mistake = page.getByRole("dialog").getByRole("status");
+  await mistake.filter({ hasText: "No connection" }).waitFor();
   await look(page, "desktop-15-error-in-dialog");
   await page.waitForTimeout(5500);
-  assert.match(await said.innerText(), /No connection/);
+  assert.match(await mistake.innerText(), /No connection/);
   await page.unroute(`${world.url}/**`);
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
@@ -119,19 +121,21 @@ test("the skip link leads to the content, and leaves the page and what is typed 
 test("where nobody answers, the notes are there at once and a passkey unlocks soon", async () => {
   const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
+  const began = Date.now();
   await created(page);
   await write(page, "Groceries\nBread");
   await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
-  // Requests go out, and nothing ever comes back.
+  // Requests go out, and nothing ever comes back. As much is done as before, by a machine that is as slow.
   await page.route(`${world.url}/**`, () => undefined);
   const started = Date.now();
+  const usual = started - began;
   await page.goto(origin);
   await page.reload();
   await page.getByText("Groceries").waitFor();
   await unlockByPasskey(page);
   await write(page, "In the tunnel\nnobody answers");
   await toBe(page, /wait to be sent/);
-  assert.ok(Date.now() - started < 30_000, "as long as a request waits");
+  assert.ok(Date.now() - started < 30_000 + usual, "as long as a request waits");
   await page.getByText("Groceries").waitFor();
   assert.deepEqual(wrong, []);
   await context.close();
@@ -162,9 +166,12 @@ test("a new version waits until somebody asks for it, and a page of the old one 
   assert.deepEqual(await names(), ["another-app", "notebook/", "notebook/"]);
   // Once no page of it can be left, the old version goes, and nothing of another app's does.
   await other.close();
-  await page.goto("about:blank");
-  await page.goto(origin);
-  await page.waitForFunction(async () => (await caches.keys()).length === 2);
+  // A page that is closed is not gone at once.
+  for (let tries = 0; tries < 60 && (await names()).length > 2; tries += 1) {
+    await page.goto("about:blank");
+    await page.goto(origin);
+    await page.waitForTimeout(250);
+  }
   assert.deepEqual(await names(), ["another-app", "notebook/"]);
   for (const [path, served] of before) stage.site.set(path, served);
   await context.close();
@@ -219,7 +226,9 @@ test("a notebook whose passkey was cancelled has recovery codes, and says so whe
   const other = await stage.device(PHONE, { verified: false });
   await created(other.page);
   await other.page.getByRole("heading", { name: "Notes" }).waitFor();
-  await other.page.getByText(/not written down|not have seen/).waitFor({ state: "detached" });
+  await other.page
+    .getByText(/no recovery codes on paper|not have seen/)
+    .waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
   await other.context.close();
 });
@@ -229,7 +238,7 @@ test("a sign-in whose log could not be checked says so, until it is", async () =
   const wrong = listen(page);
   await created(page, false);
   // A page that is drawn again meanwhile would take the click along.
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await page.route(`${world.url}/v1/account/events*`, (route) => route.abort());
   await unlock(page, PIN);
@@ -239,5 +248,29 @@ test("a sign-in whose log could not be checked says so, until it is", async () =
   await page.getByRole("button", { name: "Check it now" }).click();
   await page.getByText(/was not checked/).waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a press that lasts while the page is drawn again is a click, and holds nothing up for good", async () => {
+  const { page, context } = await stage.device(DESKTOP);
+  await created(page, false);
+  await settled(page);
+  const old = await page.locator("main").elementHandle();
+  const isGone = () => old?.evaluate((main) => !main.isConnected);
+  const again = () => page.evaluate(() => dispatchEvent(new Event("online")));
+  await page.getByRole("button", { name: "New note" }).hover();
+  await page.mouse.down();
+  await again();
+  assert.equal(await isGone(), false);
+  await page.mouse.up();
+  await page.getByRole("heading", { name: "New note" }).waitFor();
+  await page.keyboard.press("Escape");
+  // A press whose end is never heard.
+  await page.mouse.move(5, 5);
+  await page.mouse.down();
+  await again();
+  await settled(page);
+  assert.equal(await isGone(), true);
+  await page.mouse.up();
   await context.close();
 });

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -176,14 +177,10 @@ test("what `make demo` serves is the app under the same content policy, and noth
   const folder = mkdtempSync(join(tmpdir(), "served-"));
   for (const [path, { body }] of stage.site) writeFileSync(join(folder, path), body);
   writeFileSync(join(folder, ".hidden"), "");
-  const port = 20_000 + Math.floor(Math.random() * 10_000);
-  const served = spawn(process.execPath, ["scripts/serve.mjs", folder, String(port), world.url]);
-  const at = `http://localhost:${port}`;
+  const served = spawn(process.execPath, ["scripts/serve.mjs", folder, "0", world.url]);
+  const [told] = (await once(served.stdout, "data")) as [Buffer];
+  const at = told.toString().trim();
   const asked = (path: string) => fetch(at + path, { redirect: "error" });
-  for (let tries = 0; tries < 100; tries += 1) {
-    if (await asked("/").catch(() => undefined)) break;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
   const index = await asked("/");
   assert.equal(index.headers.get("Content-Security-Policy"), POLICY);
   assert.equal(index.headers.get("X-Content-Type-Options"), "nosniff");

@@ -14,6 +14,7 @@ import {
   PHONE,
   PIN,
   remove,
+  said,
   settings,
   toBe,
   unlock,
@@ -25,7 +26,7 @@ const stage = NotebookStage.set();
 
 test("two devices write at once, and both notes are there afterwards", async () => {
   const [phone, laptop] = [await stage.device(PHONE), await stage.device(DESKTOP)];
-  const wrong = [...listen(phone.page), ...listen(laptop.page)];
+  const wrong = listen(phone.page, laptop.page);
   await created(phone.page);
   await write(phone.page, "Groceries\nBread");
   await laptop.syncPasskeysFrom(phone);
@@ -85,7 +86,7 @@ test("each button of the settings does what it says", async () => {
   await toBe(page, /longer or harder to guess/);
   await page.locator("input[name=pin]").fill("294061");
   await page.getByRole("button", { name: "Change", exact: true }).click();
-  await toBe(page, "The PIN is changed.");
+  await said(page, "The PIN is changed.");
   const download = page.waitForEvent("download");
   await page.getByRole("button", { name: "Download my data" }).click();
   const file = await (await download).path();
@@ -135,7 +136,7 @@ test("a PIN unlocks and is changed without a network; on return the service is t
   await toBe(page, "That is not the PIN.");
   await page.locator("input[name=old]").fill(PIN);
   await page.getByRole("button", { name: "Change", exact: true }).click();
-  await toBe(page, "Changed on this device.");
+  await said(page, "Changed on this device.");
   await page.goto(origin);
   await unlock(page, "294061");
   await toBe(page, "Unlocked");
@@ -147,7 +148,7 @@ test("a PIN unlocks and is changed without a network; on return the service is t
   await page.locator("input[name=old]").fill(PIN);
   await page.locator("input[name=pin]").fill("294061");
   await page.getByRole("button", { name: "Tell it" }).click();
-  await toBe(page, "The new PIN holds everywhere.");
+  await said(page, "The new PIN holds everywhere.");
   await page.getByText(/wait to be sent/).waitFor({ state: "detached" });
   await settings(page);
   await page.getByRole("button", { name: "Show and verify" }).click();

@@ -10,6 +10,7 @@ import {
   PHONE,
   PIN,
   settings,
+  settled,
   toBe,
   unlock,
   unlockByPasskey,
@@ -31,10 +32,10 @@ test("a service that was restored is believed once the owner has said so, and wh
   const wrong = listen(page);
   await created(page);
   await write(page, "Before the restore");
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   await backedUp();
   await write(page, "After the backup");
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   await restored();
   await page.goto(origin);
   await toBe(page, /restored from a backup/);

@@ -13,6 +13,8 @@ import {
   NotebookStage,
   PHONE,
   PIN,
+  said,
+  settled,
   toBe,
   unlock,
   write,
@@ -40,13 +42,13 @@ test("what was to go out later is said to be sent once it is", async () => {
   const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page);
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   await context.setOffline(true);
   await write(page, "From the tunnel");
-  await toBe(page, LATER);
+  await said(page, LATER);
   await toBe(page, WAITING);
   await context.setOffline(false);
-  await toBe(page, SENT);
+  await said(page, SENT);
   assert.equal(await page.getByText(LATER).count(), 0);
   await page.getByText(WAITING).waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
@@ -74,12 +76,13 @@ test("a page that was not told of the network is woken by Background Sync, and s
   });
   const asked = () => page.evaluate(() => (window as unknown as { asked: string[] }).asked);
   await created(page);
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   assert.deepEqual(await asked(), []);
   const mend = await cut(page);
   await write(page, "From the cellar");
-  await toBe(page, LATER);
+  await said(page, LATER);
   await toBe(page, WAITING);
+  await page.waitForFunction(() => (window as unknown as { asked: string[] }).asked.length > 0);
   assert.deepEqual(await asked(), ["send"]);
   const event = { origin, registrationId: await registered, tag: "send", lastChance: false };
   await mend();
@@ -88,7 +91,7 @@ test("a page that was not told of the network is woken by Background Sync, and s
   await page.waitForTimeout(1500);
   await toBe(page, WAITING);
   await cdp.send("ServiceWorker.dispatchSyncEvent", event);
-  await toBe(page, SENT);
+  await said(page, SENT);
   await page.getByText(WAITING).waitFor({ state: "detached" });
   await context.close();
 });
@@ -97,7 +100,7 @@ test("a damaged device key is repaired, the owner comes back in, and what was wr
   const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
   await created(page);
-  await page.waitForLoadState("networkidle");
+  await settled(page);
   await context.setOffline(true);
   await write(page, "Nowhere else");
   await toBe(page, WAITING);
@@ -124,7 +127,7 @@ test("a damaged device key is repaired, the owner comes back in, and what was wr
   await page.getByRole("heading", { name: "Back to your notebook" }).waitFor();
   await page.getByRole("button", { name: "Use a passkey" }).click();
   await toBe(page, "Unlocked");
-  await toBe(page, SENT);
+  await said(page, SENT);
   await page.getByText(WAITING).waitFor({ state: "detached" });
   await page.getByText("Nowhere else").waitFor();
   // Another device of the owner's has it.

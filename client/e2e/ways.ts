@@ -13,6 +13,7 @@ import {
   PHONE,
   PIN,
   remove,
+  said,
   settings,
   toBe,
   unlock,
@@ -115,11 +116,11 @@ test("when the service gives up what opens the notebook, that is said once, and 
   await serverSlots("ending");
   await page.goto(origin);
   await unlock(page, PIN);
-  await toBe(page, /From now on nobody but you can open your notebook/);
+  await said(page, /From now on nobody but you can open your notebook/);
   await look(page, "phone-14-moved");
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await unlock(page, PIN);
-  await toBe(page, "Unlocked.");
+  await said(page, "Unlocked.");
   // It stays where the ways are, also for who comes back later.
   await page.goto(`${origin}/#/settings`);
   await page.reload();
@@ -203,7 +204,7 @@ test("a device that was lost is removed, the notebook gets another secret, and w
   await page.getByRole("button", { name: "Change PIN" }).click();
   await page.getByLabel("New PIN", { exact: true }).fill("294061");
   await page.getByRole("button", { name: "Change", exact: true }).click();
-  await toBe(page, "The PIN is changed.");
+  await said(page, "The PIN is changed.");
   await pin.waitFor({ state: "detached" });
 
   await lost.page.goto(origin);

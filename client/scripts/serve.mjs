@@ -1,6 +1,8 @@
 // Serves the built demo on http://localhost, where browsers allow passkeys without a certificate.
 //
 //   node scripts/serve.mjs FOLDER PORT DAEMON-URL
+//
+// Says where, once it does. Port 0 is one that is free.
 import { createReadStream, existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
@@ -27,4 +29,6 @@ createServer((request, response) => {
   }
   response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
   createReadStream(file).pipe(response);
-}).listen(Number(port), "127.0.0.1");
+}).listen(Number(port), "127.0.0.1", function () {
+  console.log(`http://localhost:${this.address().port}`);
+});

@@ -66,7 +66,7 @@ async fn apart() {
 /// Recovery codes that nobody has seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codes() {
-    assert_eq!(stories("e2e/codes.ts").await, 2);
+    assert_eq!(stories("e2e/codes.ts").await, 4);
 }
 
 /// A network that comes and goes, and a damaged storage.
@@ -84,7 +84,7 @@ async fn owner() {
 /// The demo as it is installed, updated, and used by keyboard.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app() {
-    assert_eq!(stories("e2e/app.ts").await, 6);
+    assert_eq!(stories("e2e/app.ts").await, 7);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,9 @@ import * as sdk from "@custodyd/sdk";
 import { askFirst, button, complain, type Properties, say } from "./dom.js";
 import { askToUnlock } from "./unlock.js";
 
+/** Where one of these is needed, a PIN would be typed in vain. */
+const STRONG: readonly string[] = ["passkey", "recovery-code"];
+
 /** A button whose work may need a stronger or fresher sign-in: then that is asked for. */
 export function act(text: string, work: () => unknown, properties: Properties = {}): HTMLElement {
   const tried = async (): Promise<void> => {
@@ -13,7 +16,7 @@ export function act(text: string, work: () => unknown, properties: Properties = 
       const again = (): void => {
         say("Thank you. Try it again now.");
       };
-      askToUnlock(again, "Confirm that it is you");
+      askToUnlock(again, "Confirm that it is you", STRONG.includes(error.needAtLeast ?? ""));
       complain(sdk.advice(error));
     }
   };

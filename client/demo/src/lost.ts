@@ -3,7 +3,7 @@
  * before opens nothing that is written from now on.
  */
 import * as sdk from "@custodyd/sdk";
-import { type Child, dialog, h, say } from "./dom.js";
+import { type Child, dialog, h } from "./dom.js";
 import { model, sealAnew } from "./model.js";
 import { told } from "./upkeep.js";
 import { showCodes } from "./welcome.js";
@@ -23,8 +23,7 @@ export async function renew(redraw: () => void): Promise<void> {
     : await sdk.rotateSecret(custody);
   await told(closed);
   await sealAnew();
-  say("Your notebook has another secret now.");
-  showCodes(codes, redraw);
+  showCodes(codes, redraw, "Your notebook has another secret now. Codes from before are void.");
 }
 
 const WORDS: readonly string[] = [

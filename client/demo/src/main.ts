@@ -3,6 +3,7 @@ import { AuthenticationFailed, isBound, Refused, repairDevice, StorageFailed } f
 import { configured } from "./configuration.js";
 import { button, h, middle, moveOn, say, sentence } from "./dom.js";
 import { isTyping, place } from "./focus.js";
+import { followPresses, released } from "./press.js";
 import { catchUp, load, model, open, recallNotes } from "./model.js";
 import { notebook } from "./notebook.js";
 import { reading, settings } from "./settings.js";
@@ -92,16 +93,21 @@ let shown: string | undefined;
 async function draw(): Promise<void> {
   drawing += 1;
   const mine = drawing;
-  const put = (page: HTMLElement): void => {
+  const put = async (page: HTMLElement): Promise<void> => {
+    await released();
     // A later call has overtaken this one.
     if (mine !== drawing) return;
     shown = location.hash;
     if (place(page)) moveOn();
   };
+  const { dataset } = document.documentElement;
+  dataset["drawing"] = "";
   try {
-    for await (const page of pages()) put(page);
+    for await (const page of pages()) await put(page);
   } catch (error) {
-    put(stopped(error));
+    await put(stopped(error));
+  } finally {
+    if (mine === drawing) delete dataset["drawing"];
   }
 }
 
@@ -123,6 +129,7 @@ function backOnline(): void {
 
 async function start(): Promise<void> {
   offerUpdates();
+  followPresses();
   document.querySelector(".skip")?.addEventListener("click", (event) => {
     // The address is the app's: a fragment of it would be another page.
     event.preventDefault();

@@ -170,6 +170,7 @@ async function followed(): Promise<boolean> {
 /** What this device has read last, before anybody is asked. */
 export async function recallNotes(): Promise<void> {
   model.codeless = (await model.custody.storage.get(CODELESS)) === true;
+  model.unseen = await sdk.codesPending(model.custody);
   const content = (await model.custody.storage.get(READ)) as Uint8Array<ArrayBuffer> | undefined;
   model.notes = (content && (await opened(content))) ?? [];
 }

@@ -82,7 +82,7 @@ function banners(redraw: () => void): HTMLElement[] {
   } else if (model.codeless) {
     const there = h("a", { class: "button", href: "#/settings" }, "Make some");
     const why =
-      "You have not written down your recovery codes. Without them a lost device can lose the notebook.";
+      "You have no recovery codes on paper. Without them a lost device can lose the notebook.";
     shown.push(h("div", { class: "banner" }, why, there));
   }
   // What goes on by itself at the next unlock is not worth a word.

@@ -41,8 +41,8 @@ async function finished(how: Awaited<ReturnType<typeof either>>, wrongPins: numb
   );
 }
 
-/** Opens the dialog; `done` is called after an unlock. */
-export function askToUnlock(done: () => void, title = "Unlock to write"): void {
+/** Opens the dialog; `done` is called after an unlock. Where only the strongest ways would do, it asks for no other. */
+export function askToUnlock(done: () => void, title = "Unlock to write", onlyStrong = false): void {
   const { custody } = model;
   dialog(title, (close) => {
     const unlock = async (
@@ -68,8 +68,12 @@ export function askToUnlock(done: () => void, title = "Unlock to write"): void {
           () => sdk.signInWithPasskey(custody),
           () => sdk.unlockOfflineByPasskey(custody),
         ),
-      { class: "wide" },
+      { class: onlyStrong ? "primary wide" : "wide" },
     );
+    if (onlyStrong) {
+      const paper = h("a", { href: "#/recover", click: close }, "Use a recovery code");
+      return [passkey, h("p", { class: "soft" }, paper)];
+    }
     const pin = form([pinField("PIN", "pin")], "Unlock", ({ pin = "" }) =>
       unlock(
         "byPin",

@@ -6,7 +6,7 @@ import { model, remindOfCodes } from "./model.js";
 import { changePin } from "./pin.js";
 import { addAuthenticator } from "./totp.js";
 import { hintFor, mended } from "./upkeep.js";
-import { showCodes } from "./welcome.js";
+import { numberOfCodes, showCodes } from "./welcome.js";
 
 /** What a way is called, and what there is to know of it. */
 function named(name: string, ...hints: (string | undefined)[]): HTMLElement {
@@ -71,7 +71,10 @@ export function ways(view: sdk.Schemas["AccountView"], redraw: () => void): HTML
       h(
         "li",
         {},
-        named(`${left} recovery codes left`, left > 0 ? hintFor("recovery-code") : undefined),
+        named(
+          numberOfCodes(left),
+          left > 0 ? hintFor("recovery-code") : "Without them a lost device can lose the notebook.",
+        ),
         codes,
       ),
       h(

@@ -19,11 +19,7 @@ export function deviceName(): string {
 }
 
 /** Shows codes, until their owner says that they are written down. Whoever loses them makes new ones. */
-export function showCodes(
-  codes: readonly sdk.RecoveryCode[],
-  done: () => void,
-  more?: string,
-): void {
+export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void, more = ""): void {
   const text = codes.map((code) => code.text).join("\n");
   const shown = dialog("Your recovery codes", (close) => [
     h(
@@ -31,7 +27,7 @@ export function showCodes(
       { class: "soft" },
       "Each opens your notebook once, from any device. Keep them on paper.",
     ),
-    more !== undefined && h("p", {}, more),
+    more !== "" && h("p", {}, more),
     h(
       "ol",
       { class: "codes", tabindex: 0, "aria-label": "Recovery codes" },
@@ -116,8 +112,8 @@ function askToCreate(redraw: () => void): void {
       async ({ pin = "", passkey }) => {
         const { codes, without } = await create(pin, passkey !== undefined);
         close();
-        showCodes(codes, redraw);
-        if (without) say(without);
+        // In the dialog: a message would lie over the codes.
+        showCodes(codes, redraw, without);
       },
     ),
   ]);
@@ -145,10 +141,34 @@ async function arrived(redraw: () => void, by: sdk.SignedIn): Promise<void> {
   model.undone = by.undone;
   const moved = await tended(by.upkeep);
   await keepDataKey();
+  const left = by.factor === "recovery-code" ? await codesLeft() : "";
   location.hash = "#/";
-  say(`Welcome back.${moved}`);
+  say(`Welcome back.${moved}${left}`);
   redraw();
 }
+
+/** A code was used up. Whoever has none left is told until there are new ones. */
+async function codesLeft(): Promise<string> {
+  try {
+    const { recovery_codes: codes } = await sdk.viewAccount(model.custody);
+    const left = codes?.left ?? 0;
+    if (left > 0) return ` ${numberOfCodes(left)} on your paper.`;
+    await remindOfCodes(true);
+    return " That was your last recovery code.";
+  } catch (error) {
+    // The settings say it, too.
+    if (!(error instanceof sdk.CustodyError)) throw error;
+    return "";
+  }
+}
+
+/** How many are left. */
+export const numberOfCodes = (left: number): string =>
+  left === 0
+    ? "No recovery codes left"
+    : left === 1
+      ? "One recovery code left"
+      : `${left} recovery codes left`;
 
 function byCode(redraw: () => void): HTMLElement {
   const { custody } = model;
@@ -212,6 +232,13 @@ export function recover(redraw: () => void): HTMLElement {
   );
   const paper = form(
     [
+      // What it was used up for waits here, and it is the one way to that where codes are all that opens the notebook.
+      model.unseen &&
+        h(
+          "p",
+          { class: "soft" },
+          "Codes were made on this device that you may not have seen. If nothing else opens the notebook, type the code that you used last: it shows them.",
+        ),
       field("Account", { name: "account", value: custody.account?.account, class: "code" }),
       field("A recovery code", { name: "code", class: "code" }),
     ],

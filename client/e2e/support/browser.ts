@@ -59,6 +59,9 @@ export interface AuthenticatorOptions {
   readonly canVerify?: boolean;
 }
 
+/** Milliseconds in which whatever a story waits for has come. */
+const PATIENCE = 60_000;
+
 /** A device: a browser context of its own, a page, and an authenticator. */
 export class Device {
   private constructor(
@@ -72,8 +75,12 @@ export class Device {
     browser: Browser,
     options: AuthenticatorOptions = {},
     viewport?: object,
+    script?: () => void,
   ): Promise<Device> {
     const context = await browser.newContext(viewport ?? {});
+    // For machines that do much else meanwhile. Nothing waits for this that is there sooner.
+    context.setDefaultTimeout(PATIENCE);
+    if (script) await context.addInitScript(script);
     const page = await context.newPage();
     const cdp = await context.newCDPSession(page);
     await cdp.send("WebAuthn.enable");

@@ -70,7 +70,7 @@ export async function run(
   }, answers);
   await page.goto(origin + path);
   const ended = () => "done" in globalThis;
-  for (let tries = 0; tries < 600; tries += 1) {
+  for (let tries = 0; tries < 2400; tries += 1) {
     if (failures.length > 0 || (await page.evaluate(ended))) break;
     await page.waitForTimeout(50);
   }

@@ -69,8 +69,45 @@ export class NotebookStage {
 
   /** A device with the demo open on it. */
   device(screen: object, authenticator: AuthenticatorOptions = {}): Promise<Device> {
-    return Device.make(this.browser, authenticator, screen);
+    return Device.make(this.browser, authenticator, screen, hearing);
   }
+}
+
+/** What a page has kept of what was said to its owner. */
+interface Hearing {
+  readonly heard: string[];
+}
+
+/** Runs in each page before its own scripts: what is said goes after a while, and a test may look too late. */
+function hearing(): void {
+  const heard: string[] = [];
+  Object.assign(globalThis, { heard } satisfies Hearing);
+  const listener = new MutationObserver((changes) => {
+    for (const { target, addedNodes } of changes) {
+      if (!(target instanceof Element) || !target.matches(".status")) continue;
+      for (const { textContent } of addedNodes)
+        if (textContent && heard.at(-1) !== textContent) heard.push(textContent);
+    }
+  });
+  listener.observe(document, { childList: true, subtree: true });
+}
+
+/** Waits until something was said, since what was waited for so before, and returns it; whether or not it is there still. */
+export async function said(page: Page, text: string | RegExp): Promise<string> {
+  const meant = typeof text === "string" ? { text } : { pattern: text.source };
+  const heard = await page.waitForFunction((meant: { text?: string; pattern?: string }) => {
+    const { heard } = globalThis as unknown as Hearing;
+    const at = heard.findIndex((one) =>
+      meant.pattern === undefined ? one === meant.text : new RegExp(meant.pattern).test(one),
+    );
+    return heard.splice(0, at + 1).at(-1);
+  }, meant);
+  return (await heard.jsonValue()) ?? "";
+}
+
+/** Waits until the page shows what the service has to say, or that it can not be asked. */
+export async function settled(page: Page): Promise<void> {
+  await page.locator("html:not([data-drawing]) main").waitFor();
 }
 
 /** Two screens. */
@@ -84,8 +121,8 @@ export const DESKTOP = { viewport: { width: 1280, height: 820 } };
 /** Pictures for people, by day and by night, and no serious problem for those who do not see them. */
 export async function look(page: Page, name: string): Promise<void> {
   for (const colorScheme of ["dark", "light"] as const) {
-    await page.emulateMedia({ colorScheme });
-    await page.waitForTimeout(150);
+    // Colours that change over a while would be looked at half way.
+    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     await seen(page, colorScheme === "dark" ? `${name}-dark` : name);
   }
 }
@@ -109,14 +146,16 @@ async function seen(page: Page, name: string): Promise<void> {
   );
 }
 
-/** Fails a test whose page has said something is wrong: a broken content policy, an exception. */
-export function listen(page: Page): string[] {
+/** Fails a test one of whose pages has said something is wrong: a broken content policy, an exception. */
+export function listen(...pages: Page[]): string[] {
   const wrong: string[] = [];
-  page.on("pageerror", (error) => wrong.push(error.message));
-  page.on("console", (message) => {
-    if (message.type() === "error" && message.text().includes("Content Security Policy"))
-      wrong.push(message.text());
-  });
+  for (const page of pages) {
+    page.on("pageerror", (error) => wrong.push(error.message));
+    page.on("console", (message) => {
+      if (message.type() === "error" && message.text().includes("Content Security Policy"))
+        wrong.push(message.text());
+    });
+  }
   return wrong;
 }
 

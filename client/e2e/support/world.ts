@@ -54,7 +54,7 @@ export function outbox(): Message[] {
 
 /** The newest code that was sent to an address after `before` messages; waits for it. */
 export async function codeFor(to: string, before: number): Promise<string> {
-  for (let tries = 0; tries < 200; tries += 1) {
+  for (let tries = 0; tries < 1200; tries += 1) {
     const sent = outboxOrNone().slice(before).reverse();
     const message = sent.find((one) => one.to === to);
     // In groups of four for strangers, digits for a device that is bound.
