@@ -130,7 +130,7 @@ impl Committer {
     /// `Stopped` as `follow`.
     pub(super) async fn confirm_among(&mut self) -> Result<(), LedgerError> {
         let reader = Arc::clone(&self.reader);
-        if reader.freshness().holds() {
+        if reader.freshness().suffices() {
             return Ok(());
         }
         #[cfg(test)]
@@ -238,7 +238,7 @@ impl Committer {
         if reader.store().weakness().unasked {
             return Ok(true);
         }
-        Ok(reader.freshness().holds() && !self.anchoring.knows_after(head.state.seq)?)
+        Ok(reader.freshness().suffices() && !self.anchoring.knows_after(head.state.seq)?)
     }
 
     /// Believes what another node has written, once no fork can take it back.
@@ -277,7 +277,9 @@ impl Committer {
         self.clock.committed(head.state.time);
         metrics::counter!("custodyd_batches_followed_total")
             .increment(head.state.seq.saturating_sub(believed.state.seq));
+        let seq = head.state.seq;
         memory.catch_up((head, end), (update, &changed));
+        reader.freshness().believes(seq);
         #[cfg(test)]
         let newest = newest || reader.store().weakness().any_newer;
         if newest {
@@ -312,6 +314,7 @@ impl Committer {
                 Ruling::Outrun => return Err(LedgerError::Unconfirmed),
                 Ruling::Covered { newest } => {
                     reader.memory().settle(true);
+                    reader.freshness().believes(head.state.seq);
                     keys::follow(reader.pool(), &head);
                     if newest {
                         reader.freshness().confirm(begun);
