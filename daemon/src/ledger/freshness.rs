@@ -30,6 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
+/// Why nobody knows whether this is the newest state.
+#[derive(Clone, Debug)]
+struct Why {
+    text: Arc<str>,
+    /// It is not, and never will be again: a custodyd of this age serves it no longer.
+    outgrown: bool,
+}
+
 /// What a reader wants to know besides the word of before.
 #[derive(Clone, Copy, Debug)]
 struct Question {
@@ -52,7 +60,7 @@ impl Question {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told {
     confirmed: Option<Instant>,
     /// The newest batch that readers were said to have.
@@ -61,6 +69,8 @@ struct Told {
     question: Option<Question>,
     /// Counts the times that the token did not say so.
     failures: u64,
+    /// Why it was so the last time, until it says it again.
+    why: Option<Why>,
     ended: bool,
 }
 
@@ -115,7 +125,8 @@ impl Freshness {
     /// Returns once it holds.
     ///
     /// # Errors
-    /// `Unconfirmed` where the token does not say so, or not in time; `Stopped` where nobody asks it any more.
+    /// `Unconfirmed` where the token does not say so, or not in time; `Outgrown` where it says that this custodyd is too old;
+    /// `Stopped` where nobody asks it any more.
     pub(super) async fn confirmed(&self) -> Result<(), LedgerError> {
         if self.holds() {
             return Ok(());
@@ -162,7 +173,27 @@ impl Freshness {
             return Ok(());
         }
         metrics::counter!("custodyd_reads_unconfirmed_total").increment(1);
-        Err(LedgerError::Unconfirmed)
+        let told = told.borrow();
+        Err(match &told.why {
+            Some(why) if why.outgrown && told.failures != failures => {
+                LedgerError::Outgrown(why.text.to_string())
+            }
+            _ => LedgerError::Unconfirmed,
+        })
+    }
+
+    /// As `confirmed`, for an operator: a refusal says why.
+    pub(super) async fn confirmed_or_why(&self) -> Result<(), LedgerError> {
+        let confirmed = self.confirmed().await;
+        let why = self.told.borrow().why.clone();
+        match (confirmed, why) {
+            (Err(LedgerError::Unconfirmed), Some(why)) => Err(LedgerError::Refused(format!(
+                "{}: {}",
+                LedgerError::Unconfirmed,
+                why.text
+            ))),
+            (confirmed, _) => confirmed,
+        }
     }
 
     /// For the committer: returns when somebody wants to know.
@@ -175,8 +206,10 @@ impl Freshness {
 
     /// The token remembers what this process anchored last, or did at this moment at the earliest.
     pub(super) fn confirm(&self, at: Instant) {
-        self.told
-            .send_modify(|told| told.confirmed = told.confirmed.max(Some(at)));
+        self.told.send_modify(|told| {
+            told.confirmed = told.confirmed.max(Some(at));
+            told.why = None;
+        });
     }
 
     /// What is believed is this batch from now on, and no fork can take it back.
@@ -186,9 +219,15 @@ impl Freshness {
     }
 
     /// The token says something else, or nothing.
-    pub(super) fn fails(&self) {
-        self.told
-            .send_modify(|told| told.failures = told.failures.wrapping_add(1));
+    pub(super) fn fails(&self, error: &LedgerError) {
+        let why = Why {
+            text: error.to_string().into(),
+            outgrown: matches!(error, LedgerError::Outgrown(_)),
+        };
+        self.told.send_modify(|told| {
+            told.failures = told.failures.wrapping_add(1);
+            told.why = Some(why);
+        });
     }
 
     /// What the token said was of a database that may not be the one which is there now: whatever was confirmed, the next
@@ -236,9 +275,44 @@ mod tests {
             tokio::spawn(async move { old.confirmed().await })
         };
         old.asked().await;
-        old.fails();
+        old.fails(&LedgerError::Overtaken);
         let told = asker.await.unwrap();
         assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn an_operator_is_told_why_and_everybody_where_this_custodyd_is_too_old() {
+        let fresh = Freshness::new(true, Arc::default());
+        let fails = async |error: LedgerError, of_an_operator: bool| {
+            let asker = {
+                let fresh = fresh.clone();
+                tokio::spawn(async move {
+                    match of_an_operator {
+                        true => fresh.confirmed_or_why().await,
+                        false => fresh.confirmed().await,
+                    }
+                })
+            };
+            fresh.asked().await;
+            fresh.fails(&error);
+            asker.await.unwrap().unwrap_err()
+        };
+        let old = || LedgerError::Outgrown("schema 9".into());
+        let back = || LedgerError::Refused("rolled back".into());
+        for of_an_operator in [false, true] {
+            let told = fails(old(), of_an_operator).await;
+            assert!(matches!(&told, LedgerError::Outgrown(why) if why == "schema 9"));
+        }
+        let told = fails(back(), true).await.to_string();
+        assert!(told.ends_with("is the newest: rolled back"), "{told}");
+        assert!(matches!(
+            fails(back(), false).await,
+            LedgerError::Unconfirmed
+        ));
+        // It was so then; nobody knows why it is not now.
+        fresh.confirm(fresh.now());
+        fresh.doubt();
+        assert!(fresh.told.borrow().why.is_none());
     }
 
     #[tokio::test]

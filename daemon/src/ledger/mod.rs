@@ -175,9 +175,9 @@ impl Ledger {
     /// Whether what is read here is known to be the newest; for readiness.
     ///
     /// # Errors
-    /// `Unconfirmed` where the token does not say so; `Stopped`.
+    /// `Unconfirmed` where the token does not say so in time, `Refused` with what it says instead; `Outgrown`; `Stopped`.
     pub async fn is_newest(&self) -> Result<(), LedgerError> {
-        self.reader.freshness().confirmed().await
+        self.reader.freshness().confirmed_or_why().await
     }
 
     /// Changes that wait for the committer, for metrics.
