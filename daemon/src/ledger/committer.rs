@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::{KeyPurpose, RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
@@ -73,6 +74,8 @@ pub struct Committer {
     unwritten: Option<Unwritten>,
     /// A batch of ours whose number another node's has, and what it would have made of what is believed.
     beaten: Option<(Unwritten, Next)>,
+    /// Another node's anchor of the pending batch's number, which it has been told of.
+    rival: Option<Anchor>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
     /// The connection on which the last turn was taken, where there are others.
@@ -95,6 +98,7 @@ impl Committer {
             demand: Demand::default(),
             unwritten: None,
             beaten: None,
+            rival: None,
             spent: 0,
             connection: 0,
             retained: VecDeque::new(),

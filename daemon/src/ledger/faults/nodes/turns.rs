@@ -24,7 +24,7 @@ async fn weak(off: impl FnOnce(&mut Weakness)) -> [Rig; 2] {
 }
 
 /// The server hangs up on those of whom it says this.
-fn hangs_up(place: &Place, on: &str) {
+pub(super) fn hangs_up(place: &Place, on: &str) {
     let Place::Server(server, place) = place else {
         panic!("these tests are of a server");
     };
