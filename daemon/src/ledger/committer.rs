@@ -158,7 +158,7 @@ impl Committer {
             }
             let (mut changes, mut orders) = (outcomes.take(most), Vec::new());
             for request in waiting.drain(..) {
-                request.put(&mut changes, &mut orders);
+                request.sort_into(&mut changes, &mut orders);
             }
             if !changes.is_empty() {
                 let turn = self.turn().await;
@@ -167,7 +167,7 @@ impl Committer {
                     && changes.len() < most
                     && let Ok(request) = queue.try_recv()
                 {
-                    request.put(&mut changes, &mut orders);
+                    request.sort_into(&mut changes, &mut orders);
                 }
                 metrics::histogram!("custodyd_commit_batch_changes").record(changes.len() as f64);
                 self.batch(changes, turn, &mut outcomes).await?;
