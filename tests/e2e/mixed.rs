@@ -3,8 +3,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use custodyd_hsm::escrow::Identity;
@@ -13,10 +11,8 @@ use custodyd_tests::token::SoftToken;
 use custodyd_tests::tpm::SwTpm;
 use custodyd_tests::{Setup, TestApp};
 
-use crate::failover::{done, load, owner, recovers, refused, tokens, until};
+use crate::failover::{Load, done, owner, recovers, refused, tokens, until};
 use crate::tpm::{LEDGER, section};
-
-const CLIENTS: usize = 3;
 
 /// `[token]` of a SoftHSM2 token and of the TPM, with the line that pins it once it is known.
 fn both(token: &SoftToken, tpm: &SwTpm, pin: &str) -> String {
@@ -77,24 +73,13 @@ async fn a_tpm_that_hangs_beside_another_token_costs_nobody_an_answer() {
     let mut app = founded(&tpm).await;
     let members = done(&app, "token members");
     assert_eq!(members.matches("in use").count(), 2, "{members}");
-    let stop = Arc::<AtomicBool>::default();
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        clients.push(load(owner(&app).await, &stop));
-    }
+    let load = Load::on(&app).await;
     let mut idle = owner(&app).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.each_has(2).await;
     signal(&tpm, "-STOP");
     until(&app, "tpm", "outside").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stop.store(true, Ordering::SeqCst);
-    for client in clients {
-        let seen = client.await.unwrap();
-        // Not even those that were under way: they waited.
-        assert!(seen.others.is_empty(), "{seen:?}\n{}", app.log());
-        assert!(seen.answers > 2, "{seen:?}");
-        assert!(seen.longest < Duration::from_secs(12), "{seen:?}");
-    }
+    load.each_has(1).await;
+    load.nobody_was_refused(&app).await;
     recovers(&mut idle).await;
     // While it hangs nobody takes it in; the daemon goes on.
     refused(&app, "token readmit tpm", "");

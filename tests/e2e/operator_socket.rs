@@ -209,8 +209,15 @@ async fn every_metric_that_is_shown_is_documented() {
         .await
         .refused("401 authentication-failed");
     app.reload();
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-    let (_, shown) = app.operator("/metrics").await;
+    // A scrape of before answers for a moment.
+    let mut shown = String::new();
+    for _ in 0..100 {
+        shown = app.operator("/metrics").await.1;
+        if shown.contains("custodyd_reload_total") && shown.contains("custodyd_commit_queue") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
     let documented = include_str!("../../docs/METRICS.md");
     let mut names = std::collections::BTreeSet::new();
     for line in shown.lines().filter(|line| line.starts_with("# TYPE ")) {

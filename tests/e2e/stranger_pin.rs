@@ -36,6 +36,12 @@ async fn owner(app: &TestApp, of: &str) -> Device {
     device
 }
 
+async fn owner_with_pin(app: &TestApp) -> Device {
+    let mut device = owner(app, "notes").await;
+    device.set_pin("830517").await.expect(200);
+    device
+}
+
 /// The quickest of some tries: what the work takes when nothing else is in its way.
 async fn quickest(app: &TestApp, of: &str, account: &str, tries: usize) -> Duration {
     let mut stranger = app.device(of);
@@ -54,23 +60,37 @@ async fn quickest(app: &TestApp, of: &str, account: &str, tries: usize) -> Durat
 #[tokio::test]
 async fn the_clock_does_not_tell_whether_there_is_a_pin_to_try() {
     let app = app("").await;
-    let mut with_pin = owner(&app, "notes").await;
-    with_pin.set_pin("830517").await.expect(200);
+    let with_pin = owner_with_pin(&app).await;
     let without = owner(&app, "notes").await;
-    let evaluated = quickest(&app, "notes", &with_pin.account, TRIES).await;
+    let mut evaluated = quickest(&app, "notes", &with_pin.account, TRIES).await;
     for (what, account) in [
         ("unknown", UNKNOWN),
         ("no PIN", &without.account),
         ("all tries spent", &with_pin.account),
     ] {
         let took = quickest(&app, "notes", account, TRIES).await;
+        // Other work may have been in the way of all that were evaluated before: of an account more each time.
+        for _ in 0..10 {
+            if took * 2 > evaluated {
+                break;
+            }
+            let another = owner_with_pin(&app).await;
+            let again = quickest(&app, "notes", &another.account, TRIES).await;
+            evaluated = evaluated.min(again);
+        }
         assert!(took * 2 > evaluated, "{what}: {took:?} of {evaluated:?}");
     }
     let rows = app.admin().await.count("log_entries").await;
     quickest(&app, "notes", UNKNOWN, 1).await;
     assert_eq!(app.admin().await.count("log_entries").await, rows);
     // The control: a clock sees very well where nothing is evaluated.
-    let took = quickest(&app, "wallet", UNKNOWN, TRIES).await;
+    let mut took = Duration::MAX;
+    for _ in 0..10 {
+        took = took.min(quickest(&app, "wallet", UNKNOWN, TRIES).await);
+        if took * 2 < evaluated {
+            break;
+        }
+    }
     assert!(took * 2 < evaluated, "{took:?} of {evaluated:?}");
 }
 

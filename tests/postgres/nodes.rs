@@ -56,7 +56,7 @@ async fn read(device: &mut Device) -> Answer {
 
 /// Reads until it is answered so.
 pub(super) async fn until(device: &mut Device, status: u16) {
-    let give_up = Instant::now() + Duration::from_secs(20);
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = read(device).await;
         if answer.status == status {
@@ -261,7 +261,7 @@ async fn a_commit_whose_answer_is_cut_off_is_found_beneath_what_another_node_bui
             let answer = here.try_pin(WRONG, &[]).await;
             (here, answer)
         });
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(60);
         while !wire.has_cut() && Instant::now() < give_up {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -397,7 +397,7 @@ async fn what_clients_would_find_different_at_two_nodes_is_named_as_long_as_it_i
             shown("listen.url", 1),
             shown("ledger.public_log", 0),
         ];
-        let give_up = Instant::now() + Duration::from_secs(30);
+        let give_up = Instant::now() + Duration::from_secs(60);
         loop {
             let (_, text) = node.operator("/metrics").await;
             if wanted.iter().all(|line| text.contains(line.as_str())) {

@@ -42,7 +42,7 @@ fn set(server: &PostgresServer, setting: &str) {
 }
 
 fn wait_for(server: &PostgresServer, sql: &str, answer: &str) {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + Duration::from_secs(60);
     while server.sql("postgres", sql).trim() != answer {
         assert!(Instant::now() < give_up, "{sql}: {}", server.log());
         std::thread::sleep(Duration::from_millis(20));
@@ -216,7 +216,7 @@ async fn a_number_that_was_lost_to_another_node_and_then_lost_with_it_is_written
         })
     };
     let has_cut = |wire: &Wire| {
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(60);
         while !wire.has_cut() {
             assert!(Instant::now() < give_up);
             std::thread::sleep(Duration::from_millis(5));
@@ -239,7 +239,7 @@ async fn a_number_that_was_lost_to_another_node_and_then_lost_with_it_is_written
     pair.wires[0].refuse(false);
     // Before it has a look at what it was beaten by: that would be told of, by the token.
     tokio::task::block_in_place(|| {
-        let give_up = Instant::now() + Duration::from_secs(20);
+        let give_up = Instant::now() + Duration::from_secs(60);
         while !pair.one.log().contains("another node has written first") {
             assert!(Instant::now() < give_up, "{}", pair.one.log());
             std::thread::sleep(Duration::from_millis(1));
@@ -266,7 +266,7 @@ async fn a_number_that_was_lost_to_another_node_and_then_lost_with_it_is_written
 }
 
 fn wait_for_seq(server: &PostgresServer, seq: u64) {
-    let give_up = Instant::now() + Duration::from_secs(10);
+    let give_up = Instant::now() + Duration::from_secs(60);
     while newest(server) != seq {
         assert!(Instant::now() < give_up, "{}", newest(server));
         std::thread::sleep(Duration::from_millis(5));

@@ -163,7 +163,7 @@ impl MailServer {
     /// # Panics
     /// When they do not come.
     pub async fn wait_for(&self, count: usize) -> Vec<Mail> {
-        let give_up = Instant::now() + Duration::from_secs(20);
+        let give_up = Instant::now() + Duration::from_secs(60);
         loop {
             let received = self.received();
             if received.len() >= count {

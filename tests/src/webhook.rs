@@ -120,7 +120,7 @@ impl Webhook {
     /// # Panics
     /// When they do not come.
     pub async fn wait_for(&self, count: usize) -> Vec<Call> {
-        let give_up = Instant::now() + Duration::from_secs(20);
+        let give_up = Instant::now() + Duration::from_secs(60);
         loop {
             let received = self.received();
             if received.len() >= count {

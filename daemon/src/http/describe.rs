@@ -65,6 +65,7 @@ fn shared(path: &str, operation: &Operation, writes: bool) -> Vec<(&'static str,
             ("503", "token-unavailable"),
             ("503", "store-unavailable"),
             ("503", "newest-unconfirmed"),
+            ("503", "node-outgrown"),
         ]);
     }
     if path.starts_with("/log/") {

@@ -158,9 +158,10 @@ impl From<Refused> for Problem {
             Refused::RateLimited { retry_after } => {
                 problem.with("retry_after", json!(retry_after.as_secs() + 1))
             }
-            Refused::TokenUnavailable(_) | Refused::StoreUnavailable(_) | Refused::Unconfirmed => {
-                problem.again_in(5)
-            }
+            Refused::TokenUnavailable(_)
+            | Refused::StoreUnavailable(_)
+            | Refused::Unconfirmed
+            | Refused::Outgrown(_) => problem.again_in(5),
             // By then a part of the memory of proofs is free again.
             Refused::Proof(ProofError::Busy) => problem.again_in(60),
             Refused::TooMany { limit, .. } | Refused::SecretTooLarge { limit } => {
@@ -239,6 +240,7 @@ fn kind(refused: &Refused) -> (StatusCode, &'static str) {
         Refused::TokenUnavailable(_) => (S::SERVICE_UNAVAILABLE, "token-unavailable"),
         Refused::StoreUnavailable(_) => (S::SERVICE_UNAVAILABLE, "store-unavailable"),
         Refused::Unconfirmed => (S::SERVICE_UNAVAILABLE, "newest-unconfirmed"),
+        Refused::Outgrown(_) => (S::SERVICE_UNAVAILABLE, "node-outgrown"),
         Refused::Tampered(_) => (S::INTERNAL_SERVER_ERROR, "record-tampered"),
         Refused::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
         Refused::AuditorInvalid => (S::UNAUTHORIZED, "credential-invalid"),
@@ -253,6 +255,7 @@ fn log(refused: &Refused, code: &'static str) {
         Refused::Tampered(evidence) | Refused::LogTampered(evidence) => {
             tracing::error!(code, %evidence, "refused")
         }
+        Refused::Outgrown(which) => tracing::error!(code, %which, "refused"),
         Refused::Internal(operation) => tracing::error!(code, operation, "refused"),
         _ => {}
     }

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use tokio::sync::mpsc;
@@ -73,6 +74,8 @@ pub struct Committer {
     unwritten: Option<Unwritten>,
     /// A batch of ours whose number another node's has, and what it would have made of what is believed.
     beaten: Option<(Unwritten, Next)>,
+    /// Another node's anchor of the pending batch's number, which it has been told of.
+    rival: Option<Anchor>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
     /// The connection on which the last turn was taken, where there are others.
@@ -95,6 +98,7 @@ impl Committer {
             demand: Demand::default(),
             unwritten: None,
             beaten: None,
+            rival: None,
             spent: 0,
             connection: 0,
             retained: VecDeque::new(),
@@ -154,7 +158,7 @@ impl Committer {
             }
             let (mut changes, mut orders) = (outcomes.take(most), Vec::new());
             for request in waiting.drain(..) {
-                request.put(&mut changes, &mut orders);
+                request.sort_into(&mut changes, &mut orders);
             }
             if !changes.is_empty() {
                 let turn = self.turn().await;
@@ -163,7 +167,7 @@ impl Committer {
                     && changes.len() < most
                     && let Ok(request) = queue.try_recv()
                 {
-                    request.put(&mut changes, &mut orders);
+                    request.sort_into(&mut changes, &mut orders);
                 }
                 metrics::histogram!("custodyd_commit_batch_changes").record(changes.len() as f64);
                 self.batch(changes, turn, &mut outcomes).await?;

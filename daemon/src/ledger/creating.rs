@@ -113,7 +113,7 @@ impl Ledger {
         E: From<LedgerError> + Send + 'static,
     {
         account.mac_key = absent.mac_key;
-        self.submit(Base::Absent(absent, Box::new(account)), decide)
+        self.submit(Base::Absent(absent, Box::new(account)), None, decide)
             .await?
     }
 

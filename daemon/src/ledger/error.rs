@@ -33,6 +33,10 @@ pub enum LedgerError {
     /// Another account has the alias.
     #[error("the alias is taken")]
     AliasTaken,
+    /// A newer custodyd has taken the realm over, by a head of the token's making, and this one may not serve beside it.
+    /// Says which may.
+    #[error("{0}")]
+    Outgrown(String),
     /// What the change was made from is not the newest any more.
     #[error("the record has changed meanwhile")]
     Stale,
@@ -77,6 +81,7 @@ pub(super) fn shared(error: Arc<LedgerError>) -> LedgerError {
         Err(error) => match &*error {
             LedgerError::Tampered(what) => LedgerError::Tampered(what.clone()),
             LedgerError::Refused(what) => LedgerError::Refused(what.clone()),
+            LedgerError::Outgrown(what) => LedgerError::Outgrown(what.clone()),
             LedgerError::Busy => LedgerError::Busy,
             LedgerError::Overtaken => LedgerError::Overtaken,
             LedgerError::Late(what) => LedgerError::Late(what),

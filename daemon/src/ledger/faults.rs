@@ -175,7 +175,7 @@ async fn a_head_that_was_found_is_answered_once_it_is_acknowledged() {
     script.acknowledgements = [false, true].into();
     rig.script(script);
     assert_eq!(rig.one(a).await.unwrap(), 1);
-    assert_eq!(rig.acknowledgements_left(), 0);
+    assert_eq!(rig.script_left(|script| script.acknowledgements.len()), 0);
     // While it is not, the outcome is as unknown as before.
     let mut script = Script::new(&[Commit::AnswerLost], &[], &[]);
     script.acknowledgements = [false; 5].into();

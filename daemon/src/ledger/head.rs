@@ -101,6 +101,8 @@ struct Glance {
 struct Schemas {
     schema: u32,
     least_schema: Option<u32>,
+    /// Those that tag it, if they are written as they were.
+    keys: Option<serde_json::Value>,
 }
 
 /// Whether a custodyd of this schema serves a database with that one.
@@ -273,7 +275,44 @@ impl Head {
     ) -> Result<(), LedgerError> {
         let versions = Self::parse(row, realm).map(|head| head.tagged_by());
         let versions = versions.map_err(LedgerError::Refused)?;
-        let (of, body, by) = (realm.clone(), row.body.clone(), versions.clone());
+        match Self::has_tag(pool, realm, row, versions.clone()).await? {
+            true => Ok(()),
+            false => Err(not_ours(pool, versions).await?),
+        }
+    }
+
+    /// Which custodyd serves the realm, where this token has made a head that this one may not serve. To whoever can make
+    /// rows alone a node of this age says nothing of the kind.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(crate) async fn outgrows_us(
+        pool: &Pool,
+        realm: &RealmName,
+        row: &HeadRow,
+    ) -> Result<Option<String>, LedgerError> {
+        let Ok(Glance { state }) = serde_json::from_slice(&row.body) else {
+            return Ok(None);
+        };
+        let Err(which) = suits((state.schema, state.least_schema), newest_schema()) else {
+            return Ok(None);
+        };
+        let keys = state.keys.map(serde_json::from_value::<KeyVersions>);
+        let Some(Ok(keys)) = keys.filter(|_| state.schema > newest_schema()) else {
+            return Ok(None);
+        };
+        let versions = keys.of(KeyPurpose::Mac).accepted().to_vec();
+        let made = Self::has_tag(pool, realm, row, versions).await?;
+        Ok(made.then_some(which))
+    }
+
+    async fn has_tag(
+        pool: &Pool,
+        realm: &RealmName,
+        row: &HeadRow,
+        versions: Vec<u16>,
+    ) -> Result<bool, LedgerError> {
+        let (of, body) = (realm.clone(), row.body.clone());
         // A tag of another length fits nothing.
         let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
         let checked = pool
@@ -282,8 +321,8 @@ impl Head {
             })
             .await;
         match checked {
-            Ok(()) => Ok(()),
-            Err(custodyd_hsm::Error::Tampered { .. }) => Err(not_ours(pool, by).await?),
+            Ok(()) => Ok(true),
+            Err(custodyd_hsm::Error::Tampered { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

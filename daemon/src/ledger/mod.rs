@@ -116,7 +116,7 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    fn put(self, changes: &mut Vec<Change>, orders: &mut Vec<Order>) {
+    fn sort_into(self, changes: &mut Vec<Change>, orders: &mut Vec<Order>) {
         match self {
             Self::Change(change) => changes.push(change),
             Self::Order(order) => orders.push(order),
@@ -175,9 +175,9 @@ impl Ledger {
     /// Whether what is read here is known to be the newest; for readiness.
     ///
     /// # Errors
-    /// `Unconfirmed` where the token does not say so; `Stopped`.
+    /// `Unconfirmed` where the token does not say so in time, `Refused` with what it says instead; `Outgrown`; `Stopped`.
     pub async fn is_newest(&self) -> Result<(), LedgerError> {
-        self.reader.freshness().confirmed().await
+        self.reader.freshness().confirmed_or_why().await
     }
 
     /// Changes that wait for the committer, for metrics.
@@ -307,7 +307,7 @@ impl Ledger {
         T: Send + 'static,
         E: From<LedgerError> + Send + 'static,
     {
-        self.submit(Base::Loaded(loaded), decide).await?
+        self.submit(Base::Loaded(loaded), None, decide).await?
     }
 
     /// As `commit`, of the outcome of what was charged before: where nobody can write at the moment, it waits for some
@@ -315,7 +315,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As `commit`.
-    pub async fn conclude<T, E>(
+    pub async fn record_outcome<T, E>(
         &self,
         loaded: Loaded,
         decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
@@ -325,7 +325,8 @@ impl Ledger {
         E: From<LedgerError> + Send + 'static,
     {
         let waits_until = Some(committer::patience());
-        self.put(Base::Loaded(loaded), waits_until, decide).await?
+        self.submit(Base::Loaded(loaded), waits_until, decide)
+            .await?
     }
 
     /// Erases the account for good, if `decide` agrees: its envelope becomes a tombstone, its
@@ -364,11 +365,15 @@ impl Ledger {
             let (app, record) = (loaded.account.app.clone(), loaded.record);
             let decide = decide.clone();
             let submitted = self
-                .submit(Base::Loaded(loaded), move |account, moment, journal| {
-                    decide(account, moment)?;
-                    journal.erasure = Some(listed);
-                    Ok(())
-                })
+                .submit(
+                    Base::Loaded(loaded),
+                    None,
+                    move |account, moment, journal| {
+                        decide(account, moment)?;
+                        journal.erasure = Some(listed);
+                        Ok(())
+                    },
+                )
                 .await;
             match submitted {
                 Ok(erased) => return erased.map(|((), last)| last),
@@ -390,20 +395,8 @@ impl Ledger {
         })
     }
 
+    /// Leaves a change to the committer, and waits for its answer. The outer error is the ledger's, the inner one the decision's.
     async fn submit<T, E>(
-        &self,
-        base: Base,
-        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
-    ) -> Result<Result<(T, Loaded), E>, LedgerError>
-    where
-        T: Send + 'static,
-        E: Send + 'static,
-    {
-        self.put(base, None, decide).await
-    }
-
-    /// The outer error is the ledger's, the inner one the decision's.
-    async fn put<T, E>(
         &self,
         base: Base,
         waits_until: Option<Instant>,

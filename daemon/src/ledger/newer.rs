@@ -58,7 +58,7 @@ impl Source {
     ///
     /// # Errors
     /// `Store` and `Token` where they do not answer; `Refused` and `Tampered` where what is shown is no head of
-    /// this realm, or the entries before it are not there.
+    /// this realm, or the entries before it are not there; `Outgrown` where it is, and says that no custodyd of this age serves it.
     pub(crate) async fn look(&self, head: &Head, end: &LogEnd) -> Result<Shown, LedgerError> {
         let row = self.store.head().await?.examine();
         self.judge(row, head, end).await
@@ -79,7 +79,13 @@ impl Source {
         if row.seq == head.state.seq && row.body == head.encode().map_err(encoding)? {
             return Ok(Shown::Same);
         }
-        let shown = Head::parse(&row, &self.realm).map_err(LedgerError::Refused)?;
+        let shown = match Head::parse(&row, &self.realm) {
+            Ok(shown) => shown,
+            Err(why) => {
+                let outgrown = Head::outgrows_us(&self.pool, &self.realm, &row).await?;
+                return Err(outgrown.map_or(LedgerError::Refused(why), LedgerError::Outgrown));
+            }
+        };
         Head::authentic(&self.pool, &self.realm, &row).await?;
         if shown.state.log_epoch != head.state.log_epoch || shown.state.seq == head.state.seq {
             return Ok(Shown::Other(Box::new(shown)));

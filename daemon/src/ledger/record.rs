@@ -158,8 +158,7 @@ impl Reader {
     /// whoever compares all of the database with it; what is odd still was altered.
     pub(super) async fn catches_up(&self) {
         if self.store.is_shared() {
-            self.freshness.doubt();
-            let _ = self.freshness.confirmed().await;
+            let _ = self.freshness.answered(None).await;
         }
     }
 
@@ -183,8 +182,7 @@ impl Reader {
         if row.seq <= own.unwrap_or_default().max(believed) {
             return Ok(false);
         }
-        self.freshness.doubt();
-        self.freshness.confirmed().await?;
+        self.freshness.answered(Some(row.seq)).await?;
         Ok(self.memory.head().state.seq > believed)
     }
 
@@ -374,8 +372,7 @@ impl Reader {
                 Shown::Odd => {
                     if self.store.is_shared() {
                         // Another node's, unless nothing has moved once this one has caught up.
-                        self.freshness.doubt();
-                        self.freshness.confirmed().await?;
+                        self.freshness.answered(None).await?;
                     }
                     let moved = self.memory.moves(bucket) != moves;
                     #[cfg(test)]

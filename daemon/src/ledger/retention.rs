@@ -111,7 +111,7 @@ impl Ledger {
         let mut gone = 0;
         for step in steps(trail, &walked, ends) {
             let bodies = step.entries.len() as u64;
-            let submitted = self.submit(Base::Loaded(loaded), move |_, _, journal| {
+            let submitted = self.submit(Base::Loaded(loaded), None, move |_, _, journal| {
                 journal.retirement = Some(step);
                 Ok::<_, LedgerError>(())
             });

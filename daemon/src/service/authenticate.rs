@@ -108,7 +108,7 @@ impl Service {
         let (asks, right) = (device.clone(), charged.clone());
         let (opened, loaded) = self
             .ledger
-            .conclude::<Opened, Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<Opened, Refused>(loaded, move |account, moment, journal| {
                 comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);
                 open_session(&asks, account, right.proven(), &releases, moment, journal)

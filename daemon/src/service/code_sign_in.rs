@@ -193,7 +193,7 @@ impl Service {
         };
         let ((opened, added), loaded) = self
             .ledger
-            .conclude::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 entry.open(account, moment, journal)
             })
             .await?;
@@ -310,7 +310,7 @@ impl Service {
         let (asks, right) = (device.clone(), charged.clone());
         let ((opened, added), loaded) = self
             .ledger
-            .conclude::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<(Opened, bool), Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 comes.succeed(&right, account, moment.now)?;
                 guess::vouch(account, &asks, Factor::Pin, moment.now);

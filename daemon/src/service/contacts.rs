@@ -353,7 +353,7 @@ impl Service {
         loaded: Loaded,
     ) -> Result<(Option<Contact>, Loaded), Refused> {
         self.ledger
-            .conclude::<_, Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 proof.charged.succeed(account, moment.now)?;
                 let (confirmed, replaced) = proof.apply(account, &caller, moment.now)?;

@@ -176,6 +176,10 @@ pub enum Refused {
         "it is not certain at the moment that this daemon knows the newest state; try again later"
     )]
     Unconfirmed,
+    #[error(
+        "a newer version of the service has taken over, and this node is too old to serve beside it: another node does; try again"
+    )]
+    Outgrown(String),
     #[error("the stored account does not verify and is not used; its operator has to look")]
     Tampered(String),
     #[error("something went wrong inside")]
@@ -218,6 +222,7 @@ impl From<LedgerError> for Refused {
             )),
             LedgerError::Internal(what) => Self::Internal(what),
             LedgerError::Unconfirmed => Self::Unconfirmed,
+            LedgerError::Outgrown(which) => Self::Outgrown(which),
             error @ (LedgerError::Store(_) | LedgerError::Refused(_) | LedgerError::Stopped) => {
                 Self::StoreUnavailable(error)
             }

@@ -330,7 +330,7 @@ impl Service {
         let wrong = charged.clone();
         let (standing, _) = self
             .ledger
-            .conclude::<_, Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<_, Refused>(loaded, move |account, moment, journal| {
                 let fail = match comes {
                     Outcome::AtOnce => Charged::fail,
                     Outcome::Later => Charged::fail_once,

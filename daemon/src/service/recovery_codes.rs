@@ -163,7 +163,7 @@ impl Service {
         let before = loaded.account.devices.len();
         let (outcome, loaded) = self
             .ledger
-            .conclude::<Result<Opened, Refused>, Refused>(
+            .record_outcome::<Result<Opened, Refused>, Refused>(
                 loaded,
                 move |account, moment, journal| {
                     let Some(set) = spent(account, charged.as_ref(), &request.code, journal) else {

@@ -131,7 +131,7 @@ impl Service {
         };
         let ((answer, session), loaded) = self
             .ledger
-            .conclude::<_, Refused>(loaded, move |account, moment, journal| {
+            .record_outcome::<_, Refused>(loaded, move |account, moment, journal| {
                 caller.still_stands(account)?;
                 caller.step_up(account, Factor::Totp, moment.now)?;
                 writes.admitted(&caller, account, None, moment.now)?;
@@ -209,7 +209,7 @@ impl Service {
         let asks = device.clone();
         let (outcome, loaded) = self
             .ledger
-            .conclude::<Result<Opened, Refused>, Refused>(
+            .record_outcome::<Result<Opened, Refused>, Refused>(
                 loaded,
                 move |account, moment, journal| {
                     if !took_step(account, &charged, step) {

@@ -12,11 +12,16 @@ static STEPS: [Step; 2] = [
     Step {
         schema: 6,
         least: 4,
-        alters: &["records"],
+        // As a commit takes them.
+        alters: &["records", "bucket_members"],
         sql: "CREATE TABLE custodyd.notes (id bigint NOT NULL PRIMARY KEY, note bytea NOT NULL); \
-              ALTER TABLE custodyd.records ADD COLUMN hint bytea",
+              ALTER TABLE custodyd.records ADD COLUMN hint bytea; ALTER TABLE custodyd.bucket_members ADD COLUMN hint bytea",
         tables: &[
             ("notes", "id bigint, note bytea; PRIMARY KEY (id)"),
+            (
+                "bucket_members",
+                "bucket bigint, members bytea, hint bytea nullable; PRIMARY KEY (bucket)",
+            ),
             (
                 "records",
                 "id bytea, generation bigint, sealed bytea, hint bytea nullable; PRIMARY KEY (id)",

@@ -205,8 +205,9 @@ mod tests {
         ] {
             assert!(matches!(found(answering(other), None), Found::Nobody(_)));
         }
-        let Found::Nobody(told) = found(nowhere(), None) else {
-            panic!("somebody was found where nobody listens");
+        let told = match found(nowhere(), None) {
+            Found::Nobody(told) => told,
+            Found::Runs(_) => String::new(),
         };
         assert!(told.contains("operator.socket is not set"), "{told}");
     }

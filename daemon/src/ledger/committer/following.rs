@@ -130,7 +130,7 @@ impl Committer {
     /// `Stopped` as `follow`.
     pub(super) async fn confirm_among(&mut self) -> Result<(), LedgerError> {
         let reader = Arc::clone(&self.reader);
-        if reader.freshness().holds() {
+        if reader.freshness().suffices() {
             return Ok(());
         }
         #[cfg(test)]
@@ -238,7 +238,7 @@ impl Committer {
         if reader.store().weakness().unasked {
             return Ok(true);
         }
-        Ok(reader.freshness().holds() && !self.anchoring.knows_after(head.state.seq)?)
+        Ok(reader.freshness().suffices() && !self.anchoring.knows_after(head.state.seq)?)
     }
 
     /// Believes what another node has written, once no fork can take it back.
@@ -277,7 +277,9 @@ impl Committer {
         self.clock.committed(head.state.time);
         metrics::counter!("custodyd_batches_followed_total")
             .increment(head.state.seq.saturating_sub(believed.state.seq));
+        let seq = head.state.seq;
         memory.catch_up((head, end), (update, &changed));
+        reader.freshness().believes(seq);
         #[cfg(test)]
         let newest = newest || reader.store().weakness().any_newer;
         if newest {
@@ -291,7 +293,8 @@ impl Committer {
     ///
     /// # Errors
     /// `Overtaken` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
-    /// `Unconfirmed` where others were quicker even so; else the token's or the store's. After these it is tried again.
+    /// `Unconfirmed` where others were quicker even so; `Refused` as `give_way`; else the token's or the store's. After these
+    /// it is tried again.
     pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
         let store = Arc::clone(self.reader.store());
         let covered = self.cover_all().await;
@@ -312,6 +315,7 @@ impl Committer {
                 Ruling::Outrun => return Err(LedgerError::Unconfirmed),
                 Ruling::Covered { newest } => {
                     reader.memory().settle(true);
+                    reader.freshness().believes(head.state.seq);
                     keys::follow(reader.pool(), &head);
                     if newest {
                         reader.freshness().confirm(begun);
@@ -324,9 +328,17 @@ impl Committer {
     }
 
     /// A batch of ours, of which nobody was told, against an anchor of another line: goes over to that, where it goes on
-    /// from what this node has told of.
+    /// from what this node has told of. Where the database shows ours, it is the other one that gives way, once it looks:
+    /// both were made of one number, as where a lost batch of another node's is written again by it while this one replaces it. Until
+    /// then nothing of ours is told, and nothing written upon it; of a node that never looks again approvers decide.
+    ///
+    /// # Errors
+    /// `Overtaken` where it has given way; `Refused` where the other one has to; `Stopped` where neither can.
     async fn give_way(&mut self, head: &Head, theirs: &Anchor) -> Result<(), LedgerError> {
-        alert(head, theirs);
+        if self.rival.as_ref() != Some(theirs) {
+            alert(head, theirs);
+            self.rival = Some(theirs.clone());
+        }
         let (believed, end) = self.believed();
         let ours = (head.state.seq, hash(head)?);
         let shown = self.anchoring.source()?.look(&believed, &end).await?;
@@ -340,6 +352,16 @@ impl Committer {
                 let _ = self.reader.memory().take_back();
                 self.retained.retain(|(_, batch)| batch.head.seq <= seq);
                 Err(LedgerError::Overtaken)
+            }
+            Shown::Newer(newer)
+                if newer.line.contains(&ours)
+                    && (theirs.log_epoch, theirs.seq) == (head.state.log_epoch, ours.0) =>
+            {
+                Err(LedgerError::Refused(format!(
+                    "the token holds another node's anchor of batch {}, and the database shows this node's batch of that number, \
+                     of which nobody was told: it waits until that node gives way. Where that one has ended, approvers decide",
+                    ours.0
+                )))
             }
             _ => Err(LedgerError::Stopped),
         }

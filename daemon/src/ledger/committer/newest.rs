@@ -48,7 +48,7 @@ impl Committer {
             Err(LedgerError::Stopped) => Err(LedgerError::Stopped),
             Err(error) => {
                 tracing::warn!(%error, "nobody can say whether this is the newest state, so nothing is read for anybody");
-                self.reader.freshness().fails();
+                self.reader.freshness().fails(&error);
                 Ok(())
             }
         }

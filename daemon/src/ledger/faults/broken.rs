@@ -60,6 +60,8 @@ pub(super) struct Sluggish {
     /// list is a new one, however quick they are.
     pub(super) lists: AtomicU64,
     seen: AtomicU64,
+    /// Lists that it was asked for.
+    pub(super) asked: AtomicU64,
     /// Lists that it was slow at.
     pub(super) listed: AtomicU64,
     /// And before it makes one.
@@ -72,6 +74,7 @@ pub(super) struct Sluggish {
 
 impl Sluggish {
     fn waits(&self, anchors: &SoftAnchors) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let begun = Instant::now();
         // Looked at anew: whoever waits is let go when a test takes it back.
         let slow = || self.lists.load(Ordering::SeqCst);

@@ -2,6 +2,8 @@
 //! lies to one of them wins. Each attack has a control, in which the defence that stops it is off.
 
 mod anchors;
+mod beaten;
+mod reading;
 mod restored;
 mod starts;
 mod turns;

@@ -292,10 +292,9 @@ impl Rig {
         *self.serving.as_ref().unwrap().store.script.lock().unwrap() = script;
     }
 
-    /// How many heads have not been asked about that the script has an answer for.
-    pub(super) fn acknowledgements_left(&self) -> usize {
-        let store = &self.serving.as_ref().unwrap().store;
-        store.script.lock().unwrap().acknowledgements.len()
+    /// How much of the script has not happened yet.
+    pub(super) fn script_left(&self, of: impl Fn(&Script) -> usize) -> usize {
+        of(&self.serving.as_ref().unwrap().store.script.lock().unwrap())
     }
 
     /// The wrap key's `nth` use from now fails, with a fault of that record alone.

@@ -273,6 +273,7 @@ fn kind(error: &LedgerError) -> &'static str {
         LedgerError::Store(_) => "store",
         LedgerError::Tampered(_) => "tampered",
         LedgerError::Refused(_) => "refused",
+        LedgerError::Outgrown(_) => "outgrown",
         LedgerError::Busy => "busy",
         LedgerError::Overtaken => "overtaken",
         LedgerError::Late(_) => "late",

@@ -1,6 +1,8 @@
 //! What a node writes upon: in a turn on a connection to another server, in one that is taken away, and after it has
 //! caught up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use custodyd_hsm::AccountId;
@@ -10,8 +12,9 @@ use super::super::rig::{Rig, app, charge as deciding};
 use super::super::tables;
 use super::anchors::loaded;
 use super::{LATER, anchored, charge, charges, ends_with, two};
+use crate::account::Account;
 use crate::ledger::weakness::Weakness;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Journal, Ledger, LedgerError, Moment};
 use crate::store::admin::Place;
 
 /// One of two nodes with a defence off, or none.
@@ -24,7 +27,7 @@ async fn weak(off: impl FnOnce(&mut Weakness)) -> [Rig; 2] {
 }
 
 /// The server hangs up on those of whom it says this.
-fn hangs_up(place: &Place, on: &str) {
+pub(super) fn hangs_up(place: &Place, on: &str) {
     let Place::Server(server, place) = place else {
         panic!("these tests are of a server");
     };
@@ -153,6 +156,65 @@ async fn a_turn_that_was_taken_away_is_no_evidence() {
     }
 }
 
+/// What was decided in a turn that is lost never was: another node has gone on without it. So who asked is told to come
+/// again, and it is decided upon what stands then; nothing is decided twice by itself.
+#[tokio::test]
+async fn an_outcome_that_was_decided_in_a_turn_which_was_taken_away_never_was() {
+    for taken in [true, false] {
+        let [mut one, other] = two().await;
+        // What it has in memory it does not look at again.
+        one.crash().await;
+        one.cache = 1 << 20;
+        one.try_serve(Script::default()).await.unwrap();
+        charge(&other).await;
+        charge(&one).await;
+        let (ledger, id, place) = (other.ledger().clone(), other.accounts[0], one.place.clone());
+        let fresh = one.ledger().reader.freshness().clone();
+        one.meanwhile(Meanwhile {
+            during: During::Turn,
+            what: Box::new(move || {
+                let (ledger, place, fresh) = (ledger.clone(), place.clone(), fresh.clone());
+                Box::pin(async move {
+                    if taken {
+                        hangs_up(&place, "state = 'idle in transaction'");
+                        charges_by(&ledger, id).await;
+                    }
+                    // The token has said it a moment ago, however slow this host is: it decides upon what it knows.
+                    fresh.confirm(fresh.now());
+                })
+            }),
+        });
+        let decisions = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&decisions);
+        let outcome = move |account: &mut Account, moment: Moment, journal: &mut Journal| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            deciding(account, moment, journal)
+        };
+        let charged = loaded(&one).await;
+        let told = one.ledger().record_outcome(charged, outcome.clone()).await;
+        assert_eq!(decisions.load(Ordering::SeqCst), 1);
+        match taken {
+            true => assert!(matches!(told, Err(LedgerError::Overtaken)), "{told:?}"),
+            // Control: in a turn that it keeps.
+            false => assert_eq!(told.unwrap().0, 3),
+        }
+        // The other's charge, or its own: one of them.
+        assert_eq!(other_sees(&other).await, 3);
+        // Who comes again is decided upon, once.
+        let newest = loaded(&one).await;
+        let again = one.ledger().record_outcome(newest, outcome).await;
+        assert_eq!(again.unwrap().0, 4);
+        assert_eq!(decisions.load(Ordering::SeqCst), 2);
+        ends_with([one, other], 4).await;
+    }
+}
+
+/// What a node shows that has looked since.
+async fn other_sees(other: &Rig) -> u64 {
+    other.ledger().reader.catches_up().await;
+    other.durable(other.accounts[0]).await
+}
+
 /// Another node has its turn for longer than anybody waits for a lock, and writes nothing.
 #[tokio::test]
 async fn an_outcome_waits_for_its_turn_and_anything_else_is_refused() {
@@ -163,8 +225,8 @@ async fn an_outcome_waits_for_its_turn_and_anything_else_is_refused() {
     let load = async |id| one.ledger().load(&app(), id).await.unwrap().unwrap();
     let (charged, wanted) = (load(first).await, load(second).await);
     other.store().take_turn().await.unwrap();
-    let (concluded, refused) = tokio::join!(
-        one.ledger().conclude(charged, deciding),
+    let (recorded, refused) = tokio::join!(
+        one.ledger().record_outcome(charged, deciding),
         // Control: the same without the patience.
         async {
             let refused = one.ledger().commit(wanted, deciding).await;
@@ -173,7 +235,7 @@ async fn an_outcome_waits_for_its_turn_and_anything_else_is_refused() {
         },
     );
     assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
-    assert_eq!(concluded.unwrap().0, 3);
+    assert_eq!(recorded.unwrap().0, 3);
     ends_with([one, other], 3).await;
 }
 
@@ -185,7 +247,7 @@ async fn an_outcome_does_not_wait_for_ever() {
     let charged = loaded(&one).await;
     other.store().take_turn().await.unwrap();
     let begun = std::time::Instant::now();
-    let refused = one.ledger().conclude(charged, deciding).await;
+    let refused = one.ledger().record_outcome(charged, deciding).await;
     assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
     assert!(begun.elapsed() < Duration::from_secs(20));
     other.store().end_turn().await;

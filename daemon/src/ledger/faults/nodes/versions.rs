@@ -3,8 +3,9 @@
 use custodyd_hsm::{KeyId, KeyPurpose};
 
 use super::super::broken::Script;
-use super::super::rig::Rig;
+use super::super::rig::{Rig, app};
 use super::super::rotating::V2;
+use super::super::tables;
 use super::{charge, ends_with, two};
 use crate::ledger::LedgerError;
 use crate::ledger::head::newest_schema;
@@ -70,13 +71,37 @@ async fn a_node_neither_serves_nor_starts_where_the_next_version_says_so() {
     next.crash().await;
     next.weakness.schema = Some((newest_schema() + 1, newest_schema() + 1));
     next.try_serve(Script::default()).await.unwrap();
-    let told = one.charge_only(one.accounts[0]).await;
-    assert!(told.is_err(), "{told:?}");
-    one.crash().await;
     let what = format!(
         "takes a custodyd of schema {} or later",
         newest_schema() + 1
     );
+    let is_told = |error: LedgerError| {
+        let told = matches!(&error, LedgerError::Outgrown(why) if why.contains(&what));
+        assert!(told, "{error:?}");
+    };
+    let [a, _] = one.accounts;
+    is_told(one.charge_only(a).await.unwrap_err());
+    // Who only reads is told the same, once the word of before is over, and so is an operator.
+    let fresh = one.ledger().reader.freshness();
+    fresh.doubt();
+    is_told(one.ledger().load(&app(), a).await.unwrap_err());
+    is_told(one.ledger().is_newest().await.unwrap_err());
+    // Whoever can make rows and nothing else says it to nobody.
+    let honest = one.tables().await;
+    script(&one, "UPDATE custodyd.head SET mac = sha256(mac)").await;
+    fresh.doubt();
+    let told = one.ledger().load(&app(), a).await;
+    assert!(matches!(told, Err(LedgerError::Unconfirmed)), "{told:?}");
+    let told = one.charge_only(a).await;
+    assert!(
+        matches!(
+            told,
+            Err(LedgerError::Unconfirmed | LedgerError::Refused(_))
+        ),
+        "{told:?}"
+    );
+    one.put(&honest, &tables::ALL).await;
+    one.crash().await;
     refused(&mut one, &what).await;
     // The control: that one serves.
     assert_eq!(charge(&next).await, 1);
