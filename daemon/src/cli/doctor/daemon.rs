@@ -207,7 +207,7 @@ mod tests {
         }
         let told = match found(nowhere(), None) {
             Found::Nobody(told) => told,
-            Found::Runs(_) => String::new(),
+            Found::Runs(_) | Found::Silent(_) => String::new(),
         };
         assert!(told.contains("operator.socket is not set"), "{told}");
     }
