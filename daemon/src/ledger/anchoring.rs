@@ -143,9 +143,10 @@ impl Anchoring {
         found: &Believed,
     ) -> Result<Self, LedgerError> {
         tokens::hold(pool, &found.head).await?;
+        // Before the log of this head disproves any anchor.
+        mac_keys::check(pool, realm, store, &found.head).await?;
         if store.is_shared() {
             let (nodes, last) = Nodes::begin(pool, realm, store, found).await?;
-            mac_keys::check(pool, realm, store, &found.head).await?;
             return Ok(Self {
                 pool: pool.clone(),
                 realm: realm.clone(),
@@ -159,7 +160,6 @@ impl Anchoring {
         several::ask_the_lost(pool, realm, store, found).await?;
         let each = several::begin(pool, realm, store, found).await?;
         let last = several::newest(&each)?;
-        mac_keys::check(pool, realm, store, &found.head).await?;
         let bounded = match mode {
             Mode::Strict => None,
             Mode::Bounded {

@@ -48,7 +48,7 @@ pub struct Weakness {
     pub any_name: bool,
     /// An account is made although it stands under another MAC key.
     pub any_mac_key: bool,
-    /// A head is believed by older MAC keys than tag the anchor that it goes on from.
+    /// A head is believed by older MAC keys than tag what it goes on from: an anchor, or a head that is believed.
     pub older_mac_keys: bool,
     /// A batch's time is the host's, also where the newest head is of a later one.
     pub host_time: bool,

@@ -239,7 +239,7 @@ pub fn clear(
 /// An object may be read while another node is still making it, and a list may be read in the middle of another
 /// node's steps, its older object gone and the newer one not there yet: then it is made again. What is gone stays gone
 /// however often it is asked for.
-fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
+pub(super) fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
