@@ -18,7 +18,7 @@ mod warm;
 
 pub(crate) use self::scratch::{Scratch, first_refusal};
 pub use self::{
-    advance::{Advanced, advance, go_on},
+    advance::{Advanced, advance, advance_by, go_on},
     supersede::supersede,
     warm::{open_warm, seal_warm},
 };

@@ -70,7 +70,7 @@ pub(super) fn serve(
         counters: &shared.counters,
     };
     let began = Instant::now();
-    let mut allowed = Allowed::new(&mut counted, shared.versions()).tagging(shared.tagging());
+    let mut allowed = Allowed::new(&mut counted, shared.versions()).believing(shared.believed());
     let ran = job.run(Ok(&mut allowed));
     if let Some(observer) = shared.observer.get() {
         observer(operation, began.elapsed());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use custodyd_hsm::{KeyPurpose, KeyVersions, Pool};
 
 use super::attacks::is_tampered;
-use super::broken::Script;
+use super::broken::{Commit, Script};
 use super::mac_keys::{another_pool, another_process, mac, rotated};
 use super::nodes::{anchored, anchors::loaded, charge, two};
 use super::rig::{Rig, charge as deciding, realm_name};
@@ -276,4 +276,27 @@ async fn no_start_destroys_an_anchor_by_the_word_of_the_older_key() {
             }
         }
     }
+}
+
+/// The database takes the batch of a rotation late, when the pool has gone back to the older key: by nothing but its head and
+/// that head's anchor is it known until the next batch.
+#[tokio::test]
+async fn a_rotation_that_is_written_late_is_anchored_by_both_keys() {
+    let mut rig = Rig::new().await;
+    rig.make(mac(2)).await;
+    let before = newest(&rig);
+    rig.script(Script::new(&[Commit::Declined; 5], &[], &[]));
+    let late = rig.rotate(mac(2)).await;
+    assert!(matches!(late, Err(LedgerError::Store(_))), "{late:?}");
+    assert_eq!(*rig.pool().versions().unwrap(), KeyVersions::first());
+    while newest(&rig) == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rig.crash().await;
+    let forger = Forger::of(&rig).await;
+    forger.writes(|_| {}).await;
+    forger.goes().await;
+    another_process(&mut rig).await;
+    let started = rig.try_serve(Script::default()).await;
+    assert!(is_tampered(&started), "{started:?}");
 }
