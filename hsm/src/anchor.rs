@@ -18,7 +18,7 @@ mod warm;
 
 pub(crate) use self::scratch::{Scratch, first_refusal};
 pub use self::{
-    advance::{Advanced, advance, go_on},
+    advance::{Advanced, advance, advance_by, go_on},
     supersede::supersede,
     warm::{open_warm, seal_warm},
 };
@@ -227,16 +227,34 @@ pub fn needs_key(custody: &mut dyn Custody, realm: &RealmName, version: u16) -> 
     Ok(parsed.any(|anchor| anchor.keys.contains(&version)))
 }
 
-/// The newest MAC key that tags an anchor of a realm; none where there is no anchor. What goes on from that anchor is tagged
-/// by it, too: a rotation adds a key, and the current one is never retired.
+/// The newest MAC key that tags any anchor of a realm; none where there is no anchor.
 ///
 /// # Errors
 /// As for [`newest`].
 pub fn newest_key(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<u16>> {
-    let survey = Survey::of(custody, realm)?;
-    let objects = survey.own.iter().map(|found| &found.object.content);
-    let parsed = objects.filter_map(|content| Parsed::anchor(content).ok());
-    Ok(parsed.flat_map(|anchor| anchor.keys).max())
+    let tagged = tagged(&Survey::of(custody, realm)?);
+    Ok(tagged.into_iter().map(|(_, key)| key).max())
+}
+
+/// The newest MAC key that tags the latest anchor of a realm, and the log epoch of that; none where there is no anchor. What
+/// goes on from it is tagged by that key, too: a rotation adds a key, and the current one is never retired. Older anchors
+/// say nothing here. They may be of a batch that went nowhere, or of before a restore.
+///
+/// # Errors
+/// As for [`newest`].
+pub fn latest_key(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option<(u64, u16)>> {
+    let latest = tagged(&nodes::survey(custody, realm)?).into_iter().max();
+    Ok(latest.map(|((log_epoch, _), key)| (log_epoch, key)))
+}
+
+/// Log epoch and number of each anchor, with the newest key that tags it.
+fn tagged(survey: &Survey) -> Vec<((u64, u64), u16)> {
+    let newest = |found: &Found| {
+        let parsed = Parsed::anchor(&found.object.content).ok()?;
+        let place = (found.anchor.log_epoch, found.anchor.seq);
+        Some((place, *parsed.keys.last()?))
+    };
+    survey.own.iter().filter_map(newest).collect()
 }
 
 /// The anchor in an object; none where it is another realm's.

@@ -153,6 +153,10 @@ impl Custody for Counted<'_> {
         self.inner.accepted(purpose)
     }
 
+    fn believes(&self, key: KeyId) -> Result<bool> {
+        self.inner.believes(key)
+    }
+
     fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
         self.timed(Kind::Mac, |c| c.tag(versions, statement))
     }

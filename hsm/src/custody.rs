@@ -257,6 +257,15 @@ pub trait Custody: Send {
         Ok(vec![self.current(purpose)?.version])
     }
 
+    /// Whether what is tagged by this MAC key counts, where it says itself by which keys it is. A custody that knows no head
+    /// believes every key that it holds.
+    ///
+    /// # Errors
+    /// As for [`Custody::holds`].
+    fn believes(&self, key: KeyId) -> Result<bool> {
+        self.holds(key)
+    }
+
     /// The tag that all of these MAC keys make together, each over what the one before has made. Of one key it is
     /// [`Custody::mac`]. Whoever knows some of them, or has put one into the token, can not make it.
     ///

@@ -259,7 +259,7 @@ pub(crate) fn tag_fits(
         if !held.contains(version) {
             return Ok(false);
         }
-        believed |= custody.holds(KeyId::new(KeyPurpose::Mac, *version))?;
+        believed |= custody.believes(KeyId::new(KeyPurpose::Mac, *version))?;
     }
     Ok(believed && custody.tag(versions, statement)?.expose().ct_eq(tag).into())
 }

@@ -99,8 +99,8 @@ struct Shared {
     observer: OnceLock<Observer>,
     /// The key versions in use, once a head of the ledger has said so.
     versions: RwLock<Option<Arc<KeyVersions>>>,
-    /// Of one of several tokens: those that what it anchors is tagged by.
-    tagging: RwLock<Option<Arc<KeyVersions>>>,
+    /// Of one of several tokens: those that its anchors are believed by.
+    believed: RwLock<Option<Arc<KeyVersions>>>,
 }
 
 /// Told the name of each call that ran and how long it had the token.
@@ -169,7 +169,7 @@ impl Pool {
             abandoned: AtomicU64::new(0),
             observer: OnceLock::new(),
             versions: RwLock::new(None),
-            tagging: RwLock::new(None),
+            believed: RwLock::new(None),
         });
         let pool = Self(Arc::new(Inner {
             shared,
@@ -280,21 +280,21 @@ impl Pool {
         let _ = self.0.shared.observer.set(Box::new(observe));
     }
 
-    /// From now on jobs use these key versions and no others, whatever the token holds; and what is anchored in each of
-    /// several tokens is tagged by them.
+    /// From now on jobs use these key versions and no others, whatever the token holds; and what is anchored in each token
+    /// of the set, where there are several, is believed by them alone.
     pub fn use_versions(&self, versions: KeyVersions) {
         let versions = Arc::new(versions);
         let members = self.0.set.iter().flat_map(|set| set.members());
-        members.for_each(|member| member.tag_by(&versions));
+        members.for_each(|member| member.is_held_to(&versions));
         let used = self.0.shared.versions.write();
         *used.unwrap_or_else(PoisonError::into_inner) = Some(versions);
     }
 
     /// Of one of several tokens, which the pool of all of them holds to the key versions in use: alone it is asked to
-    /// anchor, and about keys that no head names yet. Its anchors are tagged by what the head names all the same.
-    pub(crate) fn tag_by(&self, versions: &Arc<KeyVersions>) {
-        let tagging = self.0.shared.tagging.write();
-        *tagging.unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(versions));
+    /// anchor, and about keys that no head names yet. Its anchors are believed by what the head names all the same.
+    pub(crate) fn believe_by(&self, versions: Option<Arc<KeyVersions>>) {
+        let believed = self.0.shared.believed.write();
+        *believed.unwrap_or_else(PoisonError::into_inner) = versions;
     }
 
     /// The key versions in use; `None` before `use_versions`.
@@ -357,9 +357,9 @@ impl Pool {
 }
 
 impl Shared {
-    fn tagging(&self) -> Option<Arc<KeyVersions>> {
-        let tagging = self.tagging.read().unwrap_or_else(PoisonError::into_inner);
-        tagging.clone()
+    fn believed(&self) -> Option<Arc<KeyVersions>> {
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        believed.clone()
     }
 
     fn versions(&self) -> Option<Arc<KeyVersions>> {

@@ -8,7 +8,7 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +22,7 @@ use aws_lc_rs::{
 };
 
 use crate::{
-    custody::{AnchorHandle, AnchorObject, Custody, MAX_ANCHOR, check_anchor},
+    custody::{AnchorHandle, AnchorObject, Custody, MAX_ANCHOR, check_anchor, not_there},
     ed25519::Ed25519Key,
     error::{Error, Result},
     id::{KeyId, KeyPurpose},
@@ -46,12 +46,19 @@ pub struct SoftAnchors(Arc<Store>);
 struct Store {
     next: AtomicU64,
     objects: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// Symmetric keys that one of those who share it has made: the others find them when they look.
+    made: Mutex<BTreeSet<KeyId>>,
 }
 
 impl SoftAnchors {
     fn locked(&self) -> MutexGuard<'_, Vec<(u64, Vec<u8>)>> {
         let objects = self.0.objects.lock();
         objects.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeSet<KeyId>> {
+        let made = self.0.made.lock();
+        made.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is there, in the order in which it came.
@@ -223,11 +230,25 @@ impl Custody for SoftCustody {
             return Err(Error::invalid("key version", "it is there already"));
         }
         self.add_version(key.purpose, key.version);
+        if key.purpose.is_symmetric() {
+            self.anchors.made().insert(key);
+        }
+        Ok(())
+    }
+
+    fn take_up_key(&mut self, key: KeyId) -> Result<()> {
+        if !self.holds(key)? {
+            if !self.anchors.made().contains(&key) {
+                return Err(not_there(key));
+            }
+            self.add_version(key.purpose, key.version);
+        }
         Ok(())
     }
 
     fn destroy_key(&mut self, key: KeyId) -> Result<()> {
         self.remove_version(key.purpose, key.version);
+        self.anchors.made().remove(&key);
         Ok(())
     }
 

@@ -74,6 +74,7 @@ suite::cases_of!(
     the_tpms_state_put_back_is_noticed,
     records_put_back_or_removed_are_refused,
     a_crash_between_record_and_extension_leaves_the_old_one,
+    a_mac_key_that_is_destroyed_takes_its_anchors_along,
     an_index_made_anew_is_refused,
     an_index_of_other_attributes_is_refused,
     another_program_that_extends_is_noticed,

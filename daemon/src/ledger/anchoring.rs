@@ -143,10 +143,12 @@ impl Anchoring {
         found: &Believed,
     ) -> Result<Self, LedgerError> {
         tokens::hold(pool, &found.head).await?;
+        // Before the log of this head disproves any anchor.
+        let checked = mac_keys::check(pool, realm, store, &found.head).await;
+        checked.map_err(|error| mac_keys::told(error, &found.head))?;
         if store.is_shared() {
             let begun = Nodes::begin(pool, realm, store, found).await;
             let (nodes, last) = begun.map_err(|error| mac_keys::told(error, &found.head))?;
-            mac_keys::check(pool, realm, store, &found.head).await?;
             return Ok(Self {
                 pool: pool.clone(),
                 realm: realm.clone(),
@@ -161,7 +163,6 @@ impl Anchoring {
         let each = several::begin(pool, realm, store, found).await;
         let each = each.map_err(|error| mac_keys::told(error, &found.head))?;
         let last = several::newest(&each)?;
-        mac_keys::check(pool, realm, store, &found.head).await?;
         let bounded = match mode {
             Mode::Strict => None,
             Mode::Bounded {
@@ -218,7 +219,7 @@ impl Anchoring {
         if self.each.iter().any(|each| each.last.clean) {
             let mut open = self.next(&found.head, self.last.boot_epoch)?;
             open.dirty = false;
-            several::none(self.advance(open).await?)?;
+            several::none(self.advance(open, &found.head).await?)?;
         }
         if forgotten {
             tracing::warn!(
@@ -256,7 +257,7 @@ impl Anchoring {
         let mut to = self.next(head, head.state.boot_epoch.max(self.last.boot_epoch))?;
         // What a bounded life of before has left stays to be paid for.
         to.dirty = self.last.dirty;
-        several::none(self.advance(to).await?)
+        several::none(self.advance(to, head).await?)
     }
 
     /// Makes the first head of a new realm the newest in every token. May be called again where one of them failed:
@@ -268,10 +269,11 @@ impl Anchoring {
         let first = anchor_of(head, None)?;
         for (name, pool) in several::named_pools(pool)? {
             let (of, to) = (head.state.realm.clone(), first.clone());
+            let keys = head.tagged_by();
             let begun = pool.call("anchor", move |custody| {
                 match anchor::newest(custody, &of)? {
                     Some(there) if there == to => Ok(Advanced::Anchored),
-                    _ => anchor::advance(custody, &of, None, &to),
+                    _ => anchor::advance_by(custody, &of, None, (&to, &keys)),
                 }
             });
             match (begun.await, name) {
@@ -335,7 +337,7 @@ impl Anchoring {
     ) -> Result<Covered, LedgerError> {
         let mut to = self.next(head, head.state.boot_epoch)?;
         let Some(bounded) = &mut self.bounded else {
-            return self.advance(to).await.map(Covered::in_token);
+            return self.advance(to, head).await.map(Covered::in_token);
         };
         let uses_up = demand.uses_up || !demand.charged.is_empty();
         let mut here = HashSet::new();
@@ -352,7 +354,7 @@ impl Anchoring {
         if must || due {
             // Where one is charged, others follow, without another word to the token.
             to.dirty = uses_up;
-            match self.advance(to.clone()).await {
+            match self.advance(to.clone(), head).await {
                 // What only the interval wants can wait until the token may be written again.
                 Err(LedgerError::Token(Error::Worn { .. })) if !must => {}
                 told => return told.map(Covered::in_token),
@@ -367,7 +369,9 @@ impl Anchoring {
         // It stands for the same place in the token's own order.
         to.serial = self.last.serial;
         to.dirty = self.last.dirty;
-        bounded.warm.write(&self.pool, &self.realm, &to).await?;
+        let keys = head.tagged_by();
+        let warm = (&to, keys.as_slice());
+        bounded.warm.write(&self.pool, &self.realm, warm).await?;
         bounded.ahead = true;
         bounded.charged.extend(&demand.charged);
         Ok(Covered::Here)
@@ -400,7 +404,7 @@ impl Anchoring {
             bounded.not_before = Instant::now() + AGAIN;
         }
         let to = self.next(head, head.state.boot_epoch)?;
-        self.advance(to).await.map(Covered::in_token)
+        self.advance(to, head).await.map(Covered::in_token)
     }
 
     /// The last word of a daemon that stops: nothing follows. Strict mode has said everything.
@@ -413,7 +417,7 @@ impl Anchoring {
         }
         let mut to = self.next(head, head.state.boot_epoch)?;
         to.clean = true;
-        self.advance(to).await
+        self.advance(to, head).await
     }
 
     fn among(&mut self) -> Result<&mut Nodes, LedgerError> {
@@ -490,10 +494,10 @@ impl Anchoring {
         Ok(next)
     }
 
-    /// Makes this the newest in every token; says in which it did not, where it did in others.
-    async fn advance(&mut self, to: Anchor) -> Result<Vec<Lost>, LedgerError> {
-        let started = Instant::now();
-        let advanced = several::advance(&mut self.each, &to).await;
+    /// Makes this anchor of a head the newest in every token; says in which it did not, where it did in others.
+    async fn advance(&mut self, to: Anchor, head: &Head) -> Result<Vec<Lost>, LedgerError> {
+        let (started, keys) = (Instant::now(), head.tagged_by());
+        let advanced = several::advance(&mut self.each, (&to, &keys)).await;
         metrics::histogram!("custodyd_anchor_seconds").record(started.elapsed().as_secs_f64());
         // Where one of them failed, too: what another has taken is what the next start goes by.
         self.last = several::newest(&self.each)?;
@@ -506,7 +510,7 @@ impl Anchoring {
             // By it the next start knows that the kernel has not been started since.
             bounded
                 .warm
-                .write(&self.pool, &self.realm, &self.last)
+                .write(&self.pool, &self.realm, (&self.last, &keys))
                 .await?;
             bounded.anchored = Instant::now();
             bounded.ahead = false;

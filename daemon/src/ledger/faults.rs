@@ -26,6 +26,7 @@ mod limits;
 mod mac_keys;
 pub(in crate::ledger) mod names;
 mod nodes;
+mod older_mac_keys;
 mod pruning;
 mod restoring;
 mod retiring;

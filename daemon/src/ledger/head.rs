@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use custodyd_hsm::{KeyId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, mac};
+use custodyd_hsm::{Error, KeyId, KeyPurpose, KeyVersions, Pool, RealmName, RecordId, mac};
 use custodyd_policies::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -275,9 +275,14 @@ impl Head {
     ) -> Result<(), LedgerError> {
         let versions = Self::parse(row, realm).map(|head| head.tagged_by());
         let versions = versions.map_err(LedgerError::Refused)?;
-        match Self::has_tag(pool, realm, row, versions.clone()).await? {
+        if made(pool, realm, &versions, row).await? {
+            return Ok(());
+        }
+        let lacking = lacking(pool, &versions).await?;
+        let took_up = !lacking.is_empty() && takes_up(pool, lacking.clone()).await?;
+        match took_up && made(pool, realm, &versions, row).await? {
             true => Ok(()),
-            false => Err(not_ours(pool, versions).await?),
+            false => Err(not_ours(if took_up { &[] } else { &lacking })),
         }
     }
 
@@ -302,29 +307,8 @@ impl Head {
             return Ok(None);
         };
         let versions = keys.of(KeyPurpose::Mac).accepted().to_vec();
-        let made = Self::has_tag(pool, realm, row, versions).await?;
-        Ok(made.then_some(which))
-    }
-
-    async fn has_tag(
-        pool: &Pool,
-        realm: &RealmName,
-        row: &HeadRow,
-        versions: Vec<u16>,
-    ) -> Result<bool, LedgerError> {
-        let (of, body) = (realm.clone(), row.body.clone());
-        // A tag of another length fits nothing.
-        let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
-        let checked = pool
-            .call("check-head", move |custody| {
-                mac::check_head(custody, &of, &versions, &body, &tag)
-            })
-            .await;
-        match checked {
-            Ok(()) => Ok(true),
-            Err(custodyd_hsm::Error::Tampered { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let ours = made(pool, realm, &versions, row).await?;
+        Ok(ours.then_some(which))
     }
 
     /// What an anchor names, and the next head as its `previous`.
@@ -338,24 +322,62 @@ impl Head {
     }
 }
 
-/// Why a head is none of this token's: it may lack the keys that it names.
-async fn not_ours(pool: &Pool, by: Vec<u16>) -> Result<LedgerError, LedgerError> {
+/// Whether the token has made the row's tag, by these MAC keys.
+async fn made(
+    pool: &Pool,
+    realm: &RealmName,
+    by: &[u16],
+    row: &HeadRow,
+) -> Result<bool, LedgerError> {
+    let (of, body, by) = (realm.clone(), row.body.clone(), by.to_vec());
+    // A tag of another length fits nothing.
+    let tag = <[u8; 32]>::try_from(row.mac.as_slice()).unwrap_or_default();
+    let checked = pool.call("check-head", move |custody| {
+        mac::check_head(custody, &of, &by, &body, &tag)
+    });
+    match checked.await {
+        Ok(()) => Ok(true),
+        Err(Error::Tampered { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The keys of a head that the token does not hold, as far as this process knows.
+async fn lacking(pool: &Pool, by: &[u16]) -> Result<Vec<KeyId>, LedgerError> {
     let held = pool.call("check-keys", |custody| custody.versions(KeyPurpose::Mac));
     let held = held.await?;
-    let lacking = by.into_iter().filter(|version| !held.contains(version));
-    let lacking: Vec<KeyId> = lacking
-        .map(|version| KeyId::new(KeyPurpose::Mac, version))
-        .collect();
-    Ok(LedgerError::Tampered(match lacking.is_empty() {
+    let lacking = by.iter().filter(|version| !held.contains(version));
+    Ok(lacking
+        .map(|version| KeyId::new(KeyPurpose::Mac, *version))
+        .collect())
+}
+
+/// Another node may have made them in the token since this one has looked. That they are there makes none of them believed:
+/// a key that is has to have tagged the head beside them. Whoever sees by it that the realm's keys are others ends.
+async fn takes_up(pool: &Pool, keys: Vec<KeyId>) -> Result<bool, LedgerError> {
+    let took_up = pool.call("take-up-key", move |custody| {
+        // The head is nobody's yet: it costs one look at the token, whatever it names.
+        keys.iter().try_for_each(|key| custody.take_up_key(*key))
+    });
+    match took_up.await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_retryable() => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Why a head is none of this token's: it may lack the keys that it names.
+fn not_ours(lacking: &[KeyId]) -> LedgerError {
+    LedgerError::Tampered(match lacking.is_empty() {
         true => "the head was not made by this token under keys that are accepted; is the database another realm's, \
                  or the token another one?"
             .into(),
         false => format!(
             "the head is tagged by {}, which the token does not hold: the head was not made by this token, or that key \
              was destroyed after it was retired, and then nobody believes this database any more",
-            keys::names(&lacking)
+            keys::names(lacking)
         ),
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 //!
 //! Called by the committer of a realm that several nodes serve, when it has its turn, when a batch of its
 //! own has an unknown outcome, and when its readers want to know whether they read the newest. The database
-//! may show any head that was ever sealed. So: this token has made it, for this realm and log epoch; the
-//! log that it names goes on from ours; the last entry says of the state what the head says; and the
+//! may show any head that was ever sealed. So: this token has made it, for this realm and log epoch, by the newest MAC
+//! key that we believe in; the log that it names goes on from ours; the last entry says of the state what the head says; and the
 //! digests that have changed fold into its state root. Nothing is installed here, and nothing that is found
 //! here may be told to anybody: whether a fork can still take the head back, the token says (`anchoring::nodes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use custodyd_hsm::{Pool, RealmName};
+use custodyd_hsm::{KeyId, KeyPurpose, Pool, RealmName};
 
 use super::head::Head;
 use super::log::{LogEnd, StateLeaf};
@@ -93,6 +93,7 @@ impl Source {
         if shown.state.seq < head.state.seq {
             return Ok(Shown::Older(Box::new(shown)));
         }
+        self.is_by_the_newest_key(head, &shown)?;
         let Some((end, line)) = self.follow((head, end), &shown).await? else {
             return Ok(Shown::Other(Box::new(shown)));
         };
@@ -102,6 +103,26 @@ impl Source {
             end,
             line,
         })))
+    }
+
+    /// As `anchoring::mac_keys` has it of a start. Who knows an older key alone makes heads whose log names what they like:
+    /// what another line has anchored would be taken for what comes after this one.
+    fn is_by_the_newest_key(&self, believed: &Head, shown: &Head) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        if self.store.weakness().older_mac_keys {
+            return Ok(());
+        }
+        match believed.tagged_by().last() {
+            Some(newest) if !shown.tagged_by().contains(newest) => {
+                let key = KeyId::new(KeyPurpose::Mac, *newest);
+                Err(LedgerError::Tampered(format!(
+                    "{key} has tagged batch {}, and not batch {} that the database shows: it was made by who knows an older \
+                     MAC key and not this one",
+                    believed.state.seq, shown.state.seq
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The log of a newer head, if it continues this one, and the heads on the way.

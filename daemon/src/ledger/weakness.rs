@@ -50,7 +50,7 @@ pub struct Weakness {
     pub any_mac_key: bool,
     /// What is new may be under a MAC key that is not the current one.
     pub made_under_any_key: bool,
-    /// A head is believed by older MAC keys than tag the anchor that it goes on from.
+    /// A head is believed by older MAC keys than tag what it goes on from: an anchor, or a head that is believed.
     pub older_mac_keys: bool,
     /// A batch's time is the host's, also where the newest head is of a later one.
     pub host_time: bool,

@@ -30,21 +30,37 @@ pub enum Advanced {
     Raced(Anchor),
 }
 
-/// Replaces the newest anchor of a realm, which must be `from`, by `to`. None as
-/// `from` makes the first anchor, for a realm that has none: only `init` may.
+/// [`advance_by`] the MAC keys that the custody accepts: for whoever anchors no head.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a `to` that cannot follow `from`; [`Error::Anchors`]
-/// when what is in the token contradicts `from`, itself, or the token's own word;
-/// else the token's, and then the outcome is unknown.
+/// As for [`advance_by`].
 pub fn advance(
     custody: &mut dyn Custody,
     realm: &RealmName,
     from: Option<&Anchor>,
     to: &Anchor,
 ) -> Result<Advanced> {
+    let keys = custody.accepted(KeyPurpose::Mac)?;
+    advance_by(custody, realm, from, (to, &keys))
+}
+
+/// Replaces the newest anchor of a realm, which must be `from`, by `to`. None as
+/// `from` makes the first anchor, for a realm that has none: only `init` may.
+/// It is tagged by the MAC keys that its head is tagged by, whatever is in use
+/// at this moment: who starts on that head asks for the newest of them.
+///
+/// # Errors
+/// [`Error::Invalid`] for a `to` that cannot follow `from`; [`Error::Anchors`]
+/// when what is in the token contradicts `from`, itself, or the token's own word;
+/// else the token's, and then the outcome is unknown.
+pub fn advance_by(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    from: Option<&Anchor>,
+    (to, keys): (&Anchor, &[u16]),
+) -> Result<Advanced> {
     check_step(from, to)?;
-    let content = sealed(custody, realm, to)?;
+    let content = sealed_by(custody, realm, keys, to)?;
     let before = Survey::of(custody, realm)?;
     let made = match step(before.newest()?, from, to)? {
         Step::Create => {
@@ -57,27 +73,27 @@ pub fn advance(
     conclude(custody, realm, (to, made), |after| after.rival(to))
 }
 
-/// As [`advance`], for whoever knows from the last call that `from` is the newest, and has made none since whose outcome
+/// As [`advance_by`], for whoever knows from the last call that `from` is the newest, and has made none since whose outcome
 /// is unknown: so their own `to` can not be there yet.
 ///
 /// Everybody destroys what they have replaced last of all. So while `from` stands nobody has gone on from it, or their
 /// anchor stands beside it; and then the list that is made after ours shows theirs, and ours is taken back. Where it
-/// does not stand, or the token has no quick way to say so, this is [`advance`].
+/// does not stand, or other keys tag it, or the token has no quick way to say so, this is [`advance_by`].
 ///
 /// # Errors
-/// As for [`advance`]. After one, only [`advance`] goes on: ours may be there.
+/// As for [`advance_by`]. After one, only [`advance_by`] goes on: ours may be there.
 pub fn go_on(
     custody: &mut dyn Custody,
     realm: &RealmName,
     from: &Anchor,
-    to: &Anchor,
+    (to, keys): (&Anchor, &[u16]),
 ) -> Result<Advanced> {
-    let before = sealed(custody, realm, from)?;
+    let before = sealed_by(custody, realm, keys, from)?;
     if !custody.anchor_stands(&before)? {
-        return advance(custody, realm, Some(from), to);
+        return advance_by(custody, realm, Some(from), (to, keys));
     }
     check_step(Some(from), to)?;
-    let content = sealed(custody, realm, to)?;
+    let content = sealed_by(custody, realm, keys, to)?;
     custody.create_anchor(&content)?;
     conclude(custody, realm, (to, true), |after| after.rival(to))
 }

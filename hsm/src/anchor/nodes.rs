@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Anchor, Survey, advance::sealed, fault};
+use super::{Anchor, Survey, advance::sealed_by, fault};
 use crate::{
     custody::Custody,
     error::{AnchorFault, Error, Result},
@@ -144,7 +144,7 @@ pub fn list(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>>
     Ok(survey.own.into_iter().map(|found| found.anchor).collect())
 }
 
-/// Makes the head of `to` one that no fork can take back. `line` has what is known around it; `made` says that an
+/// Makes the head of `to`, which these MAC keys tag, one that no fork can take back. `line` has what is known around it; `made` says that an
 /// earlier call for this head has made its object. May be called again after any outcome.
 ///
 /// # Errors
@@ -153,7 +153,7 @@ pub fn list(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>>
 pub fn cover(
     custody: &mut dyn Custody,
     realm: &RealmName,
-    to: &Anchor,
+    (to, keys): (&Anchor, &[u16]),
     (line, mut made): (&Line, bool),
 ) -> Result<Covered> {
     for _ in 0..TRIES {
@@ -192,7 +192,7 @@ pub fn cover(
             }
             return Ok(Covered::Covered { newest });
         }
-        let content = sealed(custody, realm, to)?;
+        let content = sealed_by(custody, realm, keys, to)?;
         custody.create_anchor(&content)?;
         made = true;
     }
@@ -239,7 +239,7 @@ pub fn clear(
 /// An object may be read while another node is still making it, and a list may be read in the middle of another
 /// node's steps, its older object gone and the newer one not there yet: then it is made again. What is gone stays gone
 /// however often it is asked for.
-fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
+pub(super) fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
     let mut tries = TRIES;
     loop {
         tries -= 1;

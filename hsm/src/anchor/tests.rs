@@ -316,7 +316,7 @@ fn a_warm_anchor_opens_in_its_realm_and_boot_only() {
     let mut custody = SoftCustody::new();
     let (own, other) = (realm("r"), realm("r2"));
     let good = anchor(4, 4);
-    let bytes = seal_warm(&mut custody, &own, "boot", &good).unwrap();
+    let bytes = seal_warm(&mut custody, &own, "boot", (&good, &[1])).unwrap();
     let mut open = |realm, boot, bytes: &[u8]| open_warm(&mut custody, realm, boot, bytes);
     assert_eq!(open(&own, "boot", &bytes), Ok(Some(good.clone())));
     assert_eq!(open(&own, "boos", &bytes), Ok(None));
@@ -333,7 +333,10 @@ fn a_warm_anchor_opens_in_its_realm_and_boot_only() {
         assert!(open(&own, "boot", &bytes[..at]).is_err(), "{at}");
     }
     for bad in ["", "a b", "ä", &"a".repeat(65)] {
-        assert!(seal_warm(&mut custody, &own, bad, &good).is_err(), "{bad}");
+        assert!(
+            seal_warm(&mut custody, &own, bad, (&good, &[1])).is_err(),
+            "{bad}"
+        );
     }
     // And it is nothing that could be planted in the token.
     let mut rig = Rig::new(&[]);

@@ -10,11 +10,11 @@ use crate::{
     custody::Custody,
     encoding,
     error::{Error, Result},
-    id::{KeyPurpose, RealmName},
+    id::RealmName,
     mac,
 };
 
-/// The bytes of a warm anchor. `boot_id` is the kernel's
+/// The bytes of a warm anchor, by the MAC keys that its head is tagged by. `boot_id` is the kernel's
 /// (`/proc/sys/kernel/random/boot_id` on Linux): what lives in memory does not
 /// outlive it.
 ///
@@ -25,11 +25,10 @@ pub fn seal_warm(
     custody: &mut dyn Custody,
     realm: &RealmName,
     boot_id: &str,
-    anchor: &Anchor,
+    (anchor, keys): (&Anchor, &[u16]),
 ) -> Result<Vec<u8>> {
-    let keys = custody.accepted(KeyPurpose::Mac)?;
-    let mut bytes = format::warm(realm, anchor, boot_id, &keys)?;
-    let tag = custody.tag(&keys, &encoding::warm_anchor(&bytes))?;
+    let mut bytes = format::warm(realm, anchor, boot_id, keys)?;
+    let tag = custody.tag(keys, &encoding::warm_anchor(&bytes))?;
     bytes.extend_from_slice(tag.expose());
     Ok(bytes)
 }

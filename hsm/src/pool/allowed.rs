@@ -23,8 +23,8 @@ pub(super) struct Allowed<'a> {
     inner: &'a mut dyn Custody,
     /// The same during the whole job, whatever is rotated meanwhile.
     versions: Option<Arc<KeyVersions>>,
-    /// What anchors are tagged by, where that is all that the head decides here.
-    tagging: Option<Arc<KeyVersions>>,
+    /// What anchors are believed by, where that is all that the head decides here.
+    believed: Option<Arc<KeyVersions>>,
     /// A key that this job has made or taken up, and has to prove before any head can name it.
     made: Option<KeyId>,
 }
@@ -34,13 +34,13 @@ impl<'a> Allowed<'a> {
         Self {
             inner,
             versions,
-            tagging: None,
+            believed: None,
             made: None,
         }
     }
 
-    pub(super) fn tagging(self, tagging: Option<Arc<KeyVersions>>) -> Self {
-        Self { tagging, ..self }
+    pub(super) fn believing(self, believed: Option<Arc<KeyVersions>>) -> Self {
+        Self { believed, ..self }
     }
 
     fn accepts(&self, key: KeyId) -> bool {
@@ -90,10 +90,15 @@ impl Custody for Allowed<'_> {
     }
 
     fn accepted(&self, purpose: KeyPurpose) -> Result<Vec<u16>> {
-        match self.versions.as_ref().or(self.tagging.as_ref()) {
+        match self.versions.as_ref().or(self.believed.as_ref()) {
             Some(versions) => Ok(versions.of(purpose).accepted().to_vec()),
             None => self.inner.accepted(purpose),
         }
+    }
+
+    fn believes(&self, key: KeyId) -> Result<bool> {
+        let named = self.versions.as_ref().or(self.believed.as_ref());
+        Ok(named.is_none_or(|versions| versions.accepts(key)) && self.inner.believes(key)?)
     }
 
     fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
@@ -324,14 +329,21 @@ mod tests {
             token.add_version(KeyPurpose::Mac, 2);
             let mut ruled = Allowed::new(&mut token, Some(Arc::new(tags.clone())));
             advance(&mut ruled, &realm, None, &anchor).unwrap();
-            let mut ruled = Allowed::new(&mut token, Some(Arc::new(reads.clone())));
-            let found = newest(&mut ruled, &realm);
-            match found {
-                Ok(found) => assert!(believed && found.as_ref() == Some(&anchor)),
-                Err(Error::Anchors { fault, .. }) => {
-                    assert!(!believed && matches!(fault, AnchorFault::Forged));
+            // One of several tokens has no other word for it than that of all of them.
+            for alone in [true, false] {
+                let by = Some(Arc::new(reads.clone()));
+                let mut ruled = match alone {
+                    true => Allowed::new(&mut token, by),
+                    false => Allowed::new(&mut token, None).believing(by),
+                };
+                let found = newest(&mut ruled, &realm);
+                match found {
+                    Ok(found) => assert!(believed && found.as_ref() == Some(&anchor)),
+                    Err(Error::Anchors { fault, .. }) => {
+                        assert!(!believed && matches!(fault, AnchorFault::Forged));
+                    }
+                    Err(other) => panic!("{other}"),
                 }
-                Err(other) => panic!("{other}"),
             }
         }
         // The control: before a head was believed, any key of the token counts.

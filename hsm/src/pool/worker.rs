@@ -76,7 +76,7 @@ pub(super) fn serve(shared: &Shared, custody: Option<Box<dyn Custody>>, job: Job
         counters: &shared.counters,
     };
     let began = Instant::now();
-    let mut allowed = Allowed::new(&mut counted, shared.versions()).tagging(shared.tagging());
+    let mut allowed = Allowed::new(&mut counted, shared.versions()).believing(shared.believed());
     let Done { ran, reply } = job.run(Ok(&mut allowed));
     if let Some(observer) = shared.observer.get() {
         observer(operation, began.elapsed());

@@ -128,6 +128,10 @@ impl Custody for SetCustody {
         self.0.ask("accepted", move |token| token.accepted(purpose))
     }
 
+    fn believes(&self, key: KeyId) -> Result<bool> {
+        self.0.ask("believes", move |token| token.believes(key))
+    }
+
     fn tag(&mut self, versions: &[u16], statement: &[u8]) -> Result<Secret<32>> {
         let (versions, statement): (Arc<[u16]>, Arc<[u8]>) = (versions.into(), statement.into());
         self.0

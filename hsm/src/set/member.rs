@@ -55,8 +55,8 @@ pub struct Member {
     /// Why it is not well.
     reason: Mutex<Option<String>>,
     observer: OnceLock<Observer>,
-    /// What its anchors are tagged by, also once it is opened later.
-    tagging: Mutex<Option<Arc<KeyVersions>>>,
+    /// The key versions in use, also once it is opened later.
+    in_use: Mutex<Option<Arc<KeyVersions>>>,
 }
 
 /// Is told of each call, and how long it took.
@@ -103,21 +103,28 @@ impl Member {
             standing: AtomicU8::new(number(Standing::Well)),
             reason: Mutex::default(),
             observer: OnceLock::new(),
-            tagging: Mutex::default(),
+            in_use: Mutex::default(),
         }
     }
 
-    /// Has what it anchors tagged by these from now on.
-    pub(crate) fn tag_by(&self, versions: &Arc<KeyVersions>) {
-        let slot = self.slot();
-        *self.tagging() = Some(Arc::clone(versions));
-        if let Some(pool) = &*slot {
-            pool.tag_by(versions);
+    /// Has its anchors believed by these alone, while it is in the set.
+    pub(crate) fn is_held_to(&self, versions: &Arc<KeyVersions>) {
+        *self.in_use() = Some(Arc::clone(versions));
+        if let Some(pool) = &*self.slot() {
+            pool.believe_by(self.believed_by());
         }
     }
 
-    fn tagging(&self) -> std::sync::MutexGuard<'_, Option<Arc<KeyVersions>>> {
-        self.tagging.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Outside of the set it remembers what was true when it left, by the keys of then.
+    fn believed_by(&self) -> Option<Arc<KeyVersions>> {
+        match self.standing() {
+            Standing::Outside => None,
+            Standing::Well | Standing::Sick => self.in_use().clone(),
+        }
+    }
+
+    fn in_use(&self) -> std::sync::MutexGuard<'_, Option<Arc<KeyVersions>>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has its calls measured from now on, also once it is opened later.
@@ -158,9 +165,7 @@ impl Member {
         if let Some(observer) = self.observer.get() {
             measured(&pool, observer);
         }
-        if let Some(versions) = &*self.tagging() {
-            pool.tag_by(versions);
-        }
+        pool.believe_by(self.believed_by());
         if slot.is_none() {
             *slot = Some(pool);
         }
@@ -222,6 +227,9 @@ impl Member {
     fn stands(&self, standing: Standing, reason: Option<String>) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
         self.standing.store(number(standing), Ordering::SeqCst);
+        if let Some(pool) = &*self.slot() {
+            pool.believe_by(self.believed_by());
+        }
     }
 
     /// It has answered as it must. A token outside of the set stays there.

@@ -22,6 +22,7 @@ use crate::{
     root_keys,
     secret::Secret,
     software::{SoftAnchors, SoftCustody},
+    versions::KeyVersions,
 };
 
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -300,6 +301,34 @@ fn other_keys_show() {
         root_keys::differing(&mut other, &checks).unwrap(),
         Some(bind)
     );
+}
+
+/// A token holds keys that were retired, or that somebody has put there. What these tag counts in no token of the set. One that
+/// left remembers what was true then, by the keys of then.
+#[test]
+fn a_token_of_the_set_believes_the_keys_in_use_alone() {
+    let pool = pool(&Faulty::pair()).unwrap();
+    let mac = |version| KeyId::new(KeyPurpose::Mac, version);
+    let members = pool.set().unwrap().members();
+    let believe = || {
+        let believes = members.iter().map(|member| {
+            let alone = member.pool().unwrap();
+            alone.blocking_call("test", move |token| token.believes(mac(1)))
+        });
+        believes.collect::<Result<Vec<bool>>>().unwrap()
+    };
+    // Before a head was believed.
+    assert_eq!(believe(), [true, true]);
+    let both = KeyVersions::first().with_newer(mac(2)).unwrap();
+    pool.use_versions(both.clone());
+    assert_eq!(believe(), [true, true]);
+    pool.set().unwrap().is_of(&["A".to_owned()]);
+    pool.use_versions(both.without(mac(1)).unwrap());
+    assert_eq!(believe(), [false, true]);
+    members[1].joins();
+    assert_eq!(believe(), [false, false]);
+    members[1].leaves();
+    assert_eq!(believe(), [false, true]);
 }
 
 proptest! {

@@ -172,7 +172,7 @@ pub(crate) fn an_anchor_goes_on_from_one_that_stands(store: &impl Store) {
         let quick = store.tells_of_one();
         assert_eq!(custody.anchor_stands(&object.content), Ok(quick));
         let (from, to) = (anchor(serial - 1, 1), anchor(serial, 1));
-        let done = go_on(custody, &realm(), &from, &to);
+        let done = go_on(custody, &realm(), &from, (&to, &[1]));
         assert_eq!(done, Ok(Advanced::Anchored));
         assert_eq!(newest(custody, &realm()), Ok(Some(to)));
         assert_eq!(contents(custody).len(), 1);
@@ -183,12 +183,22 @@ pub(crate) fn an_anchor_goes_on_from_one_that_stands(store: &impl Store) {
     let object = custody.anchors().unwrap().remove(0);
     other.destroy_anchor(&object).unwrap();
     assert_eq!(custody.anchor_stands(&object.content), Ok(false));
-    let gone = go_on(&mut *custody, &realm(), &anchor(20, 1), &anchor(21, 1));
+    let gone = go_on(
+        &mut *custody,
+        &realm(),
+        &anchor(20, 1),
+        (&anchor(21, 1), &[1]),
+    );
     assert_eq!(fault_of(gone), AnchorFault::Missing);
     assert_eq!(contents(&mut *custody), Vec::<Vec<u8>>::new());
     // Somebody put it back: a list finds it.
     store.plant(&object.content);
-    let done = go_on(&mut *custody, &realm(), &anchor(20, 1), &anchor(21, 1));
+    let done = go_on(
+        &mut *custody,
+        &realm(),
+        &anchor(20, 1),
+        (&anchor(21, 1), &[1]),
+    );
     assert_eq!(done, Ok(Advanced::Anchored));
     assert_eq!(contents(&mut *custody).len(), 1);
 }

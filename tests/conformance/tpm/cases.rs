@@ -557,6 +557,33 @@ pub(crate) fn a_wrong_secret_is_told_as_one_by_provisioning_too(rig: &PerStart) 
     misconfigured(short.provision(false), &["too short for a TPM"]);
 }
 
+/// An anchor that was replaced is hidden only, until the next change. The key that tags it is destroyed, and then the process is
+/// killed: what it had hidden it tells nobody.
+pub(crate) fn a_mac_key_that_is_destroyed_takes_its_anchors_along(rig: &PerStart) {
+    for (serial, older, destroyed) in [(1, 1, true), (3, 2, false)] {
+        anchored(rig, serial..=serial);
+        let backend = rig.backend();
+        let mut custody = backend.open().unwrap();
+        let mac = |version| KeyId::new(KeyPurpose::Mac, version);
+        custody.make_key(mac(older + 1)).unwrap();
+        let advanced = advance_to(&mut *custody, serial + 1);
+        assert_eq!(advanced, Ok(Advanced::Anchored));
+        match destroyed {
+            true => custody.destroy_key(mac(older)).unwrap(),
+            // The control: another program destroys it.
+            false => rig.delete(mac(older)),
+        }
+        // Nothing that the end of the process would still write arrives.
+        rig.0.power_off();
+        drop((custody, backend));
+        rig.0.power_on();
+        match destroyed {
+            true => assert_eq!(newest_now(rig), Ok(Some(anchor(serial + 1)))),
+            false => assert_eq!(fault_of(newest_now(rig)), AnchorFault::Forged),
+        }
+    }
+}
+
 /// A TPM 2.0 has no Ed25519; it says so, and is as it was.
 pub(crate) fn an_ed25519_key_is_refused_with_a_sentence(rig: &PerStart) {
     let backend = rig.backend();

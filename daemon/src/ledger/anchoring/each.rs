@@ -21,8 +21,8 @@ pub(in crate::ledger) struct Each {
     realm: RealmName,
     /// The newest in this token.
     pub(super) last: Anchor,
-    /// What was tried since, and nobody knows how it ended.
-    unsure: Vec<Anchor>,
+    /// What was tried since, by which MAC keys, and nobody knows how it ended.
+    unsure: Vec<(Anchor, Vec<u16>)>,
     among: Option<Among>,
 }
 
@@ -124,13 +124,16 @@ impl Each {
         Lost { id, name, error }
     }
 
-    /// Makes this the newest in the token; its serial number is the token's next.
+    /// Makes this the newest in the token, tagged by the MAC keys of its head; its serial number is the token's next.
     ///
     /// # Errors
     /// `Stopped` where somebody else has moved the anchor; else the token's.
-    pub(super) async fn advance(&mut self, to: &Anchor) -> Result<(), LedgerError> {
+    pub(super) async fn advance(
+        &mut self,
+        (to, keys): (&Anchor, &[u16]),
+    ) -> Result<(), LedgerError> {
         let Some(among) = self.among.clone() else {
-            return self.once(to).await;
+            return self.once(to, keys).await;
         };
         // A token that waits for another one is not worn out by it. But it is asked: that it knew this when it was told
         // says nothing of whether somebody else has gone on since, and what comes of this is taken for its word of now.
@@ -143,7 +146,7 @@ impl Each {
         }
         let mut tries = Tries::begin();
         loop {
-            let done = self.once(to).await;
+            let done = self.once(to, keys).await;
             if !among.again("anchor", &mut tries, &done) {
                 return done;
             }
@@ -151,28 +154,29 @@ impl Each {
         }
     }
 
-    async fn once(&mut self, to: &Anchor) -> Result<(), LedgerError> {
+    async fn once(&mut self, to: &Anchor, keys: &[u16]) -> Result<(), LedgerError> {
         let mut to = self.after_last(to);
         // A try of before may still be on its way into the token. Another anchor of its number beside it would be one
         // too many for ever; so it is made the last one first, and then it may come as often as it likes.
-        let same_number = |earlier: &&Anchor| earlier.serial == to.serial && **earlier != to;
-        if let Some(earlier) = self.unsure.iter().find(same_number).cloned() {
-            self.settle(earlier).await?;
+        let mut unsure = self.unsure.iter();
+        let same_number = unsure.find(|(earlier, _)| earlier.serial == to.serial && *earlier != to);
+        if let Some((earlier, its_keys)) = same_number.cloned() {
+            self.settle(earlier, &its_keys).await?;
             to = self.after_last(&to);
         }
-        self.settle(to).await
+        self.settle(to, keys).await
     }
 
     /// One anchor, until it is known to be the newest.
-    async fn settle(&mut self, mut to: Anchor) -> Result<(), LedgerError> {
-        let mut advanced = self.step(&to).await?;
+    async fn settle(&mut self, mut to: Anchor, keys: &[u16]) -> Result<(), LedgerError> {
+        let mut advanced = self.step(&to, keys).await?;
         if let Advanced::Raced(other) = &advanced
-            && self.unsure.contains(other)
+            && self.may_be_there(other)
         {
             // A try of ours whose answer was lost: it is there, and this one comes after it.
             self.last = other.clone();
             to = self.after_last(&to);
-            advanced = self.step(&to).await?;
+            advanced = self.step(&to, keys).await?;
         }
         match advanced {
             Advanced::Anchored => {
@@ -188,6 +192,11 @@ impl Each {
         }
     }
 
+    /// Whether it was tried, and may have come to be.
+    fn may_be_there(&self, anchor: &Anchor) -> bool {
+        self.unsure.iter().any(|(tried, _)| tried == anchor)
+    }
+
     fn after_last(&self, to: &Anchor) -> Anchor {
         Anchor {
             serial: Anchor::serial_after(self.before()),
@@ -200,14 +209,15 @@ impl Each {
         (self.last.serial > 0).then_some(&self.last)
     }
 
-    async fn step(&mut self, to: &Anchor) -> Result<Advanced, LedgerError> {
+    async fn step(&mut self, to: &Anchor, keys: &[u16]) -> Result<Advanced, LedgerError> {
         let (of, from, next) = (self.realm.clone(), self.before().cloned(), to.clone());
+        let by = keys.to_vec();
         let sure = self.unsure.is_empty();
         let advanced = self
             .pool
             .call("anchor", move |custody| match &from {
-                Some(from) if sure => anchor::go_on(custody, &of, from, &next),
-                from => anchor::advance(custody, &of, from.as_ref(), &next),
+                Some(from) if sure => anchor::go_on(custody, &of, from, (&next, &by)),
+                from => anchor::advance_by(custody, &of, from.as_ref(), (&next, &by)),
             })
             .await;
         if let Err(error) = &advanced {
@@ -217,8 +227,8 @@ impl Each {
             };
             metrics::counter!("custodyd_anchor_failures_total", "why" => why).increment(1);
             // A token that may not be written has not begun.
-            if !matches!(error, Error::Worn { .. }) && !self.unsure.contains(to) {
-                self.unsure.push(to.clone());
+            if !matches!(error, Error::Worn { .. }) && !self.may_be_there(to) {
+                self.unsure.push((to.clone(), keys.to_vec()));
             }
         }
         Ok(advanced?)
@@ -249,7 +259,7 @@ impl Each {
         };
         let ours = newest
             .as_ref()
-            .is_some_and(|newest| self.before() == Some(newest) || self.unsure.contains(newest));
+            .is_some_and(|newest| self.before() == Some(newest) || self.may_be_there(newest));
         match ours {
             true => Ok(()),
             false if newest.is_some_and(|newest| newest.serial > self.last.serial) => {
@@ -354,19 +364,19 @@ mod tests {
         let pool = pool(&[&tokens[0], &tokens[1]]);
         let realm = RealmName::parse("realm.example").unwrap();
         let mut each = Each::of_all(&pool, &realm).await.unwrap().remove(0).0;
-        each.advance(&at(1, false)).await.unwrap();
+        each.advance((&at(1, false), &[1])).await.unwrap();
         // It is there: nothing is written, and what it was told it knows.
-        each.advance(&at(1, false)).await.unwrap();
+        each.advance((&at(1, false), &[1])).await.unwrap();
         assert_eq!(tokens[0].written.load(Ordering::SeqCst), 1);
         // It is away: nobody can say what it knows by now.
         tokens[0].goes();
-        let away = each.advance(&at(1, false)).await;
+        let away = each.advance((&at(1, false), &[1])).await;
         assert!(matches!(away, Err(LedgerError::Token(_))), "{away:?}");
         tokens[0].comes_back();
         // Another daemon has gone on.
         let mut other = Each::of_all(&pool, &realm).await.unwrap().remove(0).0;
-        other.advance(&at(2, false)).await.unwrap();
-        let raced = each.advance(&at(1, false)).await;
+        other.advance((&at(2, false), &[1])).await.unwrap();
+        let raced = each.advance((&at(1, false), &[1])).await;
         assert!(matches!(raced, Err(LedgerError::Stopped)), "{raced:?}");
     }
 
@@ -377,17 +387,17 @@ mod tests {
         let realm = RealmName::parse("realm.example").unwrap();
         let first = Each::of_all(&pool, &realm).await.unwrap().remove(0);
         let mut each = first.0;
-        each.advance(&at(1, false)).await.unwrap();
+        each.advance((&at(1, false), &[1])).await.unwrap();
         tokens[0].holds_back.store(true, Ordering::SeqCst);
-        each.advance(&at(2, true)).await.unwrap_err();
+        each.advance((&at(2, true), &[1])).await.unwrap_err();
         // It answers again, and is told of something newer; then comes what it was told before, many times.
         tokens[0].holds_back.store(false, Ordering::SeqCst);
-        each.advance(&at(3, false)).await.unwrap();
+        each.advance((&at(3, false), &[1])).await.unwrap();
         tokens[0].makes_late();
         let again = Each::of_all(&pool, &realm).await.unwrap().remove(0);
         assert!(again.1 && again.0.last == each.last);
         assert_eq!(again.0.last.seq, 3);
-        each.advance(&at(4, false)).await.unwrap();
+        each.advance((&at(4, false), &[1])).await.unwrap();
         assert_eq!(tokens[0].anchors.contents().len(), 1);
     }
 }

@@ -1,14 +1,19 @@
 //! Whether a head is tagged by the MAC key that tagged last.
 //!
-//! Called at the start, beside `descent`. After a rotation both keys tag, until the older one is retired. Somebody may know
-//! that one: it is why a key is rotated. With the database they could write any log behind the anchor, and a head over
-//! it that names the older key alone, and is tagged by it. So what goes on from an anchor must be tagged by the newest
-//! key that the anchor is tagged by: a rotation adds one, the current one is never retired, and each change is
-//! anchored before the next.
+//! Called at the start, before anything else is asked of what the token remembers. After a rotation both keys tag, until
+//! the older one is retired. Somebody may know that one: it is why a key is rotated. With the database they could write
+//! any log behind the anchor, and a head over it that names the older key alone, and is tagged by it. So what goes on
+//! from an anchor must be tagged by the newest key that the anchor is tagged by: a rotation adds one, the current one is
+//! never retired, and each change is anchored before the next.
+//!
+//! Such a head names the tokens that it likes, too: one that was given up before the rotation has heard of no newer key.
+//! So every token that is there is asked. One that an honest head does not name remembers something older, by older keys.
 
 use std::sync::Arc;
 
-use custodyd_hsm::{AnchorFault, Error, KeyId, KeyPurpose, Pool, RealmName, anchor};
+use custodyd_hsm::{
+    AnchorFault, Error, KeyId, KeyPurpose, Member, Pool, RealmName, Standing, anchor,
+};
 
 use super::several;
 use crate::ledger::LedgerError;
@@ -34,11 +39,13 @@ pub(super) async fn check(
         return Ok(());
     }
     let (mut silent, mut asked) = (None, false);
-    for (_, pool) in several::named_pools(pool)? {
-        match newest(&pool, realm).await {
-            Ok(newest) => {
+    for (name, pool) in several::named_pools(pool)? {
+        match latest(&pool, realm).await {
+            Ok(latest) => {
                 asked = true;
-                is_by(head, newest)?;
+                if let Some((_, key)) = latest.filter(|(_, key)| !head.tagged_by().contains(key)) {
+                    return Err(by_an_older_key(key, name.as_deref()));
+                }
             }
             // One of several that does not answer is given up, or the start ends: not here.
             Err(error) => silent = Some(error),
@@ -46,7 +53,7 @@ pub(super) async fn check(
     }
     match silent {
         Some(error) if !asked => Err(error.into()),
-        _ => Ok(()),
+        _ => ask_the_others(pool, realm, head).await,
     }
 }
 
@@ -74,7 +81,36 @@ pub(super) fn told(error: LedgerError, head: &Head) -> LedgerError {
     LedgerError::Token(Error::Anchors { fault, detail })
 }
 
-/// The newest MAC key that an anchor in this token is tagged by. None where it has only one that could.
+/// Those that the head does not name. One that was given up is often sick: what it does not say stops nobody.
+async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(), LedgerError> {
+    let members = pool.set().into_iter().flat_map(|set| set.members());
+    let outside = |member: &&Arc<Member>| member.standing() == Standing::Outside;
+    let newest = head.tagged_by().last().copied().unwrap_or(0);
+    for member in members.filter(outside).filter(|member| member.is_open()) {
+        match latest(&member.pool()?, realm).await {
+            // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
+            Ok(Some((log_epoch, key))) if log_epoch >= head.state.log_epoch && key > newest => {
+                return Err(by_an_older_key(key, Some(member.name())));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(token = member.name(), %error, "a token outside of the set says nothing");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The newest MAC key that the latest anchor in this token is tagged by, and its log epoch.
+async fn latest(pool: &Pool, realm: &RealmName) -> Result<Option<(u64, u16)>, Error> {
+    let of = realm.clone();
+    let latest = pool.call("read-anchor", move |custody| {
+        anchor::latest_key(custody, &of)
+    });
+    latest.await
+}
+
+/// The newest MAC key that any anchor in this token is tagged by. None where it has only one that could.
 ///
 /// # Errors
 /// The token's.
@@ -101,15 +137,14 @@ pub(in crate::ledger) async fn newest_held(pool: &Pool) -> Result<Option<u16>, E
     Ok(held.await?.into_iter().max())
 }
 
-fn is_by(head: &Head, newest: Option<u16>) -> Result<(), LedgerError> {
-    match newest {
-        Some(newest) if !head.tagged_by().contains(&newest) => {
-            let key = KeyId::new(KeyPurpose::Mac, newest);
-            Err(LedgerError::Tampered(format!(
-                "{key} has tagged the token's anchor, and not the head that the database shows: it was made by who knows an \
-                 older MAC key and not this one"
-            )))
-        }
-        _ => Ok(()),
-    }
+fn by_an_older_key(key: u16, token: Option<&str>) -> LedgerError {
+    let key = KeyId::new(KeyPurpose::Mac, key);
+    let token = token.map_or_else(
+        || "the token".to_owned(),
+        |name| format!("the token {name}"),
+    );
+    LedgerError::Tampered(format!(
+        "{key} has tagged the anchor in {token}, and not the head that the database shows: that was put back to before the \
+         rotation, or made by who knows an older MAC key and not this one; put the newest database in place"
+    ))
 }

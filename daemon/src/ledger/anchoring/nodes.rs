@@ -201,10 +201,12 @@ impl Nodes {
         let to = self.anchor(head)?;
         self.line.goes_on(to.seq, to.head);
         let (mut made, mut tries, mut lists) = (self.made == Some(to.head), 0, 0);
+        let keys = head.tagged_by();
         loop {
             let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
+            let keys = keys.clone();
             let covered = self.source.pool.call("anchor", move |custody| {
-                nodes::cover(custody, &of, &next, (&line, made))
+                nodes::cover(custody, &of, (&next, &keys), (&line, made))
             });
             let covered = match covered.await {
                 Ok(covered) => covered,

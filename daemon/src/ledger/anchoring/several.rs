@@ -104,8 +104,11 @@ pub(super) fn newest(all: &[Each]) -> Result<Anchor, LedgerError> {
 ///
 /// # Errors
 /// `Stopped` where somebody else has moved one; `Token` where none was moved, or one may not be written so often.
-pub(super) async fn advance(all: &mut [Each], to: &Anchor) -> Result<Vec<Lost>, LedgerError> {
-    let done = join_all(all.iter_mut().map(|each| each.advance(to))).await;
+pub(super) async fn advance(
+    all: &mut [Each],
+    (to, keys): (&Anchor, &[u16]),
+) -> Result<Vec<Lost>, LedgerError> {
+    let done = join_all(all.iter_mut().map(|each| each.advance((to, keys)))).await;
     sort_out(all, done)
 }
 
@@ -253,7 +256,7 @@ impl Anchoring {
         }
         let mut to = anchor_of(head, Some(&each.last))?;
         to.dirty = self.last.dirty;
-        each.advance(&to).await?;
+        each.advance((&to, &head.tagged_by())).await?;
         Ok(Newcomer(each))
     }
 

@@ -106,17 +106,18 @@ impl Warm {
         }
     }
 
-    /// Puts a new one in the place of the last.
+    /// Puts a new one in the place of the last, by the MAC keys of its head.
     pub(super) async fn write(
         &self,
         pool: &Pool,
         realm: &RealmName,
-        anchor: &Anchor,
+        (anchor, keys): (&Anchor, &[u16]),
     ) -> Result<(), LedgerError> {
-        let (of, boot_id, anchor) = (realm.clone(), self.boot_id.clone(), anchor.clone());
+        let (of, boot_id) = (realm.clone(), self.boot_id.clone());
+        let (anchor, keys) = (anchor.clone(), keys.to_vec());
         let bytes = pool
             .call("seal-warm-anchor", move |custody| {
-                anchor::seal_warm(custody, &of, &boot_id, &anchor)
+                anchor::seal_warm(custody, &of, &boot_id, (&anchor, &keys))
             })
             .await?;
         self.place.replace(&bytes).map_err(|error| {

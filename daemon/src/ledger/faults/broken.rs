@@ -478,6 +478,9 @@ impl Custody for Token {
     fn make_key(&mut self, key: KeyId) -> TokenResult<()> {
         self.inner.make_key(key)
     }
+    fn take_up_key(&mut self, key: KeyId) -> TokenResult<()> {
+        self.inner.take_up_key(key)
+    }
     fn destroy_key(&mut self, key: KeyId) -> TokenResult<()> {
         self.inner.destroy_key(key)
     }

@@ -1,7 +1,7 @@
 //! Two nodes on one server and one token: what one has told of the other goes on from, and what a database that
 //! lies to one of them wins. Each attack has a control, in which the defence that stops it is off.
 
-mod anchors;
+pub(super) mod anchors;
 mod beaten;
 mod reading;
 mod restored;
@@ -21,7 +21,7 @@ use crate::ledger::LedgerError;
 /// What a node has asked the token holds for a second.
 const LATER: Duration = Duration::from_millis(1050);
 
-async fn two() -> [Rig; 2] {
+pub(super) async fn two() -> [Rig; 2] {
     let one = Rig::among_nodes().await;
     let mut other = one.beside(one.anchors.clone(), one.place.clone());
     other.try_serve(Script::default()).await.unwrap();
@@ -37,7 +37,7 @@ pub(super) fn anchored(rig: &Rig) -> Vec<Anchored> {
 }
 
 /// As often as another node was faster, or the batch had to be given up: nothing was done then.
-async fn charge(rig: &Rig) -> u64 {
+pub(super) async fn charge(rig: &Rig) -> u64 {
     for _ in 0..50 {
         match rig.charge_only(rig.accounts[0]).await {
             Ok(number) => return number,

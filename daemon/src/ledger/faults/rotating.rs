@@ -33,6 +33,14 @@ impl Rig {
         made.await.unwrap();
     }
 
+    /// What a process finds in the token when it begins.
+    pub(super) async fn take_up(&self, key: KeyId) {
+        let took_up = self
+            .pool()
+            .call("take-up", move |token| token.take_up_key(key));
+        took_up.await.unwrap();
+    }
+
     pub(super) async fn destroy(&self, key: KeyId) {
         let gone = self
             .pool()

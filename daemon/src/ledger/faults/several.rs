@@ -15,25 +15,31 @@ use super::broken::{Commit, Script};
 use super::rig::Rig;
 use crate::ledger::LedgerError;
 
-struct Scene {
-    rig: Rig,
-    tokens: [Soft; 2],
+pub(super) struct Scene {
+    pub(super) rig: Rig,
+    pub(super) tokens: [Soft; 2],
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let tokens = Soft::pair();
         let rig = Rig::of(pool(&[&tokens[0], &tokens[1]])).await;
         assert_eq!(rig.ledger().tokens(), ["A", "B"]);
         Self { rig, tokens }
     }
 
-    async fn charge(&self) -> Result<u64, LedgerError> {
+    pub(super) async fn charge(&self) -> Result<u64, LedgerError> {
         self.rig.charge_only(self.rig.accounts[0]).await
     }
 
+    /// The next process logs in to both.
+    pub(super) fn serve_upon_both(&mut self) {
+        let both = pool(&[&self.tokens[0], &self.tokens[1]]);
+        self.rig.serve_upon(both);
+    }
+
     /// A process of before ends; another one has what is there now.
-    async fn restart(&mut self) -> Result<(), LedgerError> {
+    pub(super) async fn restart(&mut self) -> Result<(), LedgerError> {
         self.rig.crash().await;
         self.rig.try_serve(Script::default()).await
     }

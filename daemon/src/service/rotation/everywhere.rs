@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{KeyId, KeyPurpose, Pool, SecretBytes, anchor};
+use custodyd_hsm::{KeyId, KeyPurpose, Pool, SecretBytes, Standing, anchor};
 
 use super::{KeyError, MAKING, refused};
 use crate::config::PRIMARY;
@@ -71,13 +71,26 @@ impl Service {
                 anchor::needs_key(custody, &realm, key.version)
             });
             if needs.await? {
+                let what_next = match self.is_outside(&name) {
+                    true => format!(
+                        "It is none of the realm's, so nothing anchors there: take it in (custodyd token readmit {name}), or \
+                         out of the configuration and restart, and destroy the key in it yourself;"
+                    ),
+                    false => "The next change anchors anew;".to_owned(),
+                };
                 return refused(format!(
                     "{key} is retired, and it is not destroyed yet: the anchor in the token {name} is still tagged by it. \
-                     The next change anchors anew; run the same command again then"
+                     {what_next} run the same command again then"
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether it is a token of the configuration that the realm has given up, or never taken in.
+    fn is_outside(&self, name: &str) -> bool {
+        let member = self.ledger.pool().set().and_then(|set| set.called(name));
+        member.is_some_and(|member| member.standing() == Standing::Outside)
     }
 
     /// In one after the other; all of them are tried. Of several TPMs with passwords of their own each loses the key

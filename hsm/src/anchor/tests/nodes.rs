@@ -33,7 +33,7 @@ fn both(rig: &Rig, schedule: usize, nodes: [(&Anchor, &Line); 2]) -> [Covered; 2
             gate: &mut gate,
         };
         let (to, line) = nodes[me];
-        let outcome = cover(&mut custody, &rig.realm, to, (line, false));
+        let outcome = cover(&mut custody, &rig.realm, (to, &[1]), (line, false));
         turns.done(me);
         outcome.unwrap()
     };
@@ -99,7 +99,13 @@ fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
             Covered::Unknown { strangers, made } => {
                 met += 1;
                 assert_eq!(strangers, std::slice::from_ref(&newer));
-                cover(&mut rig.custody, &rig.realm, &older, (&whole, *made)).unwrap()
+                cover(
+                    &mut rig.custody,
+                    &rig.realm,
+                    (&older, &[1]),
+                    (&whole, *made),
+                )
+                .unwrap()
             }
             covered => {
                 not += 1;
@@ -113,7 +119,7 @@ fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
         let last = anchor(7, 7);
         let mut line = whole.clone();
         line.knows(70, [7; 32]);
-        let done = cover(&mut rig.custody, &rig.realm, &last, (&line, false));
+        let done = cover(&mut rig.custody, &rig.realm, (&last, &[1]), (&line, false));
         assert_eq!(done, Ok(NEWEST));
         rig.holds_only(&last);
     }
@@ -142,7 +148,7 @@ fn anothers_anchor_beside_its_ancestor_is_a_claim_and_covers_nothing() {
     let known = line(&[(4, 4), (5, 5)]);
     let mut rig = Rig::new(&[&from, &to]);
     assert_eq!(
-        cover(&mut rig.custody, &rig.realm, &to, (&known, false)),
+        cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false)),
         Ok(NEWEST)
     );
     // One of its own, and only then the ancestor went.
@@ -150,7 +156,7 @@ fn anothers_anchor_beside_its_ancestor_is_a_claim_and_covers_nothing() {
     assert_eq!(rig.store.contents(), twice);
     // Alone it is confirmed: who has made it destroyed the ancestor, or another who had one confirmed.
     let mut rig = Rig::new(&[&to]);
-    let done = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    let done = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
     assert_eq!(done, Ok(NEWEST));
     rig.holds_only(&to);
 }
@@ -162,19 +168,19 @@ fn what_is_not_known_is_told_and_nothing_is_made_or_destroyed() {
     for stranger in [anchor(3, 3), anchor(5, 6), anchor(6, 6)] {
         let mut rig = Rig::new(&[&anchor(4, 4), &stranger]);
         let before = rig.store.contents();
-        let told = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+        let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
         let strangers = vec![stranger];
         let made = false;
         assert_eq!(told, Ok(Covered::Unknown { strangers, made }));
         assert_eq!(rig.store.contents(), before);
     }
     let mut rig = Rig::new(&[]);
-    let none = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    let none = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
     assert_eq!(fault_of(none), AnchorFault::Missing);
     // An object of no size may be one that another node is about to fill.
     let mut rig = Rig::new(&[&anchor(4, 4)]);
     rig.store.add(&[]);
-    let done = cover(&mut rig.custody, &rig.realm, &to, (&known, false));
+    let done = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
     assert_eq!(done, Ok(NEWEST));
     assert_eq!(rig.store.contents().len(), 2);
 }
@@ -202,7 +208,7 @@ fn a_list_from_the_middle_of_anothers_steps_is_made_again_and_a_loss_is_told() {
             inner: SoftCustody::with_anchors(rig.store.clone()),
             gate: &mut gate,
         };
-        let told = cover(&mut custody, &rig.realm, &to, (&known, false));
+        let told = cover(&mut custody, &rig.realm, (&to, &[1]), (&known, false));
         match nothing {
             0..3 => assert_eq!(told, Ok(NEWEST), "{nothing}"),
             // Nothing was made of it: what a token has lost is not hidden.
@@ -223,7 +229,13 @@ fn what_was_remembered_of_another_line_covers_nothing() {
     let mut rig = Rig::new(&[&theirs]);
     let mut goes_on = shown.clone();
     goes_on.goes_on(ours.seq, ours.head);
-    let told = cover(&mut rig.custody, &rig.realm, &ours, (&goes_on, false)).unwrap();
+    let told = cover(
+        &mut rig.custody,
+        &rig.realm,
+        (&ours, &[1]),
+        (&goes_on, false),
+    )
+    .unwrap();
     assert!(
         matches!(&told, Covered::Unknown { strangers, .. } if *strangers == [theirs.clone()]),
         "{told:?}"
@@ -231,7 +243,7 @@ fn what_was_remembered_of_another_line_covers_nothing() {
     // The control: put into its place among those of the other line, it counts as covered by them.
     let mut mixed = shown.clone();
     mixed.knows(ours.seq, ours.head);
-    let told = cover(&mut rig.custody, &rig.realm, &ours, (&mixed, false)).unwrap();
+    let told = cover(&mut rig.custody, &rig.realm, (&ours, &[1]), (&mixed, false)).unwrap();
     assert!(is_covered(&told), "{told:?}");
     // Upon its own line, what was found to follow stays.
     let mut same = shown.clone();
@@ -253,14 +265,14 @@ fn an_ancestor_of_long_before_is_looked_up_once() {
         };
         long.knows(seq, [head; 32]);
     }
-    let told = cover(&mut rig.custody, &rig.realm, &to, (&long, false));
+    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, false));
     let Ok(Covered::Unknown { strangers, made }) = told else {
         panic!("{told:?}")
     };
     assert_eq!(strangers, std::slice::from_ref(&late));
     // The log says that it is of the line: and so it is from now on.
     long.knows(late.seq, late.head);
-    let told = cover(&mut rig.custody, &rig.realm, &to, (&long, made));
+    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, made));
     assert_eq!(told, Ok(NEWEST));
     rig.holds_only(&to);
     long.ends_before(late.seq);

@@ -25,7 +25,7 @@ fn meddled(
         inner: SoftCustody::with_anchors(rig.store.clone()),
         gate: &mut gate,
     };
-    let outcome = go_on(&mut custody, &rig.realm, from, to);
+    let outcome = go_on(&mut custody, &rig.realm, from, (to, &[1]));
     (outcome, step)
 }
 
@@ -98,7 +98,7 @@ fn an_anchor_that_does_not_stand_is_looked_for_before_anything_is_made() {
     ] {
         let mut rig = Rig::new(&there);
         let before = rig.store.contents();
-        let outcome = go_on(&mut rig.custody, &rig.realm, &from, &to);
+        let outcome = go_on(&mut rig.custody, &rig.realm, &from, (&to, &[1]));
         assert_eq!(fault_of(outcome), fault);
         assert_eq!(rig.store.contents(), before);
         // The control: where the look says that it stands, a token that was put back is not noticed.
@@ -116,7 +116,7 @@ fn an_anchor_that_does_not_stand_is_looked_for_before_anything_is_made() {
             inner: SoftCustody::with_anchors(rig.store.clone()),
             gate: &mut gate,
         };
-        let outcome = go_on(&mut custody, &rig.realm, &from, &to);
+        let outcome = go_on(&mut custody, &rig.realm, &from, (&to, &[1]));
         assert_eq!(outcome, Ok(Advanced::Anchored));
         assert_eq!(rig.newest(), Ok(Some(to.clone())));
     }
@@ -139,7 +139,7 @@ fn what_was_made_and_is_not_there_does_not_count() {
         ..to.clone()
     };
     for bad in [anchor(6, 6), back] {
-        assert!(go_on(&mut rig.custody, &rig.realm, &from, &bad).is_err());
+        assert!(go_on(&mut rig.custody, &rig.realm, &from, (&bad, &[1])).is_err());
         rig.holds_only(&from);
     }
 }

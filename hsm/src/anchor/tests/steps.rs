@@ -224,7 +224,8 @@ type Way = fn(&mut dyn Custody, &RealmName, &Anchor, &Anchor) -> Result<Advanced
 #[test]
 fn of_two_rivals_at_most_one_wins_in_every_order() {
     let lists: Way = |custody, realm, from, to| advance(custody, realm, Some(from), to);
-    for ways in [[lists, lists], [go_on, go_on], [go_on, lists]] {
+    let knows: Way = |custody, realm, from, to| go_on(custody, realm, from, (to, &[1]));
+    for ways in [[lists, lists], [knows, knows], [knows, lists]] {
         race(ways);
     }
 }

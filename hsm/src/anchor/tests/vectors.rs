@@ -96,7 +96,7 @@ fn warm_anchors() {
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
         if let Some(anchor) = vector.anchor.map(Anchor::from) {
             assert_eq!(outcome, Ok(Some(anchor.clone())), "{name}");
-            let ours = seal_warm(&mut custody, &realm, &vector.boot_id, &anchor).unwrap();
+            let ours = seal_warm(&mut custody, &realm, &vector.boot_id, (&anchor, &[1])).unwrap();
             assert_eq!(ours, vector.bytes.0, "{name}");
         }
     }
@@ -117,10 +117,12 @@ fn anchors_of_two_keys() {
         assert_eq!(name_of(&outcome), vector.error.as_deref(), "{name}");
         if let Some(anchor) = vector.anchor.map(Anchor::from) {
             assert_eq!(outcome, Ok(anchor.clone()), "{name}");
-            if !warm {
-                let ours = sealed_by(&mut custody, &realm, &[1, 2], &anchor).unwrap();
-                assert_eq!(ours, *bytes, "{name}");
-            }
+            let (keys, boot) = ([1, 2], &vector.boot_id);
+            let ours = match warm {
+                false => sealed_by(&mut custody, &realm, &keys, &anchor),
+                true => seal_warm(&mut custody, &realm, boot, (&anchor, &keys)),
+            };
+            assert_eq!(ours.unwrap(), *bytes, "{name}");
         }
         // Without the newer key it is nobody's.
         assert!(open(&realm, bytes).is_err(), "{name}");
@@ -150,7 +152,7 @@ proptest! {
         let bytes = sealed(&mut custody, &realm, &anchor).unwrap();
         prop_assert!(bytes.len() <= crate::custody::MAX_ANCHOR);
         prop_assert_eq!(open(&realm, &bytes), Ok(anchor.clone()));
-        let warm = seal_warm(&mut custody, &realm, &boot, &anchor).unwrap();
+        let warm = seal_warm(&mut custody, &realm, &boot, (&anchor, &[1])).unwrap();
         prop_assert_eq!(open_warm(&mut custody, &realm, &boot, &warm), Ok(Some(anchor)));
         prop_assert!(open(&realm, &warm).is_err());
         prop_assert!(open_warm(&mut custody, &realm, &boot, &bytes).is_err());

@@ -20,7 +20,8 @@
 //! know all that it was extended by; the first of it is random and was forgotten.
 //!
 //! A destroyed object leaves the record with the next change, and until then it is only hidden: an
-//! extension more would be one write more. After a kill it is back, older than what replaced it.
+//! extension more would be one write more. After a kill it is back, older than what replaced it. So it goes for good
+//! before a key does that it may be tagged by.
 
 pub(super) mod record;
 pub(super) mod store;
@@ -152,7 +153,7 @@ impl Anchors<'_> {
         Ok(())
     }
 
-    /// Makes what is hidden go for good, at the end of a process. Costs an extension.
+    /// Makes what is hidden go for good: at the end of a process, and before a MAC key is destroyed. Costs an extension.
     pub(super) fn settle(&mut self) -> Attempt<()> {
         if self.hidden.is_empty() {
             return Ok(());

@@ -52,6 +52,10 @@ impl TpmCustody {
                 let only = format!("{key} is the only key of its purpose");
                 return Err(Trouble::Final(Error::invalid("key version", only)));
             }
+            // An anchor that it tags may be hidden only. After a kill it would be back, and nobody could believe it.
+            if key.purpose == KeyPurpose::Mac {
+                shared.with_anchors(epoch, |anchors| anchors.settle())?;
+            }
             shared.change_keys(epoch, Some(key), |connection| {
                 provision::destroy(connection, &shared.options, key, owner)
             })

@@ -9,7 +9,7 @@ use super::super::tables;
 use super::{LATER, anchored, charge, charges, ends_with, two};
 use crate::ledger::{LedgerError, Loaded};
 
-pub(super) async fn loaded(node: &Rig) -> Loaded {
+pub(in crate::ledger::faults) async fn loaded(node: &Rig) -> Loaded {
     let loaded = node.ledger().load(&app(), node.accounts[0]).await;
     loaded.unwrap().unwrap()
 }

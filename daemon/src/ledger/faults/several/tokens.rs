@@ -56,6 +56,13 @@ impl Soft {
         })
     }
 
+    /// A ceremony brings a symmetric key in, the same into each token: whoever logs in from now on has it.
+    pub(in crate::ledger) fn takes_in(&mut self, purpose: KeyPurpose, version: u16) {
+        let mut keys = self.keys.twin(SoftAnchors::default());
+        keys.add_version(purpose, version);
+        self.keys = Arc::new(keys);
+    }
+
     pub(in crate::ledger) fn goes(&self) {
         self.away.store(true, Ordering::SeqCst);
     }
