@@ -93,6 +93,18 @@ struct Found {
     anchor: Anchor,
 }
 
+impl Found {
+    fn newest_key(&self) -> Option<u16> {
+        let parsed = Parsed::anchor(&self.object.content).ok()?;
+        parsed.keys.last().copied()
+    }
+
+    /// Whether a newer MAC key has tagged it than the newest of these.
+    fn is_by_newer(&self, keys: &[u16]) -> bool {
+        self.newest_key() > keys.iter().max().copied()
+    }
+}
+
 /// What the token holds for a realm.
 struct Survey {
     /// Verified, by rising serial.
@@ -250,9 +262,8 @@ pub fn latest_key(custody: &mut dyn Custody, realm: &RealmName) -> Result<Option
 /// Log epoch and number of each anchor, with the newest key that tags it.
 fn tagged(survey: &Survey) -> Vec<((u64, u64), u16)> {
     let newest = |found: &Found| {
-        let parsed = Parsed::anchor(&found.object.content).ok()?;
         let place = (found.anchor.log_epoch, found.anchor.seq);
-        Some((place, *parsed.keys.last()?))
+        Some((place, found.newest_key()?))
     };
     survey.own.iter().filter_map(newest).collect()
 }

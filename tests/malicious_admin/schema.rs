@@ -181,12 +181,15 @@ async fn no_row_mints_a_session() {
         admin.run(&format!("INSERT INTO {table}")).await;
     }
     let honest = device.token.clone();
-    for token in ["cs1.20000.AAAA", "AAAA", "cs1.0.", "cs1.99999999999.AAAA"] {
+    for (token, refusal) in [
+        ("cs1.20000.AAAA", "401 session-expired"),
+        ("AAAA", "401 session-invalid"),
+        ("cs1.0.", "401 session-expired"),
+        ("cs1.99999999999.AAAA", "401 session-invalid"),
+    ] {
         device.token = Some(token.into());
-        device
-            .call("GET", "/v1/account", None)
-            .await
-            .refused("401 session-invalid");
+        let answer = device.call("GET", "/v1/account", None).await;
+        assert_eq!(answer.refusal(), refusal, "{token}");
     }
     device.token = honest;
     served(&mut device).await;

@@ -177,6 +177,18 @@ pub fn cover(
                 made,
             });
         }
+        // A rotation adds a MAC key, and the current one is never retired: whoever goes on from an anchor by older ones alone
+        // knows one that was rotated away from. A node that has not heard of the newer one would do it their way.
+        let ancestors = survey.own.iter().zip(&kin);
+        let mut ancestors = ancestors.filter(|(_, kin)| **kin == Kin::Ancestor);
+        if let Some((found, _)) = ancestors.find(|(found, _)| found.is_by_newer(keys)) {
+            let detail = format!(
+                "{to} is by older MAC keys than {}, which it goes on from: the database shows a head of who knows an older key, \
+                 or another node has rotated it and this one is to be started again",
+                found.anchor
+            );
+            return Err(fault(AnchorFault::Behind, detail));
+        }
         let newest = !kin.contains(&Kin::Descendant);
         if !kin.contains(&Kin::Ancestor) {
             return Ok(Covered::Covered { newest });
@@ -213,9 +225,9 @@ pub fn withdraw(custody: &mut dyn Custody, realm: &RealmName, anchor: &Anchor) -
     }
 }
 
-/// Destroys the anchors of a head that never counted, by the caller's proof. Says whether they are gone: they stay where
-/// nothing of the line stands beside them, because one object of what counts always does, and a token
-/// without one has lost it.
+/// Destroys the anchors of a head that never counted, by the caller's proof, whose own head these MAC keys tag. Says whether
+/// they are gone: they stay where nothing of the line stands beside them, because one object of what counts always does, and a
+/// token without one has lost it; and where a newer key has tagged them, which the maker of that proof may not know.
 ///
 /// # Errors
 /// The token's.
@@ -223,14 +235,18 @@ pub fn clear(
     custody: &mut dyn Custody,
     realm: &RealmName,
     orphan: &Anchor,
-    line: &Line,
+    (line, keys): (&Line, &[u16]),
 ) -> Result<bool> {
     let survey = survey(custody, realm)?;
     if !survey.own.iter().any(|found| line.has(&found.anchor)) {
         return Ok(false);
     }
     let orphans = survey.own.iter().filter(|found| found.anchor == *orphan);
-    for found in orphans.filter(|found| !line.has(&found.anchor)) {
+    let orphans: Vec<_> = orphans.filter(|found| !line.has(&found.anchor)).collect();
+    if orphans.iter().any(|found| found.is_by_newer(keys)) {
+        return Ok(false);
+    }
+    for found in orphans {
         custody.destroy_anchor(&found.object)?;
     }
     Ok(true)

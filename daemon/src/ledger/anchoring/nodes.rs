@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::anchor::nodes::{self, Covered, Line};
+use custodyd_hsm::anchor::{self, Anchor};
 use custodyd_hsm::{Pool, RealmName};
 
 use super::{LedgerError, anchor_of, descent, hash};
@@ -138,8 +138,14 @@ impl Nodes {
     /// Destroys an anchor that never counted. Says whether it did.
     async fn clear(&self, orphan: &Anchor, head: &Head) -> Result<bool, LedgerError> {
         let (of, which, line) = (self.source.realm.clone(), orphan.clone(), self.line.clone());
+        let keys = head.tagged_by();
+        #[cfg(test)]
+        let keys = match self.source.store.weakness().older_mac_keys {
+            true => vec![u16::MAX],
+            false => keys,
+        };
         let cleared = self.source.pool.call("anchor", move |custody| {
-            nodes::clear(custody, &of, &which, &line)
+            nodes::clear(custody, &of, &which, (&line, &keys))
         });
         if !cleared.await? {
             return Ok(false);
@@ -189,7 +195,22 @@ impl Nodes {
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        self.cover(head, end).await
+        match self.cover(head, end).await? {
+            // A rotation came after it, or it was made by who knows the key of before: the newest head says which.
+            Ruling::Covered { newest: false } if self.is_by_older_keys(head).await? => {
+                Ok(Ruling::Outrun)
+            }
+            ruling => Ok(ruling),
+        }
+    }
+
+    async fn is_by_older_keys(&self, head: &Head) -> Result<bool, LedgerError> {
+        let of = self.source.realm.clone();
+        let latest = self.source.pool.call("look-at-anchor", move |custody| {
+            anchor::latest_key(custody, &of)
+        });
+        let newest = head.tagged_by().into_iter().max();
+        Ok(latest.await?.map(|(_, key)| key) > newest)
     }
 
     /// Anchors a head, unless its anchor or those of its descendants stand alone already.

@@ -232,6 +232,40 @@ async fn a_log_by_the_older_key_makes_no_line_of_two() {
     }
 }
 
+/// A node that believes in the state of before the rotation takes a head by the older key for the next but one. It finds the
+/// rotation's anchor to be of the line, and by a newer key than that head's.
+#[tokio::test]
+async fn a_node_that_has_not_heard_of_the_rotation_undoes_none() {
+    for forged in [true, false] {
+        let [one, mut other] = two().await;
+        for node in [&one, &other] {
+            node.make(mac(2)).await;
+        }
+        assert_eq!([charge(&one).await, charge(&other).await], [1, 2]);
+        let base = loaded(&other).await;
+        one.rotate(mac(2)).await.unwrap();
+        let rotation = one.anchors.contents();
+        if forged {
+            let forger = Forger::of(&one).await;
+            forger.writes(|_| {}).await;
+            forger.goes().await;
+        }
+        let told = other.ledger().commit(base, deciding).await;
+        let why = told.err().map(|error| error.to_string());
+        assert!(why.is_some(), "it serves");
+        assert_eq!(one.anchors.contents(), rotation, "{why:?}");
+        // The control: by the true head it ends, and goes on once it is started again.
+        if !forged {
+            other.crash().await;
+            other.try_serve(Script::default()).await.unwrap();
+            assert_eq!(charge(&other).await, 3);
+        }
+        for mut node in [one, other] {
+            node.crash().await;
+        }
+    }
+}
+
 fn newest(rig: &Rig) -> u64 {
     anchored(rig).iter().map(|anchor| anchor.seq).max().unwrap()
 }

@@ -7,7 +7,11 @@ use std::{
 
 use super::steps::{Gated, Step, Turns};
 use super::*;
-use crate::anchor::nodes::{Covered, Line, clear, cover, list, withdraw};
+use crate::anchor::{
+    advance::sealed_by,
+    nodes::{Covered, Line, clear, cover, list, withdraw},
+};
+use crate::id::KeyPurpose;
 
 fn line(heads: &[(u64, u8)]) -> Line {
     let mut line = Line::new(1);
@@ -284,15 +288,48 @@ fn what_never_counted_is_cleared_away_beside_what_does_and_never_alone() {
     let (orphan, stands) = (anchor(5, 6), anchor(5, 5));
     let known = line(&[(4, 4), (5, 5)]);
     let mut rig = Rig::new(&[&orphan, &stands, &orphan]);
-    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, &known);
+    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, (&known, &[1]));
     assert_eq!(cleared, Ok(true));
     rig.holds_only(&stands);
     // One of the line is no orphan, whatever is asked.
-    let cleared = clear(&mut rig.custody, &rig.realm, &stands, &known);
+    let cleared = clear(&mut rig.custody, &rig.realm, &stands, (&known, &[1]));
     assert_eq!(cleared, Ok(true));
     rig.holds_only(&stands);
     let mut rig = Rig::new(&[&orphan]);
-    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, &known);
+    let cleared = clear(&mut rig.custody, &rig.realm, &orphan, (&known, &[1]));
     assert_eq!(cleared, Ok(false));
     rig.holds_only(&orphan);
+}
+
+/// A rotation was anchored by both keys; what is said to come after it, or in its place, is by the older one alone.
+#[test]
+fn what_a_newer_key_has_tagged_gives_way_to_no_older_one() {
+    let (rotation, next, other) = (anchor(5, 5), anchor(6, 6), anchor(5, 7));
+    let known = line(&[(4, 4), (5, 5), (6, 6)]);
+    for (keys, gives_way) in [(&[1][..], false), (&[1, 2], true), (&[2], true)] {
+        let mut rig = Rig::new(&[]);
+        rig.custody.add_version(KeyPurpose::Mac, 2);
+        let both = sealed_by(&mut rig.custody, &rig.realm, &[1, 2], &rotation).unwrap();
+        rig.store.add(&both);
+        let told = cover(&mut rig.custody, &rig.realm, (&next, keys), (&known, false));
+        match gives_way {
+            true => assert_eq!(told, Ok(NEWEST)),
+            false => assert!(matches!(
+                told,
+                Err(Error::Anchors {
+                    fault: AnchorFault::Behind,
+                    ..
+                })
+            )),
+        }
+        assert_eq!(rig.store.contents() == [both.clone()], !gives_way);
+        // The same where it is said to be of no line.
+        let mut rig = Rig::new(&[&other]);
+        rig.custody.add_version(KeyPurpose::Mac, 2);
+        rig.store.add(&both);
+        let lost = line(&[(4, 4), (5, 7)]);
+        let cleared = clear(&mut rig.custody, &rig.realm, &rotation, (&lost, keys));
+        assert_eq!(cleared, Ok(gives_way));
+        assert_eq!(rig.store.contents().contains(&both), !gives_way);
+    }
 }
