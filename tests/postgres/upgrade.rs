@@ -275,7 +275,9 @@ async fn a_version_that_older_ones_can_not_serve_beside_is_named_by_them() {
     there.nonce.clear();
     again(&mut there, WRONG).await.refused("401 pin-wrong");
     // Its clients are told what is wrong, and that another node serves them; its operator which version it takes.
+    let session = here.token.clone();
     here.try_pin(PIN, &[]).await.refused("503 node-outgrown");
+    here.token = session;
     let read = here.call("GET", "/v1/account", None).await;
     read.refused("503 node-outgrown");
     assert!(read.body["detail"].as_str().unwrap().contains("too old"));
