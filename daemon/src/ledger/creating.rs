@@ -66,31 +66,14 @@ impl Reader {
 }
 
 impl Ledger {
-    /// Makes a new account; `LedgerError::Exists` if there is one by that identifier, or was.
+    /// Makes a new account, whose identifier may come from what a request brings, and would be one of `others` under another
+    /// MAC key; `LedgerError::Exists` if there is one by any of them, or was.
     ///
     /// # Errors
     /// As `commit`; `Stale` where the MAC key was rotated meanwhile.
     pub async fn create<T, E>(
         &self,
-        account: Account,
-        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Loaded), E>
-    where
-        T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
-    {
-        let absent = self.nowhere(&account, &[]).await?;
-        self.make(account, absent, decide).await
-    }
-
-    /// As `create`, of an account whose identifier comes from what a request brings, and would be one of `others` under
-    /// another MAC key: none of those may be there either.
-    ///
-    /// # Errors
-    /// As `create`.
-    pub async fn create_one_of<T, E>(
-        &self,
-        account: Account,
+        mut account: Account,
         others: &[AccountId],
         decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
     ) -> Result<(T, Loaded), E>
@@ -99,19 +82,6 @@ impl Ledger {
         E: From<LedgerError> + Send + 'static,
     {
         let absent = self.nowhere(&account, others).await?;
-        self.make(account, absent, decide).await
-    }
-
-    async fn make<T, E>(
-        &self,
-        mut account: Account,
-        absent: Nowhere,
-        decide: impl FnOnce(&mut Account, Moment, &mut Journal) -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Loaded), E>
-    where
-        T: Send + 'static,
-        E: From<LedgerError> + Send + 'static,
-    {
         account.mac_key = absent.mac_key;
         self.submit(Base::Absent(absent, Box::new(account)), None, decide)
             .await?

@@ -82,13 +82,7 @@ impl Service {
             journal.note(NewEvent::new(EventKind::DeviceBound).on(&device_id));
             Ok::<(), Refused>(())
         };
-        let made = match origin {
-            Origin::Fresh => self.ledger.create(account, note).await,
-            Origin::IdempotencyKey(_) | Origin::Ticket(_) => {
-                self.ledger.create_one_of(account, others, note).await
-            }
-        };
-        let loaded = match made {
+        let loaded = match self.ledger.create(account, others, note).await {
             Ok(((), loaded)) => loaded,
             // Two requests with one Idempotency-Key or ticket at once: the other one made it.
             Err(Refused::AccountExists) => self

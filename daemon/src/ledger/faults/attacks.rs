@@ -100,7 +100,10 @@ impl Rig {
     }
 
     pub(super) async fn create(&self, id: AccountId) {
-        self.ledger().create(account(id), creating).await.unwrap();
+        self.ledger()
+            .create(account(id), &[], creating)
+            .await
+            .unwrap();
     }
 
     pub(super) async fn erase(&self, id: AccountId) -> Result<(), LedgerError> {

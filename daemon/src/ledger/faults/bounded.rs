@@ -172,7 +172,9 @@ async fn a_loss_of_power_costs_every_account_the_guess_that_may_be_forgotten() {
     let new = custodyd_hsm::AccountId([9; 16]);
     let made = rig
         .ledger()
-        .create(super::rig::account(new), |_, _, _| Ok::<_, LedgerError>(()));
+        .create(super::rig::account(new), &[], |_, _, _| {
+            Ok::<_, LedgerError>(())
+        });
     let (_, loaded) = made.await.unwrap();
     assert_eq!(loaded.account.boot_epoch, rig.ledger().era().boot_epoch);
 }

@@ -65,7 +65,7 @@ async fn an_erased_account_is_gone_for_good_and_no_other_is_touched() {
             let found = rig.ledger().find_alias(&app(), &name("ann")).await;
             assert!(found.unwrap().is_none());
             // Neither made again, nor changed from what somebody had read before.
-            let again = rig.ledger().create(account(a), make).await;
+            let again = rig.ledger().create(account(a), &[], make).await;
             assert!(matches!(again, Err(LedgerError::Exists)), "{again:?}");
             for read in [&before, &last] {
                 let late = rig.ledger().commit(read.clone(), make).await;

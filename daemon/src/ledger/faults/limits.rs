@@ -169,14 +169,14 @@ async fn a_refused_creation_does_not_make_the_next_one_exist() {
     let make = noting(EventKind::AccountCreated, |_| {});
     let (refused, made) = tokio::join!(
         biased;
-        rig.ledger().create::<u64, _>(account(id), refuse),
-        rig.ledger().create(account(id), make),
+        rig.ledger().create::<u64, _>(account(id), &[], refuse),
+        rig.ledger().create(account(id), &[], make),
     );
     assert!(matches!(refused, Err(LedgerError::Busy)), "{refused:?}");
     made.unwrap();
     let again = rig
         .ledger()
-        .create(account(id), noting(EventKind::AccountCreated, |_| {}))
+        .create(account(id), &[], noting(EventKind::AccountCreated, |_| {}))
         .await;
     assert!(matches!(again, Err(LedgerError::Exists)), "{again:?}");
 }
@@ -209,7 +209,7 @@ async fn refused_of_a_burst(any_size: bool) -> usize {
         let made = noting(EventKind::AccountCreated, |_| {});
         let made = rig
             .ledger()
-            .create(account(AccountId([nth + 10; 16])), made);
+            .create(account(AccountId([nth + 10; 16])), &[], made);
         all.push(made.await.unwrap().1);
     }
     let ledger = rig.ledger();

@@ -34,7 +34,7 @@ fn hurried() -> Weakness {
 
 impl Rig {
     async fn create_new(&self, id: AccountId) -> Result<u16, LedgerError> {
-        let made = self.ledger().create(account(id), make).await?;
+        let made = self.ledger().create(account(id), &[], make).await?;
         Ok(made.1.account.mac_key)
     }
 
@@ -121,7 +121,7 @@ async fn nothing_is_made_twice_under_two_keys() {
     assert!(matches!(taken, Err(LedgerError::AliasTaken)), "{taken:?}");
     // One that a request of before would have made by another identifier.
     let other = rig.ledger();
-    let made = other.create_one_of(account(NEW), &[a], make).await;
+    let made = other.create(account(NEW), &[a], make).await;
     assert!(matches!(made, Err(LedgerError::Exists)), "{:?}", made.err());
     assert_eq!(load(&rig, b).await.unwrap().account.mac_key, 1);
     // The control: who looks under the newest key alone makes them again.
@@ -145,8 +145,8 @@ async fn a_rotation_meanwhile_refuses_what_may_have_another_identifier_now() {
     let (rotated, named, drawn) = tokio::join!(
         biased;
         rig.ledger().change_keys(before, after),
-        rig.ledger().create_one_of(account(NEW), &[], make),
-        rig.ledger().create(account(GONE), make),
+        rig.ledger().create(account(NEW), &[], make),
+        rig.ledger().create(account(GONE), &[], make),
     );
     rotated.unwrap();
     // Each is made before it, or under the newer key, or not at all.

@@ -88,7 +88,7 @@ async fn an_account_may_be_created_with_an_alias() {
     let mut new = account(id);
     new.add_alias(alias(&rig, "ann").await);
     rig.ledger()
-        .create(new, claiming(Vec::new()))
+        .create(new, &[], claiming(Vec::new()))
         .await
         .unwrap();
     rig.restart().await;

@@ -154,7 +154,7 @@ async fn an_older_database_serves_again_once_approvers_say_so() {
     let new = AccountId([9; 16]);
     let create = rig
         .ledger()
-        .create(account(new), |account, moment, journal| {
+        .create(account(new), &[], |account, moment, journal| {
             charge(account, moment, journal)
         });
     create.await.unwrap();

@@ -236,7 +236,7 @@ async fn an_erasure_names_only_bodies_that_are_still_there() {
     // An account without any body left is erased as well.
     let last = rig
         .ledger()
-        .create(super::rig::account(AccountId([3; 16])), make);
+        .create(super::rig::account(AccountId([3; 16])), &[], make);
     last.await.unwrap();
     rig.later(11 * DAY);
     assert_eq!(pass(&rig).await.unwrap().bodies, 1);

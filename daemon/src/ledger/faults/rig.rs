@@ -234,7 +234,7 @@ impl Rig {
         rig.serve(Script::default()).await;
         for id in rig.accounts {
             rig.ledger()
-                .create(account(id), |_, _, journal| {
+                .create(account(id), &[], |_, _, journal| {
                     journal.note(NewEvent::new(EventKind::AccountCreated));
                     Ok::<_, LedgerError>(())
                 })

@@ -176,7 +176,7 @@ impl Client {
     async fn creates(&self, who: usize) -> Result<(), LedgerError> {
         let asked = self.asked(who, Ask::Create);
         let account = account(self.world.people[who]);
-        match self.ledger.create(account, creating).await {
+        match self.ledger.create(account, &[], creating).await {
             Ok(_) => self.told(asked, Answer::Made(0)),
             Err(LedgerError::Exists) => self.told(asked, Answer::Exists),
             Err(error) => return self.refused(asked, error),

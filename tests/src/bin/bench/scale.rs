@@ -57,11 +57,12 @@ pub(crate) fn fill(app: &Path, token: &Path, template: &str, count: usize) {
                         eprintln!("{index} of {count} accounts after {seconds} s");
                     }
                     let account = alike(&template, &ledger);
-                    let created = ledger.create::<(), LedgerError>(account, |_, _, journal| {
-                        journal.note(NewEvent::new(EventKind::AccountCreated));
-                        journal.note(NewEvent::new(EventKind::DeviceBound));
-                        Ok(())
-                    });
+                    let created =
+                        ledger.create::<(), LedgerError>(account, &[], |_, _, journal| {
+                            journal.note(NewEvent::new(EventKind::AccountCreated));
+                            journal.note(NewEvent::new(EventKind::DeviceBound));
+                            Ok(())
+                        });
                     created.await.unwrap();
                 }
             });

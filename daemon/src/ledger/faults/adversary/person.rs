@@ -189,7 +189,7 @@ fn is_pending(rig: &Rig) -> bool {
 }
 
 async fn create(rig: &Rig, person: &mut Person) -> Judged<Option<LedgerError>> {
-    match rig.ledger().create(account(person.id), creating).await {
+    match rig.ledger().create(account(person.id), &[], creating).await {
         Ok(_) => person.happened(Ask::Create).map(|()| None),
         Err(LedgerError::Exists) => person
             .shown("it is said to exist", |truth| *truth != Truth::Absent)

@@ -128,7 +128,7 @@ impl Scene {
         let foreign = custodyd_hsm::AppId::parse("wallet").unwrap();
         let mut there = account(a);
         there.app = foreign.clone();
-        rig.ledger().create(there, creating).await.unwrap();
+        rig.ledger().create(there, &[], creating).await.unwrap();
         claim(&rig, a, "ann").await.unwrap();
         claim(&rig, b, "bob").await.unwrap();
         rig.guess(a).await.unwrap();
