@@ -129,8 +129,9 @@ impl Line {
 /// How a [`cover`] went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Covered {
-    /// The head is covered. `newest`: and no listed anchor is of a later one.
-    Covered { newest: bool },
+    /// The head is covered. `newest`: and no listed anchor is of a later one. `rotated`: one of a later one is by a newer MAC
+    /// key than tags this head.
+    Covered { newest: bool, rotated: bool },
     /// Nothing is known of these: the caller finds out, and calls again, or withdraws what was `made`.
     Unknown { strangers: Vec<Anchor>, made: bool },
 }
@@ -189,9 +190,13 @@ pub fn cover(
             );
             return Err(fault(AnchorFault::Behind, detail));
         }
-        let newest = !kin.contains(&Kin::Descendant);
+        let mut later = survey.own.iter().zip(&kin);
+        let covered = Covered::Covered {
+            newest: !kin.contains(&Kin::Descendant),
+            rotated: later.any(|(found, kin)| *kin == Kin::Descendant && found.is_by_newer(keys)),
+        };
         if !kin.contains(&Kin::Ancestor) {
-            return Ok(Covered::Covered { newest });
+            return Ok(covered);
         }
         if made && kin.contains(&Kin::Same) {
             for (found, kin) in survey.own.iter().zip(&kin) {
@@ -202,7 +207,7 @@ pub fn cover(
                     tracing::warn!(%error, "an old anchor stays until the next one");
                 }
             }
-            return Ok(Covered::Covered { newest });
+            return Ok(covered);
         }
         let content = sealed_by(custody, realm, keys, to)?;
         custody.create_anchor(&content)?;

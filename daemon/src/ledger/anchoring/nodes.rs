@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::anchor::nodes::{self, Covered, Line};
-use custodyd_hsm::anchor::{self, Anchor};
 use custodyd_hsm::{Pool, RealmName};
 
 use super::{LedgerError, anchor_of, descent, hash};
@@ -52,6 +52,13 @@ pub(crate) enum Ruling {
     Outrun,
     /// An anchor is of another line, or of one that the database does not show.
     Contradicted { theirs: Anchor },
+}
+
+/// Which node has made the head that is to be covered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Anothers,
 }
 
 #[derive(Debug)]
@@ -195,22 +202,7 @@ impl Nodes {
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        match self.cover(head, end).await? {
-            // A rotation came after it, or it was made by who knows the key of before: the newest head says which.
-            Ruling::Covered { newest: false } if self.is_by_older_keys(head).await? => {
-                Ok(Ruling::Outrun)
-            }
-            ruling => Ok(ruling),
-        }
-    }
-
-    async fn is_by_older_keys(&self, head: &Head) -> Result<bool, LedgerError> {
-        let of = self.source.realm.clone();
-        let latest = self.source.pool.call("look-at-anchor", move |custody| {
-            anchor::latest_key(custody, &of)
-        });
-        let newest = head.tagged_by().into_iter().max();
-        Ok(latest.await?.map(|(_, key)| key) > newest)
+        self.cover_as(Whose::Anothers, head, end).await
     }
 
     /// Anchors a head, unless its anchor or those of its descendants stand alone already.
@@ -218,6 +210,15 @@ impl Nodes {
     /// # Errors
     /// `Token` and `Store` where they do not answer: call again, with the same head.
     pub(super) async fn cover(&mut self, head: &Head, end: &LogEnd) -> Result<Ruling, LedgerError> {
+        self.cover_as(Whose::Ours, head, end).await
+    }
+
+    async fn cover_as(
+        &mut self,
+        whose: Whose,
+        head: &Head,
+        end: &LogEnd,
+    ) -> Result<Ruling, LedgerError> {
         let started = Instant::now();
         let to = self.anchor(head)?;
         self.line.goes_on(to.seq, to.head);
@@ -241,7 +242,11 @@ impl Nodes {
                 }
             };
             let strangers = match covered {
-                Covered::Covered { newest } => {
+                // A rotation came after it, or it was made by who knows the key of before: the newest head says which.
+                Covered::Covered { rotated: true, .. } if whose == Whose::Anothers => {
+                    return Ok(Ruling::Outrun);
+                }
+                Covered::Covered { newest, .. } => {
                     metrics::histogram!("custodyd_anchor_seconds")
                         .record(started.elapsed().as_secs_f64());
                     self.covered = Some(to.head);

@@ -21,7 +21,10 @@ fn line(heads: &[(u64, u8)]) -> Line {
     line
 }
 
-const NEWEST: Covered = Covered::Covered { newest: true };
+const NEWEST: Covered = Covered::Covered {
+    newest: true,
+    rotated: false,
+};
 
 /// Runs two nodes, each of which covers a head by what it knows; one that meets a stranger ends.
 fn both(rig: &Rig, schedule: usize, nodes: [(&Anchor, &Line); 2]) -> [Covered; 2] {
