@@ -13,33 +13,11 @@ use super::{BUCKET_BITS, Committer, LedgerError, Lists, list_of};
 use crate::account::MAX_ALIASES;
 
 impl Committer {
-    /// Whether what a change brings may be there.
-    pub(super) async fn check_new(
-        &self,
-        working: &BTreeMap<RecordId, Working>,
-        lists: &mut Lists,
-        record: &RecordId,
-        proposal: &Proposal,
-    ) -> Result<(), LedgerError> {
-        let mac_key = {
-            let believed = self.reader.memory().read();
-            believed.head.state.keys.current(KeyPurpose::Mac).version
-        };
-        let entry = working.get(record);
-        let current = entry.is_none_or(|entry| entry.is_made_under(mac_key, &proposal.account));
-        #[cfg(test)]
-        let current = current || self.reader.store().weakness().made_under_any_key;
-        if !current {
-            return Err(LedgerError::Stale);
-        }
-        self.check_names(working, lists, record, proposal).await
-    }
-
-    /// Whether the records of the proposed account's aliases can follow its list.
+    /// Whether what the proposed account brings may be there, and the records of its aliases can follow its list.
     ///
     /// A name that another account gives up in this very batch is still taken: whatever becomes
     /// of that account's change, the others of the batch do not depend on it.
-    async fn check_names(
+    pub(super) async fn check_new(
         &self,
         working: &BTreeMap<RecordId, Working>,
         lists: &mut Lists,
@@ -50,6 +28,16 @@ impl Committer {
             return Err(LedgerError::internal("find an account on the bench"));
         };
         let account = &proposal.account;
+        let mac_key = {
+            let believed = self.reader.memory().read();
+            believed.head.state.keys.current(KeyPurpose::Mac).version
+        };
+        let current = entry.is_made_under(mac_key, account);
+        #[cfg(test)]
+        let current = current || self.reader.store().weakness().made_under_any_key;
+        if !current {
+            return Err(LedgerError::Stale);
+        }
         let ids = |aliases: Vec<&crate::account::Alias>| -> Vec<RecordId> {
             aliases.into_iter().map(|alias| *alias.record()).collect()
         };

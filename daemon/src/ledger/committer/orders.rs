@@ -87,9 +87,7 @@ impl Committer {
         let after = change.after.clone();
         // By a key that may be the one that goes.
         let realm_record = realm::record(&self.reader).await?;
-        // Its head and its anchor are tagged by the keys that it names.
-        let pool = self.reader.pool().clone();
-        pool.use_versions(change.before.on_the_way_to(&after));
+        let on_the_way = change.before.on_the_way_to(&after);
         let leaf = boot_leaf(
             &head,
             memory.configuration(),
@@ -101,6 +99,9 @@ impl Committer {
             at_once: true,
             ..Demand::default()
         };
+        // Its head and its anchor are tagged by the keys that it names.
+        let pool = self.reader.pool().clone();
+        pool.use_versions(on_the_way);
         if let Err(failure) = self
             .commit(batch, (Some((after, realm_record)), None), self.clock.now())
             .await
