@@ -255,7 +255,6 @@ fn log(refused: &Refused, code: &'static str) {
         Refused::Tampered(evidence) | Refused::LogTampered(evidence) => {
             tracing::error!(code, %evidence, "refused")
         }
-        Refused::Outgrown(which) => tracing::error!(code, %which, "refused"),
         Refused::Internal(operation) => tracing::error!(code, operation, "refused"),
         _ => {}
     }
