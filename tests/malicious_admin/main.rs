@@ -18,6 +18,8 @@
 //! | replace an event's salt, and its leaf to fit | `log_*` | inclusion proof of every event that is shown | the same |
 //! | remove, replace or pretend a tombstone | `records`, member entries too | seal bound to kind and generation | the same |
 //! | delete bodies, forge an erasure leaf | `log_*` | a living account's trail has no gap above its mark (retention's side: `ledger/faults/retiring.rs`) | the same |
+//! | the account's own events of a history that was given up, put among the true ones | `log_*` | every event is looked for in the log before it is told, or its body deleted (`ledger/faults/attacks/trails.rs`) | the same |
+//! | member lists taken away while retention or a count comes by | `bucket_members` | state tree in memory (`ledger/faults/retiring.rs`) | what the lists name is left out, and that is counted |
 //! | delete, repoint, swap, re-insert the record of an alias | `records`, member entries too | member list, seal bound to the record, both directions | the same |
 //! | swap the envelopes of accounts with contacts | `records.sealed`, member entries too | seal bound to the record | the same |
 //! | swap the envelopes of two who are signed in | the same | the same | the same |

@@ -21,6 +21,7 @@ mod freshness;
 mod head;
 mod journal;
 mod keys;
+mod lists;
 mod log;
 mod lost;
 mod members;
@@ -38,6 +39,7 @@ pub mod rewrap;
 mod simulation;
 mod start;
 mod tokens;
+mod trail;
 mod tree;
 mod unverified;
 pub mod verify;
@@ -68,10 +70,11 @@ pub use self::journal::{Event, EventKind, NewEvent};
 pub use self::log::TileRow;
 pub use self::receipts::{EventEntry, Noted, Proven, Receipt};
 use self::record::Standing;
-pub use self::record::{Loaded, Page, Place, Reader};
+pub use self::record::{Loaded, Reader};
 use self::retention::Step;
 pub use self::retention::{Counted, Leisure, PARTS, Pass};
 pub use self::start::{Opened, Settings, check, open};
+pub use self::trail::{Page, Place};
 pub use self::unverified::Unverified;
 pub(crate) use self::witnessing::{empty_checkpoint, origin};
 use crate::account::{Account, Alias, AliasName};
@@ -334,7 +337,7 @@ impl Ledger {
     /// whoever has to be told. `decide` may run several times, on a newer state each.
     ///
     /// # Errors
-    /// As `commit`; `Tampered` where the trail is broken, for it says what has to go.
+    /// As `commit`. Where the trail is broken the bodies below the break stay: their key goes with the envelope.
     pub async fn erase<E>(
         &self,
         mut loaded: Loaded,
@@ -347,14 +350,26 @@ impl Ledger {
         for _ in 0..ERASURE_TRIES {
             let trail = &loaded.account.trail;
             entries.retain(|index| trail.keeps_entry(*index));
-            let walked = self.reader.trail(&loaded, entries.first().copied()).await;
-            let mut newer = match self.meanwhile(&loaded, walked).await? {
-                Meanwhile::Nothing(newer) => newer,
-                Meanwhile::Retired(newest) => {
-                    loaded = newest;
-                    continue;
+            let known = entries.first().copied();
+            let (mut newer, broken) = self.reader.trail(&loaded, known).await?;
+            if let Some(broken) = broken {
+                match self.meanwhile(&loaded, Err::<(), _>(broken)).await {
+                    Ok(Meanwhile::Nothing(())) => {}
+                    Ok(Meanwhile::Retired(newest)) => {
+                        loaded = newest;
+                        continue;
+                    }
+                    // Whoever takes one body away must not keep an owner's envelope with it.
+                    Err(LedgerError::Tampered(what)) => {
+                        tracing::error!(
+                            what,
+                            "an account is erased whose trail is broken: what lies below stays, and nobody can open it any more"
+                        );
+                        metrics::counter!("custodyd_tampered_total").increment(1);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-            };
+            }
             newer.append(&mut entries);
             entries = newer;
             let listed = Listed {

@@ -19,14 +19,13 @@ use super::cache::{Cache, Committed};
 use super::checkpoint::Checkpoints;
 use super::erasure;
 use super::freshness::Freshness;
-use super::journal::{self, Event};
 use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
-use super::receipts::{self, Noted};
+use super::receipts::Noted;
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{BodyRow, RecordRow, Store};
+use crate::store::{RecordRow, Store};
 
 /// How often a row is read whose member list is neither believed nor pending although neither has changed
 /// meanwhile, and the pause after.
@@ -72,24 +71,6 @@ impl Loaded {
     pub fn record(&self) -> &RecordId {
         &self.record
     }
-}
-
-/// A place in an account's trail: an event's number and its log entry. May come from outside:
-/// an entry opens only as the event of this account with this number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub number: u64,
-    pub index: u64,
-}
-
-#[derive(Debug)]
-pub struct Page {
-    pub events: Vec<Event>,
-    /// What the events' log entries commit to, in the same order, where that was asked for.
-    pub bodies: Vec<receipts::EventEntry>,
-    pub next: Option<Place>,
-    /// The number of the oldest event that is kept: after it, the last page ends.
-    pub complete_from: u64,
 }
 
 #[derive(Debug)]
@@ -480,95 +461,6 @@ impl Reader {
             noted: None,
         })
     }
-
-    /// A page of events, with their bodies if `keep` says so.
-    pub(super) async fn events(
-        &self,
-        loaded: &Loaded,
-        from: Option<Place>,
-        limit: usize,
-        keep: bool,
-    ) -> Result<Page, LedgerError> {
-        let trail = &loaded.account.trail;
-        // A cursor from before retention moved on leads to the end.
-        let mut next = from
-            .or_else(|| newest(loaded))
-            .filter(|place| trail.keeps(place.number));
-        let (mut events, mut bodies) = (Vec::new(), Vec::new());
-        while let Some(place) = next.filter(|_| events.len() < limit) {
-            let (event, body, before) = self.event_and_body(loaded, place).await?;
-            events.push(event);
-            if keep {
-                bodies.push(receipts::EventEntry::new(place.index, body));
-            }
-            next = before;
-        }
-        Ok(Page {
-            events,
-            bodies,
-            next,
-            complete_from: trail.complete_from(),
-        })
-    }
-
-    /// The log entries of the account's events, newest first, down to one that is known already.
-    pub(super) async fn trail(
-        &self,
-        loaded: &Loaded,
-        known: Option<u64>,
-    ) -> Result<Vec<u64>, LedgerError> {
-        let mut next = newest(loaded);
-        let mut entries = Vec::new();
-        while let Some(place) = next.filter(|place| Some(place.index) != known) {
-            entries.push(place.index);
-            (_, next) = self.event(loaded, place).await?;
-        }
-        Ok(entries)
-    }
-
-    /// The event at a place, and the place of the one before it, if that one is kept.
-    pub(super) async fn event(
-        &self,
-        loaded: &Loaded,
-        place: Place,
-    ) -> Result<(Event, Option<Place>), LedgerError> {
-        let (event, _, before) = self.event_and_body(loaded, place).await?;
-        Ok((event, before))
-    }
-
-    async fn event_and_body(
-        &self,
-        loaded: &Loaded,
-        place: Place,
-    ) -> Result<(Event, BodyRow, Option<Place>), LedgerError> {
-        let row = self.store.event(place.index).await?.examine();
-        let trail = &loaded.account.trail;
-        let (event, body) = journal::open(trail, &loaded.record, place.index, place.number, row)?;
-        let before = match (event.previous, place.number) {
-            (None, 1) => None,
-            (Some(index), number) if number > 1 && index < place.index => {
-                let number = number - 1;
-                trail.keeps(number).then_some(Place { number, index })
-            }
-            _ => {
-                return Err(LedgerError::Tampered(format!(
-                    "log entry {}: it does not continue its account's trail",
-                    place.index
-                )));
-            }
-        };
-        Ok((event, body, before))
-    }
-}
-
-/// The newest event, if it is kept.
-pub(super) fn newest(loaded: &Loaded) -> Option<Place> {
-    let trail = &loaded.account.trail;
-    let kept = trail.last_index.filter(|_| trail.keeps(trail.count));
-    kept.map(|index| Place {
-        number: trail.count,
-        index,
-    })
 }
 
 fn context<'a>(realm: &'a RealmName, app: &'a AppId, member: &'a Member) -> Context<'a> {

@@ -17,8 +17,8 @@ pub use self::holders::{Counted, PARTS};
 pub use self::leisure::Leisure;
 pub use self::pass::Pass;
 use super::deletions::PER_LEAF;
-use super::record::{Loaded, Reader, newest};
-use super::{Base, Ledger, LedgerError, Meanwhile, Place};
+use super::record::Loaded;
+use super::{Base, Ledger, LedgerError, Meanwhile};
 use crate::account::{Mark, Trail};
 
 /// Events that are kept lie between the oldest and the mark halfway: one in so many, but not
@@ -119,26 +119,6 @@ impl Ledger {
             gone += bodies;
         }
         Ok(gone)
-    }
-}
-
-impl Reader {
-    /// The events that have their bodies, oldest first, from `above` down, or from the newest.
-    async fn walk(&self, loaded: &Loaded, above: Option<Mark>) -> Result<Vec<Mark>, LedgerError> {
-        let place = |mark: Mark| Place {
-            number: mark.number,
-            index: mark.index,
-        };
-        let mut next = above.map(place).or_else(|| newest(loaded));
-        let mut marks = Vec::new();
-        while let Some(Place { number, index }) = next {
-            let (event, before) = self.event(loaded, Place { number, index }).await?;
-            let at = event.at;
-            marks.push(Mark { number, index, at });
-            next = before;
-        }
-        marks.reverse();
-        Ok(marks)
     }
 }
 

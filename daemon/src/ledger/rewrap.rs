@@ -24,7 +24,6 @@ use futures_util::stream::{self, Stream, TryStreamExt as _};
 use super::cache::Committed;
 use super::committer::Rewritten;
 use super::members::{Member, MemberList};
-use super::memory::Shown;
 use super::record::Reader;
 use super::tree::BUCKETS;
 use super::verify::{beyond, first_of};
@@ -390,22 +389,13 @@ impl Reader {
     async fn verified(&self, mut from: u32, to: u32) -> Result<Part, LedgerError> {
         let (mut records, mut damaged) = (Vec::new(), 0);
         while from < to && weight(&records) < ENOUGH {
-            let rows = self.store().lists(from, to).await?.examine();
-            let last = rows.last().map_or(to, |(bucket, _)| bucket + 1);
-            let upto = last.clamp(from + 1, to);
-            let mut rows: BTreeMap<u32, Option<Vec<u8>>> = rows.into_iter().collect();
-            let mut lists = BTreeMap::new();
-            for bucket in from..upto {
-                match self.newest_list(bucket, rows.remove(&bucket)).await {
-                    Ok(list) if list.all().is_empty() => {}
-                    Ok(list) => drop(lists.insert(bucket, Arc::new(list))),
-                    Err(LedgerError::Tampered(what)) => {
-                        tracing::error!(what, "a bucket is left out");
-                        damaged += 1;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            let newest = self.newest_lists(from, to).await?;
+            let upto = newest.upto;
+            damaged += newest.damaged;
+            let named = newest.lists.into_iter();
+            let lists = named
+                .map(|(bucket, list)| (bucket, Arc::new(list)))
+                .collect();
             damaged += self.rows_of(&lists, (from, upto), &mut records).await?;
             from = upto;
         }
@@ -414,26 +404,6 @@ impl Reader {
             damaged,
             upto: from,
         })
-    }
-
-    async fn newest_list(
-        &self,
-        bucket: u32,
-        row: Option<Option<Vec<u8>>>,
-    ) -> Result<MemberList, LedgerError> {
-        let shown = row.unwrap_or_else(|| Some(MemberList::EMPTY.to_vec()));
-        if let Some(shown) = shown
-            && let Ok(Shown::Newest(list)) = self.memory().judge(self.realm(), bucket, Some(&shown))
-        {
-            return Ok(list);
-        }
-        // Maybe a batch came between: as a request reads it.
-        let mut any = [0; 32];
-        let prefix = first_of(bucket);
-        if let Some(start) = any.get_mut(..prefix.len()) {
-            start.copy_from_slice(&prefix);
-        }
-        Ok(self.newest_row(&RecordId(any), bucket).await?.0)
     }
 
     /// The rows of these lists' records.

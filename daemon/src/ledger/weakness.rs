@@ -26,6 +26,8 @@ pub struct Weakness {
     pub any_list: bool,
     /// A record's content is not compared with its member list.
     pub any_content: bool,
+    /// An event's entry is not looked for in the log.
+    pub any_event: bool,
     /// What was read while a batch came between is taken for evidence.
     pub any_read: bool,
     /// A head's MAC is not checked.

@@ -9,6 +9,7 @@ mod records;
 mod rollback;
 mod start;
 mod token;
+mod trails;
 mod writing;
 
 use std::time::Duration;

@@ -10,7 +10,12 @@ use proptest::prelude::*;
 use super::broken::{Commit, Script};
 use super::erasing::{erase, gone_and_covered, load, make};
 use super::rig::{Rig, app, charge};
-use crate::ledger::{LedgerError, Leisure, Loaded, Page, Pass, Place};
+use super::tables::MEMBERS;
+use crate::ledger::members::MemberList;
+use crate::ledger::tree::BUCKETS;
+use crate::ledger::weakness::Weakness;
+use crate::ledger::{BUCKET_BITS, LedgerError, Leisure, Loaded, PARTS, Page, Pass, Place};
+use crate::store::admin::Cell;
 
 const DAY: u64 = 86_400;
 const AT_ONCE: Leisure = Leisure {
@@ -107,6 +112,49 @@ async fn an_account_of_an_app_that_is_not_served_is_left_alone() {
     };
     assert_eq!(done.unwrap(), expected);
     assert_eq!(gone_and_covered(&rig).await, (Vec::new(), Vec::new()));
+}
+
+/// Whoever takes member lists away while a pass or a count comes by hides nobody from it.
+#[tokio::test]
+async fn a_list_that_is_not_the_newest_hides_nobody() {
+    for any_list in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.cache = 0;
+        let weakness = Weakness {
+            any_list,
+            ..Weakness::default()
+        };
+        rig.start(weakness).await.unwrap();
+        let mut buckets = Vec::new();
+        for id in rig.accounts {
+            buckets.push(rig.record(id).await.bucket(BUCKET_BITS));
+        }
+        let honest = rig.tables().await;
+        let mut hidden = honest.clone();
+        hidden.remove(MEMBERS, &[Cell::Number(buckets[0].into())]);
+        let empty = Cell::Bytes(MemberList::EMPTY.into());
+        hidden.put(MEMBERS, vec![Cell::Number(buckets[1].into()), empty]);
+        rig.put(&hidden, &[MEMBERS]).await;
+        rig.later(11 * DAY);
+        let done = pass(&rig).await.unwrap();
+        assert_eq!((done.accounts, done.bodies), (0, 0));
+        let mut counted = (0, 0);
+        for bucket in &buckets {
+            let part = bucket / (BUCKETS / PARTS);
+            let (of, wrong) = rig
+                .ledger()
+                .count_in(part, &[app()], |_| true)
+                .await
+                .unwrap();
+            counted = (counted.0 + of[0].holding, counted.1 + wrong);
+        }
+        // Control: there is nobody then, and all is well.
+        let missed = if any_list { 0 } else { 2 };
+        assert_eq!(done.damaged, missed);
+        assert_eq!(counted, (0, missed));
+        rig.put(&honest, &[MEMBERS]).await;
+        assert_eq!(pass(&rig).await.unwrap().accounts, 2);
+    }
 }
 
 /// The administrator's part: a body that is newer than the mark is missed, an older one is not.

@@ -12,7 +12,6 @@ use std::time::Instant;
 use custodyd_hsm::{AppId, RecordId, RecordKind};
 use custodyd_policies::{Retention, event_ends, is_inactive};
 
-use super::super::members::MemberList;
 use super::super::record::{Loaded, Reader};
 use super::super::{BUCKET_BITS, Ledger, LedgerError};
 use super::leisure::{Leisure, Patience};
@@ -154,35 +153,28 @@ impl Ledger {
         Ok(())
     }
 
-    /// The accounts of some buckets, as their member lists name them.
+    /// The accounts of some buckets, as their newest member lists name them.
     pub(super) async fn accounts_in(
         &self,
         buckets: Range<u32>,
         pass: &mut Pass,
     ) -> Result<Vec<RecordId>, LedgerError> {
-        let buckets: Vec<u32> = buckets.collect();
-        let rows = match self.reader.store().members(&buckets).await {
-            Ok(rows) => rows.examine(),
-            Err(error) => match LedgerError::from(error) {
-                LedgerError::Tampered(what) => {
+        let (mut from, mut accounts) = (buckets.start, Vec::new());
+        while from < buckets.end {
+            let newest = match self.reader.newest_lists(from, buckets.end).await {
+                Err(LedgerError::Tampered(what)) => {
                     tracing::error!(what, "retention leaves some buckets alone");
                     metrics::counter!("custodyd_tampered_total").increment(1);
                     pass.damaged += 1;
-                    return Ok(Vec::new());
+                    break;
                 }
-                error => return Err(error),
-            },
-        };
-        let mut accounts = Vec::new();
-        for (bucket, bytes) in rows {
-            match MemberList::parse(&bytes) {
-                Ok(list) => accounts.extend(list.ids_of(RecordKind::Account)),
-                Err(what) => {
-                    tracing::error!(bucket, what, "retention leaves a bucket alone");
-                    metrics::counter!("custodyd_tampered_total").increment(1);
-                    pass.damaged += 1;
-                }
+                newest => newest?,
+            };
+            pass.damaged += newest.damaged;
+            for (_, list) in &newest.lists {
+                accounts.extend(list.ids_of(RecordKind::Account));
             }
+            from = newest.upto;
         }
         Ok(accounts)
     }
