@@ -193,7 +193,10 @@ async fn already_there(
             let now = Clock::default().now();
             ledger::realm::finish(&store, &pool, name, now).await
         }
-        Ok(false) => ledger::check(&store, &pool, name, config.token.escrow.is_some()).await,
+        Ok(false) => {
+            let (mode, escrowed) = (mode_to_look(&config.ledger), config.token.escrow.is_some());
+            ledger::check(&store, &pool, name, mode, escrowed).await
+        }
         Err(error) => Err(error),
     };
     store.close().await;
@@ -365,6 +368,17 @@ fn mode(config: &config::Ledger) -> Mode<'_> {
             runtime_directory: &config.runtime_directory,
             interval: config.anchor_interval,
         },
+    }
+}
+
+/// The same for a command that only looks. Where no daemon runs there may be no such directory, and then nothing is
+/// remembered in it.
+pub(crate) fn mode_to_look(config: &config::Ledger) -> Mode<'_> {
+    match mode(config) {
+        Mode::Bounded {
+            runtime_directory, ..
+        } if !runtime_directory.try_exists().unwrap_or(true) => Mode::Strict,
+        mode => mode,
     }
 }
 

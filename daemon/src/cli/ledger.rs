@@ -110,6 +110,7 @@ async fn look(config: &Config, held: Option<Held<'_>>) -> Result<Arc<dyn Store>,
 fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
     const COMMAND: &str = "ledger verify";
     let database = &config.store.database;
+    let mode = startup::mode_to_look(&config.ledger);
     if let Database::Sqlite(file) = database
         && !file.exists()
     {
@@ -124,7 +125,8 @@ fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
         let progress = Arc::new(Progress::default());
         let bar = Bar::show(output, &progress);
         let begun = std::time::Instant::now();
-        let report = verify::verify(&store, &pool, &config.realm.name, apps, &progress).await;
+        let report =
+            verify::verify(&store, &pool, (&config.realm.name, mode), apps, &progress).await;
         let lasted = begun.elapsed();
         bar.done();
         store.close().await;
@@ -246,10 +248,11 @@ fn lines(report: &Report, lasted: Duration) -> Vec<Line> {
 
 fn show_anchor(output: &Output, config: &Config) -> ExitCode {
     const COMMAND: &str = "ledger anchor";
+    let mode = startup::mode_to_look(&config.ledger);
     let asked = block_on(async {
         let store = look(config, None).await?;
         let pool = startup::token(config)?;
-        let standing = verify::standing(&store, &pool, &config.realm.name).await;
+        let standing = verify::standing(&store, &pool, &config.realm.name, mode).await;
         store.close().await;
         pool.shutdown();
         Ok(standing)
@@ -282,6 +285,21 @@ fn anchor_lines(standing: &Standing) -> Vec<Line> {
         Ok(None) => Line::red("token", "it holds no anchor of this realm", PAGE),
         Err(error) => Line::red("token", error.to_string(), PAGE),
     };
+    let host = match &standing.host {
+        Ok(None) => None,
+        Ok(Some(anchor)) => Some(
+            Line::ok(
+                "host",
+                format!("until it is started anew it remembers more: {anchor}"),
+            )
+            .with_data(json!({
+                "log_epoch": anchor.log_epoch,
+                "seq": anchor.seq,
+                "head": hex::encode(anchor.head),
+            })),
+        ),
+        Err(error) => Some(Line::red("host", error.to_string(), PAGE)),
+    };
     let database = match &standing.database {
         Ok((seq, log_epoch, size)) => Line::ok(
             "database",
@@ -293,7 +311,7 @@ fn anchor_lines(standing: &Standing) -> Vec<Line> {
     let relation = match &standing.relation {
         Ok(()) => Line::ok(
             "relation",
-            "the database is what the token remembers, or descends from it: a daemon starts",
+            "the database is what is remembered, or descends from it: a daemon starts",
         ),
         Err(LedgerError::Store(error)) => Line::red(
             "relation",
@@ -309,6 +327,7 @@ fn anchor_lines(standing: &Standing) -> Vec<Line> {
     [token]
         .into_iter()
         .chain(claims)
+        .chain(host)
         .chain([database, relation])
         .collect()
 }

@@ -64,6 +64,34 @@ pub enum Mode<'a> {
     },
 }
 
+impl Mode<'_> {
+    fn interval(self) -> Duration {
+        match self {
+            Self::Strict => Duration::ZERO,
+            Self::Bounded { interval, .. } => interval,
+            #[cfg(test)]
+            Self::InMemory { interval, .. } => interval,
+        }
+    }
+}
+
+/// What this boot of the kernel remembers beyond the token's newest anchor, where the mode has it remember anything.
+///
+/// # Errors
+/// `Token` where it does not answer; `Refused` where the runtime directory can not be read.
+pub(in crate::ledger) async fn remembered_here(
+    mode: Mode<'_>,
+    pool: &Pool,
+    realm: &RealmName,
+    last: &Anchor,
+) -> Result<Option<Anchor>, LedgerError> {
+    let Some(warm) = Warm::of(mode)? else {
+        return Ok(None);
+    };
+    let warm = warm.since(pool, realm, last).await?;
+    Ok(warm.filter(|warm| (warm.log_epoch, warm.seq) > (last.log_epoch, last.seq)))
+}
+
 /// When an anchor that failed is tried again, if no other batch does it before.
 pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 
@@ -163,20 +191,7 @@ impl Anchoring {
         let each = several::begin(pool, realm, store, found).await;
         let each = each.map_err(|error| mac_keys::told(error, &found.head))?;
         let last = several::newest(&each)?;
-        let bounded = match mode {
-            Mode::Strict => None,
-            Mode::Bounded {
-                runtime_directory,
-                interval,
-            } => Some(Bounded::new(
-                Warm::in_directory(runtime_directory)?,
-                interval,
-            )),
-            #[cfg(test)]
-            Mode::InMemory { shelf, interval } => {
-                Some(Bounded::new(Warm::on_shelf(shelf), interval))
-            }
-        };
+        let bounded = Warm::of(mode)?.map(|warm| Bounded::new(warm, mode.interval()));
         Ok(Self {
             pool: pool.clone(),
             realm: realm.clone(),
@@ -198,23 +213,7 @@ impl Anchoring {
         store: &Arc<dyn Store>,
         found: &Believed,
     ) -> Result<u64, LedgerError> {
-        let warm = match &self.bounded {
-            Some(bounded) => bounded.warm.read(&self.pool, &self.realm).await?,
-            None => None,
-        };
-        let newer = |warm: &Anchor| {
-            (warm.log_epoch, warm.seq) >= (self.last.log_epoch, self.last.seq)
-                && warm.boot_epoch == self.last.boot_epoch
-        };
-        let warm = warm.filter(newer).map(|warm| Anchor {
-            // The token alone says whether the stop was clean: a start that was cut off has taken the flag back there,
-            // and not here yet; what the next one wrote would contradict it.
-            clean: false,
-            ..warm
-        });
-        if let Some(warm) = &warm {
-            descent::check(warm, store, found).await?;
-        }
+        let warm = self.warm(store, found).await?;
         let forgotten = self.last.dirty && warm.is_none();
         if self.each.iter().any(|each| each.last.clean) {
             let mut open = self.next(&found.head, self.last.boot_epoch)?;
@@ -229,6 +228,27 @@ impl Anchoring {
             metrics::counter!("custodyd_boot_epochs_total").increment(1);
         }
         Ok(self.last.boot_epoch.saturating_add(u64::from(forgotten)))
+    }
+
+    /// What this boot of the kernel remembers that the token may not know yet. The database is that, or descends from it.
+    ///
+    /// # Errors
+    /// `Tampered` where it is older; `Token` where that does not answer.
+    pub(super) async fn warm(
+        &self,
+        store: &Arc<dyn Store>,
+        found: &Believed,
+    ) -> Result<Option<Anchor>, LedgerError> {
+        let Some(bounded) = &self.bounded else {
+            return Ok(None);
+        };
+        let warm = bounded.warm.since(&self.pool, &self.realm, &self.last);
+        let warm = warm.await?;
+        if let Some(warm) = &warm {
+            let head = (&found.head, &found.end);
+            descent::check("this host", warm, store, head).await?;
+        }
+        Ok(warm)
     }
 
     /// Makes a head the newest that a start has found before the tokens knew of it, before anything is written upon it.

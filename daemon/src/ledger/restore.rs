@@ -38,7 +38,7 @@ pub use self::statement::{Adopted, Held, MAX_GUESSES, Remembered, Statement};
 pub(in crate::ledger) use self::token::Token;
 pub use self::token::{Claim, Place};
 use super::LedgerError;
-use super::anchoring::Anchoring;
+use super::anchoring::{Anchoring, Mode};
 use super::head::Head;
 use super::log::{Prover, RestoreLeaf};
 use super::memory::Believed;
@@ -55,6 +55,9 @@ pub struct Wishes {
     pub checkpoints: Vec<String>,
     /// Entries that witnesses say they have cosigned in a log epoch, without showing a checkpoint.
     pub claims: Vec<(u64, u64)>,
+    /// Witnesses that have said what they hold, and those that were asked in vain, by name.
+    pub answered: Vec<String>,
+    pub silent: Vec<String>,
     /// Entries that they hold may be lost.
     pub lose_known_entries: bool,
     /// The token may have lost its anchor.
@@ -76,6 +79,8 @@ pub struct Ceremony<'a> {
     pub pool: &'a Pool,
     pub realm: &'a RealmName,
     pub approvers: &'a Approvers,
+    /// Under bounded anchoring this host may remember more than the token.
+    pub mode: Mode<'a>,
 }
 
 impl Ceremony<'_> {
@@ -126,7 +131,7 @@ impl Ceremony<'_> {
                  its statement again, or put another database in place",
             );
         }
-        match start::believe(self.store, self.pool, self.realm).await {
+        match start::believe(self.store, self.pool, self.realm, self.mode).await {
             Ok(_) => refused("a daemon starts on this database: there is nothing to restore"),
             Err(LedgerError::Tampered(_)) => Ok(()),
             // It names tokens that are lost: the restored realm has this one.
@@ -212,7 +217,7 @@ impl Ceremony<'_> {
                     .into(),
             ));
         }
-        Token::read(self.pool, self.realm).await
+        Token::read(self.pool, self.realm, self.mode).await
     }
 
     /// Adopts what the statement says, if it describes what is there and is approved.

@@ -192,9 +192,10 @@ pub async fn check(
     store: &Arc<dyn Store>,
     pool: &Pool,
     name: &RealmName,
+    mode: Mode<'_>,
     escrowed: bool,
 ) -> Result<(), LedgerError> {
-    let memory = Memory::new(believe(store, pool, name).await?, 0);
+    let memory = Memory::new(believe(store, pool, name, mode).await?, 0);
     let reader = Reader::new(
         Arc::clone(store),
         pool.clone(),
@@ -206,7 +207,7 @@ pub async fn check(
     realm::check(&reader, Some(escrowed)).await
 }
 
-/// What a start would believe.
+/// What a start would believe, by the token and by what this host remembers.
 ///
 /// # Errors
 /// As `find`; `Refused` and `Tampered` where it is not what the token has anchored.
@@ -214,9 +215,11 @@ pub(super) async fn believe(
     store: &Arc<dyn Store>,
     pool: &Pool,
     name: &RealmName,
+    mode: Mode<'_>,
 ) -> Result<Believed, LedgerError> {
     let believed = find(store, pool, name).await?.believed;
-    Anchoring::begin(pool, name, Mode::Strict, store, &believed).await?;
+    let anchoring = Anchoring::begin(pool, name, mode, store, &believed).await?;
+    anchoring.warm(store, &believed).await?;
     Ok(believed)
 }
 

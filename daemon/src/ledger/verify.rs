@@ -35,7 +35,7 @@ use super::log::LogEnd;
 use super::memory::{Believed, Memory};
 use super::record::Reader;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
-use super::{Cache, Head, LedgerError, realm, start};
+use super::{Cache, Head, LedgerError, Mode, realm, start};
 use crate::store::Store;
 
 /// How far a verification is, for whoever waits for it.
@@ -168,7 +168,7 @@ impl Task {
 pub async fn verify(
     store: &Arc<dyn Store>,
     pool: &Pool,
-    name: &RealmName,
+    (name, mode): (&RealmName, Mode<'_>),
     apps: Option<Vec<AppId>>,
     progress: &Arc<Progress>,
 ) -> Result<Report, LedgerError> {
@@ -179,7 +179,7 @@ pub async fn verify(
         findings: Findings::default(),
     };
     // What a daemon would believe at its start is the first thing to be asked.
-    let found = match start::believe(store, pool, name).await {
+    let found = match start::believe(store, pool, name, mode).await {
         Ok(found) => Some(found),
         Err(error) => {
             report.refused = Some(evidence(error)?);

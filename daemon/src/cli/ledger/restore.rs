@@ -62,6 +62,8 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
         guesses_left: wanted.guesses_left,
         checkpoints,
         claims: Vec::new(),
+        answered: Vec::new(),
+        silent: Vec::new(),
         lose_known_entries: wanted.lose_known_entries,
         without_anchor: wanted.without_anchor,
     };
@@ -97,9 +99,19 @@ pub(super) fn propose(output: &Output, config: &Config, wanted: &Propose) -> Exi
                     .into(),
                 );
             }
-            lines.extend(silent.iter().map(|witness| format!("not asked: {witness}")));
+            if !made.realm_tokens.is_empty() {
+                lines.push(format!(
+                    "the realm has the tokens {}, and this one alone was asked: say to the approvers where the others are",
+                    made.realm_tokens.join(", ")
+                ));
+            }
+            lines.extend(
+                silent
+                    .iter()
+                    .map(|witness| format!("has not answered, as the statement says: {witness}")),
+            );
             let answer =
-                json!({ "statement": made, "file": wanted.statement, "not_asked": silent });
+                json!({ "statement": made, "file": wanted.statement, "not_answered": silent });
             output.done(COMMAND, &answer, &lines)
         }
         Err(problem) => output.failure(COMMAND, &problem),
@@ -158,8 +170,13 @@ async fn ask_witnesses(
                 wishes.claims.extend(size.ok().map(|size| (epoch, size)));
             }
             (None, Ok(size)) => wishes.claims.push((epoch, size)),
-            (None, Err(why)) => silent.push(format!("{}: {why}", one.witness)),
+            (None, Err(why)) => {
+                silent.push(format!("{}: {why}", one.witness));
+                wishes.silent.push(one.witness);
+                continue;
+            }
         }
+        wishes.answered.push(one.witness);
     }
     Ok(())
 }
@@ -177,6 +194,7 @@ fn alone<T>(
             pool: &pool,
             realm: &config.realm.name,
             approvers: &config.ledger.restore,
+            mode: startup::mode_to_look(&config.ledger),
         })
         .await;
         store.close().await;
@@ -196,7 +214,10 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
         adopt.log_entries
     )];
     lines.push(match (&made.token_remembers, made.lost_batches) {
-        (Some(_), Some(lost)) => format!("gives up {lost} batches that the token has seen"),
+        (Some(_), Some(lost)) => {
+            let who = made.host_remembers.as_ref().map_or("the token has", |_| "this host has");
+            format!("gives up {lost} batches that {who} seen")
+        }
         (Some(anchor), None) => format!(
             "is of another history than the token remembers: gives up what led to batch {} of log \
              epoch {}",

@@ -9,31 +9,18 @@ use custodyd_hsm::anchor::Anchor;
 use super::{LedgerError, hash};
 use crate::ledger::head::Head;
 use crate::ledger::log::{LogEnd, Prover, StateLeaf};
-use crate::ledger::memory::Believed;
 use crate::ledger::start;
 use crate::store::Store;
 
 /// Entries that are read at a time on the way back to the anchor.
 const CHUNK: u64 = 256;
 
-/// Refuses a database whose head is not this anchor's, nor one that follows it.
+/// Refuses a head that is not this anchor's, nor one that follows it; `who` remembers the anchor.
 ///
 /// # Errors
 /// `Tampered` names both: an older head, another history, another log epoch.
 pub(in crate::ledger) async fn check(
-    anchor: &Anchor,
-    store: &Arc<dyn Store>,
-    found: &Believed,
-) -> Result<(), LedgerError> {
-    check_head("the token", anchor, store, (&found.head, &found.end)).await
-}
-
-/// The same of a token by its name, and of a head with the log that it names.
-///
-/// # Errors
-/// As `check`.
-pub(super) async fn check_head(
-    token: &str,
+    who: &str,
     anchor: &Anchor,
     store: &Arc<dyn Store>,
     (head, end): (&Head, &LogEnd),
@@ -45,7 +32,7 @@ pub(super) async fn check_head(
     let state = &head.state;
     let refused = |what: &str| {
         LedgerError::Tampered(format!(
-            "{token} has anchored batch {} of log epoch {}, the database shows batch {} of \
+            "{who} has anchored batch {} of log epoch {}, the database shows batch {} of \
              log epoch {}: {what}",
             anchor.seq, anchor.log_epoch, state.seq, state.log_epoch
         ))
@@ -62,7 +49,7 @@ pub(super) async fn check_head(
         hash(head)?
     } else if anchor.clean {
         return Err(refused(
-            "nothing was written after the clean stop that the token remembers",
+            "nothing was written after the clean stop that it remembers",
         ));
     } else {
         successor(store, (head.size, end), anchor.seq).await?

@@ -111,7 +111,7 @@ impl Nodes {
                 orphans.push(anchor);
                 continue;
             }
-            descent::check_head("the token", &anchor, store, (head, &found.end)).await?;
+            descent::check("the token", &anchor, store, (head, &found.end)).await?;
             line.knows(anchor.seq, anchor.head);
             newest = Some(anchor);
         }
@@ -119,7 +119,7 @@ impl Nodes {
             (Some(newest), _) => newest,
             // Of the line that the database shows nothing is left: it can not be told from a copy's.
             (None, Some(other)) => {
-                descent::check_head("the token", other, store, (head, &found.end)).await?;
+                descent::check("the token", other, store, (head, &found.end)).await?;
                 return Err(LedgerError::internal("tell anchors apart"));
             }
             (None, None) => return Err(LedgerError::internal("find an anchor")),

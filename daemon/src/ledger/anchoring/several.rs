@@ -42,7 +42,7 @@ pub(super) async fn begin(
                 each.called()
             )));
         };
-        descent::check_head(&each.called(), &last, store, (&found.head, &found.end)).await?;
+        descent::check(&each.called(), &last, store, (&found.head, &found.end)).await?;
         each.last = last;
         all.push(each);
     }
@@ -70,7 +70,7 @@ pub(super) async fn ask_the_lost(
         match Each::newcomer(member, set.patience(), realm).await {
             Ok((each, true)) => {
                 let newest = (&found.head, &found.end);
-                descent::check_head(&each.called(), &each.last, store, newest).await?;
+                descent::check(&each.called(), &each.last, store, newest).await?;
             }
             Ok((_, false)) => {}
             Err(error) => {
@@ -287,7 +287,7 @@ pub(in crate::ledger) async fn found_in(
             clean: false,
             ..each.last.clone()
         };
-        descent::check_head(&each.called(), &last, store, (head, end)).await?;
+        descent::check(&each.called(), &last, store, (head, end)).await?;
     }
     Ok(Some(each.last))
 }

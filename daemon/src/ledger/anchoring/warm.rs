@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use custodyd_hsm::anchor::{self, Anchor};
 use custodyd_hsm::{Error, Pool, RealmName};
 
-use super::LedgerError;
+use super::{LedgerError, Mode};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// No warm anchor is longer.
@@ -54,9 +54,24 @@ impl Shelf {
 }
 
 impl Warm {
+    /// Where this mode keeps it; nowhere under strict anchoring.
+    ///
+    /// # Errors
+    /// As `in_directory`.
+    pub(super) fn of(mode: Mode<'_>) -> Result<Option<Self>, LedgerError> {
+        match mode {
+            Mode::Strict => Ok(None),
+            Mode::Bounded {
+                runtime_directory, ..
+            } => Self::in_directory(runtime_directory).map(Some),
+            #[cfg(test)]
+            Mode::InMemory { shelf, .. } => Ok(Some(Self::on_shelf(shelf))),
+        }
+    }
+
     /// # Errors
     /// `Refused` where the directory can not be used or the kernel does not say which boot it is.
-    pub(super) fn in_directory(directory: &Path) -> Result<Self, LedgerError> {
+    fn in_directory(directory: &Path) -> Result<Self, LedgerError> {
         let refused = |what: &Path, error: &std::io::Error| {
             LedgerError::Refused(format!(
                 "bounded anchoring needs {}: {error}; make the directory (systemd: \
@@ -74,19 +89,34 @@ impl Warm {
     }
 
     #[cfg(test)]
-    pub(super) fn on_shelf(shelf: &Shelf) -> Self {
+    fn on_shelf(shelf: &Shelf) -> Self {
         Self {
             place: Place::Memory(shelf.clone()),
             boot_id: BOOT.to_owned(),
         }
     }
 
-    /// The anchor that this boot of the kernel has left, if it has left one of this realm.
-    pub(super) async fn read(
+    /// The anchor that this boot of the kernel has left, where it is of this realm and no older than the token's.
+    pub(super) async fn since(
         &self,
         pool: &Pool,
         realm: &RealmName,
+        last: &Anchor,
     ) -> Result<Option<Anchor>, LedgerError> {
+        let newer = |warm: &Anchor| {
+            (warm.log_epoch, warm.seq) >= (last.log_epoch, last.seq)
+                && warm.boot_epoch == last.boot_epoch
+        };
+        let warm = self.read(pool, realm).await?.filter(newer);
+        Ok(warm.map(|warm| Anchor {
+            // The token alone says whether the stop was clean: a start that was cut off has taken the flag back there,
+            // and not here yet; what the next one wrote would contradict it.
+            clean: false,
+            ..warm
+        }))
+    }
+
+    async fn read(&self, pool: &Pool, realm: &RealmName) -> Result<Option<Anchor>, LedgerError> {
         let Some(bytes) = self.place.read() else {
             return Ok(None);
         };

@@ -31,7 +31,7 @@ async fn start(escrow: Option<Escrowed>, configured: bool) -> Result<(), LedgerE
             .await
             .unwrap(),
     );
-    let checked = check(&store, rig.pool(), &realm_name(), configured).await;
+    let checked = check(&store, rig.pool(), &realm_name(), rig.mode(), configured).await;
     store.close().await;
     checked
 }

@@ -95,7 +95,13 @@ async fn a_database_without_its_old_tiles_verifies_and_one_without_a_new_one_doe
         let lock = Exclusive::take(&copy.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::look(&copy.file(), Some(lock)).await.unwrap());
         let progress = Arc::new(Progress::default());
-        let report = verify(&store, &pool, &realm, Some(vec![app()]), &progress);
+        let report = verify(
+            &store,
+            &pool,
+            (&realm, rig.mode()),
+            Some(vec![app()]),
+            &progress,
+        );
         let report = report.await.unwrap();
         assert_eq!(report.findings.count(), finds, "{attack}: {report:?}");
         store.close().await;

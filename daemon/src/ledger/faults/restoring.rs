@@ -1,6 +1,7 @@
 //! The restore ceremony, and everything that it must not be good for.
 
 mod contradiction;
+mod host;
 mod older_keys;
 
 use std::sync::{Arc, Mutex};
@@ -54,6 +55,7 @@ async fn propose(rig: &Rig, wishes: &Wishes) -> Result<Statement, LedgerError> {
         pool: rig.pool(),
         realm: &realm_name(),
         approvers: &two_of_three(),
+        mode: rig.mode(),
     };
     let proposed = ceremony.propose(wishes, NOW).await;
     store.close().await;
@@ -67,6 +69,7 @@ async fn accept(rig: &Rig, text: &str, approvals: &[String]) -> Result<Accepted,
         pool: rig.pool(),
         realm: &realm_name(),
         approvers: &two_of_three(),
+        mode: rig.mode(),
     };
     let accepted = ceremony.accept(text, approvals, NOW).await;
     store.close().await;
@@ -113,7 +116,7 @@ async fn clean(rig: &Rig) {
     let report = verify(
         &store,
         rig.pool(),
-        &realm_name(),
+        (&realm_name(), rig.mode()),
         Some(vec![app()]),
         &progress,
     )

@@ -302,6 +302,16 @@ impl Rig {
         self.refuse.store(nth, Ordering::SeqCst);
     }
 
+    pub(super) fn mode(&self) -> Mode<'_> {
+        match self.bounded {
+            false => Mode::Strict,
+            true => Mode::Bounded {
+                runtime_directory: self.dir.path(),
+                interval: self.interval,
+            },
+        }
+    }
+
     async fn serve(&mut self, script: Script) {
         self.try_serve(script).await.unwrap();
     }
@@ -323,13 +333,7 @@ impl Rig {
         let clock = Arc::new(Clock::default());
         let settings = Settings {
             cache: Cache::new(self.cache),
-            mode: match self.bounded {
-                false => Mode::Strict,
-                true => Mode::Bounded {
-                    runtime_directory: self.dir.path(),
-                    interval: self.interval,
-                },
-            },
+            mode: self.mode(),
             configuration: [7; 32],
             public_log: false,
             escrowed: false,

@@ -79,7 +79,14 @@ impl Rig {
         let lock = Exclusive::take(&self.file()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::look(&self.file(), Some(lock)).await.unwrap());
         let progress = Arc::new(Progress::default());
-        let report = verify(&store, &pool, &realm, Some(vec![app()]), &progress).await;
+        let report = verify(
+            &store,
+            &pool,
+            (&realm, self.mode()),
+            Some(vec![app()]),
+            &progress,
+        )
+        .await;
         let report = report.unwrap();
         store.close().await;
         drop(store);

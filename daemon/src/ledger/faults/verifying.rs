@@ -38,7 +38,7 @@ async fn verified(base: &Rig, attack: &str) -> Report {
     let store: Arc<dyn Store> = Arc::new(Sqlite::look(&rig.file(), Some(lock)).await.unwrap());
     let progress = Arc::new(Progress::default());
     let apps = Some(vec![app()]);
-    let report = verify(&store, &pool, &realm, apps, &progress)
+    let report = verify(&store, &pool, (&realm, rig.mode()), apps, &progress)
         .await
         .unwrap();
     store.close().await;
@@ -295,7 +295,7 @@ async fn a_database_that_was_rolled_back_whole_is_refused_and_otherwise_in_order
     rig.stop().await;
     let store: Arc<dyn Store> = Arc::new(Sqlite::look(&rig.file(), None).await.unwrap());
     let progress = Arc::new(Progress::default());
-    let report = verify(&store, &pool, &realm, None, &progress)
+    let report = verify(&store, &pool, (&realm, rig.mode()), None, &progress)
         .await
         .unwrap();
     store.close().await;

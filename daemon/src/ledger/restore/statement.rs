@@ -41,6 +41,12 @@ pub struct Statement {
     /// Every anchor of a token that holds several. All are given up, and what the adopted state has of each is kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_holds: Vec<Claim>,
+    /// What the host remembers beyond the token, under bounded anchoring: until it is started anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_remembers: Option<Remembered>,
+    /// Tokens that the adopted state names, where it names several. The one of the ceremony is asked, and no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub realm_tokens: Vec<String>,
     pub adopt: Adopted,
     /// The MAC keys that vouch for it, where the one that tags the newest anchor is none of them: they were rotated since,
     /// and whoever knows all of them can have made it.
@@ -50,6 +56,12 @@ pub struct Statement {
     pub lost_batches: Option<u64>,
     /// A log that auditors hold, and that has entries which the adopted one has not.
     pub auditors_hold: Option<Held>,
+    /// Witnesses that were asked and have said what they hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses_asked: Vec<String>,
+    /// Witnesses that were asked and have not answered: what they hold is not in `auditors_hold`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses_silent: Vec<String>,
     pub new_log_epoch: u64,
     /// Guesses at each factor of every account, until its owner has signed in.
     pub guesses_left: u32,
@@ -140,10 +152,14 @@ impl Statement {
             nonce,
             token_remembers: newest.map(Remembered::of),
             token_holds: claims.to_vec(),
+            host_remembers: token.here().map(Remembered::of),
+            realm_tokens: state.tokens.clone(),
             adopt: Adopted::of(head)?,
             under_older_keys: token.older_keys(head),
-            lost_batches: lost(newest, state),
+            lost_batches: lost(newest_of(token), state),
             auditors_hold: held.max().filter(|held| *held > ours),
+            witnesses_asked: wishes.answered.clone(),
+            witnesses_silent: wishes.silent.clone(),
             new_log_epoch: match token.log_epoch() {
                 Some(epoch) => epoch.max(state.log_epoch).saturating_add(1),
                 // Nobody knows which epochs there were. None was as high as the time.
@@ -205,7 +221,8 @@ impl Statement {
     pub(super) fn of_any(mut self, (token, claims): (&Token, &[Claim]), head: &Head) -> Self {
         self.token_remembers = token.newest().map(Remembered::of);
         self.token_holds = claims.to_vec();
-        self.lost_batches = lost(token.newest(), &head.state);
+        self.host_remembers = token.here().map(Remembered::of);
+        self.lost_batches = lost(newest_of(token), &head.state);
         self.new_log_epoch = token.log_epoch().unwrap_or(0) + 1;
         self
     }
@@ -236,6 +253,10 @@ impl Statement {
         if !self.names(token, claims) {
             return differs("the token holds other anchors than the statement says");
         }
+        let here = token.here().map(Remembered::of);
+        if here.is_some() && self.host_remembers != here {
+            return differs("this host remembers another batch than the statement says");
+        }
         if self.adopt != Adopted::of(head)? {
             return differs("the database shows another state than the one to adopt");
         }
@@ -251,6 +272,16 @@ impl Statement {
         let mut made = Self::new((token, claims), head, &wishes, &[], approvers, of)?;
         // What auditors hold is known to who proposed it.
         made.auditors_hold = self.auditors_hold.clone();
+        made.witnesses_asked.clone_from(&self.witnesses_asked);
+        made.witnesses_silent.clone_from(&self.witnesses_silent);
+        if here.is_none() {
+            // It was started anew meanwhile, and what it remembered then is signed.
+            made.host_remembers.clone_from(&self.host_remembers);
+            let known = [&made.host_remembers, &made.token_remembers];
+            let newest = known.into_iter().flatten();
+            let newest = newest.max_by_key(|known| (known.log_epoch, known.batch));
+            made.lost_batches = lost(newest.cloned(), &head.state);
+        }
         let recent = self.new_log_epoch..=self.new_log_epoch.saturating_add(VALID.as_secs());
         if token.is_empty() && self.new_log_epoch > head.state.log_epoch && recent.contains(&now.0)
         {
@@ -263,10 +294,15 @@ impl Statement {
     }
 }
 
+/// The newest that token or host remember.
+fn newest_of(token: &Token) -> Option<Remembered> {
+    token.here().or(token.newest()).map(Remembered::of)
+}
+
 /// Batches that were anchored after this state, if it is one of the same history.
-fn lost(anchor: Option<&Anchor>, state: &State) -> Option<u64> {
-    let anchor = anchor.filter(|anchor| anchor.log_epoch == state.log_epoch)?;
-    anchor.seq.checked_sub(state.seq).filter(|lost| *lost > 0)
+fn lost(known: Option<Remembered>, state: &State) -> Option<u64> {
+    let known = known.filter(|known| known.log_epoch == state.log_epoch)?;
+    known.batch.checked_sub(state.seq).filter(|lost| *lost > 0)
 }
 
 #[cfg(test)]

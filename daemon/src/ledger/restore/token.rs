@@ -15,7 +15,7 @@ use custodyd_policies::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::statement::Remembered;
-use crate::ledger::anchoring::{descent, mac_keys};
+use crate::ledger::anchoring::{Mode, descent, mac_keys, remembered_here};
 use crate::ledger::head::Head;
 use crate::ledger::memory::Believed;
 use crate::ledger::tree::Digest;
@@ -51,6 +51,8 @@ pub(in crate::ledger) struct Token {
     anchors: Vec<Anchor>,
     /// The one that counts; none where they exclude each other.
     newest: Option<Anchor>,
+    /// What this boot of the kernel remembers beyond it: batches that were told of and that the token does not know.
+    here: Option<Anchor>,
     /// The newest MAC key that tags any of them, where there are several.
     newest_key: Option<u16>,
     /// The keys that the database's head accepts are none of them.
@@ -66,6 +68,7 @@ impl Token {
     pub(in crate::ledger) async fn read(
         pool: &Pool,
         realm: &RealmName,
+        mode: Mode<'_>,
     ) -> Result<Self, LedgerError> {
         let read = || {
             let of = realm.clone();
@@ -82,6 +85,10 @@ impl Token {
             read => (read?, false),
         };
         let newest = anchor::newest_of(&anchors).ok().flatten().cloned();
+        let here = match &newest {
+            Some(last) => remembered_here(mode, pool, realm, last).await?,
+            None => None,
+        };
         // One that was lost took its anchors along: what it held is what somebody may have rotated to.
         let newest_key = match anchors.is_empty() {
             true => mac_keys::newest_held(pool).await?,
@@ -90,6 +97,7 @@ impl Token {
         Ok(Self {
             anchors,
             newest,
+            here,
             newest_key,
             by_other_keys,
         })
@@ -112,6 +120,10 @@ impl Token {
 
     pub(super) fn newest(&self) -> Option<&Anchor> {
         self.newest.as_ref()
+    }
+
+    pub(super) fn here(&self) -> Option<&Anchor> {
+        self.here.as_ref()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What the token remembers, what the database shows, and whether the two agree.
 //!
-//! Called by `custodyd ledger anchor`, above all when a daemon refuses to start. Each of the three
+//! Called by `custodyd ledger anchor`, above all when a daemon refuses to start. Each of them
 //! is an answer of its own: one that can not be had hides nothing of the others.
 
 use std::sync::Arc;
@@ -11,13 +11,15 @@ use custodyd_hsm::{Pool, RealmName};
 use super::start;
 use crate::ledger::anchoring;
 use crate::ledger::restore::{Claim, Token};
-use crate::ledger::{Head, LedgerError};
+use crate::ledger::{Head, LedgerError, Mode};
 use crate::store::Store;
 
 #[derive(Debug)]
 pub struct Standing {
     /// The newest anchor of the realm; `None` where the token holds none.
     pub token: Result<Option<Anchor>, LedgerError>,
+    /// What this boot of the kernel remembers beyond it, under bounded anchoring.
+    pub host: Result<Option<Anchor>, LedgerError>,
     /// Every anchor, where one token holds several, and what the database has of each.
     pub claims: Vec<Claim>,
     /// Batch, log epoch and entries of the head that the database shows and this token has made.
@@ -27,18 +29,28 @@ pub struct Standing {
 }
 
 /// Asks the token and the database, and changes neither.
-pub async fn standing(store: &Arc<dyn Store>, pool: &Pool, realm: &RealmName) -> Standing {
+pub async fn standing(
+    store: &Arc<dyn Store>,
+    pool: &Pool,
+    realm: &RealmName,
+    mode: Mode<'_>,
+) -> Standing {
     // The head says whom to ask: a token that was given up may be away, and is asked for nothing.
     let database = Head::read(store, pool, realm)
         .await
         .map(|head| (head.state.seq, head.state.log_epoch, head.size));
     let token = anchoring::remembered(pool, realm).await;
+    let host = match &token {
+        Ok(Some(last)) => anchoring::remembered_here(mode, pool, realm, last).await,
+        _ => Ok(None),
+    };
     let claims = claims(store, pool, realm).await.unwrap_or_default();
     Standing {
         token,
+        host,
         claims,
         database,
-        relation: start::believe(store, pool, realm).await.map(drop),
+        relation: start::believe(store, pool, realm, mode).await.map(drop),
     }
 }
 
@@ -51,7 +63,7 @@ async fn claims(
     if pool.set().is_some() {
         return Ok(Vec::new());
     }
-    let held = Token::read(pool, realm).await?;
+    let held = Token::read(pool, realm, Mode::Strict).await?;
     let found = start::find(store, pool, realm).await?;
     held.claims(store, &found.believed).await
 }

@@ -24,6 +24,7 @@ async fn restored(rig: &Rig) -> Statement {
         pool: rig.pool(),
         realm: &realm,
         approvers: &approvers,
+        mode: rig.mode(),
     };
     let made = ceremony.propose(&Wishes::default(), NOW).await.unwrap();
     let text = made.encode().unwrap();
