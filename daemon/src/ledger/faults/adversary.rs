@@ -393,9 +393,10 @@ fn no_answer_is_wrong_and_no_guess_is_won_back() {
 fn each_weakness_is_found() {
     type Off = fn(&mut Weakness);
     // With the first seed that is worth trying, for the sake of time.
-    let weaknesses: [(&str, u64, Off); 9] = [
+    let weaknesses: [(&str, u64, Off); 10] = [
         ("any_list", 1, |w| w.any_list = true),
         ("any_content", 7, |w| w.any_content = true),
+        ("any_event", 7, |w| w.any_event = true),
         ("any_head", 3, |w| w.any_head = true),
         ("any_log", 5, |w| w.any_log = true),
         ("any_state", 8, |w| w.any_state = true),

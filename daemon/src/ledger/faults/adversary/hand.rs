@@ -1,7 +1,7 @@
 //! What the administrator's hand does to the tables.
 
 use super::super::broken::{After, Anchor, Commit, Script};
-use super::super::tables::{DIGESTS, HEAD, MEMBERS, RECORDS, Row, TABLES, Tables};
+use super::super::tables::{BODIES, DIGESTS, ENTRIES, HEAD, MEMBERS, RECORDS, Row, TABLES, Tables};
 use super::super::truth::{Ask, Violation};
 use super::{EVERYTHING, Run, TRAIL, mirror};
 use crate::store::admin::Cell;
@@ -257,8 +257,30 @@ impl Run {
         self.restart().await?;
         self.ask(who, Ask::Guess).await?;
         self.tamperings += 1;
+        self.other_event().await;
+        self.ask(who, Ask::Events).await?;
+        self.tamperings += 1;
         self.twin().await;
         self.ask(who, Ask::Read).await
+    }
+
+    /// The event of a batch that was given up, in the place of what came instead: it has the same number.
+    async fn other_event(&mut self) {
+        let now = mirror(&self.rig);
+        let Some(newest) = now.rows(BODIES).last() else {
+            return;
+        };
+        let is_lost = |row: &&Row| now.rows(BODIES).all(|ours| ours[1..] != row[1..]);
+        let given_up = self.history.iter().rev().find_map(|tables| {
+            let body = tables.rows(BODIES).filter(is_lost).last()?;
+            Some([tables.row(ENTRIES, &body[..1])?.clone(), body.clone()])
+        });
+        let Some(given_up) = given_up else { return };
+        self.trace.push("other event".into());
+        for (table, mut row) in [ENTRIES, BODIES].into_iter().zip(given_up) {
+            row[0] = newest[0].clone();
+            self.put_row(table, &row).await;
+        }
     }
 
     /// Something is put back in the middle of the next change.
