@@ -506,8 +506,10 @@ impl Ledger {
         let Err(LedgerError::Tampered(_)) = &read else {
             return read.map(Meanwhile::Nothing);
         };
-        // A batch that is durable has taken its bodies along, and is not what is believed before it is anchored.
+        // A batch that is durable has taken its bodies along, and is not what is believed before it is anchored; be it of
+        // another node.
         self.reader.until_settled().await?;
+        self.reader.catches_up().await;
         let oldest = loaded.account.trail.oldest;
         match self.reader.open(&loaded.account.app, loaded.record).await? {
             Standing::Erased => Err(LedgerError::Erased),

@@ -11,6 +11,8 @@ mod holders;
 mod leisure;
 mod pass;
 
+use std::collections::BTreeSet;
+
 use custodyd_policies::Timestamp;
 
 pub use self::holders::{Counted, PARTS};
@@ -18,6 +20,7 @@ pub use self::leisure::Leisure;
 pub use self::pass::Pass;
 use super::deletions::PER_LEAF;
 use super::record::Loaded;
+use super::trail::LogEntry;
 use super::{Base, Ledger, LedgerError, Meanwhile};
 use crate::account::{Mark, Trail};
 
@@ -41,6 +44,13 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// The entries that lose their bodies, or that the account will name.
+    fn touches(&self) -> impl Iterator<Item = u64> {
+        let named = self.to.into_iter().chain(self.halfway);
+        let named = named.map(|mark| mark.index);
+        self.entries.iter().copied().chain(named)
+    }
+
     /// Moves the mark, and gives the entries whose bodies go.
     ///
     /// # Errors
@@ -102,14 +112,22 @@ impl Ledger {
             Meanwhile::Nothing(walked) => walked,
             Meanwhile::Retired(_) => return Err(LedgerError::Stale),
         };
-        if walked.first() != Some(&oldest) {
+        let (marks, entries): (Vec<Mark>, Vec<LogEntry>) = walked.into_iter().unzip();
+        if marks.first() != Some(&oldest) {
             return Err(LedgerError::Tampered(format!(
                 "log entry {}: it is not the event that its account's mark names",
                 oldest.index
             )));
         }
+        let steps = steps(trail, &marks, ends);
+        let touched: BTreeSet<u64> = steps.iter().flat_map(Step::touches).collect();
+        let touched = entries
+            .into_iter()
+            .filter(|entry| touched.contains(&entry.index));
+        let touched: Vec<LogEntry> = touched.collect();
+        self.reader.are_in_the_log(&touched).await?;
         let mut gone = 0;
-        for step in steps(trail, &walked, ends) {
+        for step in steps {
             let bodies = step.entries.len() as u64;
             let submitted = self.submit(Base::Loaded(loaded), None, move |_, _, journal| {
                 journal.retirement = Some(step);

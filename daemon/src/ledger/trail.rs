@@ -2,8 +2,9 @@
 //!
 //! Called for an owner's or an operator's page of events, by an erasure and by retention. The adversary answers every query, and
 //! may hold bodies that open as this account's event of this number and never counted: of a history that was given up. Which
-//! entry stands at a place, the log's root alone says. So each is looked for in the log before anybody is told of it, and before
-//! its body, or the one before it, is deleted. Must never lead from an entry that was not found there to another.
+//! entry stands at a place, the log's root alone says. So each is looked for in the log before anybody is told of it, before
+//! its body is deleted, and before the account's mark is set to it. There is one of each number in the log: what leads to an
+//! entry that is found there, and opens as the account's event of its number, need not be found itself.
 
 use super::LedgerError;
 use super::journal::{self, Event};
@@ -13,8 +14,8 @@ use super::record::{Loaded, Reader};
 use crate::account::Mark;
 use crate::store::BodyRow;
 
-/// Entries that are looked for in the log together: tiles that they share are read once.
-const TOGETHER: usize = 256;
+/// Entries that are looked for in the log together: tiles that they share are read once. More would hold up the runtime.
+const TOGETHER: usize = 16;
 
 /// A place in an account's trail: an event's number and its log entry. May come from outside:
 /// an entry opens only as the event of this account with this number.
@@ -34,28 +35,51 @@ pub struct Page {
     pub complete_from: u64,
 }
 
-/// An event that is in the log.
-struct Passed {
+/// An event that opens as the account's one of its number. Whether it ever counted, the log says.
+struct Opened {
     place: Place,
     event: Event,
     body: BodyRow,
 }
 
-/// Events from a place down, newest first.
+impl Opened {
+    fn entry(&self) -> LogEntry {
+        LogEntry {
+            index: self.place.index,
+            leaf: journal::event_leaf(&self.body.salt, &self.body.body),
+        }
+    }
+}
+
+/// What the log has to have at a place.
+#[derive(Debug)]
+pub(super) struct LogEntry {
+    pub(super) index: u64,
+    leaf: Vec<u8>,
+}
+
+/// On the way down a trail.
 struct Descent {
-    passed: Vec<Passed>,
     /// The place below, if an event is kept there.
     next: Option<Place>,
-    /// Why it ends above `next`, where that is not the database's right.
+    /// Where it ends.
+    known: Option<u64>,
+    /// Why it can not go on.
     broken: Option<LedgerError>,
 }
 
 impl Descent {
-    fn whole(self) -> Result<(Vec<Passed>, Option<Place>), LedgerError> {
-        match self.broken {
-            Some(error) => Err(error),
-            None => Ok((self.passed, self.next)),
+    fn from(next: Option<Place>) -> Self {
+        Self {
+            next,
+            known: None,
+            broken: None,
         }
+    }
+
+    fn ahead(&self) -> Option<Place> {
+        let next = self.next.filter(|place| Some(place.index) != self.known);
+        next.filter(|_| self.broken.is_none())
     }
 }
 
@@ -73,148 +97,146 @@ impl Reader {
         let from = from
             .or_else(|| newest(loaded))
             .filter(|place| trail.keeps(place.number));
-        let (passed, next) = self.descend(loaded, from, None, limit).await?.whole()?;
+        let mut descent = Descent::from(from);
         let (mut events, mut bodies) = (Vec::new(), Vec::new());
-        for Passed { place, event, body } in passed {
-            events.push(event);
-            if keep {
-                bodies.push(EventEntry::new(place.index, body));
+        while events.len() < limit && descent.ahead().is_some() {
+            let most = TOGETHER.min(limit - events.len());
+            let opened = self.open_some(loaded, &mut descent, most).await?;
+            if let Some(broken) = descent.broken {
+                return Err(broken);
+            }
+            let entries: Vec<LogEntry> = opened.iter().map(Opened::entry).collect();
+            self.are_in_the_log(&entries).await?;
+            for Opened { place, event, body } in opened {
+                events.push(event);
+                if keep {
+                    bodies.push(EventEntry::new(place.index, body));
+                }
             }
         }
         Ok(Page {
             events,
             bodies,
-            next,
+            next: descent.next,
             complete_from: trail.complete_from(),
         })
     }
 
     /// The log entries of the account's events, newest first, down to one that is known already, or to where the trail
-    /// breaks off, and why it does.
+    /// breaks off; and what keeps some of them away, if anything does.
     pub(super) async fn trail(
         &self,
         loaded: &Loaded,
         known: Option<u64>,
     ) -> Result<(Vec<u64>, Option<LedgerError>), LedgerError> {
-        let descent = self.descend(loaded, newest(loaded), known, usize::MAX);
-        let Descent { passed, broken, .. } = descent.await?;
-        let entries = passed.into_iter().map(|passed| passed.place.index);
-        Ok((entries.collect(), broken))
+        let mut descent = Descent {
+            known,
+            ..Descent::from(newest(loaded))
+        };
+        let (mut entries, mut missed) = (Vec::new(), None);
+        while descent.ahead().is_some() {
+            let opened = self.open_some(loaded, &mut descent, TOGETHER).await?;
+            let group: Vec<LogEntry> = opened.iter().map(Opened::entry).collect();
+            let mut strange = self.strange(&group).await?;
+            // One row that was altered keeps its neighbours from being proven: what lies below them is reached all the same.
+            let proven = group
+                .iter()
+                .filter(|entry| !strange.iter().any(|(index, _)| *index == entry.index));
+            entries.extend(proven.map(|entry| entry.index));
+            missed = missed.or(strange.pop().map(|(_, error)| error));
+        }
+        Ok((entries, missed.or(descent.broken)))
     }
 
-    /// The events that have their bodies, oldest first, from `above` down, or from the newest.
+    /// The events that have their bodies, oldest first, from `above` down, or from the newest. Not yet looked for in the log.
     pub(super) async fn walk(
         &self,
         loaded: &Loaded,
         above: Option<Mark>,
-    ) -> Result<Vec<Mark>, LedgerError> {
+    ) -> Result<Vec<(Mark, LogEntry)>, LedgerError> {
         let place = |mark: Mark| Place {
             number: mark.number,
             index: mark.index,
         };
-        let from = above.map(place).or_else(|| newest(loaded));
-        let descent = self.descend(loaded, from, None, usize::MAX).await?;
-        let marks = descent.whole()?.0.into_iter().rev().map(|passed| Mark {
-            number: passed.place.number,
-            index: passed.place.index,
-            at: passed.event.at,
-        });
-        Ok(marks.collect())
+        let mut descent = Descent::from(above.map(place).or_else(|| newest(loaded)));
+        let mut walked = Vec::new();
+        while descent.ahead().is_some() {
+            let opened = self.open_some(loaded, &mut descent, TOGETHER).await?;
+            walked.extend(opened.iter().map(|one| {
+                let Place { number, index } = one.place;
+                let at = one.event.at;
+                (Mark { number, index, at }, one.entry())
+            }));
+        }
+        if let Some(broken) = descent.broken {
+            return Err(broken);
+        }
+        walked.reverse();
+        Ok(walked)
     }
 
-    /// Goes down from a place: to the end, to an entry that is `known`, to so many events, or to what is not as it must be.
+    /// Goes down some events: to the end, or to what does not open.
     ///
     /// # Errors
     /// Where the database does not answer. What it answers wrongly breaks the descent.
-    async fn descend(
+    async fn open_some(
         &self,
         loaded: &Loaded,
-        from: Option<Place>,
-        known: Option<u64>,
-        limit: usize,
-    ) -> Result<Descent, LedgerError> {
-        let mut descent = Descent {
-            passed: Vec::new(),
-            next: from,
-            broken: None,
-        };
-        while descent.broken.is_none() {
-            let goes_on = |place: &Place| Some(place.index) != known;
-            let room = (limit - descent.passed.len()).min(TOGETHER);
-            let mut read = Vec::new();
-            let mut next = descent.next;
-            while let Some(place) = next.filter(|at| read.len() < room && goes_on(at)) {
-                match self.event(loaded, place).await {
-                    Ok((event, body, before)) => {
-                        read.push(Passed { place, event, body });
-                        next = before;
-                    }
-                    Err(error @ LedgerError::Tampered(_)) => {
-                        descent.broken = Some(error);
-                        break;
-                    }
-                    Err(error) => return Err(error),
+        descent: &mut Descent,
+        most: usize,
+    ) -> Result<Vec<Opened>, LedgerError> {
+        let mut opened = Vec::new();
+        while let Some(place) = descent.ahead().filter(|_| opened.len() < most) {
+            match self.event(loaded, place).await {
+                Ok((event, body, before)) => {
+                    opened.push(Opened { place, event, body });
+                    descent.next = before;
                 }
-            }
-            if read.is_empty() {
-                break;
-            }
-            match self.are_in_the_log(&read).await {
-                Ok(()) => {
-                    descent.next = next;
-                    descent.passed.append(&mut read);
-                }
-                Err(error @ LedgerError::Tampered(_)) => {
-                    descent.broken = Some(error);
-                    self.down_to_the_first_that_is_not(read, &mut descent)
-                        .await?;
-                }
+                Err(error @ LedgerError::Tampered(_)) => descent.broken = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Ok(descent)
+        Ok(opened)
     }
 
-    /// What lies above a false entry is true all the same.
-    async fn down_to_the_first_that_is_not(
-        &self,
-        read: Vec<Passed>,
-        descent: &mut Descent,
-    ) -> Result<(), LedgerError> {
-        for passed in read {
-            let place = passed.place;
-            match self.are_in_the_log(std::slice::from_ref(&passed)).await {
-                Ok(()) => descent.passed.push(passed),
-                Err(LedgerError::Tampered(_)) => {
-                    descent.next = Some(place);
-                    break;
-                }
-                Err(error) => return Err(error),
+    /// # Errors
+    /// `Tampered` where the log that is believed does not hold one of these entries; `Store` where it can not be read.
+    pub(super) async fn are_in_the_log(&self, entries: &[LogEntry]) -> Result<(), LedgerError> {
+        for group in entries.chunks(TOGETHER) {
+            match self.strange(group).await?.pop() {
+                Some((_, error)) => return Err(error),
+                None => tokio::task::yield_now().await,
             }
         }
         Ok(())
     }
 
-    /// Whether the log that is believed holds these entries at their places.
-    async fn are_in_the_log(&self, passed: &[Passed]) -> Result<(), LedgerError> {
+    /// Those of a group that the log does not show to be its own, and why.
+    async fn strange(&self, group: &[LogEntry]) -> Result<Vec<(u64, LedgerError)>, LedgerError> {
         #[cfg(test)]
         if self.store().weakness().any_event {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let leaves: Vec<(u64, Vec<u8>)> = passed
-            .iter()
-            .map(|one| {
-                let leaf = journal::event_leaf(&one.body.salt, &one.body.body);
-                (one.place.index, leaf)
-            })
-            .collect();
-        let leaves: Vec<(u64, &[u8])> = leaves.iter().map(|(at, leaf)| (*at, &**leaf)).collect();
         let end = self.memory().read().end.clone();
         let prover = Prover {
             store: self.store(),
             end: &end,
         };
-        prover.inclusions(&leaves).await.map(drop)
+        let all: Vec<(u64, &[u8])> = group.iter().map(|one| (one.index, &*one.leaf)).collect();
+        match prover.inclusions(&all).await {
+            Ok(_) => return Ok(Vec::new()),
+            Err(LedgerError::Tampered(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut strange = Vec::new();
+        for (index, leaf) in all {
+            match prover.inclusion(index, leaf).await {
+                Ok(_) => {}
+                Err(error @ LedgerError::Tampered(_)) => strange.push((index, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(strange)
     }
 
     /// What the database has for the event at a place, and the place of the one before it, if that one is kept.

@@ -7,7 +7,7 @@
 //! After a crash here: the file is the old one or the new one. The old one names a head that the
 //! database descends from, and nothing of the new one's batch was told.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use custodyd_hsm::anchor::{self, Anchor};
@@ -16,7 +16,7 @@ use custodyd_hsm::{Error, Pool, RealmName};
 use super::{LedgerError, Mode};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// No warm anchor is longer.
+/// No warm anchor is as long.
 const MOST: u64 = 4096;
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Warm {
         let refused = |what: &Path, error: &std::io::Error| {
             LedgerError::Refused(format!(
                 "bounded anchoring needs {}: {error}; make the directory (systemd: \
-                 RuntimeDirectory=custodyd) or set ledger.runtime_directory",
+                 RuntimeDirectory=custodyd with RuntimeDirectoryPreserve=yes) or set ledger.runtime_directory",
                 what.display()
             ))
         };
@@ -117,7 +117,14 @@ impl Warm {
     }
 
     async fn read(&self, pool: &Pool, realm: &RealmName) -> Result<Option<Anchor>, LedgerError> {
-        let Some(bytes) = self.place.read() else {
+        let shown = self.place.read().map_err(|problem| {
+            LedgerError::Refused(format!(
+                "{}, which says what was told of and the token does not know yet, can not be read: {problem}; run this as \
+                 the daemon's own user (`as-custodyd`)",
+                self.place
+            ))
+        })?;
+        let Some(bytes) = shown else {
             return Ok(None);
         };
         let (of, boot_id) = (realm.clone(), self.boot_id.clone());
@@ -158,15 +165,20 @@ impl Warm {
 }
 
 impl Place {
-    fn read(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::File(path) => match std::fs::metadata(path) {
-                Ok(metadata) if metadata.len() <= MOST => std::fs::read(path).ok(),
-                _ => None,
-            },
+    /// None where there is none. One that is there and can not be read is no licence to forget what it says.
+    fn read(&self) -> std::io::Result<Option<Vec<u8>>> {
+        let path = match self {
+            Self::File(path) => path,
             #[cfg(test)]
-            Self::Memory(shelf) => shelf.locked().clone(),
-        }
+            Self::Memory(shelf) => return Ok(shelf.locked().clone()),
+        };
+        let file = match std::fs::File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
     /// A tmpfs needs no sync: what it loses, it loses with the boot that it names.

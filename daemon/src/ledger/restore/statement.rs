@@ -26,7 +26,7 @@ pub const MAX_GUESSES: u32 = custodyd_policies::MAX_ATTEMPTS;
 /// So long an approval holds where the token has no anchor that could say that it was used.
 const VALID: Duration = Duration::from_secs(7 * 86_400);
 /// No statement is longer.
-pub(super) const MAX_STATEMENT: usize = 6144;
+pub(super) const MAX_STATEMENT: usize = 8192;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,7 +153,10 @@ impl Statement {
             token_remembers: newest.map(Remembered::of),
             token_holds: claims.to_vec(),
             host_remembers: token.here().map(Remembered::of),
-            realm_tokens: state.tokens.clone(),
+            realm_tokens: match state.tokens.as_slice() {
+                [] | [_] => Vec::new(),
+                several => several.to_vec(),
+            },
             adopt: Adopted::of(head)?,
             under_older_keys: token.older_keys(head),
             lost_batches: lost(newest_of(token), state),
@@ -257,6 +260,18 @@ impl Statement {
         if here.is_some() && self.host_remembers != here {
             return differs("this host remembers another batch than the statement says");
         }
+        if let (None, Some(said)) = (&here, &self.host_remembers) {
+            // It was started anew meanwhile, and what it remembered then is signed, where it can have remembered that.
+            let follows = self.token_remembers.as_ref().is_some_and(|last| {
+                let of = |known: &Remembered| (known.serial, known.log_epoch, known.boot_epoch);
+                of(said) == of(last) && said.batch > last.batch
+            });
+            if !follows {
+                return differs(
+                    "the host can not have remembered what the statement says beyond this token",
+                );
+            }
+        }
         if self.adopt != Adopted::of(head)? {
             return differs("the database shows another state than the one to adopt");
         }
@@ -275,11 +290,11 @@ impl Statement {
         made.witnesses_asked.clone_from(&self.witnesses_asked);
         made.witnesses_silent.clone_from(&self.witnesses_silent);
         if here.is_none() {
-            // It was started anew meanwhile, and what it remembered then is signed.
             made.host_remembers.clone_from(&self.host_remembers);
-            let known = [&made.host_remembers, &made.token_remembers];
-            let newest = known.into_iter().flatten();
-            let newest = newest.max_by_key(|known| (known.log_epoch, known.batch));
+            let newest = made
+                .host_remembers
+                .as_ref()
+                .or(made.token_remembers.as_ref());
             made.lost_batches = lost(newest.cloned(), &head.state);
         }
         let recent = self.new_log_epoch..=self.new_log_epoch.saturating_add(VALID.as_secs());
