@@ -365,7 +365,7 @@ pub(super) fn open_session(
 ) -> Result<Opened, Refused> {
     // Half a sign-in shows nothing yet; the PIN that completes it does.
     if proven.scope(device, account) != Scope::PinOnly {
-        quarantine::lift(account, device, proven.factor(), moment.now)?;
+        quarantine::lift(account, device, proven.factor(), moment.now, journal)?;
     }
     let session = sessions::start(device, account, proven, moment.now)?;
     journal.note(

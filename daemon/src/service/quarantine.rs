@@ -10,8 +10,9 @@
 
 use custodyd_policies::{Factor, Strength, Timestamp};
 
-use super::{Device, Refused, held};
+use super::{Device, Refused, held, slots};
 use crate::account::Account;
+use crate::ledger::Journal;
 
 /// Whether this factor may open the account now.
 ///
@@ -37,7 +38,7 @@ pub(super) fn admits(
     }
 }
 
-/// The owner has shown who they are by this factor.
+/// The owner has shown who they are by this factor. What the restore has voided is cleared away.
 ///
 /// # Errors
 /// As `admits`.
@@ -46,12 +47,14 @@ pub(super) fn lift(
     device: &Device,
     by: Factor,
     now: Timestamp,
+    journal: &mut Journal,
 ) -> Result<(), Refused> {
     admits(account, device, by, now)?;
     if account.quarantined {
         account.quarantined = false;
         // Half sign-ins of meanwhile were not the owner's, for all that is known.
         account.session_epoch += 1;
+        slots::drop_void_codes(account, journal);
     }
     Ok(())
 }

@@ -165,6 +165,28 @@ pub(super) fn settle(
     Ok(())
 }
 
+/// Drops the slots of recovery codes where the account has none any more, which a restore brings about. Whoever puts it in order
+/// again writes all slots of a secret, and would be refused for those. One that nothing else opens keeps them, as the only trace.
+pub(super) fn drop_void_codes(account: &mut Account, journal: &mut Journal) {
+    if account.recovery_codes.is_some() {
+        return;
+    }
+    let is_void = |slot: &Slot| slot.r#type == SlotType::RecoveryCode;
+    let secrets = account.secrets.iter();
+    let void: Vec<(String, Vec<Slot>)> = secrets
+        .filter(|(_, stored)| stored.slots.iter().any(is_void))
+        .filter_map(|(name, stored)| {
+            let kept = stored.slots.iter().filter(|slot| !is_void(slot));
+            let kept: Vec<Slot> = kept.cloned().collect();
+            let opens = !kept.is_empty() || stored.server_slot.is_some();
+            opens.then(|| (name.clone(), kept))
+        })
+        .collect();
+    for (name, kept) in void {
+        drop_slots(account, &name, kept, journal);
+    }
+}
+
 fn drop_slots(account: &mut Account, name: &str, kept: Vec<Slot>, journal: &mut Journal) {
     let version = account.next_version;
     let Some(secret) = account.secrets.get_mut(name) else {
