@@ -32,7 +32,7 @@
 //! | the envelope of an erased account in place of its tombstone | the same | the same | the same |
 //! | an alias without record and member entry | the same | the same | the same |
 //! | a session of a removed device, one that was signed out | the same | the same | the same |
-//! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | the daemon writes nothing until it is mended |
+//! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | nothing is written upon it: the daemon ends at the first change, and does not start upon it |
 //! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
 //! | (a server's) trigger, rule, view in place of a table | schema | checks at start, and in every commit | the same |
 //! | (a server's) another database under the name of ours, while the daemon runs | all of it | the same as of every row; the head must be the batch's parent | the daemon stops, and says why at its start |
