@@ -18,6 +18,7 @@ mod newest;
 mod orders;
 mod outcomes;
 mod pace;
+mod probing;
 mod publishing;
 mod replaying;
 mod sealing;

@@ -44,6 +44,7 @@ pub mod verify;
 #[cfg(test)]
 pub mod weakness;
 mod witnessing;
+mod writes;
 
 use std::sync::{Arc, Mutex};
 
