@@ -7,6 +7,7 @@
 
 mod agreement;
 mod on_a_server;
+mod readiness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -479,14 +480,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         tracing::warn!(url = %development.url, "serving without TLS, for development on this machine");
         listen(listener, None, public(&development.url));
     }
-    let mut checks = vec![
-        operator::Check::token(realm.pool.clone()),
-        on_a_server::store_check(Arc::clone(&realm.store)),
-        operator::Check::clock(realm.service.ledger.clock()),
-    ];
-    if realm.store.comes_back() {
-        checks.push(on_a_server::newest_check(&realm.service));
-    }
+    let checks = readiness::checks(&realm.pool, &realm.store, &realm.service);
     let health = operator::Operator::new(checks, metrics);
     let operators = operator::router(&health);
     for listener in listeners.operator {

@@ -333,6 +333,49 @@ async fn a_device_with_a_session_has_a_rate_of_its_own() {
     device.call("DELETE", "/v1/session", None).await.expect(204);
 }
 
+/// How many proofs are remembered, of sessions or of strangers.
+async fn remembered(app: &TestApp, of: &str) -> u64 {
+    let (_, metrics) = app.operator("/metrics").await;
+    let name = format!("custodyd_proofs_remembered{{of=\"{of}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.trim().parse().unwrap())
+}
+
+/// What is refused takes no place among the proofs that must not come again: else one device would fill it for
+/// its app, and so would whoever has a token and makes keys for it.
+#[tokio::test]
+async fn what_is_refused_for_its_rate_or_its_key_is_not_remembered() {
+    let app = TestApp::with(limits(&["device_per_second = 1", "device_burst = 30"])).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    let mut neighbour = app.device("notes");
+    neighbour.enrol().await;
+    let (strangers, before) = (
+        remembered(&app, "strangers").await,
+        remembered(&app, "sessions").await,
+    );
+    let mut thief = app.device("notes");
+    thief.token.clone_from(&device.token);
+    for _ in 0..40 {
+        let answer = thief.call("GET", "/v1/account", None).await;
+        answer.refused("401 session-invalid");
+    }
+    assert_eq!(remembered(&app, "strangers").await, strangers);
+    assert_eq!(remembered(&app, "sessions").await, before);
+    let (mut served, mut refused) = (0, 0);
+    for _ in 0..100 {
+        match device.call("GET", "/v1/account", None).await.status {
+            200 => served += 1,
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(refused >= 20, "{refused} of {served}");
+    // What is served is remembered: the count counts.
+    assert_eq!(remembered(&app, "sessions").await, before + served);
+    neighbour.call("GET", "/v1/account", None).await.expect(200);
+}
+
 #[tokio::test]
 async fn many_wrong_guesses_slow_strangers_down_and_no_bound_device() {
     let app = TestApp::with(limits(&[

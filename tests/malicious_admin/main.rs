@@ -26,7 +26,9 @@
 //! | insert a session | any table | none is read for one | nothing |
 //! | trigger, view, table, other file, other realm | schema, file | checks at start | the same |
 //! | trigger named like SQLite's own tables | schema, bytes of the file | every row of the schema is compared | the same |
-//! | trigger made while we run | schema | its change counter, in every commit | the same |
+//! | trigger made while we run | schema | its change counter, in every commit | nobody can write, and the daemon is not ready, until it is gone |
+//! | a row where the log's next entry belongs | `log_entries` | no row is written over; readiness, the scrub and the log name it | the same |
+//! | (a server's) a lock on a table that nobody lets go | locks | readiness | the same |
 //! | old version of an account: guesses, consumed ceremonies, used codes | record and member list | state tree in memory | denial of service for its bucket |
 //! | used TOTP step, spent recovery code, counted attempts | the same | the same | the same |
 //! | finished login by OPAQUE, charged start of one | the same | the same | the same |
@@ -34,7 +36,7 @@
 //! | the envelope of an erased account in place of its tombstone | the same | the same | the same |
 //! | an alias without record and member entry | the same | the same | the same |
 //! | a session of a removed device, one that was signed out | the same | the same | the same |
-//! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | the daemon writes nothing until it is mended |
+//! | old version of everything, while the daemon runs | every row | state tree in memory; the head must be the batch's parent | nothing is written upon it: the daemon ends at the first change, and does not start upon it |
 //! | old version of everything, before it starts | the file | anchor in the token | it does not start, and says why |
 //! | (a server's) trigger, rule, view in place of a table | schema | checks at start, and in every commit | the same |
 //! | (a server's) another database under the name of ours, while the daemon runs | all of it | the same as of every row; the head must be the batch's parent | the daemon stops, and says why at its start |
@@ -74,6 +76,8 @@ mod server;
 mod signed_in;
 mod tokens;
 
+use std::time::{Duration, Instant};
+
 use custodyd_tests::admin::literal;
 use custodyd_tests::{Admin, Device, Setup, TestApp};
 
@@ -107,6 +111,30 @@ async fn victim(app: &TestApp, name: &str) -> (Device, Row) {
             sealed,
         },
     )
+}
+
+/// Asks for readiness until it fails because nothing is written, for this reason.
+async fn unready(app: &TestApp, why: &str) {
+    let (status, said) = readiness(app, 503).await;
+    let failed = said.contains("\"check\":\"writes\"") && said.contains(why);
+    assert!(status == 503 && failed, "{status} {said}");
+}
+
+/// Asks for readiness until it is given.
+async fn ready(app: &TestApp) {
+    let (status, said) = readiness(app, 200).await;
+    assert_eq!(status, 200, "{said}");
+}
+
+async fn readiness(app: &TestApp, wanted: u16) -> (u16, String) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (status, said) = app.operator("/readyz").await;
+        if status == wanted || Instant::now() > give_up {
+            return (status, said);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

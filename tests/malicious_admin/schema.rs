@@ -3,7 +3,7 @@
 use custodyd_tests::app::said;
 use custodyd_tests::{Device, TestApp};
 
-use crate::{served, uncached, victim};
+use crate::{ready, served, uncached, unready, victim};
 
 /// The daemon must not start, and must say why, and so must who only looks; after `mend` it must.
 async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str) {
@@ -129,11 +129,18 @@ async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
         .refused("503 store-unavailable");
     assert_eq!(admin.count("log_tiles").await, 0);
     assert!(app.log().contains("custodyd did not make: CREATE TRIGGER"));
+    assert!(app.log().contains("the database was tampered with"));
+    unready(&app, "custodyd did not make: CREATE TRIGGER").await;
+    let (_, metrics) = app.operator("/metrics").await;
+    let counted = "custodyd_write_failures_total{step=\"commit\",why=\"tampered\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(metrics.contains("custodyd_ready{check=\"store\"} 1"));
     // Control: it acts for whoever writes without looking.
     row.restore(&mut admin).await;
     assert_eq!(admin.count("log_tiles").await, 1);
-    // Once it is gone the same daemon goes on; nothing of the attempt was charged or lost.
+    // Once it is gone the same daemon goes on, before anybody comes; nothing of the attempt was charged or lost.
     admin.run("DROP TRIGGER t").await;
+    ready(&app).await;
     device.try_pin("830517", &[]).await.expect(201);
 }
 

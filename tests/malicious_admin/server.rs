@@ -9,7 +9,7 @@ use custodyd_tests::postgres::USER;
 use custodyd_tests::{Device, PostgresServer, Setup, TestApp};
 use serde_json::json;
 
-use crate::{Version, uncached_with, victim};
+use crate::{Version, ready, uncached_with, unready, victim};
 
 const PIN: &str = "830517";
 const WRONG: &str = "830518";
@@ -99,6 +99,31 @@ async fn code_that_is_hung_on_a_table_never_acts_in_a_commit_and_is_named() {
     assert_eq!(after.row, now.row, "the trigger does not act");
     sql(&app, NO_REVERT);
     app.launch().await;
+    assert_eq!(left(&mut device).await, before - 1);
+}
+
+/// Who holds a lock takes no row and breaks no statement that reads: the daemon says itself that it writes nothing.
+#[tokio::test]
+async fn a_lock_that_nobody_lets_go_is_no_readiness() {
+    let app = on_a_server().await;
+    let (mut device, _) = victim(&app, "notes").await;
+    let before = left(&mut device).await;
+    let mut admin = app.admin().await;
+    admin.run("BEGIN").await;
+    admin.run("LOCK TABLE records IN SHARE MODE").await;
+    let (guess, ()) = tokio::join!(device.try_pin(WRONG, &[]), unready(&app, ""));
+    assert_eq!(guess.status, 503, "{}", guess.body);
+    let (_, metrics) = app.operator("/metrics").await;
+    for line in [
+        "custodyd_ready{check=\"store\"} 1",
+        "custodyd_ready{check=\"newest\"} 1",
+        "custodyd_ready{check=\"writes\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    admin.run("ROLLBACK").await;
+    ready(&app).await;
+    // What was refused had charged nothing.
     assert_eq!(left(&mut device).await, before - 1);
 }
 

@@ -36,7 +36,8 @@ pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Proofs remembered at most of strangers, and as many of sessions. Of either an app has as many as stay free; past
 /// that its requests are refused with `busy`. Alone it has half: what its rate of strangers (1,000 a second, where the
-/// operator sets no other) brings in twice a nonce's lifetime.
+/// operator sets no other) brings in twice a nonce's lifetime. What a rate refuses is not remembered, so no device
+/// brings more than its own rate, however fast it asks.
 pub const REPLAY_CAPACITY: usize = 1_250_000;
 
 const PROOF_TYP: &str = "dpop+jwt";
@@ -63,14 +64,19 @@ pub struct Expected<'a> {
 /// A proof is only ever good for one of them: it names the session token it was made for, or
 /// none, and a token opens always or never; and it names the path.
 #[derive(Debug, Clone, Copy)]
-pub enum Class<'a> {
+pub enum Class {
     /// Comes without a session.
     Stranger { app: Lane },
     /// Comes without a session, and ends what was charged.
     Finish { app: Lane },
-    /// Comes with a session that was made here, for the key with this thumbprint. Signed by
-    /// another key, a proof counts as a stranger's.
-    Session { app: Lane, thumbprint: &'a str },
+}
+
+/// Who holds a session that was made here. Their proofs have a memory that no stranger's comes into.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    pub app: Lane,
+    /// Of the key that the session was made for. Proofs by another one are refused, and remembered nowhere.
+    pub thumbprint: &'a str,
 }
 
 /// Whose proofs are counted together.
@@ -127,6 +133,9 @@ pub enum ProofError {
         "the proof needs the claim nonce: take it from the DPoP-Nonce header of this answer, make a new proof and try again"
     )]
     NonceNeeded,
+    /// By another key than the one that the session was made for.
+    #[error("this session belongs to another key than the one that signed the proof")]
+    OtherKey,
     /// The same proof was accepted before.
     #[error("this proof was used already: make a new one, with a new jti, for each request")]
     Replayed,
@@ -142,10 +151,18 @@ impl ProofError {
             ProofError::Missing => "dpop-missing",
             ProofError::Invalid(_) | ProofError::AppKeyInvalid(_) => "dpop-invalid",
             ProofError::NonceNeeded => "use-dpop-nonce",
+            ProofError::OtherKey => "session-invalid",
             ProofError::Replayed => "dpop-replayed",
             ProofError::Busy => "busy",
         }
     }
+}
+
+/// Where a proof is remembered, and as whose.
+struct Memory<'a> {
+    of: &'static str,
+    accepted: &'a Mutex<ReplayCache<Share>>,
+    share: Share,
 }
 
 /// Nonces and memory of accepted proofs, one per process.
@@ -199,33 +216,72 @@ impl Proofs {
     /// developer most; the signature is checked before anything is remembered.
     pub fn verify_as(
         &self,
-        class: Class<'_>,
+        class: Class,
         clock: impl Into<Reading>,
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
         let clock = clock.into();
-        let now = clock.now;
+        let (key, jti) = self.verified(None, clock, expected, proof)?;
+        let (app, finishes) = match class {
+            Class::Stranger { app } => (app, false),
+            Class::Finish { app } => (app, true),
+        };
+        let memory = Memory {
+            of: "strangers",
+            accepted: &self.strangers,
+            share: Share { app, finishes },
+        };
+        self.remember::<ProofError>(memory, clock.now, (&key, &jti), || Ok(()))?;
+        Ok(key)
+    }
+
+    /// The same for a request that brings a session. `admit` asks the rates of its holder: once it is shown that
+    /// they speak, so that nobody else uses these up, and before the proof takes a place, so that what they refuse
+    /// takes none. Of two copies of a proof at once one is accepted, and one takes from the rates.
+    ///
+    /// # Errors
+    /// `OtherKey`, and those of any proof; those of `admit`.
+    pub fn verify_of<E: From<ProofError>>(
+        &self,
+        holder: Holder<'_>,
+        clock: impl Into<Reading>,
+        expected: &Expected<'_>,
+        proof: &str,
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<DeviceKey, E> {
+        let clock = clock.into();
+        let (key, jti) = self.verified(Some(holder.thumbprint), clock, expected, proof)?;
+        let memory = Memory {
+            of: "sessions",
+            accepted: &self.sessions,
+            share: Share {
+                app: holder.app,
+                finishes: false,
+            },
+        };
+        self.remember(memory, clock.now, (&key, &jti), admit)?;
+        Ok(key)
+    }
+
+    /// A proof that was never accepted, perhaps. Where its key is known before, another one does not cost us a
+    /// signature.
+    fn verified(
+        &self,
+        by: Option<&str>,
+        clock: Reading,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<(DeviceKey, String), ProofError> {
         let unverified = jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
         check_claims(clock, expected, &unverified.claims).map_err(ProofError::Invalid)?;
-        self.demand_nonce(now, unverified.claims.nonce.as_deref())?;
+        self.demand_nonce(clock.now, unverified.claims.nonce.as_deref())?;
+        let thumbprint = unverified.claimed_key().thumbprint();
+        if by.is_some_and(|by| by != thumbprint) {
+            return Err(ProofError::OtherKey);
+        }
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
-        let thumbprint = jwk.thumbprint();
-        let (accepted, app) = match class {
-            Class::Session {
-                app,
-                thumbprint: own,
-            } if own == thumbprint => (&self.sessions, app),
-            Class::Session { app, .. } | Class::Finish { app } | Class::Stranger { app } => {
-                (&self.strangers, app)
-            }
-        };
-        let share = Share {
-            app,
-            finishes: matches!(class, Class::Finish { .. }),
-        };
-        self.remember((accepted, share), now, &thumbprint, &claims.jti)?;
-        Ok(DeviceKey { jwk, thumbprint })
+        Ok((DeviceKey { jwk, thumbprint }, claims.jti))
     }
 
     /// Check that the app key agreed to be bound by this device, here and now.
@@ -264,17 +320,18 @@ impl Proofs {
         }
     }
 
-    fn remember(
+    /// Under one lock: a look whether it is known, `admit`, and its place.
+    fn remember<E: From<ProofError>>(
         &self,
-        (accepted, share): (&Mutex<ReplayCache<Share>>, Share),
+        memory: Memory<'_>,
         now: Timestamp,
-        thumbprint: &str,
-        jti: &str,
-    ) -> Result<(), ProofError> {
+        (key, jti): (&DeviceKey, &str),
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let now = self.monotonic(now);
         let hash = sha256_fields(
             "custodyd/dpop-replay/v1",
-            &[thumbprint.as_bytes(), jti.as_bytes()],
+            &[key.thumbprint.as_bytes(), jti.as_bytes()],
         );
         // 128 bits: a collision would need two proofs by the same caller, and
         // would only refuse the second of them.
@@ -284,13 +341,20 @@ impl Proofs {
         }
         // A poisoned lock means a panic inside a set insertion; the set is
         // still a set, and forgetting it would let proofs be replayed.
-        let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        match accepted.insert(now, share, short) {
-            Seen::New => Ok(()),
-            Seen::Before => Err(ProofError::Replayed),
+        let mut accepted = memory
+            .accepted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match accepted.insert(now, memory.share, short, admit)? {
+            Seen::New => {
+                metrics::gauge!("custodyd_proofs_remembered", "of" => memory.of)
+                    .set(accepted.len() as f64);
+                Ok(())
+            }
+            Seen::Before => Err(ProofError::Replayed.into()),
             Seen::Full => {
                 metrics::counter!("custodyd_busy_total", "at" => "proofs").increment(1);
-                Err(ProofError::Busy)
+                Err(ProofError::Busy.into())
             }
         }
     }

@@ -131,6 +131,11 @@ fn demand(member: &str, expected: &str, found: Option<&str>) -> Result<(), Strin
 }
 
 impl<C> Unverified<'_, C> {
+    /// The key that the header names, to compare. Whoever sent it need not hold it.
+    pub(crate) fn claimed_key(&self) -> &PublicJwk {
+        &self.key
+    }
+
     /// Check the signature, and give out the claims and the key that signed them.
     pub(crate) fn verify(self) -> Result<(C, PublicJwk), String> {
         if !self.key.verifies(self.signed.as_bytes(), &self.signature) {

@@ -16,7 +16,7 @@ use super::door::finishes;
 use super::objects;
 use super::problem::Problem;
 use super::state::Context;
-use crate::factors::dpop::{Class, DeviceKey, Expected};
+use crate::factors::dpop::{Class, DeviceKey, Expected, Holder, ProofError};
 use crate::service::{Caller, Device, Precondition, Refused, standing};
 
 /// Bodies above this are refused before they are read.
@@ -98,7 +98,11 @@ impl Signed {
             true => Class::Finish { app: lane },
             false => Class::Stranger { app: lane },
         };
-        let key = self.proof(None, class)?;
+        let service = &self.context.service;
+        let key = self.with_proof(None, |expected, proof| {
+            let clock = service.ledger.clock().read();
+            Ok(service.proofs.verify_as(class, clock, expected, proof)?)
+        })?;
         standing::proven();
         Ok(Device { app, key })
     }
@@ -123,19 +127,25 @@ impl Signed {
         }
         // First, because it costs least: a text that is no session of ours reaches neither a
         // signature nor the memory of proofs that sessions have for themselves.
-        let session = self.context.service.open_session(token).await?;
-        let class = Class::Session {
+        let service = &self.context.service;
+        let session = service.open_session(token).await?;
+        let holder = Holder {
             app: Lane::of(&session.app),
             thumbprint: &session.device_thumbprint,
         };
-        let key = self.proof(Some(token), class)?;
-        let callers = &self.context.service.callers;
-        callers.admit(&key.thumbprint)?;
-        // Whoever has the token without its key takes nothing from the account either.
-        if session.device_thumbprint == key.thumbprint {
-            callers.admit_to(session.account)?;
-        }
-        let caller = self.context.service.authorize(session, key).await?;
+        // Whoever has the token without its key takes nothing from the device and nothing from the account; and what
+        // these rates refuse takes no place among the proofs of the app's other sessions.
+        let admit = || {
+            service.callers.admit(holder.thumbprint)?;
+            service.callers.admit_to(session.account)
+        };
+        let key = self.with_proof(Some(token), |expected, proof| {
+            let clock = service.ledger.clock().read();
+            service
+                .proofs
+                .verify_of(holder, clock, expected, proof, admit)
+        })?;
+        let caller = service.authorize(session, key).await?;
         caller.app.admits(self.text(&header::ORIGIN)?)?;
         Ok(caller)
     }
@@ -198,11 +208,15 @@ impl Signed {
         }
     }
 
-    fn proof(&self, session_token: Option<&str>, class: Class<'_>) -> Result<DeviceKey, Problem> {
-        let service = &self.context.service;
+    /// Has the proof verified against the request as it arrived.
+    fn with_proof(
+        &self,
+        session_token: Option<&str>,
+        verify: impl FnOnce(&Expected<'_>, &str) -> Result<DeviceKey, Refused>,
+    ) -> Result<DeviceKey, Problem> {
         let proof = self
             .text(&DPOP)?
-            .ok_or(Refused::Proof(crate::factors::dpop::ProofError::Missing))?;
+            .ok_or(Refused::Proof(ProofError::Missing))?;
         let uri = format!("{}{}", self.context.base_url, self.path);
         let reads = matches!(self.method, Method::GET | Method::HEAD);
         let expected = Expected {
@@ -211,10 +225,7 @@ impl Signed {
             session_token,
             body: if reads { None } else { Some(&self.body) },
         };
-        service
-            .proofs
-            .verify_as(class, service.ledger.clock().read(), &expected, proof)
-            .map_err(|error| Refused::Proof(error).into())
+        Ok(verify(&expected, proof)?)
     }
 
     fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {

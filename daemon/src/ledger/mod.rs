@@ -46,6 +46,7 @@ pub mod verify;
 #[cfg(test)]
 pub mod weakness;
 mod witnessing;
+mod writes;
 
 use std::sync::{Arc, Mutex};
 

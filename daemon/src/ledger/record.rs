@@ -22,6 +22,7 @@ use super::freshness::Freshness;
 use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
 use super::receipts::Noted;
+use super::writes::Writes;
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
@@ -83,6 +84,7 @@ pub struct Reader {
     clock: Arc<Clock>,
     checkpoints: Checkpoints,
     freshness: Freshness,
+    writes: Writes,
 }
 
 /// What the first visit to the token found.
@@ -112,6 +114,7 @@ impl Reader {
             memory,
             clock,
             checkpoints: Checkpoints::default(),
+            writes: Writes::default(),
         }
     }
 
@@ -133,6 +136,11 @@ impl Reader {
     /// What is believed may be read for somebody once this holds.
     pub(super) fn freshness(&self) -> &Freshness {
         &self.freshness
+    }
+
+    /// Whether what is believed can be written upon.
+    pub(super) fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Among other nodes: what they have written until now is believed once this returns, if the token says so. For

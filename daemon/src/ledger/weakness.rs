@@ -81,6 +81,8 @@ pub struct Weakness {
     pub keeps_orphans: bool,
     /// A batch takes all that wait, however slow the token is.
     pub any_size: bool,
+    /// While writers wait for a turn that is not had, nobody looks whether readers want to know what is the newest.
+    pub writers_first: bool,
     /// A start takes its turn once, however long it verifies.
     pub lapses: bool,
     /// Not a weakness: the schema of this node, and the oldest whose custodyd serves it: of a version that is to come.

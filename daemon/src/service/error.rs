@@ -40,7 +40,7 @@ pub enum Refused {
     #[error("{0}")]
     Malformed(String),
     #[error("{0}")]
-    Proof(#[from] ProofError),
+    Proof(#[source] ProofError),
 
     #[error("send the session as `Authorization: DPoP <token>`")]
     SessionMissing,
@@ -226,6 +226,15 @@ impl From<LedgerError> for Refused {
             error @ (LedgerError::Store(_) | LedgerError::Refused(_) | LedgerError::Stopped) => {
                 Self::StoreUnavailable(error)
             }
+        }
+    }
+}
+
+impl From<ProofError> for Refused {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::OtherKey => Self::SessionInvalid,
+            error => Self::Proof(error),
         }
     }
 }

@@ -198,6 +198,13 @@ pub enum StoreError {
         operation: &'static str,
         problem: String,
     },
+    /// Nothing is written, for what somebody else has put there: something in the schema, which might act in our
+    /// transactions, or a row where one of ours belongs. No row of ours is wrong, and once it is taken away all goes on.
+    #[error("{operation}: {problem}")]
+    Altered {
+        operation: &'static str,
+        problem: String,
+    },
     #[error("{operation}: {problem}")]
     Refused {
         operation: &'static str,

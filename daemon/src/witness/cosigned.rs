@@ -2,8 +2,9 @@
 //!
 //! Written by `follow`, read by `service` for auditors. The newest checkpoint with enough
 //! cosignatures is kept in a file beside the database, so that auditors get it while no witness can
-//! be reached after a restart. Whoever can write that file can delete it or put an older one there,
-//! and gains nothing: it is public, and every signature in it is verified again when it is read.
+//! be reached after a restart, and so that a restart does not begin the wait for a quorum anew. Whoever can write that
+//! file can delete it or put an older one there, and gains no more than that wait: it is public, and every signature in
+//! it is verified again when it is read.
 //! After a crash: the file is the one before or the one after, whole.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use custodyd_hsm::PublicKey;
 
+use super::disputes::Disputes;
 use super::note::{Cosignature, Note, Statement};
 use crate::config;
 use crate::ledger::Checkpoint;
@@ -31,12 +33,22 @@ pub(crate) struct Kept {
     pub(crate) note: String,
 }
 
+/// One that was read from the file.
+struct Found {
+    kept: Kept,
+    /// Since when a quorum has cosigned it, by the witnesses' clocks: seconds since the Unix epoch.
+    since: u64,
+}
+
 /// What is known of the cosignatures of this process's log.
 #[derive(Debug)]
 pub struct Cosigned {
     quorum: usize,
     alert_after: Duration,
     file: PathBuf,
+    /// Whatever the file says of a quorum: the witnesses have so long to answer this process before they are missed.
+    until_asked: Instant,
+    pub(super) disputes: Disputes,
     inner: Mutex<Inner>,
 }
 
@@ -47,6 +59,8 @@ struct Inner {
     newest: Option<Arc<Kept>>,
     /// When the last quorum was had; before the first one, when this began to wait.
     had: Instant,
+    /// How long ago the last one of an earlier life was by then. None is of the wall clock once this process had one.
+    before: Duration,
     missing: bool,
 }
 
@@ -59,27 +73,39 @@ impl Cosigned {
         origin: &str,
         log_keys: &[PublicKey],
     ) -> Self {
-        let kept = match config.known.is_empty() {
+        let now = Instant::now();
+        let found = match config.known.is_empty() {
             true => None,
             false => read(&file).and_then(|note| {
-                let kept = verified(&note, origin, log_keys, config);
-                if kept.is_none() {
+                let found = verified(&note, origin, log_keys, config);
+                if found.is_none() {
                     tracing::warn!(
                         file = %file.display(),
                         "what is kept of witnesses' cosignatures does not verify for this log and its witnesses; it is not used"
                     );
                 }
-                kept
+                found
             }),
         };
+        // A host's clock that is behind the witnesses' makes this shorter, down to nothing: then it is as for a first
+        // start. One that is ahead makes it longer, and the alert ends with the first quorum.
+        let before = found.as_ref().map_or(Duration::ZERO, |found| {
+            unix_now().saturating_sub(Duration::from_secs(found.since))
+        });
+        if let Some(found) = &found {
+            metrics::gauge!("custodyd_witness_quorum_time_seconds").set(found.since as f64);
+        }
         Self {
             quorum: config.quorum,
             alert_after: config.alert_after,
+            disputes: Disputes::open(config, Disputes::file_of(&file)),
             file,
+            until_asked: now + config.period.min(config.alert_after),
             inner: Mutex::new(Inner {
                 rounds: BTreeMap::new(),
-                newest: kept.map(Arc::new),
-                had: Instant::now(),
+                newest: found.map(|found| Arc::new(found.kept)),
+                had: now,
+                before,
                 missing: false,
             }),
         }
@@ -104,8 +130,14 @@ impl Cosigned {
     }
 
     /// What was kept is not of this log: evidence, and nothing to show as its newest.
-    pub(super) fn forget(&self) {
-        self.lock().newest = None;
+    pub(super) fn forget(&self, kept: &Arc<Kept>) {
+        let newest = &mut self.lock().newest;
+        if newest
+            .as_ref()
+            .is_some_and(|newest| Arc::ptr_eq(newest, kept))
+        {
+            *newest = None;
+        }
     }
 
     /// A witness has cosigned a checkpoint. Returns what is to be written to the file now.
@@ -152,6 +184,7 @@ impl Cosigned {
             return false;
         };
         inner.had = inner.had.max(*had);
+        inner.before = Duration::ZERO;
         metrics::gauge!("custodyd_witness_quorum_time_seconds").set(unix(inner.had.elapsed()));
         true
     }
@@ -159,8 +192,10 @@ impl Cosigned {
     /// Whether the last quorum is too long ago; says so where that has changed.
     pub(super) fn look(&self, now: Instant) -> bool {
         let mut inner = self.lock();
-        let age = now.saturating_duration_since(inner.had);
-        let missing = age > self.alert_after;
+        let age = now
+            .saturating_duration_since(inner.had)
+            .saturating_add(inner.before);
+        let missing = age > self.alert_after && now > self.until_asked;
         metrics::gauge!("custodyd_witness_quorum_missing").set(if missing { 1.0 } else { 0.0 });
         if missing && !inner.missing {
             tracing::warn!(
@@ -193,16 +228,20 @@ impl Cosigned {
 
 /// The time so long ago, since the Unix epoch.
 fn unix(ago: Duration) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().saturating_sub(ago).as_secs_f64()
+    unix_now().saturating_sub(ago).as_secs_f64()
 }
 
-fn read(file: &Path) -> Option<String> {
+fn unix_now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+pub(super) fn read(file: &Path) -> Option<String> {
     let length = std::fs::metadata(file).ok()?.len();
     (length <= MAX_FILE).then(|| std::fs::read_to_string(file).ok())?
 }
 
-async fn replace(file: &Path, note: &str) -> std::io::Result<()> {
+pub(super) async fn replace(file: &Path, note: &str) -> std::io::Result<()> {
     let mut draft = file.as_os_str().to_owned();
     draft.push("-new");
     tokio::fs::write(&draft, note).await?;
@@ -215,21 +254,26 @@ fn verified(
     origin: &str,
     log_keys: &[PublicKey],
     config: &config::Witnesses,
-) -> Option<Kept> {
+) -> Option<Found> {
     let parsed = Note::parse(note)?;
     let statement = Statement::parse(parsed.text)?;
-    let by = |one: &&config::Witness| {
+    let by = |one: &config::Witness| {
         let found = one.key.cosignature(parsed.text, &parsed.signatures);
-        matches!(found, Ok(Some(_)))
+        found.ok().flatten().map(|found| found.time)
     };
-    let cosigned = config.known.iter().filter(by).count();
-    let good = statement.origin == origin
-        && parsed.is_signed_by(origin, log_keys)
-        && cosigned >= config.quorum;
-    good.then(|| Kept {
-        size: statement.size,
-        root: statement.root,
-        note: note.to_owned(),
+    let mut times: Vec<u64> = config.known.iter().filter_map(by).collect();
+    // As while it is counted: the oldest of the newest ones that make a quorum. One whose clock is wrong changes
+    // nothing where another makes it up.
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let since = *times.get(config.quorum.saturating_sub(1))?;
+    let good = statement.origin == origin && parsed.is_signed_by(origin, log_keys);
+    good.then(|| Found {
+        kept: Kept {
+            size: statement.size,
+            root: statement.root,
+            note: note.to_owned(),
+        },
+        since,
     })
 }
 

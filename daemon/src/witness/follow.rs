@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Witnesses;
+use super::disputes::KEPT;
 use super::exchange::{Answer, Witness, request};
 use super::failure::Failure;
 use super::note::{Cosignature, Forged, Note, signatures};
@@ -37,7 +38,6 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
         vkeys = verifier_keys(&service),
         "the log is shown to witnesses"
     );
-    look_at_what_was_kept(&service).await;
     let (propose, proposed) = watch::channel(None);
     let followers = witnesses.0.into_iter().map(|witness| {
         let follower = Follower {
@@ -51,7 +51,11 @@ pub(crate) async fn run(service: Arc<Service>, witnesses: Witnesses, period: Dur
         follower.run(proposed.clone())
     });
     let followers = join_all(followers);
-    tokio::join!(proposals(&service, propose, period), followers);
+    tokio::join!(
+        look_at_what_was_kept(&service, period),
+        proposals(&service, propose, period),
+        followers
+    );
 }
 
 /// What a witness's operator has to be given, for the newest checkpoint key of each kind: one is enough.
@@ -61,24 +65,32 @@ fn verifier_keys(service: &Service) -> String {
 }
 
 /// The checkpoint that was cosigned in an earlier life must be one of this log. If it is not, the
-/// database and the token were put back together.
-async fn look_at_what_was_kept(service: &Service) {
+/// database and the token were put back together. Asked until there is an answer: a token that is away at the start, or a
+/// database that hides an entry, is none.
+async fn look_at_what_was_kept(service: &Service, period: Duration) {
     let Some(kept) = service.cosigned.kept() else {
         return;
     };
-    match service.ledger.had(kept.size, &kept.root).await {
-        Ok(true) => {}
-        Ok(false) => {
-            disputed("(kept)", true);
-            tracing::error!(
-                kept = kept.note,
-                "witnesses have cosigned another log under this name than the database and the token hold: they were put back together, or this log was forked; see docs/LOG.md"
-            );
-            service.cosigned.forget();
+    let mut told = false;
+    let continues = loop {
+        match service.ledger.had(kept.size, &kept.root).await {
+            Ok(continues) => break continues,
+            Err(error) if !told => {
+                tracing::warn!(%error, "it could not be looked at whether the log continues what witnesses have cosigned; it is tried again");
+                told = true;
+            }
+            Err(_) => {}
         }
-        Err(error) => {
-            tracing::warn!(%error, "it could not be looked at whether the log continues what witnesses have cosigned");
-        }
+        tokio::time::sleep(period).await;
+    };
+    // That it continues now takes nothing back: since a dispute it may have been replaced by what others have cosigned.
+    if !continues {
+        service.cosigned.disputes.set(KEPT, true).await;
+        tracing::error!(
+            kept = kept.note,
+            "witnesses have cosigned another log under this name than the database and the token hold: they were put back together, or this log was forked; see docs/LOG.md"
+        );
+        service.cosigned.forget(&kept);
     }
 }
 
@@ -198,7 +210,7 @@ impl Follower {
     async fn accept(&mut self, checkpoint: &Checkpoint, cosignature: &Cosignature) {
         let name = &self.witness.name;
         count(name, "cosigned");
-        disputed(name, false);
+        self.service.cosigned.disputes.set(name, false).await;
         metrics::gauge!("custodyd_witness_cosigned_size", "witness" => name.clone())
             .set(checkpoint.size() as f64);
         metrics::gauge!("custodyd_witness_cosigned_time_seconds", "witness" => name.clone())
@@ -230,7 +242,7 @@ impl Follower {
         let told = self.told.as_ref() == Some(&text);
         self.told = Some(text);
         if failure.is_dispute() {
-            disputed(name, true);
+            self.service.cosigned.disputes.set(name, true).await;
             if !told {
                 self.alert(checkpoint, failure).await;
             }
@@ -281,15 +293,6 @@ fn count(witness: &str, outcome: &'static str) {
     let witness = witness.to_owned();
     metrics::counter!("custodyd_witness_submissions_total", "witness" => witness, "outcome" => outcome)
         .increment(1);
-}
-
-fn disputed(witness: &str, is: bool) {
-    let witness = witness.to_owned();
-    metrics::gauge!("custodyd_witness_disputed", "witness" => witness).set(if is {
-        1.0
-    } else {
-        0.0
-    });
 }
 
 #[cfg(test)]

@@ -14,9 +14,11 @@
 //! | `failure` | says why there is no cosignature | repeat what a witness wrote |
 //! | `follow` | shows each witness the newest checkpoint, again and again | show it one that the token has not anchored, or a smaller one |
 //! | `cosigned` | keeps the newest checkpoint that enough have cosigned | let a smaller one replace it; trust its own file |
+//! | `disputes` | keeps which witnesses disagree, until they cosign | let a restart end a dispute |
 //! | `known` | asks what witnesses know of a log | sign a head for that |
 
 mod cosigned;
+mod disputes;
 mod exchange;
 mod failure;
 mod follow;

@@ -253,4 +253,4 @@ fn key_id(name: &str, key: &[u8; 32]) -> [u8; 4] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -91,6 +91,11 @@ async fn a_witness_has_seen_a_longer_log_than_the_one_that_was_put_back() {
     scene.metric(&disputed("w0", 1)).await;
     assert_eq!(signatures(&scene.auditor.note().await), ALONE);
     assert_eq!(witness.size(ORIGIN), longer, "it cosigned the fork");
+    // A restart takes nothing back, whether the witness can be asked or not.
+    witness.set(Manner::Failing(503));
+    scene.app.restart().await;
+    scene.metric(&disputed("w0", 1)).await;
+    scene.logged("and nothing was taken back").await;
 }
 
 /// Control: a witness that looks at nothing lets the same attack pass, so it is the witness's

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tlog_tiles::{Hash, node_hash};
 
 use super::notebook::{Count, Notebook};
-use crate::log::{Auditor, CREDENTIAL, Verifier, part, tile};
+use crate::log::{Auditor, CREDENTIAL, Checkpoint, Verifier, part, root_of, tile};
 
 /// Roots of the full trees that the leaves so far are made of, and how many leaves each has: the largest first.
 #[derive(Debug, Default)]
@@ -31,12 +31,55 @@ impl Frontier {
     }
 }
 
+/// What the nodes together have shown of the log.
+#[derive(Debug, Default)]
+struct Read {
+    leaves: Vec<Hash>,
+    frontier: Frontier,
+    /// The last smaller checkpoint that was found to be of this log: a node that lags shows one again and again.
+    smaller: Option<Checkpoint>,
+}
+
+impl Read {
+    fn size(&self) -> u64 {
+        self.leaves.len() as u64
+    }
+
+    fn push(&mut self, leaf: Hash) {
+        self.frontier.push(leaf);
+        self.leaves.push(leaf);
+    }
+
+    /// That a checkpoint is one of this log, of all that was read or of its beginning: a node that is behind the
+    /// others could show a history of its own there.
+    fn holds(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
+        if self.smaller.as_ref() == Some(checkpoint) {
+            return Ok(());
+        }
+        let size = usize::try_from(checkpoint.size).map_err(|error| error.to_string())?;
+        let all = size == self.leaves.len();
+        let root = match self.leaves.get(..size) {
+            Some(_) if all && size > 0 => self.frontier.root(),
+            part => part.map(root_of),
+        };
+        if root != Some(checkpoint.root) {
+            return Err(format!(
+                "the log of {size} entries is not the one of which {} were shown before",
+                self.leaves.len()
+            ));
+        }
+        if !all {
+            self.smaller = Some(checkpoint.clone());
+        }
+        Ok(())
+    }
+}
+
 pub(super) struct Follower {
     notebook: Arc<Notebook>,
     verifier: Verifier,
     auditor: Auditor,
-    leaves: Vec<Hash>,
-    frontier: Frontier,
+    read: Read,
     /// By node: the size of the newest checkpoint that it has shown.
     newest: Vec<u64>,
 }
@@ -56,8 +99,7 @@ impl Follower {
                 url: String::new(),
                 credential: Some(CREDENTIAL.into()),
             },
-            leaves: Vec::new(),
-            frontier: Frontier::default(),
+            read: Read::default(),
             newest: vec![0; nodes],
         }
     }
@@ -75,7 +117,7 @@ impl Follower {
 
     /// What is not answered is asked for the next time.
     async fn look(&mut self) -> Result<(), String> {
-        let Some((url, sent)) = self.notebook.door(self.leaves.len() as u64).await else {
+        let Some((url, sent)) = self.notebook.door(self.read.size()).await else {
             return Ok(());
         };
         self.auditor.url = url;
@@ -83,7 +125,7 @@ impl Follower {
     }
 
     async fn look_at(&mut self, node: usize) -> Result<(), String> {
-        let Some(note) = self.read("/log/checkpoint").await? else {
+        let Some(note) = self.ask("/log/checkpoint").await? else {
             return Ok(());
         };
         let note = String::from_utf8(note).map_err(|error| error.to_string())?;
@@ -96,30 +138,25 @@ impl Follower {
             ));
         }
         self.newest[node] = checkpoint.size;
-        let mut next = self.leaves.len() as u64;
+        let mut next = self.read.size();
         while next < checkpoint.size {
             let index = next / 256;
             let part = part(index, (checkpoint.size - index * 256).min(256));
-            let Some(bytes) = self.read(&format!("/log/tile/0/{part}")).await? else {
+            let Some(bytes) = self.ask(&format!("/log/tile/0/{part}")).await? else {
                 return Ok(());
             };
             let known = usize::try_from(next % 256).unwrap();
             for leaf in tile(&bytes).into_iter().skip(known) {
-                self.frontier.push(leaf);
-                self.leaves.push(leaf);
+                self.read.push(leaf);
             }
-            if self.leaves.len() as u64 == next {
+            if self.read.size() == next {
                 return Err(format!("tile {part} brings nothing new"));
             }
-            next = self.leaves.len() as u64;
+            next = self.read.size();
         }
-        if next == checkpoint.size && self.frontier.root() != Some(checkpoint.root) {
-            return Err(format!(
-                "the log of {next} entries does not continue what was shown before"
-            ));
-        }
+        self.read.holds(&checkpoint)?;
         for (index, leaf) in self.notebook.receipts_below(next) {
-            match self.leaves[usize::try_from(index).unwrap()] == leaf {
+            match self.read.leaves[usize::try_from(index).unwrap()] == leaf {
                 true => self.notebook.count(Count::Receipts),
                 false => return Err(format!("another entry at {index} than the receipt says")),
             }
@@ -143,13 +180,13 @@ impl Follower {
             0 => Ok(()),
             missing => Err(format!(
                 "{missing} receipts are of places beyond the {} of the log",
-                self.leaves.len()
+                self.read.size()
             )),
         }
     }
 
     /// `None` where nobody answers, or not now.
-    async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+    async fn ask(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
         let request = self.auditor.http.get(format!("{}{path}", self.auditor.url));
         let request = request.bearer_auth(CREDENTIAL);
         let Ok(answer) = request.send().await else {
@@ -174,8 +211,8 @@ impl Follower {
 mod tests {
     use tlog_tiles::record_hash;
 
-    use super::Frontier;
-    use crate::log::root_of;
+    use super::{Frontier, Read};
+    use crate::log::{Checkpoint, root_of};
 
     #[test]
     fn the_root_of_what_was_pushed_is_the_trees() {
@@ -187,5 +224,40 @@ mod tests {
             frontier.push(leaf);
             assert!(frontier.root() == Some(root_of(&leaves)), "{number}");
         }
+    }
+
+    /// A node that lags and shows another beginning than the others did. The honest smaller one beside it is no finding.
+    #[test]
+    fn a_smaller_checkpoint_is_of_the_same_log_or_a_finding() {
+        let mut read = Read::default();
+        for number in 0..70_u8 {
+            read.push(record_hash(&[number]));
+        }
+        for size in [0, 1, 6, 64, 69, 70] {
+            let honest = Checkpoint {
+                size: size as u64,
+                root: root_of(&read.leaves[..size]),
+            };
+            read.holds(&honest).unwrap();
+            read.holds(&honest).unwrap();
+            let mut forked = read.leaves[..size].to_vec();
+            match forked.last_mut() {
+                Some(last) => *last = record_hash(b"forged"),
+                None => forked.push(record_hash(b"forged")),
+            }
+            let forged = Checkpoint {
+                root: root_of(&forked),
+                ..honest
+            };
+            let what = read.holds(&forged).unwrap_err();
+            assert!(what.contains("is not the one"), "{what}");
+            // Without a look at the root only the size is left, and it is in order.
+            assert!(forged.size <= read.size());
+        }
+        let beyond = Checkpoint {
+            size: 71,
+            root: root_of(&read.leaves),
+        };
+        assert!(read.holds(&beyond).is_err());
     }
 }

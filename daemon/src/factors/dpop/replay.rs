@@ -65,21 +65,33 @@ impl<K: Eq + Hash> ReplayCache<K> {
     }
 
     /// Note `proof`, a hash of key and `jti`, among those of `whose`: there may be few of these, and no
-    /// stranger chooses them. `now` must never go back: the caller keeps it monotonic.
-    pub(super) fn insert(&mut self, now: Timestamp, whose: K, proof: [u8; 16]) -> Seen {
+    /// stranger chooses them. `now` must never go back: the caller keeps it monotonic. `admit` is asked for what
+    /// is new and finds room, and what it refuses is not noted.
+    pub(super) fn insert<E>(
+        &mut self,
+        now: Timestamp,
+        whose: K,
+        proof: [u8; 16],
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Seen, E> {
         self.rotate(now);
         let (current, previous) = (&self.current, &self.previous);
         if current.proofs.contains(&proof) || previous.proofs.contains(&proof) {
-            return Seen::Before;
+            return Ok(Seen::Before);
         }
-        let all = current.proofs.len() + previous.proofs.len();
         let own = current.of(&whose) + previous.of(&whose);
-        if own >= self.capacity.saturating_sub(all) {
-            return Seen::Full;
+        if own >= self.capacity.saturating_sub(self.len()) {
+            return Ok(Seen::Full);
         }
+        admit()?;
         self.current.proofs.insert(proof);
         *self.current.by.entry(whose).or_default() += 1;
-        Seen::New
+        Ok(Seen::New)
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.current.proofs.len() + self.previous.proofs.len()
     }
 
     fn rotate(&mut self, now: Timestamp) {
@@ -96,24 +108,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    impl<K: Eq + Hash> ReplayCache<K> {
+        fn note(&mut self, now: Timestamp, whose: K, proof: [u8; 16]) -> Seen {
+            let seen = self.insert(now, whose, proof, || Ok::<_, std::convert::Infallible>(()));
+            seen.unwrap_or_else(|never| match never {})
+        }
+    }
+
+    #[test]
+    fn what_is_not_admitted_takes_no_place_and_what_is_known_asks_nobody() {
+        let mut cache = ReplayCache::new(4);
+        let now = Timestamp(1_000_000);
+        for _ in 0..100 {
+            assert_eq!(cache.insert(now, "a", [1; 16], || Err("no")), Err("no"));
+        }
+        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.note(now, "a", [1; 16]), Seen::New);
+        let unasked = cache.insert(now, "a", [1; 16], || Err("asked"));
+        assert_eq!(unasked, Ok(Seen::Before));
+        assert_eq!(cache.note(now, "a", [2; 16]), Seen::New);
+        let unasked = cache.insert(now, "a", [3; 16], || Err("asked"));
+        assert_eq!(unasked, Ok(Seen::Full));
+    }
+
     #[test]
     fn full_refuses_and_recovers() {
         let mut cache = ReplayCache::new(4);
         let start = 1_000_000;
-        assert_eq!(cache.insert(Timestamp(start), "a", [1; 16]), Seen::New);
-        assert_eq!(cache.insert(Timestamp(start), "a", [2; 16]), Seen::New);
-        assert_eq!(cache.insert(Timestamp(start), "a", [3; 16]), Seen::Full);
-        assert_eq!(cache.insert(Timestamp(start), "a", [1; 16]), Seen::Before);
+        assert_eq!(cache.note(Timestamp(start), "a", [1; 16]), Seen::New);
+        assert_eq!(cache.note(Timestamp(start), "a", [2; 16]), Seen::New);
+        assert_eq!(cache.note(Timestamp(start), "a", [3; 16]), Seen::Full);
+        assert_eq!(cache.note(Timestamp(start), "a", [1; 16]), Seen::Before);
         let later = start + 2 * NONCE_LIFETIME.as_secs() + 2;
         assert_eq!(
-            cache.insert(
+            cache.note(
                 Timestamp(start + NONCE_LIFETIME.as_secs() + 1),
                 "a",
                 [4; 16]
             ),
             Seen::Full
         );
-        assert_eq!(cache.insert(Timestamp(later), "a", [4; 16]), Seen::New);
+        assert_eq!(cache.note(Timestamp(later), "a", [4; 16]), Seen::New);
     }
 
     #[test]
@@ -124,7 +159,7 @@ mod tests {
             let before = number;
             loop {
                 number += 1;
-                if cache.insert(Timestamp(1_000_000), whose, [number; 16]) == Seen::Full {
+                if cache.note(Timestamp(1_000_000), whose, [number; 16]) == Seen::Full {
                     return number - before - 1;
                 }
             }
@@ -144,7 +179,7 @@ mod tests {
             let mut now = 1_000_000;
             for (wait, id) in steps {
                 now += wait;
-                let seen = cache.insert(Timestamp(now), id % 3, [id; 16]);
+                let seen = cache.note(Timestamp(now), id % 3, [id; 16]);
                 let recent = accepted.iter()
                     .any(|(at, other)| *other == id && now - at <= NONCE_LIFETIME.as_secs());
                 if recent {

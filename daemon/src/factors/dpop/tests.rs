@@ -336,41 +336,137 @@ fn one_of_many_threads_wins_with_one_proof() {
     assert_eq!(accepted, 1);
 }
 
+fn thumbprint(client: &Client) -> String {
+    serde_json::from_value::<PublicJwk>(client.jwk.clone())
+        .unwrap()
+        .thumbprint()
+}
+
+fn numbered(client: &Client, proofs: &Proofs, jti: &str) -> String {
+    let jti = json!(jti);
+    client.proof(proofs, |_, claims| claims["jti"] = jti)
+}
+
 /// What the flood of one class fills is that class's memory, and nobody else's.
 #[test]
 fn strangers_cannot_fill_the_memory_of_sessions() {
     let proofs = Proofs::with_capacity(4).unwrap();
     let (stranger, owner) = (Client::new(), Client::new());
-    let thumbprint = jws::parse::<Claims>(&owner.proof(&proofs, |_, _| {}), PROOF_TYP)
-        .unwrap()
-        .verify()
-        .unwrap()
-        .1
-        .thumbprint();
     let app = Lane::of(&AppId::parse("notes").unwrap());
-    let session = Class::Session {
+    let own = thumbprint(&owner);
+    let session = Holder {
         app,
-        thumbprint: &thumbprint,
+        thumbprint: &own,
     };
     let strangers = Class::Stranger { app };
-    let numbered = |client: &Client, jti: &str| {
-        let jti = json!(jti);
-        client.proof(&proofs, |_, claims| claims["jti"] = jti)
-    };
     let verify = |class, proof: &str| proofs.verify_as(class, NOW, &EXPECTED, proof).map(drop);
+    let verify_of = |proof: &str| {
+        let verified = proofs.verify_of(session, NOW, &EXPECTED, proof, || Ok(()));
+        verified.map(drop)
+    };
     for jti in ["a", "b"] {
-        verify(strangers, &numbered(&stranger, jti)).unwrap();
+        verify(strangers, &numbered(&stranger, &proofs, jti)).unwrap();
     }
     let full = Err(ProofError::Busy);
-    assert_eq!(verify(strangers, &numbered(&stranger, "c")), full);
-    // Somebody else's session opens no way into the other memory.
-    assert_eq!(verify(session, &numbered(&stranger, "d")), full);
-    let own = numbered(&owner, "e");
-    assert_eq!(verify(session, &own), Ok(()));
-    assert_eq!(verify(session, &own), Err(ProofError::Replayed));
+    assert_eq!(verify(strangers, &numbered(&stranger, &proofs, "c")), full);
+    let own = numbered(&owner, &proofs, "e");
+    assert_eq!(verify_of(&own), Ok(()));
+    assert_eq!(verify_of(&own), Err(ProofError::Replayed));
     // Nor does an app's flood what ends its sign-ins, and what another's strangers begin.
     let finish = Class::Finish { app };
-    assert_eq!(verify(finish, &numbered(&stranger, "f")), Ok(()));
+    assert_eq!(verify(finish, &numbered(&stranger, &proofs, "f")), Ok(()));
     let other = Class::Stranger { app: Lane::Behind };
-    assert_eq!(verify(other, &numbered(&stranger, "g")), Ok(()));
+    assert_eq!(verify(other, &numbered(&stranger, &proofs, "g")), Ok(()));
+}
+
+/// Somebody else's session opens no way into either memory, however many keys are made for it.
+#[test]
+fn a_session_with_another_key_is_refused_and_takes_no_place() {
+    let proofs = Proofs::with_capacity(4).unwrap();
+    let (thief, owner) = (Client::new(), Client::new());
+    let own = thumbprint(&owner);
+    let session = Holder {
+        app: Lane::Behind,
+        thumbprint: &own,
+    };
+    // The owner's rates, which are not asked for a thief.
+    let unasked = || Err(ProofError::Busy);
+    for round in 0..10 {
+        let proof = numbered(&thief, &proofs, &round.to_string());
+        let refused = proofs.verify_of(session, NOW, &EXPECTED, &proof, unasked);
+        assert_eq!(refused, Err(ProofError::OtherKey));
+    }
+    // The owner's key in the header, and a signature by another.
+    let proof = thief.proof(&proofs, |header, _| header["jwk"] = owner.jwk.clone());
+    let refused = proofs.verify_of(session, NOW, &EXPECTED, &proof, unasked);
+    says(&refused.unwrap_err(), "does not verify");
+    assert_eq!(held(&proofs), (0, 0));
+    // The control: without a session they are a stranger's, who has room for two.
+    for round in 0..10 {
+        let proof = numbered(&thief, &proofs, &round.to_string());
+        let verified = proofs.verify(NOW, &EXPECTED, &proof);
+        assert_eq!(verified.is_ok(), round < 2, "{round}");
+    }
+    assert_eq!(held(&proofs), (2, 0));
+}
+
+/// How many proofs of strangers and of sessions are remembered.
+fn held(proofs: &Proofs) -> (usize, usize) {
+    let of = |memory: &Mutex<ReplayCache<Share>>| memory.lock().unwrap().len();
+    (of(&proofs.strangers), of(&proofs.sessions))
+}
+
+/// One device that asks as fast as it can, and another one of the same app.
+#[test]
+fn what_a_rate_refuses_takes_no_place() {
+    let flood = |limited: bool| {
+        let proofs = Proofs::with_capacity(20).unwrap();
+        let (loud, quiet) = (Client::new(), Client::new());
+        let (loud_key, quiet_key) = (thumbprint(&loud), thumbprint(&quiet));
+        let holder = |thumbprint| Holder {
+            app: Lane::Behind,
+            thumbprint,
+        };
+        let mut admitted = 0;
+        for round in 0..50 {
+            let proof = numbered(&loud, &proofs, &round.to_string());
+            let _ = proofs.verify_of(holder(&loud_key), NOW, &EXPECTED, &proof, || {
+                admitted += 1;
+                match limited && admitted > 3 {
+                    true => Err(ProofError::Busy),
+                    false => Ok(()),
+                }
+            });
+        }
+        let proof = numbered(&quiet, &proofs, "one");
+        let served = proofs.verify_of(holder(&quiet_key), NOW, &EXPECTED, &proof, || Ok(()));
+        (served.map(drop), held(&proofs).1)
+    };
+    assert_eq!(flood(true), (Ok(()), 4));
+    // Without a rate that is asked before, the other one finds no place.
+    assert_eq!(flood(false), (Err(ProofError::Busy), 10));
+}
+
+/// However many copies of a proof come at once, one is accepted, and one takes from the rates.
+#[test]
+fn copies_of_a_sessions_proof_take_from_the_rate_once() {
+    let (proofs, owner) = (Proofs::new().unwrap(), Client::new());
+    let (own, proof) = (thumbprint(&owner), owner.proof(&proofs, |_, _| {}));
+    let session = Holder {
+        app: Lane::Behind,
+        thumbprint: &own,
+    };
+    let (asked, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let verified = proofs.verify_of(session, NOW, &EXPECTED, &proof, || {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    Ok::<_, ProofError>(())
+                });
+                accepted.fetch_add(verified.is_ok().into(), Ordering::SeqCst);
+            });
+        }
+    });
+    assert_eq!((asked.into_inner(), accepted.into_inner()), (1, 1));
 }

@@ -20,6 +20,7 @@ use crate::ledger::head::Head;
 use crate::ledger::keys;
 use crate::ledger::log::LogEnd;
 use crate::ledger::newer::{Newer, Shown};
+use crate::ledger::writes::Step;
 use crate::store::{HeadRow, Store};
 
 /// How often the database and the token are looked at, one after the other, until they are of one moment.
@@ -45,6 +46,13 @@ impl Committer {
     /// # Errors
     /// `Stopped` as `follow`; else why nothing can be written now.
     pub(super) async fn turn(&mut self) -> Result<(), LedgerError> {
+        self.reader.writes().begin();
+        let taken = self.turn_unwatched().await;
+        self.reader.writes().end(Step::Turn, taken.as_ref().err());
+        taken
+    }
+
+    async fn turn_unwatched(&mut self) -> Result<(), LedgerError> {
         self.anchor_pending().await?;
         if !self.reader.store().is_shared() {
             return Ok(());
@@ -74,8 +82,10 @@ impl Committer {
     async fn take_turn(&mut self) -> Result<(), LedgerError> {
         let store = Arc::clone(self.reader.store());
         let waited = tokio::time::Instant::now();
-        let shown = store.take_turn().await?.examine();
+        let shown = store.take_turn().await;
+        // Also of one that was not had: whoever looks for a node that holds the others up looks here.
         metrics::histogram!("custodyd_turn_wait_seconds").record(waited.elapsed().as_secs_f64());
+        let shown = shown?.examine();
         self.doubts_another_server(store.connections());
         let followed = self.until_followed(Some(shown), For::Writing).await;
         if followed.is_err() {

@@ -30,6 +30,8 @@ pub(crate) enum Order {
     },
     /// Nothing new: what was begun before is to have its outcome.
     Settle { reply: Answer<()> },
+    /// Nothing at all: to see whether it is written.
+    Probe,
     /// Records that say the same under the newest wrap key.
     Rewrap {
         records: Arc<Vec<Resealed>>,
@@ -62,6 +64,7 @@ impl Committer {
         match order {
             Order::Keys { change, reply } => answer(reply, self.change_keys(*change).await),
             Order::Settle { reply } => answer(reply, self.turn().await.map_err(Failure::from)),
+            Order::Probe => self.probe().await,
             Order::Rewrap { records, reply } => answer(reply, self.rewrap(&records).await),
             Order::Readmit {
                 member,

@@ -15,6 +15,7 @@ use crate::ledger::log::{BootLeaf, KeyChange, TokenChange};
 use crate::ledger::start::Repairs;
 use crate::ledger::tokens;
 use crate::ledger::tree::Digest;
+use crate::ledger::writes::Step;
 use crate::store::Batch;
 
 impl Committer {
@@ -59,6 +60,19 @@ impl Committer {
     /// Writes the batch with the head over it, and believes it. `keys` and `tokens` are others from
     /// this head on, which the batch's boot leaf names.
     pub(super) async fn commit(
+        &mut self,
+        batch: Batch,
+        changed: (Option<(KeyVersions, RecordId)>, Option<Vec<String>>),
+        now: Timestamp,
+    ) -> Result<Batch, Failure> {
+        self.reader.writes().begin();
+        let committed = self.commit_unwatched(batch, changed, now).await;
+        let failure = committed.as_ref().err().map(|failure| &failure.error);
+        self.reader.writes().end(Step::Commit, failure);
+        committed
+    }
+
+    async fn commit_unwatched(
         &mut self,
         mut batch: Batch,
         (keys, tokens): (Option<(KeyVersions, RecordId)>, Option<Vec<String>>),

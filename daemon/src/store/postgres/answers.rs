@@ -38,6 +38,11 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> St
                     operation,
                     problem: format!("the database is damaged: {source}"),
                 },
+                // Integrity constraints, class 23: we hold them, so what breaks them was there before.
+                Some(code) if code.starts_with("23") => StoreError::Altered {
+                    operation,
+                    problem: format!("a row that custodyd did not write is in the way: {source}"),
+                },
                 _ => StoreError::Unavailable { operation, source },
             }
         }

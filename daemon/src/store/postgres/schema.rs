@@ -160,7 +160,7 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, Stor
         .take(MOST)
         .try_collect();
     let found: Vec<Found> = within(OPERATION, asked).await?;
-    compare(found).map_err(|problem| StoreError::Refused {
+    compare(found).map_err(|problem| StoreError::Altered {
         operation: OPERATION,
         problem,
     })

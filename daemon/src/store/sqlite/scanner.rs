@@ -135,6 +135,11 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(rusqlite::Error) -
             operation,
             problem: format!("the database file is damaged: {error}"),
         },
+        // We hold every constraint, so what breaks one was there before.
+        Some(ErrorCode::ConstraintViolation) => StoreError::Altered {
+            operation,
+            problem: format!("a row that custodyd did not write is in the way: {error}"),
+        },
         _ => StoreError::Unavailable {
             operation,
             source: sqlx::Error::Io(std::io::Error::other(error)),

@@ -49,7 +49,7 @@ pub(super) async fn check(connection: &mut SqliteConnection) -> Result<Checked, 
         .fetch_all(&mut *connection)
         .await
         .map_err(unavailable(OPERATION))?;
-    compare(&rows, SCHEMA).map_err(refused)?;
+    compare(&rows, SCHEMA).map_err(altered)?;
     Ok(checked)
 }
 
@@ -72,7 +72,7 @@ pub(super) fn check_here(connection: &rusqlite::Connection) -> Result<Checked, S
     };
     let (checked, application, version, rows) = look().map_err(scanner::unavailable(OPERATION))?;
     marked(application, version)?;
-    compare(&rows, SCHEMA).map_err(refused)?;
+    compare(&rows, SCHEMA).map_err(altered)?;
     Ok(checked)
 }
 
@@ -156,6 +156,13 @@ async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<
         .await
         .map_err(unavailable(OPERATION))?;
     Ok(number)
+}
+
+fn altered(problem: String) -> StoreError {
+    StoreError::Altered {
+        operation: OPERATION,
+        problem,
+    }
 }
 
 fn refused(problem: String) -> StoreError {

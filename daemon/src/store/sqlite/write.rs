@@ -318,7 +318,7 @@ mod tests {
         assert!(
             matches!(
                 refused,
-                Err(CommitError::NotWritten(StoreError::Refused { .. }))
+                Err(CommitError::NotWritten(StoreError::Altered { .. }))
             ),
             "{refused:?}"
         );

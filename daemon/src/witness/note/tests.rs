@@ -26,10 +26,10 @@ const MESSAGE: &str = "cosignature/v1\n\
     20852163\n\
     CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
-const TEXT: &str =
+pub(in crate::witness) const TEXT: &str =
     "realm.example/custodyd/log/1\n7\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 
-fn witness(seed: u8) -> Ed25519KeyPair {
+pub(in crate::witness) fn witness(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
 }
 
@@ -44,11 +44,16 @@ fn vkey(name: &str, kind: u8, key: &[u8]) -> String {
     format!("{name}+{}+{material}", hex::encode(&id[..4]))
 }
 
-fn key(name: &str, pair: &Ed25519KeyPair) -> VerifierKey {
+pub(in crate::witness) fn key(name: &str, pair: &Ed25519KeyPair) -> VerifierKey {
     VerifierKey::parse(&vkey(name, 4, &public(pair))).unwrap()
 }
 
-fn cosign(name: &str, pair: &Ed25519KeyPair, time: u64, text: &str) -> String {
+pub(in crate::witness) fn cosign(
+    name: &str,
+    pair: &Ed25519KeyPair,
+    time: u64,
+    text: &str,
+) -> String {
     let id = sha256(&[name.as_bytes(), &[0x0a, 4], &public(pair)]);
     let message = format!("cosignature/v1\ntime {time}\n{text}");
     let signature = pair.sign(message.as_bytes());
@@ -210,13 +215,18 @@ fn a_cosignature_is_of_this_key_name_time_and_text_or_none() {
     }
 }
 
+pub(in crate::witness) const LOG: &str = "realm.example/custodyd/log/1";
+
+/// A checkpoint of a log that has just been made, with its key.
+pub(in crate::witness) fn signed_by_a_log() -> (String, PublicKey) {
+    let (signature, log) = checkpoint::sign(&mut SoftCustody::new(), TEXT.as_bytes()).unwrap();
+    let line = STANDARD.encode(checkpoint::note_signature(&log, &signature));
+    (format!("{TEXT}\n\u{2014} {LOG} {line}\n"), log)
+}
+
 #[test]
 fn the_logs_own_signature_is_of_its_keys_and_name() {
-    let mut custody = SoftCustody::new();
-    let (signature, log) = checkpoint::sign(&mut custody, TEXT.as_bytes()).unwrap();
-    let line = STANDARD.encode(checkpoint::note_signature(&log, &signature));
-    let origin = "realm.example/custodyd/log/1";
-    let note = format!("{TEXT}\n\u{2014} {origin} {line}\n");
+    let ((note, log), origin) = (signed_by_a_log(), LOG);
     let signed = |note: &str, origin: &str, keys: &[PublicKey]| {
         Note::parse(note).unwrap().is_signed_by(origin, keys)
     };

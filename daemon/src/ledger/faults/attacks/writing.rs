@@ -1,5 +1,7 @@
 //! Attacks between the reading of a list and the end of a commit.
 
+use std::time::Duration;
+
 use super::{BUDGET, Rig, Weakness, is_exhausted, is_tampered, says, strong};
 use crate::ledger::LedgerError;
 use crate::ledger::faults::broken::{After, Commit, Script};
@@ -132,6 +134,64 @@ async fn a_trigger_that_reverts_a_row_never_acts() {
         rig.start(strong()).await.unwrap();
         assert_eq!(rig.guess(a).await.unwrap(), 1);
     }
+}
+
+/// Rows where the next entries of the log belong: nothing is written, which is said by name, and readiness fails. Once they are
+/// gone the daemon goes on, though no change came that could have found it out.
+#[tokio::test]
+async fn a_row_where_an_entry_of_the_log_belongs_is_named_and_stops_nothing_for_good() {
+    const NOW: Duration = Duration::ZERO;
+    for ahead in [0, 1] {
+        let mut rig = Rig::new().await;
+        rig.start(strong()).await.unwrap();
+        let [a, _] = rig.accounts;
+        assert_eq!(rig.guess(a).await.unwrap(), 1);
+        rig.ledger().can_write().unwrap();
+        // Control: without it the scrub finds nothing.
+        let clean = rig.ledger().scrub(0, NOW).await.unwrap();
+        assert_eq!(clean.findings.count(), 0);
+        let size = rig.ledger().reader.memory().read().end.size();
+        let mut admin = rig.admin().await;
+        let planted = format!(
+            "INSERT INTO log_entries (idx, leaf) VALUES ({}, x'00')",
+            size + ahead
+        );
+        admin.script(&planted).await;
+        let answer = rig.guess(a).await;
+        assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+        let found = rig.ledger().scrub(0, NOW).await.unwrap().findings;
+        assert_eq!(
+            (found.count(), found.first().unwrap().table),
+            (1, "log_entries")
+        );
+        let trouble = becomes(&rig, |written| written.is_err()).await;
+        let trouble = trouble.unwrap_err().to_string();
+        assert!(trouble.contains("log_entries"), "{trouble}");
+        let head = rig.ledger().reader.memory().head().state.seq;
+        let taken_away = format!("DELETE FROM log_entries WHERE idx >= {size}");
+        admin.script(&taken_away).await;
+        becomes(&rig, |written| written.is_ok()).await.unwrap();
+        // By one batch about nothing, which is part of the log.
+        assert_eq!(rig.ledger().reader.memory().head().state.seq, head + 1);
+        assert_eq!(rig.guess(a).await.unwrap(), 2);
+        rig.start(strong()).await.unwrap();
+        assert_eq!(rig.guess(a).await.unwrap(), 3);
+    }
+}
+
+/// What readiness says once it is so; asked again and again, as a balancer does.
+async fn becomes(
+    rig: &Rig,
+    wanted: impl Fn(&Result<(), LedgerError>) -> bool,
+) -> Result<(), LedgerError> {
+    for _ in 0..600 {
+        let written = rig.ledger().can_write();
+        if wanted(&written) {
+            return written;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it stays {:?}", rig.ledger().can_write());
 }
 
 /// A database that says "committed" and forgets: the anchor does not.

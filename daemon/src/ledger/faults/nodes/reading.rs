@@ -1,11 +1,15 @@
-//! What reads cost the token at a node beside which another one writes.
+//! Reads at a node beside which another one writes: what they cost the token, and that they wait for nobody's turn.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::super::rig::Rig;
-use super::{charge, ends_with, two};
+use super::super::broken::Script;
+use super::super::rig::{Rig, charge as deciding};
+use super::anchors::loaded;
+use super::{LATER, charge, ends_with, two};
+use crate::ledger::LedgerError;
 
 /// Lists of its anchors that the token was asked for by this node.
 fn lists(rig: &Rig) -> u64 {
@@ -41,4 +45,38 @@ async fn fifty_readers_at_once_cost_the_token_what_one_does() {
     assert!(!readers(&one, 50).await);
     assert_eq!(lists(&one), before);
     ends_with([one, other], charged).await;
+}
+
+/// Another node keeps its turn, and changes come all the while, each of which waits for one: readers are told all the same.
+#[tokio::test]
+async fn who_reads_does_not_wait_for_those_who_get_no_turn() {
+    for writers_first in [false, true] {
+        let [mut one, other] = two().await;
+        one.crash().await;
+        one.weakness.writers_first = writers_first;
+        one.try_serve(Script::default()).await.unwrap();
+        charge(&one).await;
+        let base = loaded(&one).await;
+        other.store().take_turn().await.unwrap();
+        let ledger = one.ledger().clone();
+        let writers = tokio::spawn(async move {
+            loop {
+                let (ledger, base) = (ledger.clone(), base.clone());
+                tokio::spawn(async move { ledger.commit(base, deciding).await.map(drop) });
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        // The committer waits for a turn by now, and the token's word of before is too old.
+        tokio::time::sleep(LATER).await;
+        let read = one.ledger().reader.freshness().confirmed().await;
+        writers.abort();
+        match writers_first {
+            false => read.unwrap(),
+            true => assert!(matches!(read, Err(LedgerError::Unconfirmed)), "{read:?}"),
+        }
+        other.store().end_turn().await;
+        // What waited has been refused, or is written now.
+        let charged = charge(&one).await;
+        ends_with([one, other], charged).await;
+    }
 }

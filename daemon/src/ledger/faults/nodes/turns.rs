@@ -239,6 +239,32 @@ async fn an_outcome_waits_for_its_turn_and_anything_else_is_refused() {
     ends_with([one, other], 3).await;
 }
 
+/// Another node keeps its turn: this one says that it writes nothing, and goes on once it can, though nobody asked for anything.
+#[tokio::test]
+async fn a_node_that_gets_no_turn_is_not_ready_until_it_does() {
+    let [one, other] = two().await;
+    assert_eq!(charge(&one).await, 1);
+    other.store().take_turn().await.unwrap();
+    one.ledger().can_write().unwrap();
+    let base = loaded(&one).await;
+    let refused = one.ledger().commit(base, deciding).await;
+    assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
+    let until = async |ready: bool| {
+        for _ in 0..600 {
+            if one.ledger().can_write().is_ok() == ready {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it stays {:?}", one.ledger().can_write());
+    };
+    until(false).await;
+    other.store().end_turn().await;
+    until(true).await;
+    assert_eq!(charge(&one).await, 2);
+    ends_with([one, other], 2).await;
+}
+
 /// And no longer than a request would.
 #[tokio::test]
 async fn an_outcome_does_not_wait_for_ever() {
