@@ -43,8 +43,10 @@ pub(super) async fn check(
         match latest(&pool, realm).await {
             Ok(latest) => {
                 asked = true;
-                if let Some((_, key)) = latest.filter(|(_, key)| !head.tagged_by().contains(key)) {
-                    return Err(by_an_older_key(key, name.as_deref()));
+                if let Some(latest) = latest.filter(|(_, key)| !head.tagged_by().contains(key)) {
+                    let state = &head.state;
+                    let restored = state.restored.is_some() && state.log_epoch > latest.0;
+                    return Err(by_an_older_key(latest, name.as_deref(), restored));
                 }
             }
             // One of several that does not answer is given up, or the start ends: not here.
@@ -89,8 +91,10 @@ async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(
     for member in members.filter(outside).filter(|member| member.is_open()) {
         match latest(&member.pool()?, realm).await {
             // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
-            Ok(Some((log_epoch, key))) if log_epoch >= head.state.log_epoch && key > newest => {
-                return Err(by_an_older_key(key, Some(member.name())));
+            Ok(Some(latest @ (log_epoch, key)))
+                if log_epoch >= head.state.log_epoch && key > newest =>
+            {
+                return Err(by_an_older_key(latest, Some(member.name()), false));
             }
             Ok(_) => {}
             Err(error) => {
@@ -137,14 +141,26 @@ pub(in crate::ledger) async fn newest_held(pool: &Pool) -> Result<Option<u16>, E
     Ok(held.await?.into_iter().max())
 }
 
-fn by_an_older_key(key: u16, token: Option<&str>) -> LedgerError {
+/// Of a restore that went back behind a rotation, and was cut off before the token knew, this is what is left as well. No tag
+/// tells the two apart; the ceremony does, by the approvals.
+fn by_an_older_key((_, key): (u64, u16), token: Option<&str>, restored: bool) -> LedgerError {
     let key = KeyId::new(KeyPurpose::Mac, key);
     let token = token.map_or_else(
         || "the token".to_owned(),
         |name| format!("the token {name}"),
     );
+    let next = match restored {
+        true => {
+            "that begins another log epoch: where a restore from before the rotation was cut off, run `custodyd ledger \
+             accept-restore` again, with the same statement and approvals, which finishes it; where nobody has run that, it was \
+             made by who knows an older MAC key and not this one: put the newest database in place"
+        }
+        false => {
+            "that was put back to before the rotation, or made by who knows an older MAC key and not this one; put the newest \
+             database in place"
+        }
+    };
     LedgerError::Tampered(format!(
-        "{key} has tagged the anchor in {token}, and not the head that the database shows: that was put back to before the \
-         rotation, or made by who knows an older MAC key and not this one; put the newest database in place"
+        "{key} has tagged the anchor in {token}, and not the head that the database shows: {next}"
     ))
 }
