@@ -40,5 +40,6 @@ pub mod startup;
 pub mod store;
 mod supervised;
 pub mod telemetry;
+mod unheard;
 mod watch;
 pub mod witness;

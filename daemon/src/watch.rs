@@ -64,6 +64,7 @@ fn show(service: &Service, pool: &Pool) {
             let count = tokens::count(set, standing) as f64;
             metrics::gauge!("custodyd_token_members", "state" => standing.name()).set(count);
         }
+        metrics::gauge!("custodyd_tokens_unheard").set(tokens::unheard(set) as f64);
     }
     metrics::gauge!("custodyd_token_epoch").set(token.epoch as f64);
     metrics::gauge!("custodyd_commit_queue").set(service.ledger.waiting() as f64);

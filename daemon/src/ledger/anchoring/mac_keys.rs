@@ -11,9 +11,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{
-    AnchorFault, Error, KeyId, KeyPurpose, Member, Pool, RealmName, Standing, anchor,
-};
+use custodyd_hsm::{AnchorFault, Error, KeyId, KeyPurpose, Member, Pool, RealmName, anchor};
 
 use super::several;
 use crate::ledger::LedgerError;
@@ -83,25 +81,60 @@ pub(super) fn told(error: LedgerError, head: &Head) -> LedgerError {
     LedgerError::Token(Error::Anchors { fault, detail })
 }
 
-/// Those that the head does not name. One that was given up is often sick: what it does not say stops nobody.
-async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(), LedgerError> {
-    let members = pool.set().into_iter().flat_map(|set| set.members());
-    let outside = |member: &&Arc<Member>| member.standing() == Standing::Outside;
-    let newest = head.tagged_by().last().copied().unwrap_or(0);
-    for member in members.filter(outside).filter(|member| member.is_open()) {
-        match latest(&member.pool()?, realm).await {
-            // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
-            Ok(Some(latest @ (log_epoch, key)))
-                if log_epoch >= head.state.log_epoch && key > newest =>
-            {
-                return Err(by_an_older_key(latest, Some(member.name()), false));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(token = member.name(), %error, "a token outside of the set says nothing");
-            }
+/// By what a start went on: what a token outside of the set is held against, also later.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ledger) struct Believed {
+    log_epoch: u64,
+    mac_key: u16,
+}
+
+impl Believed {
+    pub(in crate::ledger) fn of(head: &Head) -> Self {
+        Self {
+            log_epoch: head.state.log_epoch,
+            mac_key: head.tagged_by().last().copied().unwrap_or(0),
         }
     }
+}
+
+/// Those that the head does not name. One that was given up is often sick, or gone for good: what it does not say stops nobody,
+/// or the loss of a token would be the end of the realm. But where it is the one that knows better, this is what is served;
+/// so it is said, and the token is asked again (`ledger::unheard`).
+async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(), LedgerError> {
+    let members = pool.set().into_iter().flat_map(|set| set.members());
+    for member in members.filter(|member| member.is_unheard()) {
+        match hear(member, realm, Believed::of(head)).await {
+            Err(LedgerError::Token(error)) => tracing::warn!(
+                token = member.name(),
+                %error,
+                "a token of the configuration that the newest head does not name says nothing: it was given up, or never taken \
+                 in; or it knows a newer MAC key, and who knows an older one has made a head that leaves it out. The realm is \
+                 served without its word, and stops if that is what it says once it is back; if it is lost for good, take it out \
+                 of the configuration"
+            ),
+            heard => heard?,
+        }
+    }
+    Ok(())
+}
+
+/// Asks a token outside of the set whether it has heard of a newer MAC key.
+///
+/// # Errors
+/// `Tampered` where it has; `Token` where it says nothing.
+pub(in crate::ledger) async fn hear(
+    member: &Member,
+    realm: &RealmName,
+    believed: Believed,
+) -> Result<(), LedgerError> {
+    let latest = latest(&member.pool()?, realm).await?;
+    // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
+    let newer =
+        |(log_epoch, key): &(u64, u16)| *log_epoch >= believed.log_epoch && *key > believed.mac_key;
+    if let Some(latest) = latest.filter(newer) {
+        return Err(by_an_older_key(latest, Some(member.name()), false));
+    }
+    member.was_heard();
     Ok(())
 }
 
