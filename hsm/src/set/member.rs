@@ -313,6 +313,10 @@ impl Member {
         self.backend.0.epoch()
     }
 
+    pub(super) fn left_behind(&self) -> usize {
+        self.backend.0.left_behind()
+    }
+
     pub(super) fn describe(&self) -> TokenDescription {
         self.backend.0.describe()
     }

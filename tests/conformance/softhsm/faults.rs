@@ -11,7 +11,7 @@ use std::{
 };
 
 use custodyd_hsm::{
-    Backend, Custody, Error, Pool, PoolOptions, Result, SecretBytes,
+    Backend, Custody, Error, Pool, PoolOptions, PoolStatus, Result, SecretBytes,
     backend::pkcs11::{Options, Pkcs11Backend},
 };
 use custodyd_tests::{
@@ -263,10 +263,16 @@ pub(crate) fn a_recovery_that_hangs_elsewhere_is_tried_beside(rig: &Faulty) {
         assert_eq!(rig.module.hanging(), 1);
         assert!(pool.status().epoch > before);
         all_are_served(&pool, right);
+        // It is served, and what hangs beside is told for as long as it does.
+        let PoolStatus {
+            stuck, left_behind, ..
+        } = pool.status();
+        assert_eq!((stuck, left_behind), (0, 1));
         // What comes back is too late for anything: it presents no PIN, is no epoch, and keeps no session open.
         let (epoch, logins) = (pool.status().epoch, rig.module.logins());
         rig.module.releases();
         until(|| rig.module.hanging() == 0 && rig.module.open_sessions() <= 4);
+        until(|| pool.status().left_behind == 0);
         all_are_served(&pool, right);
         assert_eq!((pool.status().epoch, rig.module.logins()), (epoch, logins));
     }
