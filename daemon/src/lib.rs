@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod courier;
 pub mod delivery;
+pub mod ending;
 mod era;
 pub mod escrow;
 pub mod factors;
