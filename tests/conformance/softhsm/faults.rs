@@ -5,7 +5,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -309,6 +312,44 @@ pub(crate) fn a_recovery_that_hangs_twice_is_told_until_it_returns(rig: &Faulty)
     until(|| mac(&pool) == Ok(right));
     all_are_served(&pool, right);
     assert_eq!(rig.module.finalized_beneath_a_call(), 0);
+}
+
+/// Panics where the recovery thread says something, once.
+struct Panics;
+
+static PANICS: AtomicBool = AtomicBool::new(true);
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        if thread::current().name() == Some("token-recovery") {
+            assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
+        }
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A defect ends one recovery, and not the way back: whoever misses the token next has it begun anew.
+pub(crate) fn a_recovery_that_panics_is_begun_anew(rig: &Faulty) {
+    tracing::subscriber::set_global_default(Panics).unwrap();
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    rig.token.take_away();
+    until(|| mac(&pool).is_err());
+    // It has found the token away, and panicked over that.
+    until(|| !PANICS.load(Ordering::SeqCst));
+    assert!(matches!(mac(&pool), Err(Error::Unavailable { .. })));
+    rig.token.bring_back();
+    until(|| mac(&pool) == Ok(right));
+    all_are_served(&pool, right);
 }
 
 /// `inspect` and all that ends the epoch: a recovery may have the turn, and hang.
