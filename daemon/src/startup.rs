@@ -42,7 +42,7 @@ use crate::service::{
 };
 use crate::store::{Exclusive, Held, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
-use crate::{retention, scrub, spare, supervised, telemetry, watch};
+use crate::{retention, scrub, spare, supervised, telemetry, unheard, watch};
 
 /// Why the daemon did not start, or stopped. Its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -439,6 +439,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         config.ledger.scrub_period,
     ));
     let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
+    let hearing = tokio::spawn(unheard::run(Arc::clone(&realm.service)));
     let comparing = agreement::begin(config, &realm.store).await;
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
@@ -516,7 +517,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     upkeep.abort();
     // The committer ends when the last handle to the service is gone; these hold one each.
     for task in [
-        watching, retiring, scrubbing, shortening, comparing, witnessing,
+        watching, retiring, scrubbing, shortening, hearing, comparing, witnessing,
     ] {
         task.abort();
         let _ = task.await;

@@ -55,7 +55,8 @@ fn is_quiet(service: &Service, pool: &Pool) -> bool {
 
 fn show(service: &Service, pool: &Pool) {
     let token = pool.status();
-    let [queued, running, stuck] = [token.queued, token.running, token.stuck].map(|n| n as f64);
+    let stuck = token.stuck + token.left_behind;
+    let [queued, running, stuck] = [token.queued, token.running, stuck].map(|n| n as f64);
     metrics::gauge!("custodyd_token_queue").set(queued);
     metrics::gauge!("custodyd_token_running").set(running);
     metrics::gauge!("custodyd_token_stuck").set(stuck);
@@ -64,6 +65,7 @@ fn show(service: &Service, pool: &Pool) {
             let count = tokens::count(set, standing) as f64;
             metrics::gauge!("custodyd_token_members", "state" => standing.name()).set(count);
         }
+        metrics::gauge!("custodyd_tokens_unheard").set(tokens::unheard(set) as f64);
     }
     metrics::gauge!("custodyd_token_epoch").set(token.epoch as f64);
     metrics::gauge!("custodyd_commit_queue").set(service.ledger.waiting() as f64);

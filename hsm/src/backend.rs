@@ -5,8 +5,11 @@
 //! them need stands beside their folders.
 
 mod attempt;
+mod inside;
 mod known_answer;
 mod origin;
 mod patience;
 pub mod pkcs11;
 pub mod tpm;
+
+pub use self::inside::rests;

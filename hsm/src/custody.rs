@@ -417,6 +417,12 @@ pub trait Backend: Send + Sync + 'static {
     fn opening(&self) -> Option<Duration> {
         None
     }
+
+    /// Threads of the backend's own that hang in opening the token, and that nobody waits for any more: it was opened beside them, or
+    /// is being opened.
+    fn left_behind(&self) -> usize {
+        0
+    }
 }
 
 fn takes_no_keys() -> Error {

@@ -70,6 +70,8 @@ pub struct PoolStatus {
     /// Running calls past their deadline, and a login or another step of opening the token that takes longer: the
     /// module hangs. Only a restart helps where it never returns.
     pub stuck: usize,
+    /// Threads that hang in opening the token, beside which it was opened anew. They hold no call, and are never missed.
+    pub left_behind: usize,
     /// The newest failure of the token, until a later call succeeds.
     pub last_error: Option<String>,
     /// Counts the token's session epochs; it rises with each recovery.
@@ -333,6 +335,7 @@ impl Pool {
             queued: shared.queue.len(),
             running: running.len(),
             stuck: stuck + opening + stuck_behind,
+            left_behind: shared.backend.left_behind(),
             last_error: locked(&shared.last_error).clone(),
             epoch: shared.backend.epoch(),
         }

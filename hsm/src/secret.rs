@@ -164,4 +164,65 @@ mod tests {
     fn a_failing_source_gives_its_error() {
         assert_eq!(Secret::<2>::try_init(|_| Err("no")).map(|_| ()), Err("no"));
     }
+
+    /// What is in memory at a place where nothing lives any more: the kernel reads it, so that nobody refers to it. It takes no place of
+    /// the allocator's, which could be that one.
+    fn found_at(place: *const u8) -> [u8; LARGE] {
+        let mut found = [0; LARGE];
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&memory, &mut found, place.addr() as u64)
+            .unwrap();
+        found
+    }
+
+    /// Large enough to stand out, small enough for the allocator to keep its pages. What it writes into a free place for itself are
+    /// a few words at its beginning.
+    const LARGE: usize = 1000;
+    const ITS_OWN: usize = 32;
+    const MARK: u8 = 0xA7;
+
+    /// How many of the secret's bytes are left behind where `made` was.
+    fn left_of<T>(made: T, place: impl FnOnce(&T) -> *const u8) -> usize {
+        let place = place(&made);
+        assert_eq!(found_at(place)[ITS_OWN..], MARKS[ITS_OWN..]);
+        drop(made);
+        let found = found_at(place);
+        found[ITS_OWN..]
+            .iter()
+            .filter(|byte| **byte == MARK)
+            .count()
+    }
+
+    static MARKS: [u8; LARGE] = [MARK; LARGE];
+
+    #[test]
+    fn nothing_of_a_secret_is_left_where_it_was() {
+        let secret = Secret::<LARGE>::init(|bytes| bytes.copy_from_slice(&MARKS));
+        assert_eq!(left_of(secret, |secret| secret.expose().as_ptr()), 0);
+        let secret = SecretBytes::from(MARKS.to_vec());
+        assert_eq!(left_of(secret, |secret| secret.expose().as_ptr()), 0);
+        // What a vector held before it was shortened lies behind its end.
+        let mut longer = MARKS.to_vec();
+        longer.truncate(1);
+        let secret = SecretBytes::from(longer);
+        assert_eq!(left_of(secret, |secret| secret.expose().as_ptr()), 0);
+        // The control: what is no secret is found.
+        let plain = Box::new(MARKS);
+        assert!(left_of(plain, |plain| plain.as_ptr()) > LARGE / 2);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_came_before_an_error_is_wiped() {
+        let mut secret = SecretBytes::from(MARKS.to_vec());
+        secret.truncate(10);
+        assert_eq!(found_at(secret.expose().as_ptr())[10..], [0; LARGE - 10]);
+        let mut place = std::ptr::null();
+        let failed = Secret::<LARGE>::try_init(|bytes| {
+            bytes.copy_from_slice(&MARKS);
+            place = bytes.as_ptr();
+            Err(())
+        });
+        assert!(failed.is_err());
+        assert!(!found_at(place)[ITS_OWN..].contains(&MARK));
+    }
 }

@@ -113,6 +113,7 @@ suite::cases_of!(
     a_start_does_not_wait_for_a_login_that_hangs,
     a_recovery_that_hangs_elsewhere_is_tried_beside,
     a_recovery_that_hangs_twice_is_told_until_it_returns,
+    a_recovery_that_panics_is_begun_anew,
     who_wants_to_be_alone_does_not_wait_for_ever,
     anchors_that_were_away_for_a_moment_are_found_again,
     anchors_of_one_of_several_realms_are_found_again,

@@ -142,6 +142,12 @@ pub(crate) async fn tokens(app: &TestApp) -> Vec<(String, String)> {
         .collect()
 }
 
+async fn is_unheard(app: &TestApp, name: &str) -> bool {
+    let body: Value = serde_json::from_str(&app.operator("/readyz").await.1).unwrap();
+    let mut tokens = body["tokens"].as_array().unwrap().iter();
+    tokens.any(|token| token["name"] == name && token["unheard"] == true)
+}
+
 /// Until the daemon says that this token stands so.
 pub(crate) async fn until(app: &TestApp, name: &str, state: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -199,13 +205,19 @@ async fn a_token_that_dies_under_load_costs_nobody_an_answer() {
     let shown = done(&app, "ledger anchor");
     assert!(shown.contains("a daemon starts"), "{shown}");
     assert!(done(&app, "init").contains("nothing was changed"));
-    // The next start does without it, and so does the one after it is back: its memory is older.
+    // The next start does without it, and says that nobody knows what it knows; so does the one after it is back: its memory is
+    // older.
     app.launch().await;
     recovers(&mut idle).await;
+    assert!(is_unheard(&app, "primary").await);
+    assert!(app.log().contains("does not name says nothing"));
+    let doctor = run(&app, "doctor").1;
+    assert!(doctor.contains("has not answered since"), "{doctor}");
     assert!(app.stop());
     pair.bring_back(Which::Primary);
     app.launch().await;
     recovers(&mut idle).await;
+    assert!(!is_unheard(&app, "primary").await);
     assert!(
         tokens(&app)
             .await

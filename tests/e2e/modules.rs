@@ -98,6 +98,43 @@ async fn of_a_hung_module_the_deadline_holds_and_other_requests_go_on() {
     assert_eq!((module.hanging(), module.open_sessions()), (0, 0));
 }
 
+/// The module's own destructors would crash beneath the call that hangs (`end` in `module.c`, as SoftHSM2's do): a recovery, or a
+/// call of somebody's. The control is a stop that leaves nothing inside.
+#[tokio::test]
+async fn a_stop_beneath_a_call_that_hangs_is_no_crash() {
+    for hung in ["recovery", "call", "nothing"] {
+        let token = SoftToken::fresh();
+        let module = Module::new(token.dir());
+        let mut app = behind(&module, token).await;
+        let mut device = app.device("notes");
+        device.enrol().await;
+        match hung {
+            "recovery" => {
+                module.hangs_before_a_login(u32::MAX);
+                module.fails(4);
+                look(&mut device).await.0.refused("503 token-unavailable");
+            }
+            "call" => {
+                module.hangs(1);
+                look(&mut device).await.0.refused("503 token-unavailable");
+            }
+            _ => {}
+        }
+        let began = Instant::now();
+        while hung != "nothing" && module.hanging() == 0 {
+            assert!(began.elapsed() < DEADLINE, "nothing hangs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let began = Instant::now();
+        assert!(app.stop(), "{hung}: {}", app.log());
+        let took = began.elapsed();
+        assert!(took < 2 * DEADLINE, "{took:?}");
+        let said = app.log().contains("the process ends beneath it");
+        assert_eq!(said, hung != "nothing", "{hung}: {}", app.log());
+        assert_eq!(module.hanging() > 0, hung != "nothing", "{hung}");
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_was_away_for_long_is_used_as_soon_as_one_that_was_not() {
     let app = TestApp::start().await;

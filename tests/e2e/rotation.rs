@@ -275,6 +275,12 @@ async fn a_pass_that_runs_is_not_taken_for_another_one() {
     // Who asks for nothing else is told of the pass that runs, and of its end.
     let told = done(&app, "key rewrap --app gone");
     assert!(told.contains("no record is left"), "{told}");
+    // None of them was of an app of that name.
+    let whose = told.split_once("is of gone: is that the name? Served are ");
+    assert!(
+        whose.is_some_and(|(_, served)| served.contains("notes")),
+        "{told}"
+    );
     assert!(moving.wait().unwrap().success());
     // The control: now the same options begin another.
     done(&app, "key rewrap --share 100 --app another");

@@ -139,6 +139,12 @@ fn one_of_several(token: &serde_json::Value) -> Line {
     let state = token.get("state").and_then(serde_json::Value::as_str);
     match state {
         Some("well") => Line::ok("replica", shown),
+        _ if token.get("unheard") == Some(&serde_json::Value::Bool(true)) => Line::warn(
+            "replica",
+            shown,
+            "bring it back and look at the log; if it is lost for good, take it out of the configuration \
+             (docs/handbook/monitor.md, \"CustodydTokenUnheard\")",
+        ),
         _ => Line::warn(
             "replica",
             shown,

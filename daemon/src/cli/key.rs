@@ -351,6 +351,7 @@ fn rewrapped(output: &Output, config: &Config, rewrap: &Rewrap) -> Done {
     if let Some(error) = seen.get("error").and_then(Value::as_str) {
         return Err(format!("{error}; what was moved stays so: run it again"));
     }
+    let strangers = strangers(&seen);
     let Some(left) = number(&seen, "left") else {
         return Err("the pass was stopped; run it again".to_owned());
     };
@@ -360,13 +361,35 @@ fn rewrapped(output: &Output, config: &Config, rewrap: &Rewrap) -> Done {
         lines.push(
             "no record is left under an older one; that was counted on verified state".into(),
         );
+        lines.extend(strangers);
         return Ok((seen, lines));
     }
     let unopened = number(&seen, "unopened").unwrap_or(0);
+    let strangers = strangers.map_or(String::new(), |text| format!(". {text}"));
     Err(format!(
-        "{moved} records were moved, and {left} are left under older keys; {}",
+        "{moved} records were moved, and {left} are left under older keys; {}{strangers}",
         unopened_by(unopened, &seen)
     ))
+}
+
+/// An app that is not served may have any name, and no record tells whose it is. That none was of it is known at the end.
+fn strangers(seen: &Value) -> Option<String> {
+    let names = |what: &str| -> Vec<&str> {
+        let named = seen.get(what).and_then(Value::as_array);
+        named
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    };
+    let strangers = names("of_none");
+    (!strangers.is_empty()).then(|| {
+        format!(
+            "no record that was to be moved is of {}: is that the name? Served are {}",
+            strangers.join(", "),
+            names("served").join(", ")
+        )
+    })
 }
 
 /// Of which apps the records may be that the pass could not open.
@@ -400,30 +423,38 @@ fn bar(output: &Output) -> Option<ProgressBar> {
     Some(bar)
 }
 
-fn retired(config: &Config, retire: &Retire) -> Done {
-    let key = retire.key;
-    let lost = match (key.purpose, &config.token.escrow) {
-        (KeyPurpose::Wrap, Some(_)) => format!(
-            "a backup of the database from before {key} was retired needs it, and only the custodians of its ceremony \
-             can bring it back then"
-        ),
-        (KeyPurpose::Wrap, None) => format!(
-            "a backup of the database from before {key} was retired needs it, and can not be \
-             opened or restored by anybody once it is destroyed"
-        ),
-        (KeyPurpose::Mac, Some(_)) => format!(
-            "a backup of the database from before {key} was retired can not be restored without it, and only the \
-             custodians of its ceremony can bring it back then"
-        ),
-        (KeyPurpose::Mac, None) => format!(
-            "a backup of the database from before {key} was retired can not be restored by anybody once it is destroyed"
-        ),
-        _ => format!("nobody can sign with {key} any more once it is destroyed"),
+/// What is lost with a key in the token: said before, and once it is.
+fn lost(key: KeyId, escrowed: bool, is_destroyed: bool) -> String {
+    let (then, once) = match is_destroyed {
+        true => ("", "any more"),
+        false => (" then", "once it is destroyed"),
     };
+    match (key.purpose, escrowed) {
+        (KeyPurpose::Wrap, true) => format!(
+            "a backup of the database from before {key} was retired needs it, and only the custodians of its ceremony \
+             can bring it back{then}"
+        ),
+        (KeyPurpose::Wrap, false) => format!(
+            "a backup of the database from before {key} was retired needs it, and can not be \
+             opened or restored by anybody {once}"
+        ),
+        (KeyPurpose::Mac, true) => format!(
+            "a backup of the database from before {key} was retired can not be restored without it, and only the \
+             custodians of its ceremony can bring it back{then}"
+        ),
+        (KeyPurpose::Mac, false) => format!(
+            "a backup of the database from before {key} was retired can not be restored by anybody {once}"
+        ),
+        _ => format!("nobody can sign with {key} {once}"),
+    }
+}
+
+fn retired(config: &Config, retire: &Retire) -> Done {
+    let (key, escrowed) = (retire.key, config.token.escrow.is_some());
     if retire.destroy && !retire.yes {
         let answer = json!({ "key": key.to_string(), "retired": false, "destroyed": false });
         let hint = "nothing was changed; --yes retires and destroys it for good".to_owned();
-        return Ok((answer, vec![lost, hint]));
+        return Ok((answer, vec![lost(key, escrowed, false), hint]));
     }
     let owner = owner(config, retire.owner_password_file.as_deref())?;
     let path = format!("/keys/retire/{key}?destroy={}", retire.destroy);
@@ -439,6 +470,7 @@ fn retired(config: &Config, retire: &Retire) -> Done {
         false => format!("{key} was not in use"),
     }];
     if was("destroyed") {
+        let lost = lost(key, escrowed, true);
         lines.push(format!("{key} is destroyed in the token: {lost}"));
     }
     if let Some(kept) = answer.get("escrow").and_then(Value::as_str) {
@@ -479,6 +511,32 @@ mod tests {
             "{named}"
         );
         assert!(!named.contains("name these"), "{named}");
+    }
+
+    #[test]
+    fn a_name_that_no_record_is_of_is_told_beside_those_that_are_served() {
+        let told = strangers(&json!({ "of_none": ["nots"], "served": ["mail", "notes"] }));
+        let told = told.unwrap();
+        assert!(
+            told.contains("is of nots:") && told.ends_with("mail, notes"),
+            "{told}"
+        );
+        assert_eq!(
+            strangers(&json!({ "of_none": [], "served": ["notes"] })),
+            None
+        );
+    }
+
+    #[test]
+    fn what_is_lost_with_a_key_is_said_as_it_is_then() {
+        for purpose in [KeyPurpose::Wrap, KeyPurpose::Mac, KeyPurpose::Bind] {
+            for escrowed in [true, false] {
+                let key = KeyId::new(purpose, 1);
+                let [before, after] = [false, true].map(|is| lost(key, escrowed, is));
+                let of_later = |text: &str| text.contains("once it is") || text.ends_with(" then");
+                assert!(of_later(&before) && !of_later(&after), "{before}; {after}");
+            }
+        }
     }
 
     #[test]

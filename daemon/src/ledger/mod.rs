@@ -41,6 +41,7 @@ mod start;
 mod tokens;
 mod trail;
 mod tree;
+mod unheard;
 mod unverified;
 pub mod verify;
 #[cfg(test)]
@@ -58,6 +59,7 @@ use tokio::time::Instant;
 pub use self::anchoring::Mode;
 #[cfg(test)]
 pub use self::anchoring::Shelf;
+use self::anchoring::mac_keys;
 pub use self::cache::Cache;
 pub use self::checkpoint::Checkpoint;
 pub(crate) use self::committer::Order;
@@ -151,6 +153,8 @@ pub struct Ledger {
     reader: Arc<Reader>,
     changes: mpsc::Sender<Request>,
     clock: Arc<Clock>,
+    /// When this process began.
+    believed: mac_keys::Believed,
 }
 
 impl Ledger {
@@ -160,6 +164,7 @@ impl Ledger {
         clock: Arc<Clock>,
     ) -> Self {
         Self {
+            believed: mac_keys::Believed::of(&reader.memory().head()),
             reader,
             changes,
             clock,

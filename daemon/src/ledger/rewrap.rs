@@ -12,9 +12,9 @@ mod resealing;
 
 pub use self::mac_keys::MacCensus;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use custodyd_hsm::seal;
@@ -62,6 +62,8 @@ pub struct Moving {
     buckets: AtomicU64,
     moved: AtomicU64,
     unopened: AtomicU64,
+    /// Apps that a record was of.
+    opening: Mutex<BTreeSet<AppId>>,
     /// Microseconds until the last record was moved, the count after it left out.
     micros: AtomicU64,
     /// Records of one turn in the token, as it takes them.
@@ -85,6 +87,16 @@ impl Moving {
     #[must_use]
     pub fn unopened(&self) -> u64 {
         self.unopened.load(Ordering::Relaxed)
+    }
+
+    /// Whether a record was this app's that was to be moved.
+    #[must_use]
+    pub fn found(&self, app: &AppId) -> bool {
+        self.opening().contains(app)
+    }
+
+    fn opening(&self) -> MutexGuard<'_, BTreeSet<AppId>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seconds that the move has taken; zero until it has ended.
@@ -260,6 +272,7 @@ impl Ledger {
             let took = began.elapsed();
             moving.took(turn, took);
             *in_order() = turned.apps;
+            moving.opening().extend(turned.opening);
             moving
                 .unopened
                 .fetch_add(turned.unopened, Ordering::Relaxed);

@@ -22,6 +22,9 @@
 //!   newcomer is anchored in, then a head names it. So every head that could be believed on the newcomer alone
 //!   names another token as well.
 //!
+//! * A token that the newest head does not name is asked which MAC key it has heard of, at the start or as soon as it answers
+//!   (`unheard`): whoever knows an older one can have made that head.
+//!
 //! A crash between any two of these steps leaves a head that is durable and not anchored everywhere. It
 //! descends from the anchors of those that it names, and is anchored in all of them by the start.
 
@@ -217,6 +220,8 @@ impl Ledger {
                 member.name()
             )));
         }
+        // By a head that leaves it out because it knows better, it would seem to be of this history.
+        self.hear(&member).await?;
         alike(&[inside, Arc::clone(&member)], &self.keys()).await?;
         let (head, end) = {
             let believed = self.reader.memory().read();

@@ -21,6 +21,7 @@ pub fn shown(pool: &Pool) -> Option<Value> {
             "serial": member.id().ok(),
             "state": member.standing().name(),
             "reason": member.reason(),
+            "unheard": member.is_unheard(),
         })
     });
     Some(each.collect())
@@ -33,6 +34,13 @@ pub fn count(set: &TokenSet, standing: Standing) -> usize {
     members
         .filter(|member| member.standing() == standing)
         .count()
+}
+
+/// How many have not said what they remember, and are not in the set.
+#[must_use]
+pub fn unheard(set: &TokenSet) -> usize {
+    let members = set.members().iter();
+    members.filter(|member| member.is_unheard()).count()
 }
 
 impl Service {

@@ -3,7 +3,10 @@
 //! Used inside the backends.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -47,12 +50,61 @@ pub(super) fn turn_within(turn: &Mutex<()>, longest: Duration) -> Option<MutexGu
     }
 }
 
+/// Does work on a token that may hang in it, and that nobody may break off: what it makes could be half there, with nobody who
+/// waits for the rest. So it is waited for, and after this long that is told.
+pub(super) fn watched<T>(
+    (longest, told): (Duration, impl FnOnce() + Send),
+    work: impl FnOnce() -> T,
+) -> T {
+    thread::scope(|scope| {
+        let (over, watch) = mpsc::channel::<()>();
+        // Gone with the work, also by a panic. Where there is no thread to be had, nobody is told.
+        let _over = over;
+        let _ = thread::Builder::new().spawn_scoped(scope, move || {
+            if watch.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
+                told();
+            }
+        });
+        work()
+    })
+}
+
+/// As long as a slow token takes to make all of its keys.
+pub(super) const ALONE: Duration = Duration::from_secs(60);
+
+/// What is told of work that is alone with a token.
+pub(super) fn hangs_alone() {
+    tracing::warn!(
+        lasts = ALONE.as_secs(),
+        "the token has not come back from what it was asked; it is waited for, because a change may be half done. Where it hangs for \
+         good, end this command, start again what is in front of the token, and run the same command once more"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
     use super::*;
     use crate::error::Error;
+
+    #[test]
+    fn work_that_takes_long_is_told_of_and_not_broken_off() {
+        for (longest, told) in [(Duration::from_millis(10), true), (Duration::MAX, false)] {
+            let (sender, heard) = mpsc::channel();
+            let tell = move || sender.send(()).unwrap();
+            let done = watched((longest, tell), || {
+                heard.recv_timeout(Duration::from_millis(if told { 60_000 } else { 50 }))
+            });
+            assert_eq!(done.is_ok(), told, "{longest:?}");
+        }
+        // A panic of the work is the caller's, and leaves nobody waiting.
+        let panicked = thread::scope(|scope| {
+            let watched = || watched::<()>((Duration::MAX, || ()), || panic!("on purpose"));
+            scope.spawn(watched).join()
+        });
+        assert!(panicked.is_err());
+    }
 
     #[test]
     fn what_passes_is_tried_again_and_nothing_else() {

@@ -72,6 +72,11 @@ impl Backend for SetBackend {
     fn opening(&self) -> Option<Duration> {
         None
     }
+
+    fn left_behind(&self) -> usize {
+        let members = self.0.members().iter();
+        members.map(|member| member.left_behind()).sum()
+    }
 }
 
 fn one_by_one(what: &str) -> Error {

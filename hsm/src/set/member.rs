@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -57,6 +57,10 @@ pub struct Member {
     observer: OnceLock<Observer>,
     /// The key versions in use, also once it is opened later.
     in_use: Mutex<Option<Arc<KeyVersions>>>,
+    /// Threads that open it: more than one where one hangs.
+    opening: AtomicUsize,
+    /// The ledger knows what it remembers.
+    heard: AtomicBool,
 }
 
 /// Is told of each call, and how long it took.
@@ -104,6 +108,8 @@ impl Member {
             reason: Mutex::default(),
             observer: OnceLock::new(),
             in_use: Mutex::default(),
+            opening: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
         }
     }
 
@@ -144,13 +150,16 @@ impl Member {
         };
         let member = Arc::clone(self);
         let failed = sender.clone();
+        self.opening.fetch_add(1, Ordering::SeqCst);
         let spawned = thread::Builder::new()
             .name("token-opening".to_owned())
             .spawn(move || {
                 let opened = member.open();
+                member.opening.fetch_sub(1, Ordering::SeqCst);
                 let _ = sender.try_send(opened);
             });
         if let Err(error) = spawned {
+            self.opening.fetch_sub(1, Ordering::SeqCst);
             let _ = failed.try_send(Err(Error::unavailable("open", error.to_string())));
         }
         opening
@@ -185,6 +194,13 @@ impl Member {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.slot().is_some()
+    }
+
+    /// Has it opened, and does not wait for that. A thread may hang at it, in its module: no other one is begun beside that.
+    pub fn open_by_and_by(self: &Arc<Self>) {
+        if !self.is_open() && self.opening.load(Ordering::SeqCst) == 0 {
+            let _ = self.begin_to_reach();
+        }
     }
 
     /// What the head calls it: the serial number that it tells.
@@ -262,6 +278,18 @@ impl Member {
         changed.is_ok()
     }
 
+    /// Whether it is outside of the set, and nobody knows what it remembers: it has not answered since this process began.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        self.standing() == Standing::Outside && !self.heard.load(Ordering::SeqCst)
+    }
+
+    /// It has said what it remembers, or was told of everything until now. That holds for as long as this process lives: no other
+    /// one anchors in it meanwhile.
+    pub fn was_heard(&self) {
+        self.heard.store(true, Ordering::SeqCst);
+    }
+
     /// It is in the set from now on.
     pub fn joins(&self) {
         self.stands(Standing::Well, None);
@@ -283,6 +311,10 @@ impl Member {
 
     pub(super) fn epoch(&self) -> u64 {
         self.backend.0.epoch()
+    }
+
+    pub(super) fn left_behind(&self) -> usize {
+        self.backend.0.left_behind()
     }
 
     pub(super) fn describe(&self) -> TokenDescription {

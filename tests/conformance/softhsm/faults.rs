@@ -5,13 +5,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use custodyd_hsm::{
-    Backend, Custody, Error, Pool, PoolOptions, Result, SecretBytes,
+    Backend, Custody, Error, Pool, PoolOptions, PoolStatus, Result, SecretBytes,
     backend::pkcs11::{Options, Pkcs11Backend},
 };
 use custodyd_tests::{
@@ -263,10 +266,16 @@ pub(crate) fn a_recovery_that_hangs_elsewhere_is_tried_beside(rig: &Faulty) {
         assert_eq!(rig.module.hanging(), 1);
         assert!(pool.status().epoch > before);
         all_are_served(&pool, right);
+        // It is served, and what hangs beside is told for as long as it does.
+        let PoolStatus {
+            stuck, left_behind, ..
+        } = pool.status();
+        assert_eq!((stuck, left_behind), (0, 1));
         // What comes back is too late for anything: it presents no PIN, is no epoch, and keeps no session open.
         let (epoch, logins) = (pool.status().epoch, rig.module.logins());
         rig.module.releases();
         until(|| rig.module.hanging() == 0 && rig.module.open_sessions() <= 4);
+        until(|| pool.status().left_behind == 0);
         all_are_served(&pool, right);
         assert_eq!((pool.status().epoch, rig.module.logins()), (epoch, logins));
     }
@@ -303,6 +312,44 @@ pub(crate) fn a_recovery_that_hangs_twice_is_told_until_it_returns(rig: &Faulty)
     until(|| mac(&pool) == Ok(right));
     all_are_served(&pool, right);
     assert_eq!(rig.module.finalized_beneath_a_call(), 0);
+}
+
+/// Panics where the recovery thread says something, once.
+struct Panics;
+
+static PANICS: AtomicBool = AtomicBool::new(true);
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        if thread::current().name() == Some("token-recovery") {
+            assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
+        }
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A defect ends one recovery, and not the way back: whoever misses the token next has it begun anew.
+pub(crate) fn a_recovery_that_panics_is_begun_anew(rig: &Faulty) {
+    tracing::subscriber::set_global_default(Panics).unwrap();
+    let pool = rig.pool();
+    let right = mac(&pool).unwrap();
+    rig.token.take_away();
+    until(|| mac(&pool).is_err());
+    // It has found the token away, and panicked over that.
+    until(|| !PANICS.load(Ordering::SeqCst));
+    assert!(matches!(mac(&pool), Err(Error::Unavailable { .. })));
+    rig.token.bring_back();
+    until(|| mac(&pool) == Ok(right));
+    all_are_served(&pool, right);
 }
 
 /// `inspect` and all that ends the epoch: a recovery may have the turn, and hang.

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,9 +16,9 @@ use crate::config::Operator;
 use crate::listening::Listening;
 
 const CONNECT: Duration = Duration::from_secs(1);
-/// Longer than a readiness check may take in the daemon.
+/// For a whole answer. Longer than a readiness check may take in the daemon.
 const ANSWER: Duration = Duration::from_secs(10);
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) enum Found {
@@ -130,33 +130,70 @@ impl std::fmt::Display for Daemon {
 }
 
 fn over_unix(socket: &Path, path: &str) -> io::Result<(u16, String)> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    exchange(stream, path)
+    let until = Instant::now() + ANSWER;
+    exchange(UnixStream::connect(socket)?, path, until)
 }
 
 fn over_tcp(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    exchange(stream, path)
+    let until = Instant::now() + ANSWER;
+    exchange(TcpStream::connect_timeout(&address, CONNECT)?, path, until)
 }
 
-/// A plain HTTP/1.1 request over a connection of its own: status and body.
-fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<(u16, String)> {
+/// A connection whose next read and write take so long at the most.
+trait Limited: Read + Write {
+    fn limit(&self, to: Duration) -> io::Result<()>;
+}
+
+impl Limited for UnixStream {
+    fn limit(&self, to: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(to))?;
+        self.set_write_timeout(Some(to))
+    }
+}
+
+impl Limited for TcpStream {
+    fn limit(&self, to: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(to))?;
+        self.set_write_timeout(Some(to))
+    }
+}
+
+/// A plain HTTP/1.1 request over a connection of its own: status and body. Whoever answers a byte at a time has no longer
+/// for all of them than for one.
+fn exchange(mut stream: impl Limited, path: &str, until: Instant) -> io::Result<(u16, String)> {
     // In one piece: a listener that answers after the first of several would reset the rest.
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.limit(CONNECT)?;
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    let answer = read_until(stream, until)?;
     let malformed = || io::Error::other("not an HTTP answer");
+    let answer = String::from_utf8(answer).map_err(|_| malformed())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
     let status = head
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
     Ok((status.ok_or_else(malformed)?, body.to_owned()))
+}
+
+/// All that comes, as far as it is no more than an answer may have.
+fn read_until(mut stream: impl Limited, until: Instant) -> io::Result<Vec<u8>> {
+    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+    while answer.len() < MAX_ANSWER {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.limit(left)?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(part.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    answer.truncate(MAX_ANSWER);
+    Ok(answer)
 }
 
 #[cfg(test)]
@@ -229,6 +266,23 @@ mod tests {
             found(answering(CUSTODYD), Some(socket)),
             Found::Runs(Daemon::OnLoopback(_))
         ));
+    }
+
+    #[test]
+    fn one_that_answers_a_byte_at_a_time_is_not_waited_for_without_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Each byte comes in a tenth of what a whole answer may take, and the last one long after that.
+            while stream.write_all(b" ").is_ok() {
+                std::thread::sleep(ANSWER / 10);
+            }
+        });
+        let began = Instant::now();
+        let dripping = found(address, None);
+        assert!(matches!(dripping, Found::Silent(_)), "{dripping:?}");
+        assert!(began.elapsed() < ANSWER * 2, "{:?}", began.elapsed());
     }
 
     #[test]

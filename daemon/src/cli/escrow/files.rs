@@ -73,15 +73,24 @@ pub(super) fn shares(
 
 /// Puts the manifests where the configuration says; those of before are there until these are.
 pub(super) fn publish(place: &Path, manifests: &Manifests) -> Result<(), CeremonyError> {
+    put(place, manifests.encode()?.as_bytes())
+}
+
+/// What a crash has left beside it goes, and so does what could not be put in place: whoever looks for the manifest finds one that
+/// counts, or none.
+fn put(place: &Path, content: &[u8]) -> Result<(), CeremonyError> {
     let draft = with_ending(place, ".new");
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io(&draft)(error));
-        }
-        _ => {}
+    let remove = || match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&draft)(error)),
+        _ => Ok(()),
+    };
+    remove()?;
+    let written =
+        public(&draft, content).and_then(|()| std::fs::rename(&draft, place).map_err(io(place)));
+    if let Err(error) = written {
+        let _ = remove();
+        return Err(error);
     }
-    public(&draft, manifests.encode()?.as_bytes())?;
-    std::fs::rename(&draft, place).map_err(io(place))?;
     sync_parent(place)
 }
 
@@ -164,6 +173,23 @@ fn sync(folder: &Path) -> Result<(), CeremonyError> {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_that_can_not_be_put_in_place_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("escrow.json");
+        let draft = with_ending(&place, ".new");
+        // As a crash leaves it.
+        std::fs::write(&draft, "half").unwrap();
+        put(&place, b"first").unwrap();
+        assert!(!draft.exists());
+        put(&place, b"second").unwrap();
+        assert_eq!(std::fs::read(&place).unwrap(), b"second");
+        let taken = dir.path().join("taken");
+        std::fs::create_dir_all(taken.join("by a folder")).unwrap();
+        assert!(put(&taken, b"third").is_err());
+        assert!(!with_ending(&taken, ".new").exists());
+    }
 
     #[test]
     fn what_is_wiped_is_overwritten_where_it_was() {

@@ -132,6 +132,10 @@ pub(in crate::cli) fn line(token: &Value) -> String {
     let stands = match text(token, "state") {
         "well" => "in use",
         "sick" => "does not answer, and is given up unless it comes back",
+        _ if token.get("unheard") == Some(&Value::Bool(true)) => {
+            "not in use, and has not answered since the daemon started: should it know a newer MAC key, the daemon stops \
+             once it is back"
+        }
         _ => "not in use: given up, or never taken in (`custodyd token readmit`)",
     };
     let mut line = format!(
@@ -179,6 +183,8 @@ mod tests {
         let [well, sick, outside] = lines(&all).try_into().unwrap();
         assert!(well.ends_with("in use") && sick.contains("given up unless"));
         assert!(outside.contains("readmit"), "{outside}");
+        let unheard = json!({ "name": "b", "state": "outside", "unheard": true });
+        assert!(line(&unheard).contains("has not answered since"));
         assert_eq!(
             lines(&json!({ "tokens": null })),
             ["the realm has one token"]

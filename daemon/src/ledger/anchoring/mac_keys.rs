@@ -11,9 +11,7 @@
 
 use std::sync::Arc;
 
-use custodyd_hsm::{
-    AnchorFault, Error, KeyId, KeyPurpose, Member, Pool, RealmName, Standing, anchor,
-};
+use custodyd_hsm::{AnchorFault, Error, KeyId, KeyPurpose, Member, Pool, RealmName, anchor};
 
 use super::several;
 use crate::ledger::LedgerError;
@@ -43,8 +41,10 @@ pub(super) async fn check(
         match latest(&pool, realm).await {
             Ok(latest) => {
                 asked = true;
-                if let Some((_, key)) = latest.filter(|(_, key)| !head.tagged_by().contains(key)) {
-                    return Err(by_an_older_key(key, name.as_deref()));
+                if let Some(latest) = latest.filter(|(_, key)| !head.tagged_by().contains(key)) {
+                    let state = &head.state;
+                    let restored = state.restored.is_some() && state.log_epoch > latest.0;
+                    return Err(by_an_older_key(latest, name.as_deref(), restored));
                 }
             }
             // One of several that does not answer is given up, or the start ends: not here.
@@ -81,23 +81,60 @@ pub(super) fn told(error: LedgerError, head: &Head) -> LedgerError {
     LedgerError::Token(Error::Anchors { fault, detail })
 }
 
-/// Those that the head does not name. One that was given up is often sick: what it does not say stops nobody.
-async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(), LedgerError> {
-    let members = pool.set().into_iter().flat_map(|set| set.members());
-    let outside = |member: &&Arc<Member>| member.standing() == Standing::Outside;
-    let newest = head.tagged_by().last().copied().unwrap_or(0);
-    for member in members.filter(outside).filter(|member| member.is_open()) {
-        match latest(&member.pool()?, realm).await {
-            // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
-            Ok(Some((log_epoch, key))) if log_epoch >= head.state.log_epoch && key > newest => {
-                return Err(by_an_older_key(key, Some(member.name())));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(token = member.name(), %error, "a token outside of the set says nothing");
-            }
+/// By what a start went on: what a token outside of the set is held against, also later.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ledger) struct Believed {
+    log_epoch: u64,
+    mac_key: u16,
+}
+
+impl Believed {
+    pub(in crate::ledger) fn of(head: &Head) -> Self {
+        Self {
+            log_epoch: head.state.log_epoch,
+            mac_key: head.tagged_by().last().copied().unwrap_or(0),
         }
     }
+}
+
+/// Those that the head does not name. One that was given up is often sick, or gone for good: what it does not say stops nobody,
+/// or the loss of a token would be the end of the realm. But where it is the one that knows better, this is what is served;
+/// so it is said, and the token is asked again (`ledger::unheard`).
+async fn ask_the_others(pool: &Pool, realm: &RealmName, head: &Head) -> Result<(), LedgerError> {
+    let members = pool.set().into_iter().flat_map(|set| set.members());
+    for member in members.filter(|member| member.is_unheard()) {
+        match hear(member, realm, Believed::of(head)).await {
+            Err(LedgerError::Token(error)) => tracing::warn!(
+                token = member.name(),
+                %error,
+                "a token of the configuration that the newest head does not name says nothing: it was given up, or never taken \
+                 in; or it knows a newer MAC key, and who knows an older one has made a head that leaves it out. The realm is \
+                 served without its word, and stops if that is what it says once it is back; if it is lost for good, take it out \
+                 of the configuration"
+            ),
+            heard => heard?,
+        }
+    }
+    Ok(())
+}
+
+/// Asks a token outside of the set whether it has heard of a newer MAC key.
+///
+/// # Errors
+/// `Tampered` where it has; `Token` where it says nothing.
+pub(in crate::ledger) async fn hear(
+    member: &Member,
+    realm: &RealmName,
+    believed: Believed,
+) -> Result<(), LedgerError> {
+    let latest = latest(&member.pool()?, realm).await?;
+    // Of before a restore it says nothing: that has given up what stood then, and may have gone back to older keys.
+    let newer =
+        |(log_epoch, key): &(u64, u16)| *log_epoch >= believed.log_epoch && *key > believed.mac_key;
+    if let Some(latest) = latest.filter(newer) {
+        return Err(by_an_older_key(latest, Some(member.name()), false));
+    }
+    member.was_heard();
     Ok(())
 }
 
@@ -137,14 +174,26 @@ pub(in crate::ledger) async fn newest_held(pool: &Pool) -> Result<Option<u16>, E
     Ok(held.await?.into_iter().max())
 }
 
-fn by_an_older_key(key: u16, token: Option<&str>) -> LedgerError {
+/// Of a restore that went back behind a rotation, and was cut off before the token knew, this is what is left as well. No tag
+/// tells the two apart; the ceremony does, by the approvals.
+fn by_an_older_key((_, key): (u64, u16), token: Option<&str>, restored: bool) -> LedgerError {
     let key = KeyId::new(KeyPurpose::Mac, key);
     let token = token.map_or_else(
         || "the token".to_owned(),
         |name| format!("the token {name}"),
     );
+    let next = match restored {
+        true => {
+            "that begins another log epoch: where a restore from before the rotation was cut off, run `custodyd ledger \
+             accept-restore` again, with the same statement and approvals, which finishes it; where nobody has run that, it was \
+             made by who knows an older MAC key and not this one: put the newest database in place"
+        }
+        false => {
+            "that was put back to before the rotation, or made by who knows an older MAC key and not this one; put the newest \
+             database in place"
+        }
+    };
     LedgerError::Tampered(format!(
-        "{key} has tagged the anchor in {token}, and not the head that the database shows: that was put back to before the \
-         rotation, or made by who knows an older MAC key and not this one; put the newest database in place"
+        "{key} has tagged the anchor in {token}, and not the head that the database shows: {next}"
     ))
 }

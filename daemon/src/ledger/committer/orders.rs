@@ -45,6 +45,8 @@ pub(crate) enum Order {
     },
     /// An operator takes a token out.
     Expel { lost: Lost, reply: Answer<()> },
+    /// What is served is not the newest: a token says so that is outside of the set.
+    End { why: LedgerError, reply: Answer<()> },
 }
 
 /// What became of an order to put records back.
@@ -72,6 +74,13 @@ impl Committer {
                 reply,
             } => answer(reply, self.readmit(member, found).await),
             Order::Expel { lost, reply } => answer(reply, self.take_out(lost).await),
+            Order::End { why, reply } => answer(
+                reply,
+                Err(Failure {
+                    fatal: true,
+                    ..Failure::from(why)
+                }),
+            ),
         }
     }
 

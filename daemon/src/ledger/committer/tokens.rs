@@ -115,6 +115,8 @@ impl Committer {
             );
             metrics::counter!("custodyd_tokens_expelled_total").increment(1);
             if let Some(member) = self.reader.pool().set().and_then(|set| set.of_id(id)) {
+                // It has every anchor until this one.
+                member.was_heard();
                 member.leaves();
             }
         }

@@ -1,6 +1,8 @@
 //! Somebody has the database and knows the MAC key that was rotated away from: they write any log behind what is there, under
 //! heads that name that key alone. Each is tagged as the token would tag it. As control nobody asks what tagged last.
 
+mod unheard;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};

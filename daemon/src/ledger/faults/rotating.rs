@@ -139,6 +139,19 @@ async fn every_kind_of_record_moves_and_the_old_key_goes() {
 
 /// An account that is changed while it moves: the change stands.
 #[tokio::test]
+async fn of_which_apps_records_were_is_known_after_the_move() {
+    let rig = rotated().await;
+    let other = custodyd_hsm::AppId::parse("other").unwrap();
+    for moves in [true, false] {
+        let (moving, apps) = (Moving::default(), vec![other.clone(), app()]);
+        let share = Share::percent(100).unwrap();
+        rig.ledger().rewrap(apps, share, &moving).await.unwrap();
+        assert_eq!(moving.found(&app()), moves);
+        assert!(!moving.found(&other));
+    }
+}
+
+#[tokio::test]
 async fn a_change_that_comes_first_is_not_undone_by_the_move() {
     let mut rig = rotated().await;
     let [_, b] = rig.accounts;

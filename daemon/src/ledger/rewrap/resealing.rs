@@ -3,6 +3,7 @@
 //! Called by the pass beside it, outside of the committer. What was sealed here counts for nothing until the committer has put it
 //! in its place.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use custodyd_hsm::seal::{self, Context};
@@ -20,6 +21,8 @@ pub(super) struct Turned {
     /// The app that opened the last record first.
     pub(super) apps: Vec<AppId>,
     pub(super) unopened: u64,
+    /// Those that opened any.
+    pub(super) opening: BTreeSet<AppId>,
 }
 
 impl Reader {
@@ -33,9 +36,18 @@ impl Reader {
         let turned = self.pool().call("rewrap", move |custody| {
             let version = custody.current(KeyPurpose::Wrap)?.version;
             let (mut resealed, mut unopened) = (Vec::with_capacity(records.len()), 0);
+            let mut opening = BTreeSet::new();
             for listed in records {
                 let before = listed.record.member;
-                match again(custody, &realm, &mut apps, &listed.record)? {
+                let again = again(custody, &realm, &mut apps, &listed.record)?;
+                if again.is_some()
+                    && before.kind != RecordKind::Realm
+                    && let Some(app) = apps.first()
+                    && !opening.contains(app)
+                {
+                    opening.insert(app.clone());
+                }
+                match again {
                     Some(sealed) => resealed.push(Resealed {
                         before,
                         list: Some(Arc::clone(&listed.list)),
@@ -53,6 +65,7 @@ impl Reader {
                 resealed,
                 apps,
                 unopened,
+                opening,
             })
         });
         Ok(turned.await?)

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     backend::{
         known_answer::KnownAnswers,
-        patience::{patiently, turn_within},
+        patience::{ALONE, hangs_alone, patiently, turn_within, watched},
     },
     custody::AnchorObject,
     error::{Error, Result},
@@ -320,9 +320,11 @@ impl Shared {
             Error::unavailable("be alone with the token", reason)
         })?;
         self.end(Phase::Idle);
-        let connection = || self.connect(self.pin.ticket());
-        let connection = patiently(self.options.start_patience, connection);
-        work(&connection.map_err(|error| self.remember(error))?)
+        watched((ALONE, hangs_alone), || {
+            let connection = || self.connect(self.pin.ticket());
+            let connection = patiently(self.options.start_patience, connection);
+            work(&connection.map_err(|error| self.remember(error))?)
+        })
     }
 
     pub(super) fn describe(&self) -> TokenDescription {

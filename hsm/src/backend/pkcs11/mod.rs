@@ -178,4 +178,8 @@ impl Backend for Pkcs11Backend {
     fn opening(&self) -> Option<Duration> {
         self.0.opening()
     }
+
+    fn left_behind(&self) -> usize {
+        self.0.left_behind()
+    }
 }

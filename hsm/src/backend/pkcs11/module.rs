@@ -20,7 +20,10 @@ use cryptoki::{
 };
 
 use super::mechanism::{Attempt, Trouble};
-use crate::error::{Error, Result};
+use crate::{
+    backend::inside::Inside,
+    error::{Error, Result},
+};
 
 /// The modules of this process, by their files.
 static LOADED: Mutex<BTreeMap<PathBuf, Weak<Loaded>>> = Mutex::new(BTreeMap::new());
@@ -66,6 +69,8 @@ pub(super) struct Seat {
     /// In which initialisation: a session handle means something in its own one alone.
     pub(super) life: u64,
     slot: Option<u64>,
+    /// Gone after C_Finalize.
+    _inside: Inside,
 }
 
 impl Seat {
@@ -146,6 +151,9 @@ impl Module {
 
     /// One user more; the first one initialises.
     pub(super) fn enter(&self) -> Attempt<Seat> {
+        let inside = Inside::enter();
+        let inside =
+            inside.ok_or_else(|| Trouble::Final(Error::unavailable("open", "the process ends")))?;
         let mut state = locked(&self.0.state);
         if state.users == 0 {
             let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
@@ -171,6 +179,7 @@ impl Module {
             module: self.clone(),
             life: state.life,
             slot: None,
+            _inside: inside,
         })
     }
 

@@ -36,7 +36,7 @@ use crate::{
     backend::{
         attempt::{Attempt, Trouble},
         known_answer::KnownAnswers,
-        patience::{FIRST_PAUSE, patiently, turn_within},
+        patience::{ALONE, FIRST_PAUSE, hangs_alone, patiently, turn_within, watched},
     },
     error::{Error, Result},
     id::KeyId,
@@ -323,8 +323,10 @@ impl Shared {
         // One more may have begun in it, and from now on none does.
         self.changes.are_over()?;
         let store = store()?;
-        patiently(self.options.start_patience, || work(&store))
-            .map_err(|error| self.remember(error))
+        watched((ALONE, hangs_alone), || {
+            patiently(self.options.start_patience, || work(&store))
+        })
+        .map_err(|error| self.remember(error))
     }
 
     /// Takes a turn for what changes something in the TPM, in an epoch that stands.

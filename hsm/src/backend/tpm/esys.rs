@@ -27,7 +27,7 @@ use tss_esapi::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::secret::Secret;
+use crate::{backend::inside::Inside, secret::Secret};
 
 /// What libtss2 or the TPM answered instead of doing it; never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ impl By {
 pub(super) struct Esys {
     context: *mut ESYS_CONTEXT,
     tcti: *mut TSS2_TCTI_CONTEXT,
+    /// Gone after both contexts.
+    _inside: Inside,
 }
 
 // SAFETY: neither context is bound to the thread that made it, and each call takes the whole
@@ -149,6 +151,7 @@ impl Esys {
         let mut esys = Self {
             context: ptr::null_mut(),
             tcti: ptr::null_mut(),
+            _inside: Inside::enter().ok_or(Code(TSS2_ESYS_GENERAL_FAILURE))?,
         };
         // SAFETY: the string ends with a zero and outlives the call; both out-pointers are ours.
         // What was made until a failure is released by `drop`.

@@ -96,9 +96,8 @@ async fn it_is_not_once_its_key_is_destroyed_and_that_is_said() {
     );
 }
 
-/// Rotated, and not retired: the anchor counts by the older key, too. Whoever knows that can have made the database.
-#[tokio::test]
-async fn approvers_see_the_older_key_also_where_it_is_accepted_still() {
+/// The database of before a rotation, whose key of before is accepted still, and the newest one.
+async fn accepted() -> (Rig, Kept) {
     let mut rig = Rig::new().await;
     rig.stop().await;
     let older = rig.database();
@@ -109,6 +108,38 @@ async fn approvers_see_the_older_key_also_where_it_is_accepted_still() {
     let newest = rig.database();
     rig.put_database(&older);
     another_process(&mut rig).await;
+    (rig, newest)
+}
+
+/// Its batch is durable, and the token has not heard of it: no daemon starts on that, and what it says is what helps.
+#[tokio::test]
+async fn one_that_was_cut_off_behind_a_rotation_is_finished_by_the_same_command() {
+    let (mut rig, _) = accepted().await;
+    let before = rig.anchors.contents();
+    // The control: nobody has begun a restore, and none is spoken of.
+    let refused = rig.try_serve(Script::default()).await.unwrap_err();
+    let refused = refused.to_string();
+    assert!(refused.contains("put the newest database in place") && !refused.contains("restore"));
+    another_process(&mut rig).await;
+    let text = restore(&rig, &three_guesses()).await;
+    rig.anchors.put_back(&before);
+    another_process(&mut rig).await;
+    says(
+        rig.try_serve(Script::default()).await,
+        "run `custodyd ledger accept-restore` again",
+    );
+    another_process(&mut rig).await;
+    accept(&rig, &text, &approvals(&text)).await.unwrap();
+    another_process(&mut rig).await;
+    rig.try_serve(Script::default()).await.unwrap();
+    rig.stop().await;
+    clean(&rig).await;
+}
+
+/// Rotated, and not retired: the anchor counts by the older key, too. Whoever knows that can have made the database.
+#[tokio::test]
+async fn approvers_see_the_older_key_also_where_it_is_accepted_still() {
+    let (mut rig, newest) = accepted().await;
     let statement = propose(&rig, &three_guesses()).await.unwrap();
     assert_eq!(statement.under_older_keys, ["custodyd-mac-v1"]);
     // The control: nothing is to be said, or restored, of the newest.

@@ -79,6 +79,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Those that are at it although nobody waits for them: the epoch has begun beside them, or is being begun by another one.
+    pub(in crate::backend::pkcs11) fn left_behind(&self) -> usize {
+        let waited_for = usize::from(self.opening().is_some());
+        let at_it = self.beginning.load(Ordering::SeqCst);
+        at_it.saturating_sub(waited_for)
+    }
+
     /// The epoch that stands from now on.
     pub(super) fn stands(&self, mut epoch: Epoch) -> u64 {
         epoch.number = self.epochs.fetch_add(1, Ordering::SeqCst) + 1;
