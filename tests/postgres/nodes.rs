@@ -105,6 +105,26 @@ async fn what_one_node_has_written_the_other_goes_on_from() {
     verified(&mut [&mut one, &mut other]);
 }
 
+/// The server ends its connections in order, and says so on each: those that write lie idle then, and hear it only when they
+/// are used.
+#[tokio::test]
+async fn the_first_change_after_a_restart_of_the_server_is_taken_by_every_node() {
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    there.try_pin(PIN, &[]).await.expect(201);
+    for device in [&mut here, &mut there] {
+        let server = one.postgres.as_mut().unwrap();
+        server.stop();
+        server.launch();
+        // What reads was not used a moment ago, and is looked at before it is.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let taken = device.try_pin(PIN, &["device-secret"]).await;
+        taken.expect(201);
+    }
+    verified(&mut [&mut one, &mut other]);
+}
+
 #[tokio::test]
 async fn guesses_at_two_nodes_at_once_are_charged_together_and_end_with_the_budget() {
     const BUDGET: u32 = 12;

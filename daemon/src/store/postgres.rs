@@ -409,7 +409,7 @@ impl Store for Postgres {
         };
         let shown = match writer.take_turn().await {
             Ok(shown) => shown,
-            // It may have lain idle until the server forgot it; nothing was done with it.
+            // It may have lain idle until the server forgot it, or was started anew; nothing was done with it.
             Err(error) if !is_the_servers(&error) => {
                 writer = self.again().await?;
                 writer.take_turn().await?
