@@ -424,7 +424,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         config.ledger.scrub_period,
     ));
     let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
-    let comparing = agreement::begin(config, &realm.store).await;
+    let comparing = agreement::begin(config, &realm.pool, &realm.store).await;
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
         std::mem::take(&mut realm.witnesses),

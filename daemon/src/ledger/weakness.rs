@@ -59,6 +59,8 @@ pub struct Weakness {
     pub rereads: bool,
     /// A commit whose outcome is not known is taken for done.
     pub unknown_is_done: bool,
+    /// A node takes the word of a token that lacks what other nodes have anchored.
+    pub any_lag: bool,
     /// Anchors of other nodes are not looked for in the log.
     pub any_node: bool,
     /// A node does not ask what others have anchored before it reads.
