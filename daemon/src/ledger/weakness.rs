@@ -54,6 +54,8 @@ pub struct Weakness {
     pub older_mac_keys: bool,
     /// A batch's time is the host's, also where the newest head is of a later one.
     pub host_time: bool,
+    /// What is deleted for good is judged by the realm's time, whoever's clock that is from.
+    pub realm_time: bool,
     /// The committer writes upon member lists that it reads once more, instead of upon those that
     /// it has verified.
     pub rereads: bool,
