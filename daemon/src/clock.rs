@@ -5,9 +5,12 @@
 //! while it is behind. Half, because it may have been the jump forward that was wrong: then the host's clock catches up
 //! after as long again, where one that goes on as fast would stay ahead for ever. What passes is counted by a clock that
 //! nobody sets; a daemon that was started since begins at the last head. No time is ever taken from the database.
+//!
+//! What can not be taken back is not done by that time: one batch of a clock that was years ahead would have every node erase
+//! what is unused since. It goes by the host's own, and waits where somebody has set that forward (`for_good`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use custodyd_policies::Timestamp;
@@ -16,10 +19,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// The beginning of 2026: a host's clock before that was never set.
 pub(crate) const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
 
-#[derive(Debug, Default)]
+/// A clock that is set forward by more than that is not believed for good, until a start at which somebody has looked. What is
+/// deleted was kept for a month at least.
+const SET_FORWARD: u64 = 24 * 3600;
+
+#[derive(Debug)]
 pub struct Clock {
     committed: AtomicU64,
     host: Host,
+    /// The host's time at the beginning, and when that was since the host's start.
+    began: OnceLock<(u64, Duration)>,
     told: Mutex<Told>,
     /// It was said that another clock is ahead of this host's.
     warned: AtomicBool,
@@ -64,7 +73,43 @@ enum Host {
     Simulated(std::sync::Arc<simulated::Host>),
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::of(Host::default())
+    }
+}
+
 impl Clock {
+    fn of(host: Host) -> Self {
+        let clock = Self {
+            committed: AtomicU64::default(),
+            host,
+            began: OnceLock::new(),
+            told: Mutex::default(),
+            warned: AtomicBool::default(),
+        };
+        let _ = clock.began();
+        clock
+    }
+
+    /// None before the host's clock is set for the first time.
+    fn began(&self) -> Option<(u64, Duration)> {
+        let host = self.host.now();
+        let began = || (host, self.host.since_boot());
+        (host >= EARLIEST.as_secs()).then(|| *self.began.get_or_init(began))
+    }
+
+    /// The time by which something may be deleted that nobody can bring back: the host's own, however far ahead the realm
+    /// is. None where it has moved much further since this daemon's start than time has passed.
+    #[must_use]
+    pub fn for_good(&self) -> Option<Timestamp> {
+        let (began, at) = self.began()?;
+        let host = self.host.now();
+        let passed = self.host.since_boot().saturating_sub(at).as_secs();
+        let latest = began.saturating_add(passed).saturating_add(SET_FORWARD);
+        (host <= latest).then_some(Timestamp(host))
+    }
+
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.read().now
@@ -213,12 +258,7 @@ pub(crate) mod simulated {
         }
 
         pub(crate) fn clock(self: &Arc<Self>) -> super::Clock {
-            super::Clock {
-                committed: AtomicU64::new(0),
-                warned: super::AtomicBool::new(false),
-                host: super::Host::Simulated(Arc::clone(self)),
-                told: std::sync::Mutex::default(),
-            }
+            super::Clock::of(super::Host::Simulated(Arc::clone(self)))
         }
 
         /// Somebody sets the clock, forward or back.
@@ -316,6 +356,39 @@ mod tests {
             [earliest.0, now.0, latest.0],
             [1_000_200 - HOUR, 1_000_100, 1_000_200]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_not_be_taken_back_is_done_by_the_hosts_time_unless_that_was_set_forward() {
+        const YEAR: u64 = 365 * 24 * HOUR;
+        let began = EARLIEST.as_secs();
+        let host = simulated::Host::new(began);
+        let clock = host.clock();
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(clock.for_good(), Some(Timestamp(began + 100)));
+        // Another node's batch, or one of this host's of before.
+        clock.committed(Timestamp(began + 2 * YEAR));
+        assert_eq!(clock.for_good(), Some(Timestamp(began + 100)));
+        for (set, believed) in [
+            (began + 2 * YEAR, false),
+            (began + SET_FORWARD + 1, false),
+            (began + SET_FORWARD, true),
+            (began - HOUR, false),
+            (began, true),
+        ] {
+            host.set(set);
+            let expected = believed.then_some(Timestamp(set + 100));
+            assert_eq!(clock.for_good(), expected, "{set}");
+        }
+        // A host that slept is no host whose clock was set.
+        host.sleeps(YEAR * 1000);
+        assert_eq!(clock.for_good(), Some(Timestamp(began + YEAR + 100)));
+        // One that had none begins when it has one.
+        let host = simulated::Host::new(86_400);
+        let clock = host.clock();
+        assert_eq!(clock.for_good(), None);
+        host.set(began);
+        assert_eq!(clock.for_good(), Some(Timestamp(began)));
     }
 
     #[test]

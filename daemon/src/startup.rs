@@ -440,7 +440,7 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     ));
     let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
     let hearing = tokio::spawn(unheard::run(Arc::clone(&realm.service)));
-    let comparing = agreement::begin(config, &realm.store).await;
+    let comparing = agreement::begin(config, &realm.pool, &realm.store).await;
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
         std::mem::take(&mut realm.witnesses),

@@ -105,6 +105,26 @@ async fn what_one_node_has_written_the_other_goes_on_from() {
     verified(&mut [&mut one, &mut other]);
 }
 
+/// The server ends its connections in order, and says so on each: those that write lie idle then, and hear it only when they
+/// are used.
+#[tokio::test]
+async fn the_first_change_after_a_restart_of_the_server_is_taken_by_every_node() {
+    let (mut one, mut other) = two(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    let mut there = at(&here, &other);
+    there.try_pin(PIN, &[]).await.expect(201);
+    for device in [&mut here, &mut there] {
+        let server = one.postgres.as_mut().unwrap();
+        server.stop();
+        server.launch();
+        // What reads was not used a moment ago, and is looked at before it is.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let taken = device.try_pin(PIN, &["device-secret"]).await;
+        taken.expect(201);
+    }
+    verified(&mut [&mut one, &mut other]);
+}
+
 #[tokio::test]
 async fn guesses_at_two_nodes_at_once_are_charged_together_and_end_with_the_budget() {
     const BUDGET: u32 = 12;
@@ -284,6 +304,56 @@ async fn a_commit_whose_answer_is_cut_off_is_found_beneath_what_another_node_bui
     verified(&mut [&mut one, &mut other]);
 }
 
+/// What the daemon says that starts on this token.
+fn serves_upon(app: &TestApp, token: &SoftToken) -> (bool, String) {
+    let section = token.section();
+    let file = app.path("custodyd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = text.split_once("[token]\n").unwrap();
+    let (_, after) = after.split_once("[store]").unwrap();
+    std::fs::write(&file, format!("{before}[token]\n{section}\n[store]{after}")).unwrap();
+    let (name, value) = token.environment();
+    let output = app.command("serve").env(name, value).output().unwrap();
+    (output.status.success(), said(&output))
+}
+
+/// The same keys in another token know nothing of what the nodes have anchored since.
+#[tokio::test]
+async fn a_node_on_a_copy_of_the_token_is_refused_and_told_why() {
+    let mut one = first(budget(100)).await;
+    let mut here = enrolled(&one).await;
+    assert!(one.stop(), "{}", one.log());
+    let copy = one.token.copied();
+    one.launch().await;
+    here.nonce.clear();
+    here.url.clone_from(&one.url);
+    for _ in 0..2 {
+        again(&mut here, WRONG).await.refused("401 pin-wrong");
+    }
+    let other = one.another(budget(100), DATABASE);
+    let (good, text) = serves_upon(&other, &copy);
+    assert!(
+        !good && text.contains("another token than the one that the realm's nodes share"),
+        "{text}"
+    );
+    // What it was refused upon serves on.
+    here.try_pin(PIN, &["device-secret"]).await.expect(201);
+    // Where the copy is all that is left, one daemon begins alone, as the refusal says; then nodes serve upon it.
+    assert!(one.stop(), "{}", one.log());
+    let _lost = std::mem::replace(&mut one.token, copy);
+    let (several, alone) = ("nodes = \"several\"\n", "nodes = \"one\"\n");
+    assert!(text.contains("store.postgres.nodes"), "{text}");
+    edit(&one, several, alone);
+    one.launch().await;
+    assert!(one.stop(), "{}", one.log());
+    edit(&one, alone, several);
+    one.launch().await;
+    here.nonce.clear();
+    here.url.clone_from(&one.url);
+    here.try_pin(PIN, &["device-secret"]).await.expect(201);
+    verified(&mut [&mut one]);
+}
+
 #[tokio::test]
 async fn who_does_not_fit_beside_a_node_is_refused_and_told_why() {
     let mut one = first(budget(100)).await;
@@ -307,20 +377,8 @@ async fn who_does_not_fit_beside_a_node_is_refused_and_told_why() {
     let (good, text) = run(&stranger, "serve");
     assert!(!good && text.contains("test.example"), "{text}");
     let foreign = one.another(budget(100), DATABASE);
-    let impostor = one.token.impostor();
-    let section = impostor.section();
-    let file = foreign.path("custodyd.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    let (before, after) = text.split_once("[token]\n").unwrap();
-    let (_, after) = after.split_once("[store]").unwrap();
-    std::fs::write(&file, format!("{before}[token]\n{section}\n[store]{after}")).unwrap();
-    let (name, value) = impostor.environment();
-    let output = foreign.command("serve").env(name, value).output().unwrap();
-    let text = said(&output);
-    assert!(
-        !output.status.success() && text.contains("not made by this token"),
-        "{text}"
-    );
+    let (good, text) = serves_upon(&foreign, &one.token.impostor());
+    assert!(!good && text.contains("not made by this token"), "{text}");
     // Bounded anchoring is of one daemon.
     let bounded = one.another(budget(100), DATABASE);
     edit(

@@ -89,6 +89,18 @@ impl SoftToken {
         other
     }
 
+    /// Its files as they are now, elsewhere: the same keys, and all that it remembers. Nobody may be writing.
+    ///
+    /// # Panics
+    /// When they can not be copied.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let other = Self::in_temp_dir();
+        copy_token(&self.dir, &other.dir)
+            .unwrap_or_else(|error| panic!("copying a token: {error}"));
+        other
+    }
+
     /// In memory where the machine has a place for it: each anchor makes and removes a file, and
     /// on a disk that costs SoftHSM2 twenty times as long.
     fn in_temp_dir() -> Self {

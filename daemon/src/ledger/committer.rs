@@ -48,10 +48,11 @@ use super::anchoring::{AGAIN, Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::{Next, Shown};
 use super::record::{Loaded, Reader};
+use super::rewrap::passes;
 use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{Batch, CommitError};
+use crate::store::{self, Batch, CommitError};
 
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
@@ -122,7 +123,11 @@ impl Committer {
 
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
     /// any more: then nothing may be written, and the daemon must be started again.
-    pub(crate) async fn run(
+    pub(crate) async fn run(self, queue: mpsc::Receiver<Request>) -> Result<(), LedgerError> {
+        store::committing(self.writes_until_the_end(queue)).await
+    }
+
+    async fn writes_until_the_end(
         mut self,
         mut queue: mpsc::Receiver<Request>,
     ) -> Result<(), LedgerError> {
@@ -204,12 +209,16 @@ impl Committer {
                 false => refuse_all(changes, error),
             };
         }
-        let done = self.decide_all(changes).await;
+        let done = self.decide_all(changes, outcomes).await;
         self.end_turn().await;
         done
     }
 
-    async fn decide_all(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
+    async fn decide_all(
+        &mut self,
+        changes: Vec<Change>,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), LedgerError> {
         let now = self.clock.now();
         #[cfg(test)]
         let now = match self.reader.store().weakness().host_time {
@@ -223,23 +232,22 @@ impl Committer {
             .collect();
         let mut lists = self.member_lists(touched).await;
         let mut working: BTreeMap<RecordId, Working> = BTreeMap::new();
+        let mut later = Vec::new();
         for change in changes {
-            let Change {
-                base,
-                decide,
-                reply,
-                ..
-            } = change;
             // Whoever asked was told that it took too long: a guess that nobody will evaluate is not charged.
-            if reply.is_closed() {
+            if change.reply.is_closed() {
                 continue;
             }
-            let record = record_of(&base);
-            if let Err(error) = self.take_up(&mut working, &lists, base).await {
-                let error = self.judged(error).await;
-                refuse(&mut working, &record, reply, Some(error));
+            let record = record_of(&change.base);
+            if let Err(error) = self.take_up(&mut working, &lists, &change.base).await {
+                match self.judged(error).await {
+                    // It was not decided yet, and what it is about can be read in a moment.
+                    error if passes(&error) && outcomes::can_wait(&change) => later.push(change),
+                    error => refuse(&mut working, &record, change.reply, Some(error)),
+                }
                 continue;
             }
+            let Change { decide, reply, .. } = change;
             let mut because_of = record;
             let decided = match working.get(&record).map(|entry| entry.decide(decide, now)) {
                 Some(Ok(Some(proposal))) => {
@@ -260,6 +268,12 @@ impl Committer {
                     refuse(&mut working, &because_of, reply, Some(error));
                 }
                 (Ok(_), _) => refuse(&mut working, &record, reply, None),
+            }
+        }
+        if !later.is_empty() {
+            let late = Arc::new(LedgerError::Late("to read what an outcome is about"));
+            for change in outcomes.put_off(later) {
+                let _ = change.reply.send(Err(Arc::clone(&late)));
             }
         }
         working.retain(|_, entry| entry.is_changed());
@@ -341,9 +355,9 @@ impl Committer {
         &self,
         working: &mut BTreeMap<RecordId, Working>,
         lists: &Lists,
-        base: Base,
+        base: &Base,
     ) -> Result<(), LedgerError> {
-        let record = record_of(&base);
+        let record = record_of(base);
         let known = list_of(lists, &record)?.get(&record);
         let (account, size) = match (base, known) {
             (Base::Absent(..), Some(_)) => return Err(LedgerError::Exists),
@@ -351,7 +365,7 @@ impl Committer {
             (Base::Absent(..), None) if working.get(&record).is_some_and(Working::is_changed) => {
                 return Err(LedgerError::Exists);
             }
-            (Base::Absent(absent, mut account), None) => {
+            (Base::Absent(absent, account), None) => {
                 let memory = self.reader.memory();
                 // One account has one record, whichever MAC key made its identifier.
                 for record in &absent.elsewhere {
@@ -363,9 +377,10 @@ impl Committer {
                         return Err(LedgerError::Exists);
                     }
                 }
+                let mut account = Account::clone(account);
                 account.boot_epoch = memory.boot_epoch();
                 account.log_epoch = memory.history().log_epoch;
-                (*account, 0)
+                (account, 0)
             }
             (Base::Loaded(_), Some(member)) if member.kind == RecordKind::Tombstone => {
                 return Err(LedgerError::Erased);
@@ -383,7 +398,7 @@ impl Committer {
             (Base::Loaded(loaded), Some(_)) if self.reader.store().weakness().any_base => {
                 (Account::clone(&loaded.account), loaded.size)
             }
-            (Base::Loaded(loaded), Some(member)) if is_newest(&loaded, member) => {
+            (Base::Loaded(loaded), Some(member)) if is_newest(loaded, member) => {
                 (Account::clone(&loaded.account), loaded.size)
             }
             // Somebody else's change came first: decide on what stands now.

@@ -27,6 +27,7 @@ mod mac_keys;
 pub(in crate::ledger) mod names;
 mod nodes;
 mod older_mac_keys;
+mod outcomes;
 mod pruning;
 mod restoring;
 mod retiring;

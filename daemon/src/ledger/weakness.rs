@@ -56,11 +56,15 @@ pub struct Weakness {
     pub older_mac_keys: bool,
     /// A batch's time is the host's, also where the newest head is of a later one.
     pub host_time: bool,
+    /// What is deleted for good is judged by the realm's time, whoever's clock that is from.
+    pub realm_time: bool,
     /// The committer writes upon member lists that it reads once more, instead of upon those that
     /// it has verified.
     pub rereads: bool,
     /// A commit whose outcome is not known is taken for done.
     pub unknown_is_done: bool,
+    /// A node takes the word of a token that lacks what other nodes have anchored.
+    pub any_lag: bool,
     /// Anchors of other nodes are not looked for in the log.
     pub any_node: bool,
     /// A node does not ask what others have anchored before it reads.

@@ -42,6 +42,20 @@ pub const TILES_AT_ONCE: i64 = 16;
 /// Whoever goes over a whole table gets about so many bytes of it at a time.
 pub const MAX_PART: usize = 8 << 20;
 
+tokio::task_local! {
+    static COMMITTING: ();
+}
+
+/// What is read within this is what a batch is decided upon: a store whose readers wait for one another keeps a way free for
+/// it. A charge whose outcome waited behind the requests of others would count as a wrong guess.
+pub(crate) async fn committing<T>(work: impl Future<Output = T>) -> T {
+    COMMITTING.scope((), work).await
+}
+
+fn is_committing() -> bool {
+    COMMITTING.try_with(|()| ()).is_ok()
+}
+
 /// Settings that nodes should have in common, and a hash of what this one was given.
 pub type Declared = Vec<(&'static str, [u8; 4])>;
 

@@ -175,7 +175,7 @@ impl Store for Postgres {
         .bind(i64::from(bucket))
         .bind(limit(MAX_MEMBERS))
         .bind(limit(MAX_SEALED));
-        let row = within(OPERATION, row(&self.readers.requests, query)).await?;
+        let row = within(OPERATION, row(self.readers.of_whoever_asks(), query)).await?;
         let mut found = RecordRow::default();
         if says(&row, "listed") {
             found.members = Some(bounded(&row, "members", MAX_MEMBERS, OPERATION)?);
@@ -203,7 +203,7 @@ impl Store for Postgres {
         .bind(limit(MAX_MEMBERS));
         let rows = within(
             OPERATION,
-            rows(&self.readers.requests, query, buckets.len()),
+            rows(self.readers.of_whoever_asks(), query, buckets.len()),
         )
         .await?;
         let mut found = Vec::with_capacity(rows.len());
@@ -226,7 +226,7 @@ impl Store for Postgres {
              CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 LIMIT 1",
         )
         .bind(limit(MAX_HEAD));
-        let row = within(OPERATION, maybe_row(&self.readers.requests, query)).await?;
+        let row = within(OPERATION, maybe_row(self.readers.of_whoever_asks(), query)).await?;
         let Some(row) = row else {
             return Ok(Unverified::new(None));
         };
@@ -249,7 +249,7 @@ impl Store for Postgres {
         .bind(signed(index))
         .bind(limit(MAX_LEAF))
         .bind(limit(MAX_BODY));
-        let row = within(OPERATION, maybe_row(&self.readers.requests, query)).await?;
+        let row = within(OPERATION, maybe_row(self.readers.of_whoever_asks(), query)).await?;
         let Some(row) = row else {
             return Ok(Unverified::new(None));
         };
@@ -283,7 +283,7 @@ impl Store for Postgres {
         let rows = within(
             OPERATION,
             rows(
-                &self.readers.requests,
+                self.readers.of_whoever_asks(),
                 query,
                 usize::try_from(count).unwrap_or(usize::MAX),
             ),
@@ -315,7 +315,11 @@ impl Store for Postgres {
         .bind(levels)
         .bind(indices)
         .bind(limit(MAX_TILE));
-        let rows = within(OPERATION, rows(&self.readers.requests, query, tiles.len())).await?;
+        let rows = within(
+            OPERATION,
+            rows(self.readers.of_whoever_asks(), query, tiles.len()),
+        )
+        .await?;
         // What is larger than any comes back empty, which no tile is: it is there, and whoever verifies wants to name it.
         let tile = |row: &PgRow| {
             Some(TileRow {
@@ -334,7 +338,11 @@ impl Store for Postgres {
              FROM bucket_digests WHERE bucket BETWEEN 0 AND $1 LIMIT $1 + 1",
         )
         .bind(i64::from(u32::from(u16::MAX)));
-        let rows = scanning(OPERATION, rows(&self.readers.requests, query, 1 << 16)).await?;
+        let rows = scanning(
+            OPERATION,
+            rows(self.readers.of_whoever_asks(), query, 1 << 16),
+        )
+        .await?;
         let digest = |row: &PgRow| {
             let bucket = u32::try_from(unsigned(row, "bucket", OPERATION).ok()?).ok()?;
             Some((bucket, bounded(row, "digest", 32, OPERATION).ok()?))
@@ -409,7 +417,7 @@ impl Store for Postgres {
         };
         let shown = match writer.take_turn().await {
             Ok(shown) => shown,
-            // It may have lain idle until the server forgot it; nothing was done with it.
+            // It may have lain idle until the server forgot it, or was started anew; nothing was done with it.
             Err(error) if !is_the_servers(&error) => {
                 writer = self.again().await?;
                 writer.take_turn().await?
@@ -434,12 +442,12 @@ impl Store for Postgres {
     }
 
     async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
-        scan::newer(&self.readers.requests, after).await
+        scan::newer(self.readers.of_whoever_asks(), after).await
     }
 
     async fn further(&self) -> Result<Unverified<Vec<String>>, StoreError> {
         const OPERATION: &str = "read the schema";
-        let mut lent = within(OPERATION, Lent::of(&self.readers.requests)).await?;
+        let mut lent = within(OPERATION, Lent::of(self.readers.of_whoever_asks())).await?;
         let connection = lent.connection().map_err(answers::unavailable(OPERATION))?;
         let checked = schema::check(connection).await?;
         lent.give_back();
@@ -463,7 +471,7 @@ impl Store for Postgres {
 
     async fn differing(&self) -> Result<Vec<&'static str>, StoreError> {
         match self.declared.get() {
-            Some(declared) => beside::differing(&self.readers.requests, declared).await,
+            Some(declared) => beside::differing(self.readers.of_whoever_asks(), declared).await,
             None => Ok(Vec::new()),
         }
     }
@@ -481,7 +489,7 @@ impl Store for Postgres {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let asked = sqlx::query("SELECT one FROM head LIMIT 1");
-        within("ping", maybe_row(&self.readers.requests, asked))
+        within("ping", maybe_row(self.readers.of_whoever_asks(), asked))
             .await
             .map(drop)
     }

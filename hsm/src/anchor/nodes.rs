@@ -12,6 +12,10 @@
 //! Anchors of equal content count each for itself: which of them was whose makes no difference. Objects of no
 //! size are left alone: another node may be about to fill one.
 //!
+//! A head is made only upon one that is covered. So a token in which every node anchors lists the head before it, or a later
+//! one. One that lists older ones alone is not that token: it has the same keys, as a clone has, or a copy of its files, and
+//! whoever took its word would be told that nothing newer stands while other nodes go on; or somebody has put it back.
+//!
 //! After a crash here there is one object more, of this line: the next [`cover`] of any node destroys it
 //! with the other ancestors.
 
@@ -134,6 +138,8 @@ pub enum Covered {
     Covered { newest: bool, rotated: bool },
     /// Nothing is known of these: the caller finds out, and calls again, or withdraws what was `made`.
     Unknown { strangers: Vec<Anchor>, made: bool },
+    /// Everything that is listed is older than the caller asked for, and nothing was made: its newest is of this number.
+    Behind { newest: u64 },
 }
 
 /// Every anchor of the realm, by rising serial.
@@ -146,7 +152,8 @@ pub fn list(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>>
 }
 
 /// Makes the head of `to`, which these MAC keys tag, one that no fork can take back. `line` has what is known around it; `made` says that an
-/// earlier call for this head has made its object. May be called again after any outcome.
+/// earlier call for this head has made its object; `since` is the number that the newest of the list has at least. May be
+/// called again after any outcome.
 ///
 /// # Errors
 /// [`Error::Anchors`] where there is no anchor at all, or the token does not list what it made; else the token's,
@@ -156,7 +163,9 @@ pub fn cover(
     realm: &RealmName,
     (to, keys): (&Anchor, &[u16]),
     (line, mut made): (&Line, bool),
+    since: u64,
 ) -> Result<Covered> {
+    let mut behind = None;
     for _ in 0..TRIES {
         let survey = survey(custody, realm)?;
         if survey.own.is_empty() {
@@ -177,6 +186,12 @@ pub fn cover(
                 strangers: strangers.map(|(found, _)| found.anchor).collect(),
                 made,
             });
+        }
+        // All are of the line by now. A list from the middle of another node's steps may lack what has just come.
+        let newest = survey.own.iter().map(|found| found.anchor.seq).max();
+        behind = newest.filter(|newest| *newest < since);
+        if behind.is_some() {
+            continue;
         }
         // A rotation adds a MAC key, and the current one is never retired: whoever goes on from an anchor by older ones alone
         // knows one that was rotated away from. A node that has not heard of the newer one would do it their way.
@@ -212,6 +227,9 @@ pub fn cover(
         let content = sealed_by(custody, realm, keys, to)?;
         custody.create_anchor(&content)?;
         made = true;
+    }
+    if let Some(newest) = behind {
+        return Ok(Covered::Behind { newest });
     }
     let detail = format!("the token made {to}, and does not list it");
     Err(fault(AnchorFault::NotKept, detail))

@@ -6,6 +6,11 @@
 //! a newer one must descend, and the database has to show how (`ledger::newer`). One that does neither is
 //! evidence of a fork. Which of the two lines goes on is decided by the committer (`committer::following`).
 //!
+//! Since a head is made only upon one that is covered, the nodes' token is at most one behind the head that the database shows. One
+//! that is further behind is another: a clone with the same keys, whose word a node would be confirmed by while it is shown a copy of
+//! the database, and whose guesses count for themselves. It is refused at the start, and by a node that serves.
+//! Two clones of one moment are told apart only once one node has anchored twice before the other looks.
+//!
 //! Another node's anchor is destroyed in two cases alone: as the ancestor of one that stands, and as an *orphan*. A node
 //! makes a head only upon one that is covered; and from then on every list has an object of that line, by which any
 //! other head of the same number is refused to whoever would cover it. So an anchor of number n never counted, and never
@@ -78,17 +83,15 @@ impl Nodes {
     /// no other node anchors anything newer than what was found.
     ///
     /// # Errors
-    /// `Refused` where the token holds no anchor, or one of another way of anchoring; `Tampered` as `descent::check`.
+    /// `Refused` where the token holds no anchor, one of another way of anchoring, or none that the nodes have made lately;
+    /// `Tampered` as `descent::check`.
     pub(super) async fn begin(
         pool: &Pool,
         realm: &RealmName,
         store: &Arc<dyn Store>,
         found: &Believed,
     ) -> Result<(Self, Anchor), LedgerError> {
-        let of = realm.clone();
-        let listed = pool
-            .call("read-anchor", move |custody| nodes::list(custody, &of))
-            .await?;
+        let listed = recent(pool, realm, &found.head).await?;
         let Some(last) = listed.last() else {
             return Err(LedgerError::Refused(
                 "the token holds no anchor of this realm, so nobody can say whether the database is the newest; is \
@@ -124,6 +127,9 @@ impl Nodes {
             }
             (None, None) => return Err(LedgerError::internal("find an anchor")),
         };
+        if newest.seq < since(head, store) {
+            return Err(lags(newest.seq, head));
+        }
         line.knows(head.state.seq, hash(head)?);
         let nodes = Self {
             source: Source {
@@ -208,7 +214,8 @@ impl Nodes {
     /// Anchors a head, unless its anchor or those of its descendants stand alone already.
     ///
     /// # Errors
-    /// `Token` and `Store` where they do not answer: call again, with the same head.
+    /// `Token` and `Store` where they do not answer: call again, with the same head. `Refused` where the token is not the one
+    /// that other nodes anchor in.
     pub(super) async fn cover(&mut self, head: &Head, end: &LogEnd) -> Result<Ruling, LedgerError> {
         self.cover_as(Whose::Ours, head, end).await
     }
@@ -224,11 +231,12 @@ impl Nodes {
         self.line.goes_on(to.seq, to.head);
         let (mut made, mut tries, mut lists) = (self.made == Some(to.head), 0, 0);
         let keys = head.tagged_by();
+        let since = since(head, &self.source.store);
         loop {
             let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
             let keys = keys.clone();
             let covered = self.source.pool.call("anchor", move |custody| {
-                nodes::cover(custody, &of, (&next, &keys), (&line, made))
+                nodes::cover(custody, &of, (&next, &keys), (&line, made), since)
             });
             let covered = match covered.await {
                 Ok(covered) => covered,
@@ -251,6 +259,11 @@ impl Nodes {
                         .record(started.elapsed().as_secs_f64());
                     self.covered = Some(to.head);
                     return Ok(Ruling::Covered { newest });
+                }
+                Covered::Behind { newest } => {
+                    metrics::counter!("custodyd_anchor_failures_total", "why" => "behind")
+                        .increment(1);
+                    return Err(lags(newest, head));
                 }
                 Covered::Unknown {
                     strangers,
@@ -365,6 +378,50 @@ impl Nodes {
         self.made = None;
         Ok(())
     }
+}
+
+/// The number that the newest anchor has at least, in a token that all nodes anchor in, once this head stands in the database.
+#[cfg_attr(
+    not(test),
+    allow(unused_variables, reason = "only a test's store says that it is weak")
+)]
+fn since(head: &Head, store: &Arc<dyn Store>) -> u64 {
+    #[cfg(test)]
+    if store.weakness().any_lag {
+        return 0;
+    }
+    head.state.seq.saturating_sub(1)
+}
+
+/// What the token lists. From the middle of another node's steps a list may lack what has just come: then it is made again.
+async fn recent(pool: &Pool, realm: &RealmName, head: &Head) -> Result<Vec<Anchor>, LedgerError> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let of = realm.clone();
+        let listed = pool
+            .call("read-anchor", move |custody| nodes::list(custody, &of))
+            .await?;
+        let late = |anchor: &Anchor| anchor.seq.saturating_add(1) < head.state.seq;
+        if tries == 0 || !listed.iter().all(late) {
+            return Ok(listed);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Refuses another token than the nodes'.
+fn lags(newest: u64, head: &Head) -> LedgerError {
+    LedgerError::Refused(format!(
+        "the token remembers batch {newest} as the newest, and the database shows batch {}, which was made only once batch {} was \
+         anchored: this is another token than the one that the realm's nodes share, with the same keys (a clone, or a copy of \
+         its files), or it was put back to an older state. Compare the serial numbers and places of both (`custodyd token list` \
+         on each host), and give this node the one that the others have. Where this is the only one that is left, or \
+         ledger.anchor was \"bounded\" until now: stop every node, start once with store.postgres.nodes = \"one\" and \
+         ledger.anchor = \"strict\", stop, then start the nodes",
+        head.state.seq,
+        head.state.seq.saturating_sub(1)
+    ))
 }
 
 /// Whether an anchor can be compared with this head by its number: of the same log epoch, and of nodes.

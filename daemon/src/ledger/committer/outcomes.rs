@@ -1,4 +1,5 @@
-//! Outcomes of what was charged already: where nobody can write at the moment, they wait and go first into the next batch.
+//! Outcomes of what was charged already: where nobody can write at the moment, or what they are about can not be read, they
+//! wait and go first into the next batch.
 //!
 //! Called by the committer. Anything else is refused at once, before it cost anybody anything. An outcome that is refused
 //! makes a right guess a wrong one: its charge stands, and counts as a failure. Must only ever keep a change that was
@@ -23,6 +24,14 @@ pub(crate) fn patience() -> Instant {
     Instant::now() + PATIENCE
 }
 
+/// Whether somebody still waits for it, and has the patience.
+pub(super) fn can_wait(change: &Change) -> bool {
+    let patient = change
+        .waits_until
+        .is_some_and(|until| Instant::now() < until);
+    patient && !change.reply.is_closed()
+}
+
 #[derive(Default)]
 pub(super) struct Outcomes {
     waiting: VecDeque<Change>,
@@ -33,10 +42,7 @@ impl Outcomes {
     /// Keeps those that can wait, and gives back the others.
     pub(super) fn put_off(&mut self, changes: Vec<Change>) -> Vec<Change> {
         let now = Instant::now();
-        let waits = |change: &Change| {
-            change.waits_until.is_some_and(|until| now < until) && !change.reply.is_closed()
-        };
-        let (waiting, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(waits);
+        let (waiting, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(can_wait);
         // They were first in their batch, and are again.
         for change in waiting.into_iter().rev() {
             self.waiting.push_front(change);

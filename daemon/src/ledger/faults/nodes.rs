@@ -3,6 +3,7 @@
 
 pub(super) mod anchors;
 mod beaten;
+mod clones;
 mod reading;
 mod restored;
 mod starts;

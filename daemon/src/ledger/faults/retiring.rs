@@ -441,6 +441,55 @@ async fn an_account_that_nobody_uses_is_erased_and_a_used_one_is_not() {
     assert_eq!(pass(&rig, 60).await.unwrap().erased, 0);
 }
 
+/// A clock says for one batch that it is two years later, on this host or on another node's; then it is right again, and the
+/// realm stays ahead. Nobody's account has been unused for as long as that.
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_a_batch_deletes_nothing_for_good() {
+    for realm_time in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.weakness.realm_time = realm_time;
+        rig.restart().await;
+        let [a, b] = rig.accounts;
+        rig.burst(&[a, a, b]).await;
+        let policy = || {
+            let inactive = Some(Duration::from_secs(60 * DAY));
+            let events = Duration::from_secs(100 * DAY);
+            vec![(app(), Retention { inactive, events })]
+        };
+        let ledger = rig.ledger().clone();
+        let pass = async || ledger.retire_all(0, AT_ONCE, policy, |_| {}).await.unwrap();
+        let right = rig.host.wall();
+        rig.host.set(right + 730 * DAY);
+        rig.burst(&[b]).await;
+        // As long as it is wrong, the pass waits.
+        let early = tokio::time::timeout(Duration::from_secs(1), pass()).await;
+        assert_eq!(early.is_ok(), realm_time, "{early:?}");
+        rig.host.set(right);
+        assert!(ledger.now().0 > right + 700 * DAY);
+        match realm_time {
+            false => {
+                let quiet = Pass {
+                    accounts: 2,
+                    ..Pass::default()
+                };
+                assert_eq!(pass().await, quiet);
+                assert_eq!(numbers(&rig, a).await, (vec![3, 2, 1], 1));
+                // What is due by the right time goes, whatever the realm's is.
+                rig.later(61 * DAY);
+                let done = pass().await;
+                assert_eq!((done.erased, done.bodies), (1, 0));
+                assert!(load(&rig, a).await.is_none());
+            }
+            true => {
+                // The control has taken what nobody brings back.
+                assert!(load(&rig, a).await.is_none());
+                assert_eq!(early.unwrap().erased, 1);
+            }
+        }
+        drop(ledger);
+    }
+}
+
 /// Whatever is away for a moment, at whichever step, the pass comes round.
 #[tokio::test]
 async fn a_pass_waits_for_what_is_away_and_goes_on_where_it_was() {

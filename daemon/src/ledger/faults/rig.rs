@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::broken::{After, Anchor, Between, Faulty, Meanwhile, Script, Sluggish, Strike, Tokens};
 use super::tables::{self, Tables};
 use crate::account::Account;
-use crate::clock::Clock;
+use crate::clock::{Clock, simulated::Host};
 use crate::ledger::log::LEAF_EVENT;
 use crate::ledger::weakness::Weakness;
 use crate::ledger::{
@@ -30,7 +30,6 @@ use crate::store::{Batch, Store};
 /// One life of the ledger.
 struct Serving {
     ledger: Ledger,
-    clock: Arc<Clock>,
     store: Arc<Faulty>,
     committer: JoinHandle<Result<(), LedgerError>>,
 }
@@ -55,6 +54,8 @@ pub(super) struct Rig {
     anchoring: Arc<Mutex<VecDeque<Anchor>>>,
     pub(super) sluggish: Arc<Sluggish>,
     serving: Option<Serving>,
+    /// Whose clock the lives go by.
+    pub(super) host: Arc<Host>,
     books: BTreeMap<AccountId, Book>,
     pub(super) accounts: [AccountId; 2],
     /// Bytes of the cache in the lives that follow: nothing, unless a test says so.
@@ -152,6 +153,7 @@ impl Rig {
             anchoring,
             sluggish,
             serving: None,
+            host: Host::new(Clock::default().now().0),
             books: BTreeMap::new(),
             accounts: [AccountId([1; 16]), AccountId([2; 16])],
             cache: 0,
@@ -276,11 +278,9 @@ impl Rig {
         &*self.serving.as_ref().unwrap().store.inner
     }
 
-    /// It is later by so many seconds, until this life ends.
+    /// It is later by so many seconds.
     pub(super) fn later(&self, seconds: u64) {
-        let serving = self.serving.as_ref().unwrap();
-        let then = Timestamp(serving.clock.now().0 + seconds);
-        serving.clock.committed(then);
+        self.host.sleeps(seconds * 1000);
     }
 
     /// How often the token has been asked for something that tells records apart.
@@ -330,7 +330,7 @@ impl Rig {
             largest: Arc::clone(&self.largest),
         });
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
-        let clock = Arc::new(Clock::default());
+        let clock = Arc::new(self.host.clock());
         let settings = Settings {
             cache: Cache::new(self.cache),
             mode: self.mode(),
@@ -353,8 +353,7 @@ impl Rig {
         committer.wait_at_first(Duration::from_micros(10));
         *faulty.script.lock().unwrap() = script;
         self.serving = Some(Serving {
-            ledger: Ledger::new(reader, changes, Arc::clone(&clock)),
-            clock,
+            ledger: Ledger::new(reader, changes, clock),
             store: faulty,
             committer: tokio::spawn(committer.run(queue)),
         });

@@ -14,6 +14,9 @@ const TRIES: u32 = 130;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Between two looks at a clock that is not believed.
+pub(super) const CLOCK: Duration = Duration::from_secs(60);
+
 /// What a pass may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Leisure {

@@ -3,18 +3,19 @@
 //! Called by the daemon's background task. Records do not say in clear whose they are, so the
 //! pass goes by the buckets' member lists and tries the served apps on each account. It reaches
 //! those, too, that nobody uses any more: retention on the occasion of other changes would leave
-//! a dormant account's traces for ever. Must never trust a list or a row more than a request does.
+//! a dormant account's traces for ever. Must never trust a list or a row more than a request does,
+//! nor delete anything by the realm's time, which one wrong clock can have put years ahead.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use custodyd_hsm::{AppId, RecordId, RecordKind};
-use custodyd_policies::{Retention, event_ends, is_inactive};
+use custodyd_policies::{Retention, Timestamp, event_ends, is_inactive};
 
 use super::super::record::{Loaded, Reader};
 use super::super::{BUCKET_BITS, Ledger, LedgerError};
-use super::leisure::{Leisure, Patience};
+use super::leisure::{CLOCK, Leisure, Patience};
 use crate::account::Account;
 
 /// Buckets whose lists are read at once.
@@ -127,19 +128,17 @@ impl Ledger {
         let Some((_, policy)) = apps.first() else {
             return Ok(());
         };
-        let now = self.now();
-        let unused = |account: &Account, policy: &Retention, now| {
+        let now = self.for_good().await;
+        let unused = move |account: &Account, policy: &Retention| {
             let last = account.trail.last_at;
             last.is_some_and(|last| is_inactive(policy, last, now))
         };
-        if unused(&loaded.account, policy, now) {
+        if unused(&loaded.account, policy) {
             let policy = policy.clone();
             // Decided once more on the newest state: a use in between keeps the account.
-            let last = self.erase(loaded, move |account, moment| {
-                match unused(account, &policy, moment.now) {
-                    true => Ok(()),
-                    false => Err(LedgerError::Stale),
-                }
+            let last = self.erase(loaded, move |account, _| match unused(account, &policy) {
+                true => Ok(()),
+                false => Err(LedgerError::Stale),
             });
             erased(&last.await?);
             pass.erased += 1;
@@ -151,6 +150,28 @@ impl Ledger {
         pass.bodies += bodies;
         metrics::counter!("custodyd_event_bodies_deleted_total").increment(bodies);
         Ok(())
+    }
+
+    /// The time by which something may go; waits for as long as the host's clock is not believed.
+    async fn for_good(&self) -> Timestamp {
+        #[cfg(test)]
+        if self.reader.store().weakness().realm_time {
+            return self.now();
+        }
+        let mut told = false;
+        loop {
+            if let Some(now) = self.clock().for_good() {
+                return now;
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(
+                    realm = self.now().0,
+                    "the host's clock was never set, or was set forward by more than a day since this daemon was started: until \
+                     it is right again, or the daemon is started anew with a clock that is right, retention deletes nothing"
+                );
+            }
+            tokio::time::sleep(CLOCK).await;
+        }
     }
 
     /// The accounts of some buckets, as their newest member lists name them.

@@ -49,9 +49,16 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> St
     }
 }
 
-/// Whether it is the server's own word, and not of a connection that is gone.
+/// Whether it is the server's own word about what it was asked, and not of a connection that is gone. Of one that it has
+/// ended it says so itself (class 57P): the word lies there since then, and is read as if it were the answer.
 pub(super) fn is_the_servers(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable { source, .. } if source.as_database_error().is_some())
+    let StoreError::Unavailable { source, .. } = error else {
+        return false;
+    };
+    source.as_database_error().is_some_and(|said| {
+        let code = said.code().unwrap_or_default();
+        !code.starts_with("57P")
+    })
 }
 
 /// A server that does not answer holds nobody for ever.

@@ -1,4 +1,4 @@
-//! The connections that read: those of requests, and one that goes over whole tables.
+//! The connections that read: those of requests, one of the committer, and one that goes over whole tables.
 //!
 //! Called by the store beside it. A server whose host has lost its power closes nothing and says nothing, and a kernel
 //! goes on for a quarter of an hour before it gives such a connection up. So one is given back only after an answer that
@@ -12,17 +12,21 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Postgres};
 use tokio::time::timeout;
 
+use super::super::is_committing;
 use super::answers::{ANSWER, within};
 use super::connect::{self, Server};
 use super::{CONNECTION, FRESH, StoreError};
 
 /// One for all: who goes over a table waits until another has its part.
 const SCANNERS: u32 = 1;
+/// It asks one thing after the other.
+const COMMITTERS: u32 = 1;
 
 #[derive(Debug)]
 pub(super) struct Readers {
-    /// Of requests, and of the committer.
     pub(super) requests: PgPool,
+    /// The committer waits for no request's: a guess that is charged would count as a wrong one.
+    pub(super) committer: PgPool,
     /// A part of a table takes as long as it takes: no request waits for its connection.
     pub(super) scans: PgPool,
 }
@@ -32,13 +36,32 @@ impl Readers {
     pub(super) async fn of(server: &Server, connections: u32) -> Result<Self, StoreError> {
         let requests = options(connections, CONNECTION).connect_with(server.reading());
         let requests = within("open the database", requests).await?;
+        let committer = options(COMMITTERS, CONNECTION).connect_lazy_with(server.reading());
         let scans = options(SCANNERS, ANSWER).connect_lazy_with(server.reading());
-        Ok(Self { requests, scans })
+        Ok(Self {
+            requests,
+            committer,
+            scans,
+        })
+    }
+
+    /// Those that this task is to ask.
+    pub(super) fn of_whoever_asks(&self) -> &PgPool {
+        match is_committing() {
+            true => &self.committer,
+            false => &self.requests,
+        }
     }
 
     /// Those that are out come back when their statements end, or nobody waits for them any more.
     pub(super) async fn close(&self) {
-        let closed = async { tokio::join!(self.requests.close(), self.scans.close()) };
+        let closed = async {
+            tokio::join!(
+                self.requests.close(),
+                self.committer.close(),
+                self.scans.close()
+            )
+        };
         if timeout(CONNECTION, closed).await.is_err() {
             tracing::warn!("the database's server does not answer: its connections are dropped");
         }

@@ -63,6 +63,23 @@ impl Scene {
     }
 }
 
+/// What a batch is decided upon is read, whatever requests do.
+#[tokio::test]
+async fn the_committer_waits_for_no_connection_of_a_request() {
+    let mut scene = Scene::new();
+    scene.place.connections = 1;
+    let store = scene.made().await;
+    store.commit(&batch(0, 2)).await.unwrap();
+    let taken = store.readers.requests.acquire().await.unwrap();
+    let read = crate::store::committing(store.members(&[1])).await;
+    assert_eq!(read.unwrap().of_a_test().len(), 1);
+    // Control: another request finds none.
+    assert!(store.members(&[1]).await.is_err());
+    drop(taken);
+    store.members(&[1]).await.unwrap();
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_batch_is_written_whole_and_read_back_and_a_second_one_upon_it() {
     let scene = Scene::new();

@@ -40,7 +40,7 @@ fn both(rig: &Rig, schedule: usize, nodes: [(&Anchor, &Line); 2]) -> [Covered; 2
             gate: &mut gate,
         };
         let (to, line) = nodes[me];
-        let outcome = cover(&mut custody, &rig.realm, (to, &[1]), (line, false));
+        let outcome = cover(&mut custody, &rig.realm, (to, &[1]), (line, false), 0);
         turns.done(me);
         outcome.unwrap()
     };
@@ -111,6 +111,7 @@ fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
                     &rig.realm,
                     (&older, &[1]),
                     (&whole, *made),
+                    0,
                 )
                 .unwrap()
             }
@@ -126,7 +127,13 @@ fn of_two_that_build_on_one_another_both_are_covered_in_every_order() {
         let last = anchor(7, 7);
         let mut line = whole.clone();
         line.knows(70, [7; 32]);
-        let done = cover(&mut rig.custody, &rig.realm, (&last, &[1]), (&line, false));
+        let done = cover(
+            &mut rig.custody,
+            &rig.realm,
+            (&last, &[1]),
+            (&line, false),
+            0,
+        );
         assert_eq!(done, Ok(NEWEST));
         rig.holds_only(&last);
     }
@@ -155,7 +162,13 @@ fn anothers_anchor_beside_its_ancestor_is_a_claim_and_covers_nothing() {
     let known = line(&[(4, 4), (5, 5)]);
     let mut rig = Rig::new(&[&from, &to]);
     assert_eq!(
-        cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false)),
+        cover(
+            &mut rig.custody,
+            &rig.realm,
+            (&to, &[1]),
+            (&known, false),
+            0
+        ),
         Ok(NEWEST)
     );
     // One of its own, and only then the ancestor went.
@@ -163,7 +176,13 @@ fn anothers_anchor_beside_its_ancestor_is_a_claim_and_covers_nothing() {
     assert_eq!(rig.store.contents(), twice);
     // Alone it is confirmed: who has made it destroyed the ancestor, or another who had one confirmed.
     let mut rig = Rig::new(&[&to]);
-    let done = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
+    let done = cover(
+        &mut rig.custody,
+        &rig.realm,
+        (&to, &[1]),
+        (&known, false),
+        0,
+    );
     assert_eq!(done, Ok(NEWEST));
     rig.holds_only(&to);
 }
@@ -175,19 +194,37 @@ fn what_is_not_known_is_told_and_nothing_is_made_or_destroyed() {
     for stranger in [anchor(3, 3), anchor(5, 6), anchor(6, 6)] {
         let mut rig = Rig::new(&[&anchor(4, 4), &stranger]);
         let before = rig.store.contents();
-        let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
+        let told = cover(
+            &mut rig.custody,
+            &rig.realm,
+            (&to, &[1]),
+            (&known, false),
+            0,
+        );
         let strangers = vec![stranger];
         let made = false;
         assert_eq!(told, Ok(Covered::Unknown { strangers, made }));
         assert_eq!(rig.store.contents(), before);
     }
     let mut rig = Rig::new(&[]);
-    let none = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
+    let none = cover(
+        &mut rig.custody,
+        &rig.realm,
+        (&to, &[1]),
+        (&known, false),
+        0,
+    );
     assert_eq!(fault_of(none), AnchorFault::Missing);
     // An object of no size may be one that another node is about to fill.
     let mut rig = Rig::new(&[&anchor(4, 4)]);
     rig.store.add(&[]);
-    let done = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&known, false));
+    let done = cover(
+        &mut rig.custody,
+        &rig.realm,
+        (&to, &[1]),
+        (&known, false),
+        0,
+    );
     assert_eq!(done, Ok(NEWEST));
     assert_eq!(rig.store.contents().len(), 2);
 }
@@ -215,7 +252,7 @@ fn a_list_from_the_middle_of_anothers_steps_is_made_again_and_a_loss_is_told() {
             inner: SoftCustody::with_anchors(rig.store.clone()),
             gate: &mut gate,
         };
-        let told = cover(&mut custody, &rig.realm, (&to, &[1]), (&known, false));
+        let told = cover(&mut custody, &rig.realm, (&to, &[1]), (&known, false), 0);
         match nothing {
             0..3 => assert_eq!(told, Ok(NEWEST), "{nothing}"),
             // Nothing was made of it: what a token has lost is not hidden.
@@ -223,6 +260,39 @@ fn a_list_from_the_middle_of_anothers_steps_is_made_again_and_a_loss_is_told() {
                 assert_eq!(fault_of(told), AnchorFault::Missing);
                 rig.holds_only(&from);
             }
+        }
+    }
+}
+
+/// Of a token in which every node anchors, a list has what its caller's head stands upon: a clone's has not, or one that was put back.
+#[test]
+fn a_token_that_remembers_too_little_is_told_of_and_nothing_is_made_in_it() {
+    let to = anchor(6, 6);
+    let known = line(&[(3, 3), (4, 4), (5, 5), (6, 6), (7, 7)]);
+    for (listed, since, behind) in [
+        (&[anchor(4, 4)][..], anchor(5, 5).seq, true),
+        (&[anchor(3, 3), anchor(4, 4)], anchor(5, 5).seq, true),
+        (&[anchor(3, 3), anchor(5, 5)], anchor(5, 5).seq, false),
+        (&[anchor(7, 7)], anchor(5, 5).seq, false),
+        // The control asks for nothing, and takes the clone's word.
+        (&[anchor(4, 4)], 0, false),
+    ] {
+        let mut rig = Rig::new(&listed.iter().collect::<Vec<_>>());
+        let before = rig.store.contents();
+        let told = cover(
+            &mut rig.custody,
+            &rig.realm,
+            (&to, &[1]),
+            (&known, false),
+            since,
+        );
+        match behind {
+            true => {
+                let newest = anchor(4, 4).seq;
+                assert_eq!(told, Ok(Covered::Behind { newest }));
+                assert_eq!(rig.store.contents(), before);
+            }
+            false => assert!(is_covered(&told.unwrap())),
         }
     }
 }
@@ -241,6 +311,7 @@ fn what_was_remembered_of_another_line_covers_nothing() {
         &rig.realm,
         (&ours, &[1]),
         (&goes_on, false),
+        0,
     )
     .unwrap();
     assert!(
@@ -250,7 +321,14 @@ fn what_was_remembered_of_another_line_covers_nothing() {
     // The control: put into its place among those of the other line, it counts as covered by them.
     let mut mixed = shown.clone();
     mixed.knows(ours.seq, ours.head);
-    let told = cover(&mut rig.custody, &rig.realm, (&ours, &[1]), (&mixed, false)).unwrap();
+    let told = cover(
+        &mut rig.custody,
+        &rig.realm,
+        (&ours, &[1]),
+        (&mixed, false),
+        0,
+    )
+    .unwrap();
     assert!(is_covered(&told), "{told:?}");
     // Upon its own line, what was found to follow stays.
     let mut same = shown.clone();
@@ -272,14 +350,14 @@ fn an_ancestor_of_long_before_is_looked_up_once() {
         };
         long.knows(seq, [head; 32]);
     }
-    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, false));
+    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, false), 0);
     let Ok(Covered::Unknown { strangers, made }) = told else {
         panic!("{told:?}")
     };
     assert_eq!(strangers, std::slice::from_ref(&late));
     // The log says that it is of the line: and so it is from now on.
     long.knows(late.seq, late.head);
-    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, made));
+    let told = cover(&mut rig.custody, &rig.realm, (&to, &[1]), (&long, made), 0);
     assert_eq!(told, Ok(NEWEST));
     rig.holds_only(&to);
     long.ends_before(late.seq);
@@ -314,7 +392,13 @@ fn what_a_newer_key_has_tagged_gives_way_to_no_older_one() {
         rig.custody.add_version(KeyPurpose::Mac, 2);
         let both = sealed_by(&mut rig.custody, &rig.realm, &[1, 2], &rotation).unwrap();
         rig.store.add(&both);
-        let told = cover(&mut rig.custody, &rig.realm, (&next, keys), (&known, false));
+        let told = cover(
+            &mut rig.custody,
+            &rig.realm,
+            (&next, keys),
+            (&known, false),
+            0,
+        );
         match gives_way {
             true => assert_eq!(told, Ok(NEWEST)),
             false => assert!(matches!(
