@@ -1,7 +1,7 @@
 /**
  * The account itself: what it holds, its devices, keys and addresses; taking it out, erasing it.
  */
-import { type Custody, forgetDevice, keepAccount } from "./custody.js";
+import { type Custody, forgetDevice, keepAccount, ours } from "./custody.js";
 import type { Unlocked } from "./keys.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
@@ -20,6 +20,8 @@ export async function exportAccount(custody: Custody): Promise<Schemas["Export"]
 
 /** Erases the account for good, and forgets this device. */
 export async function eraseAccount(custody: Custody): Promise<void> {
+  // Else what is another account's here would go with it.
+  await ours(custody, [], () => undefined);
   const body = { confirm: accountOf(custody) };
   await custody.transport.request("delete", "/v1/account", { body });
   await forgetDevice(custody);
