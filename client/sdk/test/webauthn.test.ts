@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { random, toBase64Url } from "../src/bytes.js";
+import { keepAccount } from "../src/custody.js";
 import { confirmPasskey, addPasskey } from "../src/factors.js";
 import { signInWithPasskey } from "../src/sign-in.js";
 import { FakeDaemon, problem } from "./support/daemon.js";
@@ -42,10 +43,8 @@ async function sent(given: object): Promise<Record<string, unknown>[]> {
     create: () => Promise.resolve(new FakeCredential(given)),
     get: () => Promise.resolve(new FakeCredential(given)),
   };
-  Object.defineProperty(globalThis, "navigator", {
-    configurable: true,
-    value: { credentials: container },
-  });
+  const navigator = { credentials: container };
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: navigator });
   Object.assign(globalThis, { PublicKeyCredential: FakeCredential });
   const challenge = toBase64Url(random(32));
   const extensions = { prf: { eval: { first: toBase64Url(random(32)) } }, credProps: true };
@@ -101,4 +100,17 @@ test("a result of another shape than it should have is not sent either", async (
       assert.deepEqual(clientExtensionResults, {});
     }
   }
+});
+
+test("a bound device asks for passkeys of its account, and for any where it is told to", async () => {
+  const asked: unknown[] = [];
+  const daemon = new FakeDaemon(({ body = "{}" }) => {
+    asked.push(JSON.parse(body));
+    return problem(503, "busy");
+  });
+  const custody = await daemon.custody(await Realm.make());
+  await keepAccount(custody, { account: "a-1", boundDevice: custody.device.thumbprint });
+  for (const options of [{}, { anyAccount: true }, { anyAccount: false }])
+    await assert.rejects(signInWithPasskey(custody, options), { code: "busy" });
+  assert.deepEqual(asked, [{ account: "a-1" }, {}, { account: "a-1" }]);
 });
