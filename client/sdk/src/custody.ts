@@ -105,7 +105,8 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
   const [pair, account] = await storage.update([KEPT.device, KEPT.account], (update) => {
     const before = kept(KEPT.device, update.get(KEPT.device)) as CryptoKeyPair | undefined;
     if (!before) update.set(KEPT.device, fresh);
-    return [before ?? fresh, update.get(KEPT.account) as AccountRecord | undefined] as const;
+    const account = kept(KEPT.account, update.get(KEPT.account));
+    return [before ?? fresh, account as AccountRecord | undefined] as const;
   });
   const device = { ...(await signingKey(pair)), pair };
   const fetcher = options.fetch ?? ((...call) => globalThis.fetch(...call));
@@ -177,9 +178,9 @@ export function ours<T>(
   });
 }
 
-/** One record of this account's. */
+/** One record of this account's, whole. */
 export const ourRecord = (custody: Parameters<typeof ours>[0], key: string): Promise<unknown> =>
-  ours(custody, [key], (update) => update.get(key));
+  ours(custody, [key], (update) => kept(key, update.get(key)));
 
 /**
  * Keeps what is known of the account. Whose everything was until now is looked at in the same update: another tab may have

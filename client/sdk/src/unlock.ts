@@ -12,6 +12,7 @@ import { opensKept, Unlocked } from "./keys.js";
 import { OFFLINE, stale } from "./offline/kept.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
+import { kept as sound } from "./storage/sound.js";
 import type { Schemas } from "./transport.js";
 import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith, placeOf } from "./vault.js";
 
@@ -62,7 +63,7 @@ export async function demandBinding(custody: Custody, unlocked: Unlocked): Promi
 export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<Unlocked> {
   const { thumbprint: name, wrapped } = unlocked;
   await ours(custody, [KEPT.appKey, OFFLINE], (update) => {
-    const before = update.get(KEPT.appKey) as AppKeyRecord | undefined;
+    const before = sound(KEPT.appKey, update.get(KEPT.appKey)) as AppKeyRecord | undefined;
     update.set(KEPT.appKey, { thumbprint: name, wrapped });
     if (before && !equal(before.wrapped, wrapped)) update.set(OFFLINE, stale(update.get(OFFLINE)));
   });

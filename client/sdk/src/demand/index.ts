@@ -1,5 +1,5 @@
 /** What is not needed each time an app is opened: PINs by OPAQUE, recovery codes, changes of factors, and slots that are to be mended or moved. */
-export { addAppKey } from "./app-key.js";
+export { addAppKey, bindThisDevice } from "./app-key.js";
 export { backingUp } from "./back-up.js";
 export { setCodes, unseenCodes } from "./codes.js";
 export { resolve, settle } from "./conflicts.js";

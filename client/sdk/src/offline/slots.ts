@@ -12,7 +12,6 @@ import { type AppKeyRecord, type Custody, KEPT, ourRecord, ours } from "../custo
 import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
-import { kept } from "../storage/sound.js";
 import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
@@ -169,9 +168,7 @@ async function keepOfflinePasskeys(
 }
 
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {
-  const record = kept(KEPT.appKey, await ourRecord(custody, KEPT.appKey)) as
-    | AppKeyRecord
-    | undefined;
+  const record = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
   if (!record) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
   const unlocked = await Unlocked.open(secret, record.wrapped);
   secret.fill(0);
