@@ -1,4 +1,4 @@
-/** Two devices that go apart: one renews the secret, or both change one note. Nothing that was written is lost. */
+/** Two devices that go apart, as one renews the secret or both change one note; and two notebooks in one browser. Nothing that was written is lost. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Page } from "playwright-core";
@@ -170,6 +170,44 @@ test("where two devices changed one note, the earlier change is kept until a per
     return (asked.result as string[]).filter((key) => /^(lost|demo\/older)\//.test(key));
   });
   assert.deepEqual(lost, []);
+  assert.deepEqual(wrong, []);
+  await Promise.all([phone.context.close(), laptop.context.close()]);
+});
+
+test("a tab whose browser has another notebook by now says so, and what is written there goes into its own", async () => {
+  const [phone, laptop] = [await stage.device(PHONE), await stage.device(DESKTOP)];
+  const wrong = listen(phone.page, laptop.page);
+  const { page } = phone;
+  await created(page);
+  await write(page, "Groceries\nBread");
+  const [code = ""] = await created(laptop.page);
+  await write(laptop.page, "The other notebook\nof somebody else");
+  await settings(laptop.page);
+  const account = await laptop.page.locator("small code").innerText();
+  const tab = await phone.context.newPage();
+  await tab.goto(`${origin}/#/recover`);
+  await tab.getByLabel("Account").fill(account);
+  await tab.getByLabel("A recovery code").fill(code);
+  await tab.getByRole("button", { name: "Use the code" }).click();
+  await tab.getByText("The other notebook").waitFor();
+  assert.equal(await tab.getByText("Groceries").count(), 0);
+  // The first tab has its key open still.
+  await page.getByRole("button", { name: "New note" }).click();
+  await page.getByLabel("Text").fill("Written meanwhile");
+  await page.getByRole("button", { name: "Save" }).click();
+  await toBe(page, /Another notebook was opened in this browser/);
+  await page.keyboard.press("Escape");
+  await page.getByRole("link", { name: "Settings" }).click();
+  await page.getByRole("button", { name: "Reload" }).waitFor();
+  await look(page, "phone-17-other-notebook");
+  // Nothing of it is in the other one's place: that one opens, as it was, where the page is loaded again.
+  await page.getByRole("button", { name: "Reload" }).click();
+  await page.getByText("The other notebook").waitFor();
+  assert.equal(await page.getByText("Written meanwhile").count(), 0);
+  await page.goto(`${origin}/#/recover`);
+  await page.getByRole("button", { name: "Use a passkey" }).click();
+  await page.getByText("Written meanwhile").waitFor();
+  await page.getByText("Groceries").waitFor();
   assert.deepEqual(wrong, []);
   await Promise.all([phone.context.close(), laptop.context.close()]);
 });

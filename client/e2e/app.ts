@@ -90,6 +90,7 @@ test("a notebook is made, written in, locked and unlocked by keyboard alone, and
   const mistake = page.getByRole("dialog").getByRole("status");
   await mistake.filter({ hasText: "No connection" }).waitFor();
   await look(page, "desktop-15-error-in-dialog");
+  // What passes is taken back after five seconds. That this is not, nothing but time can show.
   await page.waitForTimeout(5500);
   assert.match(await mistake.innerText(), /No connection/);
   await page.unroute(`${world.url}/**`);
@@ -111,8 +112,12 @@ test("the skip link leads to the content, and leaves the page and what is typed 
   await page.getByRole("link", { name: "Skip to the content" }).focus();
   await page.keyboard.press("Enter");
   assert.equal(await page.evaluate(() => document.activeElement?.id), "main");
+  const read = page.waitForResponse((response) => response.url().endsWith("/secrets/notes"));
   await page.evaluate(() => dispatchEvent(new Event("online")));
-  await page.waitForTimeout(700);
+  // Had it been drawn again, it would be by now: a drawing that is begun shows at once.
+  await settled(page);
+  await read;
+  await settled(page);
   assert.equal(await field.inputValue(), "ann@exam");
   assert.match(page.url(), /#\/settings$/);
   await context.close();
@@ -170,6 +175,7 @@ test("a new version waits until somebody asks for it, and a page of the old one 
   for (let tries = 0; tries < 60 && (await names()).length > 2; tries += 1) {
     await page.goto("about:blank");
     await page.goto(origin);
+    // Between two looks, since nobody tells when a browser has let a page go.
     await page.waitForTimeout(250);
   }
   assert.deepEqual(await names(), ["another-app", "notebook/"]);

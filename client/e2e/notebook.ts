@@ -152,7 +152,7 @@ test("a PIN unlocks and is changed without a network; on return the service is t
   await page.getByText(/wait to be sent/).waitFor({ state: "detached" });
   await settings(page);
   await page.getByRole("button", { name: "Show and verify" }).click();
-  await toBe(page, "offline pins refused");
+  await toBe(page, /^Wrong PINs were typed on a device without a network: 2/);
   await page.getByRole("button", { name: "Lock", exact: true }).click();
   await unlock(page, "294061");
   await page.getByRole("button", { name: "Lock", exact: true }).waitFor();
@@ -189,7 +189,19 @@ test("a note that would like to be a script is text", async () => {
   await page.reload();
   await page.getByRole("button", { name: /img src/ }).click();
   await page.getByRole("dialog").getByText("<script>").first().waitFor();
-  await page.waitForTimeout(200);
+  assert.equal(
+    await page.locator(".page img[src^=data], dialog img, script:not([src])").count(),
+    0,
+  );
+  // Of pictures that can not be had, the one that is asked for last is the last to say so.
+  await page.evaluate(() => {
+    const last = new Image();
+    const failed = new Promise((resolve) => {
+      last.addEventListener("error", resolve);
+    });
+    last.src = "data:,";
+    return failed;
+  });
   assert.equal(await page.evaluate(() => "ran" in globalThis), false);
   await context.close();
 });

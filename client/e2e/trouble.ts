@@ -38,6 +38,22 @@ interface Registering {
   register(tag: string): Promise<void>;
 }
 
+/** What the page is told by its service worker and what it asks the service from now on, in order. */
+async function followed(page: Page): Promise<() => Promise<string[]>> {
+  await page.evaluate((url) => {
+    const happened: string[] = [];
+    Object.assign(window, { happened });
+    const fetch = window.fetch.bind(window);
+    window.fetch = (input, init) => {
+      const asked = input instanceof Request ? input.url : input.toString();
+      if (asked.startsWith(url)) happened.push(asked);
+      return fetch(input, init);
+    };
+    navigator.serviceWorker.addEventListener("message", ({ data }) => happened.push(String(data)));
+  }, world.url);
+  return () => page.evaluate(() => (window as unknown as { happened: string[] }).happened);
+}
+
 test("what was to go out later is said to be sent once it is", async () => {
   const { page, context } = await stage.device(PHONE);
   const wrong = listen(page);
@@ -86,12 +102,15 @@ test("a page that was not told of the network is woken by Background Sync, and s
   assert.deepEqual(await asked(), ["send"]);
   const event = { origin, registrationId: await registered, tag: "send", lastChance: false };
   await mend();
-  // The control: nobody has told the page, and it does nothing by itself; another name is not its affair.
+  const happened = await followed(page);
   await cdp.send("ServiceWorker.dispatchSyncEvent", { ...event, tag: "other" });
-  await page.waitForTimeout(1500);
   await toBe(page, WAITING);
   await cdp.send("ServiceWorker.dispatchSyncEvent", event);
   await said(page, SENT);
+  // The control: it was told once, as another name is not its affair, and had asked nobody anything before that.
+  const [first, ...later] = await happened();
+  assert.equal(first, "awake");
+  assert.ok(later.length > 0 && !later.includes("awake"), later.join());
   await page.getByText(WAITING).waitFor({ state: "detached" });
   await context.close();
 });

@@ -11,7 +11,15 @@ export function sentence(error: unknown): string {
   return own ?? advice(error);
 }
 
+/** Another tab has opened another notebook. */
+export const isOther = (error: unknown): boolean =>
+  error instanceof CustodyError && error.code === "other-account";
+
 const OWN: ReadonlyMap<string, string> = new Map([
+  [
+    "other-account",
+    "Another notebook was opened in this browser, in another tab. What you wrote in this one is kept. Reload to see that other one, or come back in to this one.",
+  ],
   ["notebook-full", "The notebook is full. Delete or shorten a note."],
   [
     "notebook-shut",

@@ -1,7 +1,7 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
 import { AuthenticationFailed, isBound, Refused, repairDevice, StorageFailed } from "@custodyd/sdk";
 import { configured } from "./configuration.js";
-import { button, h, middle, moveOn, say, sentence } from "./dom.js";
+import { button, h, isOther, middle, moveOn, say, sentence } from "./dom.js";
 import { isTyping, place } from "./focus.js";
 import { followPresses, released } from "./press.js";
 import { catchUp, load, model, open, recallNotes } from "./model.js";
@@ -64,9 +64,22 @@ function stopped(error: unknown): HTMLElement {
   const why = removed ? "This device is not bound to the notebook any more." : sentence(error);
   if (error instanceof StorageFailed && error.code === "storage-damaged")
     return middle("Notebook", why, mend());
-  const back =
-    removed && h("a", { class: "button primary wide", href: "#/recover" }, "Ways back in");
-  return middle("Notebook", why, back);
+  if (isOther(error)) return middle("Notebook", why, reload(), backIn(false));
+  return middle("Notebook", why, removed && backIn(true));
+}
+
+/** The notebook that this browser has by now. */
+function reload(): HTMLElement {
+  const work = (): void => {
+    location.hash = "#/";
+    location.reload();
+  };
+  return button("Reload", work, { class: "primary wide" });
+}
+
+function backIn(isMain: boolean): HTMLElement {
+  const kind = isMain ? "button primary wide" : "button wide";
+  return h("a", { class: kind, href: "#/recover" }, "Ways back in");
 }
 
 /** After a restore nothing is read before the strongest way in was used. */

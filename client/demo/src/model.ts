@@ -13,13 +13,13 @@ import { leftOut, merged, type Note, ROOM, type Seen, seenIn, size } from "./not
 import { patiently, waitAgain } from "./patience.js";
 
 const SECRET = "notes";
-const DATA_KEY = "demo/data-key";
+const DATA_KEY = "data-key";
 /** The notes as this device has read them last, sealed: drawn before anybody has answered. */
-const READ = "demo/read";
+const READ = "read";
 /** When each of the service's notes was edited, as this device has read them last. */
-const SEEN = "demo/seen";
+const SEEN = "seen";
 /** Versions of notes that another one has replaced without its writer knowing of them, each sealed. */
-const OLDER = "demo/older/";
+const OLDER = "older/";
 
 /** The app's one state. */
 export const model = {
@@ -65,17 +65,25 @@ export async function open(onLocked: () => void): Promise<void> {
 
 /** The newest first; those behind it open what was written before the secret was renewed. */
 async function dataKeys(): Promise<readonly CryptoKey[]> {
-  const { unlocked, storage } = model.custody;
+  const { unlocked } = model.custody;
   if (unlocked?.locked === false) return unlocked.dataKeys(SECRET);
-  const kept = (await storage.get(DATA_KEY)) as CryptoKey | CryptoKey[] | undefined;
+  const kept = (await keptAs(DATA_KEY)) as CryptoKey | CryptoKey[] | undefined;
   return kept ? [kept].flat() : [];
 }
 
-async function kept(key: string, value: unknown): Promise<void> {
+/** Under its account's name: another one that is signed in to in this browser has its own. */
+const own = (key: string): string => `demo/${model.custody.account?.account ?? ""}/${key}`;
+
+/** Keeps what the app has to say on this device. */
+export async function kept(key: string, value: unknown): Promise<void> {
+  const name = own(key);
   await model.custody.storage.update([], (update) => {
-    update.set(key, value);
+    update.set(name, value);
   });
 }
+
+/** What was kept. */
+export const keptAs = (key: string): Promise<unknown> => model.custody.storage.get(own(key));
 
 /** After an unlock: this device may read from now on. */
 export async function keepDataKey(): Promise<void> {
@@ -110,7 +118,7 @@ const shut = (): sdk.CustodyError =>
   new sdk.CustodyError(SHUT, "what is stored does not open here: nothing replaces it");
 
 async function seen(): Promise<Seen> {
-  return ((await model.custody.storage.get(SEEN)) ?? {}) as Seen;
+  return ((await keptAs(SEEN)) ?? {}) as Seen;
 }
 
 /** Two devices changed notes apart. Of a note that both have changed, the earlier version goes to the older ones. */
@@ -142,7 +150,7 @@ async function settleLost(before: Seen): Promise<void> {
 /** The older versions, and where each is kept. */
 export async function olderNotes(): Promise<(readonly [string, Note])[]> {
   const found: (readonly [string, Note])[] = [];
-  for (const [key, content] of await model.custody.storage.list(OLDER)) {
+  for (const [key, content] of await model.custody.storage.list(own(OLDER))) {
     const [note] = (await opened(content as Uint8Array<ArrayBuffer>)) ?? [];
     if (note) found.push([key, note]);
   }
@@ -169,9 +177,10 @@ async function followed(): Promise<boolean> {
 
 /** What this device has read last, before anybody is asked. */
 export async function recallNotes(): Promise<void> {
-  model.codeless = (await model.custody.storage.get(CODELESS)) === true;
+  model.codeless =
+    ((await keptAs(CODELESS)) ?? (await model.custody.storage.get(NOBODYS))) === true;
   model.unseen = await sdk.codesPending(model.custody);
-  const content = (await model.custody.storage.get(READ)) as Uint8Array<ArrayBuffer> | undefined;
+  const content = (await keptAs(READ)) as Uint8Array<ArrayBuffer> | undefined;
   model.notes = (content && (await opened(content))) ?? [];
 }
 
@@ -214,12 +223,18 @@ export async function load(): Promise<void> {
   model.loaded = true;
 }
 
-const CODELESS = "demo/codeless";
+const CODELESS = "codeless";
+/** The same before there is an account: it is said once one is. */
+const NOBODYS = `demo//${CODELESS}`;
 
 /** Says from now on, also after the page is gone, that recovery codes were not seen to their end; or no more. */
 export async function remindOfCodes(codeless: boolean): Promise<void> {
   model.codeless = codeless;
-  await kept(CODELESS, codeless);
+  const name = own(CODELESS);
+  await model.custody.storage.update([], (update) => {
+    update.delete(NOBODYS);
+    update.set(name, codeless);
+  });
 }
 
 /** Whether notes can be changed now. */

@@ -192,6 +192,9 @@ function nothing(): string {
   return model.loaded ? "Nothing here yet. Write your first note." : "Reading\u2026";
 }
 
+/** From so many percent on it is worth a word how much room is left. */
+const LITTLE = 30;
+
 /** The page. */
 export function notebook(redraw: () => void): HTMLElement {
   const notes = model.notes
@@ -235,7 +238,7 @@ export function notebook(redraw: () => void): HTMLElement {
         { class: "row" },
         h("h1", {}, "Notes"),
         state,
-        h("small", {}, `${left} % of the room is free`),
+        left < LITTLE && h("small", {}, `${left} % of the room is left`),
       ),
       list,
     ),

@@ -1,7 +1,8 @@
 /** Everything about the account: ways in, devices, offline use, what happened, and the way out. */
 import * as sdk from "@custodyd/sdk";
 import { act, askToRemove, date } from "./act.js";
-import { button, card, type Child, dialog, field, form, h, say } from "./dom.js";
+import { button, card, type Child, dialog, field, form, h, isOther, say } from "./dom.js";
+import { about, byFactor } from "./events.js";
 import { askToRenew } from "./lost.js";
 import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
@@ -22,7 +23,7 @@ function contacts(view: View, redraw: () => void): HTMLElement {
       h(
         "span",
         {},
-        one.address ?? "hidden",
+        one.address ?? "An address, shown once you unlock",
         h("br"),
         h("small", {}, one.confirmed ? "confirmed" : "not confirmed"),
       ),
@@ -132,7 +133,7 @@ function leaving(redraw: () => void): HTMLElement {
 function waiting(view: View, redraw: () => void): Child {
   if (view.waiting.length === 0) return false;
   const items = view.waiting.map(({ change, factor, due }) =>
-    h("li", {}, `${change} by ${factor}, from ${date(due)} on`.replaceAll("-", " ")),
+    h("li", {}, `For ${about(change)}, ${byFactor(factor)}: from ${date(due)} on`),
   );
   const cancel = act(
     "Cancel it",
@@ -164,21 +165,24 @@ export function reading(redraw: () => void): HTMLElement {
 
 /** The page. */
 export async function settings(redraw: () => void): Promise<HTMLElement> {
-  const content: Child[] = [];
+  const [first, second]: [Child[], Child[]] = [[], []];
   try {
     if (!model.custody.transport.session) await sdk.openReadOnly(model.custody);
     const view = await sdk.viewAccount(model.custody);
     const state = await sdk.offlineState(model.custody);
-    content.push(waiting(view, redraw), await olderVersions(redraw));
-    content.push(ways(view, redraw), contacts(view, redraw), devices(view, redraw));
-    content.push(card("Without a network", ...offline(state, redraw)));
-    content.push(card("What happened", ...trail()), leaving(redraw));
+    first.push(waiting(view, redraw), await olderVersions(redraw));
+    first.push(ways(view, redraw), contacts(view, redraw));
+    second.push(devices(view, redraw), card("Without a network", ...offline(state, redraw)));
+    second.push(card("What happened", ...trail()), leaving(redraw));
   } catch (error) {
-    content.push(card("Not now", h("p", {}, sdk.advice(error))));
+    // Of whatever else there is to see here, nothing is of the notebook that is open.
+    if (isOther(error)) throw error;
+    first.push(card("Not now", h("p", {}, sdk.advice(error))));
     const state = await sdk.offlineState(model.custody);
     if (error instanceof sdk.Unreachable)
-      content.push(card("Without a network", ...offline(state, redraw)));
+      second.push(card("Without a network", ...offline(state, redraw)));
   }
+  const columns = [first, second].map((cards) => h("div", { class: "column" }, ...cards));
   const hint = h(
     "div",
     { class: "banner" },
@@ -187,5 +191,5 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
       askToUnlock(redraw);
     }),
   );
-  return page(redraw, !unlocked() && hint, h("div", { class: "settings" }, ...content));
+  return page(redraw, !unlocked() && hint, h("div", { class: "settings" }, ...columns));
 }

@@ -1,7 +1,11 @@
 /** The account's own trail, each event proven to stand in the realm's log. */
 import * as sdk from "@custodyd/sdk";
 import { button, h } from "./dom.js";
+import { eventWords } from "./events.js";
 import { model } from "./model.js";
+
+/** More would hide what else the settings have. */
+const MOST = 12;
 
 const shown = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -18,12 +22,15 @@ export function trail(): HTMLElement[] {
     let count = 0;
     for await (const event of sdk.verifiedEvents(model.custody)) {
       count += 1;
-      if (count > 12) continue;
+      if (count > MOST) continue;
       const at = new Date(event.at * 1000);
-      const time = h("time", { class: "when", datetime: at.toISOString() }, shown.format(at));
-      list.append(h("li", {}, h("span", {}, event.kind.replaceAll("-", " ")), time));
+      const time = h("time", { datetime: at.toISOString() }, shown.format(at));
+      list.append(h("li", {}, h("span", {}, eventWords(event), h("br"), h("small", {}, time))));
     }
-    proof.replaceChildren(h("span", { class: "pill" }, `${count} events, all proven`));
+    proof.replaceChildren(
+      h("span", { class: "pill" }, `${count} events, all proven`),
+      count > MOST ? ` The newest ${MOST} are shown; your data has all of them.` : "",
+    );
   });
   return [proof, list, read];
 }

@@ -6,9 +6,9 @@
  * looked up again at each unlock while there is something to say. It is for the person to read, and decides nothing.
  */
 import * as sdk from "@custodyd/sdk";
-import { model } from "./model.js";
+import { kept, keptAs, model } from "./model.js";
 
-const CLOSED = "demo/closed";
+const CLOSED = "closed";
 
 const WORDS: Readonly<Record<sdk.Closed, string>> = {
   pin: "Opens nothing any more. Change it once, and it does.",
@@ -20,14 +20,12 @@ const WORDS: Readonly<Record<sdk.Closed, string>> = {
 /** Keeps what was told. */
 export async function told(closed: readonly sdk.Closed[]): Promise<void> {
   model.closed = closed;
-  await model.custody.storage.update([], (update) => {
-    update.set(CLOSED, closed);
-  });
+  await kept(CLOSED, closed);
 }
 
 /** What was told before. */
 export async function recall(): Promise<void> {
-  model.closed = ((await model.custody.storage.get(CLOSED)) ?? []) as readonly sdk.Closed[];
+  model.closed = ((await keptAs(CLOSED)) ?? []) as readonly sdk.Closed[];
 }
 
 /** What was told may be mended by now: one passkey that was used says nothing of another one. */

@@ -1,8 +1,8 @@
 /** The first page: a new notebook, or the way back to one. */
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
-import { keepDataKey, model, remindOfCodes } from "./model.js";
-import { tended } from "./upkeep.js";
+import { keepDataKey, model, recallNotes, remindOfCodes } from "./model.js";
+import { recall, tended } from "./upkeep.js";
 
 /** A name for this device that its owner will recognise. */
 export function deviceName(): string {
@@ -20,13 +20,15 @@ export function deviceName(): string {
 
 /** Shows codes, until their owner says that they are written down. Whoever loses them makes new ones. */
 export function showCodes(codes: readonly sdk.RecoveryCode[], done: () => void, more = ""): void {
-  const text = codes.map((code) => code.text).join("\n");
+  const account = model.custody.account?.account ?? "";
+  const text = [`Account ${account}`, ...codes.map((code) => code.text)].join("\n");
   const shown = dialog("Your recovery codes", (close) => [
     h(
       "p",
       { class: "soft" },
-      "Each opens your notebook once, from any device. Keep them on paper.",
+      "Each opens your notebook once, from any device. Keep them on paper, with the account: a new device asks for it.",
     ),
+    h("p", {}, h("small", {}, "Account"), h("br"), h("code", { class: "account" }, account)),
     more !== "" && h("p", {}, more),
     h(
       "ol",
@@ -71,6 +73,7 @@ async function create(pin: string, withPasskey: boolean): Promise<Created> {
   await remindOfCodes(true);
   if (!custody.account || (await sdk.enrolmentPending(custody))) {
     await sdk.enrol(custody, { deviceName: deviceName() });
+    await remindOfCodes(true);
   }
   await sdk.setPin(custody, pin);
   await keepDataKey();
@@ -139,6 +142,9 @@ export function welcome(redraw: () => void): HTMLElement {
 
 async function arrived(redraw: () => void, by: sdk.SignedIn): Promise<void> {
   model.undone = by.undone;
+  // It may be another notebook than this browser had before, with other things to say.
+  await recall();
+  await recallNotes();
   const moved = await tended(by.upkeep);
   await keepDataKey();
   const left = by.factor === "recovery-code" ? await codesLeft() : "";
@@ -226,7 +232,7 @@ export function recover(redraw: () => void): HTMLElement {
   const passkey = button(
     "Use a passkey",
     async () => {
-      await arrived(redraw, await sdk.signInWithPasskey(custody, { bindDevice }));
+      await arrived(redraw, await sdk.signInWithPasskey(custody, { bindDevice, anyAccount: true }));
     },
     { class: "primary wide" },
   );
@@ -239,6 +245,7 @@ export function recover(redraw: () => void): HTMLElement {
           { class: "soft" },
           "Codes were made on this device that you may not have seen. If nothing else opens the notebook, type the code that you used last: it shows them.",
         ),
+      h("p", { class: "soft" }, "The account stands on your paper, beside the codes."),
       field("Account", { name: "account", value: custody.account?.account, class: "code" }),
       field("A recovery code", { name: "code", class: "code" }),
     ],

@@ -22,6 +22,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
     "This passkey was not used for too long. Take another way, then confirm it again.",
   "prf-missing": "This passkey can not unlock offline. Use a PIN for that.",
   "no-account": "This device is new here. Sign in or create an account.",
+  "other-account":
+    "Another tab has signed in to another account. Sign in here again, or reload the page.",
   "already-enrolled": "This device has an account already.",
   "not-signed-in": "Sign in first.",
   locked: "The key is locked. Unlock it first.",

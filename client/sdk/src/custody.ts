@@ -4,13 +4,14 @@
  * Calls are functions and not methods, so that a bundler leaves out what an app does not use.
  */
 import type { SigningKey } from "./dpop.js";
+import { NotReady } from "./errors.js";
 import { generate } from "./jose.js";
 import { signingKey, type Unlocked } from "./keys.js";
 import type { RealmTrust } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
 import { DEVICE_KEY, kept } from "./storage/sound.js";
-import type { Storage } from "./storage/storage.js";
+import type { Storage, Update } from "./storage/storage.js";
 import { Transport } from "./transport.js";
 import type { Held } from "./vault.js";
 
@@ -104,7 +105,8 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
   const [pair, account] = await storage.update([KEPT.device, KEPT.account], (update) => {
     const before = kept(KEPT.device, update.get(KEPT.device)) as CryptoKeyPair | undefined;
     if (!before) update.set(KEPT.device, fresh);
-    return [before ?? fresh, update.get(KEPT.account) as AccountRecord | undefined] as const;
+    const account = kept(KEPT.account, update.get(KEPT.account));
+    return [before ?? fresh, account as AccountRecord | undefined] as const;
   });
   const device = { ...(await signingKey(pair)), pair };
   const fetcher = options.fetch ?? ((...call) => globalThis.fetch(...call));
@@ -135,20 +137,72 @@ export function isBound(custody: Custody): boolean {
 /** What belongs to one account, and waits under its name while this device is another's. */
 const OWN = [KEPT.appKey, "offline", "rotation", "codes", "enrolment"];
 
+/** Where it waits. */
+const aside =
+  (account = "") =>
+  (key: string): string =>
+    `of/${account}/${key}`;
+
+/** The device is another account's by now. */
+export const otherAccount = (): NotReady =>
+  new NotReady(
+    "other-account",
+    "another tab has signed in to another account on this device: sign in here again, or reload",
+  );
+
+/**
+ * Reads and writes what belongs to the account that is open here, in one update that looks at whose device this is: all tabs
+ * have one storage, and another one may have signed in to another account since. Then it is refused (`other-account`) before
+ * anything is written; or, where it `isLate` as what it tells of has happened already, done `at` where this account's records wait.
+ * A storage that the browser has cleared under an open page is this account's again.
+ */
+export function ours<T>(
+  { account, device, storage }: Pick<Custody, "storage"> & Partial<Custody>,
+  keys: readonly string[],
+  change: (update: Update, at: (key: string) => string) => T,
+  isLate = false,
+): Promise<T> {
+  const away = aside(account?.account);
+  const read = [KEPT.device, KEPT.account, ...keys, ...keys.map(away)];
+  return storage.update(read, (update) => {
+    const now = update.get(KEPT.account) as AccountRecord | undefined;
+    if (now && now.account !== account?.account) {
+      if (!isLate) throw otherAccount();
+      return change(update, away);
+    }
+    if (!now && account) {
+      if (!update.get(KEPT.device)) update.set(KEPT.device, device?.pair);
+      update.set(KEPT.account, account);
+    }
+    return change(update, (key) => key);
+  });
+}
+
+/** One record of this account's, whole. */
+export const ourRecord = (custody: Parameters<typeof ours>[0], key: string): Promise<unknown> =>
+  ours(custody, [key], (update) => kept(key, update.get(key)));
+
 /**
  * Keeps what is known of the account. Whose everything was until now is looked at in the same update: another tab may have
  * signed in to a third account meanwhile. The device key is there again afterwards, should the browser have cleared its
- * storage under an open page: the daemon has bound the account to that one.
+ * storage under an open page: the daemon has bound the account to that one. A device that is another account's by now is
+ * this one's again, unless nobody has asked for that (`isQuiet`).
  */
-export async function keepAccount(custody: Custody, account: AccountRecord): Promise<void> {
+export async function keepAccount(
+  custody: Custody,
+  account: AccountRecord,
+  isQuiet = false,
+): Promise<void> {
   const { storage, device } = custody;
-  const back = (key: string) => `of/${account.account}/${key}`;
+  const back = aside(account.account);
   const read = [KEPT.device, KEPT.account, ...OWN, ...OWN.map(back)];
   await storage.update(read, (update) => {
     const before = (update.get(KEPT.account) as AccountRecord | undefined)?.account;
     if (before !== undefined && before !== account.account) {
+      if (isQuiet) return;
+      const away = aside(before);
       for (const key of OWN) {
-        update.set(`of/${before}/${key}`, update.get(key));
+        update.set(away(key), update.get(key));
         update.set(key, update.get(back(key)));
         update.delete(back(key));
       }
@@ -177,7 +231,11 @@ export function lock(custody: Custody): void {
  */
 export async function forgetDevice(custody: Custody): Promise<void> {
   lock(custody);
+  const kept = await custody.storage.list("");
+  await ours(custody, [], (update) => {
+    // What `ours` has put back goes, too.
+    for (const key of [KEPT.account, KEPT.device, ...kept.map(([key]) => key)]) update.delete(key);
+  });
   custody.account = undefined;
   custody.transport.session = undefined;
-  await custody.storage.clear();
 }

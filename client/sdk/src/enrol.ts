@@ -1,7 +1,7 @@
 /**
  * Enrolment: a new account, its two keys proven and bound, its backup stored. `demand/enrol.ts` does it.
  */
-import { type Custody, KEPT } from "./custody.js";
+import { type Custody, KEPT, ourRecord, ours } from "./custody.js";
 import type { Unlocked } from "./keys.js";
 import { onDemand } from "./tools.js";
 import { PENDING } from "./vault.js";
@@ -19,7 +19,7 @@ export interface EnrolOptions {
  * with the first PIN or recovery codes: until then this is true, and `enrol` goes on.
  */
 export async function enrolmentPending(custody: Custody): Promise<boolean> {
-  return (await custody.storage.get(PENDING)) !== undefined;
+  return (await ourRecord(custody, PENDING)) !== undefined;
 }
 
 /**
@@ -32,7 +32,7 @@ export async function enrol(custody: Custody, options: EnrolOptions = {}): Promi
 
 /** Gives up an enrolment that was begun, with the key that nobody has used yet. */
 export async function abandonEnrolment(custody: Custody): Promise<void> {
-  await custody.storage.update([], (update) => {
+  await ours(custody, [], (update) => {
     update.delete(PENDING);
     update.delete(KEPT.account);
   });

@@ -186,6 +186,7 @@ export class NotReady extends CustodyError {
   constructor(
     code:
       | "no-account"
+      | "other-account"
       | "already-enrolled"
       | "not-signed-in"
       | "locked"

@@ -6,17 +6,16 @@
  * Each new credential's binding is verified before the call returns. A new factor gets its slot of the device secret in
  * the same commit; one that is removed loses it there, and what unlocks offline by it on this device goes, too.
  */
-import type { Custody } from "./custody.js";
+import { type Custody, ourRecord } from "./custody.js";
 import type { Made } from "./demand/along.js";
 import type { AddedPasskey } from "./demand/passkey.js";
 import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
-import { dropOffline, dropOfflinePasskey, renewOfflinePin } from "./offline/slots.js";
+import { renewOfflinePin } from "./offline/slots.js";
 import { afterwards, demandBound, type Undone } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { forget } from "./vault.js";
-import { usePasskey } from "./webauthn.js";
 
 export type { Made as MadeFactor } from "./demand/along.js";
 export type { AddedPasskey } from "./demand/passkey.js";
@@ -66,12 +65,7 @@ export async function setPin(
 
 /** Removes the PIN. */
 export async function removePin(custody: Custody): Promise<Removed> {
-  const { removing } = await onDemand();
-  const removed = await removing(custody, { type: "opaque" }, (secrets) =>
-    custody.transport.request("delete", "/v1/account/pin", { body: { secrets } }),
-  );
-  await dropOffline(custody, "pin");
-  return removed;
+  return (await onDemand()).removePin(custody);
 }
 
 /**
@@ -91,26 +85,12 @@ export async function addPasskey(
 
 /** Confirms a passkey that expires, by using it. */
 export async function confirmPasskey(custody: Custody, deviceId: string): Promise<void> {
-  const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
-    body: { confirm: deviceId },
-  });
-  const used = await usePasskey(options.publicKey);
-  await custody.transport.request("post", "/v1/account/passkeys/{device_id}/confirm", {
-    path: { device_id: deviceId },
-    body: { ceremony: options.ceremony, credential: used.credential as never },
-  });
+  await (await onDemand()).confirmPasskey(custody, deviceId);
 }
 
 /** Removes a passkey. */
 export async function removePasskey(custody: Custody, deviceId: string): Promise<Removed> {
-  const path = { device_id: deviceId };
-  const route = "/v1/account/passkeys/{device_id}";
-  const { removing } = await onDemand();
-  const removed = await removing(custody, { type: "prf", credential: deviceId }, (secrets) =>
-    custody.transport.request("delete", route, { path, body: { secrets } }),
-  );
-  await dropOfflinePasskey(custody, deviceId);
-  return removed;
+  return (await onDemand()).removePasskey(custody, deviceId);
 }
 
 /** Begins with an authenticator app: its secret as a URI and as pictures to scan. */
@@ -157,8 +137,8 @@ export async function codesSeen(custody: Custody): Promise<void> {
 }
 
 /** Whether recovery codes were made here that were perhaps not seen. Sign in, and call `unseenCodes`. */
-export async function codesPending({ storage }: Custody): Promise<boolean> {
-  return (await storage.get(CODES)) !== undefined;
+export async function codesPending(custody: Custody): Promise<boolean> {
+  return (await ourRecord(custody, CODES)) !== undefined;
 }
 
 /**
@@ -178,10 +158,7 @@ export async function unseenCodes(
 
 /** Makes all recovery codes void. */
 export async function removeRecoveryCodes(custody: Custody): Promise<Removed> {
-  const { removing } = await onDemand();
-  return removing(custody, { type: "recovery-code" }, (secrets) =>
-    custody.transport.request("delete", "/v1/account/recovery-codes", { body: { secrets } }),
-  );
+  return (await onDemand()).removeCodes(custody);
 }
 
 /** Cancels a change that waits because a weak factor asked for it. */

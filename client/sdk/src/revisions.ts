@@ -7,7 +7,6 @@
 import { type Custody } from "./custody.js";
 import { Untrusted } from "./errors.js";
 import type { Place } from "./slots.js";
-import type { Storage } from "./storage/storage.js";
 
 /** What is remembered of a secret. */
 export interface Seen {
@@ -16,7 +15,8 @@ export interface Seen {
   readonly sealed: boolean;
 }
 
-const SEEN = "seen/";
+/** Where it is kept. */
+export const SEEN = "seen/";
 const keyOf = ({ account, name }: Place): string => `${SEEN}${account}/${name}`;
 
 /** What is remembered of a secret. */
@@ -51,12 +51,4 @@ export async function note(custody: Custody, place: Place, now: Seen): Promise<v
  */
 export async function nextRevision(custody: Custody, place: Place): Promise<number> {
   return Math.max((await seenOf(custody, place)).revision + 1, custody.transport.now);
-}
-
-/** Forgets all of it: after a restore, older is what there is. */
-export async function forgetSeen(storage: Storage): Promise<void> {
-  const kept = await storage.list(SEEN);
-  await storage.update([], (update) => {
-    for (const [key] of kept) update.delete(key);
-  });
 }

@@ -2,7 +2,7 @@
  * Another device secret, so that what a lost device or a removed factor knows of the one of before opens nothing that is
  * stored from then on: `demand/rotate.ts` does it.
  */
-import type { Custody } from "./custody.js";
+import { type Custody, ourRecord } from "./custody.js";
 import type { Rotated } from "./demand/rotate.js";
 import { onDemand } from "./tools.js";
 
@@ -36,5 +36,5 @@ export async function resumeRotation(custody: Custody): Promise<Rotated> {
 
 /** Whether a rotation was begun here and its codes were perhaps not seen. Sign in, and `resumeRotation`. */
 export async function rotationPending(custody: Custody): Promise<boolean> {
-  return (await custody.storage.get(ROTATION)) !== undefined;
+  return (await ourRecord(custody, ROTATION)) !== undefined;
 }

@@ -6,14 +6,14 @@
  * write names the version that it replaces, so that two devices can not overwrite each other.
  */
 import { type Bytes, fromBase64Url } from "./bytes.js";
-import type { Custody } from "./custody.js";
+import { type Custody, otherAccount } from "./custody.js";
 import { CanNotOpen, NotReady, Refused } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { accountOf } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 import { tellReplaced, unlockWith } from "./unlock.js";
-import { APP_KEY, DEVICE_SECRET, noted, openSecret, sealedSecret } from "./vault.js";
+import { APP_KEY, DEVICE_SECRET, noted, openSecret, placeOf, sealedSecret } from "./vault.js";
 
 /** A secret as it was released. */
 export interface Stored {
@@ -88,7 +88,11 @@ export async function putSecret(
   content: Bytes,
   replaces: number | undefined,
 ): Promise<number> {
-  return put(custody, name, replaces, await sealedSecret(custody, name, content));
+  const { account } = custody;
+  const sealed = await sealedSecret(custody, name, content);
+  // The session is of another account by now.
+  if (custody.account?.account !== account?.account) throw otherAccount();
+  return put(custody, name, replaces, sealed);
 }
 
 function sealedOf({ sealed }: Schemas["SecretContent"]): Bytes | undefined {
@@ -104,12 +108,13 @@ export async function put(
 ): Promise<number> {
   const headers: Record<string, string> =
     replaces === undefined ? { "If-None-Match": "*" } : { "If-Match": `"${replaces}"` };
+  const place = placeOf(custody, name);
   const { version } = await custody.transport.request("put", "/v1/account/secrets/{name}", {
     path: { name },
     headers,
     body,
   });
-  await noted(custody, name, body.server_slot == null, sealedOf(body));
+  await noted(custody, place, body.server_slot == null, sealedOf(body));
   return version;
 }
 

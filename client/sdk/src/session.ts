@@ -68,13 +68,16 @@ export async function takeSession(
   if (asked !== undefined && asked !== answer.account) {
     throw new Untrusted("statement-differs", "a session of another account");
   }
-  await takeReceipt(custody, answer.log);
+  await takeReceipt(custody, answer.log, answer.account);
   const { transport, device } = custody;
   const runs = !isLate();
-  if (runs) transport.session = answer.session;
   try {
     const boundDevice = answer.device_bound ? device.thumbprint : undefined;
-    if (runs) await keepAccount(custody, { account: answer.account, boundDevice });
+    const { scope, factor } = answer.session;
+    const isQuiet = scope === "read";
+    if (runs) await keepAccount(custody, { account: answer.account, boundDevice }, isQuiet);
+    // Whose it is, is known by then: nothing of the account of before goes out with it.
+    if (runs && !isLate()) transport.session = answer.session;
     custody.serverSlot = answer.server_slots === "allowed";
     custody.slotsEnd = answer.server_slots === "ending";
     const credential = brought?.credential ?? answer.credential;
@@ -85,7 +88,6 @@ export async function takeSession(
     const { [DEVICE_SECRET]: secret, [APP_KEY]: key } = answer.secrets;
     const isAsked = secret && key && !custody.member;
     const unlocked = isAsked ? await unlockWith(custody, secret, key) : undefined;
-    const { scope, factor } = answer.session;
     const upkeep = unlocked && scope === "full" ? await tend(custody) : undefined;
     const asksLog = custody.checkLog && scope !== "pin-only";
     const undone = asksLog ? await afterwards("log", () => checkLog(custody)) : [];

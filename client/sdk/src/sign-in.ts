@@ -88,12 +88,19 @@ export async function signInWithPin(
   return withOffline(custody, await takeSession(custody, answer, key, account), pin);
 }
 
-/** Signs in with a passkey, from any device: on a new one the passkey finds the account. */
+/**
+ * Signs in with a passkey, from any device: on a new one the passkey finds the account.
+ *
+ * @param options.anyAccount it does so on a device that is bound to one, too, which may be another one than that
+ */
 export async function signInWithPasskey(
   custody: Custody,
-  options: Omit<SignInOptions, "account"> & { readonly signal?: AbortSignal } = {},
+  options: Omit<SignInOptions, "account"> & {
+    readonly signal?: AbortSignal;
+    readonly anyAccount?: boolean;
+  } = {},
 ): Promise<SignedIn> {
-  const account = boundAccount(custody);
+  const account = options.anyAccount ? undefined : boundAccount(custody);
   const { ceremony, publicKey } = await custody.transport.request(
     "post",
     "/v1/apps/{app}/sessions/passkey/options",

@@ -16,7 +16,7 @@ import {
   toHex,
   utf8,
 } from "./bytes.js";
-import { KEPT, keepAccount } from "./custody.js";
+import { KEPT, keepAccount, ourRecord, ours } from "./custody.js";
 import {
   AuthenticationFailed,
   CanNotOpen,
@@ -42,13 +42,19 @@ import {
 import { OFFLINE, slotsOf } from "./offline/kept.js";
 import { lostKey, of, queuedOf } from "./offline/changes.js";
 import { CODES, setPin } from "./factors.js";
-import { keepOfflineByPasskey, openPinSlot, pinSlot } from "./offline/slots.js";
+import {
+  dropOffline,
+  dropOfflinePasskey,
+  keepOfflineByPasskey,
+  openPinSlot,
+  pinSlot,
+} from "./offline/slots.js";
 import { done } from "./offline/sync.js";
 import { signJws, thumbprint } from "./jose.js";
 import { checkLog, hashes, LOG, remembered, takeReceipt } from "./receipts/log.js";
 import { includes, leafHash } from "./receipts/merkle.js";
 import { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
-import { nextRevision } from "./revisions.js";
+import { nextRevision, SEEN } from "./revisions.js";
 import { ROTATION } from "./rotation.js";
 import { getSecret, put, released, unlock } from "./secrets.js";
 import { accountOf, afterwards, demandBound, keepAppKey } from "./session.js";
@@ -65,7 +71,6 @@ import {
   hold,
   isMoving,
   noted,
-  nothingPending,
   opened,
   opensToDaemon,
   openSecret,
@@ -84,6 +89,7 @@ import {
   descriptors,
   extensions,
   text,
+  usePasskey,
   usePrf,
 } from "./webauthn.js";
 
@@ -91,7 +97,7 @@ import {
 export const tools = () => ({
   ...{ be32, concat, equal, fields, fromBase64Url, random, sha256, toBase64Url, KEPT },
   ...{ AuthenticationFailed, CanNotOpen, CustodyError, NotReady, Refused, StepUpRequired },
-  ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, put },
+  ...{ Untrusted, VersionConflict, WrongGuess, Unlocked, nextRevision, SEEN, put },
   ...{ isFor, openContent, sealContent, sealSlot },
   ...{
     APP_KEY,
@@ -104,16 +110,26 @@ export const tools = () => ({
     isMoving,
     remember,
   },
-  ...{ noted, nothingPending, opened, opensToDaemon, openWith, placeOf, sealedSecret },
+  ...{ noted, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
   ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
-  ...{ accountOf, afterwards, checkLog, keepAccount, signJws, takeReceipt, thumbprint },
+  ...{
+    ourRecord,
+    ours,
+    accountOf,
+    afterwards,
+    checkLog,
+    keepAccount,
+    signJws,
+    takeReceipt,
+    thumbprint,
+  },
   ...{ verifyBinding, indexedDbStorage, isSound },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
-  ...{ openPinSlot, pinSlot, setPin, signInWithPin },
-  ...{ unlock, ROTATION, CODES, usePrf },
+  ...{ dropOffline, dropOfflinePasskey, openPinSlot, pinSlot, setPin, signInWithPin },
+  ...{ unlock, ROTATION, CODES, usePasskey, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });
 

@@ -79,10 +79,12 @@ export class Transport {
     route: R,
     parts: Parts<R, M> = {},
   ): Promise<Answer<R, M>> {
+    // Whoever signs in to another account meanwhile has not asked for this.
+    const { session } = this;
     if (typeof parts.body === "function" && this.#nonce === undefined) await this.#meet();
     for (let again = true; ; again = false) {
       const assumed = this.#ahead;
-      const response = await this.#send(await this.#prepare(method, route, parts));
+      const response = await this.#send(await this.#prepare(method, route, parts, session));
       const body = await read(response);
       if (response.ok) return body as Answer<R, M>;
       const problem = problemOf(response, body);
@@ -115,6 +117,7 @@ export class Transport {
     method: M,
     route: R,
     parts: Parts<R, M>,
+    session: Transport["session"],
   ): Promise<Prepared> {
     const values: Record<string, string> = { app: this.app, ...parts.path };
     const path = route.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
@@ -137,7 +140,7 @@ export class Transport {
       url: this.url + path + query,
       headers,
       body: content === undefined ? undefined : utf8(JSON.stringify(content)),
-      token: withSession ? this.session?.token : undefined,
+      token: withSession ? session?.token : undefined,
     };
   }
 

@@ -5,15 +5,16 @@
  * Called by `session.ts` and `secrets.ts`. What was opened is kept at hand after that and not before.
  */
 import { equal } from "./bytes.js";
-import { type AppKeyRecord, type Custody, KEPT } from "./custody.js";
+import { type AppKeyRecord, type Custody, KEPT, ourRecord, ours } from "./custody.js";
 import { Untrusted } from "./errors.js";
 import { publicJwk, thumbprint } from "./jose.js";
 import { opensKept, Unlocked } from "./keys.js";
 import { OFFLINE, stale } from "./offline/kept.js";
 import { verifyBinding } from "./receipts/realm.js";
 import { accountOf } from "./session.js";
+import { kept as sound } from "./storage/sound.js";
 import type { Schemas } from "./transport.js";
-import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith } from "./vault.js";
+import { APP_KEY, DEVICE_SECRET, hold, noted, opensToDaemon, openWith, placeOf } from "./vault.js";
 
 /** Opens the app key with released secrets. */
 export async function unlockWith(
@@ -21,17 +22,18 @@ export async function unlockWith(
   device: Schemas["Secret"],
   key: Schemas["Secret"],
 ): Promise<Unlocked> {
+  const place = placeOf(custody, APP_KEY);
   const secret = await openWith(custody, DEVICE_SECRET, device);
   const wrapped = await openWith(custody, APP_KEY, key, secret.content);
   const unlocked = await Unlocked.open(secret.content, wrapped.content);
-  const kept = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  const kept = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
   if (kept?.thumbprint !== unlocked.thumbprint) await demandBinding(custody, unlocked);
   // Whoever knows an earlier device secret knows the key, and can wrap it under one of their own.
   else if (!(await opensKept(secret.content, kept.wrapped))) {
     throw new Untrusted("statement-differs", "not the device secret");
   }
   await hold(custody, device, secret);
-  await noted(custody, APP_KEY, !opensToDaemon(key), wrapped.sealed);
+  await noted(custody, place, !opensToDaemon(key), wrapped.sealed);
   for (const { key, content } of [secret, wrapped]) if (key !== content) key.fill(0);
   secret.content.fill(0);
   return keepAppKey(custody, unlocked);
@@ -60,8 +62,8 @@ export async function demandBinding(custody: Custody, unlocked: Unlocked): Promi
  */
 export async function keepAppKey(custody: Custody, unlocked: Unlocked): Promise<Unlocked> {
   const { thumbprint: name, wrapped } = unlocked;
-  await custody.storage.update([KEPT.appKey, OFFLINE], (update) => {
-    const before = update.get(KEPT.appKey) as AppKeyRecord | undefined;
+  await ours(custody, [KEPT.appKey, OFFLINE], (update) => {
+    const before = sound(KEPT.appKey, update.get(KEPT.appKey)) as AppKeyRecord | undefined;
     update.set(KEPT.appKey, { thumbprint: name, wrapped });
     if (before && !equal(before.wrapped, wrapped)) update.set(OFFLINE, stale(update.get(OFFLINE)));
   });

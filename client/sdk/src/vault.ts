@@ -158,9 +158,10 @@ export async function openSecret(
   secret: Schemas["Secret"],
   deviceSecret?: Bytes,
 ): Promise<Bytes> {
+  const place = placeOf(custody, name);
   const opened = await openWith(custody, name, secret, deviceSecret);
   const { unlocked } = custody;
-  if (name !== DEVICE_SECRET) await noted(custody, name, !opensToDaemon(secret), opened.sealed);
+  if (name !== DEVICE_SECRET) await noted(custody, place, !opensToDaemon(secret), opened.sealed);
   else if (unlocked && !unlocked.locked && equal(unlocked.secret, opened.content)) {
     await hold(custody, secret, opened);
   }
@@ -195,12 +196,12 @@ export function opensToDaemon(secret: Schemas["Secret"]): boolean {
 /** Remembers that this is the newest of a secret, and whether the daemon can not open it. */
 export async function noted(
   custody: Custody,
-  name: string,
+  place: Place,
   isSealed: boolean,
   sealed: Bytes | undefined,
 ): Promise<void> {
   const revision = sealed ? revisionOf(sealed) : 0;
-  await note(custody, placeOf(custody, name), { revision, sealed: isSealed });
+  await note(custody, place, { revision, sealed: isSealed });
 }
 
 /** Keeps the device secret at hand, to be sealed for other factors. Called once it is known to be the owner's. */
@@ -225,7 +226,7 @@ export async function hold(
     leaves: has && !server,
     whole: !sealed,
   };
-  await noted(custody, DEVICE_SECRET, !has, sealed);
+  await noted(custody, place, !has, sealed);
 }
 
 /** Whether what the daemon can open is moved to where it can not. A share of a group is for it to open. */
@@ -264,11 +265,4 @@ export async function opened(pending: Pending): Promise<Unlocked> {
   const secret = await open(pending.key, PENDING, pending.sealed);
   if (!secret) throw new CanNotOpen("secret-damaged", "the enrolment that was begun is damaged");
   return Unlocked.open(secret, pending.wrapped);
-}
-
-/** The enrolment is backed up: nothing waits any more. */
-export async function nothingPending(custody: Custody): Promise<void> {
-  await custody.storage.update([], (update) => {
-    update.delete(PENDING);
-  });
 }

@@ -1,15 +1,16 @@
 /**
  * The browser's authenticator: options in, answer out, and the PRF output kept here.
  *
- * `credential.toJSON()` of a browser contains the PRF output, which is a key of the owner's. The
- * answer is written member by member instead, so that it can not be sent by mistake.
+ * `credential.toJSON()` of a browser contains the PRF output, which is a key of the owner's, and
+ * what other extensions gave. The answer is written member by member instead, of what the daemon
+ * reads, so that nothing else can be sent by mistake.
  */
 import { type Bytes, bytesOf, fromBase64Url, random, toBase64Url } from "./bytes.js";
 import { PasskeyFailed } from "./errors.js";
 
 /** What an authenticator answered. */
 export interface Ceremony {
-  /** For the daemon, without any PRF output. */
+  /** For the daemon, without what any extension gave but for what it reads. */
   readonly credential: Record<string, unknown>;
   /** Identifier of the credential, base64url. */
   readonly id: string;
@@ -119,22 +120,22 @@ export function answer(
   credential: PublicKeyCredential,
   response: Options,
 ): Ceremony {
-  const { prf, ...results } = credential.getClientExtensionResults() as Options & {
+  const { prf, credProps } = credential.getClientExtensionResults() as {
     prf?: { enabled?: boolean; results?: { first?: ArrayBuffer | ArrayBufferView } };
+    credProps?: { rk?: unknown };
   };
-  const output = prf?.results?.first;
-  const enabled = prf?.enabled === undefined ? {} : { prf: { enabled: prf.enabled } };
+  const rk = credProps?.rk;
   return {
     id: credential.id,
-    prf: prfKey(asked, credential.id, output),
+    prf: prfKey(asked, credential.id, prf?.results?.first),
     prfEnabled: prf?.enabled ?? false,
     credential: {
       id: credential.id,
-      rawId: toBase64Url(new Uint8Array(credential.rawId)),
+      rawId: text(credential.rawId),
       type: credential.type,
-      authenticatorAttachment: credential.authenticatorAttachment,
       response,
-      clientExtensionResults: { ...results, ...enabled },
+      // What the daemon reads, and nothing else: others' results, as those of PRF, can be keys of the owner's.
+      clientExtensionResults: typeof rk === "boolean" ? { credProps: { rk } } : {},
     },
   };
 }

@@ -76,11 +76,13 @@ class Log {
     return { events, complete_from: 1, checkpoint, ...next, ...linked };
   }
 
-  custody(): Promise<Custody> {
+  async custody(): Promise<Custody> {
     const daemon = new FakeDaemon(async ({ path: asked }) => {
       return { body: await this.page(new URL(asked, "https://c.example").searchParams) };
     });
-    return daemon.custody(this.realm);
+    const custody = await daemon.custody(this.realm);
+    custody.account = { account: "a-1" };
+    return custody;
   }
 }
 
@@ -88,7 +90,7 @@ async function started(): Promise<[Log, Custody]> {
   const log = new Log(await Realm.make());
   for (let round = 0; round < 4; round += 1) await log.happen();
   const custody = await log.custody();
-  await takeReceipt(custody, await log.realm.receipt(6, log.leaves));
+  await takeReceipt(custody, await log.realm.receipt(6, log.leaves), "a-1");
   return [log, custody];
 }
 
@@ -103,7 +105,7 @@ test("a log that goes on is followed, and the newest checkpoint remembered", asy
   assert.equal(await newestCheckpoint(custody), undefined);
   assert.equal((await checkLog(custody)).size, 8);
   await log.happen();
-  await takeReceipt(custody, await log.realm.receipt(8, log.leaves));
+  await takeReceipt(custody, await log.realm.receipt(8, log.leaves), "a-1");
   await log.happen();
   assert.equal((await checkLog(custody)).size, 12);
   assert.equal((await newestCheckpoint(custody))?.size, 12);
@@ -125,7 +127,10 @@ test("a fork is evidence, longer or just as long", async () => {
   await checkLog(custody);
   log.leaves[7] = utf8("another past");
   await doubted("not-consistent", checkLog(custody));
-  await doubted("not-consistent", takeReceipt(custody, await log.realm.receipt(6, log.leaves)));
+  await doubted(
+    "not-consistent",
+    takeReceipt(custody, await log.realm.receipt(6, log.leaves), "a-1"),
+  );
   await log.happen();
   await doubted("not-consistent", checkLog(custody));
 });
@@ -135,7 +140,7 @@ test("a receipt of a fork is found out by the next check", async () => {
   await checkLog(custody);
   const honest = [...log.leaves];
   log.leaves = [...honest, utf8("for this device alone"), utf8("x")];
-  await takeReceipt(custody, await log.realm.receipt(8, log.leaves));
+  await takeReceipt(custody, await log.realm.receipt(8, log.leaves), "a-1");
   log.leaves = honest;
   for (let round = 0; round < 2; round += 1) await log.happen();
   await doubted("not-consistent", checkLog(custody));
@@ -189,20 +194,31 @@ test("an event that is left out, altered or not in the log is missed", async () 
 test("a receipt proves its own entry and no other", async () => {
   const [log, custody] = await started();
   const good = await log.realm.receipt(2, log.leaves);
-  await takeReceipt(custody, good);
-  await takeReceipt(custody, { index: 3, leaf: "AA", proof: null });
-  await takeReceipt(custody, undefined);
+  await takeReceipt(custody, good, "a-1");
+  await takeReceipt(custody, { index: 3, leaf: "AA", proof: null }, "a-1");
+  await takeReceipt(custody, undefined, "a-1");
   const foreign = await (await Realm.make()).receipt(2, log.leaves);
-  await doubted("key-unknown", takeReceipt(custody, foreign));
+  await doubted("key-unknown", takeReceipt(custody, foreign, "a-1"));
   await doubted(
     "statement-differs",
-    takeReceipt(custody, { ...good, leaf: toBase64Url(leaves(1)[0]!) }),
+    takeReceipt(custody, { ...good, leaf: toBase64Url(leaves(1)[0]!) }, "a-1"),
   );
-  await doubted("shape-wrong", takeReceipt(custody, { ...good, index: 3 }));
+  await doubted("shape-wrong", takeReceipt(custody, { ...good, index: 3 }, "a-1"));
   await doubted(
     "shape-wrong",
-    takeReceipt(custody, { ...good, proof: "c2sp.org/tlog-proof@v1\n" }),
+    takeReceipt(custody, { ...good, proof: "c2sp.org/tlog-proof@v1\n" }, "a-1"),
   );
   const moved = { ...good, index: 3, proof: good.proof.replace("index 2", "index 3") };
-  await doubted("not-included", takeReceipt(custody, moved));
+  await doubted("not-included", takeReceipt(custody, moved, "a-1"));
+});
+
+test("what this device has seen of another account's is not missed in this one's trail", async () => {
+  const [log, custody] = await started();
+  // Of an event of the other's that is later than this one's first.
+  const theirs = await log.realm.receipt(7, log.leaves);
+  await takeReceipt(custody, theirs, "a-2");
+  assert.deepEqual(await all(custody), [4, 3, 2, 1]);
+  // The control: of this account's, it is.
+  await takeReceipt(custody, theirs, "a-1");
+  await doubted("event-missing", all(custody));
 });

@@ -84,7 +84,18 @@ test("what fails after a sign-in does not undo it, and is told", async () => {
   const failing: Storage = {
     ...working,
     update: (keys, change) =>
-      keys.join() === OFFLINE ? Promise.reject(full) : working.update(keys, change),
+      working.update(keys, (update) =>
+        change({
+          get: (key) => update.get(key),
+          set: (key, value) => {
+            if (key === OFFLINE) throw full;
+            update.set(key, value);
+          },
+          delete: (key) => {
+            update.delete(key);
+          },
+        }),
+      ),
   };
   stage.events = () => Promise.resolve(problem(503, "busy"));
   const options = { account: "a-1", onServer: true };

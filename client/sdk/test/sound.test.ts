@@ -2,12 +2,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Custody, isBound, keepAccount, openCustody } from "../src/custody.js";
+import { enrol } from "../src/enrol.js";
+import { Unlocked } from "../src/keys.js";
 import { lostVersions } from "../src/offline/changes.js";
 import { pendingChanges } from "../src/offline/changes.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { offlineState } from "../src/offline/slots.js";
 import { newestCheckpoint } from "../src/receipts/log.js";
 import { repairDevice } from "../src/repair.js";
+import { keepAppKey } from "../src/session.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
 import { FakeDaemon } from "./support/daemon.js";
@@ -22,6 +25,8 @@ test("a record that is damaged is said to be, and is left as it is", async () =>
   for (const [key, value, read] of [
     ["log", { trusted: "x" }, () => newestCheckpoint(custody)],
     ["offline", { wrongPins: 1 }, () => offlineState(custody)],
+    ["enrolment", { idempotencyKey: "x" }, () => enrol(custody)],
+    ["app-key", { thumbprint: "x" }, async () => keepAppKey(custody, await Unlocked.create())],
     ["queue/a-1/notes", { id: "x" }, () => loadSecret(custody, "notes")],
     ["queue/a-1/notes", null, () => saveSecret(custody, "notes", new Uint8Array())],
     ["copy/a-1/other", { version: 1 }, () => loadSecret(custody, "other")],
@@ -68,6 +73,27 @@ test("a damaged device key is replaced, with whatever a sign-in makes anew, and 
   assert.deepEqual((await loadSecret(after, "notes"))?.content, new Uint8Array([1]));
   for (const key of left) assert.deepEqual(await storage.get(key), damaged[key]);
   assert.equal((await offlineState(after)).byPin, false);
+});
+
+test("a device that does not know any more whose it is says so, and what was not sent is there once it is repaired", async () => {
+  const realm = (await Realm.make()).trust;
+  const storage = memoryStorage();
+  const fetch = () => Promise.reject(new TypeError("Failed to fetch"));
+  const options = { url: "https://c.example", app: "notes", realm, storage, fetch };
+  const before = await openCustody(options);
+  await keepAccount(before, { account: "a-1" });
+  await saveSecret(before, "notes", new Uint8Array([1]));
+  await storage.update([], (update) => {
+    update.set("account", { boundDevice: "half" });
+    update.set("enrolment", { idempotencyKey: "half" });
+  });
+  await assert.rejects(openCustody(options), { code: "storage-damaged" });
+  const { replaced, left } = await repairDevice(options);
+  assert.deepEqual([replaced, left], [["account", "enrolment"], []]);
+  const after = await openCustody(options);
+  assert.deepEqual([after.account, after.device.thumbprint], [undefined, before.device.thumbprint]);
+  await keepAccount(after, { account: "a-1" });
+  assert.deepEqual(await pendingChanges(after), ["notes"]);
 });
 
 test("what another tab has mended meanwhile is not let go again", async () => {

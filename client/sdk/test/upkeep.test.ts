@@ -8,7 +8,7 @@ import { Refused, Unreachable } from "../src/errors.js";
 import { removePasskey, setPin } from "../src/factors.js";
 import { acceptNewLog } from "../src/receipts/log.js";
 import { rewrapping } from "../src/demand/rewrap.js";
-import { forgetSeen } from "../src/revisions.js";
+import { forgetSeen } from "../src/demand/trail.js";
 import { getSecret, putSecret } from "../src/secrets.js";
 import { openContent, openSlot, sealContent } from "../src/slots.js";
 import { memoryStorage } from "../src/storage/memory.js";
@@ -129,7 +129,7 @@ test("a passkey that goes takes the content key along, where all others can be g
   // What it wrote is the newest that it knows: the state of before is not taken again.
   remember(custody, by);
   await assert.rejects(getSecret(custody, "device-secret"), { doubt: "older-secret" });
-  await forgetSeen(custody.storage);
+  await forgetSeen(custody);
   // With a code whose key nobody has typed: the slots that are there stay, and so does the key.
   const three = await backedUp(custody.unlocked!.secret, [by, gone, used], 2);
   secrets.set("device-secret", three);

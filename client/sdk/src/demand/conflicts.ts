@@ -36,10 +36,12 @@ export async function resolve(
   mine: Queued,
   rule: Rule,
 ): Promise<void> {
+  const { account } = custody;
+  const copy = t.of(custody, "copy", name);
   const theirs = await t.getSecret(custody, name);
   // The answer to an earlier try was lost: it is ours that is there.
   if (theirs && t.equal(theirs.content, mine.content)) {
-    await t.done(custody, name, mine, theirs);
+    await t.done(custody, { account }, name, mine, theirs);
     return;
   }
   const decided = await rule({ name, mine: mineOf(custody, mine), theirs });
@@ -48,7 +50,6 @@ export async function resolve(
       ? [undefined, mine.content]
       : [{ ...having(mine, decided), base: theirs?.version }, theirs?.content];
   await replace(custody, name, mine, after, loser, (update) => {
-    const copy = t.of(custody, "copy", name);
     if (theirs) update.set(copy, theirs);
     else update.delete(copy);
   });
@@ -68,11 +69,12 @@ async function replace(
   and: (update: Update) => void = () => undefined,
 ): Promise<void> {
   const queue = t.of(custody, "queue", name);
+  const lost = t.lostKey(custody, name);
   await custody.storage.update([queue], (update) => {
     const now = update.get(queue) as Queued | undefined;
     if (now?.id !== mine.id || now.aside?.length !== mine.aside?.length) return;
     if (loser && !(after && t.equal(after.content, loser))) {
-      update.set(t.lostKey(custody, name), { name, content: loser });
+      update.set(lost, { name, content: loser });
     }
     update.set(queue, after);
     and(update);

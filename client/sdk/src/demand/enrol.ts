@@ -8,14 +8,17 @@
 import type { Custody } from "../custody.js";
 import type { EnrolOptions } from "../enrol.js";
 import type { Unlocked } from "../keys.js";
+import type { Update } from "../storage/storage.js";
 import type { Pending } from "../vault.js";
 import { appKeyProof } from "./app-key.js";
 import { backingUp } from "./back-up.js";
 import { t } from "./t.js";
 
-/** Begins an enrolment, or goes on with the one that was. */
-export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pending, Unlocked]> {
-  const kept = (await storage.get(t.PENDING)) as Pending | undefined;
+/** Begins an enrolment, or goes on with the one that was. Of two tabs that begin at once, one goes on with the other's. */
+export async function begin(
+  custody: Pick<Custody, "storage"> & Partial<Custody>,
+): Promise<[Pending, Unlocked]> {
+  const kept = (await t.ourRecord(custody, t.PENDING)) as Pending | undefined;
   if (kept) return [kept, await t.opened(kept)];
   const unlocked = await t.Unlocked.create();
   const key = await t.aesKey(t.random(32));
@@ -25,10 +28,12 @@ export async function begin({ storage }: Pick<Custody, "storage">): Promise<[Pen
     sealed: await t.seal(key, t.PENDING, unlocked.secret),
     wrapped: unlocked.wrapped,
   };
-  await storage.update([], (update) => {
-    update.set(t.PENDING, pending);
+  const first = await t.ours(custody, [t.PENDING], (update) => {
+    const before = update.get(t.PENDING) as Pending | undefined;
+    update.set(t.PENDING, before ?? pending);
+    return before;
   });
-  return [pending, unlocked];
+  return first ? [first, await t.opened(first)] : [pending, unlocked];
 }
 
 /** What each custody has begun and not backed up: the browser may clear its storage under an open page. */
@@ -39,7 +44,7 @@ export async function pendingOf(
   custody: Custody,
   isBackedUp: boolean,
 ): Promise<Pending | undefined> {
-  const kept = (await custody.storage.get(t.PENDING)) as Pending | undefined;
+  const kept = (await t.ourRecord(custody, t.PENDING)) as Pending | undefined;
   const { account, pending } = waiting.get(custody) ?? {};
   return kept ?? (isBackedUp || account !== custody.account?.account ? undefined : pending);
 }
@@ -47,7 +52,10 @@ export async function pendingOf(
 /** It is backed up: nothing waits any more. */
 export async function nothingWaits(custody: Custody): Promise<void> {
   waiting.delete(custody);
-  await t.nothingPending(custody);
+  const drop = (update: Update, at: (key: string) => string) => {
+    update.delete(at(t.PENDING));
+  };
+  await t.ours(custody, [], drop, true);
 }
 
 /** Creates the account, or finds the one that was created; returns its identifier. */
@@ -78,7 +86,7 @@ export async function create(
     kind: "device-key",
     device_id: device.thumbprint,
   });
-  await t.takeReceipt(custody, created.log);
+  await t.takeReceipt(custody, created.log, account);
   transport.session = created.session;
   custody.serverSlot = created.server_slot;
   return account;
@@ -86,7 +94,7 @@ export async function create(
 
 /** What `../enrol.ts` says. */
 export async function enrol(custody: Custody, options: EnrolOptions): Promise<Unlocked> {
-  const isBegun = (await custody.storage.get(t.PENDING)) !== undefined;
+  const isBegun = (await t.ourRecord(custody, t.PENDING)) !== undefined;
   if (custody.account && !isBegun) {
     throw new t.NotReady("already-enrolled", "this device has an account; forget the device first");
   }

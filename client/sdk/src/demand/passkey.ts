@@ -1,5 +1,5 @@
 /**
- * A passkey that is added, with its slot of the device secret: its device identifier is computed before the daemon has it,
+ * A passkey that is confirmed, or added with its slot of the device secret: its device identifier is computed before the daemon has it,
  * so that both are one commit.
  *
  * Loaded by `../factors.ts`.
@@ -57,6 +57,18 @@ async function prfOf(
   const salt = extensions?.prf?.eval?.first;
   if (rp?.id === undefined || salt === undefined) return undefined;
   return (await t.usePrf(rp.id, salt, [made.id])).prf;
+}
+
+/** Confirms one that expires, by using it. */
+export async function confirmPasskey(custody: Custody, deviceId: string): Promise<void> {
+  const options = await custody.transport.request("post", "/v1/account/passkeys/options", {
+    body: { confirm: deviceId },
+  });
+  const used = await t.usePasskey(options.publicKey);
+  await custody.transport.request("post", "/v1/account/passkeys/{device_id}/confirm", {
+    path: { device_id: deviceId },
+    body: { ceremony: options.ceremony, credential: used.credential as never },
+  });
 }
 
 /** Creates a passkey and adds it. */

@@ -12,13 +12,13 @@ import { t } from "./t.js";
 const MIN_LENGTH = 6;
 
 const keep = (custody: Custody, change: Partial<Slots>): Promise<void> =>
-  custody.storage.update([t.OFFLINE], (update) => {
+  t.ours(custody, [t.OFFLINE], (update) => {
     update.set(t.OFFLINE, { ...t.slotsOf(update.get(t.OFFLINE)), ...change });
   });
 
 /** Refuses what the daemon would refuse on return. */
 export async function judgeOffline(custody: Custody, pin: string): Promise<void> {
-  const { minLength = MIN_LENGTH } = t.slotsOf(await custody.storage.get(t.OFFLINE));
+  const { minLength = MIN_LENGTH } = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   judgePin(pin, minLength);
 }
 
@@ -45,7 +45,7 @@ export async function changeOffline(
  * may be the account's already: then it is tried first, and the old one where it is not.
  */
 export async function settle(custody: Custody, oldPin: string, newPin: string): Promise<SignedIn> {
-  const { pinSent } = t.slotsOf(await custody.storage.get(t.OFFLINE));
+  const { pinSent } = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   if (pinSent) {
     try {
       const signedIn = await t.signInWithPin(custody, newPin);

@@ -20,8 +20,35 @@ export interface Removed {
   readonly needs: readonly Slot["type"][];
 }
 
+/** The PIN, and what unlocks by it offline. */
+export async function removePin(custody: Custody): Promise<Removed> {
+  const removed = await removing(custody, { type: "opaque" }, (secrets) =>
+    custody.transport.request("delete", "/v1/account/pin", { body: { secrets } }),
+  );
+  await t.dropOffline(custody, "pin");
+  return removed;
+}
+
+/** A passkey, likewise. */
+export async function removePasskey(custody: Custody, deviceId: string): Promise<Removed> {
+  const path = { device_id: deviceId };
+  const route = "/v1/account/passkeys/{device_id}";
+  const removed = await removing(custody, { type: "prf", credential: deviceId }, (secrets) =>
+    custody.transport.request("delete", route, { path, body: { secrets } }),
+  );
+  await t.dropOfflinePasskey(custody, deviceId);
+  return removed;
+}
+
+/** All recovery codes. */
+export function removeCodes(custody: Custody): Promise<Removed> {
+  return removing(custody, { type: "recovery-code" }, (secrets) =>
+    custody.transport.request("delete", "/v1/account/recovery-codes", { body: { secrets } }),
+  );
+}
+
 /** Removes a factor, with a new content key where that can be. A locked key must not hinder anybody. */
-export async function removing(
+async function removing(
   custody: Custody,
   gone: Gone,
   remove: (secrets: Renewal["secrets"]) => Promise<unknown>,

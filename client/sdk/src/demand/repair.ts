@@ -1,8 +1,8 @@
 /**
  * Damaged records, after a browser that crashed or a disk that failed. Loaded by `../repair.ts`.
  *
- * Only what a sign-in makes anew is let go: the device key, the wrapped private key, copies of what the daemon has, ways to unlock
- * offline. A change that was not sent, a version that lost a conflict and what was seen of the log are nowhere else, or
+ * Only what a sign-in makes anew is let go: the device key, which account this is, the wrapped private key, copies of what the daemon
+ * has, ways to unlock offline. A change that was not sent, a version that lost a conflict and what was seen of the log are nowhere else, or
  * would be missed as evidence: they stay as they are, damaged or not, and are named.
  */
 import type { CustodyOptions } from "../custody.js";
@@ -10,7 +10,11 @@ import type { Repaired } from "../repair.js";
 import { t } from "./t.js";
 
 /** Records by the first part of their names. */
-const MADE_ANEW: readonly string[] = ["device-key", "app-key", "offline", "copy"];
+const MADE_ANEW: readonly string[] = [
+  ...["device-key", "account", "app-key", "offline", "copy"],
+  // It could not be gone on with: another one can be begun.
+  "enrolment",
+];
 
 /**
  * Replaces what is damaged and can be had again. One update: a page that is closed meanwhile finds it done, or not begun. Each

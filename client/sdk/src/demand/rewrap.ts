@@ -56,7 +56,7 @@ async function isNewer(custody: Custody, secret: Bytes, first?: Unlocked): Promi
     if (t.equal(open.secret, secret.slice(-length))) return secret.length > length;
     throw new t.Untrusted("statement-differs", "the device secret that is stored is another one");
   }
-  const kept = (await custody.storage.get(t.KEPT.appKey)) as AppKeyRecord | undefined;
+  const kept = (await t.ourRecord(custody, t.KEPT.appKey)) as AppKeyRecord | undefined;
   if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
   if (await t.opensKept(secret, kept.wrapped)) return false;
   throw new t.CanNotOpen("secret-damaged", "the stored device secret opens no key of this device");
@@ -191,7 +191,12 @@ export async function written(
 ): Promise<void> {
   for (const [name, { content }] of Object.entries(secrets)) {
     if (!content?.sealed) continue;
-    await t.noted(custody, name, content.server_slot == null, t.fromBase64Url(content.sealed));
+    await t.noted(
+      custody,
+      t.placeOf(custody, name),
+      content.server_slot == null,
+      t.fromBase64Url(content.sealed),
+    );
   }
 }
 

@@ -167,7 +167,7 @@ async function slotsUnder(
 
 /** On this device. A passkey that unlocked here offline and is at hand does so at once, and other ways once they are used. */
 async function takeUp(custody: Custody, next: Unlocked): Promise<void> {
-  const { passkeys }: Slots = t.slotsOf(await custody.storage.get(t.OFFLINE));
+  const { passkeys }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   t.forget(custody, { type: "recovery-code" });
   custody.held = undefined;
   await t.keepAppKey(custody, next);

@@ -1,5 +1,6 @@
 /**
- * The account's trail of events, each proven to be in the log. Loaded when an app shows it.
+ * The account's trail of events, each proven to be in the log, and a log that begins anew. Loaded when an app shows or accepts
+ * it.
  */
 import type { Bytes } from "../bytes.js";
 import type { Custody } from "../custody.js";
@@ -30,7 +31,10 @@ async function verifyEvent(checkpoint: Checkpoint, event: Schemas["ProvenEvent"]
 /** Called by `verifiedEvents` of `../receipts/log.ts`. */
 export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEvent"]> {
   const { receipts } = t.remembered(await custody.storage.get(t.LOG));
-  const kept = new Map(receipts.map(({ index, leaf }) => [index, leaf]));
+  const own = t.accountOf(custody);
+  // Another account's are not in this one's trail. Earlier releases have not written down whose they are.
+  const mine = receipts.filter(({ account = own }) => account === own);
+  const kept = new Map(mine.map(({ index, leaf }) => [index, leaf]));
   let newer: Schemas["ProvenEvent"] | undefined;
   let from: string | undefined;
   let oldest = 1;
@@ -59,4 +63,20 @@ export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEv
   if (!complete || [...kept.keys()].some((index) => index >= reached)) {
     throw new t.Untrusted("event-missing", "the trail does not hold every event it should", []);
   }
+}
+
+/** Forgets what was seen of secrets. */
+export async function forgetSeen({ storage }: Custody): Promise<void> {
+  const kept = await storage.list(t.SEEN);
+  await storage.update([], (update) => {
+    for (const [key] of kept) update.delete(key);
+  });
+}
+
+/** Called by `acceptNewLog` of `../receipts/log.ts`. What was restored is older than what this device has seen, too. */
+export async function acceptNewLog(custody: Custody): Promise<void> {
+  await forgetSeen(custody);
+  await custody.storage.update([], (update) => {
+    update.delete(t.LOG);
+  });
 }

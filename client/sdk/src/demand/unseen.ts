@@ -71,12 +71,27 @@ export async function sealed(
   };
 }
 
-/** Puts what is to go on waiting in the place of what waits. */
-function change(update: Update, name: string, next: (kept: readonly Kept[]) => readonly Kept[]) {
-  const kept = next(sets(update.get(name)));
-  if (kept.length > 0) update.set(name, kept);
-  else update.delete(name);
+/**
+ * Puts what is to go on waiting in the place of what waits: where this account's sets do, if the device is another's by now.
+ * What has come about at the daemon, or was seen, is not to be refused any more.
+ */
+function changed(
+  custody: Custody,
+  name: string,
+  next: (kept: readonly Kept[]) => readonly Kept[],
+  isLate = true,
+): Promise<void> {
+  const change = (update: Update, at: (key: string) => string) => {
+    const kept = next(sets(update.get(at(name))));
+    if (kept.length > 0) update.set(at(name), kept);
+    else update.delete(at(name));
+  };
+  return t.ours(custody, [name], change, isLate);
 }
+
+/** The account's sets. */
+const waitingAt = (custody: Custody, name: string): Promise<readonly Kept[]> =>
+  t.ours(custody, [name], (update, at) => sets(update.get(at(name))), true);
 
 /** When the newest set was made that each custody, which is one tab, has handed out. */
 const shown = new WeakMap<Custody, number>();
@@ -87,9 +102,7 @@ const shown = new WeakMap<Custody, number>();
  */
 export async function seen(custody: Custody, name: string): Promise<void> {
   const last = shown.get(custody) ?? Infinity;
-  await custody.storage.update([name], (update) => {
-    change(update, name, (kept) => kept.filter(({ at }) => at > last));
-  });
+  await changed(custody, name, (kept) => kept.filter(({ at }) => at > last));
 }
 
 /** Sends a set that waits from before it is sent. Without one, where nothing could say afterwards whether it came about. */
@@ -99,31 +112,27 @@ export async function sending(
   set: Kept | undefined,
   send: () => Promise<void>,
 ): Promise<void> {
-  const { storage } = custody;
   const made = set?.at ?? Date.now();
-  const changed = (next: (kept: readonly Kept[]) => readonly Kept[]) =>
-    storage.update([name], (update) => {
-      change(update, name, next);
-    });
-  if (set) await changed((kept) => [set, ...kept].slice(0, MOST));
+  // A tab whose device is another account's by now is told before anything is sent.
+  await changed(custody, name, (kept) => (set ? [set, ...kept].slice(0, MOST) : kept), false);
   try {
     await send();
   } catch (error) {
     // Nothing came of this one. Of an earlier one, whose answer was lost, that is not known.
     if (set && error instanceof t.Refused && error.status < 500)
-      await changed((kept) => kept.filter((one) => !t.equal(one.sealed, set.sealed)));
+      await changed(custody, name, (kept) =>
+        kept.filter((one) => !t.equal(one.sealed, set.sealed)),
+      );
     throw error;
   }
   // All earlier ones are void, wherever they wait. A later one, of another tab, may be the one that is good.
-  await changed((kept) => {
+  await changed(custody, name, (kept) => {
     if (!set) return [];
     const mine = kept.findIndex((one) => t.equal(one.sealed, set.sealed));
     return mine < 0 ? kept : kept.slice(0, mine + 1);
   });
   const other = name === t.ROTATION ? t.CODES : t.ROTATION;
-  await storage.update([other], (update) => {
-    change(update, other, (kept) => kept.filter(({ at }) => set && at > set.at));
-  });
+  await changed(custody, other, (kept) => kept.filter(({ at }) => set && at > set.at));
   shown.set(custody, made);
 }
 
@@ -144,7 +153,7 @@ export async function cameAbout(
   { name, label }: Shelf,
   held: Held,
 ): Promise<Required<Waiting> | undefined> {
-  for (const { sealed, at } of sets(await custody.storage.get(name))) {
+  for (const { sealed, at } of await waitingAt(custody, name)) {
     const found = await opened(held.key, label, sealed);
     const codes: RecoveryCode[] = [];
     for (const code of found?.codes ?? []) {
@@ -166,7 +175,7 @@ export async function byUsedCode(
 ): Promise<RecoveryCode[]> {
   const { slot } = await parseRecoveryCode(typed);
   const found: RecoveryCode[] = [];
-  for (const { byCode, at } of sets(await custody.storage.get(name))) {
+  for (const { byCode, at } of await waitingAt(custody, name)) {
     const set = byCode && (await opened(slot, label, byCode));
     // The newest comes first.
     if (set && found.length === 0) shown.set(custody, at);
@@ -176,8 +185,8 @@ export async function byUsedCode(
 }
 
 /** None of those that wait came about, and none can any more. */
-export async function dropVoid({ storage }: Custody, { name }: Shelf): Promise<void> {
-  await storage.update([name], (update) => {
-    change(update, name, (kept) => kept.filter(({ at }) => Math.abs(Date.now() - at) < ON_ITS_WAY));
-  });
+export async function dropVoid(custody: Custody, { name }: Shelf): Promise<void> {
+  await changed(custody, name, (kept) =>
+    kept.filter(({ at }) => Math.abs(Date.now() - at) < ON_ITS_WAY),
+  );
 }

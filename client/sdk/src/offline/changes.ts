@@ -64,8 +64,11 @@ export interface Lost {
   readonly content: Bytes;
 }
 
-/** Whose it is. */
-export const of = ({ account }: Custody, kind: "copy" | "queue" | "lost", name = ""): string =>
+/** Taken down before anything is waited for: a custody may be another account's afterwards. */
+export type Whose = Pick<Custody, "account">;
+
+/** Under its account's name. */
+export const of = ({ account }: Whose, kind: "copy" | "queue" | "lost", name = ""): string =>
   `${kind}/${account?.account ?? ""}/${name}`;
 
 /** Names of the secrets that wait to be sent. */
@@ -81,8 +84,8 @@ export async function queuedOf(custody: Custody, name: string): Promise<Queued |
 }
 
 /** Under which a version that lost is kept. */
-export const lostKey = (custody: Custody, name: string): string =>
-  of(custody, "lost", `${name}/${toHex(random(8))}`);
+export const lostKey = (whose: Whose, name: string): string =>
+  of(whose, "lost", `${name}/${toHex(random(8))}`);
 
 /** Versions that lost a conflict and are nowhere else. */
 export async function lostVersions(custody: Custody): Promise<Lost[]> {

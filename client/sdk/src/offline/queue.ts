@@ -8,7 +8,7 @@
  * this device until the app drops it. A service worker can not send these, and can wake a page that does: a write needs a factor.
  */
 import { type Bytes, random, toHex } from "../bytes.js";
-import { type Custody, isBound } from "../custody.js";
+import { type Custody, isBound, otherAccount } from "../custody.js";
 import { NotReady, SessionOver, Unreachable } from "../errors.js";
 import { getSecret } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
@@ -67,6 +67,8 @@ async function load(custody: Custody, name: string): Promise<Known | undefined> 
   try {
     const stored = await withReading(custody, () => getSecret(custody, name));
     return await custody.storage.update([key], (update) => {
+      // It is of the account that was signed in to meanwhile.
+      if (of(custody, "copy", name) !== key) throw otherAccount();
       if (!stored) {
         update.delete(key);
         return undefined;

@@ -2,7 +2,7 @@
  * Wrong PINs that only this device has heard, told to the daemon on return: an event that the owner
  * reads on every other device. Called by `queue.ts` when it synchronises.
  */
-import type { Custody } from "../custody.js";
+import { type Custody, ourRecord, ours } from "../custody.js";
 import { OFFLINE, slotsOf } from "./kept.js";
 
 /** What the daemon takes at once. */
@@ -15,12 +15,12 @@ const MOST = 1_000_000;
  * not at all.
  */
 export async function reportOffline(custody: Custody): Promise<number> {
-  const counted = slotsOf(await custody.storage.get(OFFLINE)).unreported ?? 0;
+  const counted = slotsOf(await ourRecord(custody, OFFLINE)).unreported ?? 0;
   const unreported = Math.min(counted, MOST);
   if (unreported === 0) return 0;
   const body = { wrong_pins: unreported };
   await custody.transport.request("post", "/v1/account/offline-report", { body });
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     // Those that were typed while the report was on its way are still to come.
     update.set(OFFLINE, {

@@ -8,11 +8,10 @@
  * where that is acceptable, and prefer long PINs.
  */
 import { type Bytes, hkdf, random } from "../bytes.js";
-import { type Custody, KEPT, type AppKeyRecord } from "../custody.js";
+import { type AppKeyRecord, type Custody, KEPT, ourRecord, ours } from "../custody.js";
 import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
-import { kept } from "../storage/sound.js";
 import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
@@ -50,7 +49,7 @@ function unlockedOf(custody: Custody): Unlocked {
 
 /** What unlocks here without a network. */
 export async function offlineState(custody: Custody): Promise<OfflineState> {
-  const slots = slotsOf(await custody.storage.get(OFFLINE));
+  const slots = slotsOf(await ourRecord(custody, OFFLINE));
   return {
     byPasskey: slots.passkeys.length > 0,
     byPin: slots.pin !== undefined,
@@ -73,7 +72,7 @@ export async function keepOfflineByPasskey(
     throw new PasskeyFailed("prf-missing", "this passkey has no PRF, so it can not unlock offline");
   const { credentialId, salt, rpId, output, deviceId } = prf;
   const sealed = await seal(await prfKey(output), label(custody, "prf"), unlocked.secret);
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = slots.passkeys.filter((slot) => slot.credentialId !== credentialId);
     const slot: PasskeySlot = { credentialId, salt, rpId, sealed, deviceId };
@@ -91,7 +90,7 @@ export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Pro
 /** Lets a PIN unlock offline, which was judged. */
 export async function keepPin(custody: Custody, pin: string): Promise<void> {
   const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = renewed(slots, PIN);
     update.set(OFFLINE, { ...others, pin: slot, wrongPins: 0, pinPending: false });
@@ -105,7 +104,7 @@ const renewed = (slots: Slots, way: string): Slots => ({
 
 /** A way that unlocked here before the device secret was replaced does so again, now that it was used. */
 export async function renewOffline(custody: Custody, used: string | PrfKey): Promise<void> {
-  const { stale, pinPending } = slotsOf(await custody.storage.get(OFFLINE));
+  const { stale, pinPending } = slotsOf(await ourRecord(custody, OFFLINE));
   const isPin = typeof used === "string";
   // The PIN that the daemon knows may be the one of before.
   if (!custody.unlocked || (isPin && pinPending)) return;
@@ -115,7 +114,7 @@ export async function renewOffline(custody: Custody, used: string | PrfKey): Pro
 
 /** Ends unlocking offline: all of it, or one way. */
 export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const isOf = (one: string) => (one === PIN) === (way === "pin");
     update.set(OFFLINE, {
@@ -134,7 +133,7 @@ export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Pr
  * once it was used online.
  */
 export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
-  const isKept = await custody.storage.update([OFFLINE], (update) => {
+  const isKept = await ours(custody, [OFFLINE], (update) => {
     const { pin: slot, ...slots } = slotsOf(update.get(OFFLINE));
     const { stale = [] } = slots;
     if (slot) update.set(OFFLINE, { ...slots, stale: [...stale, PIN], pinPending: false });
@@ -159,9 +158,9 @@ async function keepOfflinePasskeys(
   custody: Custody,
   stays: (deviceId: string | undefined) => boolean,
 ): Promise<void> {
-  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
   if (passkeys.every(({ deviceId }) => stays(deviceId))) return;
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const kept = slots.passkeys.filter(({ deviceId }) => stays(deviceId));
     update.set(OFFLINE, { ...slots, passkeys: kept });
@@ -169,9 +168,7 @@ async function keepOfflinePasskeys(
 }
 
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {
-  const record = kept(KEPT.appKey, await custody.storage.get(KEPT.appKey)) as
-    | AppKeyRecord
-    | undefined;
+  const record = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
   if (!record) throw new NotReady("no-offline-slot", "the wrapped key is not on this device");
   const unlocked = await Unlocked.open(secret, record.wrapped);
   secret.fill(0);
@@ -183,7 +180,7 @@ export async function unlockOfflineByPasskey(
   custody: Custody,
   signal?: AbortSignal,
 ): Promise<Unlocked> {
-  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
   const [first] = passkeys;
   if (!first) throw new NotReady("no-offline-slot", "no passkey unlocks offline on this device");
   const ids = passkeys.map(({ credentialId }) => credentialId);
@@ -198,7 +195,7 @@ export async function unlockOfflineByPasskey(
 
 /** The device secret in the PIN's slot. The guess is counted before it is looked at. */
 export async function openPinSlot(custody: Custody, pin: string): Promise<Bytes> {
-  const slot = await custody.storage.update([OFFLINE], (update) => {
+  const slot = await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const { wrongPins, unreported = 0 } = slots;
     if (slots.pin) {
@@ -211,7 +208,7 @@ export async function openPinSlot(custody: Custody, pin: string): Promise<Bytes>
   const secret = key && (await open(key, label(custody, "pin"), slot.sealed));
   if (!secret)
     throw new CanNotOpen("offline-pin-wrong", "the PIN does not open this device's copy");
-  await custody.storage.update([OFFLINE], (update) => {
+  await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     // This guess was right: it is the one that there is nothing to report of.
     const unreported = Math.max((slots.unreported ?? 0) - 1, 0);

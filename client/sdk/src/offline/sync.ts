@@ -4,7 +4,7 @@
  * A change that was begun for one account is never sent into another's: it is found under its account's name, and that of
  * the session is looked at before each step.
  */
-import type { Custody } from "../custody.js";
+import { type Custody, ourRecord } from "../custody.js";
 import {
   CanNotOpen,
   CustodyError,
@@ -25,6 +25,7 @@ import {
   type Queued,
   queuedOf,
   type Rule,
+  type Whose,
 } from "./changes.js";
 import { OFFLINE, slotsOf } from "./kept.js";
 import { isLocked } from "./queue.js";
@@ -104,7 +105,7 @@ const asked = new WeakSet<Custody>();
 /** Once in a page's life: a passkey that was removed on another device is not to unlock this one. */
 async function followRemovals(custody: Custody): Promise<void> {
   if (asked.has(custody)) return;
-  const { passkeys } = slotsOf(await custody.storage.get(OFFLINE));
+  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
   if (passkeys.length > 0) {
     const view = await custody.transport.request("get", "/v1/account");
     await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
@@ -153,7 +154,7 @@ async function send(custody: Custody, name: string, rule: Rule): Promise<void> {
     const { content, base } = queued;
     try {
       const version = await putSecret(custody, name, content, base);
-      await done(custody, name, queued, { version, content, updated: queued.changed });
+      await done(custody, { account }, name, queued, { version, content, updated: queued.changed });
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
       await (await onDemand()).resolve(custody, name, queued, rule);
@@ -163,15 +164,16 @@ async function send(custody: Custody, name: string, rule: Rule): Promise<void> {
 
 /** Keeps what the daemon has now; a change made meanwhile goes on from there. */
 export async function done(
-  custody: Custody,
+  { storage }: Custody,
+  whose: Whose,
   name: string,
   sent: Queued,
   stored: Stored,
 ): Promise<void> {
-  const queue = of(custody, "queue", name);
-  await custody.storage.update([queue], (update) => {
+  const queue = of(whose, "queue", name);
+  await storage.update([queue], (update) => {
     const now = update.get(queue) as Queued | undefined;
-    update.set(of(custody, "copy", name), { ...stored, change: sent.id } satisfies Copy);
+    update.set(of(whose, "copy", name), { ...stored, change: sent.id } satisfies Copy);
     if (now?.id === sent.id) update.delete(queue);
     // It has replaced what was sent, or has that, or what replaced it, aside: nothing is overwritten unseen.
     else if (now) update.set(queue, { ...now, base: stored.version });

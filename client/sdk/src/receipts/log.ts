@@ -8,7 +8,6 @@
 import { type Bytes, equal, fromBase64, toBase64Url } from "../bytes.js";
 import type { Custody } from "../custody.js";
 import { Untrusted } from "../errors.js";
-import { forgetSeen } from "../revisions.js";
 import { kept } from "../storage/sound.js";
 import { onDemand } from "../tools.js";
 import type { Schemas } from "../transport.js";
@@ -24,7 +23,8 @@ interface Remembered {
   /** Signed notes. */
   readonly trusted?: string | undefined;
   readonly waiting: readonly string[];
-  readonly receipts: readonly { index: number; leaf: string }[];
+  /** Not all are of one account, where the device had several. */
+  readonly receipts: readonly { index: number; leaf: string; account?: string }[];
 }
 
 /** What was kept. */
@@ -75,10 +75,11 @@ export async function verifyReceipt(
   return checkpoint;
 }
 
-/** Verifies and keeps the receipt of an answer; its checkpoint waits for `checkLog`. */
+/** Verifies and keeps the receipt of an answer, for this account's trail; its checkpoint waits for `checkLog`. */
 export async function takeReceipt(
   custody: Custody,
   receipt: Schemas["LogReceipt"] | null | undefined,
+  account: string,
 ): Promise<void> {
   if (!receipt) return;
   const checkpoint = receipt.proof
@@ -92,7 +93,7 @@ export async function takeReceipt(
     const state = remembered(update.get(LOG));
     const waiting = new Set(state.waiting);
     if (checkpoint && checkpoint.note !== state.trusted) waiting.add(checkpoint.note);
-    const receipts = [...state.receipts, { index: receipt.index, leaf: receipt.leaf }];
+    const receipts = [...state.receipts, { index: receipt.index, leaf: receipt.leaf, account }];
     update.set(LOG, { ...state, waiting: [...waiting], receipts: receipts.slice(-RECEIPTS) });
   });
 }
@@ -154,11 +155,7 @@ export async function newestCheckpoint(custody: Custody): Promise<Checkpoint | u
  * operator explains an `Untrusted` of the doubt `other-log`.
  */
 export async function acceptNewLog(custody: Custody): Promise<void> {
-  // What was restored is older than what this device has seen, too.
-  await forgetSeen(custody.storage);
-  await custody.storage.update([LOG], (update) => {
-    update.delete(LOG);
-  });
+  await (await onDemand()).acceptNewLog(custody);
 }
 
 /**

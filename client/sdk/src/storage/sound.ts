@@ -10,8 +10,10 @@ export const DEVICE_KEY = "device-key";
 /** What each kind of record has at least, by the first part of its name. */
 const HAS: Readonly<Record<string, readonly string[]>> = {
   [DEVICE_KEY]: ["privateKey", "publicKey"],
+  account: ["account"],
   "app-key": ["wrapped"],
   offline: ["passkeys"],
+  enrolment: ["key", "sealed", "wrapped"],
   log: ["waiting", "receipts"],
   queue: ["id", "content"],
   copy: ["content"],

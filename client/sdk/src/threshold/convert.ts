@@ -7,7 +7,14 @@
  * whoever kept it: to shut that realm out, the app needs a new key.
  */
 import { random, toBase64Url } from "../bytes.js";
-import { type AppKeyRecord, type Custody, forgetDevice, KEPT, keepAccount } from "../custody.js";
+import {
+  type AppKeyRecord,
+  type Custody,
+  forgetDevice,
+  KEPT,
+  keepAccount,
+  ourRecord,
+} from "../custody.js";
 import { CustodyError, NotReady, Refused, Untrusted, VersionConflict } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import { backUp, deleteSecret, listSecrets, unlock } from "../secrets.js";
@@ -137,9 +144,9 @@ export async function finishConversion(
   signIn: (custody: Custody, ask: Ask) => Promise<SignedIn>,
   options: RecoverOptions = {},
 ): Promise<Recovered> {
-  const own = (await single.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  const own = (await ourRecord(single, KEPT.appKey)) as AppKeyRecord | undefined;
   const old = oldOf(single, group);
-  const adopted = (await old.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  const adopted = (await ourRecord(old, KEPT.appKey)) as AppKeyRecord | undefined;
   const wanted = (own ?? adopted)?.thumbprint;
   const proven = await recover(group, await asked(group, signIn, options), {
     patience: options.patience ?? PATIENCE,
@@ -238,7 +245,7 @@ export async function convertToSingle(
   const custody = group.custodies.find((one) => one.realm.name === realm);
   if (!custody) throw new RangeError(`${realm} is no realm of this group`);
   const open = group.custodies.map(({ unlocked }) => unlocked).find((one) => one && !one.locked);
-  const wanted = (await custody.storage.get(KEPT.appKey)) as AppKeyRecord | undefined;
+  const wanted = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
   if (open) await backUp(custody, open);
   const back = await unlock(custody);
   if (wanted && wanted.thumbprint !== back.thumbprint) {
