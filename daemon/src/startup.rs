@@ -447,7 +447,6 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
         config.witnesses.period,
     ));
     let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
-
     let (stop, stopping) = watch_for_stop::channel(false);
     let limits = Limits::new(config.listen.max_connections, config.listen.drain);
     let mut serving = tokio::task::JoinSet::new();

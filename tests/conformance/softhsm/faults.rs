@@ -5,10 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +19,10 @@ use custodyd_tests::{
     token::{LABEL, module},
 };
 
-use super::SoftHsm;
+use super::{
+    SoftHsm,
+    panicking::{PANICS, Panics},
+};
 use crate::{
     rig::{Prepared, Rig, Store},
     suite::{MAC, until},
@@ -312,29 +312,6 @@ pub(crate) fn a_recovery_that_hangs_twice_is_told_until_it_returns(rig: &Faulty)
     until(|| mac(&pool) == Ok(right));
     all_are_served(&pool, right);
     assert_eq!(rig.module.finalized_beneath_a_call(), 0);
-}
-
-/// Panics where the recovery thread says something, once.
-struct Panics;
-
-static PANICS: AtomicBool = AtomicBool::new(true);
-
-impl tracing::Subscriber for Panics {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        if thread::current().name() == Some("token-recovery") {
-            assert!(!PANICS.swap(false, Ordering::SeqCst), "on purpose");
-        }
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// A defect ends one recovery, and not the way back: whoever misses the token next has it begun anew.

@@ -2,6 +2,7 @@
 
 pub(crate) mod faults;
 pub(crate) mod importing;
+mod panicking;
 
 use std::{env, fs, path::PathBuf, sync::Arc};
 
