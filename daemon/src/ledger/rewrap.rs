@@ -437,7 +437,7 @@ impl Reader {
         let (mut from, to) = (first_of(from), first_of(to));
         loop {
             let rows = self.store().records(&from, &to).await?.examine();
-            let Some(beyond) = beyond(&rows, &from)? else {
+            let Some(beyond) = beyond(rows.last().map(|row| row.id), &from)? else {
                 break;
             };
             from = beyond;

@@ -3,6 +3,10 @@
 //! A store can only make an `Unverified<T>`, and only the ledger can look inside one. So
 //! "trusted the database" does not compile anywhere else.
 
+use custodyd_hsm::seal;
+
+use crate::store::{HashedRecord, StoredRecord};
+
 /// Something read from the database: controlled by whoever administers it.
 #[derive(Debug)]
 pub struct Unverified<T>(T);
@@ -21,5 +25,17 @@ impl<T> Unverified<T> {
     /// Hands the value to code of the ledger that is about to verify it.
     pub(super) fn examine(self) -> T {
         self.0
+    }
+}
+
+impl Unverified<Vec<StoredRecord>> {
+    /// The same records by their digests, believed as little.
+    pub(crate) fn hashed(self) -> Unverified<Vec<HashedRecord>> {
+        let hashed = |row: StoredRecord| HashedRecord {
+            id: row.id,
+            generation: row.generation,
+            digest: row.sealed.as_deref().map(seal::digest),
+        };
+        Unverified(self.0.into_iter().map(hashed).collect())
     }
 }

@@ -38,8 +38,8 @@ use self::folding::Folder;
 use self::scanner::Scanner;
 use self::write::Writer;
 use super::{
-    Batch, BodyRow, CommitError, EventRow, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF, MAX_MEMBERS,
-    MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Spare, Store, StoreError, StoredEntry,
+    Batch, BodyRow, CommitError, EventRow, HashedRecord, HeadRow, MAX_BODY, MAX_HEAD, MAX_LEAF,
+    MAX_MEMBERS, MAX_SEALED, MAX_TILE, RecordRow, SealedRow, Spare, Store, StoreError, StoredEntry,
     StoredRecord, TileRow,
 };
 use crate::ledger::Unverified;
@@ -529,6 +529,14 @@ impl Store for Sqlite {
         to: &[u8],
     ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
         scan::records(&self.scanner, from, to).await
+    }
+
+    async fn hashed_records(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Unverified<Vec<HashedRecord>>, StoreError> {
+        scan::hashed_records(&self.scanner, from, to).await
     }
 
     async fn strays(&self, size: u64) -> Result<Unverified<Vec<(&'static str, u64)>>, StoreError> {

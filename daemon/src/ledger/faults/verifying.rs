@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::erasing::erase;
 use super::names::claim;
 use super::rig::{Rig, app};
-use crate::ledger::verify::{Findings, Progress, Report, export, verify};
+use crate::ledger::verify::{Counts, Findings, Progress, Report, export, verify};
 use crate::store::{Exclusive, Sqlite, Store};
 
 /// A realm with more than a tile of entries, a tombstone, an alias, and bodies that are gone; it
@@ -26,7 +26,8 @@ async fn base() -> Rig {
     rig
 }
 
-/// A copy that has stopped, with this done to its database; what a verification says of it.
+/// A copy that has stopped, with this done to its database; what a verification says of it, which is the same whether it
+/// opens records or hashes them only.
 async fn verified(base: &Rig, attack: &str) -> Report {
     let mut rig = base.copy().await;
     let (pool, realm) = (rig.ledger().pool().clone(), rig.ledger().realm().clone());
@@ -41,6 +42,16 @@ async fn verified(base: &Rig, attack: &str) -> Report {
     let report = verify(&store, &pool, (&realm, rig.mode()), apps, &progress)
         .await
         .unwrap();
+    let unopened = verify(&store, &pool, &realm, None, &progress)
+        .await
+        .unwrap();
+    assert_eq!(unopened.findings, report.findings, "{attack}");
+    let counts = Counts {
+        opened: 0,
+        unopened: 0,
+        ..report.counts
+    };
+    assert_eq!(unopened.counts, counts, "{attack}");
     store.close().await;
     report
 }

@@ -14,6 +14,7 @@ use crate::store::{BodyRow, EventRow};
 
 /// Entries with neither body nor leaf that are kept for a second look.
 const MOST: usize = 10_000;
+const DIFFERS: &str = "its body does not match its commitment";
 
 /// One bit for each entry of a log.
 #[derive(Debug)]
@@ -47,6 +48,54 @@ impl Bits {
     }
 }
 
+/// What a body is beside its leaf. Nothing but these two decides that, so entries can be judged in any order, on all
+/// cores; what they are to one another is for `Bodies`.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Larger than any, or no byte string.
+    Unreadable,
+    /// An event's, which its leaf commits to or does not.
+    OfEvent { fits: bool },
+    /// An event has none.
+    Missing,
+    /// Of an erasure or of retention: the entries that it names, if its leaf commits to it.
+    List(Option<Vec<u64>>),
+    /// One of these has none.
+    NoList,
+    /// None, and entries of the kind have none.
+    Rightly,
+    /// One, and they have none.
+    Odd,
+    /// The entry is of no known kind; whether there is a body.
+    OfUnknown { there: bool },
+}
+
+impl Body {
+    /// An entry, and the row of its body: absent, not readable, or there.
+    pub(super) fn judge(leaf: Vec<u8>, body: Option<Option<BodyRow>>) -> Self {
+        let body = match body {
+            Some(None) => return Self::Unreadable,
+            Some(Some(body)) => Some(body),
+            None => None,
+        };
+        match (leaf.first(), body) {
+            (Some(&LEAF_EVENT), None) => Self::Missing,
+            (Some(&LEAF_EVENT), Some(body)) => Self::OfEvent {
+                fits: journal::commits(&leaf, &body),
+            },
+            (Some(&(LEAF_ERASURE | LEAF_RETENTION)), None) => Self::NoList,
+            (Some(&(LEAF_ERASURE | LEAF_RETENTION)), body) => {
+                Self::List(covered(&EventRow { leaf, body }))
+            }
+            (Some(&(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE)), None) => Self::Rightly,
+            (Some(&(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE)), Some(_)) => Self::Odd,
+            (_, body) => Self::OfUnknown {
+                there: body.is_some(),
+            },
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Bodies {
     present: Bits,
@@ -66,51 +115,43 @@ impl Bodies {
         }
     }
 
-    /// An entry, and the row of its body: absent, not readable, or there.
-    pub(super) fn take(
-        &mut self,
-        index: u64,
-        leaf: Vec<u8>,
-        body: Option<Option<BodyRow>>,
-        findings: &mut Findings,
-    ) {
-        let kind = leaf.first().copied();
-        let body = match body {
-            Some(None) => {
+    /// The next entry's.
+    pub(super) fn take(&mut self, index: u64, body: Body, findings: &mut Findings) {
+        match body {
+            Body::Unreadable => {
                 self.present.set(index);
-                return findings.body(index, "its body is larger than any, or no byte string");
+                findings.body(index, "its body is larger than any, or no byte string");
             }
-            Some(Some(body)) => Some(body),
-            None => None,
-        };
-        self.checked += u64::from(body.is_some());
-        match (kind, body) {
-            (Some(LEAF_EVENT), None) => self.missing.set(index),
-            (Some(LEAF_EVENT), Some(body)) => {
+            Body::Missing => self.missing.set(index),
+            Body::OfEvent { fits } => {
+                self.checked += 1;
                 self.present.set(index);
-                if !journal::commits(&leaf, &body) {
-                    findings.body(index, "its body does not match its commitment");
+                if !fits {
+                    findings.body(index, DIFFERS);
                 }
             }
-            (Some(LEAF_ERASURE | LEAF_RETENTION), None) => findings.body(
+            Body::NoList => findings.body(
                 index,
                 "it names entries whose bodies had to go, and its own body is missing",
             ),
-            (Some(LEAF_ERASURE | LEAF_RETENTION), body) => {
-                match covered(&EventRow { leaf, body }) {
-                    None => findings.body(index, "its body does not match its commitment"),
-                    Some(entries) => {
-                        for entry in entries {
-                            self.cover(index, entry, findings);
-                        }
-                    }
+            Body::List(entries) => {
+                self.checked += 1;
+                if entries.is_none() {
+                    findings.body(index, DIFFERS);
+                }
+                for entry in entries.into_iter().flatten() {
+                    self.cover(index, entry, findings);
                 }
             }
-            (Some(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE), None) => {}
-            (Some(LEAF_STATE | LEAF_BOOT | LEAF_RESTORE), Some(_)) => {
+            Body::Rightly => {}
+            Body::Odd => {
+                self.checked += 1;
                 findings.body(index, "it has a body, and entries of its kind have none");
             }
-            (_, _) => findings.entry(index, "it is of a kind that this custodyd does not write"),
+            Body::OfUnknown { there } => {
+                self.checked += u64::from(there);
+                findings.entry(index, "it is of a kind that this custodyd does not write");
+            }
         }
     }
 

@@ -52,6 +52,39 @@ impl Restore {
     }
 }
 
+/// An entry by itself: its hash, and what it says. Taken from its bytes alone, so entries can be read in any order, on all
+/// cores, before the chain takes them in theirs.
+#[derive(Debug)]
+pub(crate) struct Link {
+    own: Hash,
+    said: Said,
+}
+
+/// What an entry says, where it is for the chain; nothing where that does not parse.
+#[derive(Debug)]
+enum Said {
+    State(Option<Box<StateLeaf>>),
+    Boot(Option<Box<BootLeaf>>),
+    Restore(Box<Restore>),
+    /// Of an account, or of a kind that nobody writes.
+    Other,
+}
+
+impl Link {
+    pub(crate) fn read(leaf: &[u8]) -> Self {
+        let said = match leaf.first() {
+            Some(&LEAF_STATE) => Said::State(StateLeaf::parse(leaf).map(Box::new)),
+            Some(&LEAF_BOOT) => Said::Boot(BootLeaf::parse(leaf).map(Box::new)),
+            Some(&LEAF_RESTORE) => Said::Restore(Box::new(Restore::read(leaf))),
+            _ => Said::Other,
+        };
+        Self {
+            own: record_hash(leaf),
+            said,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Chain {
     realm: RealmName,
@@ -110,25 +143,24 @@ impl Chain {
     }
 
     /// Takes the next entry, and the hash that a cached tile has in its place.
-    pub(crate) fn take(&mut self, leaf: &[u8], tile: Option<Hash>, findings: &mut Findings) {
-        let own = record_hash(leaf);
+    pub(crate) fn take(&mut self, link: Link, tile: Option<Hash>, findings: &mut Findings) {
+        let Link { own, said } = link;
         let doubtful = tile.is_some_and(|tile| tile != own);
-        let state = match leaf.first() {
-            Some(&LEAF_STATE) if doubtful => {
+        let state = match said {
+            Said::State(_) if doubtful => {
                 // Named by the next root. Until then nothing in it is a reason to doubt others.
                 self.last = Last::Unknown;
                 None
             }
-            Some(&LEAF_STATE) => {
-                let state = StateLeaf::parse(leaf);
+            Said::State(state) => {
                 if state.is_none() {
                     self.last = Last::Unknown;
                     findings.entry(self.size(), "its state does not parse");
                 }
                 state
             }
-            Some(&LEAF_BOOT) if !doubtful => {
-                match BootLeaf::parse(leaf) {
+            Said::Boot(boot) if !doubtful => {
+                match boot {
                     Some(boot) => {
                         self.keys = boot.keys.or(self.keys.take());
                         self.tokens = boot.tokens.or(self.tokens.take());
@@ -137,14 +169,14 @@ impl Chain {
                 }
                 None
             }
-            Some(&LEAF_RESTORE) if !doubtful => {
-                self.restored = Some(Restore::read(leaf));
-                if matches!(self.restored, Some(Restore(None))) {
+            Said::Restore(restore) if !doubtful => {
+                if matches!(*restore, Restore(None)) {
                     findings.entry(self.size(), "what it says of a restore does not parse");
                 }
+                self.restored = Some(*restore);
                 None
             }
-            _ => None,
+            Said::Boot(_) | Said::Restore(_) | Said::Other => None,
         };
         if let Some(state) = &state {
             self.judge(state, findings);

@@ -4,21 +4,31 @@
 //! authenticated, and by the scrub against the one in memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::{Stream, StreamExt as _, stream};
 use tlog_tiles::Hash;
-use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
-use super::bodies::Bodies;
-use super::chain::Chain;
+use super::bodies::{Bodies, Body};
+use super::chain::{Chain, Link};
 use super::findings::Findings;
 use super::{AHEAD, Pace, Task};
 use crate::ledger::log::{LogEnd, TILE, TileRow, may_be_gone};
 use crate::ledger::{Head, LedgerError};
-use crate::store::{StoreError, StoredEntry};
+use crate::store::{Store, StoredEntry};
 
-/// Entries, and the number up to which the log has no others.
-type Part = Result<(Vec<StoredEntry>, u64), StoreError>;
+/// Entries that are read and hashed at once.
+const PART: usize = 1024;
+
+/// What stands at a place of the log.
+enum Shown {
+    Missing,
+    /// Larger than any, or no byte string.
+    Unreadable,
+    Entry(Link, Body),
+}
 
 /// What the pass has gone over.
 #[derive(Debug)]
@@ -60,7 +70,6 @@ impl Task {
             self.take(from..to, &tiles, &mut walked).await?;
             let full = walked.chain.full_tiles();
             self.compare(head.size, &full, &mut walked.findings).await?;
-            self.progress.advance(to - from);
             pace.pause().await;
         }
         let rest = walked.chain.finish(head, &mut walked.findings);
@@ -85,75 +94,53 @@ impl Task {
         Ok(Tiles(tiles))
     }
 
-    /// The entries of a part with their bodies, which takes several statements. The next ones are
-    /// under way while these are hashed.
+    /// The entries of a range, one after another. What each says by itself is found out on all cores beforehand.
     async fn take(
         &self,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
         tiles: &Tiles,
         walked: &mut Walked,
     ) -> Result<(), LedgerError> {
-        let (mut next, end) = (range.start, range.end);
-        let mut reading = self.entries_ahead(range);
-        while next < end {
-            let part = reading.recv().await;
-            let (rows, upto) = part.ok_or_else(|| LedgerError::internal("read the log"))??;
-            let mut rows = rows.into_iter().peekable();
-            for index in next..upto {
+        let mut index = range.start;
+        let mut parts = self.parts(range);
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|_| LedgerError::internal("read the log"))??;
+            self.progress.advance(part.len() as u64);
+            for shown in part {
                 let tile = tiles.hash(index);
-                match rows.next_if(|row| row.index == index) {
-                    Some(StoredEntry {
-                        leaf: Some(leaf),
-                        body,
-                        ..
-                    }) => {
-                        walked.chain.take(&leaf, tile, &mut walked.findings);
-                        walked.bodies.take(index, leaf, body, &mut walked.findings);
+                match shown {
+                    Shown::Entry(link, body) => {
+                        walked.chain.take(link, tile, &mut walked.findings);
+                        walked.bodies.take(index, body, &mut walked.findings);
                     }
-                    Some(_) => {
+                    Shown::Unreadable => {
                         let what = "it is larger than any, or no byte string";
                         walked.findings.entry(index, what);
                         walked.chain.skip(tile);
                     }
-                    None => {
+                    Shown::Missing => {
                         walked.findings.entry(index, "is missing");
                         walked.chain.skip(tile);
                     }
                 }
+                index += 1;
             }
-            if rows.next().is_some() {
-                return Err(LedgerError::Tampered(
-                    "log entries come out of order: the database file is damaged".into(),
-                ));
-            }
-            next = upto;
         }
         Ok(())
     }
 
-    fn entries_ahead(&self, range: std::ops::Range<u64>) -> mpsc::Receiver<Part> {
-        let (parts, reading) = mpsc::channel(AHEAD);
-        let store = Arc::clone(&self.store);
-        tokio::spawn(async move {
-            let mut next = range.start;
-            while next < range.end {
-                let part = store.entries(next, range.end).await.map(|rows| {
-                    let rows = rows.examine();
-                    // A server may show any number.
-                    let upto = rows
-                        .last()
-                        .map_or(range.end, |row| row.index.saturating_add(1))
-                        .clamp(next + 1, range.end);
-                    (rows, upto)
-                });
-                // After an error nothing follows.
-                next = part.as_ref().map_or(range.end, |(_, upto)| *upto);
-                if parts.send(part).await.is_err() {
-                    break;
-                }
-            }
+    /// The parts of a range in their order, some of them under way at the same time.
+    fn parts(
+        &self,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Result<Vec<Shown>, LedgerError>, JoinError>> + Unpin + use<>
+    {
+        let (store, end) = (Arc::clone(&self.store), range.end);
+        let parts = range.step_by(PART).map(move |from| {
+            let to = end.min(from.saturating_add(PART as u64));
+            tokio::spawn(part(Arc::clone(&store), from..to))
         });
-        reading
+        stream::iter(parts).buffered(1 + AHEAD)
     }
 
     /// Tiles as the entries make them, against the cache, which need not have the old ones. While a daemon writes,
@@ -197,5 +184,105 @@ impl Task {
             }
         }
         Ok(())
+    }
+}
+
+/// What stands at each place of a part.
+async fn part(store: Arc<dyn Store>, range: Range<u64>) -> Result<Vec<Shown>, LedgerError> {
+    let mut shown = Vec::with_capacity(PART);
+    let mut next = range.start;
+    while next < range.end {
+        let rows = store.entries(next, range.end).await?.examine();
+        // A server may show any number.
+        let upto = rows
+            .last()
+            .map_or(range.end, |row| row.index.saturating_add(1))
+            .clamp(next + 1, range.end);
+        let mut rows = rows.into_iter().peekable();
+        shown.extend(
+            (next..upto).map(|index| match rows.next_if(|row| row.index == index) {
+                Some(StoredEntry {
+                    leaf: Some(leaf),
+                    body,
+                    ..
+                }) => Shown::Entry(Link::read(&leaf), Body::judge(leaf, body)),
+                Some(_) => Shown::Unreadable,
+                None => Shown::Missing,
+            }),
+        );
+        if rows.next().is_some() {
+            return Err(LedgerError::Tampered(
+                "log entries come out of order: the database file is damaged".into(),
+            ));
+        }
+        next = upto;
+    }
+    Ok(shown)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use custodyd_hsm::RealmName;
+    use custodyd_policies::Timestamp;
+
+    use super::*;
+    use crate::ledger::journal::event_leaf;
+    use crate::ledger::memory::Believed;
+    use crate::ledger::verify::Progress;
+    use crate::store::{Batch, BodyRow, Exclusive, HeadRow, Sqlite};
+
+    /// Parts come when they are ready; what is said of their entries comes in the order of the log, each at its place.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn entries_of_many_parts_are_judged_in_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Exclusive::take(&dir.path().join("a.sqlite")).unwrap();
+        let store = Sqlite::create(lock).await.unwrap();
+        let size = 5 * PART as u64 + 7;
+        let (missing, altered, huge) = (PART as u64, 2 * PART as u64 + 1, size - 1);
+        let body = |at: u64| BodyRow {
+            salt: vec![7; 32],
+            body: at.to_be_bytes().to_vec(),
+        };
+        let leaf = |at: u64| match at {
+            at if at == huge => vec![1; 20_000],
+            at if at == altered => event_leaf(&[8; 32], &body(at).body),
+            at => event_leaf(&[7; 32], &body(at).body),
+        };
+        let head = HeadRow {
+            seq: 1,
+            body: vec![1],
+            mac: Vec::new(),
+        };
+        let places = (0..size).filter(|at| *at != missing);
+        let batch = Batch {
+            head,
+            entries: places.map(|at| (at, leaf(at))).collect(),
+            bodies: (0..size).map(|at| (at, body(at))).collect(),
+            ..Batch::after(0)
+        };
+        store.commit(&batch).await.unwrap();
+        let realm = RealmName::parse("test.example").unwrap();
+        let task = Task {
+            store: Arc::new(store),
+            realm: realm.clone(),
+            progress: Arc::new(Progress::default()),
+            beside: None,
+        };
+        let mut head = Believed::nothing(&realm, Timestamp(0)).head;
+        head.size = size;
+        let walked = task.entries(&head, None, Pace::FAST).await.unwrap();
+        assert_eq!(walked.chain.size(), size);
+        assert_eq!(walked.bodies.checked, size - 2);
+        let said: Vec<_> = walked.findings.listed().iter().collect();
+        let said: Vec<_> = said.iter().map(|found| found.evidence.as_str()).collect();
+        let expected = [
+            format!("log entry {missing}: is missing"),
+            format!("log entry {altered}: its body does not match its commitment"),
+            format!("log entry {huge}: it is larger than any, or no byte string"),
+        ];
+        assert_eq!(said.get(..3).unwrap(), expected, "{said:?}");
+        assert_eq!(task.progress.seen().0, size);
+        task.store.close().await;
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use custodyd_hsm::{Pool, RealmName};
 use serde::{Deserialize, Serialize};
 
-use super::chain::Chain;
+use super::chain::{Chain, Link};
 use super::{Counts, Findings, Progress, Report, evidence};
 use crate::ledger::{Head, LedgerError, start};
 use crate::store::{HeadRow, MAX_HEAD, Store};
@@ -123,7 +123,7 @@ pub async fn verify_file(
             file.read_exact(&mut leaf)
         });
         match read {
-            Ok(()) => chain.take(&leaf, None, &mut findings),
+            Ok(()) => chain.take(Link::read(&leaf), None, &mut findings),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 findings.entry(chain.size(), "the file ends before it");
                 break;

@@ -20,10 +20,13 @@ use crate::ledger::memory::Shown;
 use crate::ledger::record::Reader;
 use crate::ledger::tree::{BUCKETS, StateTree, bucket_digest};
 use crate::ledger::{BUCKET_BITS, LedgerError, erasure};
-use crate::store::StoredRecord;
+use crate::store::{HashedRecord, Store, StoredRecord};
+
+/// A record, with its content where somebody opens it.
+type Row = (HashedRecord, Option<Vec<u8>>);
 
 /// Records; `None` where there are no more.
-type Part = Result<Option<Vec<StoredRecord>>, LedgerError>;
+type Part = Result<Option<Vec<Row>>, LedgerError>;
 
 /// Lists that were judged; `None` where one is not the bucket's.
 type Lists = BTreeMap<u32, Option<MemberList>>;
@@ -43,15 +46,15 @@ pub(in crate::ledger) fn first_of(bucket: u32) -> Vec<u8> {
     }
 }
 
-/// Where the rows go on after these, if these are any; `from` is where these began.
+/// Where the rows go on after the last of some, if these are any; `from` is where they began.
 pub(in crate::ledger) fn beyond(
-    rows: &[StoredRecord],
+    last: Option<RecordId>,
     from: &[u8],
 ) -> Result<Option<Vec<u8>>, LedgerError> {
-    let Some(last) = rows.last() else {
+    let Some(last) = last else {
         return Ok(None);
     };
-    let mut beyond = last.id.as_bytes().to_vec();
+    let mut beyond = last.as_bytes().to_vec();
     beyond.push(0);
     match beyond.as_slice() > from {
         true => Ok(Some(beyond)),
@@ -201,13 +204,14 @@ impl Task {
         else {
             return Ok(());
         };
-        let mut reading = self.records_ahead(first_of(*first), first_of(last + 1));
+        let between = (first_of(*first), first_of(last + 1));
+        let mut reading = self.records_ahead(between, opener.is_some());
         let mut seen: HashSet<RecordId> = HashSet::new();
         loop {
             let part = reading.recv().await;
             let part = part.ok_or_else(|| LedgerError::internal("read the records"))?;
             let Some(rows) = part? else { break };
-            for row in rows {
+            for (row, sealed) in rows {
                 let Some(Some(list)) = lists.get(&row.id.bucket(BUCKET_BITS)) else {
                     counts.unjudged += 1;
                     continue;
@@ -222,7 +226,8 @@ impl Task {
                     None => {
                         counts.records += 1;
                         if let (Some(opener), Some(member)) = (opener.as_mut(), member) {
-                            opener.open(member, row, counts, findings).await?;
+                            let sealed = sealed.unwrap_or_default();
+                            opener.open(member, sealed, counts, findings).await?;
                         }
                     }
                     Some(what) => self.doubt(&id, what, counts, findings).await?,
@@ -241,16 +246,18 @@ impl Task {
     }
 
     /// The records between these places, part by part, and after the last one nothing. The next ones are on their
-    /// way while some are hashed.
-    fn records_ahead(&self, mut from: Vec<u8>, to: Vec<u8>) -> mpsc::Receiver<Part> {
+    /// way while some are compared.
+    fn records_ahead(
+        &self,
+        (mut from, to): (Vec<u8>, Vec<u8>),
+        opened: bool,
+    ) -> mpsc::Receiver<Part> {
         let (parts, reading) = mpsc::channel(AHEAD);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
             loop {
-                let read = store.records(&from, &to).await;
-                let part = read.map_err(LedgerError::from).and_then(|rows| {
-                    let rows = rows.examine();
-                    let beyond = beyond(&rows, &from)?;
+                let part = rows(&store, (&from, &to), opened).await.and_then(|rows| {
+                    let beyond = beyond(rows.last().map(|(row, _)| row.id), &from)?;
                     Ok(beyond.map(|beyond| (rows, beyond)))
                 });
                 let (part, goes_on) = match part {
@@ -290,18 +297,42 @@ impl Task {
     }
 }
 
+/// Some of the records between two places; their contents are asked for only where they are opened.
+async fn rows(
+    store: &Arc<dyn Store>,
+    (from, to): (&[u8], &[u8]),
+    opened: bool,
+) -> Result<Vec<Row>, LedgerError> {
+    if !opened {
+        let rows = store.hashed_records(from, to).await?.examine();
+        return Ok(rows.into_iter().map(|row| (row, None)).collect());
+    }
+    let rows = store.records(from, to).await?.examine();
+    let hashed = |row: StoredRecord| {
+        let digest = row.sealed.as_deref().map(seal::digest);
+        let StoredRecord { id, generation, .. } = row;
+        let hashed = HashedRecord {
+            id,
+            generation,
+            digest,
+        };
+        (hashed, row.sealed)
+    };
+    Ok(rows.into_iter().map(hashed).collect())
+}
+
 /// What contradicts the entry of the member list.
-fn wrong(member: Option<&Member>, row: &StoredRecord) -> Option<&'static str> {
+fn wrong(member: Option<&Member>, row: &HashedRecord) -> Option<&'static str> {
     let Some(member) = member else {
         return Some("the bucket's member list does not name it");
     };
-    let Some(sealed) = &row.sealed else {
+    let Some(digest) = row.digest else {
         return Some("it is larger than any, or no byte string");
     };
     if row.generation != Some(member.generation) {
         return Some("its generation differs from the member list");
     }
-    (seal::digest(sealed) != member.digest).then_some("its content differs from the member list")
+    (digest != member.digest).then_some("its content differs from the member list")
 }
 
 impl Opener {
@@ -309,11 +340,10 @@ impl Opener {
     async fn open(
         &mut self,
         member: Member,
-        row: StoredRecord,
+        sealed: Vec<u8>,
         counts: &mut Counts,
         findings: &mut Findings,
     ) -> Result<(), LedgerError> {
-        let sealed = row.sealed.unwrap_or_default();
         let known = Arc::new(Committed { member, sealed });
         if member.kind == RecordKind::Realm {
             match self.reader.unseal(&AppId::REALM, known).await {

@@ -5,14 +5,14 @@
 //! comes back as nothing, because whoever asks wants to name it and go on. Nothing read here is
 //! believed.
 
-use custodyd_hsm::RecordId;
+use custodyd_hsm::{RecordId, seal};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 use sqlx::sqlite::SqlitePool;
 
 use super::super::{
-    BodyRow, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError, StoredEntry,
-    StoredRecord, strays_of,
+    BodyRow, HashedRecord, MAX_BODY, MAX_LEAF, MAX_MEMBERS, MAX_PART, MAX_SEALED, StoreError,
+    StoredEntry, StoredRecord, strays_of,
 };
 use super::scanner::Scanner;
 use super::{bounds, limit, signed, unavailable, unsigned};
@@ -28,8 +28,13 @@ const BUCKETS: usize = 1 << 16;
 /// A column that comes as nothing where its value is too large: `octet_length` asks for the size
 /// without reading the value, whatever type a damaged file gives it.
 fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
+    Ok(lent(row, column)?.map(<[u8]>::to_vec))
+}
+
+/// The same where SQLite has it.
+fn lent<'row>(row: &'row Row<'_>, column: usize) -> rusqlite::Result<Option<&'row [u8]>> {
     Ok(match row.get_ref(column)? {
-        ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+        ValueRef::Blob(bytes) => Some(bytes),
         _ => None,
     })
 }
@@ -128,22 +133,53 @@ pub(super) async fn records(
     to: &[u8],
 ) -> Result<Unverified<Vec<StoredRecord>>, StoreError> {
     let (from, to) = (from.to_vec(), to.to_vec());
-    let read = move |connection: &Connection| part_of_records(connection, &from, &to);
+    let read =
+        move |connection: &Connection| part_of_records(connection, (&from, &to), ENOUGH, kept);
     scanner.read("read records", read).await
 }
 
-fn part_of_records(
-    connection: &Connection,
+/// Hashed on the thread that reads: a content is still in its core's cache there, and no copy of it is made.
+pub(super) async fn hashed_records(
+    scanner: &Scanner,
     from: &[u8],
     to: &[u8],
-) -> rusqlite::Result<Vec<StoredRecord>> {
+) -> Result<Unverified<Vec<HashedRecord>>, StoreError> {
+    let (from, to) = (from.to_vec(), to.to_vec());
+    let read =
+        move |connection: &Connection| part_of_records(connection, (&from, &to), MAX_PART, hashed);
+    scanner.read("read records", read).await
+}
+
+fn kept(id: RecordId, generation: Option<u64>, sealed: Option<&[u8]>) -> StoredRecord {
+    StoredRecord {
+        id,
+        generation,
+        sealed: sealed.map(<[u8]>::to_vec),
+    }
+}
+
+fn hashed(id: RecordId, generation: Option<u64>, sealed: Option<&[u8]>) -> HashedRecord {
+    HashedRecord {
+        id,
+        generation,
+        digest: sealed.map(seal::digest),
+    }
+}
+
+/// What `take` makes of the rows between two places, until they are of `enough` bytes.
+fn part_of_records<T>(
+    connection: &Connection,
+    (from, to): (&[u8], &[u8]),
+    enough: usize,
+    take: impl Fn(RecordId, Option<u64>, Option<&[u8]>) -> T,
+) -> rusqlite::Result<Vec<T>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, generation, CASE WHEN octet_length(sealed) <= ?3 THEN sealed END FROM records \
          WHERE id >= ?1 AND id < ?2 AND octet_length(id) = 32 ORDER BY id",
     )?;
     let mut rows = statement.query(params![from, to, limit(MAX_SEALED)])?;
     let (mut records, mut size) = (Vec::new(), 0);
-    while size < ENOUGH
+    while size < enough
         && records.len() < ROWS
         && let Some(row) = rows.next()?
     {
@@ -158,13 +194,9 @@ fn part_of_records(
             ValueRef::Integer(generation) => u64::try_from(generation).ok(),
             _ => None,
         };
-        let sealed = bytes(row, 2)?;
-        size += sealed.as_ref().map_or(0, Vec::len);
-        records.push(StoredRecord {
-            id,
-            generation,
-            sealed,
-        });
+        let sealed = lent(row, 2)?;
+        size += sealed.map_or(0, <[u8]>::len);
+        records.push(take(id, generation, sealed));
     }
     Ok(records)
 }
@@ -287,14 +319,26 @@ mod tests {
         })
         .await;
         let connection = scanner::open(&dir.path().join("a.sqlite")).unwrap();
-        let (mut found, mut from) = (Vec::new(), Vec::new());
+        let (mut found, mut digests, mut from) = (Vec::new(), Vec::new(), Vec::new());
         loop {
-            let part = part_of_records(&connection, &from, &[0xff; 33]).unwrap();
+            let between = (from.as_slice(), [0xff; 33].as_slice());
+            // Ten rows have so many bytes.
+            let part = part_of_records(&connection, between, 55, kept).unwrap();
+            let same = part_of_records(&connection, between, 55, hashed).unwrap();
             let Some(last) = part.last() else { break };
+            assert!(part.len() <= 11, "{}", part.len());
             from = [last.id.as_bytes().as_slice(), &[0]].concat();
             found.extend(part);
+            digests.extend(same);
         }
-        assert_eq!(found.len(), 101);
+        assert_eq!((found.len(), digests.len()), (101, 101));
+        for (row, by_digest) in found.iter().zip(digests) {
+            assert_eq!(
+                (row.id, row.generation),
+                (by_digest.id, by_digest.generation)
+            );
+            assert_eq!(row.sealed.as_deref().map(seal::digest), by_digest.digest);
+        }
         for (at, row) in (0..100).zip(&found) {
             assert_eq!((row.id, row.generation), (id(at), Some(u64::from(at))));
             assert_eq!(row.sealed.as_deref(), Some(&*sealed(at)));
