@@ -33,6 +33,7 @@ use custodyd_hsm::RealmName;
 use custodyd_hsm::backend::tpm::Pcrs;
 
 use crate::http::proxy::Proxies;
+use crate::ledger::Mode;
 use crate::ledger::restore::Approvers;
 use crate::private_file::Place;
 
@@ -179,6 +180,31 @@ pub struct Ledger {
     pub scrub_period: Duration,
     /// Who may let the realm go on from an older database.
     pub restore: Approvers,
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn mode(&self) -> Mode<'_> {
+        match self.anchor {
+            Anchor::Strict => Mode::Strict,
+            Anchor::Bounded => Mode::Bounded {
+                runtime_directory: &self.runtime_directory,
+                interval: self.anchor_interval,
+            },
+        }
+    }
+
+    /// The same for a command that only looks. Where no daemon runs there may be no such directory, and then nothing is
+    /// remembered in it.
+    #[must_use]
+    pub fn mode_to_look(&self) -> Mode<'_> {
+        match self.mode() {
+            Mode::Bounded {
+                runtime_directory, ..
+            } if !runtime_directory.try_exists().unwrap_or(true) => Mode::Strict,
+            mode => mode,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -33,7 +33,7 @@ use crate::http::server::{self, Limits};
 use crate::http::state::Context;
 use crate::http::tls::Tls;
 use crate::http::{certificate, operator, operator_socket, router, tls};
-use crate::ledger::{self, Cache, LedgerError, Mode, Settings};
+use crate::ledger::{self, Cache, LedgerError, Settings};
 use crate::listening::Listeners;
 use crate::reload::Reloader;
 use crate::service::{
@@ -195,7 +195,7 @@ async fn already_there(
             ledger::realm::finish(&store, &pool, name, now).await
         }
         Ok(false) => {
-            let (mode, escrowed) = (mode_to_look(&config.ledger), config.token.escrow.is_some());
+            let (mode, escrowed) = (config.ledger.mode_to_look(), config.token.escrow.is_some());
             ledger::check(&store, &pool, name, mode, escrowed).await
         }
         Err(error) => Err(error),
@@ -293,7 +293,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
     let clock = Arc::new(Clock::default());
     let settings = Settings {
         cache: Cache::new(config.store.cache_mib << 20),
-        mode: mode(&config.ledger),
+        mode: config.ledger.mode(),
         configuration: policies.digest,
         public_log: config.ledger.public_log,
         escrowed: config.token.escrow.is_some(),
@@ -360,27 +360,6 @@ fn has_the_keys(config: &Config, realm: &Realm) -> Result<(), StartError> {
          `custodyd key rotate {}`, which makes one in the token and names it in the log; or take ledger.public_log out",
         purpose.name()
     ))))
-}
-
-fn mode(config: &config::Ledger) -> Mode<'_> {
-    match config.anchor {
-        config::Anchor::Strict => Mode::Strict,
-        config::Anchor::Bounded => Mode::Bounded {
-            runtime_directory: &config.runtime_directory,
-            interval: config.anchor_interval,
-        },
-    }
-}
-
-/// The same for a command that only looks. Where no daemon runs there may be no such directory, and then nothing is
-/// remembered in it.
-pub(crate) fn mode_to_look(config: &config::Ledger) -> Mode<'_> {
-    match mode(config) {
-        Mode::Bounded {
-            runtime_directory, ..
-        } if !runtime_directory.try_exists().unwrap_or(true) => Mode::Strict,
-        mode => mode,
-    }
 }
 
 impl Realm {

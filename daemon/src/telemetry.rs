@@ -54,6 +54,7 @@ pub fn start_logging(log: &Log) -> Result<(), TelemetryError> {
 /// has not grown for who compares two scrapes, so these are shown from the start, at zero.
 const FROM_ZERO: &[(&str, &[(&str, &str)])] = &[
     ("custodyd_accept_failures_total", &[]),
+    ("custodyd_anchor_failures_total", &[("why", "behind")]),
     ("custodyd_anchor_failures_total", &[("why", "outrun")]),
     ("custodyd_anchor_failures_total", &[("why", "raced")]),
     ("custodyd_anchor_failures_total", &[("why", "token")]),

@@ -110,7 +110,7 @@ async fn look(config: &Config, held: Option<Held<'_>>) -> Result<Arc<dyn Store>,
 fn verify_database(output: &Output, config: &Config, open: bool) -> ExitCode {
     const COMMAND: &str = "ledger verify";
     let database = &config.store.database;
-    let mode = startup::mode_to_look(&config.ledger);
+    let mode = config.ledger.mode_to_look();
     if let Database::Sqlite(file) = database
         && !file.exists()
     {
@@ -248,7 +248,7 @@ fn lines(report: &Report, lasted: Duration) -> Vec<Line> {
 
 fn show_anchor(output: &Output, config: &Config) -> ExitCode {
     const COMMAND: &str = "ledger anchor";
-    let mode = startup::mode_to_look(&config.ledger);
+    let mode = config.ledger.mode_to_look();
     let asked = block_on(async {
         let store = look(config, None).await?;
         let pool = startup::token(config)?;

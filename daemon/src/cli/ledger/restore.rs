@@ -194,7 +194,7 @@ fn alone<T>(
             pool: &pool,
             realm: &config.realm.name,
             approvers: &config.ledger.restore,
-            mode: startup::mode_to_look(&config.ledger),
+            mode: config.ledger.mode_to_look(),
         })
         .await;
         store.close().await;

@@ -42,7 +42,7 @@ async fn verified(base: &Rig, attack: &str) -> Report {
     let report = verify(&store, &pool, (&realm, rig.mode()), apps, &progress)
         .await
         .unwrap();
-    let unopened = verify(&store, &pool, &realm, None, &progress)
+    let unopened = verify(&store, &pool, (&realm, rig.mode()), None, &progress)
         .await
         .unwrap();
     assert_eq!(unopened.findings, report.findings, "{attack}");
