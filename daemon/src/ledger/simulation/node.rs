@@ -259,7 +259,9 @@ impl Life {
                 escrowed: false,
             };
             let opened = open(&store, &pool, &realm_name(), &clock, settings).await?;
-            Ok::<_, LedgerError>(opened.serve(clock))
+            let (ledger, committing) = opened.serve(clock);
+            // It is large, and goes through many hands on a test's small stack.
+            Ok::<_, LedgerError>((ledger, Box::pin(committing)))
         };
         let limit = Duration::from_secs(900);
         let opened = self.live_within(limit, "the start", opening).await?;
