@@ -232,7 +232,8 @@ pub async fn verify(
         deleted_bodies: report.counts.deleted_bodies,
         ..counts
     };
-    task.strays(head.size, &mut report.findings).await?;
+    let strays = task.strays(head.size, &mut report.findings).await;
+    report.findings.of("log_entries", strays)?;
     Ok(report)
 }
 
@@ -292,20 +293,25 @@ impl Task {
         known: Option<StateTree>,
     ) -> Result<(Option<StateTree>, Findings), LedgerError> {
         let mut findings = Findings::default();
-        let cached = self.digests().await?;
+        let cached = findings.of("bucket_digests", self.digests().await)?;
         let fits = |tree: &StateTree| tree.root() == head.state.state_root;
-        let tree = known.or_else(|| Some(StateTree::fold(&cached)).filter(fits));
+        let tree = known.or_else(|| cached.as_ref().map(StateTree::fold).filter(fits));
         let (tree, listed) = match tree {
             Some(tree) => (Some(tree), None),
             None => {
-                let listed = self.list_digests().await?;
-                let tree = Some(StateTree::fold(&listed)).filter(fits);
-                (tree, Some(listed))
+                let listed = findings.of("bucket_members", self.list_digests().await)?;
+                let tree = listed.as_ref().map(StateTree::fold).filter(fits);
+                (tree, listed)
             }
         };
         match (&tree, listed) {
-            (Some(tree), _) => differing(tree, &cached, &mut findings),
+            (Some(tree), _) => {
+                if let Some(cached) = &cached {
+                    differing(tree, cached, &mut findings);
+                }
+            }
             (None, Some(listed)) => {
+                let cached = cached.unwrap_or_default();
                 let odd = (0..BUCKETS).find(|bucket| cached.get(bucket) != listed.get(bucket));
                 let place = odd.map_or(String::new(), |bucket| {
                     format!("; bucket {bucket} is the first that differs from its cached digest")

@@ -295,6 +295,8 @@ async fn no_start_destroys_an_anchor_by_the_word_of_the_older_key() {
         forger.goes().await;
         another_process(&mut one).await;
         one.weakness.older_mac_keys = !defended;
+        // Nor may what was written ahead of any anchor speak against it.
+        one.weakness.any_lag = !defended;
         let started = one.try_serve(Script::default()).await;
         match defended {
             true => {

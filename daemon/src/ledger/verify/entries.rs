@@ -39,6 +39,7 @@ pub(super) struct Walked {
 }
 
 /// The hashes that cached tiles hold for the entries of a part.
+#[derive(Default)]
 struct Tiles(HashMap<u64, Vec<u8>>);
 
 impl Tiles {
@@ -66,7 +67,8 @@ impl Task {
         while walked.chain.size() < head.size {
             let from = walked.chain.size();
             let to = head.size.min(from + pace.entries);
-            let tiles = self.tiles(from, to, edge).await?;
+            let tiles = self.tiles(from, to, edge).await;
+            let tiles = walked.findings.of("log_tiles", tiles)?.unwrap_or_default();
             self.take(from..to, &tiles, &mut walked).await?;
             let full = walked.chain.full_tiles();
             self.compare(head.size, &full, &mut walked.findings).await?;
@@ -101,10 +103,21 @@ impl Task {
         tiles: &Tiles,
         walked: &mut Walked,
     ) -> Result<(), LedgerError> {
-        let mut index = range.start;
+        let (mut index, end) = (range.start, range.end);
         let mut parts = self.parts(range);
         while let Some(part) = parts.next().await {
-            let part = part.map_err(|_| LedgerError::internal("read the log"))??;
+            let part = part.map_err(|_| LedgerError::internal("read the log"))?;
+            let Some(part) = walked.findings.of("log_entries", part)? else {
+                let to = end.min(index.saturating_add(PART as u64));
+                let what = format!("log entries {index} to {}: they can not be read", to - 1);
+                walked.findings.note("log_entries", what);
+                for at in index..to {
+                    walked.chain.skip(tiles.hash(at));
+                }
+                self.progress.advance(to - index);
+                index = to;
+                continue;
+            };
             self.progress.advance(part.len() as u64);
             for shown in part {
                 let tile = tiles.hash(index);
@@ -153,8 +166,12 @@ impl Task {
     ) -> Result<(), LedgerError> {
         for rows in expected.chunks(256) {
             let wanted: Vec<(u8, u64)> = rows.iter().map(|row| (row.level, row.index)).collect();
-            let shown = self.store.tiles(&wanted).await?.examine();
+            let shown = self.store.tiles(&wanted).await.map_err(LedgerError::from);
+            let Some(shown) = findings.of("log_tiles", shown)? else {
+                continue;
+            };
             let shown: HashMap<(u8, u64), Vec<u8>> = shown
+                .examine()
                 .into_iter()
                 .map(|row| ((row.level, row.index), row.data))
                 .collect();

@@ -5,6 +5,8 @@
 
 use custodyd_hsm::RecordId;
 
+use crate::ledger::LedgerError;
+
 /// Findings that are kept in words. A database may be wrong in each row.
 const LISTED: usize = 100;
 
@@ -61,6 +63,26 @@ impl Findings {
         }
         if self.listed.len() < LISTED {
             self.listed.push(Finding { table, evidence });
+        }
+    }
+
+    /// What the database shows of a table, if it can be read at all. A page that is damaged is a finding like any other: the
+    /// rest is gone over all the same.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub(super) fn of<T>(
+        &mut self,
+        table: &'static str,
+        read: Result<T, LedgerError>,
+    ) -> Result<Option<T>, LedgerError> {
+        match read {
+            Ok(shown) => Ok(Some(shown)),
+            Err(LedgerError::Tampered(what)) => {
+                self.note(table, what);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 

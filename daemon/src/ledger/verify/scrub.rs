@@ -60,11 +60,14 @@ impl Ledger {
         let walked = task.entries(&head, Some(&edge), pace).await?;
         let mut findings = walked.findings;
         let uncovered = walked.bodies.uncovered();
-        task.judge_uncovered(reader, head.size, uncovered, &mut findings)
-            .await?;
+        let judged = task.judge_uncovered(reader, head.size, uncovered, &mut findings);
+        let judged = judged.await;
+        findings.of("log_entries", judged)?;
         task.head_row(reader, &mut findings).await?;
-        task.cached_digests(reader, &mut findings).await?;
-        task.beyond_the_end(reader, &mut findings).await?;
+        let compared = task.cached_digests(reader, &mut findings).await;
+        findings.of("bucket_digests", compared)?;
+        let looked = task.beyond_the_end(reader, &mut findings).await;
+        findings.of("log_entries", looked)?;
         let slices = pace.slices();
         let from_first = (0..slices).map(|nth| first.wrapping_add(nth) % slices);
         let (counts, later) = task.buckets(None, from_first, None, pace).await?;

@@ -118,7 +118,13 @@ impl Task {
             let end = (start + pace.buckets).min(BUCKETS);
             let mut next = start;
             while next < end {
-                let rows = self.store.lists(next, end).await?.examine();
+                let rows = self.store.lists(next, end).await.map_err(LedgerError::from);
+                let Some(rows) = findings.of("bucket_members", rows)? else {
+                    let what = format!("buckets {next} to {}: they can not be read", end - 1);
+                    findings.note("bucket_members", what);
+                    break;
+                };
+                let rows = rows.examine();
                 let upto = rows.last().map_or(end, |(bucket, _)| bucket + 1);
                 let upto = upto.clamp(next + 1, end);
                 let mut rows: BTreeMap<u32, Option<Vec<u8>>> = rows.into_iter().collect();
@@ -210,7 +216,12 @@ impl Task {
         loop {
             let part = reading.recv().await;
             let part = part.ok_or_else(|| LedgerError::internal("read the records"))?;
-            let Some(rows) = part? else { break };
+            let Some(part) = findings.of("records", part)? else {
+                let what = format!("buckets {first} to {last}: not all of their rows can be read");
+                findings.note("records", what);
+                return Ok(());
+            };
+            let Some(rows) = part else { break };
             for (row, sealed) in rows {
                 let Some(Some(list)) = lists.get(&row.id.bucket(BUCKET_BITS)) else {
                     counts.unjudged += 1;
