@@ -1,10 +1,8 @@
 /**
  * The account itself: what it holds, its devices, keys and addresses; taking it out, erasing it.
  */
-import { type Custody, forgetDevice, keepAccount, ours } from "./custody.js";
+import type { Custody } from "./custody.js";
 import type { Unlocked } from "./keys.js";
-import { verifyBinding } from "./receipts/realm.js";
-import { accountOf } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 
@@ -20,26 +18,12 @@ export async function exportAccount(custody: Custody): Promise<Schemas["Export"]
 
 /** Erases the account for good, and forgets this device. */
 export async function eraseAccount(custody: Custody): Promise<void> {
-  // Else what is another account's here would go with it.
-  await ours(custody, [], () => undefined);
-  const body = { confirm: accountOf(custody) };
-  await custody.transport.request("delete", "/v1/account", { body });
-  await forgetDevice(custody);
+  await (await onDemand()).erase(custody);
 }
 
 /** Binds this device to the account of the session. */
 export async function bindThisDevice(custody: Custody, name?: string): Promise<void> {
-  const body = name === undefined ? {} : { name };
-  const answer = await custody.transport.request("post", "/v1/account/devices", { body });
-  const account = accountOf(custody);
-  await verifyBinding(custody.realm, answer.device.binding, {
-    app: custody.app,
-    sub: account,
-    kind: "device-key",
-    device_id: custody.device.thumbprint,
-  });
-  custody.transport.session = answer.session;
-  await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
+  await (await onDemand()).bindThisDevice(custody, name);
 }
 
 /** Removes another device: its key is a stranger's from now on, and its sessions are over. */

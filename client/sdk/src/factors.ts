@@ -11,7 +11,6 @@ import type { Made } from "./demand/along.js";
 import type { AddedPasskey } from "./demand/passkey.js";
 import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
-import { renewOfflinePin } from "./offline/slots.js";
 import { afterwards, demandBound, type Undone } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
@@ -46,7 +45,7 @@ export async function setPin(
   pin: string,
   options: PinOptions = {},
 ): Promise<PinMade> {
-  const { missing, registerPin, rewrapping } = await onDemand();
+  const { missing, registerPin, renewOfflinePin, rewrapping } = await onDemand();
   const rewrap = await rewrapping(custody);
   // Such a PIN carries no backup, which would wait on this device for as long as there is no other factor.
   if (options.onServer && rewrap.waits) throw missing();

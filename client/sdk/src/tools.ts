@@ -16,7 +16,7 @@ import {
   toHex,
   utf8,
 } from "./bytes.js";
-import { KEPT, keepAccount, ourRecord, ours } from "./custody.js";
+import { forgetDevice, KEPT, keepAccount, ourRecord, ours } from "./custody.js";
 import {
   AuthenticationFailed,
   CanNotOpen,
@@ -39,16 +39,10 @@ import {
   WRAPPED,
   wrappingKey,
 } from "./keys.js";
-import { OFFLINE, slotsOf } from "./offline/kept.js";
+import { OFFLINE, PIN, slotsOf } from "./offline/kept.js";
 import { lostKey, of, queuedOf } from "./offline/changes.js";
 import { CODES, setPin } from "./factors.js";
-import {
-  dropOffline,
-  dropOfflinePasskey,
-  keepOfflineByPasskey,
-  openPinSlot,
-  pinSlot,
-} from "./offline/slots.js";
+import { keepOfflineByPasskey, keepPin, openPinSlot, pinSlot } from "./offline/slots.js";
 import { done } from "./offline/sync.js";
 import { signJws, thumbprint } from "./jose.js";
 import { checkLog, hashes, LOG, remembered, takeReceipt } from "./receipts/log.js";
@@ -112,7 +106,7 @@ export const tools = () => ({
   },
   ...{ noted, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
-  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
+  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, PIN, slotsOf, forgetDevice },
   ...{
     ourRecord,
     ours,
@@ -128,7 +122,7 @@ export const tools = () => ({
   ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
-  ...{ dropOffline, dropOfflinePasskey, openPinSlot, pinSlot, setPin, signInWithPin },
+  ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin },
   ...{ unlock, ROTATION, CODES, usePasskey, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });

@@ -14,12 +14,11 @@ import { Unlocked } from "../src/keys.js";
 import { changePinOffline, keepOfflineByPin } from "../src/offline/pin.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { reportOffline } from "../src/offline/report.js";
+import { dropOfflinePasskey, renewOfflinePin } from "../src/demand/ended.js";
 import {
   dropOffline,
-  dropOfflinePasskey,
   keepOfflineByPasskey,
   offlineState,
-  renewOfflinePin,
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
 import { rotateSecret } from "../src/rotation.js";

@@ -8,20 +8,23 @@ import { changePinOffline, keepOfflineByPin } from "../src/offline/pin.js";
 import { OFFLINE } from "../src/offline/kept.js";
 import { sync } from "../src/offline/sync.js";
 import { hashPin } from "../src/offline/argon2.js";
+import { dropOfflinePasskey, dropOthersOffline, renewOfflinePin } from "../src/demand/ended.js";
 import {
   dropOffline,
-  dropOfflinePasskey,
-  dropOthersOffline,
   keepOfflineByPasskey,
   offlineState,
-  renewOfflinePin,
   unlockOfflineByPasskey,
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
 import { keepAppKey } from "../src/session.js";
 import { toHex } from "../src/bytes.js";
+import { use } from "../src/demand/t.js";
+import { tools } from "../src/tools.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
+
+// As `onDemand` does it.
+use(tools());
 
 async function unlockedCustody(): Promise<[Custody, string]> {
   const daemon = new FakeDaemon(() => {

@@ -1,9 +1,11 @@
 /** What is not needed each time an app is opened: PINs by OPAQUE, recovery codes, changes of factors, and slots that are to be mended or moved. */
+export { bindThisDevice, erase } from "./account.js";
 export { addAppKey } from "./app-key.js";
 export { backingUp } from "./back-up.js";
 export { setCodes, unseenCodes } from "./codes.js";
 export { resolve, settle } from "./conflicts.js";
 export { closedWays } from "./moving.js";
+export { dropOffline, followRemovals, renewOfflinePin, report } from "./ended.js";
 export { begin, create, enrol } from "./enrol.js";
 export { login, registerPin } from "./opaque.js";
 export { addPasskey, confirmPasskey } from "./passkey.js";

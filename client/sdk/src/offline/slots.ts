@@ -13,6 +13,7 @@ import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
 import { kept } from "../storage/sound.js";
+import { onDemand } from "../tools.js";
 import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
@@ -115,57 +116,7 @@ export async function renewOffline(custody: Custody, used: string | PrfKey): Pro
 
 /** Ends unlocking offline: all of it, or one way. */
 export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
-  await ours(custody, [OFFLINE], (update) => {
-    const slots = slotsOf(update.get(OFFLINE));
-    const isOf = (one: string) => (one === PIN) === (way === "pin");
-    update.set(OFFLINE, {
-      passkeys: way === "pin" ? slots.passkeys : [],
-      pin: way === "passkey" ? slots.pin : undefined,
-      wrongPins: way === "passkey" ? slots.wrongPins : 0,
-      unreported: slots.unreported,
-      stale: way && slots.stale?.filter((one) => !isOf(one)),
-      minLength: slots.minLength,
-    });
-  });
-}
-
-/**
- * A PIN that was changed is not to unlock offline any longer, whatever fails from here on; the new one does, at once or
- * once it was used online.
- */
-export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
-  const isKept = await ours(custody, [OFFLINE], (update) => {
-    const { pin: slot, ...slots } = slotsOf(update.get(OFFLINE));
-    const { stale = [] } = slots;
-    if (slot) update.set(OFFLINE, { ...slots, stale: [...stale, PIN], pinPending: false });
-    return slot !== undefined || stale.includes(PIN);
-  });
-  if (!isKept) return;
-  if (custody.unlocked && !custody.unlocked.locked) await keepPin(custody, pin);
-  else await dropOffline(custody, "pin");
-}
-
-/** A passkey that was removed unlocks no more, and neither does one of which it is not known whether it was that. */
-export async function dropOfflinePasskey(custody: Custody, deviceId: string): Promise<void> {
-  await keepOfflinePasskeys(custody, (one) => one !== undefined && one !== deviceId);
-}
-
-/** Only passkeys that the account has, as its owner removed some on another device. */
-export async function dropOthersOffline(custody: Custody, has: ReadonlySet<string>): Promise<void> {
-  await keepOfflinePasskeys(custody, (one) => one === undefined || has.has(one));
-}
-
-async function keepOfflinePasskeys(
-  custody: Custody,
-  stays: (deviceId: string | undefined) => boolean,
-): Promise<void> {
-  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
-  if (passkeys.every(({ deviceId }) => stays(deviceId))) return;
-  await ours(custody, [OFFLINE], (update) => {
-    const slots = slotsOf(update.get(OFFLINE));
-    const kept = slots.passkeys.filter(({ deviceId }) => stays(deviceId));
-    update.set(OFFLINE, { ...slots, passkeys: kept });
-  });
+  await (await onDemand()).dropOffline(custody, way);
 }
 
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {

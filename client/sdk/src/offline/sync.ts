@@ -30,7 +30,6 @@ import {
 import { OFFLINE, slotsOf } from "./kept.js";
 import { isLocked } from "./queue.js";
 import { reportOffline } from "./report.js";
-import { dropOthersOffline } from "./slots.js";
 
 /** What a synchronisation has come to. */
 export interface Synced {
@@ -107,8 +106,7 @@ async function followRemovals(custody: Custody): Promise<void> {
   if (asked.has(custody)) return;
   const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
   if (passkeys.length > 0) {
-    const view = await custody.transport.request("get", "/v1/account");
-    await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
+    await (await onDemand()).followRemovals(custody);
   }
   asked.add(custody);
 }
