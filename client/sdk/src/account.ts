@@ -16,7 +16,7 @@ export async function exportAccount(custody: Custody): Promise<Schemas["Export"]
   return custody.transport.request("get", "/v1/account/export");
 }
 
-/** Erases the account for good, and forgets this device. */
+/** Erases the account for good, and forgets it on this device: all of this device, where it has no other account's records. */
 export async function eraseAccount(custody: Custody): Promise<void> {
   await (await onDemand()).erase(custody);
 }

@@ -16,7 +16,7 @@ import {
   toHex,
   utf8,
 } from "./bytes.js";
-import { forgetDevice, KEPT, keepAccount, ourRecord, ours } from "./custody.js";
+import { forgetDevice, KEPT, keepAccount, lock, ourRecord, ours } from "./custody.js";
 import {
   AuthenticationFailed,
   CanNotOpen,
@@ -106,7 +106,7 @@ export const tools = () => ({
   },
   ...{ noted, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
-  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, PIN, slotsOf, forgetDevice },
+  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, PIN, slotsOf, forgetDevice, lock },
   ...{
     ourRecord,
     ours,
