@@ -6,7 +6,8 @@
 import { CustodyError, MustWait, Refused, WrongGuess } from "./errors.js";
 
 const SENTENCES: Readonly<Record<string, string>> = {
-  unreachable: "No connection. What you did is kept on this device; try again when you are online.",
+  unreachable:
+    "No connection. Nothing is known of whether it was done: try again when you are online.",
   untrusted:
     "The service could not prove that it is the right one. Stop here and tell its operator.",
   "storage-unavailable":

@@ -177,3 +177,14 @@ test("a PIN that is changed unlocks offline in its new form alone, where it unlo
   await renewOfflinePin(custody, "112358");
   assert.equal((await offlineState(custody)).byPin, false);
 });
+
+test("a PIN that the daemon does not know yet stays one when passkeys no longer unlock offline", async () => {
+  const [custody] = await unlockedCustody();
+  await keepOfflineByPin(custody, "830517");
+  await changePinOffline(custody, "830517", "294061");
+  await dropOffline(custody, "passkey");
+  assert.equal((await offlineState(custody)).pinPending, true);
+  // The control: with the PIN it goes.
+  await dropOffline(custody, "pin");
+  assert.equal((await offlineState(custody)).pinPending, false);
+});

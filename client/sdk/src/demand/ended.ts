@@ -17,13 +17,13 @@ const change = (custody: Custody, next: (slots: Slots) => Slots): Promise<void> 
 /** Called by `dropOffline` of `../offline/slots.ts`. */
 export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
   const isOf = (one: string) => (one === t.PIN) === (way === "pin");
-  await change(custody, (slots) => ({
-    passkeys: way === "pin" ? slots.passkeys : [],
-    pin: way === "passkey" ? slots.pin : undefined,
-    wrongPins: way === "passkey" ? slots.wrongPins : 0,
-    unreported: slots.unreported,
-    stale: way && slots.stale?.filter((one) => !isOf(one)),
-    minLength: slots.minLength,
+  await change(custody, ({ passkeys, stale, unreported, minLength, ...pin }) => ({
+    // Whether the daemon knows the PIN goes with it.
+    ...(way === "passkey" ? pin : { wrongPins: 0 }),
+    passkeys: way === "pin" ? passkeys : [],
+    stale: way && stale?.filter((one) => !isOf(one)),
+    unreported,
+    minLength,
   }));
 }
 
