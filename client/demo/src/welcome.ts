@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
 import { keepDataKey, model, remindOfCodes } from "./model.js";
+import { startOver } from "./over.js";
 import { tended } from "./upkeep.js";
 
 /** A name for this device that its owner will recognise. */
@@ -275,6 +276,7 @@ export function recover(redraw: () => void): HTMLElement {
         byCode(redraw),
       ),
       card("With a code on paper", paper),
+      sdk.isBound(custody) && startOver(),
     ),
   );
 }

@@ -26,6 +26,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "other-account":
     "Another tab has signed in to another account. Sign in here again, or reload the page.",
   "already-enrolled": "This device has an account already.",
+  "account-exists": "This has an account already. Sign in, or start over.",
   "not-signed-in": "Sign in first.",
   locked: "The key is locked. Unlock it first.",
   "nothing-backed-up": "This account has no backup of its key.",

@@ -52,7 +52,7 @@ import { nextRevision, SEEN } from "./revisions.js";
 import { ROTATION } from "./rotation.js";
 import { getSecret, put, released, unlock } from "./secrets.js";
 import { accountOf, afterwards, demandBound, keepAppKey } from "./session.js";
-import { signInWithPin } from "./sign-in.js";
+import { openReadOnly, signInWithPin } from "./sign-in.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
 import { isSound } from "./storage/sound.js";
 import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
@@ -122,7 +122,7 @@ export const tools = () => ({
   ...{ aesKey, fromUtf8, hkdf, utf8 },
   ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
-  ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin },
+  ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin, openReadOnly },
   ...{ unlock, ROTATION, CODES, usePasskey, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });

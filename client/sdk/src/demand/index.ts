@@ -6,7 +6,7 @@ export { setCodes, unseenCodes } from "./codes.js";
 export { resolve, settle } from "./conflicts.js";
 export { closedWays } from "./moving.js";
 export { dropOffline, followRemovals, renewOfflinePin, report } from "./ended.js";
-export { begin, create, enrol } from "./enrol.js";
+export { begin, create, createAnyway, enrol } from "./enrol.js";
 export { login, registerPin } from "./opaque.js";
 export { addPasskey, confirmPasskey } from "./passkey.js";
 export { codeCredential, parseRecoveryCode } from "./recovery-codes.js";
