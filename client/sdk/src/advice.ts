@@ -64,6 +64,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "record-tampered":
     "The service found this account's data altered and stopped. Tell its operator.",
   "log-tampered": "The service found its log altered and stopped. Tell its operator.",
+  "log-unproven": "The service's log was not proven. Sign in again later.",
   "channel-unreachable": "No code can be sent there. Use another address.",
   "alias-taken": "That name can not be used.",
   "not-allowed-by-policy": "This app does not allow that.",

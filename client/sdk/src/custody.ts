@@ -66,6 +66,8 @@ export interface AccountRecord {
 export interface AppKeyRecord {
   readonly thumbprint: string;
   readonly wrapped: Uint8Array<ArrayBuffer>;
+  /** A restore was accepted since: it may be under a device secret that the account has no more. */
+  readonly restored?: boolean;
 }
 
 /** One app on one device. Made by `openCustody`. */
