@@ -8,11 +8,11 @@ import { type Custody, ourRecord } from "../custody.js";
 import {
   CanNotOpen,
   CustodyError,
+  isAway,
   NotReady,
   Refused,
   SessionOver,
   StepUpRequired,
-  Unreachable,
   VersionConflict,
 } from "../errors.js";
 import { followRotation, putSecret, type Stored } from "../secrets.js";
@@ -129,7 +129,7 @@ async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"
   } catch (error) {
     if (error instanceof CanNotOpen) return error;
     const code = error instanceof Refused ? error.code : "";
-    if (error instanceof Unreachable) return "offline";
+    if (isAway(error)) return "offline";
     // The second is the answer to a look at what another device has written meanwhile.
     if (error instanceof StepUpRequired || code === "release-forbidden") return "step-up";
     if (isLocked(error) || error instanceof SessionOver || code === "read-only-session")
