@@ -97,18 +97,12 @@ export async function enrolTotp(
   custody: Custody,
   label?: string,
 ): Promise<Schemas["TotpEnrolment"]> {
-  const body = label === undefined ? {} : { label };
-  const enrolment = await custody.transport.request("post", "/v1/account/totp", { body });
-  await demandBound(custody, "totp", enrolment.totp);
-  return enrolment;
+  return (await onDemand()).enrolTotp(custody, label);
 }
 
 /** Confirms the authenticator app with its first code. The session goes on. */
 export async function confirmTotp(custody: Custody, code: string): Promise<void> {
-  const body = { code };
-  const answer = await custody.transport.request("post", "/v1/account/totp/confirm", { body });
-  await demandBound(custody, "totp", answer.totp);
-  custody.transport.session = answer.session;
+  await (await onDemand()).confirmTotp(custody, code);
 }
 
 /** Removes the authenticator app. */

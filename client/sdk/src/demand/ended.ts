@@ -63,10 +63,25 @@ async function keepPasskeys(
   await change(custody, (slots) => ({ ...slots, passkeys: slots.passkeys.filter(stays) }));
 }
 
-/** What was removed on another device is not to unlock this one. */
+/** What was removed on another device is not to unlock this one, and a PIN of before as little. */
 export async function followRemovals(custody: Custody): Promise<void> {
   const view = await custody.transport.request("get", "/v1/account");
   await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
+  const now = view.pin?.device_id;
+  const { pin: slot }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
+  if (!slot || slot.credential === now) return;
+  if (now === undefined) {
+    await dropOffline(custody, "pin");
+    return;
+  }
+  await change(custody, (slots) => {
+    const { pin, ...others } = slots;
+    if (!pin || pin.credential === now) return slots;
+    // Kept before it was known which one it is: from now on it is.
+    if (pin.credential === undefined) return { ...slots, pin: { ...pin, credential: now } };
+    const stale = [...(slots.stale ?? []), t.PIN];
+    return { ...others, stale, wrongPins: 0, pinPending: false, pinSent: false };
+  });
 }
 
 /** Called by `reportOffline` of `../offline/report.ts`. */

@@ -17,5 +17,6 @@ export { changeOffline, judgeOffline, settle as settlePin } from "./pin-change.j
 export { rotate } from "./rotate.js";
 export { use } from "./t.js";
 export { acceptNewLog, trail } from "./trail.js";
+export { confirmTotp, enrolTotp } from "./totp.js";
 export { seen } from "./unseen.js";
 export { missing, tend } from "./upkeep.js";

@@ -89,13 +89,18 @@ export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Pro
   return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), secret) };
 }
 
+/** The PIN that was used or set last, as the daemon names it. */
+const pinOf = ({ slotKeys }: Custody): string | undefined =>
+  slotKeys.find(({ type }) => type === "opaque")?.credential;
+
 /** Lets a PIN unlock offline, which was judged. */
 export async function keepPin(custody: Custody, pin: string): Promise<void> {
   const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
   await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = renewed(slots, PIN);
-    update.set(OFFLINE, { ...others, pin: slot, wrongPins: 0, pinPending: false });
+    const pin = { ...slot, credential: pinOf(custody) };
+    update.set(OFFLINE, { ...others, pin, wrongPins: 0, pinPending: false });
   });
 }
 
@@ -104,13 +109,18 @@ const renewed = (slots: Slots, way: string): Slots => ({
   stale: slots.stale?.filter((one) => one !== way),
 });
 
-/** A way that unlocked here before the device secret was replaced does so again, now that it was used. */
+/**
+ * A way that unlocked here before the device secret was replaced does so again, now that it was used; so does a PIN that another
+ * device has changed.
+ */
 export async function renewOffline(custody: Custody, used: string | PrfKey): Promise<void> {
-  const { stale, pinPending } = slotsOf(await ourRecord(custody, OFFLINE));
+  const { stale, pin, pinPending } = slotsOf(await ourRecord(custody, OFFLINE));
   const isPin = typeof used === "string";
   // The PIN that the daemon knows may be the one of before.
   if (!custody.unlocked || (isPin && pinPending)) return;
-  if (!stale?.includes(isPin ? PIN : used.credentialId)) return;
+  const known = pinOf(custody);
+  const isOther = isPin && pin && known && pin.credential !== known;
+  if (!isOther && !stale?.includes(isPin ? PIN : used.credentialId)) return;
   await (isPin ? keepPin(custody, used) : keepOfflineByPasskey(custody, used));
 }
 

@@ -98,17 +98,10 @@ async function upToDate(custody: Custody): Promise<void> {
   }
 }
 
-/** Custodies that have asked which passkeys are left. */
-const asked = new WeakSet<Custody>();
-
-/** Once in a page's life: a passkey that was removed on another device is not to unlock this one. */
+/** A factor that was removed or changed on another device is not to unlock this one. */
 async function followRemovals(custody: Custody): Promise<void> {
-  if (asked.has(custody)) return;
-  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
-  if (passkeys.length > 0) {
-    await (await onDemand()).followRemovals(custody);
-  }
-  asked.add(custody);
+  const { passkeys, pin } = slotsOf(await ourRecord(custody, OFFLINE));
+  if (passkeys.length > 0 || pin) await (await onDemand()).followRemovals(custody);
 }
 
 /** What can not be told now stays counted; it must not keep a change of the owner's back. */
