@@ -146,7 +146,7 @@ export async function checkLog(custody: Custody): Promise<Checkpoint> {
     rounds += 1;
   } while (ends.length > 1 && rounds < ROUNDS);
   // What is trusted was asked for first.
-  const [newest, ...unlinked] = ends as [Checkpoint];
+  const [newest, ...unlinked] = ends as [Checkpoint, ...Checkpoint[]];
   const isKept = await custody.storage.update([LOG], (update) => {
     // Another tab has gone on meanwhile, and perhaps further: what it trusts is linked, too.
     const now = remembered(update.get(LOG));
