@@ -1,5 +1,12 @@
 /** Starts the app: opens the custody, shows what is there, follows the address. */
-import { AuthenticationFailed, isBound, Refused, repairDevice, StorageFailed } from "@custodyd/sdk";
+import {
+  AuthenticationFailed,
+  enrolmentPending,
+  isBound,
+  Refused,
+  repairDevice,
+  StorageFailed,
+} from "@custodyd/sdk";
 import { configured } from "./configuration.js";
 import { button, h, isOther, middle, moveOn, say, sentence } from "./dom.js";
 import { isTyping, place } from "./focus.js";
@@ -18,7 +25,8 @@ import { recover, welcome } from "./welcome.js";
 async function* pages(): AsyncGenerator<HTMLElement> {
   if (location.hash === "#/recover") {
     yield recover(redraw);
-  } else if (!isBound(model.custody)) {
+  } else if (!isBound(model.custody) || (await enrolmentPending(model.custody))) {
+    // One that was begun and has no way in yet: it is gone on with.
     yield welcome(redraw);
   } else if (location.hash === "#/settings") {
     if (shown !== "#/settings") yield reading(redraw);

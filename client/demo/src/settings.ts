@@ -123,8 +123,13 @@ function leaving(redraw: () => void): HTMLElement {
     { class: "danger" },
   );
   const everywhere = button("Sign out everywhere", async () => {
-    await sdk.signOut(model.custody, "everywhere");
-    redraw();
+    try {
+      await sdk.signOut(model.custody, "everywhere");
+      say("Signed out on all devices.");
+    } finally {
+      // It is locked, whatever the service says.
+      redraw();
+    }
   });
   return card("Yours to take and to erase", h("div", { class: "row" }, take, everywhere, erase));
 }

@@ -2,6 +2,7 @@
 import * as sdk from "@custodyd/sdk";
 import { button, dialog, field, form, h, middle, pinField, say } from "./dom.js";
 import { keepDataKey, model, recallNotes, remindOfCodes } from "./model.js";
+import { startOver } from "./over.js";
 import { recall, tended } from "./upkeep.js";
 
 /** A name for this device that its owner will recognise. */
@@ -282,6 +283,7 @@ export function recover(redraw: () => void): HTMLElement {
         byCode(redraw),
       ),
       card("With a code on paper", paper),
+      sdk.isBound(custody) && startOver(),
     ),
   );
 }

@@ -1,9 +1,8 @@
 /**
  * The account itself: what it holds, its devices, keys and addresses; taking it out, erasing it.
  */
-import { type Custody, forgetDevice, ours } from "./custody.js";
+import type { Custody } from "./custody.js";
 import type { Unlocked } from "./keys.js";
-import { accountOf } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
 
@@ -17,13 +16,9 @@ export async function exportAccount(custody: Custody): Promise<Schemas["Export"]
   return custody.transport.request("get", "/v1/account/export");
 }
 
-/** Erases the account for good, and forgets this device. */
+/** Erases the account for good, and forgets it on this device: all of this device, where it has no other account's records. */
 export async function eraseAccount(custody: Custody): Promise<void> {
-  // Else what is another account's here would go with it.
-  await ours(custody, [], () => undefined);
-  const body = { confirm: accountOf(custody) };
-  await custody.transport.request("delete", "/v1/account", { body });
-  await forgetDevice(custody);
+  await (await onDemand()).erase(custody);
 }
 
 /** Binds this device to the account of the session. */

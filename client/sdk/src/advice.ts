@@ -6,7 +6,8 @@
 import { CustodyError, MustWait, Refused, WrongGuess } from "./errors.js";
 
 const SENTENCES: Readonly<Record<string, string>> = {
-  unreachable: "No connection. What you did is kept on this device; try again when you are online.",
+  unreachable:
+    "No connection. Nothing is known of whether it was done: try again when you are online.",
   untrusted:
     "The service could not prove that it is the right one. Stop here and tell its operator.",
   "storage-unavailable":
@@ -25,6 +26,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "other-account":
     "Another tab has signed in to another account. Sign in here again, or reload the page.",
   "already-enrolled": "This device has an account already.",
+  "account-exists": "This has an account already. Sign in, or start over.",
   "not-signed-in": "Sign in first.",
   locked: "The key is locked. Unlock it first.",
   "nothing-backed-up": "This account has no backup of its key.",
@@ -62,6 +64,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "record-tampered":
     "The service found this account's data altered and stopped. Tell its operator.",
   "log-tampered": "The service found its log altered and stopped. Tell its operator.",
+  "log-unproven": "The service's log was not proven. Sign in again later.",
   "channel-unreachable": "No code can be sent there. Use another address.",
   "alias-taken": "That name can not be used.",
   "not-allowed-by-policy": "This app does not allow that.",

@@ -66,6 +66,8 @@ export interface AccountRecord {
 export interface AppKeyRecord {
   readonly thumbprint: string;
   readonly wrapped: Uint8Array<ArrayBuffer>;
+  /** A restore was accepted since: it may be under a device secret that the account has no more. */
+  readonly restored?: boolean;
 }
 
 /** One app on one device. Made by `openCustody`. */
@@ -198,12 +200,15 @@ export async function keepAccount(
   const read = [KEPT.device, KEPT.account, ...OWN, ...OWN.map(back)];
   await storage.update(read, (update) => {
     const before = (update.get(KEPT.account) as AccountRecord | undefined)?.account;
-    if (before !== undefined && before !== account.account) {
-      if (isQuiet) return;
+    if (before !== account.account) {
+      if (isQuiet && before) return;
       const away = aside(before);
       for (const key of OWN) {
-        update.set(away(key), update.get(key));
-        update.set(key, update.get(back(key)));
+        const its = update.get(back(key));
+        if (before) update.set(away(key), update.get(key));
+        // What was begun before there was an account is this one's, unless it has its own: the one of before was erased here.
+        else if (!its) continue;
+        update.set(key, its);
         update.delete(back(key));
       }
     }

@@ -117,6 +117,11 @@ export class Unreachable extends CustodyError {
   }
 }
 
+/** Whether the daemon is out of reach, or says that it can do nothing now. What it found altered is no such thing. */
+export const isAway = (error: unknown): boolean =>
+  error instanceof Unreachable ||
+  (error instanceof Refused && error.status >= 500 && !error.code.endsWith("tampered"));
+
 /** A part of this package that is loaded when it is needed. */
 export function loading<T>(part: Promise<T>): Promise<T> {
   return part.catch((cause: unknown) => {

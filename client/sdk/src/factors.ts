@@ -11,7 +11,6 @@ import type { Made } from "./demand/along.js";
 import type { AddedPasskey } from "./demand/passkey.js";
 import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
-import { renewOfflinePin } from "./offline/slots.js";
 import { afterwards, demandBound, type Undone } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
@@ -46,7 +45,7 @@ export async function setPin(
   pin: string,
   options: PinOptions = {},
 ): Promise<PinMade> {
-  const { missing, registerPin, rewrapping } = await onDemand();
+  const { missing, registerPin, renewOfflinePin, rewrapping } = await onDemand();
   const rewrap = await rewrapping(custody);
   // Such a PIN carries no backup, which would wait on this device for as long as there is no other factor.
   if (options.onServer && rewrap.waits) throw missing();
@@ -98,18 +97,12 @@ export async function enrolTotp(
   custody: Custody,
   label?: string,
 ): Promise<Schemas["TotpEnrolment"]> {
-  const body = label === undefined ? {} : { label };
-  const enrolment = await custody.transport.request("post", "/v1/account/totp", { body });
-  await demandBound(custody, "totp", enrolment.totp);
-  return enrolment;
+  return (await onDemand()).enrolTotp(custody, label);
 }
 
 /** Confirms the authenticator app with its first code. The session goes on. */
 export async function confirmTotp(custody: Custody, code: string): Promise<void> {
-  const body = { code };
-  const answer = await custody.transport.request("post", "/v1/account/totp/confirm", { body });
-  await demandBound(custody, "totp", answer.totp);
-  custody.transport.session = answer.session;
+  await (await onDemand()).confirmTotp(custody, code);
 }
 
 /** Removes the authenticator app. */

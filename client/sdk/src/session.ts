@@ -8,7 +8,7 @@ import { type Custody, isBound, keepAccount, lock } from "./custody.js";
 import { type CustodyError, failure, NotReady, Untrusted } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { reportOffline } from "./offline/report.js";
-import { checkLog, takeReceipt } from "./receipts/log.js";
+import { checkLog, takeReceipt, unproven } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
@@ -43,7 +43,7 @@ export interface SignedIn {
 /** What did not follow a sign-in, which stands all the same. */
 export interface Undone {
   /**
-   * `log`: the log was not asked whether it continues what this device has seen; `checkLog` does. `offline`: what was used
+   * `log`: the log was not proven to continue what this device has seen; `checkLog` asks again. `offline`: what was used
    * does not unlock offline again, as it did before the device secret was replaced. `report`: wrong PINs that were typed
    * offline are not told to the daemon yet.
    */
@@ -84,13 +84,14 @@ export async function takeSession(
     if (brought && credential != null) remember(custody, { ...brought, credential });
     // A copy is kept until `lock`; of a passkey's output the app has the other.
     if (brought && brought.type !== "prf") brought.material.fill(0);
+    // Before anything is judged by what this device has seen of secrets: after a restore that is another log's.
+    const asksLog = custody.checkLog && scope !== "pin-only";
+    const undone = asksLog ? await afterwards("log", () => shown(custody, answer)) : [];
     // One realm of a group would put a key of its own in the place of the owner's.
     const { [DEVICE_SECRET]: secret, [APP_KEY]: key } = answer.secrets;
     const isAsked = secret && key && !custody.member;
     const unlocked = isAsked ? await unlockWith(custody, secret, key) : undefined;
     const upkeep = unlocked && scope === "full" ? await tend(custody) : undefined;
-    const asksLog = custody.checkLog && scope !== "pin-only";
-    const undone = asksLog ? await afterwards("log", () => checkLog(custody)) : [];
     // Wrong PINs of a thief's are told before anybody unlocks.
     if (scope !== "pin-only")
       undone.push(...(await afterwards("report", () => reportOffline(custody))));
@@ -103,6 +104,12 @@ export async function takeSession(
     }
     throw error;
   }
+}
+
+/** A daemon that was put back in time could show what it has shown before: a sign-in is an event, which it tells of. */
+async function shown(custody: Custody, { log, session }: Schemas["SessionStarted"]) {
+  await checkLog(custody);
+  if (!log && session.scope === "full") throw unproven();
 }
 
 /** The sign-in has happened, and what fails afterwards does not undo it: unless that shows whom one has signed in to. */

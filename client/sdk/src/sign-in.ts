@@ -212,20 +212,31 @@ export async function refreshSession(custody: Custody): Promise<void> {
   custody.transport.session = await custody.transport.request("post", "/v1/session/refresh");
 }
 
-/** Ends this device's sessions, or those of all devices, and locks the app key. */
+/**
+ * Ends this device's sessions, or those of all devices, and locks the app key. Where nobody has answered, the session stays that can
+ * end those of all devices; this device's own is let go in any case.
+ */
 export async function signOut(
   custody: Custody,
   where: "here" | "everywhere" = "here",
 ): Promise<void> {
   lock(custody);
+  const { transport } = custody;
+  const isHere = where === "here";
+  if (!transport.session) {
+    if (isHere) return;
+    throw new NotReady("not-signed-in", "sign in first, to end all sessions");
+  }
+  let isOver = isHere;
   try {
-    if (!custody.transport.session) return;
-    const route = where === "here" ? "/v1/session" : "/v1/sessions";
-    await custody.transport.request("delete", route);
+    await transport.request("delete", isHere ? "/v1/session" : "/v1/sessions");
+    isOver = true;
   } catch (error) {
-    // A session that is over already needs no end.
-    if (!(error instanceof Refused) || error.status !== 401) throw error;
+    const isRefused = error instanceof Refused && error.status === 401;
+    isOver ||= isRefused;
+    // A session that is over already needs no end. It has ended no others.
+    if (!isRefused || !isHere) throw error;
   } finally {
-    custody.transport.session = undefined;
+    if (isOver) transport.session = undefined;
   }
 }

@@ -16,7 +16,7 @@ import {
   toHex,
   utf8,
 } from "./bytes.js";
-import { KEPT, keepAccount, ourRecord, ours } from "./custody.js";
+import { forgetDevice, KEPT, keepAccount, lock, ourRecord, ours } from "./custody.js";
 import {
   AuthenticationFailed,
   CanNotOpen,
@@ -39,26 +39,20 @@ import {
   WRAPPED,
   wrappingKey,
 } from "./keys.js";
-import { OFFLINE, slotsOf } from "./offline/kept.js";
+import { OFFLINE, PIN, slotsOf } from "./offline/kept.js";
 import { lostKey, of, queuedOf } from "./offline/changes.js";
 import { CODES, setPin } from "./factors.js";
-import {
-  dropOffline,
-  dropOfflinePasskey,
-  keepOfflineByPasskey,
-  openPinSlot,
-  pinSlot,
-} from "./offline/slots.js";
+import { keepOfflineByPasskey, keepPin, openPinSlot, pinSlot } from "./offline/slots.js";
 import { done } from "./offline/sync.js";
 import { signJws, thumbprint } from "./jose.js";
-import { checkLog, hashes, LOG, remembered, takeReceipt } from "./receipts/log.js";
+import { checkLog, hashes, linked, LOG, remembered, takeReceipt } from "./receipts/log.js";
 import { includes, leafHash } from "./receipts/merkle.js";
 import { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 import { nextRevision, SEEN } from "./revisions.js";
 import { ROTATION } from "./rotation.js";
 import { getSecret, put, released, unlock } from "./secrets.js";
 import { accountOf, afterwards, demandBound, keepAppKey } from "./session.js";
-import { signInWithPin } from "./sign-in.js";
+import { openReadOnly, signInWithPin } from "./sign-in.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
 import { isSound } from "./storage/sound.js";
 import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
@@ -112,7 +106,7 @@ export const tools = () => ({
   },
   ...{ noted, opened, opensToDaemon, openWith, placeOf, sealedSecret },
   ...{ opensKept, seal, SECRET_BYTES, unsealed: open, WRAPPED, wrappingKey },
-  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, slotsOf },
+  ...{ demandBound, keepAppKey, keepOfflineByPasskey, OFFLINE, PIN, slotsOf, forgetDevice, lock },
   ...{
     ourRecord,
     ours,
@@ -126,9 +120,9 @@ export const tools = () => ({
   },
   ...{ verifyBinding, indexedDbStorage, isSound },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
-  ...{ hashes, LOG, remembered, includes, leafHash, verifyCheckpoint },
+  ...{ hashes, linked, LOG, remembered, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
-  ...{ dropOffline, dropOfflinePasskey, openPinSlot, pinSlot, setPin, signInWithPin },
+  ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin, openReadOnly },
   ...{ unlock, ROTATION, CODES, usePasskey, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });

@@ -6,7 +6,7 @@
  */
 import { type Bytes, utf8 } from "./bytes.js";
 import { dpopProof, type SigningKey } from "./dpop.js";
-import { CustodyError, type Problem, refused, Unreachable } from "./errors.js";
+import { type Problem, refused, Unreachable } from "./errors.js";
 import type { components, paths } from "./openapi.js";
 
 /** The shapes of the REST interface. */
@@ -191,10 +191,8 @@ async function read(response: Response): Promise<unknown> {
 function problemOf(response: Response, body: unknown): Problem {
   const { code, detail } = (body ?? {}) as Partial<Problem>;
   if (typeof code !== "string" || typeof detail !== "string") {
-    throw new CustodyError(
-      "answer-unknown",
-      `the answer ${response.status} is no problem document`,
-    );
+    // A gateway: nobody who speaks for the daemon either.
+    throw new Unreachable(`the answer ${response.status} is no problem document`);
   }
   return { ...(body as Problem), status: response.status };
 }

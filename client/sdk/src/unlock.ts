@@ -27,7 +27,8 @@ export async function unlockWith(
   const wrapped = await openWith(custody, APP_KEY, key, secret.content);
   const unlocked = await Unlocked.open(secret.content, wrapped.content);
   const kept = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
-  if (kept?.thumbprint !== unlocked.thumbprint) await demandBinding(custody, unlocked);
+  if (kept?.thumbprint !== unlocked.thumbprint || kept.restored)
+    await demandBinding(custody, unlocked);
   // Whoever knows an earlier device secret knows the key, and can wrap it under one of their own.
   else if (!(await opensKept(secret.content, kept.wrapped))) {
     throw new Untrusted("statement-differs", "not the device secret");

@@ -36,6 +36,8 @@ export interface Pending {
   readonly key: CryptoKey;
   readonly sealed: Bytes;
   readonly wrapped: Bytes;
+  /** Realms that take the first key of a request no more, and the one that goes on there. */
+  readonly again?: Readonly<Record<string, string>>;
 }
 
 /** The device secret as it is stored, and the key of its content. */

@@ -14,12 +14,11 @@ import { Unlocked } from "../src/keys.js";
 import { changePinOffline, keepOfflineByPin } from "../src/offline/pin.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { reportOffline } from "../src/offline/report.js";
+import { dropOfflinePasskey, renewOfflinePin } from "../src/demand/ended.js";
 import {
   dropOffline,
-  dropOfflinePasskey,
   keepOfflineByPasskey,
   offlineState,
-  renewOfflinePin,
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
 import { rotateSecret } from "../src/rotation.js";
@@ -195,4 +194,47 @@ test("a session that nobody has asked for leaves the device to the account that 
   // The control: one that its owner has opened makes it this account's again.
   await keepAccount(custody, { account: "a-1" });
   assert.notDeepEqual(await theirs(storage), before);
+});
+
+test("an erased account takes nothing of another one's on this device along", async () => {
+  for (const others of [true, false]) {
+    const safe = await Safe.make(true);
+    const storage = memoryStorage();
+    const { custody } = await tab(safe, storage);
+    await keepOfflineByPin(custody, PIN);
+    const waiting = { idempotencyKey: "k", sealed: new Uint8Array(4), wrapped: new Uint8Array(4) };
+    if (others) {
+      await signInElsewhere(custody);
+      await storage.update([], (update) => {
+        update.set("enrolment", waiting);
+      });
+      await keepAccount(custody, { account: "a-1" });
+    }
+    await storage.update([], (update) => {
+      for (const kind of ["queue", "copy", "lost"]) update.set(`${kind}/a-1/notes`, {});
+      update.set("an app's own", 1);
+      const receipts = ["a-1", "a-2"].map((account) => ({ index: 1, leaf: "AA", account }));
+      update.set("log", { waiting: ["seen"], receipts });
+    });
+    safe.refuse = ({ method, path }) =>
+      method === "DELETE" && path === "/v1/account" ? { status: 204 } : undefined;
+    await eraseAccount(custody);
+    assert.deepEqual([custody.account, custody.transport.session], [undefined, undefined]);
+    const left = (await storage.list("")).map(([key]) => key).sort();
+    if (!others) {
+      assert.deepEqual(left, []);
+      continue;
+    }
+    assert.deepEqual(left, [
+      ...["copy/a-2/notes", "device-key", "log", "of/a-2/app-key", "of/a-2/codes"],
+      ...["of/a-2/enrolment", "of/a-2/offline", "of/a-2/rotation", "queue/a-2/notes"],
+    ]);
+    assert.deepEqual(await storage.get("log"), {
+      waiting: ["seen"],
+      receipts: [{ index: 1, leaf: "AA", account: "a-2" }],
+    });
+    // It is there when its owner is.
+    await keepAccount(custody, { account: "a-2" });
+    assert.deepEqual(await storage.get("enrolment"), waiting);
+  }
 });

@@ -6,7 +6,7 @@ import { keepAccount } from "../src/custody.js";
 import { dropLost, lostVersions } from "../src/offline/changes.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { sync } from "../src/offline/sync.js";
-import { FakeDaemon, problem } from "./support/daemon.js";
+import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
 import { device, type Network, read, Secrets, text } from "./support/devices.js";
 import { Realm } from "./support/realm.js";
 
@@ -189,4 +189,36 @@ test("a secret that another device has deleted is not made again by default", as
   // A rule may say otherwise.
   await saveSecret(phone, "notes", utf8("three"), ({ mine }) => mine.content);
   assert.equal(await text(phone), "three");
+});
+
+test("a daemon that can do nothing now is none: what is written waits, and what was read is shown", async () => {
+  const secrets = new Secrets();
+  let down: Reply | undefined;
+  const daemon = new FakeDaemon(({ method, path, headers, body }) => {
+    if (down) return down;
+    return path.endsWith("/notes")
+      ? secrets.answer(method, headers, body)
+      : { body: { version: 1 } };
+  });
+  const phone = await daemon.custody(await Realm.make());
+  phone.transport.session = { token: "t", scope: "full" } as never;
+  Object.assign(phone, { account: { account: "a-1" }, serverSlot: true });
+  await saveSecret(phone, "notes", utf8("one"));
+  for (const reply of [
+    problem(503, "token-unavailable"),
+    problem(503, "busy"),
+    { status: 503, body: "" },
+    { status: 503, body: { message: "no upstream" } },
+  ]) {
+    down = reply;
+    assert.deepEqual(await read(phone), { content: utf8("one"), from: "copy" });
+    const synced = await saveSecret(phone, "other", utf8("two"));
+    assert.deepEqual([synced.waiting, synced.because], [["other"], "offline"]);
+  }
+  // The control: what it found altered is said.
+  down = problem(500, "record-tampered");
+  await assert.rejects(loadSecret(phone, "notes"), { code: "record-tampered" });
+  await assert.rejects(sync(phone), { code: "record-tampered" });
+  down = undefined;
+  assert.deepEqual((await sync(phone)).sent, ["other"]);
 });

@@ -1,71 +1,20 @@
 /** What a sign-in is believed, and what is left of it where it is not. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { toBase64Url } from "../src/bytes.js";
-import { type Custody, isBound, keepAccount, openCustody } from "../src/custody.js";
+import { random } from "../src/bytes.js";
+import { isBound, keepAccount, openCustody } from "../src/custody.js";
 import { StorageFailed, Untrusted } from "../src/errors.js";
-import { Unlocked } from "../src/keys.js";
+import { open, seal, Unlocked, WRAPPED, wrappingKey } from "../src/keys.js";
+import { acceptNewLog } from "../src/receipts/log.js";
 import { keepAppKey } from "../src/session.js";
 import { OFFLINE } from "../src/offline/kept.js";
 import { offlineState } from "../src/offline/slots.js";
 import { continueWithPin, openReadOnly, signInWithPin } from "../src/sign-in.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
-import { FakeDaemon, problem, type Reply } from "./support/daemon.js";
+import { problem, type Reply } from "./support/daemon.js";
 import { leaves, Realm } from "./support/realm.js";
-
-interface Scene {
-  readonly realm: Realm;
-  readonly unlocked: Unlocked;
-  custody: Custody;
-  /** What `GET /v1/account/events` and `GET /v1/account` answer. */
-  events: () => Promise<Reply>;
-  view: () => Promise<Reply>;
-  bound: boolean;
-  /** What was reported, and how that is answered. */
-  readonly reports: string[];
-  reporting: () => Reply;
-  /** What a session that reads waits for. */
-  reading: Promise<void>;
-}
-
-/** A daemon that lets everybody in with the same two secrets. */
-async function scene(): Promise<Scene> {
-  const realm = await Realm.make();
-  const unlocked = await Unlocked.create();
-  const slot = (content: Uint8Array) => {
-    return { version: 1, updated: 0, slots: [], server_slot: toBase64Url(content) };
-  };
-  const secrets = { "device-secret": slot(unlocked.secret), "app-key": slot(unlocked.wrapped) };
-  const made: Scene = {
-    realm,
-    unlocked,
-    custody: undefined as never,
-    events: () => Promise.reject(new TypeError("Failed to fetch")),
-    view: () => Promise.reject(new TypeError("Failed to fetch")),
-    bound: true,
-    reports: [],
-    reporting: () => ({ status: 204 }),
-    reading: Promise.resolve(),
-  };
-  const daemon = new FakeDaemon(async ({ path, body }) => {
-    if (path.startsWith("/v1/account/events")) return made.events();
-    if (path === "/v1/account") return made.view();
-    if (path === "/v1/account/offline-report") {
-      made.reports.push(body ?? "");
-      return made.reporting();
-    }
-    const reads = path.endsWith("/sessions/device");
-    if (reads) await made.reading;
-    const scope = reads ? "read" : "full";
-    const session = { token: "t", scope, factor: reads ? "device-key" : "pin" };
-    const log = await realm.receipt(1, leaves(2));
-    const about = { account: "a-1", device_bound: made.bound, device_id: "d" };
-    return { body: { ...about, server_slots: "allowed", log, secrets, session } };
-  });
-  made.custody = await daemon.custody(realm, true);
-  return made;
-}
+import { scene } from "./support/scene.js";
 
 test("a key that this device knows is opened, also where the log can not be asked", async () => {
   const { custody, unlocked } = await scene();
@@ -242,4 +191,67 @@ test("a session that only reads and comes late does not take the place of the on
   come();
   await late;
   assert.equal(custody.transport.session, undefined);
+});
+
+/** A page without events, whose log is this one. */
+const page = async (realm: Realm, size: number, epoch = 1): Promise<Reply> => {
+  const checkpoint = await realm.note(leaves(size), epoch);
+  return { body: { events: [], complete_from: 1, checkpoint, consistency: [] } };
+};
+const SIGN_IN = { account: "a-1", onServer: true } as const;
+
+test("a daemon that shows again what it has shown before, and no receipt, is noticed", async () => {
+  const stage = await scene();
+  const { custody, realm, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  stage.events = () => page(realm, 2);
+  // The control: with its receipt nothing is to be told of.
+  assert.deepEqual((await signInWithPin(custody, "830517", SIGN_IN)).undone, []);
+  stage.log = () => Promise.resolve(undefined);
+  const { undone } = await signInWithPin(custody, "830517", SIGN_IN);
+  assert.deepEqual(
+    undone.map(({ what, error }) => [what, error.code]),
+    [["log", "log-unproven"]],
+  );
+  // A session that only reads is no event.
+  assert.deepEqual((await openReadOnly(custody)).undone, []);
+});
+
+test("after a restore the doubt is the log's, which a person can accept, and then the older secrets are taken", async () => {
+  const stage = await scene();
+  const { custody, realm, unlocked: older } = stage;
+  // Of before the restore: a device secret that was replaced since, and a newer revision of it.
+  const plain = (await open(await wrappingKey(older.secret), WRAPPED, older.wrapped))!;
+  const secret = random(32);
+  const wrapped = await seal(await wrappingKey(secret), WRAPPED, plain);
+  const newer = await Unlocked.open(secret, wrapped);
+  await keepAccount(custody, { account: "a-1" });
+  await keepAppKey(custody, newer);
+  await custody.storage.update([], (update) => {
+    update.set("seen/a-1/device-secret", { revision: 5, sealed: false });
+    update.set("queue/a-1/draft", { id: "q", content: random(4) });
+  });
+  const note = await realm.note(leaves(2));
+  await custody.storage.update([], (update) => {
+    update.set("log", { trusted: note, waiting: [], receipts: [] });
+  });
+  const device_id = older.thumbprint;
+  const claims = { app: "notes", sub: "a-1", kind: "app-key", device_id, iat: 1 };
+  const app_keys = [{ device_id, jwk: older.jwk, binding: await realm.binding(claims), added: 1 }];
+  stage.view = () => Promise.resolve({ body: { account: "a-1", app: "notes", app_keys } });
+  stage.log = () => Promise.resolve({ index: 1, leaf: "AA", proof: null });
+  // The control: while the log is the one of before, older secrets are a lie.
+  stage.events = () => page(realm, 2);
+  await assert.rejects(signInWithPin(custody, "830517", SIGN_IN), { doubt: "older-secret" });
+  stage.events = () => page(realm, 2, 2);
+  await assert.rejects(signInWithPin(custody, "830517", SIGN_IN), { doubt: "other-log" });
+  await acceptNewLog(custody);
+  const { unlocked } = await signInWithPin(custody, "830517", SIGN_IN);
+  assert.equal(unlocked?.thumbprint, device_id);
+  assert.ok(await custody.storage.get("queue/a-1/draft"));
+  // What was accepted was accepted once.
+  await custody.storage.update([], (update) => {
+    update.set("app-key", { thumbprint: device_id, wrapped });
+  });
+  await assert.rejects(signInWithPin(custody, "830517", SIGN_IN), { doubt: "statement-differs" });
 });

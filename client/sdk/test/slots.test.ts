@@ -8,20 +8,25 @@ import { changePinOffline, keepOfflineByPin } from "../src/offline/pin.js";
 import { OFFLINE } from "../src/offline/kept.js";
 import { sync } from "../src/offline/sync.js";
 import { hashPin } from "../src/offline/argon2.js";
+import { dropOfflinePasskey, dropOthersOffline, renewOfflinePin } from "../src/demand/ended.js";
 import {
   dropOffline,
-  dropOfflinePasskey,
-  dropOthersOffline,
   keepOfflineByPasskey,
   offlineState,
-  renewOfflinePin,
+  renewOffline,
   unlockOfflineByPasskey,
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
 import { keepAppKey } from "../src/session.js";
+import { remember } from "../src/vault.js";
 import { toHex } from "../src/bytes.js";
+import { use } from "../src/demand/t.js";
+import { tools } from "../src/tools.js";
 import { FakeDaemon } from "./support/daemon.js";
 import { Realm } from "./support/realm.js";
+
+// As `onDemand` does it.
+use(tools());
 
 async function unlockedCustody(): Promise<[Custody, string]> {
   const daemon = new FakeDaemon(() => {
@@ -172,5 +177,57 @@ test("a PIN that is changed unlocks offline in its new form alone, where it unlo
   assert.equal((await unlockOfflineByPin(custody, "294061")).thumbprint, key);
   lock(custody);
   await renewOfflinePin(custody, "112358");
+  assert.equal((await offlineState(custody)).byPin, false);
+});
+
+test("a PIN that the daemon does not know yet stays one when passkeys no longer unlock offline", async () => {
+  const [custody] = await unlockedCustody();
+  await keepOfflineByPin(custody, "830517");
+  await changePinOffline(custody, "830517", "294061");
+  await dropOffline(custody, "passkey");
+  assert.equal((await offlineState(custody)).pinPending, true);
+  // The control: with the PIN it goes.
+  await dropOffline(custody, "pin");
+  assert.equal((await offlineState(custody)).pinPending, false);
+});
+
+test("a PIN that another device has changed or removed unlocks here no more, and the new one does once it was used", async () => {
+  let now: string | undefined = "pin-1";
+  const daemon = new FakeDaemon(() => {
+    return { body: { passkeys: [], pin: now && { device_id: now } } };
+  });
+  const custody = await daemon.custody(await Realm.make());
+  await keepAccount(custody, { account: "a-1" });
+  await keepAppKey(custody, await Unlocked.create());
+  custody.transport.session = { token: "t-1", scope: "read" } as never;
+  const used = (credential: string) => {
+    remember(custody, { type: "opaque", credential, material: random(64) });
+  };
+  used("pin-1");
+  await keepOfflineByPin(custody, "830517");
+  // The control: while it is the account's, it unlocks.
+  await sync(custody);
+  await unlockOfflineByPin(custody, "830517");
+  // A sign-in with another one that this device has not heard of yet.
+  used("pin-2");
+  await renewOffline(custody, "294061");
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
+  await unlockOfflineByPin(custody, "294061");
+  // Heard of without a sign-in.
+  now = "pin-3";
+  await sync(custody);
+  await assert.rejects(unlockOfflineByPin(custody, "294061"), { code: "no-offline-slot" });
+  used("pin-3");
+  await renewOffline(custody, "517830");
+  await unlockOfflineByPin(custody, "517830");
+  await changePinOffline(custody, "517830", "061294");
+  await sync(custody);
+  assert.equal((await offlineState(custody)).pinPending, true);
+  now = undefined;
+  await sync(custody);
+  assert.equal((await offlineState(custody)).byPin, false);
+  // It comes back with no sign-in by a later PIN, unless it is asked for.
+  used("pin-4");
+  await renewOffline(custody, "830517");
   assert.equal((await offlineState(custody)).byPin, false);
 });

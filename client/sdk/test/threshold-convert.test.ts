@@ -1,10 +1,14 @@
 /** From one realm to a group and back: the secret is somewhere at every moment, whatever breaks off. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { toBase64Url } from "../src/bytes.js";
+import { fromUtf8, toBase64Url, utf8 } from "../src/bytes.js";
+import type { Custody } from "../src/custody.js";
 import { CustodyError } from "../src/errors.js";
 import { setPin } from "../src/factors.js";
 import { Unlocked } from "../src/keys.js";
+import { lostVersions, pendingChanges, queuedOf } from "../src/offline/changes.js";
+import { saveSecret } from "../src/offline/queue.js";
+import { sync } from "../src/offline/sync.js";
 import { convertToGroup, convertToSingle, finishConversion } from "../src/threshold/convert.js";
 import { RealmsFailed } from "../src/threshold/failures.js";
 import { atEach, forgetGroup, type Group, lockGroup } from "../src/threshold/group.js";
@@ -217,3 +221,61 @@ async function openAgain(phone: Phone, fate: Fates | undefined, open: boolean): 
   }
   return group;
 }
+
+test("what was written at the one realm while the shares were made goes along, and what has gone out does not", async () => {
+  const phone = await Phone.make(3);
+  const early = await phone.single(() => "lost");
+  await saveSecret(early, "sent", utf8("before"));
+  const group = await convertToGroup(await phone.single(), phone.options(phone.realms));
+  const [own] = group.custodies as [Custody];
+  // Of the storage that was copied: it goes out from the one, another waits there, and a third at the group.
+  const online = await phone.single();
+  assert.deepEqual((await sync(online)).sent, ["sent"]);
+  phone.realms[0]!.secrets.delete("sent");
+  const { account } = own;
+  Object.assign(own.transport, { session: undefined });
+  await saveSecret(own, "both", utf8("the group's"));
+  const offline = await phone.single(() => "lost");
+  for (const name of ["draft", "both"]) await saveSecret(offline, name, utf8(`mine: ${name}`));
+  const lost = { name: "draft", content: utf8("of before") };
+  await offline.storage.update([], (update) => {
+    update.set("lost/a-1/draft/00", lost);
+  });
+  lockGroup(group);
+  await finishConversion(offline, group, signIn, { patience: 1000 });
+  assert.deepEqual(await offline.storage.list(""), []);
+  assert.deepEqual([await pendingChanges(own), own.account], [["both", "draft"], account]);
+  assert.deepEqual((await queuedOf(own, "draft"))?.content, utf8("mine: draft"));
+  const both = await queuedOf(own, "both");
+  assert.deepEqual(
+    [both, ...(both?.aside ?? [])].map((one) => one && fromUtf8(one.content)),
+    ["mine: both", "the group's"],
+  );
+  assert.deepEqual(
+    (await lostVersions(own)).map(({ content }) => content),
+    [lost.content],
+  );
+});
+
+test("the way back is refused while another account is kept where it would lead, and no share goes", async () => {
+  const phone = await Phone.make(4);
+  const among = phone.realms.slice(1);
+  const storage = phone.storage("custodyd:notes");
+  const group = await phone.convert(among);
+  for (const custody of group.custodies) {
+    custody.transport.session = { token: "t", scope: "full" } as never;
+    custody.unlocked = await Unlocked.open(phone.unlocked.secret, phone.unlocked.wrapped);
+  }
+  await storage.update([], (update) => {
+    update.set("account", { account: "a-0" });
+  });
+  await assert.rejects(convertToSingle(group, "b.example", { storage }), {
+    code: "already-enrolled",
+  });
+  assert.ok(await anyGive(among, 2, phone.unlocked));
+  assert.deepEqual([...phone.realms[1]!.secrets], []);
+  // The control: with that device forgotten it leads there.
+  await storage.clear();
+  await convertToSingle(group, "b.example", { storage });
+  assert.deepEqual(await storage.get("account"), group.custodies[0]!.account);
+});

@@ -1,4 +1,4 @@
-/** Keys that are bound to an account: its app key, called by `enrol.ts`; a further one, and this device's, by `../account.ts`. */
+/** An app key that is bound to an account. Called by `enrol.ts`, and by `../account.ts` for a further one. */
 import type { Custody } from "../custody.js";
 import type { SigningKey } from "../dpop.js";
 import type { PublicJwk } from "../jose.js";
@@ -33,17 +33,4 @@ export async function addAppKey(custody: Custody, key: Unlocked): Promise<string
   const expected = { app, sub: t.accountOf(custody), kind: "app-key", device_id: key.thumbprint };
   await t.verifyBinding(realm, bound.binding, expected);
   return bound.binding;
-}
-
-/** Binds the device key to the account of the session. */
-export async function bindThisDevice(custody: Custody, name: string | undefined): Promise<void> {
-  const { app, realm, device, transport } = custody;
-  const account = t.accountOf(custody);
-  const body = name === undefined ? {} : { name };
-  const answer = await transport.request("post", "/v1/account/devices", { body });
-  const { thumbprint: boundDevice } = device;
-  const expected = { app, sub: account, kind: "device-key", device_id: boundDevice };
-  await t.verifyBinding(realm, answer.device.binding, expected);
-  transport.session = answer.session;
-  await t.keepAccount(custody, { account, boundDevice });
 }

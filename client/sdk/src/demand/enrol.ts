@@ -8,6 +8,7 @@
 import type { Custody } from "../custody.js";
 import type { EnrolOptions } from "../enrol.js";
 import type { Unlocked } from "../keys.js";
+import type { Copy, Queued } from "../offline/changes.js";
 import type { Update } from "../storage/storage.js";
 import type { Pending } from "../vault.js";
 import { appKeyProof } from "./app-key.js";
@@ -92,6 +93,90 @@ export async function create(
   return account;
 }
 
+/**
+ * The same, also where the account was created too long ago to be gone on with: nobody can open a session there that sets a
+ * first factor. Another account is made for the same key, which what was sealed meanwhile hangs on. A ticket is good for
+ * one account, so that one comes first.
+ *
+ * @param begun where the enrolment waits: the custody, or its group
+ */
+export async function createAnyway(
+  begun: Parameters<typeof t.ours>[0],
+  custody: Custody,
+  { idempotencyKey: first, again = {} }: Pending,
+  unlocked: Unlocked,
+  options: EnrolOptions,
+): Promise<void> {
+  const { name } = custody.realm;
+  const make = (idempotencyKey: string) => create(custody, { idempotencyKey }, unlocked, options);
+  try {
+    await goOnAs(custody, await make(again[name] ?? first));
+  } catch (error) {
+    const isOld = error instanceof t.Refused && error.code === "account-exists";
+    if (!isOld || options.ticket !== undefined) throw error;
+    if (custody.account) await demandNoFactors(custody);
+    const next = t.toBase64Url(t.random(16));
+    // Before it is sent: called again, this goes on with the account that it makes.
+    await t.ours(begun, [t.PENDING], (update) => {
+      const now = update.get(t.PENDING) as Pending;
+      update.set(t.PENDING, { ...now, again: { ...now.again, [name]: next } } satisfies Pending);
+    });
+    await goOnAs(custody, await make(next));
+  }
+}
+
+/** An account with a way in is not left: the answer that made it was lost, and its owner signs in. */
+async function demandNoFactors(custody: Custody): Promise<void> {
+  await t.openReadOnly(custody);
+  const { pin, passkeys, recovery_codes } = await custody.transport.request("get", "/v1/account");
+  if (!pin && passkeys.length === 0 && !recovery_codes) return;
+  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
+  if (secrets.some(({ name }) => name === t.DEVICE_SECRET)) await nothingWaits(custody);
+  throw new t.NotReady("already-enrolled", "the account has a way in by now: sign in");
+}
+
+/**
+ * Keeps the account, in the place of one that was begun for the same key, too long ago, if there is such: then what waits to be sent
+ * there goes out here, and with it what was sent there, of which this device has copies. One update: all of it is the one's or
+ * the other's.
+ */
+async function goOnAs(custody: Custody, account: string): Promise<void> {
+  const now = { account, boundDevice: custody.device.thumbprint };
+  const before = custody.account?.account;
+  if (before === undefined || before === account) {
+    await t.keepAccount(custody, now);
+    return;
+  }
+  const own = new RegExp(`^(queue|copy|lost|seen)/${before}/`);
+  const keys = (await custody.storage.list("")).map(([key]) => key).filter((key) => own.test(key));
+  const queues = keys.map((key) => key.replace(/^copy/, "queue"));
+  await t.ours(custody, [...keys, ...queues], (update) => {
+    const toSend = new Map<string, Queued>();
+    for (const key of keys) {
+      const [kind, , ...name] = key.split("/");
+      const to = `${account}/${name.join("/")}`;
+      if (kind === "lost") update.set(`lost/${to}`, update.get(key));
+      if (kind !== "queue" && kind !== "copy") continue;
+      const queued = update.get(key.replace(/^copy/, "queue")) as Queued | undefined;
+      const aside = queued?.aside?.map((one) => ({ ...one, base: undefined }));
+      toSend.set(`queue/${to}`, { ...(queued ?? sentAs(update.get(key))), base: undefined, aside });
+    }
+    for (const key of [...keys, ...queues]) update.delete(key);
+    for (const [key, change] of toSend) update.set(key, change);
+    // Sealed for the account of before.
+    update.delete(t.OFFLINE);
+    update.set(t.KEPT.account, now);
+  });
+  custody.account = now;
+  custody.held = undefined;
+}
+
+/** What was sent, to be sent once more. */
+function sentAs(copy: unknown): Queued {
+  const { content, updated: changed, change: id } = copy as Copy;
+  return { id: id ?? t.toHex(t.random(8)), content, changed, base: undefined };
+}
+
 /** What `../enrol.ts` says. */
 export async function enrol(custody: Custody, options: EnrolOptions): Promise<Unlocked> {
   const isBegun = (await t.ourRecord(custody, t.PENDING)) !== undefined;
@@ -99,14 +184,13 @@ export async function enrol(custody: Custody, options: EnrolOptions): Promise<Un
     throw new t.NotReady("already-enrolled", "this device has an account; forget the device first");
   }
   const [pending, unlocked] = await begin(custody);
-  const account = await create(custody, pending, unlocked, options);
-  await t.keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
+  await createAnyway(custody, custody, pending, unlocked, options);
   const open = await t.keepAppKey(custody, unlocked);
   // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
   if (custody.serverSlot && !custody.endToEnd) {
     await backingUp(custody, open);
     await nothingWaits(custody);
-  } else waiting.set(custody, { account, pending });
+  } else waiting.set(custody, { account: t.accountOf(custody), pending });
   // The account is there: where the log can not be asked now, the next sign-in asks.
   if (custody.checkLog) await t.afterwards("log", () => t.checkLog(custody));
   return open;

@@ -1,10 +1,12 @@
 /** What is not needed each time an app is opened: PINs by OPAQUE, recovery codes, changes of factors, and slots that are to be mended or moved. */
-export { addAppKey, bindThisDevice } from "./app-key.js";
+export { bindThisDevice, erase } from "./account.js";
+export { addAppKey } from "./app-key.js";
 export { backingUp } from "./back-up.js";
 export { setCodes, unseenCodes } from "./codes.js";
 export { resolve, settle } from "./conflicts.js";
 export { closedWays } from "./moving.js";
-export { begin, create, enrol } from "./enrol.js";
+export { dropOffline, followRemovals, renewOfflinePin, report } from "./ended.js";
+export { begin, create, createAnyway, enrol } from "./enrol.js";
 export { login, registerPin } from "./opaque.js";
 export { addPasskey, confirmPasskey } from "./passkey.js";
 export { codeCredential, parseRecoveryCode } from "./recovery-codes.js";
@@ -15,5 +17,6 @@ export { changeOffline, judgeOffline, settle as settlePin } from "./pin-change.j
 export { rotate } from "./rotate.js";
 export { use } from "./t.js";
 export { acceptNewLog, trail } from "./trail.js";
+export { confirmTotp, enrolTotp } from "./totp.js";
 export { seen } from "./unseen.js";
 export { missing, tend } from "./upkeep.js";

@@ -5,6 +5,7 @@
  */
 import type { Custody } from "../custody.js";
 import type { Slot } from "../slots.js";
+import { dropOffline, dropOfflinePasskey } from "./ended.js";
 import { type Gone, type Renewal, rewrapping, written } from "./rewrap.js";
 import { t } from "./t.js";
 
@@ -25,7 +26,7 @@ export async function removePin(custody: Custody): Promise<Removed> {
   const removed = await removing(custody, { type: "opaque" }, (secrets) =>
     custody.transport.request("delete", "/v1/account/pin", { body: { secrets } }),
   );
-  await t.dropOffline(custody, "pin");
+  await dropOffline(custody, "pin");
   return removed;
 }
 
@@ -36,7 +37,7 @@ export async function removePasskey(custody: Custody, deviceId: string): Promise
   const removed = await removing(custody, { type: "prf", credential: deviceId }, (secrets) =>
     custody.transport.request("delete", route, { path, body: { secrets } }),
   );
-  await t.dropOfflinePasskey(custody, deviceId);
+  await dropOfflinePasskey(custody, deviceId);
   return removed;
 }
 

@@ -3,7 +3,7 @@
  * it.
  */
 import type { Bytes } from "../bytes.js";
-import type { Custody } from "../custody.js";
+import type { AppKeyRecord, Custody } from "../custody.js";
 import type { Checkpoint } from "../receipts/realm.js";
 import type { Schemas } from "../transport.js";
 import { t } from "./t.js";
@@ -30,7 +30,10 @@ async function verifyEvent(checkpoint: Checkpoint, event: Schemas["ProvenEvent"]
 
 /** Called by `verifiedEvents` of `../receipts/log.ts`. */
 export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEvent"]> {
-  const { receipts } = t.remembered(await custody.storage.get(t.LOG));
+  const { receipts, trusted } = t.remembered(await custody.storage.get(t.LOG));
+  // Each page is of a log that continues the page's before, and the first one's that which is trusted.
+  let checkpoint =
+    trusted === undefined ? undefined : await t.verifyCheckpoint(custody.realm, trusted);
   const own = t.accountOf(custody);
   // Another account's are not in this one's trail. Earlier releases have not written down whose they are.
   const mine = receipts.filter(({ account = own }) => account === own);
@@ -40,16 +43,16 @@ export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEv
   let oldest = 1;
   do {
     const query = from === undefined ? {} : { from };
-    const page = await custody.transport.request("get", "/v1/account/events", { query });
-    const checkpoint = await t.verifyCheckpoint(custody.realm, page.checkpoint);
+    const [now, page] = await t.linked(custody, checkpoint, query);
+    checkpoint = now;
     oldest = page.complete_from;
     for (const event of page.events) {
-      const entry = await verifyEvent(checkpoint, event);
+      const entry = await verifyEvent(now, event);
       const chained =
         !newer || (newer.number === event.number + 1 && newer.previous === event.log.index);
       if (!chained || (kept.get(event.log.index) ?? entry) !== entry) {
         throw new t.Untrusted("event-missing", `an event is missing near ${event.number}`, [
-          checkpoint.note,
+          now.note,
         ]);
       }
       kept.delete(event.log.index);
@@ -76,7 +79,11 @@ export async function forgetSeen({ storage }: Custody): Promise<void> {
 /** Called by `acceptNewLog` of `../receipts/log.ts`. What was restored is older than what this device has seen, too. */
 export async function acceptNewLog(custody: Custody): Promise<void> {
   await forgetSeen(custody);
-  await custody.storage.update([], (update) => {
+  // The wrapped key may be under a device secret that the restore has lost: the realm's binding decides at the next sign-in.
+  // Until then it opens offline, and nothing that waits is lost.
+  await t.ours(custody, [t.KEPT.appKey], (update) => {
     update.delete(t.LOG);
+    const key = update.get(t.KEPT.appKey) as AppKeyRecord | undefined;
+    if (key) update.set(t.KEPT.appKey, { ...key, restored: true } satisfies AppKeyRecord);
   });
 }

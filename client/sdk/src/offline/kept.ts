@@ -24,6 +24,8 @@ export interface PinSlot {
   readonly salt: Bytes;
   readonly cost: Argon2Cost;
   readonly sealed: Bytes;
+  /** Which PIN of the account it is, as the daemon names it; of one that is pending, which it replaces. Unknown until it was seen. */
+  readonly credential?: string | undefined;
 }
 
 /** What is kept. */

@@ -9,7 +9,7 @@
  */
 import { type Bytes, random, toHex } from "../bytes.js";
 import { type Custody, isBound, otherAccount } from "../custody.js";
-import { NotReady, SessionOver, Unreachable } from "../errors.js";
+import { isAway, NotReady, SessionOver } from "../errors.js";
 import { getSecret } from "../secrets.js";
 import { openReadOnly } from "../sign-in.js";
 import { kept } from "../storage/sound.js";
@@ -81,7 +81,7 @@ async function load(custody: Custody, name: string): Promise<Known | undefined> 
     });
   } catch (error) {
     const locked = isLocked(error);
-    if (!locked && !(error instanceof Unreachable)) throw error;
+    if (!locked && !isAway(error)) throw error;
     const copy = kept(key, await custody.storage.get(key)) as Copy | undefined;
     if (locked && !copy) throw error;
     return copy && { ...known(copy, "copy"), ...(locked ? { locked: true } : {}) };

@@ -12,6 +12,7 @@ import { type AppKeyRecord, type Custody, KEPT, ourRecord, ours } from "../custo
 import { CanNotOpen, loading, NotReady, PasskeyFailed } from "../errors.js";
 import { aesKey, open, seal, Unlocked } from "../keys.js";
 import { accountOf } from "../session.js";
+import { onDemand } from "../tools.js";
 import { opensNow } from "../unlock.js";
 import { type PrfKey, usePrf } from "../webauthn.js";
 import type { Argon2Cost } from "./argon2.js";
@@ -68,8 +69,7 @@ export async function keepOfflineByPasskey(
   prf: PrfKey | undefined,
 ): Promise<void> {
   const unlocked = unlockedOf(custody);
-  if (!prf)
-    throw new PasskeyFailed("prf-missing", "this passkey has no PRF, so it can not unlock offline");
+  if (!prf) throw new PasskeyFailed("prf-missing", "this passkey has no PRF");
   const { credentialId, salt, rpId, output, deviceId } = prf;
   const sealed = await seal(await prfKey(output), label(custody, "prf"), unlocked.secret);
   await ours(custody, [OFFLINE], (update) => {
@@ -87,13 +87,18 @@ export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Pro
   return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), secret) };
 }
 
+/** The PIN that was used or set last, as the daemon names it. */
+const pinOf = ({ slotKeys }: Custody): string | undefined =>
+  slotKeys.find(({ type }) => type === "opaque")?.credential;
+
 /** Lets a PIN unlock offline, which was judged. */
 export async function keepPin(custody: Custody, pin: string): Promise<void> {
   const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
   await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = renewed(slots, PIN);
-    update.set(OFFLINE, { ...others, pin: slot, wrongPins: 0, pinPending: false });
+    const pin = { ...slot, credential: pinOf(custody) };
+    update.set(OFFLINE, { ...others, pin, wrongPins: 0, pinPending: false });
   });
 }
 
@@ -102,69 +107,24 @@ const renewed = (slots: Slots, way: string): Slots => ({
   stale: slots.stale?.filter((one) => one !== way),
 });
 
-/** A way that unlocked here before the device secret was replaced does so again, now that it was used. */
+/**
+ * A way that unlocked here before the device secret was replaced does so again, now that it was used; so does a PIN that another
+ * device has changed.
+ */
 export async function renewOffline(custody: Custody, used: string | PrfKey): Promise<void> {
-  const { stale, pinPending } = slotsOf(await ourRecord(custody, OFFLINE));
+  const { stale, pin, pinPending } = slotsOf(await ourRecord(custody, OFFLINE));
   const isPin = typeof used === "string";
   // The PIN that the daemon knows may be the one of before.
   if (!custody.unlocked || (isPin && pinPending)) return;
-  if (!stale?.includes(isPin ? PIN : used.credentialId)) return;
+  const known = pinOf(custody);
+  const isOther = isPin && pin && known && pin.credential !== known;
+  if (!isOther && !stale?.includes(isPin ? PIN : used.credentialId)) return;
   await (isPin ? keepPin(custody, used) : keepOfflineByPasskey(custody, used));
 }
 
 /** Ends unlocking offline: all of it, or one way. */
 export async function dropOffline(custody: Custody, way?: "passkey" | "pin"): Promise<void> {
-  await ours(custody, [OFFLINE], (update) => {
-    const slots = slotsOf(update.get(OFFLINE));
-    const isOf = (one: string) => (one === PIN) === (way === "pin");
-    update.set(OFFLINE, {
-      passkeys: way === "pin" ? slots.passkeys : [],
-      pin: way === "passkey" ? slots.pin : undefined,
-      wrongPins: way === "passkey" ? slots.wrongPins : 0,
-      unreported: slots.unreported,
-      stale: way && slots.stale?.filter((one) => !isOf(one)),
-      minLength: slots.minLength,
-    });
-  });
-}
-
-/**
- * A PIN that was changed is not to unlock offline any longer, whatever fails from here on; the new one does, at once or
- * once it was used online.
- */
-export async function renewOfflinePin(custody: Custody, pin: string): Promise<void> {
-  const isKept = await ours(custody, [OFFLINE], (update) => {
-    const { pin: slot, ...slots } = slotsOf(update.get(OFFLINE));
-    const { stale = [] } = slots;
-    if (slot) update.set(OFFLINE, { ...slots, stale: [...stale, PIN], pinPending: false });
-    return slot !== undefined || stale.includes(PIN);
-  });
-  if (!isKept) return;
-  if (custody.unlocked && !custody.unlocked.locked) await keepPin(custody, pin);
-  else await dropOffline(custody, "pin");
-}
-
-/** A passkey that was removed unlocks no more, and neither does one of which it is not known whether it was that. */
-export async function dropOfflinePasskey(custody: Custody, deviceId: string): Promise<void> {
-  await keepOfflinePasskeys(custody, (one) => one !== undefined && one !== deviceId);
-}
-
-/** Only passkeys that the account has, as its owner removed some on another device. */
-export async function dropOthersOffline(custody: Custody, has: ReadonlySet<string>): Promise<void> {
-  await keepOfflinePasskeys(custody, (one) => one === undefined || has.has(one));
-}
-
-async function keepOfflinePasskeys(
-  custody: Custody,
-  stays: (deviceId: string | undefined) => boolean,
-): Promise<void> {
-  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
-  if (passkeys.every(({ deviceId }) => stays(deviceId))) return;
-  await ours(custody, [OFFLINE], (update) => {
-    const slots = slotsOf(update.get(OFFLINE));
-    const kept = slots.passkeys.filter(({ deviceId }) => stays(deviceId));
-    update.set(OFFLINE, { ...slots, passkeys: kept });
-  });
+  await (await onDemand()).dropOffline(custody, way);
 }
 
 async function unlockedWith(custody: Custody, secret: Bytes): Promise<Unlocked> {

@@ -8,11 +8,11 @@ import { type Custody, ourRecord } from "../custody.js";
 import {
   CanNotOpen,
   CustodyError,
+  isAway,
   NotReady,
   Refused,
   SessionOver,
   StepUpRequired,
-  Unreachable,
   VersionConflict,
 } from "../errors.js";
 import { followRotation, putSecret, type Stored } from "../secrets.js";
@@ -30,7 +30,6 @@ import {
 import { OFFLINE, slotsOf } from "./kept.js";
 import { isLocked } from "./queue.js";
 import { reportOffline } from "./report.js";
-import { dropOthersOffline } from "./slots.js";
 
 /** What a synchronisation has come to. */
 export interface Synced {
@@ -99,18 +98,10 @@ async function upToDate(custody: Custody): Promise<void> {
   }
 }
 
-/** Custodies that have asked which passkeys are left. */
-const asked = new WeakSet<Custody>();
-
-/** Once in a page's life: a passkey that was removed on another device is not to unlock this one. */
+/** A factor that was removed or changed on another device is not to unlock this one. */
 async function followRemovals(custody: Custody): Promise<void> {
-  if (asked.has(custody)) return;
-  const { passkeys } = slotsOf(await ourRecord(custody, OFFLINE));
-  if (passkeys.length > 0) {
-    const view = await custody.transport.request("get", "/v1/account");
-    await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
-  }
-  asked.add(custody);
+  const { passkeys, pin } = slotsOf(await ourRecord(custody, OFFLINE));
+  if (passkeys.length > 0 || pin) await (await onDemand()).followRemovals(custody);
 }
 
 /** What can not be told now stays counted; it must not keep a change of the owner's back. */
@@ -131,7 +122,7 @@ async function whatStops(step: () => Promise<unknown>): Promise<Synced["because"
   } catch (error) {
     if (error instanceof CanNotOpen) return error;
     const code = error instanceof Refused ? error.code : "";
-    if (error instanceof Unreachable) return "offline";
+    if (isAway(error)) return "offline";
     // The second is the answer to a look at what another device has written meanwhile.
     if (error instanceof StepUpRequired || code === "release-forbidden") return "step-up";
     if (isLocked(error) || error instanceof SessionOver || code === "read-only-session")

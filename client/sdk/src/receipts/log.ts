@@ -7,7 +7,7 @@
  */
 import { type Bytes, equal, fromBase64, toBase64Url } from "../bytes.js";
 import type { Custody } from "../custody.js";
-import { Untrusted } from "../errors.js";
+import { CustodyError, Untrusted } from "../errors.js";
 import { kept } from "../storage/sound.js";
 import { onDemand } from "../tools.js";
 import type { Schemas } from "../transport.js";
@@ -18,6 +18,8 @@ import { type Checkpoint, verifyCheckpoint } from "./realm.js";
 export const LOG = "log";
 /** So many of the newest receipts are kept. */
 const RECEIPTS = 100;
+/** So often it is asked for one checkpoint that continues everything, while the log grows. */
+const ROUNDS = 5;
 
 interface Remembered {
   /** Signed notes. */
@@ -41,13 +43,14 @@ export function hashes(texts: readonly unknown[], evidence: string[]): Bytes[] {
   });
 }
 
-/** Two notes of one size must be of one log. */
+/** Two notes must be of one epoch, and where they are of one size, of one log. */
 function agree(one: Checkpoint, other: Checkpoint): void {
-  if (one.epoch === other.epoch && one.size === other.size && !equal(one.root, other.root)) {
-    throw new Untrusted("not-consistent", "the realm signed two logs of one size", [
-      one.note,
-      other.note,
-    ]);
+  const evidence = [one.note, other.note];
+  if (one.epoch !== other.epoch) {
+    throw new Untrusted("other-log", "the realm was restored: its log has another epoch", evidence);
+  }
+  if (one.size === other.size && !equal(one.root, other.root)) {
+    throw new Untrusted("not-consistent", "the realm signed two logs of one size", evidence);
   }
 }
 
@@ -98,51 +101,71 @@ export async function takeReceipt(
   });
 }
 
-/** The newest page, proven to continue `older` where one is given. */
-async function current(custody: Custody, older: Checkpoint | undefined): Promise<Checkpoint> {
-  const query = older ? { since: String(older.size) } : {};
+/** A page of the account's events, and its checkpoint, proven to continue `older` where one is given. */
+export async function linked(
+  custody: Custody,
+  older: Checkpoint | undefined,
+  from: Readonly<Record<string, string>> = {},
+): Promise<[Checkpoint, Schemas["EventPage"]]> {
+  const query = older ? { ...from, since: String(older.size) } : from;
   const page = await custody.transport.request("get", "/v1/account/events", { query });
   const now = await verifyCheckpoint(custody.realm, page.checkpoint);
-  if (!older) return now;
+  if (!older) return [now, page];
   const evidence = [older.note, now.note];
-  if (now.epoch !== older.epoch) {
-    throw new Untrusted("other-log", "the realm was restored: its log has another epoch", evidence);
-  }
+  agree(older, now);
   if (now.size < older.size || !page.consistency) {
     throw new Untrusted("log-shrank", "the realm's log has become shorter", evidence);
   }
   if (!(await continues(older, now, hashes(page.consistency, evidence)))) {
     throw new Untrusted("not-consistent", "the realm's log does not continue its past", evidence);
   }
-  return now;
+  return [now, page];
 }
 
 /**
- * Demands that the log continues everything that this device has seen of it. Needs a session.
+ * Demands that the log continues everything that this device has seen of it: that one checkpoint continues it all, since of two
+ * logs each could be continued by itself. Needs a session.
  *
  * @returns the newest checkpoint, which is remembered from now on
+ * @throws `log-unproven` where what was seen is not proven to be of one log, or an earlier receipt not to be in it: a log that
+ * grows between all questions, or a daemon that keeps something back. What is not linked waits for the next time.
  */
 export async function checkLog(custody: Custody): Promise<Checkpoint> {
   const state = remembered(await custody.storage.get(LOG));
   const notes = [...(state.trusted === undefined ? [] : [state.trusted]), ...state.waiting];
   const known = await Promise.all(notes.map((note) => verifyCheckpoint(custody.realm, note)));
-  const seen: Checkpoint[] = [];
-  for (const older of known.length > 0 ? known : [undefined])
-    seen.push(await current(custody, older));
-  const newest = seen.reduce((one, other) => (other.size > one.size ? other : one));
-  for (const other of [...known, ...seen]) agree(newest, other);
-  // The log grew between two questions: what is not linked to the newest waits for the next time.
-  const unlinked = seen.filter((one) => one.size < newest.size).map((one) => one.note);
+  let ends: (Checkpoint | undefined)[] = known.length > 0 ? known : [undefined];
+  let rounds = 0;
+  do {
+    // At once: the log has hardly time to grow between the answers.
+    const answers = await Promise.all(ends.map((older) => linked(custody, older)));
+    const seen = answers.map(([now]) => now);
+    const all = [...known, ...seen];
+    for (const one of all) for (const other of all) agree(one, other);
+    ends = seen.filter(({ size }, at) => seen.findIndex((one) => one.size === size) === at);
+    rounds += 1;
+  } while (ends.length > 1 && rounds < ROUNDS);
+  // What is trusted was asked for first.
+  const [newest, ...unlinked] = ends as [Checkpoint, ...Checkpoint[]];
   const isKept = await custody.storage.update([LOG], (update) => {
     // Another tab has gone on meanwhile, and perhaps further: what it trusts is linked, too.
-    if (remembered(update.get(LOG)).trusted !== state.trusted) return false;
-    const late = remembered(update.get(LOG)).waiting.filter((note) => !notes.includes(note));
-    const waiting = [...new Set([...unlinked, ...late])];
-    update.set(LOG, { ...remembered(update.get(LOG)), trusted: newest.note, waiting });
+    const now = remembered(update.get(LOG));
+    if (now.trusted !== state.trusted) return false;
+    const late = now.waiting.filter((note) => !notes.includes(note));
+    const waiting = [...new Set([...unlinked.map(({ note }) => note), ...late])];
+    update.set(LOG, { ...now, trusted: newest.note, waiting });
     return true;
   });
-  return isKept ? newest : checkLog(custody);
+  if (!isKept) return checkLog(custody);
+  // The last receipt may be too new for a checkpoint.
+  const isShort = state.receipts.slice(0, -1).some(({ index }) => index >= newest.size);
+  if (unlinked.length > 0 || isShort) throw unproven();
+  return newest;
 }
+
+/** What was not shown is no proof of a lie. */
+export const unproven = (): CustodyError =>
+  new CustodyError("log-unproven", "the log was not shown to hold all that this device knows of");
 
 /** The trusted checkpoint, or undefined before the first `checkLog`. */
 export async function newestCheckpoint(custody: Custody): Promise<Checkpoint | undefined> {

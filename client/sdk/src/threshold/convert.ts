@@ -8,6 +8,7 @@
  */
 import { random, toBase64Url } from "../bytes.js";
 import {
+  type AccountRecord,
   type AppKeyRecord,
   type Custody,
   forgetDevice,
@@ -23,6 +24,7 @@ import { indexedDbStorage } from "../storage/indexeddb.js";
 import type { Storage } from "../storage/storage.js";
 import { onDemand } from "../tools.js";
 import { APP_KEY, DEVICE_SECRET, PENDING } from "../vault.js";
+import { carryOver } from "./carry.js";
 import type { GroupEnrolOptions } from "./enrol.js";
 import { RealmsFailed } from "./failures.js";
 import { atEach, type Group, type GroupOptions, keepUnlocked, openGroup } from "./group.js";
@@ -102,6 +104,17 @@ function demandSame(single: Custody, adopted: Custody): void {
   throw new NotReady("already-enrolled", message);
 }
 
+/**
+ * Where the custody at one realm looks there is nothing yet, or this very account: nothing is put over another one, and without
+ * a place for the account the device would not know it once the shares are gone.
+ */
+async function demandRoom(target: Storage, { account, realm }: Custody): Promise<void> {
+  const there = (await target.get(KEPT.account)) as AccountRecord | undefined;
+  if (!there || there.account === account?.account) return;
+  const message = `another account is kept where the custody at ${realm.name} looks: forget that device first, nothing was erased`;
+  throw new NotReady("already-enrolled", message);
+}
+
 /** The device secret goes last, and goes only if nothing else opens by it: known before anything is erased. */
 async function demandNothingElse(custody: Custody): Promise<void> {
   const ours = [APP_KEY, DEVICE_SECRET, SHARE];
@@ -165,7 +178,10 @@ export async function finishConversion(
     update.delete(CONVERSION);
   });
   // Its account, device key and session are the group's now.
-  if (old !== single) await forgetDevice(single);
+  if (old !== single) {
+    await carryOver(single.storage, old.storage);
+    await forgetDevice(single);
+  }
   return proven;
 }
 
@@ -244,6 +260,8 @@ export async function convertToSingle(
 ): Promise<void> {
   const custody = group.custodies.find((one) => one.realm.name === realm);
   if (!custody) throw new RangeError(`${realm} is no realm of this group`);
+  const target = options.storage ?? indexedDbStorage(`custodyd:${group.app}`);
+  await demandRoom(target, custody);
   const open = group.custodies.map(({ unlocked }) => unlocked).find((one) => one && !one.locked);
   const wanted = (await ourRecord(custody, KEPT.appKey)) as AppKeyRecord | undefined;
   if (open) await backUp(custody, open);
@@ -251,7 +269,7 @@ export async function convertToSingle(
   if (wanted && wanted.thumbprint !== back.thumbprint) {
     throw new Untrusted("statement-differs", "the realm gives another key; no share was erased");
   }
-  await adopt(custody.storage, options.storage ?? indexedDbStorage(`custodyd:${group.app}`));
+  await adopt(custody.storage, target);
   const others = group.custodies.map((one) => one.realm.name).filter((one) => one !== realm);
   for (const only of [others, [realm]]) {
     await atEach(group, (one) => erased(one, SHARE), { only });

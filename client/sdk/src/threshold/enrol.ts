@@ -5,7 +5,7 @@
  * It can be interrupted at any point and called again, as at one realm: until every realm has its share, the
  * secret waits on this device under a key that WebCrypto does not give out.
  */
-import { keepAccount, KEPT } from "../custody.js";
+import { KEPT } from "../custody.js";
 import type { EnrolOptions } from "../enrol.js";
 import { NotReady } from "../errors.js";
 import type { Unlocked } from "../keys.js";
@@ -37,14 +37,13 @@ export async function enrolAtAll(group: Group, options: GroupEnrolOptions = {}):
   if (finished && !(await groupEnrolmentPending(group))) {
     throw new NotReady("already-enrolled", "this device has accounts; forget the group first");
   }
-  const { begin, create } = await onDemand();
+  const { begin, createAnyway } = await onDemand();
   const [pending, unlocked] = await begin(group);
   const { tickets, ...more } = options;
   await atEach(group, async (custody) => {
     const ticket = tickets?.[custody.realm.name];
     const its = ticket === undefined ? more : { ...more, ticket };
-    const account = await create(custody, pending, unlocked, its);
-    await keepAccount(custody, { account, boundDevice: custody.device.thumbprint });
+    await createAnyway(group, custody, pending, unlocked, its);
   });
   await spread(group, unlocked, group.threshold);
   const open = await keepUnlocked(group, unlocked);
