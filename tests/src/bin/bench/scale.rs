@@ -31,7 +31,7 @@ pub(crate) const FILL: &str = "fill";
 /// Accounts that the ledger is given at once: the token's queue holds no more.
 const IN_FLIGHT: usize = 240;
 /// More than an account takes of a disk, its part of the write-ahead log included.
-const BYTES: u64 = 8 * 1024;
+const BYTES: u64 = 12 * 1024;
 /// Starts, each followed by one recovery from each of the thousand.
 const TURNS: usize = 3;
 
