@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::checkpoint::Checkpoint;
 use super::journal::{self, EventKind};
 use super::log::Prover;
+use super::trail::LogEntry;
 use super::tree::Digest;
 use super::{Ledger, LedgerError, Loaded};
 use crate::store::BodyRow;
@@ -64,7 +65,7 @@ impl EventEntry {
         }
     }
 
-    fn leaf(&self) -> Vec<u8> {
+    pub(super) fn leaf(&self) -> Vec<u8> {
         journal::event_leaf(&self.salt, &self.body)
     }
 }
@@ -157,6 +158,10 @@ impl Ledger {
             .collect();
         let leaves: Vec<(u64, &[u8])> = leaves.iter().map(|(at, leaf)| (*at, &**leaf)).collect();
         let mut proofs = prover.inclusions(&leaves).await?.into_iter();
+        // What the checkpoint does not cover yet goes out without a proof, and is of the log that is believed all the same.
+        let beyond = entries.iter().filter(|entry| !covered(entry.index));
+        let beyond: Vec<LogEntry> = beyond.map(LogEntry::from).collect();
+        self.reader.are_in_the_log(&beyond).await?;
         let proofs = entries
             .iter()
             .map(|entry| covered(entry.index).then(|| proofs.next()).flatten())

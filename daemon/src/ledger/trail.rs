@@ -51,6 +51,15 @@ impl Opened {
     }
 }
 
+impl From<&EventEntry> for LogEntry {
+    fn from(entry: &EventEntry) -> Self {
+        Self {
+            index: entry.index,
+            leaf: entry.leaf(),
+        }
+    }
+}
+
 /// What the log has to have at a place.
 #[derive(Debug)]
 pub(super) struct LogEntry {
