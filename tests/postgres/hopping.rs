@@ -5,7 +5,7 @@ use custodyd_tests::{Device, SoftAuthenticator, TestApp};
 use serde_json::{Value, json};
 
 use super::nodes::{at, budget, two, verified};
-use super::{PIN, enrolled};
+use super::{PIN, WRONG, enrolled};
 
 /// Both have the account in memory, and the token's word that it is the newest.
 async fn both_know(devices: [&mut Device; 2]) {
@@ -93,6 +93,31 @@ async fn what_was_added_at_one_node_is_known_at_the_next() {
         there.token.clone_from(&here.token);
         let seen = there.call("GET", "/v1/account", None).await.expect(200);
         assert_eq!(seen.body["passkeys"], json!([]));
+    }
+    verified(&mut [&mut one, &mut other]);
+}
+
+/// What is looked at before anything is written: whether there is such a factor, and such a secret.
+#[tokio::test]
+async fn what_was_set_or_stored_at_one_node_is_not_missed_at_the_next() {
+    let (mut one, mut other) = two(budget(100)).await;
+    for turn in 0..6 {
+        let mut here = one.device("notes");
+        here.enrol().await;
+        let mut there = at(&here, &other);
+        both_know([&mut here, &mut there]).await;
+        here.set_pin(PIN).await.expect(200);
+        there.try_pin(PIN, &[]).await.expect(201);
+        both_know([&mut here, &mut there]).await;
+        here.back_up("device-secret", b"kept").await.expect(200);
+        match turn % 2 {
+            0 => drop(there.try_pin(PIN, &["device-secret"]).await.expect(201)),
+            // Guessed wrongly, it is charged, and nobody is told that there is nothing.
+            _ => {
+                let answer = there.try_pin(WRONG, &["device-secret"]).await;
+                answer.refused("401 pin-wrong");
+            }
+        }
     }
     verified(&mut [&mut one, &mut other]);
 }

@@ -10,12 +10,14 @@ use super::log::TileReader;
 use super::{Ledger, LedgerError};
 
 impl Ledger {
-    /// A checkpoint of the newest head that is anchored in the token.
+    /// A checkpoint of the newest head that is anchored in the token. Who has seen one at another node sees none that is
+    /// smaller.
     ///
     /// # Errors
-    /// `Token` where it does not sign.
+    /// `Token` where it does not sign; as `load` where another node has written.
     pub async fn checkpoint(&self) -> Result<Arc<Checkpoint>, LedgerError> {
         let reader = &self.reader;
+        reader.overtaken().await?;
         reader
             .checkpoints()
             .newest(reader.memory(), reader.pool())
@@ -33,7 +35,11 @@ impl Ledger {
         width: usize,
     ) -> Result<Option<Vec<u8>>, LedgerError> {
         let checkpoint = self.published().await?;
-        self.tiles(&checkpoint).tile(level, index, width).await
+        let part = self.tiles(&checkpoint).tile(level, index, width).await?;
+        match self.beyond(&checkpoint, part.is_none()).await? {
+            Some(newer) => self.tiles(&newer).tile(level, index, width).await,
+            None => Ok(part),
+        }
     }
 
     /// The first `width` entries of a bundle, if the newest checkpoint covers them.
@@ -42,7 +48,25 @@ impl Ledger {
     /// `Tampered` where an entry or its tile is not the one that the checkpoint's root names.
     pub async fn entries(&self, index: u64, width: usize) -> Result<Option<Vec<u8>>, LedgerError> {
         let checkpoint = self.published().await?;
-        self.tiles(&checkpoint).entries(index, width).await
+        let part = self.tiles(&checkpoint).entries(index, width).await?;
+        match self.beyond(&checkpoint, part.is_none()).await? {
+            Some(newer) => self.tiles(&newer).entries(index, width).await,
+            None => Ok(part),
+        }
+    }
+
+    /// A newer checkpoint, for a part that this one does not cover: among nodes another one may have signed it, and told
+    /// whoever asks.
+    async fn beyond(
+        &self,
+        checkpoint: &Checkpoint,
+        missing: bool,
+    ) -> Result<Option<Arc<Checkpoint>>, LedgerError> {
+        if !missing || !self.store().is_shared() {
+            return Ok(None);
+        }
+        let newest = self.checkpoint().await?;
+        Ok(Some(newest).filter(|newest| newest.size() > checkpoint.size()))
     }
 
     async fn published(&self) -> Result<Arc<Checkpoint>, LedgerError> {

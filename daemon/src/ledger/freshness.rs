@@ -134,10 +134,11 @@ impl Freshness {
         // An answer from after the question is good, however long it was on its way.
         let question = self.now();
         let good = |told: &Told| told.confirmed >= Some(question) || told.holds(self.now());
-        self.until(good).await
+        self.until(good, 1).await
     }
 
-    /// Returns once the token was asked after this call, or this batch is believed, where one is named.
+    /// Returns once the token was asked after this call, or this batch is believed, where one is named. A look that failed
+    /// may have been on a connection that died with what was written elsewhere: it is one of two.
     ///
     /// # Errors
     /// As `confirmed`.
@@ -150,14 +151,18 @@ impl Freshness {
             // Nobody's answer is another for it.
             false
         });
-        self.until(|told| told.answers(&question)).await
+        self.until(|told| told.answers(&question), 2).await
     }
 
-    async fn until(&self, good: impl Fn(&Told) -> bool) -> Result<(), LedgerError> {
+    /// Until it is good, or was not so often.
+    async fn until(&self, good: impl Fn(&Told) -> bool, often: u64) -> Result<(), LedgerError> {
         let mut told = self.told.subscribe();
         let failures = told.borrow_and_update().failures;
         let answered = told.wait_for(|told| {
-            let settled = told.ended || told.failures != failures || good(told);
+            let failed = told.failures.wrapping_sub(failures);
+            let outgrown = told.why.as_ref().is_some_and(|why| why.outgrown);
+            let refused = failed >= often || (failed > 0 && outgrown);
+            let settled = told.ended || refused || good(told);
             // Also where a word came that is not good any more by now: nobody else would ask again.
             if !settled {
                 self.asked.notify_one();

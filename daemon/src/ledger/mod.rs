@@ -23,6 +23,7 @@ mod journal;
 mod keys;
 mod lists;
 mod log;
+mod looks;
 mod lost;
 mod members;
 mod memory;
@@ -234,16 +235,8 @@ impl Ledger {
         self.reader.memory().decides_under(configuration);
     }
 
-    /// Whether another node has written since what is believed; what is loaded from now on shows it. Asked before
-    /// somebody is refused, or shown, what may have changed a moment ago elsewhere.
-    ///
-    /// # Errors
-    /// As `load`.
-    pub async fn overtaken(&self) -> Result<bool, LedgerError> {
-        self.reader.overtaken().await
-    }
-
-    /// The account, opened and verified; `None` if it is proven absent.
+    /// The account, opened and verified; `None` if it is proven absent. What its owner did at another node a moment ago is
+    /// seen here: nobody is refused, or shown, what was so before.
     ///
     /// # Errors
     /// Token or store unavailable, or stored bytes that are not ours.
@@ -252,6 +245,7 @@ impl Ledger {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
+        self.reader.overtaken().await?;
         Ok(self.reader.load(app, account).await?.account())
     }
 
@@ -265,6 +259,7 @@ impl Ledger {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
+        self.reader.overtaken().await?;
         match self.reader.load(app, account).await? {
             Standing::Account(loaded) => Ok(Some(loaded)),
             Standing::Erased => Ok(None),
@@ -282,6 +277,7 @@ impl Ledger {
         app: &AppId,
         name: &AliasName,
     ) -> Result<Option<Loaded>, LedgerError> {
+        self.reader.overtaken().await?;
         self.reader.by_alias(app, name).await
     }
 

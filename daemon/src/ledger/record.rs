@@ -19,6 +19,8 @@ use super::cache::{Cache, Committed};
 use super::checkpoint::Checkpoints;
 use super::erasure;
 use super::freshness::Freshness;
+use super::head::Head;
+use super::looks::Looks;
 use super::members::{Member, MemberList};
 use super::memory::{Memory, Shown};
 use super::receipts::Noted;
@@ -26,7 +28,7 @@ use super::writes::Writes;
 use super::{BUCKET_BITS, LedgerError};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{RecordRow, Store};
+use crate::store::{HeadRow, RecordRow, Store};
 
 /// How often a row is read whose member list is neither believed nor pending although neither has changed
 /// meanwhile, and the pause after.
@@ -84,6 +86,7 @@ pub struct Reader {
     clock: Arc<Clock>,
     checkpoints: Checkpoints,
     freshness: Freshness,
+    looks: Looks,
     writes: Writes,
 }
 
@@ -114,6 +117,7 @@ impl Reader {
             memory,
             clock,
             checkpoints: Checkpoints::default(),
+            looks: Looks::default(),
             writes: Writes::default(),
         }
     }
@@ -152,27 +156,40 @@ impl Reader {
     }
 
     /// Whether another node has written since; if so, that is believed once this returns. The server's word begins it:
-    /// one that lies, or is away, leaves what the token has confirmed, and that for a second at the most.
+    /// one that lies leaves what the token has confirmed, and that for a second at the most. One that says nothing has lost
+    /// a connection, or more: then the token's word of before is not enough either.
     ///
     /// # Errors
-    /// As for any read, where the server shows something newer.
+    /// As for any read, where the server shows something newer or nothing.
     pub(super) async fn overtaken(&self) -> Result<bool, LedgerError> {
         if !self.store.is_shared() {
             return Ok(false);
         }
-        let shown = self.store.head().await.map(|row| row.examine());
-        let Ok(Some(row)) = shown else {
-            return Ok(false);
+        let before = self.memory.head().state.seq;
+        let asked = match self.looks.look(&*self.store).await {
+            Some(row) if self.shows(&row) => return Ok(false),
+            Some(row) => Some(row.seq),
+            #[cfg(test)]
+            None if self.store.weakness().unseen => return Ok(false),
+            None => {
+                self.freshness.doubt();
+                None
+            }
         };
-        // Asked after the answer: the committer may have caught up meanwhile, or the row be of its own batch, which is
-        // believed once it is anchored.
-        let own = self.memory.pending().map(|pending| pending.state.seq);
-        let believed = self.memory.head().state.seq;
-        if row.seq <= own.unwrap_or_default().max(believed) {
-            return Ok(false);
-        }
-        self.freshness.answered(Some(row.seq)).await?;
-        Ok(self.memory.head().state.seq > believed)
+        self.freshness.answered(asked).await?;
+        Ok(self.memory.head().state.seq > before)
+    }
+
+    /// Whether readers are shown what this head stands for: it is believed, or the batch of this node's own that its
+    /// readers wait for. Another node's may have the same number, where this one's is not written.
+    fn shows(&self, row: &HeadRow) -> bool {
+        let is_own = |own: Head| {
+            let same = own.encode().is_ok_and(|body| body == row.body);
+            #[cfg(test)]
+            let same = same || self.store.weakness().any_pending;
+            own.state.seq == row.seq && same
+        };
+        row.seq <= self.memory.head().state.seq || self.memory.pending().is_some_and(is_own)
     }
 
     pub(super) fn cache(&self) -> &Cache {

@@ -28,6 +28,14 @@ pub struct Weakness {
     pub any_content: bool,
     /// An event's entry is not looked for in the log.
     pub any_event: bool,
+    /// A server that does not answer a reader leaves what the token has said before.
+    pub unseen: bool,
+    /// Another node's batch that has the number of an own one is taken for that.
+    pub any_pending: bool,
+    /// What an own batch replaces is shown until its outcome is known.
+    pub shows_replaced: bool,
+    /// An own batch that another node has built on is acknowledged while others write.
+    pub out_of_turn: bool,
     /// What was read while a batch came between is taken for evidence.
     pub any_read: bool,
     /// A head's MAC is not checked.

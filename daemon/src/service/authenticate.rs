@@ -203,11 +203,7 @@ impl Service {
             (Some(account), _) | (None, Some(account)) => account,
             (None, None) => return Err(Refused::AuthenticationFailed),
         };
-        let mut loaded = self.known(&device, account).await?;
-        // A passkey that was added at another node a moment ago.
-        if !passkeys::has(&loaded.account, &asserted) && self.ledger.overtaken().await? {
-            loaded = self.known(&device, account).await?;
-        }
+        let loaded = self.known(&device, account).await?;
         let verified = self
             .verify_assertion(
                 &device,

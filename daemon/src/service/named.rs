@@ -67,15 +67,10 @@ impl Service {
     /// but bound devices are held from here on.
     pub(super) async fn named(&self, device: &Device, named: &Named) -> Result<Loaded, Refused> {
         let bound = |loaded: &Loaded| loaded.account.device(&device.key.thumbprint).is_some();
-        let mut found = self.find(&device.app, named).await?;
-        if found.as_ref().is_some_and(bound) {
-            standing::bound();
-        } else {
-            self.strangers.meet()?;
-            // Who became an owner at another node a moment ago is no stranger here. Asked of every name alike.
-            if self.ledger.overtaken().await? {
-                found = self.find(&device.app, named).await?;
-            }
+        let found = self.find(&device.app, named).await?;
+        match found.as_ref().is_some_and(bound) {
+            true => standing::bound(),
+            false => self.strangers.meet()?,
         }
         found.ok_or(Refused::AuthenticationFailed)
     }

@@ -134,10 +134,6 @@ fn named<'a>(account: &'a Account, asserted: &Asserted) -> Option<&'a BoundPassk
         .find(|bound| bound.passkey.cred_id()[..] == asserted.credential_id[..])
 }
 
-pub(super) fn has(account: &Account, asserted: &Asserted) -> bool {
-    named(account, asserted).is_some()
-}
-
 pub(super) fn credential_ids(account: &Account) -> Vec<CredentialID> {
     account
         .passkeys

@@ -202,9 +202,6 @@ impl Service {
             .apps
             .get(session.app.as_str())
             .map_err(|_| Refused::SessionEnded)?;
-        // What its owner did at another node a moment ago is seen here: the device that was bound there, the secret that
-        // was stored.
-        self.ledger.overtaken().await?;
         let loaded = self
             .ledger
             .load(&session.app, session.account)

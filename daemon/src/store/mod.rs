@@ -386,6 +386,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         0
     }
 
+    /// The same of those that requests read by.
+    fn readers(&self) -> u64 {
+        0
+    }
+
     /// The head, and the digests that have changed after this batch, as far as the database says so; all of them
     /// where none is named.
     async fn newer(&self, _after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {

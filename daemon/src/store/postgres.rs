@@ -441,6 +441,10 @@ impl Store for Postgres {
         self.writers.load(Ordering::Acquire)
     }
 
+    fn readers(&self) -> u64 {
+        self.readers.opened()
+    }
+
     async fn newer(&self, after: Option<u64>) -> Result<Unverified<Newer>, StoreError> {
         scan::newer(self.readers.of_whoever_asks(), after).await
     }

@@ -115,8 +115,13 @@ pub(super) async fn write(
 
 impl Failure {
     fn elsewhere() -> Self {
+        Self::kept(LedgerError::Overtaken)
+    }
+
+    /// Another head stands, and the batch may be beneath it or come to be.
+    pub(super) fn kept(error: LedgerError) -> Self {
         Self {
-            error: LedgerError::Overtaken,
+            error,
             fatal: false,
             kept: true,
             elsewhere: true,

@@ -382,55 +382,70 @@ impl Committer {
     /// # Errors
     /// A failure that is `kept` where it may be written yet; one that is not where it never will be.
     pub(super) async fn find(&mut self, store: &dyn Store) -> Result<(), Failure> {
+        for _ in 0..LOOKS {
+            // In a turn: of what is shown without one, others have written the next batch before it is acknowledged,
+            // where they write all the time.
+            let shown = match store.take_turn().await {
+                Ok(shown) => shown.examine(),
+                Err(error) => return Err(Failure::kept(error.into())),
+            };
+            #[cfg(test)]
+            if store.weakness().out_of_turn {
+                store.end_turn().await;
+            }
+            let found = self.find_beneath(store, shown).await;
+            store.end_turn().await;
+            if let Some(()) = found? {
+                return Ok(());
+            }
+        }
+        Err(Failure::kept(UNKNOWN))
+    }
+
+    /// The same, in a turn: nothing where it has to be looked at once more.
+    async fn find_beneath(
+        &mut self,
+        store: &dyn Store,
+        shown: Option<HeadRow>,
+    ) -> Result<Option<()>, Failure> {
         let Some((ours, _)) = self.reader.memory().pending_with_end() else {
             return Err(Failure::internal("find the pending batch"));
         };
         let ours = (ours.state.seq, hash(&ours)?);
         let (believed, end) = self.believed();
-        let kept = |error| Failure {
-            error,
-            fatal: false,
-            kept: true,
-            elsewhere: true,
-        };
-        for _ in 0..LOOKS {
-            let source = self.anchoring.source()?;
-            let newer = match source.look(&believed, &end).await {
-                Ok(Shown::Newer(newer)) => newer,
-                // It is not written, and may be yet.
-                Ok(Shown::Same) => return Err(kept(UNKNOWN)),
-                Ok(Shown::Older(older)) => {
-                    self.replay(&older).await.map_err(|error| match error {
-                        LedgerError::Stopped => Failure::from(error),
-                        error => kept(error),
-                    })?;
-                    continue;
-                }
-                Ok(Shown::Other(other)) => return Err(forked(&believed, &other).into()),
-                Err(error) => return Err(kept(error)),
-            };
-            #[cfg(test)]
-            let forgets = store.weakness().forgets_own;
-            #[cfg(not(test))]
-            let forgets = false;
-            if !newer.line.contains(&ours) || forgets {
-                tracing::warn!(
-                    batch = ours.0,
-                    "another node has written first; nothing of this batch was done"
-                );
-                return Err(Failure {
-                    error: LedgerError::Overtaken,
-                    fatal: false,
-                    kept: false,
-                    elsewhere: true,
+        let source = self.anchoring.source()?;
+        let newer = match source.judge(shown, &believed, &end).await {
+            Ok(Shown::Newer(newer)) => newer,
+            // It is not written, and may be yet.
+            Ok(Shown::Same) => return Err(Failure::kept(UNKNOWN)),
+            Ok(Shown::Older(older)) => {
+                let replayed = self.replay(&older).await;
+                return replayed.map(|()| None).map_err(|error| match error {
+                    LedgerError::Stopped => Failure::from(error),
+                    error => Failure::kept(error),
                 });
             }
-            // Another node has built on it.
-            if store.acknowledge(&newer.row).await.is_ok() {
-                return Ok(());
-            }
+            Ok(Shown::Other(other)) => return Err(forked(&believed, &other).into()),
+            Err(error) => return Err(Failure::kept(error)),
+        };
+        #[cfg(test)]
+        let forgets = store.weakness().forgets_own;
+        #[cfg(not(test))]
+        let forgets = false;
+        if !newer.line.contains(&ours) || forgets {
+            tracing::warn!(
+                batch = ours.0,
+                "another node has written first; nothing of this batch was done"
+            );
+            return Err(Failure {
+                error: LedgerError::Overtaken,
+                fatal: false,
+                kept: false,
+                elsewhere: true,
+            });
         }
-        Err(kept(UNKNOWN))
+        // Another node has built on it. With the commit of this the turn is over.
+        Ok(store.acknowledge(&newer.row).await.ok())
     }
 
     fn believed(&self) -> (Head, LogEnd) {

@@ -101,6 +101,7 @@ impl Committer {
         // Before it is written: a reader who finds it in the database has to wait, however long it
         // takes until its outcome is known.
         memory.pend(next);
+        self.forget_what_others_may_replace(&batch);
         let written = self.write_or_keep(Unwritten::of(batch, now)).await;
         match written {
             Ok(written) => {
@@ -116,6 +117,17 @@ impl Committer {
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// Beside other nodes: one of them may read the batch and tell of it before its answer is here.
+    fn forget_what_others_may_replace(&self, batch: &Batch) {
+        #[cfg(test)]
+        if self.reader.store().weakness().shows_replaced {
+            return;
+        }
+        if self.reader.store().is_shared() {
+            self.reader.cache().forget(batch);
         }
     }
 

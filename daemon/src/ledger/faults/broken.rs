@@ -124,9 +124,11 @@ impl Script {
     }
 }
 
-/// Honest work of others, once.
+/// Honest work of others.
 pub(super) struct Meanwhile {
     pub(super) during: During,
+    /// So often.
+    pub(super) left: usize,
     pub(super) what: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
@@ -136,6 +138,8 @@ pub(super) enum During {
     Turn,
     /// It was shown what another node has changed.
     CatchingUp,
+    /// It has found its batch, and is about to have it acknowledged.
+    Acknowledging,
 }
 
 impl std::fmt::Debug for Meanwhile {
@@ -237,8 +241,11 @@ impl Faulty {
     async fn meanwhile(&self, now: During) {
         let wanted = |meanwhile: &mut Meanwhile| meanwhile.during == now;
         let taken = self.meanwhile.lock().unwrap().take_if(wanted);
-        if let Some(meanwhile) = taken {
+        if let Some(mut meanwhile) = taken {
             (meanwhile.what)().await;
+            meanwhile.left -= 1;
+            let again = Some(meanwhile).filter(|meanwhile| meanwhile.left > 0);
+            *self.meanwhile.lock().unwrap() = again;
         }
     }
 
@@ -400,6 +407,7 @@ impl Store for Faulty {
     async fn acknowledge(&self, head: &HeadRow) -> Result<(), CommitError> {
         let next = self.script.lock().unwrap().acknowledgements.pop_front();
         answers(next).map_err(CommitError::Unknown)?;
+        self.meanwhile(During::Acknowledging).await;
         self.inner.acknowledge(head).await
     }
 
@@ -419,6 +427,10 @@ impl Store for Faulty {
 
     fn connections(&self) -> u64 {
         self.inner.connections()
+    }
+
+    fn readers(&self) -> u64 {
+        self.inner.readers()
     }
 
     async fn end_turn(&self) {

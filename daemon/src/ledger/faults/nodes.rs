@@ -4,6 +4,7 @@
 pub(super) mod anchors;
 mod beaten;
 mod clones;
+mod hopping;
 mod reading;
 mod restored;
 mod starts;

@@ -505,8 +505,9 @@ impl Rig {
     }
 
     async fn charge(&self, id: AccountId) -> Result<u64, LedgerError> {
-        let loaded = self.ledger().load(&app(), id).await?;
-        let loaded = loaded.unwrap();
+        // Without a look at the head: what fails there is the committer's.
+        let loaded = self.ledger().reader.load(&app(), id).await?;
+        let loaded = loaded.account().unwrap();
         Ok(self.ledger().commit(loaded, charge).await?.0)
     }
 

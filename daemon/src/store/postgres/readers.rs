@@ -5,6 +5,8 @@
 //! came whole; every other is closed at once and without a word, and its place is free. Must never wait for a
 //! server without a bound.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -25,6 +27,8 @@ const COMMITTERS: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Readers {
     pub(super) requests: PgPool,
+    /// Counts the connections that there have been for them.
+    opened: Arc<AtomicU64>,
     /// The committer waits for no request's: a guess that is charged would count as a wrong one.
     pub(super) committer: PgPool,
     /// A part of a table takes as long as it takes: no request waits for its connection.
@@ -34,15 +38,27 @@ pub(super) struct Readers {
 impl Readers {
     /// Each has checked the schema, and can not write.
     pub(super) async fn of(server: &Server, connections: u32) -> Result<Self, StoreError> {
-        let requests = options(connections, CONNECTION).connect_with(server.reading());
+        let opened = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&opened);
+        let requests = options(connections, CONNECTION)
+            .after_connect(move |connection, _| {
+                count.fetch_add(1, Ordering::AcqRel);
+                Box::pin(connect::checked(connection))
+            })
+            .connect_with(server.reading());
         let requests = within("open the database", requests).await?;
         let committer = options(COMMITTERS, CONNECTION).connect_lazy_with(server.reading());
         let scans = options(SCANNERS, ANSWER).connect_lazy_with(server.reading());
         Ok(Self {
             requests,
+            opened,
             committer,
             scans,
         })
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// Those that this task is to ask.

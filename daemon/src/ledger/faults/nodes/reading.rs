@@ -18,7 +18,7 @@ fn lists(rig: &Rig) -> u64 {
 
 /// So many readers at once, each of whom was somewhere else a moment ago. Says whether they see what was written there.
 async fn readers(node: &Rig, many: usize) -> bool {
-    let asked = (0..many).map(|_| node.ledger().overtaken());
+    let asked = (0..many).map(|_| node.ledger().reader.overtaken());
     let told = join_all(asked).await;
     assert!(told.iter().all(Result::is_ok), "{told:?}");
     told.iter().any(|told| *told.as_ref().unwrap())
@@ -45,6 +45,29 @@ async fn fifty_readers_at_once_cost_the_token_what_one_does() {
     assert!(!readers(&one, 50).await);
     assert_eq!(lists(&one), before);
     ends_with([one, other], charged).await;
+}
+
+#[tokio::test]
+async fn who_asks_at_once_shares_a_look_at_the_database() {
+    let [one, other] = two().await;
+    let looks = async |many: usize, at_once: bool| {
+        one.script(Script::new(&[], &[true; 1000], &[]));
+        match at_once {
+            true => drop(readers(&one, many).await),
+            false => {
+                for _ in 0..many {
+                    readers(&one, 1).await;
+                }
+            }
+        }
+        1000 - one.script_left(|script| script.heads.len())
+    };
+    looks(1, true).await;
+    let shared = looks(50, true).await;
+    assert!((1..=2).contains(&shared), "{shared}");
+    // Control: an answer of before the question is none.
+    assert_eq!(looks(50, false).await, 50);
+    ends_with([one, other], 0).await;
 }
 
 /// Another node keeps its turn, and changes come all the while, each of which waits for one: readers are told all the same.

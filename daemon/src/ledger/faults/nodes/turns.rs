@@ -18,7 +18,7 @@ use crate::ledger::{Journal, Ledger, LedgerError, Moment};
 use crate::store::admin::Place;
 
 /// One of two nodes with a defence off, or none.
-async fn weak(off: impl FnOnce(&mut Weakness)) -> [Rig; 2] {
+pub(super) async fn weak(off: impl FnOnce(&mut Weakness)) -> [Rig; 2] {
     let [mut one, other] = two().await;
     one.crash().await;
     off(&mut one.weakness);
@@ -38,7 +38,7 @@ pub(super) fn hangs_up(place: &Place, on: &str) {
     server.sql(&place.database, &sql);
 }
 
-async fn charges_by(ledger: &Ledger, id: AccountId) {
+pub(super) async fn charges_by(ledger: &Ledger, id: AccountId) {
     loop {
         let loaded = ledger.load(&app(), id).await;
         if let Ok(Some(loaded)) = loaded
@@ -114,6 +114,7 @@ async fn who_has_caught_up_asks_whether_that_was_all() {
         let (ledger, id) = (other.ledger().clone(), other.accounts[0]);
         one.meanwhile(Meanwhile {
             during: During::CatchingUp,
+            left: 1,
             what: Box::new(move || {
                 let ledger = ledger.clone();
                 Box::pin(async move { charges_by(&ledger, id).await })
@@ -144,6 +145,7 @@ async fn a_turn_that_was_taken_away_is_no_evidence() {
         let fresh = one.ledger().reader.freshness().clone();
         one.meanwhile(Meanwhile {
             during: During::Turn,
+            left: 1,
             what: Box::new(move || {
                 let (ledger, place, fresh) = (ledger.clone(), place.clone(), fresh.clone());
                 Box::pin(async move {
@@ -181,6 +183,7 @@ async fn an_outcome_that_was_decided_in_a_turn_which_was_taken_away_never_was() 
         let fresh = one.ledger().reader.freshness().clone();
         one.meanwhile(Meanwhile {
             during: During::Turn,
+            left: 1,
             what: Box::new(move || {
                 let (ledger, place, fresh) = (ledger.clone(), place.clone(), fresh.clone());
                 Box::pin(async move {
