@@ -33,7 +33,6 @@ use custodyd_hsm::anchor::Anchor;
 use custodyd_hsm::{RecordId, RecordKind};
 use custodyd_policies::Timestamp;
 use futures_util::FutureExt as _;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::durable::Unwritten;
@@ -47,6 +46,7 @@ pub(super) use self::working::{HARD_LIMIT, MAX_EVENTS, SOFT_LIMIT};
 use super::anchoring::{AGAIN, Anchoring, Demand};
 use super::members::{Member, MemberList};
 use super::memory::{Next, Shown};
+use super::queue::Exit;
 use super::record::{Loaded, Reader};
 use super::rewrap::passes;
 use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
@@ -123,14 +123,11 @@ impl Committer {
 
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
     /// any more: then nothing may be written, and the daemon must be started again.
-    pub(crate) async fn run(self, queue: mpsc::Receiver<Request>) -> Result<(), LedgerError> {
+    pub(crate) async fn run(self, queue: Exit<Request>) -> Result<(), LedgerError> {
         store::committing(self.writes_until_the_end(queue)).await
     }
 
-    async fn writes_until_the_end(
-        mut self,
-        mut queue: mpsc::Receiver<Request>,
-    ) -> Result<(), LedgerError> {
+    async fn writes_until_the_end(mut self, mut queue: Exit<Request>) -> Result<(), LedgerError> {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         let mut outcomes = Outcomes::default();
         let reader = Arc::clone(&self.reader);
@@ -141,7 +138,7 @@ impl Committer {
                 true => MAX_BATCH,
                 false => most,
             };
-            let received = queue.recv_many(&mut waiting, outcomes.leave(most));
+            let received = queue.take(&mut waiting, outcomes.leave(most));
             // Who reads what waits for its anchor waits for us.
             let pending = self.reader.memory().pending().is_some();
             let again = pending.then(|| Instant::now() + AGAIN);
@@ -172,7 +169,7 @@ impl Committer {
                 // Whoever came while another node had its turn is in the same batch, and needs none of its own.
                 while turn.is_ok()
                     && changes.len() < most
-                    && let Ok(request) = queue.try_recv()
+                    && let Some(request) = queue.try_take()
                 {
                     request.sort_into(&mut changes, &mut orders);
                 }

@@ -30,6 +30,7 @@ mod memory;
 mod moves;
 mod newer;
 mod ordering;
+mod queue;
 pub mod realm;
 mod receipts;
 mod record;
@@ -52,9 +53,9 @@ mod writes;
 
 use std::sync::{Arc, Mutex};
 
-use custodyd_hsm::{AccountId, AppId, Pool, RealmName};
+use custodyd_hsm::{AccountId, AppId, Lane, Pool, RealmName};
 use custodyd_policies::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use self::anchoring::Mode;
@@ -72,6 +73,7 @@ pub use self::evidence::AnchorEvidence;
 pub use self::head::Head;
 pub use self::journal::{Event, EventKind, NewEvent};
 pub use self::log::TileRow;
+use self::queue::Entrance;
 pub use self::receipts::{EventEntry, Noted, Proven, Receipt};
 use self::record::Standing;
 pub use self::record::{Loaded, Reader};
@@ -129,6 +131,14 @@ impl Request {
             Self::Order(order) => orders.push(order),
         }
     }
+
+    /// Whose turn it waits for: of an outcome, which has had its turn, nobody's.
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Change(change) if change.waits_until.is_some() => Lane::First,
+            Self::Change(_) | Self::Order(_) => Lane::current(),
+        }
+    }
 }
 
 /// A change that waits for the committer.
@@ -152,18 +162,14 @@ pub(crate) enum Base {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     reader: Arc<Reader>,
-    changes: mpsc::Sender<Request>,
+    changes: Entrance<Request>,
     clock: Arc<Clock>,
     /// When this process began.
     believed: mac_keys::Believed,
 }
 
 impl Ledger {
-    pub(crate) fn new(
-        reader: Arc<Reader>,
-        changes: mpsc::Sender<Request>,
-        clock: Arc<Clock>,
-    ) -> Self {
+    pub(crate) fn new(reader: Arc<Reader>, changes: Entrance<Request>, clock: Arc<Clock>) -> Self {
         Self {
             believed: mac_keys::Believed::of(&reader.memory().head()),
             reader,
@@ -193,7 +199,7 @@ impl Ledger {
     /// Changes that wait for the committer, for metrics.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.changes.max_capacity() - self.changes.capacity()
+        self.changes.len()
     }
 
     #[must_use]
@@ -406,10 +412,7 @@ impl Ledger {
     }
 
     fn send(&self, request: Request) -> Result<(), LedgerError> {
-        self.changes.try_send(request).map_err(|full| match full {
-            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
-            mpsc::error::TrySendError::Closed(_) => LedgerError::Stopped,
-        })
+        self.changes.put(request.lane(), request)
     }
 
     /// Leaves a change to the committer, and waits for its answer. The outer error is the ledger's, the inner one the decision's.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use custodyd_hsm::{Pool, RealmName};
 use tlog_tiles::{Hash, record_hash};
-use tokio::sync::mpsc;
 
 use super::anchoring::{Anchoring, Mode};
 use super::head::Head;
@@ -20,6 +19,7 @@ use super::log::{LogEnd, StateLeaf, TILE, TileRow, may_be_gone};
 use super::members::MemberList;
 use super::memory::Believed;
 use super::memory::Memory;
+use super::queue::queue;
 use super::tree::{BUCKETS, Digest, StateTree, bucket_digest};
 use super::{Cache, Committer, Ledger, LedgerError, QUEUE, Reader, keys, realm};
 use crate::clock::Clock;
@@ -76,7 +76,7 @@ impl Opened {
         Ledger,
         impl Future<Output = Result<(), LedgerError>> + Send + 'static,
     ) {
-        let (changes, queue) = mpsc::channel(QUEUE);
+        let (changes, queue) = queue(QUEUE);
         let ledger = Ledger::new(self.reader, changes, clock);
         (ledger, self.committer.run(queue))
     }

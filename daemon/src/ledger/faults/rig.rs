@@ -11,7 +11,6 @@ use custodyd_hsm::software::SoftAnchors;
 use custodyd_hsm::{AccountId, AppId, Pool, PoolOptions, RealmName, SecretBytes};
 use custodyd_policies::Timestamp;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::broken::{After, Anchor, Between, Faulty, Meanwhile, Script, Sluggish, Strike, Tokens};
@@ -19,6 +18,7 @@ use super::tables::{self, Tables};
 use crate::account::Account;
 use crate::clock::{Clock, simulated::Host};
 use crate::ledger::log::LEAF_EVENT;
+use crate::ledger::queue::queue;
 use crate::ledger::weakness::Weakness;
 use crate::ledger::{
     Cache, EventKind, Journal, Ledger, LedgerError, Mode, Moment, NewEvent, Opened, QUEUE,
@@ -349,7 +349,7 @@ impl Rig {
                 return Err(error);
             }
         };
-        let (changes, queue) = mpsc::channel(QUEUE);
+        let (changes, queue) = queue(QUEUE);
         committer.wait_at_first(Duration::from_micros(10));
         *faulty.script.lock().unwrap() = script;
         self.serving = Some(Serving {
