@@ -197,6 +197,7 @@ test("a tab whose browser has another notebook by now says so, and what is writt
   await page.getByRole("button", { name: "Save" }).click();
   await toBe(page, /Another notebook was opened in this browser/);
   await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Discard it" }).click();
   await page.getByRole("link", { name: "Settings" }).click();
   await page.getByRole("button", { name: "Reload" }).waitFor();
   await look(page, "phone-17-other-notebook");

@@ -178,6 +178,21 @@ test("a code on paper opens the notebook on another device", async () => {
   await page.getByText("Groceries").waitFor();
   await settings(page);
   await toBe(page, "9 recovery codes left");
+  const verify = page.getByRole("button", { name: "Show and verify" });
+  await verify.click();
+  await toBe(page, /events, all proven/);
+  assert.equal(await page.getByText(/The trail begins with number/).count(), 0);
+  // What was before this device came is deleted, as far as the service says.
+  await page.route("**/v1/account/events*", async (route) => {
+    const response = await route.fetch();
+    const body = (await response.json()) as { events: { number: number }[] };
+    const events = body.events.filter(({ number }) => number >= 3);
+    return route.fulfill({ response, json: { ...body, events, complete_from: 3 } });
+  });
+  await verify.click();
+  await toBe(page, /The trail begins with number 3:/);
+  await page.getByText(/The trail begins with number 3:/).scrollIntoViewIfNeeded();
+  await look(page, "desktop-49-trail");
   await Promise.all([phone.context.close(), laptop.context.close()]);
 });
 

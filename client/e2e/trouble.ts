@@ -17,6 +17,7 @@ import {
   settled,
   toBe,
   unlock,
+  unlockByPasskey,
   write,
 } from "./support/notebook.js";
 import { origin, world } from "./support/world.js";
@@ -30,6 +31,18 @@ const WAITING = /Changes of this device wait to be sent/;
 /** The service can not be reached, and nobody tells the page. */
 async function cut(page: Page): Promise<() => Promise<void>> {
   await page.route(`${world.url}/**`, (route) => route.abort());
+  return () => page.unroute(`${world.url}/**`);
+}
+
+/** The service says that it can do nothing now, or a proxy does in its place. */
+async function overloaded(page: Page): Promise<() => Promise<void>> {
+  const status = 503;
+  const problem = { type: "about:blank", title: "busy", status, detail: "busy", code: "busy" };
+  const headers = { "Access-Control-Allow-Origin": "*" };
+  const answer = { status, headers, contentType: "application/problem+json" };
+  await page.route(`${world.url}/**`, (route) =>
+    route.fulfill({ ...answer, body: JSON.stringify(problem) }),
+  );
   return () => page.unroute(`${world.url}/**`);
 }
 
@@ -112,6 +125,54 @@ test("a page that was not told of the network is woken by Background Sync, and s
   assert.equal(first, "awake");
   assert.ok(later.length > 0 && !later.includes("awake"), later.join());
   await page.getByText(WAITING).waitFor({ state: "detached" });
+  await context.close();
+});
+
+test("a service that can do nothing now is gone on without, and the page says which of the two it is", async () => {
+  const { page, context } = await stage.device(PHONE);
+  const wrong = listen(page);
+  await created(page);
+  await write(page, "Groceries\nBread");
+  const mend = await overloaded(page);
+  await page.reload();
+  await toBe(page, "The service can not be reached. This is the copy of this device.");
+  await page.getByText("Groceries").waitFor();
+  await look(page, "phone-42-busy");
+  await page.getByRole("link", { name: "Settings" }).click();
+  await toBe(page, "Without a network");
+  await look(page, "phone-43-settings-busy");
+  await unlockByPasskey(page);
+  await said(page, "Unlocked on this device. Changes go out later.");
+  await page.getByRole("link", { name: "Notebook" }).click();
+  await write(page, "Meanwhile");
+  await said(page, LATER);
+  // A PIN that does not unlock this device without a network: the service's word is what is said.
+  await page.getByRole("button", { name: "Lock", exact: true }).click();
+  await unlock(page, PIN);
+  await toBe(page, "The service is busy. Try again in a moment.");
+  await mend();
+  await page.getByRole("dialog").getByRole("button", { name: "Unlock", exact: true }).click();
+  await toBe(page, "Unlocked");
+  await page.getByText(WAITING).waitFor({ state: "detached" });
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("whether there are notes is not said where nobody has answered and nothing was read", async () => {
+  const { page, context } = await stage.device(DESKTOP);
+  const wrong = listen(page);
+  await created(page, false);
+  await toBe(page, "Nothing here yet. Write your first note.");
+  const mend = await cut(page);
+  await page.reload();
+  await toBe(page, "You are offline.");
+  await toBe(page, "This device has read no notes yet.");
+  assert.equal(await page.getByText("Nothing here yet").count(), 0);
+  await look(page, "desktop-44-unknown");
+  await mend();
+  await page.reload();
+  await toBe(page, "Nothing here yet. Write your first note.");
+  assert.deepEqual(wrong, []);
   await context.close();
 });
 

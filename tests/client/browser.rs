@@ -72,7 +72,19 @@ async fn codes() {
 /// A network that comes and goes, and a damaged storage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trouble() {
-    assert_eq!(stories("e2e/trouble.ts").await, 3);
+    assert_eq!(stories("e2e/trouble.ts").await, 5);
+}
+
+/// Starting over, and what is in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over() {
+    assert_eq!(stories("e2e/over.ts").await, 4);
+}
+
+/// What was typed, and what was damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typed() {
+    assert_eq!(stories("e2e/typed.ts").await, 3);
 }
 
 /// What only the owner can decide.

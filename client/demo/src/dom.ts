@@ -20,6 +20,10 @@ const OWN: ReadonlyMap<string, string> = new Map([
     "other-account",
     "Another notebook was opened in this browser, in another tab. What you wrote in this one is kept. Reload to see that other one, or come back in to this one.",
   ],
+  [
+    "notebook-known",
+    "This browser knows a notebook already, and is no part of it. Choose \u201cI have one already\u201d to come back in to it, or to start over there.",
+  ],
   ["notebook-full", "The notebook is full. Delete or shorten a note."],
   [
     "notebook-shut",
@@ -187,25 +191,46 @@ export function pinField(label: string, name: string, fresh = false): HTMLLabelE
 
 let dialogs = 0;
 
-/** Opens a dialog; it is gone when it is closed, and the person is back where it was opened. */
+/**
+ * Opens a dialog; it is gone when it is closed, and the person is back where it was opened. Where closing `loses` something that
+ * they have typed, they are asked first; what the dialog itself does closes it all the same.
+ */
 export function dialog(
   title: string,
   content: (close: () => void) => Child[],
   properties: Properties = {},
+  loses: () => boolean = () => false,
 ): HTMLDialogElement {
+  let isMeant = false;
   const close = (): void => {
+    isMeant = true;
     element.close();
+  };
+  const leave = (): void => {
+    if (!loses()) close();
+    else askToDiscard(close);
   };
   dialogs += 1;
   const id = `dialog-${dialogs}`;
   const heading = h("h2", { id, class: "brand", tabindex: -1 }, title);
   const element = h("dialog", { "aria-labelledby": id, ...properties });
-  const cross = button("\u00d7", close, { class: "icon", "aria-label": "Close" });
+  const cross = button("\u00d7", leave, { class: "icon", "aria-label": "Close" });
   const status = h("p", { class: "status", role: "status" });
   const bar = h("div", { class: "row" }, heading, cross);
   element.append(h("div", { class: "stack" }, bar, ...content(close)), status);
   const opener = whereabouts();
+  element.addEventListener("cancel", (event) => {
+    if (event.target !== element || !event.cancelable || !loses()) return;
+    event.preventDefault();
+    leave();
+  });
   element.addEventListener("close", () => {
+    if (!isMeant && loses()) {
+      // A browser lets no page hold a person up twice: it is there again, as it was left.
+      element.showModal();
+      leave();
+      return;
+    }
     const said = status.textContent;
     element.remove();
     // What was said last is for the person who is back on the page.
@@ -216,6 +241,16 @@ export function dialog(
   element.showModal();
   (element.querySelector<HTMLElement>("input, textarea") ?? heading).focus();
   return element;
+}
+
+function askToDiscard(close: () => void): void {
+  askFirst("Discard what you typed?", "What was not saved is gone then.", (back) => {
+    const discard = (): void => {
+      back();
+      close();
+    };
+    return button("Discard it", discard, { class: "danger wide" });
+  });
 }
 
 /** Asks before something is gone. */

@@ -4,22 +4,22 @@ import {
   enrolmentPending,
   isBound,
   Refused,
-  repairDevice,
   StorageFailed,
 } from "@custodyd/sdk";
-import { configured } from "./configuration.js";
 import { button, h, isOther, middle, moveOn, say, sentence } from "./dom.js";
 import { isTyping, place } from "./focus.js";
+import { mend } from "./mend.js";
 import { followPresses, released } from "./press.js";
 import { catchUp, load, model, open, recallNotes } from "./model.js";
 import { notebook } from "./notebook.js";
 import { reading, settings } from "./settings.js";
 import { isOtherLog, otherLog } from "./undone.js";
+import { recover } from "./recover.js";
 import { askToUnlock } from "./unlock.js";
 import { recall } from "./upkeep.js";
 import { whenAwake } from "./sync.js";
 import { offerUpdates } from "./update.js";
-import { recover, welcome } from "./welcome.js";
+import { welcome } from "./welcome.js";
 
 /** What is there already, and then what the service brings: nobody looks at nothing while it does not answer. */
 async function* pages(): AsyncGenerator<HTMLElement> {
@@ -96,16 +96,6 @@ function unlocking(): HTMLElement {
     askToUnlock(redraw);
   };
   return button("Unlock", ask, { class: "primary wide" });
-}
-
-/** What was written here and not sent stays, and goes out once somebody has come back in. */
-function mend(): HTMLElement {
-  const work = async (): Promise<void> => {
-    await repairDevice(await configured());
-    location.hash = "#/recover";
-    location.reload();
-  };
-  return button("Repair this device", work, { class: "primary wide" });
 }
 
 let drawing = 0;

@@ -10,7 +10,7 @@
 import * as sdk from "@custodyd/sdk";
 import { configured } from "./configuration.js";
 import { leftOut, merged, type Note, ROOM, type Seen, seenIn, size } from "./notes.js";
-import { patiently, waitAgain } from "./patience.js";
+import { isAway, isSilent, patiently, waitAgain } from "./patience.js";
 
 const SECRET = "notes";
 const DATA_KEY = "data-key";
@@ -41,6 +41,8 @@ export const model = {
   /** Recovery codes were never shown, or not to their end. */
   codeless: false,
   online: true,
+  /** How that was known, the last time that nobody answered. */
+  silent: undefined as ReturnType<typeof isSilent>,
   /** Ways that open the notebook no more, since the service does not. */
   closed: [] as readonly sdk.Closed[],
   /** Why the service can open something still, though it shall not. */
@@ -184,10 +186,12 @@ export async function recallNotes(): Promise<void> {
   model.notes = (content && (await opened(content))) ?? [];
 }
 
-async function known(): Promise<sdk.Known | undefined | "locked"> {
+/** `unknown` where nobody has answered and this device has no copy: there may be notes, or none. */
+async function known(): Promise<sdk.Known | undefined | "locked" | "unknown"> {
   try {
-    return await sdk.loadSecret(model.custody, SECRET);
+    return (await sdk.loadSecret(model.custody, SECRET)) ?? (isSilent() ? "unknown" : undefined);
   } catch (error) {
+    if (isAway(error)) return "unknown";
     if (error instanceof sdk.NotReady && error.code === "locked") return "locked";
     throw error;
   }
@@ -201,13 +205,14 @@ export async function load(): Promise<void> {
   turn += 1;
   const mine = turn;
   const read = await known();
-  const found = read === "locked" ? undefined : read;
+  const found = typeof read === "string" ? undefined : read;
   let notes = found ? await opened(found.content) : [];
   if (found && !notes && (await followed())) notes = await opened(found.content);
   if (mine !== turn) return;
   model.shut = read === "locked" || !notes;
   if (model.shut) sdk.lock(model.custody);
-  else {
+  // What was read before stays, on the screen and on this device.
+  else if (read !== "unknown") {
     model.notes = notes ?? [];
     await keepDataKey();
     await kept(READ, found?.content);
@@ -215,7 +220,8 @@ export async function load(): Promise<void> {
   }
   model.from = found?.from ?? "none";
   // Once nobody but the owner opens the notes, a locked notebook shows what this device has read of them.
-  model.online = found?.from !== "copy" || found.locked === true;
+  model.online = read !== "unknown" && (found?.from !== "copy" || found.locked === true);
+  model.silent = isSilent();
   model.waiting = (await sdk.pendingChanges(model.custody)).length > 0;
   model.pinPending = (await sdk.offlineState(model.custody)).pinPending;
   model.renewing = await sdk.rotationPending(model.custody);

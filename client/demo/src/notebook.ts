@@ -1,12 +1,13 @@
 /** The notes: to read at once, to write after unlocking. */
-import { codesPending, lock, signOut, type Synced, unseenCodes, Unreachable } from "@custodyd/sdk";
+import { codesPending, CustodyError, lock, signOut, type Synced, unseenCodes } from "@custodyd/sdk";
 import { button, complain, dialog, form, h, say, sentence } from "./dom.js";
 import { model, save, synchronise, unlocked } from "./model.js";
 import { type Note, ROOM, size } from "./notes.js";
+import { isAway } from "./patience.js";
 import { settlePin } from "./pin.js";
 import { wakeLater } from "./sync.js";
 import { undoneBanners } from "./undone.js";
-import { askToUnlock } from "./unlock.js";
+import { askToUnlock, unlockedAbove } from "./unlock.js";
 import { showCodes } from "./welcome.js";
 
 /** The bar on top of every page of the notebook. */
@@ -17,7 +18,7 @@ export function top(redraw: () => void): HTMLElement {
         try {
           await signOut(model.custody);
         } catch (error) {
-          if (!(error instanceof Unreachable)) throw error;
+          if (!isAway(error)) throw error;
         } finally {
           // It is locked, whatever the service says.
           redraw();
@@ -86,7 +87,7 @@ function banners(redraw: () => void): HTMLElement[] {
     shown.push(h("div", { class: "banner" }, why, there));
   }
   // What goes on by itself at the next unlock is not worth a word.
-  if (model.left && !(model.left instanceof Unreachable)) {
+  if (model.left && !isAway(model.left)) {
     const there = h("a", { class: "button", href: "#/settings" }, "Ways to unlock");
     shown.push(h("div", { class: "banner" }, sentence(model.left), there));
   }
@@ -104,7 +105,9 @@ function banners(redraw: () => void): HTMLElement[] {
         });
     shown.push(h("div", { class: "banner" }, "Changes of this device wait to be sent.", act));
   } else if (!model.online) {
-    shown.push(h("div", { class: "banner" }, "You are offline. This is the copy of this device."));
+    const why = model.silent === "word" ? "The service can not be reached." : "You are offline.";
+    const shows = model.notes.length > 0 ? " This is the copy of this device." : "";
+    shown.push(h("div", { class: "banner" }, why + shows));
   }
   if (model.renewing && model.online) {
     const there = h("a", { class: "button", href: "#/settings" }, "Settings");
@@ -166,12 +169,12 @@ function show(note: Note, redraw: () => void): void {
     ]);
     return;
   }
+  const area = h("textarea", { name: "text", required: true, maxlength: 3000 }, note.text);
   dialog(
     note.text === "" ? "New note" : "Note",
     (close) => {
-      const area = h("textarea", { name: "text", required: true, maxlength: 3000 }, note.text);
       const keep = async (changed: Note): Promise<void> => {
-        const { because } = await save(changed);
+        const { because } = await saved(changed);
         close();
         redraw();
         if (because === "offline") void wakeLater();
@@ -184,11 +187,25 @@ function show(note: Note, redraw: () => void): void {
       return [write, note.text !== "" && button("Delete", drop, { class: "danger wide" })];
     },
     { class: "big" },
+    () => area.value !== area.defaultValue,
   );
+}
+
+/** Another device may have renewed the secret while somebody typed: they unlock above what they have typed, and it is saved. */
+async function saved(note: Note): Promise<Synced> {
+  try {
+    return await save(note);
+  } catch (error) {
+    const isShut = error instanceof CustodyError && /^(locked|notebook-shut)$/.test(error.code);
+    if (!isShut || !(await unlockedAbove("Unlock to save"))) throw error;
+    return save(note);
+  }
 }
 
 function nothing(): string {
   if (model.shut) return "Nothing that this device could show.";
+  // Whether there are notes only the service could say.
+  if (model.from === "none" && !model.online) return "This device has read no notes yet.";
   return model.loaded ? "Nothing here yet. Write your first note." : "Reading\u2026";
 }
 

@@ -8,6 +8,7 @@ import { model, unlocked } from "./model.js";
 import { top } from "./notebook.js";
 import { olderVersions } from "./older.js";
 import { offline } from "./pin.js";
+import { isAway } from "./patience.js";
 import { trail } from "./trail.js";
 import { askToUnlock } from "./unlock.js";
 import { ways } from "./ways.js";
@@ -184,8 +185,7 @@ export async function settings(redraw: () => void): Promise<HTMLElement> {
     if (isOther(error)) throw error;
     first.push(card("Not now", h("p", {}, sdk.advice(error))));
     const state = await sdk.offlineState(model.custody);
-    if (error instanceof sdk.Unreachable)
-      second.push(card("Without a network", ...offline(state, redraw)));
+    if (isAway(error)) second.push(card("Without a network", ...offline(state, redraw)));
   }
   const columns = [first, second].map((cards) => h("div", { class: "column" }, ...cards));
   const hint = h(

@@ -19,9 +19,11 @@ export function trail(): HTMLElement[] {
   );
   const read = button("Show and verify", async () => {
     list.replaceChildren();
-    let count = 0;
+    let [count, first] = [0, 1];
     for await (const event of sdk.verifiedEvents(model.custody)) {
       count += 1;
+      // The newest comes first, and the last one is where the trail begins.
+      first = event.number;
       if (count > MOST) continue;
       const at = new Date(event.at * 1000);
       const time = h("time", { datetime: at.toISOString() }, shown.format(at));
@@ -29,6 +31,9 @@ export function trail(): HTMLElement[] {
     }
     proof.replaceChildren(
       h("span", { class: "pill" }, `${count} events, all proven`),
+      first > 1
+        ? ` The trail begins with number ${first}: what was before is deleted, says the service, and only it can say so.`
+        : "",
       count > MOST ? ` The newest ${MOST} are shown; your data has all of them.` : "",
     );
   });

@@ -3,12 +3,12 @@ import * as sdk from "@custodyd/sdk";
 import { button, dialog, form, h, pinField, say } from "./dom.js";
 import { place } from "./focus.js";
 import { keepDataKey, model, synchronise, unlocked } from "./model.js";
-import { answers } from "./patience.js";
+import { answers, isAway } from "./patience.js";
 import { askForCode } from "./totp.js";
 import { isOtherLog, otherLog } from "./undone.js";
 import { tended } from "./upkeep.js";
 
-/** Asks the daemon first, and this device's own slot where nobody answers: soon, where there is such a slot. */
+/** Asks the daemon first, and this device's own slot where nobody answers, or can do nothing now: soon, where there is such a slot. */
 async function either(
   way: "byPasskey" | "byPin",
   online: () => Promise<sdk.SignedIn>,
@@ -24,7 +24,8 @@ async function either(
     model.undone = undone;
     return { moved: await tended(upkeep) };
   } catch (error) {
-    if (!(error instanceof sdk.Unreachable)) throw error;
+    // Of a service that says why, its word is worth more than that this device has no way of its own.
+    if (!isAway(error) || (!here && error instanceof sdk.Refused)) throw error;
     await offline();
     return "offline";
   }
@@ -42,9 +43,13 @@ async function finished(how: Awaited<ReturnType<typeof either>>, wrongPins: numb
 }
 
 /** Opens the dialog; `done` is called after an unlock. Where only the strongest ways would do, it asks for no other. */
-export function askToUnlock(done: () => void, title = "Unlock to write", onlyStrong = false): void {
+export function askToUnlock(
+  done: () => void,
+  title = "Unlock to write",
+  onlyStrong = false,
+): HTMLDialogElement {
   const { custody } = model;
-  dialog(title, (close) => {
+  return dialog(title, (close) => {
     const unlock = async (
       way: "byPasskey" | "byPin",
       online: () => Promise<sdk.SignedIn>,
@@ -87,5 +92,17 @@ export function askToUnlock(done: () => void, title = "Unlock to write", onlyStr
       done();
     });
     return [pin, passkey, code, h("p", { class: "soft" }, forgotten)];
+  });
+}
+
+/** The same, above what is open: whether it was unlocked. */
+export function unlockedAbove(title: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const asking = askToUnlock(() => {
+      resolve(true);
+    }, title);
+    asking.addEventListener("close", () => {
+      resolve(unlocked());
+    });
   });
 }

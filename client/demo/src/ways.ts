@@ -4,9 +4,10 @@ import { act, askToRemove, date } from "./act.js";
 import { button, card, h } from "./dom.js";
 import { model, remindOfCodes } from "./model.js";
 import { changePin } from "./pin.js";
+import { numberOfCodes } from "./recover.js";
 import { addAuthenticator } from "./totp.js";
 import { hintFor, mended } from "./upkeep.js";
-import { numberOfCodes, showCodes } from "./welcome.js";
+import { showCodes } from "./welcome.js";
 
 /** What a way is called, and what there is to know of it. */
 function named(name: string, ...hints: (string | undefined)[]): HTMLElement {

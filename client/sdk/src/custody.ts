@@ -90,6 +90,10 @@ export interface Custody {
   slotKeys: readonly SlotKey[];
   /** The device secret as it is stored, likewise. */
   held: Held | undefined;
+  /** The PIN that was used or set last, as the daemon names it; likewise. */
+  pin: string | undefined;
+  /** How often `lock` was called: what has begun before keeps nothing at hand. */
+  locks: number;
   /** Whether the policy has server slots, once the daemon has said so. */
   serverSlot: boolean | undefined;
   /** The policy lets those that are there be moved, as the daemon said at the last sign-in. */
@@ -126,6 +130,8 @@ export async function openCustody(options: CustodyOptions): Promise<Custody> {
     unlocked: undefined,
     slotKeys: [],
     held: undefined,
+    pin: undefined,
+    locks: 0,
     serverSlot: undefined,
     slotsEnd: false,
   };
@@ -216,8 +222,14 @@ export async function keepAccount(
     update.set(KEPT.account, account);
   });
   // What is open is the other one's, and would seal what is this one's.
-  if (custody.account && custody.account.account !== account.account) lock(custody);
+  if (custody.account && custody.account.account !== account.account) lockOwn(custody);
   custody.account = account;
+}
+
+/** Locks what one daemon is to blame for. The open key of a group is that of its other realms, too, and stays. */
+export function lockOwn(custody: Custody): void {
+  if (custody.member) custody.unlocked = undefined;
+  lock(custody);
 }
 
 /** Locks the app key; the session goes on. */
@@ -227,7 +239,8 @@ export function lock(custody: Custody): void {
   for (const { material } of custody.slotKeys) material.fill(0);
   custody.slotKeys = [];
   custody.held?.key.fill(0);
-  custody.held = undefined;
+  custody.held = custody.pin = undefined;
+  custody.locks += 1;
 }
 
 /**

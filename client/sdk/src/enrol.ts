@@ -15,8 +15,9 @@ export interface EnrolOptions {
 }
 
 /**
- * Whether an enrolment was begun here and its backup is not at the daemon. Sealed end to end, the backup goes out
- * with the first PIN or recovery codes: until then this is true, and `enrol` goes on.
+ * Whether an enrolment was begun here whose account has no way in yet: until there is a PIN, a passkey, recovery codes or an
+ * authenticator app this is true, and `enrol` goes on. Sealed end to end, the backup goes out with the first PIN or recovery
+ * codes, and ends it with them.
  */
 export async function enrolmentPending(custody: Custody): Promise<boolean> {
   return (await ourRecord(custody, PENDING)) !== undefined;

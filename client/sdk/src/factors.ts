@@ -11,10 +11,9 @@ import type { Made } from "./demand/along.js";
 import type { AddedPasskey } from "./demand/passkey.js";
 import type { RecoveryCode } from "./demand/recovery-codes.js";
 import type { Removed } from "./demand/removal.js";
-import { afterwards, demandBound, type Undone } from "./session.js";
+import type { Undone } from "./session.js";
 import { onDemand } from "./tools.js";
 import type { Schemas } from "./transport.js";
-import { forget } from "./vault.js";
 
 export type { Made as MadeFactor } from "./demand/along.js";
 export type { AddedPasskey } from "./demand/passkey.js";
@@ -45,21 +44,7 @@ export async function setPin(
   pin: string,
   options: PinOptions = {},
 ): Promise<PinMade> {
-  const { missing, registerPin, renewOfflinePin, rewrapping } = await onDemand();
-  const rewrap = await rewrapping(custody);
-  // Such a PIN carries no backup, which would wait on this device for as long as there is no other factor.
-  if (options.onServer && rewrap.waits) throw missing();
-  const [{ pin: bound, session }, slot] = options.onServer
-    ? ([
-        await custody.transport.request("put", "/v1/account/pin", { body: { pin } }),
-        "missing",
-      ] as const)
-    : await registerPin(custody, pin, rewrap);
-  await demandBound(custody, "pin", bound);
-  if (options.onServer) forget(custody, { type: "opaque" });
-  else await rewrap.done();
-  custody.transport.session = session;
-  return { slot, undone: await afterwards("offline", () => renewOfflinePin(custody, pin)) };
+  return (await onDemand()).setPin(custody, pin, options);
 }
 
 /** Removes the PIN. */

@@ -4,11 +4,11 @@
  * Called by `sign-in.ts` and `enrol.ts`. An answer whose proofs are not the pinned realm's gives no
  * session and no key.
  */
-import { type Custody, isBound, keepAccount, lock } from "./custody.js";
+import { type Custody, isBound, keepAccount, lockOwn } from "./custody.js";
 import { type CustodyError, failure, NotReady, Untrusted } from "./errors.js";
 import type { Unlocked } from "./keys.js";
 import { reportOffline } from "./offline/report.js";
-import { checkLog, takeReceipt, unproven } from "./receipts/log.js";
+import { checkLog, newestCheckpoint, takeReceipt, unproven } from "./receipts/log.js";
 import { verifyBinding } from "./receipts/realm.js";
 import type { SlotKey } from "./slots.js";
 import type { Schemas } from "./transport.js";
@@ -81,6 +81,7 @@ export async function takeSession(
     custody.serverSlot = answer.server_slots === "allowed";
     custody.slotsEnd = answer.server_slots === "ending";
     const credential = brought?.credential ?? answer.credential;
+    if (factor === "pin") custody.pin = credential ?? undefined;
     if (brought && credential != null) remember(custody, { ...brought, credential });
     // A copy is kept until `lock`; of a passkey's output the app has the other.
     if (brought && brought.type !== "prf") brought.material.fill(0);
@@ -100,7 +101,7 @@ export async function takeSession(
   } catch (error) {
     if (error instanceof Untrusted) {
       transport.session = undefined;
-      lock(custody);
+      lockOwn(custody);
     }
     throw error;
   }
@@ -108,8 +109,11 @@ export async function takeSession(
 
 /** A daemon that was put back in time could show what it has shown before: a sign-in is an event, which it tells of. */
 async function shown(custody: Custody, { log, session }: Schemas["SessionStarted"]) {
+  const before = await newestCheckpoint(custody);
   await checkLog(custody);
-  if (!log && session.scope === "full") throw unproven();
+  // What no checkpoint covers yet is not in one from before. Another tab may have gone on meanwhile: that is no proof of a lie.
+  const isOld = log && !log.proof && before && log.index < before.size;
+  if (isOld || (!log && session.scope === "full")) throw unproven();
 }
 
 /** The sign-in has happened, and what fails afterwards does not undo it: unless that shows whom one has signed in to. */

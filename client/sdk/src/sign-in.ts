@@ -207,9 +207,12 @@ export async function continueWithPin(
 
 /** Renews the session's idle time. The absolute end stays. */
 export async function refreshSession(custody: Custody): Promise<void> {
-  if (!custody.transport.session)
-    throw new NotReady("not-signed-in", "there is no session to refresh");
-  custody.transport.session = await custody.transport.request("post", "/v1/session/refresh");
+  const { transport } = custody;
+  const { session } = transport;
+  if (!session) throw new NotReady("not-signed-in", "there is no session to refresh");
+  const next = await transport.request("post", "/v1/session/refresh");
+  // Of another account's, which was signed in to meanwhile, it is none.
+  if (transport.session === session) transport.session = next;
 }
 
 /**

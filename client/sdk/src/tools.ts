@@ -45,7 +45,15 @@ import { CODES, setPin } from "./factors.js";
 import { keepOfflineByPasskey, keepPin, openPinSlot, pinSlot } from "./offline/slots.js";
 import { done } from "./offline/sync.js";
 import { signJws, thumbprint } from "./jose.js";
-import { checkLog, hashes, linked, LOG, remembered, takeReceipt } from "./receipts/log.js";
+import {
+  checkLog,
+  hashes,
+  linked,
+  LOG,
+  remembered,
+  takeReceipt,
+  unproven,
+} from "./receipts/log.js";
 import { includes, leafHash } from "./receipts/merkle.js";
 import { verifyBinding, verifyCheckpoint } from "./receipts/realm.js";
 import { nextRevision, SEEN } from "./revisions.js";
@@ -120,7 +128,7 @@ export const tools = () => ({
   },
   ...{ verifyBinding, indexedDbStorage, isSound },
   ...{ aesKey, fromUtf8, hkdf, utf8 },
-  ...{ hashes, linked, LOG, remembered, includes, leafHash, verifyCheckpoint },
+  ...{ hashes, linked, LOG, remembered, unproven, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
   ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin, openReadOnly },
   ...{ unlock, ROTATION, CODES, usePasskey, usePrf },

@@ -27,10 +27,10 @@ import type { Schemas } from "./transport.js";
 export const DEVICE_SECRET = "device-secret";
 /** The wrapped private key, so that another device gets the same one. */
 export const APP_KEY = "app-key";
-/** Where an enrolment waits that was not backed up yet. */
+/** Where an enrolment waits for its backup, and for the first way in. */
 export const PENDING = "enrolment";
 
-/** An enrolment whose backup is not at the daemon. */
+/** An enrolment that is not backed up, or that nobody could sign in to yet. */
 export interface Pending {
   readonly idempotencyKey: string;
   readonly key: CryptoKey;

@@ -2,12 +2,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromUtf8, toBase64Url, utf8 } from "../src/bytes.js";
-import { keepAccount } from "../src/custody.js";
+import { type Custody, keepAccount } from "../src/custody.js";
+import { bindThisDevice } from "../src/account.js";
+import { confirmTotp, setPin, setRecoveryCodes } from "../src/factors.js";
 import { Unlocked } from "../src/keys.js";
 import { loadSecret, saveSecret } from "../src/offline/queue.js";
 import { putSecret } from "../src/secrets.js";
+import { refreshSession, signOut } from "../src/sign-in.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { tab } from "./support/accounts.js";
+import { FakeDaemon } from "./support/daemon.js";
+import { Realm } from "./support/realm.js";
 import { Safe } from "./support/safe.js";
 
 test("what was begun for an account goes on for no other", async () => {
@@ -83,4 +88,55 @@ test("what is read within a session of another account than it was asked for is 
     (await storage.list("copy/")).map(([key]) => key),
     ["copy/a-2/notes"],
   );
+});
+
+const named = (token: string) => ({ token, scope: "pin-only", factor: "otp" }) as never;
+
+test("a session that is renewed takes the place of the one that asked, and of none that was opened meanwhile", async () => {
+  const realm = await Realm.make();
+  let meanwhile: () => void | Promise<void> = () => undefined;
+  const daemon = new FakeDaemon(async ({ method, path }) => {
+    if (method === "DELETE") return { status: 204 };
+    const session = named("renewed");
+    const kinds = [
+      ["recovery-codes", "recovery_codes"],
+      ["pin", "pin"],
+      ["totp", "totp"],
+      ["devices", "device"],
+    ] as const;
+    const [kind, member] = kinds.find(([one]) => path.includes(one)) ?? ["", ""];
+    const device_id = kind === "devices" ? custody.device.thumbprint : "d";
+    const about = { app: "notes", sub: "a-1", kind: kind === "devices" ? "device-key" : kind };
+    const bound = { device_id, binding: await realm.binding({ ...about, device_id }) };
+    await meanwhile();
+    return { body: kind === "" ? session : { [member]: bound, session } };
+  });
+  let custody: Custody = await daemon.custody(realm);
+  for (const call of [
+    refreshSession,
+    (custody: Custody) => setPin(custody, "830517", { onServer: true }),
+    setRecoveryCodes,
+    (custody: Custody) => confirmTotp(custody, "123456"),
+    (custody: Custody) => bindThisDevice(custody),
+  ]) {
+    const tokenAfter = async (while_: (custody: Custody) => void | Promise<void>) => {
+      custody = await daemon.custody(realm);
+      await keepAccount(custody, { account: "a-1" });
+      custody.transport.session = named("before");
+      meanwhile = () => {
+        meanwhile = () => undefined;
+        return while_(custody);
+      };
+      await call(custody);
+      const { session } = custody.transport as { session?: { token: string } };
+      return session?.token;
+    };
+    const signedIn = await tokenAfter(({ transport }) => {
+      transport.session = named("another");
+    });
+    assert.equal(signedIn, "another");
+    assert.equal(await tokenAfter((one) => signOut(one)), undefined);
+    // The control: where nobody has, it goes on by the answer.
+    assert.equal(await tokenAfter(() => undefined), "renewed");
+  }
 });

@@ -1,10 +1,11 @@
 /** Logs that are kept apart: a fork for each who asks, an epoch beside another one, an older trail, and what is never shown. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { toBase64Url, utf8 } from "../src/bytes.js";
-import { checkLog, newestCheckpoint, takeReceipt } from "../src/receipts/log.js";
+import { toBase64, toBase64Url, utf8 } from "../src/bytes.js";
+import { checkLog, newestCheckpoint, takeReceipt, verifiedEvents } from "../src/receipts/log.js";
 import { all, doubted, Log, started } from "./support/log.js";
 import { leaves } from "./support/realm.js";
+import { consistency, path } from "./support/tree.js";
 
 test("one log that grows between questions is followed once it rests", async () => {
   const [log, custody] = await started();
@@ -100,4 +101,83 @@ test("a trail of an older log, or of another epoch, is none", async () => {
     const fresh = await log.custody();
     assert.equal((await all(fresh)).length, log.events.length);
   }
+});
+
+const DAY = 86_400_000;
+
+test("a daemon that says that the trail begins later hides nothing that happened here this month", async () => {
+  const [log, custody] = await started();
+  const page = log.page.bind(log);
+  // The first two events are said to be so old that they were deleted; this device has a receipt of the second.
+  log.page = async (query) => {
+    const whole = (await page(query)) as { events: { number: number }[] };
+    const events = whole.events.filter(({ number }) => number > 2);
+    return { ...whole, events, complete_from: 3, next: undefined };
+  };
+  await takeReceipt(custody, await log.realm.receipt(2, log.leaves), "a-1");
+  await doubted("event-missing", all(custody));
+  // The control: what is so old may be deleted, also where an earlier release kept the receipt.
+  for (const at of [Date.now() - 31 * DAY, undefined, Date.now() + DAY]) {
+    await custody.storage.update(["log"], (update) => {
+      const kept = update.get("log") as { receipts: { index: number }[] };
+      const aged = kept.receipts.map((one) => (one.index === 2 ? { ...one, at } : one));
+      update.set("log", { ...kept, receipts: aged });
+    });
+    assert.deepEqual(await all(custody), [4, 3]);
+  }
+});
+
+/** A daemon whose checkpoint does not cover the newest events yet. */
+function bounded(log: Log, covered: number): void {
+  const page = log.page.bind(log);
+  log.page = async (query) => {
+    const whole = (await page(query)) as { events: { log: { index: number; proof?: string[] } }[] };
+    const signed = new Log(log.realm);
+    signed.leaves = log.leaves.slice(0, covered);
+    const proven = whole.events.map(async (event) => {
+      const { index } = event.log;
+      const rest = { ...event.log };
+      delete rest.proof;
+      if (index >= covered) return { ...event, log: rest };
+      const proof = (await path(index, signed.leaves)).map(toBase64);
+      return { ...event, log: { ...rest, proof } };
+    });
+    const checkpoint = await log.realm.note(signed.leaves);
+    const since = query.get("since");
+    const consistent = since !== null && (await consistency(Number(since), signed.leaves));
+    const links = consistent ? { consistency: consistent.map(toBase64) } : {};
+    return { ...whole, events: await Promise.all(proven), checkpoint, ...links };
+  };
+}
+
+test("an event that no checkpoint covers yet is no lie, and is not said to be proven", async () => {
+  const [log, custody] = await started();
+  await checkLog(custody);
+  await log.happen();
+  bounded(log, 8);
+  const seen: number[] = [];
+  await assert.rejects(
+    (async () => {
+      for await (const { number } of verifiedEvents(custody)) seen.push(number);
+    })(),
+    { code: "log-unproven" },
+  );
+  assert.deepEqual(seen, [5, 4, 3, 2, 1]);
+  // Where it is missing in the chain, or another entry than that of this device's receipt, it is a lie.
+  const leaf = toBase64Url(utf8("another"));
+  await takeReceipt(custody, { index: 8, leaf, proof: null }, "a-1");
+  await doubted("event-missing", all(custody));
+});
+
+test("an event without a proof that a checkpoint covers is a lie; the control: with it, all is proven", async () => {
+  const [log, custody] = await started();
+  await log.happen();
+  assert.deepEqual(await all(custody), [5, 4, 3, 2, 1]);
+  const page = log.page.bind(log);
+  log.page = async (query) => {
+    const whole = (await page(query)) as { events: { log: { proof?: string[] } }[] };
+    for (const event of whole.events) delete event.log.proof;
+    return whole;
+  };
+  await doubted("not-included", all(custody));
 });

@@ -38,7 +38,9 @@ const nothing: Rewrapping = {
   with: () => Promise.resolve({}),
   without: () => Promise.resolve({ secrets: {}, needs: [] }),
   contentKey: () => undefined,
+  remember: () => undefined,
   done: () => Promise.resolve(),
+  end: () => undefined,
 };
 
 const cost = { memory_kib: 8192, passes: 1, lanes: 1 };

@@ -14,7 +14,7 @@ test("a change made offline waits, is read meanwhile, and goes out", async () =>
   const secrets = new Secrets();
   let network: Network = "down";
   const phone = await device(secrets, () => network);
-  assert.equal(await text(phone), undefined);
+  await assert.rejects(text(phone), { code: "unreachable" });
   const waiting = await saveSecret(phone, "notes", utf8("one"));
   assert.deepEqual(waiting, { sent: [], waiting: ["notes"], because: "offline", unopened: [] });
   await saveSecret(phone, "notes", utf8("two"));
@@ -29,6 +29,51 @@ test("a change made offline waits, is read meanwhile, and goes out", async () =>
   assert.deepEqual([...secrets.accepted], ["two"]);
   network = "down";
   assert.deepEqual(await read(phone), { content: utf8("two"), from: "copy" });
+});
+
+test("that there is no such secret is the daemon's to say: where nobody answers, nothing is made anew", async () => {
+  const secrets = new Secrets();
+  const laptop = await device(secrets, () => "good");
+  await saveSecret(laptop, "notes", utf8("a year of notes"));
+  for (const away of ["offline", "busy"]) {
+    const daemon = new FakeDaemon(({ method, headers, body }) => {
+      if (isAway && away === "busy") return problem(503, "busy");
+      if (isAway) throw new TypeError("Failed to fetch");
+      return secrets.answer(method, headers, body);
+    });
+    let isAway = true;
+    const phone = await daemon.custody(await Realm.make());
+    phone.transport.session = { token: "t", scope: "full" } as never;
+    Object.assign(phone, { account: { account: "a-1" }, serverSlot: true });
+    const start = async () => {
+      if (!(await loadSecret(phone, "notes"))) await saveSecret(phone, "notes", utf8("welcome"));
+    };
+    await assert.rejects(start(), { code: away === "busy" ? "busy" : "unreachable" });
+    isAway = false;
+    await sync(phone);
+    assert.equal(secrets.text, "a year of notes");
+    // The control: what is made without having read replaces it, as the rule says.
+    if (away === "offline") continue;
+    await saveSecret(phone, "notes", utf8("welcome"));
+    assert.equal(secrets.text, "welcome");
+  }
+  // Where the daemon says it, there is none.
+  const other = await device(new Secrets(), () => "good");
+  assert.equal(await loadSecret(other, "notes"), undefined);
+});
+
+test("before there is an account nothing is kept that nobody would send", async () => {
+  const phone = await device(new Secrets(), () => "good");
+  const { account } = phone;
+  phone.account = undefined;
+  await assert.rejects(saveSecret(phone, "notes", utf8("one")), { code: "no-account" });
+  assert.deepEqual(await phone.storage.list("queue/"), []);
+  // The control: what is kept without a name is found by no account.
+  await phone.storage.update([], (update) => {
+    update.set("queue//notes", { id: "q", content: utf8("one"), base: undefined, changed: 0 });
+  });
+  phone.account = account;
+  assert.deepEqual((await sync(phone)).sent, []);
 });
 
 test("without a full session nothing is sent, and nothing is lost", async () => {

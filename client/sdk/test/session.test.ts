@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { random } from "../src/bytes.js";
 import { isBound, keepAccount, openCustody } from "../src/custody.js";
+import { followRemovals } from "../src/demand/ended.js";
 import { StorageFailed, Untrusted } from "../src/errors.js";
 import { open, seal, Unlocked, WRAPPED, wrappingKey } from "../src/keys.js";
 import { acceptNewLog } from "../src/receipts/log.js";
 import { keepAppKey } from "../src/session.js";
 import { OFFLINE } from "../src/offline/kept.js";
-import { offlineState } from "../src/offline/slots.js";
+import { keepOfflineByPin } from "../src/offline/pin.js";
+import { offlineState, unlockOfflineByPin } from "../src/offline/slots.js";
 import { continueWithPin, openReadOnly, signInWithPin } from "../src/sign-in.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import type { Storage } from "../src/storage/storage.js";
@@ -215,6 +217,46 @@ test("a daemon that shows again what it has shown before, and no receipt, is not
   );
   // A session that only reads is no event.
   assert.deepEqual((await openReadOnly(custody)).undone, []);
+});
+
+test("a receipt without a proof, of an entry that was there long before, is noticed", async () => {
+  const stage = await scene();
+  const { custody, realm, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  stage.events = () => page(realm, 2);
+  await signInWithPin(custody, "830517", SIGN_IN);
+  for (const [index, expected] of [
+    [1, ["log"]],
+    // The control: one that no checkpoint covered before may have no proof yet.
+    [2, []],
+  ] as const) {
+    stage.log = () => Promise.resolve({ index, leaf: "AA", proof: null });
+    const { undone } = await signInWithPin(custody, "830517", SIGN_IN);
+    assert.deepEqual(
+      undone.map(({ what }) => what),
+      expected,
+    );
+  }
+});
+
+test("a PIN that the daemon checks is known by its name once it was used", async () => {
+  const stage = await scene();
+  const { custody, realm, unlocked } = stage;
+  await keepAppKey(custody, unlocked);
+  stage.events = () => page(realm, 2);
+  stage.credential = "pin-1";
+  await signInWithPin(custody, "830517", SIGN_IN);
+  await keepOfflineByPin(custody, "830517");
+  stage.view = () => Promise.resolve({ body: { passkeys: [], pin: { device_id: "pin-1" } } });
+  await followRemovals(custody);
+  assert.equal((await offlineState(custody)).byPin, true);
+  // Changed on another device, it unlocks here no more.
+  stage.view = () => Promise.resolve({ body: { passkeys: [], pin: { device_id: "pin-2" } } });
+  await followRemovals(custody);
+  assert.equal((await offlineState(custody)).byPin, false);
+  stage.credential = "pin-2";
+  await signInWithPin(custody, "294061", SIGN_IN);
+  await unlockOfflineByPin(custody, "294061");
 });
 
 test("after a restore the doubt is the log's, which a person can accept, and then the older secrets are taken", async () => {

@@ -18,7 +18,6 @@ import {
   unlockOfflineByPin,
 } from "../src/offline/slots.js";
 import { keepAppKey } from "../src/session.js";
-import { remember } from "../src/vault.js";
 import { toHex } from "../src/bytes.js";
 import { use } from "../src/demand/t.js";
 import { tools } from "../src/tools.js";
@@ -161,10 +160,45 @@ test("a passkey that is removed, here or elsewhere, unlocks offline no more", as
   };
   for (const id of ["one", "two", "three", undefined]) await keep(id);
   await dropOthersOffline(custody, new Set(["one", "two"]));
-  assert.deepEqual(await left(), ["one", "two", undefined]);
-  // Which one the last is nobody has written down: it might be the one that goes.
+  // Which one the last is an earlier release has not written down: it might be one that was removed.
+  assert.deepEqual(await left(), ["one", "two"]);
   await dropOfflinePasskey(custody, "two");
   assert.deepEqual(await left(), ["one"]);
+});
+
+test("a passkey that an earlier release kept is kept anew with its name once it was used, and ends when that is removed", async () => {
+  const [custody] = await unlockedCustody();
+  const old = { credentialId: "AAAA", output: random(32), salt: "AAAA", rpId: "localhost" };
+  await keepOfflineByPasskey(custody, { ...old, deviceId: undefined });
+  const by = async () => (await offlineState(custody)).byPasskey;
+  await dropOthersOffline(custody, new Set(["one"]));
+  assert.equal(await by(), false);
+  // Another one that was never kept is not.
+  await renewOffline(custody, { ...old, credentialId: "BBBB", deviceId: "two" });
+  assert.equal(await by(), false);
+  await renewOffline(custody, { ...old, deviceId: "one" });
+  await dropOthersOffline(custody, new Set(["one"]));
+  assert.equal(await by(), true);
+  await dropOthersOffline(custody, new Set(["two"]));
+  assert.equal(await by(), false);
+});
+
+test("a PIN that an earlier release kept is not taken for the one that the daemon names", async () => {
+  const daemon = new FakeDaemon(() => {
+    return { body: { passkeys: [], pin: { device_id: "pin-2" } } };
+  });
+  const custody = await daemon.custody(await Realm.make());
+  await keepAccount(custody, { account: "a-1" });
+  await keepAppKey(custody, await Unlocked.create());
+  custody.transport.session = { token: "t-1", scope: "read" } as never;
+  // Without its name, and another device has changed it since.
+  await keepOfflineByPin(custody, "830517");
+  await sync(custody);
+  await unlockOfflineByPin(custody, "830517");
+  custody.pin = "pin-2";
+  await renewOffline(custody, "294061");
+  await unlockOfflineByPin(custody, "294061");
+  await assert.rejects(unlockOfflineByPin(custody, "830517"), { code: "offline-pin-wrong" });
 });
 
 test("a PIN that is changed unlocks offline in its new form alone, where it unlocked before", async () => {
@@ -201,7 +235,7 @@ test("a PIN that another device has changed or removed unlocks here no more, and
   await keepAppKey(custody, await Unlocked.create());
   custody.transport.session = { token: "t-1", scope: "read" } as never;
   const used = (credential: string) => {
-    remember(custody, { type: "opaque", credential, material: random(64) });
+    custody.pin = credential;
   };
   used("pin-1");
   await keepOfflineByPin(custody, "830517");

@@ -2,11 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { toBase64Url } from "../src/bytes.js";
-import type { Custody } from "../src/custody.js";
+import { type Custody, keepAccount, lock } from "../src/custody.js";
 import { Unlocked } from "../src/keys.js";
 import { takeSession } from "../src/session.js";
 import { recover } from "../src/threshold/recover.js";
+import { unlockedOf } from "../src/threshold/group.js";
 import { refreshShares } from "../src/threshold/refresh.js";
+import { leaves } from "./support/realm.js";
 import {
   anyGive,
   device,
@@ -102,4 +104,57 @@ test("an answer of no shape at all is that realm's failure alone", async () => {
   assert.equal(found.unlocked.thumbprint, unlocked.thumbprint);
   const [liar] = found.answers;
   assert.deepEqual([liar?.outcome, liar?.error?.code], ["failed", "answer-unknown"]);
+});
+
+test("a realm that lies when the others have given enough does not lock the key that they gave", async () => {
+  const [realms, unlocked] = [await keepers(3), await Unlocked.create()];
+  await refreshShares(await unlockedDevice(realms, 2, unlocked));
+  const lies = [
+    // A receipt that is none.
+    (custody: Custody) =>
+      takeSession(custody, {
+        ...(bringing(unlocked) as object),
+        log: { index: 1, leaf: "AA", proof: "no" },
+      } as never),
+    // A session of another account than it was asked for.
+    (custody: Custody) => keepAccount(custody, { account: "a-2" }),
+    // What is found out once the session is taken up.
+    async (custody: Custody) => {
+      Object.assign(custody, { checkLog: true });
+      const checkpoint = await realms[0]!.realm.note(leaves(1));
+      const { fetcher } = custody.transport as unknown as { fetcher: typeof fetch };
+      const lying = ((url: string, init?: RequestInit) =>
+        url.includes("/events")
+          ? Promise.resolve(Response.json({ events: [], complete_from: 1, checkpoint }))
+          : fetcher(url, init)) as typeof fetch;
+      Object.assign(custody.transport, { fetcher: lying });
+      await takeSession(custody, bringing(unlocked));
+    },
+  ];
+  for (const [at, lie] of lies.entries()) {
+    const group = await device(realms, 2);
+    const late = group.custodies[2]!;
+    let isAsked: (custody: Custody) => void = () => undefined;
+    const asked = new Promise<Custody>((resolve) => {
+      isAsked = resolve;
+    });
+    const found = await recover(
+      group,
+      (custody, ask) => {
+        if (custody !== late) return signIn(custody, ask);
+        isAsked(custody);
+        return new Promise(() => undefined);
+      },
+      { patience: 1 },
+    );
+    assert.equal((await asked).unlocked, found.unlocked);
+    await lie(late).catch(() => undefined);
+    assert.ok(!found.unlocked.locked, `lie ${at}`);
+    assert.equal(unlockedOf(group), found.unlocked);
+    // It has nothing open itself, unless what it did was no lie.
+    if (at > 0) assert.equal(late.unlocked, undefined, `lie ${at}`);
+    // The control: `lock` at one realm locks it for all.
+    lock(group.custodies[0]!);
+    assert.ok(found.unlocked.locked);
+  }
 });

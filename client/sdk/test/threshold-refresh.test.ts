@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Unlocked } from "../src/keys.js";
 import { enrolAtAll, groupEnrolmentPending } from "../src/threshold/enrol.js";
 import { RealmsFailed } from "../src/threshold/failures.js";
-import { forgetGroup, type Group, unlockedOf } from "../src/threshold/group.js";
+import { forgetGroup, type Group, lockGroup, unlockedOf } from "../src/threshold/group.js";
 import { recover } from "../src/threshold/recover.js";
 import { refreshShares } from "../src/threshold/refresh.js";
 import { combineShares, splitSecret, writeDocument } from "../src/threshold/share.js";
@@ -19,6 +19,7 @@ import {
   signIn,
   unlockedDevice,
 } from "./support/group.js";
+import { atStep } from "./support/steps.js";
 
 /** As somebody would write it who has not thought of crashes: one realm after the other. */
 async function naive(group: Group, unlocked: Unlocked, realms: Keeper[]): Promise<void> {
@@ -45,6 +46,24 @@ test("a refresh changes all shares, and old ones are worth nothing with new ones
     assert.equal(await combineShares([stolen!, shares[0]!]), undefined);
   }
   assert.ok(await anyGive(realms, 2, unlocked));
+});
+
+test("locked at any step of a refresh, any realms that are enough give the key", async () => {
+  const owner = await Unlocked.create();
+  for (let at = 1; ; at += 1) {
+    const realms = await keepers(3);
+    const open = await Unlocked.open(owner.secret, owner.wrapped);
+    const group = await unlockedDevice(realms, 2, open);
+    await refreshShares(group);
+    const lockAll = () => {
+      lockGroup(group);
+    };
+    const [first] = group.custodies;
+    const { reached, error } = await atStep(first!, at, lockAll, () => refreshShares(group));
+    assert.equal(error, undefined, `locked at ${at}`);
+    assert.ok(await anyGive(realms, 2, owner), `locked at ${at}`);
+    if (!reached) break;
+  }
 });
 
 for (const [count, threshold] of [

@@ -10,7 +10,7 @@ import { acceptNewLog } from "../src/receipts/log.js";
 import { rewrapping } from "../src/demand/rewrap.js";
 import { forgetSeen } from "../src/demand/trail.js";
 import { getSecret, putSecret } from "../src/secrets.js";
-import { openContent, openSlot, sealContent } from "../src/slots.js";
+import { openContent, openSlot, sealContent, type SlotKey } from "../src/slots.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { mend, tend } from "../src/demand/upkeep.js";
 import { making } from "../src/demand/along.js";
@@ -149,13 +149,18 @@ test("a factor that was refused leaves nothing behind, and one whose answer was 
   secrets.set("device-secret", stored);
   remember(custody, old);
   const names = () => custody.slotKeys.map(({ credential }) => credential);
+  const rewrap = {
+    remember: (key: SlotKey) => {
+      remember(custody, key);
+    },
+  };
   const refusal = new Refused({ code: "pin-weak", status: 422, detail: "" });
   for (const [error, left] of [
     [refusal, ["pin-1"]],
     [new Unreachable("lost"), ["pin-1", "pin-2"]],
   ] as const) {
     await assert.rejects(
-      making(custody, next, () => Promise.reject(error)),
+      making(custody, rewrap, next, () => Promise.reject(error)),
       error,
     );
     assert.deepEqual(names(), left);
@@ -164,7 +169,7 @@ test("a factor that was refused leaves nothing behind, and one whose answer was 
   await getSecret(custody, "device-secret");
   assert.deepEqual(await mend(custody), { moved: false });
   assert.deepEqual(sent, []);
-  await making(custody, next, () => Promise.resolve());
+  await making(custody, rewrap, next, () => Promise.resolve());
   assert.deepEqual(names(), ["pin-2"]);
 });
 

@@ -1,5 +1,6 @@
 /** The account as a whole: erased, or with this device bound to it. Called by `../account.ts`. */
 import type { Custody } from "../custody.js";
+import { goingOn } from "./going-on.js";
 import { t } from "./t.js";
 
 /** Records that have their account's name in theirs. */
@@ -35,9 +36,10 @@ export async function erase(custody: Custody): Promise<void> {
 
 /** Binds this device to the account of the session. */
 export async function bindThisDevice(custody: Custody, name?: string): Promise<void> {
+  const goOn = goingOn(custody);
+  const account = t.accountOf(custody);
   const body = name === undefined ? {} : { name };
   const answer = await custody.transport.request("post", "/v1/account/devices", { body });
-  const account = t.accountOf(custody);
   const { thumbprint } = custody.device;
   await t.verifyBinding(custody.realm, answer.device.binding, {
     app: custody.app,
@@ -45,6 +47,8 @@ export async function bindThisDevice(custody: Custody, name?: string): Promise<v
     kind: "device-key",
     device_id: thumbprint,
   });
-  custody.transport.session = answer.session;
+  goOn(answer.session);
+  // Signed in to another one meanwhile, this device is that one's, and learns at the next sign-in that it is this one's, too.
+  if (custody.account?.account !== account) return;
   await t.keepAccount(custody, { account, boundDevice: thumbprint });
 }

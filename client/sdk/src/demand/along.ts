@@ -24,13 +24,14 @@ export interface Made {
  */
 export async function making<T>(
   custody: Custody,
+  rewrap: Pick<Rewrapping, "remember">,
   key: SlotKey | undefined,
   call: () => Promise<T>,
 ): Promise<T> {
-  if (key) t.remember(custody, { ...key, unsure: true });
+  if (key) rewrap.remember({ ...key, unsure: true });
   try {
     const made = await call();
-    if (key) t.remember(custody, key);
+    if (key) rewrap.remember(key);
     return made;
   } catch (error) {
     if (key && error instanceof t.Refused && error.status < 500) t.forget(custody, key);
@@ -57,7 +58,7 @@ export async function along<T>(
   ];
   const made = async (keys: readonly SlotKey[]): Promise<[T, Made["slot"]]> => {
     const secrets = await rewrap.with(keys, replaces);
-    const answer = await making(custody, one, () => call(secrets));
+    const answer = await making(custody, rewrap, one, () => call(secrets));
     return [answer, t.DEVICE_SECRET in secrets ? "made" : "missing"];
   };
   try {

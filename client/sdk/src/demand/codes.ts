@@ -7,53 +7,70 @@ import type { Custody } from "../custody.js";
 import type { SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
 import { along } from "./along.js";
+import { goingOn } from "./going-on.js";
 import { codeCredential, newRecoveryCodes, type RecoveryCode } from "./recovery-codes.js";
-import { reread, type Rewrapping, rewrapping } from "./rewrap.js";
+import { reread } from "./reread.js";
+import { changing, type Rewrapping } from "./rewrap.js";
 import { t } from "./t.js";
 import { byUsedCode, cameAbout, dropVoid, sealed, sending, type Shelf } from "./unseen.js";
+import { copied, locked } from "./wiped.js";
 
 const shelf = (): Shelf => ({ name: t.CODES, label: "custodyd/sdk/codes/v1" });
 
 /** Makes codes in place of all earlier ones. */
-export async function setCodes(custody: Custody): Promise<RecoveryCode[]> {
-  const rewrap = await rewrapping(custody);
+export function setCodes(custody: Custody): Promise<RecoveryCode[]> {
+  return changing(custody, async (rewrap) => {
+    const used = usedCode(custody);
+    try {
+      return await setting(custody, rewrap, used);
+    } finally {
+      used?.material.fill(0);
+    }
+  });
+}
+
+async function setting(
+  custody: Custody,
+  rewrap: Rewrapping,
+  used: SlotKey | undefined,
+): Promise<RecoveryCode[]> {
   const { codes, keys } = await freshCodes();
   const send = async (secrets: Record<string, Schemas["Rewrapped"]>): Promise<void> => {
     const key = rewrap.contentKey();
-    const set = key && (await sealed(shelf(), { codes }, key, onlyBy(custody, rewrap, secrets)));
+    const by = isOnly(rewrap, secrets) ? used : undefined;
+    const set = key && (await sealed(shelf(), { codes }, key, by));
     await sending(custody, shelf(), set, () => sendCodes(custody, codes, secrets));
   };
   try {
     await along(custody, rewrap, keys, send);
   } catch (error) {
+    const isNothing = error instanceof t.Refused ? error.status < 500 : error instanceof t.NotReady;
     // The account may have them: what this page still knows of the device secret is to open by them, too.
-    if (!(error instanceof t.Refused && error.status < 500))
-      for (const key of keys) t.remember(custody, { ...key, unsure: true });
+    if (!isNothing) for (const key of keys) rewrap.remember({ ...key, unsure: true });
     throw error;
   }
   await rewrap.done();
   // Those of before open nothing any more. One of these goes on opening it here, and is not taken for used.
-  const used = usedCode(custody);
   t.forget(custody, { type: "recovery-code" });
-  if (used) t.remember(custody, used);
+  if (used) rewrap.remember(used);
   const [first] = keys;
-  if (first) t.remember(custody, { ...first, unsure: true });
+  if (first) rewrap.remember({ ...first, unsure: true });
   return codes;
 }
 
-/** The code that was used last. Its owner has it, though its slot is gone. */
-const usedCode = ({ slotKeys }: Custody): SlotKey | undefined =>
-  slotKeys.filter(({ type, unsure }) => type === "recovery-code" && !unsure).at(-1);
+/** The code that was used last, as a copy. Its owner has it, though its slot is gone. */
+function usedCode({ slotKeys }: Custody): SlotKey | undefined {
+  const last = slotKeys.filter(({ type, unsure }) => type === "recovery-code" && !unsure).at(-1);
+  return last && { ...last, material: copied(last.material) };
+}
 
-/** That code, where no other factor opens the device secret. */
-function onlyBy(
-  custody: Custody,
+/** Whether no other factor opens the device secret. */
+function isOnly(
   { needsSlots }: Rewrapping,
   { [t.DEVICE_SECRET]: device }: Record<string, Schemas["Rewrapped"]>,
-): SlotKey | undefined {
+): boolean {
   const slots = device?.content?.slots ?? device?.slots ?? [];
-  const isOnly = needsSlots && slots.every(({ type }) => type === "recovery-code");
-  return isOnly ? usedCode(custody) : undefined;
+  return needsSlots && slots.every(({ type }) => type === "recovery-code");
 }
 
 /** Those that were made here and perhaps not seen, where the account has them. */
@@ -71,7 +88,8 @@ export async function unseenCodes(
   if (!there) return undefined;
   // What is at hand may open no more by itself, where a code was used up for it.
   if (there.version !== custody.held?.version) await reread(custody);
-  const found = custody.held && (await cameAbout(custody, shelf(), custody.held));
+  if (!custody.held) throw locked();
+  const found = await cameAbout(custody, shelf(), custody.held);
   if (found) return [...found.codes];
   await dropVoid(custody, shelf());
   return undefined;
@@ -92,8 +110,9 @@ export async function sendCodes(
   codes: readonly RecoveryCode[],
   secrets: Record<string, Schemas["Rewrapped"]>,
 ): Promise<void> {
+  const goOn = goingOn(custody);
   const body = { codes: codes.map(({ auth }) => t.toBase64Url(auth)), secrets };
   const answer = await custody.transport.request("post", "/v1/account/recovery-codes", { body });
   await t.demandBound(custody, "recovery-codes", answer.recovery_codes);
-  custody.transport.session = answer.session;
+  goOn(answer.session);
 }

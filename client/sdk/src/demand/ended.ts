@@ -49,9 +49,9 @@ export async function dropOfflinePasskey(custody: Custody, deviceId: string): Pr
   await keepPasskeys(custody, (slot) => stays(slot.deviceId));
 }
 
-/** Only passkeys that the account has, as its owner removed some on another device. */
+/** Only passkeys that are known to be the account's, as its owner removed some on another device. */
 export async function dropOthersOffline(custody: Custody, has: ReadonlySet<string>): Promise<void> {
-  await keepPasskeys(custody, ({ deviceId: one }) => one === undefined || has.has(one));
+  await keepPasskeys(custody, ({ deviceId: one }) => one !== undefined && has.has(one));
 }
 
 async function keepPasskeys(
@@ -60,7 +60,15 @@ async function keepPasskeys(
 ): Promise<void> {
   const { passkeys }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   if (passkeys.every(stays)) return;
-  await change(custody, (slots) => ({ ...slots, passkeys: slots.passkeys.filter(stays) }));
+  await change(custody, (slots) => ({
+    ...slots,
+    passkeys: slots.passkeys.filter(stays),
+    // One that an earlier release kept is made again, with its name, once it was used: a passkey that is no more never is.
+    stale: [
+      ...(slots.stale ?? []),
+      ...slots.passkeys.filter((one) => !one.deviceId).map((one) => one.credentialId),
+    ],
+  }));
 }
 
 /** What was removed on another device is not to unlock this one, and a PIN of before as little. */
@@ -69,16 +77,15 @@ export async function followRemovals(custody: Custody): Promise<void> {
   await dropOthersOffline(custody, new Set(view.passkeys.map((one) => one.device_id)));
   const now = view.pin?.device_id;
   const { pin: slot }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
-  if (!slot || slot.credential === now) return;
+  // Which PIN it is that an earlier release kept nobody knows: it may be the one of before.
+  if (!slot || (now !== undefined && (slot.credential ?? now) === now)) return;
   if (now === undefined) {
     await dropOffline(custody, "pin");
     return;
   }
   await change(custody, (slots) => {
     const { pin, ...others } = slots;
-    if (!pin || pin.credential === now) return slots;
-    // Kept before it was known which one it is: from now on it is.
-    if (pin.credential === undefined) return { ...slots, pin: { ...pin, credential: now } };
+    if (!pin || (pin.credential ?? now) === now) return slots;
     const stale = [...(slots.stale ?? []), t.PIN];
     return { ...others, stale, wrongPins: 0, pinPending: false, pinSent: false };
   });

@@ -1,9 +1,10 @@
 /**
  * The steps of an enrolment. Loaded by `../enrol.ts`, and by threshold mode.
  *
- * It can be interrupted at any point and called again. Until the backup is stored, the device
+ * It can be interrupted at any point and called again. Until the account has its first way in, the device
  * secret waits on the device under a key that WebCrypto does not give out: if it did not, a page
- * closed at the wrong moment would lose the account. Nothing of it is left afterwards.
+ * closed at the wrong moment would lose the account, also one that is backed up, as nobody could sign in to it.
+ * Nothing of it is left afterwards.
  */
 import type { Custody } from "../custody.js";
 import type { EnrolOptions } from "../enrol.js";
@@ -50,13 +51,23 @@ export async function pendingOf(
   return kept ?? (isBackedUp || account !== custody.account?.account ? undefined : pending);
 }
 
-/** It is backed up: nothing waits any more. */
+/** It is backed up, and there is a way in: nothing waits any more. */
 export async function nothingWaits(custody: Custody): Promise<void> {
   waiting.delete(custody);
   const drop = (update: Update, at: (key: string) => string) => {
     update.delete(at(t.PENDING));
   };
   await t.ours(custody, [], drop, true);
+}
+
+/** Whether an enrolment waits, and its backup is at the daemon: the next way in ends that, also one that carries no slots. */
+export const waitsForWay = async (custody: Custody): Promise<boolean> =>
+  (await t.ourRecord(custody, t.PENDING)) !== undefined && (await isBackedUp(custody));
+
+/** The device secret is stored first, and the wrapped key after it or with it. */
+async function isBackedUp({ transport }: Custody): Promise<boolean> {
+  const { secrets } = await transport.request("get", "/v1/account/secrets");
+  return secrets.some(({ name }) => name === t.APP_KEY);
 }
 
 /** Creates the account, or finds the one that was created; returns its identifier. */
@@ -128,10 +139,12 @@ export async function createAnyway(
 /** An account with a way in is not left: the answer that made it was lost, and its owner signs in. */
 async function demandNoFactors(custody: Custody): Promise<void> {
   await t.openReadOnly(custody);
-  const { pin, passkeys, recovery_codes } = await custody.transport.request("get", "/v1/account");
-  if (!pin && passkeys.length === 0 && !recovery_codes) return;
-  const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
-  if (secrets.some(({ name }) => name === t.DEVICE_SECRET)) await nothingWaits(custody);
+  const view = await custody.transport.request("get", "/v1/account");
+  const opens = view.pin ?? view.passkeys[0] ?? view.recovery_codes;
+  const backedUp = (opens ?? view.totp) && (await isBackedUp(custody));
+  // An authenticator app alone brings nothing back but what is there.
+  if (!opens && !backedUp) return;
+  if (backedUp) await nothingWaits(custody);
   throw new t.NotReady("already-enrolled", "the account has a way in by now: sign in");
 }
 
@@ -187,10 +200,8 @@ export async function enrol(custody: Custody, options: EnrolOptions): Promise<Un
   await createAnyway(custody, custody, pending, unlocked, options);
   const open = await t.keepAppKey(custody, unlocked);
   // Sealed end to end, it goes out with the first PIN or recovery codes: before, there is nothing to seal it under.
-  if (custody.serverSlot && !custody.endToEnd) {
-    await backingUp(custody, open);
-    await nothingWaits(custody);
-  } else waiting.set(custody, { account: t.accountOf(custody), pending });
+  if (custody.serverSlot && !custody.endToEnd) await backingUp(custody, open);
+  else waiting.set(custody, { account: t.accountOf(custody), pending });
   // The account is there: where the log can not be asked now, the next sign-in asks.
   if (custody.checkLog) await t.afterwards("log", () => t.checkLog(custody));
   return open;

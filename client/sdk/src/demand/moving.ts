@@ -8,7 +8,7 @@ import type { Custody } from "../custody.js";
 import type { CustodyError } from "../errors.js";
 import type { Slot } from "../slots.js";
 import type { Closed, Upkeep } from "../upkeep.js";
-import { reread } from "./rewrap.js";
+import { reread } from "./reread.js";
 import { t } from "./t.js";
 
 /** Another device may be at it, too. */

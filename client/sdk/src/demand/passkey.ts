@@ -9,7 +9,7 @@ import type { Custody } from "../custody.js";
 import type { SlotKey } from "../slots.js";
 import type { PrfKey } from "../webauthn.js";
 import { along, type Made } from "./along.js";
-import { type Rewrapping, rewrapping } from "./rewrap.js";
+import { changing, type Rewrapping } from "./rewrap.js";
 import { createPasskey, type Made as Created } from "./create.js";
 import { t } from "./t.js";
 
@@ -71,12 +71,14 @@ export async function confirmPasskey(custody: Custody, deviceId: string): Promis
   });
 }
 
+type Names = { readonly user?: string; readonly passkey?: string };
+
 /** Creates a passkey and adds it. */
-export async function addPasskey(
-  custody: Custody,
-  names: { readonly user?: string; readonly passkey?: string },
-): Promise<AddedPasskey> {
-  const rewrap = await rewrapping(custody);
+export function addPasskey(custody: Custody, names: Names): Promise<AddedPasskey> {
+  return changing(custody, (rewrap) => adding(custody, names, rewrap));
+}
+
+async function adding(custody: Custody, names: Names, rewrap: Rewrapping): Promise<AddedPasskey> {
   if (rewrap.hasOnlyPrf) {
     throw new t.NotReady("prf-only-slot", "set a PIN or recovery codes before the first passkey");
   }
@@ -99,7 +101,7 @@ export async function addPasskey(
     custody.transport.request("post", "/v1/account/passkeys", { body: { ...body, secrets } }),
   );
   await t.demandBound(custody, "passkey", bound);
-  if (key) await rewrap.done();
+  await rewrap.done();
   const { device_id: deviceId } = bound;
   return { deviceId, prf: prf && { ...prf, deviceId }, slot };
 }

@@ -35,7 +35,7 @@ export async function changeOffline(
 ): Promise<void> {
   await judgeOffline(custody, newPin);
   const secret = await t.openPinSlot(custody, oldPin);
-  const slot = await t.pinSlot(custody, newPin, secret);
+  const slot = await t.pinSlot(custody, newPin, { secret });
   secret.fill(0);
   const { pin: before } = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   const pin = { ...slot, credential: before?.credential };

@@ -6,7 +6,7 @@
 import type { Custody } from "../custody.js";
 import type { Slot } from "../slots.js";
 import { dropOffline, dropOfflinePasskey } from "./ended.js";
-import { type Gone, type Renewal, rewrapping, written } from "./rewrap.js";
+import { changing, type Gone, type Renewal, written } from "./rewrap.js";
 import { t } from "./t.js";
 
 /** What became of the content key that a removed factor could have kept. */
@@ -72,7 +72,7 @@ async function removing(
 
 async function renewal(custody: Custody, gone: Gone): Promise<Renewal> {
   try {
-    return await (await rewrapping(custody)).without(gone);
+    return await changing(custody, (rewrap) => rewrap.without(gone));
   } catch (error) {
     if (!(error instanceof t.NotReady) && !(error instanceof t.CanNotOpen)) throw error;
     return { secrets: {}, needs: [] };

@@ -5,14 +5,16 @@
  * is, so a change rewraps one content key. Where a factor goes, the device secret gets another one.
  */
 import type { Bytes } from "../bytes.js";
-import type { AppKeyRecord, Custody } from "../custody.js";
+import type { Custody } from "../custody.js";
 import type { Refused } from "../errors.js";
 import type { Unlocked } from "../keys.js";
 import type { Slot, SlotKey } from "../slots.js";
 import type { Schemas } from "../transport.js";
-import type { Held } from "../vault.js";
+import type { Held, Pending } from "../vault.js";
 import { nothingWaits, pendingOf } from "./enrol.js";
+import { reread } from "./reread.js";
 import { t } from "./t.js";
+import { copied, demandKept, locked, slotFor, watch } from "./wiped.js";
 
 /** The device secret as it is stored now, opened. */
 async function stored(
@@ -33,35 +35,6 @@ async function stored(
   }
 }
 
-/** Reads the device secret, and keeps it at hand. */
-export async function reread(custody: Custody, first?: Unlocked): Promise<void> {
-  const path = { name: t.DEVICE_SECRET };
-  const route = "/v1/account/secrets/{name}";
-  const secret = await custody.transport.request("get", route, { path });
-  const found = await t.openWith(custody, t.DEVICE_SECRET, secret);
-  // Another device has replaced it: the key that is open is to be under the same.
-  if (await isNewer(custody, found.content, first)) await t.unlock(custody);
-  else await t.hold(custody, secret, found);
-  found.content.fill(0);
-}
-
-/**
- * Whether a device secret is newer than the one that is open. What a daemon shows is not sealed anew before it is known to
- * be the owner's: the one that is known here, or that with newer ones before it.
- */
-async function isNewer(custody: Custody, secret: Bytes, first?: Unlocked): Promise<boolean> {
-  const open = first ?? custody.unlocked;
-  if (open && !open.locked) {
-    const { length } = open.secret;
-    if (t.equal(open.secret, secret.slice(-length))) return secret.length > length;
-    throw new t.Untrusted("statement-differs", "the device secret that is stored is another one");
-  }
-  const kept = (await t.ourRecord(custody, t.KEPT.appKey)) as AppKeyRecord | undefined;
-  if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
-  if (await t.opensKept(secret, kept.wrapped)) return false;
-  throw new t.CanNotOpen("secret-damaged", "the stored device secret opens no key of this device");
-}
-
 /** A change of factors, which takes the device secret's slots along. */
 export interface Rewrapping {
   /** The daemon can not open it, so that a factor without a slot would bring nothing back. */
@@ -79,8 +52,12 @@ export interface Rewrapping {
   without(gone: Gone): Promise<Renewal>;
   /** The content key of what `with` made last; undefined where it made no slots. */
   contentKey(): Bytes | undefined;
+  /** Remembers what opens slots, unless it was locked meanwhile. */
+  remember(key: SlotKey): void;
   /** After the call. */
   done(): Promise<void>;
+  /** After all of it, whatever came of it: wipes what it had a copy of. */
+  end(): void;
 }
 
 /** A factor that goes, or all of its type. */
@@ -94,7 +71,9 @@ export interface Renewal {
   readonly needs: readonly Slot["type"][];
 }
 
-const NOTHING: Rewrapping = {
+type Prepared = Omit<Rewrapping, "remember">;
+
+const NOTHING: Prepared = {
   needsSlots: false,
   hasOnlyPrf: false,
   waits: false,
@@ -102,18 +81,48 @@ const NOTHING: Rewrapping = {
   without: () => Promise.resolve({ secrets: {}, needs: [] }),
   contentKey: () => undefined,
   done: () => Promise.resolve(),
+  end: () => undefined,
 };
 
-/** Gets ready for a change of factors. */
+/**
+ * A change of factors. A `lock` before it is ready stops it, and nothing is sent; after that it has a copy of what it seals, and
+ * comes about as a whole, or stops before anything is sent.
+ */
+export async function changing<T>(
+  custody: Custody,
+  change: (rewrap: Rewrapping) => Promise<T>,
+): Promise<T> {
+  const rewrap = await rewrapping(custody);
+  try {
+    return await change(rewrap);
+  } finally {
+    rewrap.end();
+  }
+}
+
+/** Gets ready for it. */
 export async function rewrapping(custody: Custody): Promise<Rewrapping> {
+  const wasLocked = watch(custody);
+  const ready = await prepared(custody);
+  if (wasLocked()) {
+    ready.end();
+    throw locked();
+  }
+  const remember = (key: SlotKey) => {
+    if (!wasLocked()) t.remember(custody, key);
+  };
+  return { ...ready, remember };
+}
+
+async function prepared(custody: Custody): Promise<Prepared> {
   // Half a sign-in may replace a PIN and read nothing: what is missing is mended by the sign-in that follows.
   if (custody.transport.session?.scope !== "full") return NOTHING;
   const { secrets } = await custody.transport.request("get", "/v1/account/secrets");
   const there = secrets.find(({ name }) => name === t.DEVICE_SECRET);
   const pending = await pendingOf(custody, !!there);
-  const place = t.placeOf(custody, t.DEVICE_SECRET);
   const first = pending && (await t.opened(pending));
   let held: Held | undefined;
+  const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
   try {
     held = there
       ? await stored(custody, there.version, first)
@@ -121,9 +130,27 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
   } catch (error) {
     // Whoever may not have it can not give it slots.
     if (!(error instanceof t.Refused) || error.code !== "release-forbidden") throw error;
-    return there?.server_slot ? NOTHING : withoutSlots(error);
+    const done = async (): Promise<void> => {
+      if (pending && wasThere) await nothingWaits(custody);
+    };
+    return there?.server_slot ? { ...NOTHING, done } : withoutSlots(error);
   }
-  if (!held) return NOTHING;
+  // Made without it, a factor would open nothing, and codes take the place of some that do.
+  if (!held && there) throw locked();
+  return held
+    ? sealing(custody, { ...held, key: copied(held.key) }, secrets, pending, first)
+    : NOTHING;
+}
+
+/** With the device secret as it was stored, and a content key that no `lock` wipes. */
+function sealing(
+  custody: Custody,
+  held: Held,
+  secrets: Schemas["SecretList"]["secrets"],
+  pending: Pending | undefined,
+  first: Unlocked | undefined,
+): Prepared {
+  const place = t.placeOf(custody, t.DEVICE_SECRET);
   const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
   let keyThere = wasThere;
   let sent: Record<string, Schemas["Rewrapped"]> = {};
@@ -137,7 +164,7 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
       [sent, keyThere, contentKey] = [{}, wasThere, undefined];
       if (added.length === 0) return {};
       const kept = held.slots.filter((slot) => slot.type !== replaces);
-      const made = await Promise.all(added.map((key) => t.sealSlot(place, key, held.key)));
+      const made = await Promise.all(added.map((key) => slotFor(place, key, held.key)));
       const slots = [...kept, ...made];
       // A session that may replace recovery codes may make all slots: what a removed factor has seen ends here.
       const anew =
@@ -172,11 +199,15 @@ export async function rewrapping(custody: Custody): Promise<Rewrapping> {
       await written(custody, sent);
       if (pending && keyThere) await nothingWaits(custody);
     },
+    end: () => {
+      held.key.fill(0);
+      first?.lock();
+    },
   };
 }
 
 /** Of a secret that this session may not have, nor the daemon open. */
-function withoutSlots(why: Refused): Rewrapping {
+function withoutSlots(why: Refused): Prepared {
   return {
     ...NOTHING,
     needsSlots: true,
@@ -234,13 +265,14 @@ export async function renewed(
   const key = t.random(32);
   const sealed = await t.sealContent(place, key, content, await t.nextRevision(custody, place));
   content.fill(0);
-  const made = await Promise.all(keys.map((one) => t.sealSlot(place, one, key)));
+  const made = await Promise.all(keys.map((one) => slotFor(place, one, key)));
   const next = { ...held, key, sealed, slots: made, leaves: false, whole: false };
   return { content: contentOf(next, made), held: next, needs };
 }
 
-/** As it is sent, with these slots. */
+/** As it is sent, with these slots: of a content key that was not wiped, which some of them may hold. */
 export function contentOf(held: Held, slots: readonly Slot[]): Schemas["SecretContent"] {
+  demandKept(held.key);
   return {
     sealed: t.toBase64Url(held.sealed),
     slots: [...slots],

@@ -24,9 +24,12 @@ import type { Held } from "../vault.js";
 import { freshCodes, sendCodes } from "./codes.js";
 import { closedTo } from "./moving.js";
 import type { RecoveryCode } from "./recovery-codes.js";
-import { contentOf, reread, written } from "./rewrap.js";
+import { nothingWaits } from "./enrol.js";
+import { reread } from "./reread.js";
+import { contentOf, written } from "./rewrap.js";
 import { t } from "./t.js";
 import { cameAbout, sealed, sending, type Shelf } from "./unseen.js";
+import { locked, slotFor, watch } from "./wiped.js";
 
 const shelf = (): Shelf => ({ name: t.ROTATION, label: "custodyd/sdk/rotation/v2" });
 /** Another device may change something meanwhile. */
@@ -54,6 +57,7 @@ export async function rotate(custody: Custody, goesOn = false): Promise<Rotated>
 }
 
 async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
+  const wasLocked = watch(custody);
   await reread(custody);
   const { held, unlocked: old } = custody;
   if (!old || old.locked || held?.version === undefined) {
@@ -63,6 +67,21 @@ async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
   if (done) return done;
   const keys = atHand(custody, held);
   const next = await successor(old);
+  try {
+    return await replacing(custody, { ...held, version: held.version }, next, keys, wasLocked);
+  } catch (error) {
+    if (custody.unlocked !== next) next.lock();
+    throw error;
+  }
+}
+
+async function replacing(
+  custody: Custody,
+  held: Held & { readonly version: number },
+  next: Unlocked,
+  keys: readonly SlotKey[],
+  wasLocked: () => boolean,
+): Promise<Rotated> {
   const { codes, keys: codeKeys } = await freshCodes();
   const key = t.random(32);
   const device = await sealedUnder(key, custody, held, next.secret, [...keys, ...codeKeys]);
@@ -73,10 +92,14 @@ async function once(custody: Custody, goesOn: boolean): Promise<Rotated> {
   };
   const closed = await closedTo(custody, device.slots ?? []);
   const set = await sealed(shelf(), { codes, left }, key);
+  // What did not open since then is not what this session does not read. Sent, it comes about whatever is locked.
+  if (wasLocked()) throw locked();
   await sending(custody, shelf(), set, () => sendCodes(custody, codes, secrets));
   key.fill(0);
   await written(custody, secrets);
-  await takeUp(custody, next);
+  await takeUp(custody, next, wasLocked);
+  // Of an account without a way in, its codes are the first: what was begun is under the secret of before.
+  if (t.APP_KEY in others) await nothingWaits(custody);
   return { codes, closed, left };
 }
 
@@ -119,7 +142,7 @@ async function sealedUnder(
 ): Promise<Schemas["SecretContent"]> {
   const place = t.placeOf(custody, t.DEVICE_SECRET);
   const sealed = await t.sealContent(place, key, secret, await t.nextRevision(custody, place));
-  const slots = await Promise.all(keys.map((by) => t.sealSlot(place, by, key)));
+  const slots = await Promise.all(keys.map((by) => slotFor(place, by, key)));
   return contentOf({ ...held, key, sealed }, slots);
 }
 
@@ -157,7 +180,7 @@ async function slotsUnder(
     const others = secret.slots.filter((slot) => !t.isFor(by, slot));
     if (others.length === secret.slots.length) return [];
     const { key } = await t.openWith(custody, name, secret);
-    return [...others, await t.sealSlot(t.placeOf(custody, name), by, key)];
+    return [...others, await slotFor(t.placeOf(custody, name), by, key)];
   } catch (error) {
     const isKept = error instanceof t.Refused && error.code === "release-forbidden";
     if (!isKept && !(error instanceof t.CanNotOpen)) throw error;
@@ -165,17 +188,24 @@ async function slotsUnder(
   }
 }
 
-/** On this device. A passkey that unlocked here offline and is at hand does so at once, and other ways once they are used. */
-async function takeUp(custody: Custody, next: Unlocked): Promise<void> {
+/**
+ * On this device. A passkey that unlocked here offline and is at hand does so at once, and other ways once they are used. What
+ * was locked meanwhile stays so: the next sign-in opens it.
+ */
+async function takeUp(custody: Custody, next: Unlocked, wasLocked: () => boolean): Promise<void> {
   const { passkeys }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   t.forget(custody, { type: "recovery-code" });
   custody.held = undefined;
   await t.keepAppKey(custody, next);
+  if (wasLocked()) {
+    next.lock();
+    if (custody.unlocked === next) custody.unlocked = undefined;
+  }
   for (const { credentialId, salt, rpId, deviceId } of passkeys) {
     const key = custody.slotKeys.find(
       ({ type, credential }) => type === "prf" && credential === deviceId,
     );
     const prf = key && { credentialId, salt, rpId, deviceId, output: key.material };
-    if (prf) await t.keepOfflineByPasskey(custody, prf);
+    if (prf && !next.locked) await t.keepOfflineByPasskey(custody, prf);
   }
 }

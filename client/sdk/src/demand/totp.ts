@@ -1,6 +1,8 @@
 /** An authenticator app. Called by `../factors.ts`. */
 import type { Custody } from "../custody.js";
 import type { Schemas } from "../transport.js";
+import { nothingWaits, waitsForWay } from "./enrol.js";
+import { goingOn } from "./going-on.js";
 import { t } from "./t.js";
 
 /** Begins with one. */
@@ -16,8 +18,10 @@ export async function enrolTotp(
 
 /** Proves that it works. */
 export async function confirmTotp(custody: Custody, code: string): Promise<void> {
-  const body = { code };
+  const goOn = goingOn(custody);
+  const [waits, body] = [await waitsForWay(custody), { code }];
   const answer = await custody.transport.request("post", "/v1/account/totp/confirm", { body });
   await t.demandBound(custody, "totp", answer.totp);
-  custody.transport.session = answer.session;
+  goOn(answer.session);
+  if (waits) await nothingWaits(custody);
 }

@@ -18,8 +18,16 @@ async function eventEntry(log: Schemas["LogEntry"]): Promise<Bytes> {
   return t.concat(new Uint8Array([1]), await t.sha256(...framed));
 }
 
+/** No policy lets events go before they are 30 days old: a day less, for two clocks that differ. In milliseconds. */
+const KEPT = 29 * 86_400_000;
+
+/** Whether an event is so new that no checkpoint covers it, as under bounded anchoring: it has no proof yet, and is to have one. */
+const isToCome = (checkpoint: Checkpoint, { log }: Schemas["ProvenEvent"]): boolean =>
+  !log.proof && log.index >= checkpoint.size;
+
 async function verifyEvent(checkpoint: Checkpoint, event: Schemas["ProvenEvent"]): Promise<string> {
   const entry = await eventEntry(event.log);
+  if (isToCome(checkpoint, event)) return t.toBase64Url(entry);
   const path = t.hashes(event.log.proof ?? [], [checkpoint.note]);
   if (!(await t.includes(checkpoint, event.log.index, await t.leafHash(entry), path))) {
     const what = `event ${event.number} is not in the log`;
@@ -37,10 +45,10 @@ export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEv
   const own = t.accountOf(custody);
   // Another account's are not in this one's trail. Earlier releases have not written down whose they are.
   const mine = receipts.filter(({ account = own }) => account === own);
-  const kept = new Map(mine.map(({ index, leaf }) => [index, leaf]));
+  const kept = new Map(mine.map(({ index, leaf, at }) => [index, { leaf, at }]));
   let newer: Schemas["ProvenEvent"] | undefined;
   let from: string | undefined;
-  let oldest = 1;
+  let [oldest, isProven] = [1, true];
   do {
     const query = from === undefined ? {} : { from };
     const [now, page] = await t.linked(custody, checkpoint, query);
@@ -50,12 +58,13 @@ export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEv
       const entry = await verifyEvent(now, event);
       const chained =
         !newer || (newer.number === event.number + 1 && newer.previous === event.log.index);
-      if (!chained || (kept.get(event.log.index) ?? entry) !== entry) {
+      if (!chained || (kept.get(event.log.index)?.leaf ?? entry) !== entry) {
         throw new t.Untrusted("event-missing", `an event is missing near ${event.number}`, [
           now.note,
         ]);
       }
       kept.delete(event.log.index);
+      isProven &&= !isToCome(now, event);
       newer = event;
       yield event;
     }
@@ -63,9 +72,14 @@ export async function* trail(custody: Custody): AsyncGenerator<Schemas["ProvenEv
   } while (from !== undefined);
   const complete = newer ? newer.number <= oldest : oldest > 1;
   const reached = newer?.log.index ?? 0;
-  if (!complete || [...kept.keys()].some((index) => index >= reached)) {
+  // Where the trail begins is the daemon's word: what happened here a short while ago is in it, whatever that says.
+  // By a clock that has been set back since, nothing is said of that.
+  const isMissing = ([index, { at = 0 }]: [number, { at?: number | undefined }]) =>
+    index >= reached || (Date.now() >= at && Date.now() - at < KEPT);
+  if (!complete || [...kept].some(isMissing)) {
     throw new t.Untrusted("event-missing", "the trail does not hold every event it should", []);
   }
+  if (!isProven) throw t.unproven();
 }
 
 /** Forgets what was seen of secrets. */

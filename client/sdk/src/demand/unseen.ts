@@ -15,6 +15,7 @@ import type { Update } from "../storage/storage.js";
 import type { Held } from "../vault.js";
 import { codeCredential, parseRecoveryCode, type RecoveryCode } from "./recovery-codes.js";
 import { t } from "./t.js";
+import { copied, demandKept } from "./wiped.js";
 
 /** Where codes wait, and what their keys are derived for. */
 export interface Shelf {
@@ -63,12 +64,13 @@ export async function sealed(
   used?: SlotKey,
 ): Promise<Kept> {
   const plain = t.utf8(JSON.stringify({ codes: codes.map(({ text }) => text), left }));
-  const under = async (key: Bytes) => t.seal(await keyFor(key, label), label, plain);
-  return {
-    sealed: await under(contentKey),
-    byCode: used && (await under(used.material)),
-    at: Date.now(),
+  const under = async (key: Bytes) => {
+    demandKept(key);
+    return t.seal(await keyFor(key, label), label, plain);
   };
+  // Both are begun at once, as they are now.
+  const [sealed, byCode] = await Promise.all([under(contentKey), used && under(used.material)]);
+  return { sealed, byCode, at: Date.now() };
 }
 
 /**
@@ -153,18 +155,24 @@ export async function cameAbout(
   { name, label }: Shelf,
   held: Held,
 ): Promise<Required<Waiting> | undefined> {
-  for (const { sealed, at } of await waitingAt(custody, name)) {
-    const found = await opened(held.key, label, sealed);
-    const codes: RecoveryCode[] = [];
-    for (const code of found?.codes ?? []) {
-      const credential = await codeCredential(code.auth);
-      if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
+  // A set that a wiped key does not open would be taken for one that is void.
+  const key = copied(held.key);
+  try {
+    for (const { sealed, at } of await waitingAt(custody, name)) {
+      const found = await opened(key, label, sealed);
+      const codes: RecoveryCode[] = [];
+      for (const code of found?.codes ?? []) {
+        const credential = await codeCredential(code.auth);
+        if (held.slots.some((slot) => slot.credential === credential)) codes.push(code);
+      }
+      if (!found || codes.length === 0) continue;
+      shown.set(custody, at);
+      return { ...found, codes };
     }
-    if (!found || codes.length === 0) continue;
-    shown.set(custody, at);
-    return { ...found, codes };
+    return undefined;
+  } finally {
+    key.fill(0);
   }
-  return undefined;
 }
 
 /** Sets that this code was used up for, whether or not they came about. */

@@ -11,8 +11,10 @@ import type { Slot, SlotKey } from "../slots.js";
 import type { Upkeep } from "../upkeep.js";
 import type { Held } from "../vault.js";
 import { moveRest } from "./moving.js";
-import { contentOf, renewed, reread, opensWithoutPrf } from "./rewrap.js";
+import { reread } from "./reread.js";
+import { contentOf, renewed, opensWithoutPrf } from "./rewrap.js";
 import { t } from "./t.js";
+import { slotFor, watch } from "./wiped.js";
 
 const STRONGEST: readonly string[] = ["passkey", "recovery-code", "creation"];
 
@@ -36,6 +38,7 @@ export interface Mended {
  */
 export async function mend(custody: Custody): Promise<Mended> {
   for (let tries = 0; ; tries += 1) {
+    const wasLocked = watch(custody);
     const { held } = custody;
     if (held?.version === undefined) return { moved: false };
     const slots = await wanted(custody, held);
@@ -44,7 +47,8 @@ export async function mend(custody: Custody): Promise<Mended> {
     const same = slots.length === held.slots.length && slots.every((s) => held.slots.includes(s));
     if (same && !moved) return { moved };
     try {
-      await write(custody, held, slots, moved);
+      const next = await write(custody, held, slots, moved);
+      if (!wasLocked()) custody.held = next;
       return { moved };
     } catch (error) {
       if (!(error instanceof t.CustodyError)) throw error;
@@ -80,24 +84,29 @@ async function wanted(custody: Custody, held: Held): Promise<Slot[]> {
   );
   const used = (slot: Slot) =>
     slot.type === "recovery-code" && known.some((key) => t.isFor(key, slot));
-  const made = await Promise.all(without.map((key) => t.sealSlot(place, key, held.key)));
+  const made = await Promise.all(without.map((key) => slotFor(place, key, held.key)));
   const kept = [...held.slots.filter((slot) => !used(slot)), ...made];
   // The last code's slot is of no use to anybody, and without it there may be none that counts.
   return opensWithoutPrf(kept, held.server || held.leaves) ? kept : [...held.slots, ...made];
 }
 
-/** Under another content key where all slots can be made, else under the same. */
-async function write(custody: Custody, held: Held, slots: readonly Slot[], moved: boolean) {
+/** Under another content key where all slots can be made, else under the same. Returns what is stored now. */
+async function write(
+  custody: Custody,
+  held: Held,
+  slots: readonly Slot[],
+  moved: boolean,
+): Promise<Held> {
   const anew = moved ? await renewed(custody, held, slots) : undefined;
   const same: Held = { ...held, slots, leaves: false, whole: false };
   const tries = anew?.content && anew.held ? [anew.held, same] : [same];
-  for (const [at, next] of tries.entries()) {
+  for (let at = 0; ; at += 1) {
+    const next = tries[at] ?? same;
     try {
       const content = contentOf(next, next.slots);
       const version = await t.put(custody, t.DEVICE_SECRET, held.version, content);
       // A code that was used up is remembered, though its slot is gone: `codes.ts` seals those under it that take its place.
-      custody.held = { ...next, version };
-      return;
+      return { ...next, version };
     } catch (error) {
       // Slots of stronger factors are not this session's to make anew.
       const weak = error instanceof t.Refused && error.code === "step-up-required";

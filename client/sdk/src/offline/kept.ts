@@ -15,7 +15,7 @@ export interface PasskeySlot {
   readonly salt: string;
   readonly rpId: string;
   readonly sealed: Bytes;
-  /** Unknown where it was kept before there were such. */
+  /** Unknown where it was kept before there were such: then nobody could tell that it was removed, and `sync` lets it go. */
   readonly deviceId?: string | undefined;
 }
 
@@ -24,7 +24,7 @@ export interface PinSlot {
   readonly salt: Bytes;
   readonly cost: Argon2Cost;
   readonly sealed: Bytes;
-  /** Which PIN of the account it is, as the daemon names it; of one that is pending, which it replaces. Unknown until it was seen. */
+  /** Which PIN of the account it is, as the daemon names it; of one that is pending, which it replaces. Unknown where an earlier release kept it, or before it was used online: the next sign-in by PIN makes it anew. */
   readonly credential?: string | undefined;
 }
 

@@ -11,6 +11,7 @@ import { type Bytes, random, toHex } from "../bytes.js";
 import { type Custody, isBound, otherAccount } from "../custody.js";
 import { isAway, NotReady, SessionOver } from "../errors.js";
 import { getSecret } from "../secrets.js";
+import { accountOf } from "../session.js";
 import { openReadOnly } from "../sign-in.js";
 import { kept } from "../storage/sound.js";
 import {
@@ -47,7 +48,12 @@ function saw(custody: Custody, name: string, base: Base = { version: undefined }
 const lastSeen = (custody: Custody, name: string): Base =>
   seen.get(custody)?.get(of(custody, "copy", name)) ?? { version: undefined };
 
-/** Reads a secret: what waits to be sent, else what the daemon has, else the copy of this device. */
+/**
+ * Reads a secret: what waits to be sent, else what the daemon has, else the copy of this device.
+ *
+ * @returns undefined where there is none, as the daemon says
+ * @throws where there may be one and this device has no copy: nobody has answered (`unreachable`, a status of 5xx), or it is `locked`
+ */
 export async function loadSecret(custody: Custody, name: string): Promise<Known | undefined> {
   const known = await load(custody, name);
   saw(custody, name, known?.base);
@@ -83,8 +89,9 @@ async function load(custody: Custody, name: string): Promise<Known | undefined> 
     const locked = isLocked(error);
     if (!locked && !isAway(error)) throw error;
     const copy = kept(key, await custody.storage.get(key)) as Copy | undefined;
-    if (locked && !copy) throw error;
-    return copy && { ...known(copy, "copy"), ...(locked ? { locked: true } : {}) };
+    // Nobody has said that there is none: a content that is made as the first one would replace what there is.
+    if (!copy) throw error;
+    return { ...known(copy, "copy"), ...(locked ? { locked: true } : {}) };
   }
 }
 
@@ -117,6 +124,7 @@ export async function saveSecret(
   rule: Rule = laterWins,
   from: Base = lastSeen(custody, name),
 ): Promise<Synced> {
+  accountOf(custody);
   const [queue, copied] = [of(custody, "queue", name), of(custody, "copy", name)];
   const [id, changed] = [toHex(random(8)), Math.floor(Date.now() / 1000)];
   // Before anything is waited for: a second change may be on its way meanwhile.

@@ -81,23 +81,25 @@ export async function keepOfflineByPasskey(
 }
 
 /** A slot for a PIN. */
-export async function pinSlot(custody: Custody, pin: string, secret: Bytes): Promise<PinSlot> {
+export async function pinSlot(
+  custody: Custody,
+  pin: string,
+  from: Pick<Unlocked, "secret">,
+): Promise<PinSlot> {
   const salt = random(16);
   const key = await pinKey(pin, salt, COST);
-  return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), secret) };
+  // Read now: an open key that was locked meanwhile has none, where its bytes would be zeros.
+  return { salt, cost: COST, sealed: await seal(key, label(custody, "pin"), from.secret) };
 }
-
-/** The PIN that was used or set last, as the daemon names it. */
-const pinOf = ({ slotKeys }: Custody): string | undefined =>
-  slotKeys.find(({ type }) => type === "opaque")?.credential;
 
 /** Lets a PIN unlock offline, which was judged. */
 export async function keepPin(custody: Custody, pin: string): Promise<void> {
-  const slot = await pinSlot(custody, pin, unlockedOf(custody).secret);
+  const { pin: credential } = custody;
+  const slot = await pinSlot(custody, pin, unlockedOf(custody));
   await ours(custody, [OFFLINE], (update) => {
     const slots = slotsOf(update.get(OFFLINE));
     const others = renewed(slots, PIN);
-    const pin = { ...slot, credential: pinOf(custody) };
+    const pin = { ...slot, credential };
     update.set(OFFLINE, { ...others, pin, wrongPins: 0, pinPending: false });
   });
 }
@@ -116,7 +118,7 @@ export async function renewOffline(custody: Custody, used: string | PrfKey): Pro
   const isPin = typeof used === "string";
   // The PIN that the daemon knows may be the one of before.
   if (!custody.unlocked || (isPin && pinPending)) return;
-  const known = pinOf(custody);
+  const { pin: known } = custody;
   const isOther = isPin && pin && known && pin.credential !== known;
   if (!isOther && !stale?.includes(isPin ? PIN : used.credentialId)) return;
   await (isPin ? keepPin(custody, used) : keepOfflineByPasskey(custody, used));

@@ -25,8 +25,8 @@ interface Remembered {
   /** Signed notes. */
   readonly trusted?: string | undefined;
   readonly waiting: readonly string[];
-  /** Not all are of one account, where the device had several. */
-  readonly receipts: readonly { index: number; leaf: string; account?: string }[];
+  /** Not all are of one account, where the device had several. `at` by its clock, in milliseconds; earlier releases kept none. */
+  readonly receipts: readonly { index: number; leaf: string; account?: string; at?: number }[];
 }
 
 /** What was kept. */
@@ -96,7 +96,8 @@ export async function takeReceipt(
     const state = remembered(update.get(LOG));
     const waiting = new Set(state.waiting);
     if (checkpoint && checkpoint.note !== state.trusted) waiting.add(checkpoint.note);
-    const receipts = [...state.receipts, { index: receipt.index, leaf: receipt.leaf, account }];
+    const { index, leaf } = receipt;
+    const receipts = [...state.receipts, { index, leaf, account, at: Date.now() }];
     update.set(LOG, { ...state, waiting: [...waiting], receipts: receipts.slice(-RECEIPTS) });
   });
 }

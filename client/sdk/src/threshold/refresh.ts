@@ -58,14 +58,29 @@ export async function spread(
   unlocked: Unlocked,
   threshold: number,
 ): Promise<Refreshed> {
-  const held = await atEach(group, (custody) => holding(custody, unlocked.secret));
+  // A copy: locked on the way, it would be zeros that are split, or that a set is tagged with.
+  const secret = unlocked.secret.slice();
+  try {
+    return await spreading(group, secret, unlocked.wrapped, threshold);
+  } finally {
+    secret.fill(0);
+  }
+}
+
+async function spreading(
+  group: Group,
+  secret: Bytes,
+  wrapped: Bytes,
+  threshold: number,
+): Promise<Refreshed> {
+  const held = await atEach(group, (custody) => holding(custody, secret));
   demandGenuine(group, held);
   // Those that hold something first: there two devices meet, even if they see different groups.
   const order = [...held.filter(isHolding), ...held.filter((one) => !isHolding(one))];
   const seen = held.flatMap(({ shares }) => shares.map(({ manifest }) => manifest.version));
   const version = Math.max(await knownVersion(group), ...seen) + 1;
   const realms = group.custodies.map(({ realm }) => realm.name);
-  const fresh = await splitSecret(unlocked.secret, unlocked.wrapped, {
+  const fresh = await splitSecret(secret, wrapped, {
     version,
     threshold,
     realms,

@@ -13,6 +13,8 @@ export interface Scene {
   events: () => Promise<Reply>;
   view: () => Promise<Reply>;
   bound: boolean;
+  /** Which factor opened the session. */
+  credential: string | undefined;
   /** What was reported, and how that is answered. */
   readonly reports: string[];
   reporting: () => Reply;
@@ -37,6 +39,7 @@ export async function scene(): Promise<Scene> {
     events: () => Promise.reject(new TypeError("Failed to fetch")),
     view: () => Promise.reject(new TypeError("Failed to fetch")),
     bound: true,
+    credential: undefined,
     reports: [],
     reporting: () => ({ status: 204 }),
     log: () => realm.receipt(1, leaves(2)),
@@ -54,7 +57,8 @@ export async function scene(): Promise<Scene> {
     const scope = reads ? "read" : "full";
     const session = { token: "t", scope, factor: reads ? "device-key" : "pin" };
     const log = await made.log();
-    const about = { account: "a-1", device_bound: made.bound, device_id: "d" };
+    const { bound: device_bound, credential } = made;
+    const about = { account: "a-1", device_bound, device_id: "d", credential };
     return { body: { ...about, server_slots: "allowed", log, secrets, session } };
   });
   made.custody = await daemon.custody(realm, true);

@@ -1,0 +1,41 @@
+/**
+ * The device secret as it is stored now, read and kept at hand. Called by all of `demand/` that seals it for other factors.
+ */
+import type { Bytes } from "../bytes.js";
+import type { AppKeyRecord, Custody } from "../custody.js";
+import type { Unlocked } from "../keys.js";
+import { t } from "./t.js";
+import { unlessLocked } from "./wiped.js";
+
+/** Reads the device secret, and keeps it at hand: unless it is locked meanwhile, which is an error. */
+export function reread(custody: Custody, first?: Unlocked): Promise<void> {
+  return unlessLocked(custody, () => read(custody, first));
+}
+
+async function read(custody: Custody, first?: Unlocked): Promise<void> {
+  const path = { name: t.DEVICE_SECRET };
+  const route = "/v1/account/secrets/{name}";
+  const secret = await custody.transport.request("get", route, { path });
+  const found = await t.openWith(custody, t.DEVICE_SECRET, secret);
+  // Another device has replaced it: the key that is open is to be under the same.
+  if (await isNewer(custody, found.content, first)) await t.unlock(custody);
+  else await t.hold(custody, secret, found);
+  found.content.fill(0);
+}
+
+/**
+ * Whether a device secret is newer than the one that is open. What a daemon shows is not sealed anew before it is known to
+ * be the owner's: the one that is known here, or that with newer ones before it.
+ */
+async function isNewer(custody: Custody, secret: Bytes, first?: Unlocked): Promise<boolean> {
+  const open = first ?? custody.unlocked;
+  if (open && !open.locked) {
+    const { length } = open.secret;
+    if (t.equal(open.secret, secret.slice(-length))) return secret.length > length;
+    throw new t.Untrusted("statement-differs", "the device secret that is stored is another one");
+  }
+  const kept = (await t.ourRecord(custody, t.KEPT.appKey)) as AppKeyRecord | undefined;
+  if (!kept) throw new t.NotReady("locked", "unlock first: a new factor gets a slot");
+  if (await t.opensKept(secret, kept.wrapped)) return false;
+  throw new t.CanNotOpen("secret-damaged", "the stored device secret opens no key of this device");
+}

@@ -1,0 +1,103 @@
+/**
+ * Where the daemon has the backup's key, an enrolment that is cut off before its first way in goes on: within ten minutes in the
+ * account that was made, later in another one for the same key.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Custody, lock } from "../src/custody.js";
+import { enrol, enrolmentPending } from "../src/enrol.js";
+import { addPasskey, confirmTotp, setPin, setRecoveryCodes } from "../src/factors.js";
+import { rotateSecret } from "../src/rotation.js";
+import { unlock } from "../src/secrets.js";
+import { Beginning, plugIn } from "./support/beginning.js";
+
+plugIn();
+
+/** Each way in that may be an account's first, and the call that makes it. */
+const WAYS: Readonly<Record<string, readonly [string, (custody: Custody) => Promise<unknown>]>> = {
+  "a PIN": ["/opaque/finish", (custody) => setPin(custody, "830517")],
+  "a PIN that the daemon checks": [
+    "/v1/account/pin",
+    (custody) => setPin(custody, "830517", { onServer: true }),
+  ],
+  "recovery codes": ["/recovery-codes", setRecoveryCodes],
+  "a passkey without PRF": ["/v1/account/passkeys", (custody) => addPasskey(custody)],
+  "an authenticator app": ["/totp/confirm", (custody) => confirmTotp(custody, "123456")],
+};
+
+/** It has a way in, and the backup brings the one key back. */
+async function demandWhole(custody: Custody, service: Beginning, what: string): Promise<void> {
+  assert.equal(await enrolmentPending(custody), false, what);
+  const { factors } = service.accounts.get(custody.account?.account ?? "")!;
+  assert.equal(factors.size, 1, what);
+  lock(custody);
+  assert.deepEqual([...service.keys], [(await unlock(custody)).thumbprint], what);
+}
+
+for (const [way, [last, make]] of Object.entries(WAYS)) {
+  test(`until there is ${way}, an enrolment that is cut off anywhere goes on with the same key`, async () => {
+    for (const fate of ["lost", "answer-lost"] as const) {
+      for (const isLate of [false, true]) {
+        for (let cut = 0; ; cut += 1) {
+          const service = await Beginning.make();
+          const asked: string[] = [];
+          service.fate = ({ path }) => {
+            asked.push(path);
+            return asked.length > cut ? fate : "done";
+          };
+          const first = await service.open();
+          const whole = async () => {
+            await enrol(first);
+            await make(first);
+          };
+          const error = await whole().then(
+            () => undefined,
+            (error: unknown) => error as { code?: string },
+          );
+          const what = `${fate} at ${asked.at(-1) ?? ""}, ${isLate ? "later" : "at once"}`;
+          service.fate = () => "done";
+          if (!error) {
+            assert.ok(asked.length > 3, "it was cut off at each step");
+            await demandWhole(first, service, what);
+            break;
+          }
+          assert.equal(error.code, "unreachable", what);
+          if (isLate) service.later();
+          // The page is loaded again.
+          const custody = await service.open();
+          assert.equal(await enrolmentPending(custody), true, what);
+          if (isLate && fate === "answer-lost" && asked.at(-1)?.endsWith(last)) {
+            // It has come about: the account is not left, and its owner comes in by what it has.
+            await assert.rejects(enrol(custody), { code: "already-enrolled" }, what);
+          } else {
+            await enrol(custody);
+            assert.equal(await enrolmentPending(custody), true, what);
+            await make(custody);
+          }
+          await demandWhole(custody, service, what);
+        }
+      }
+    }
+  });
+}
+
+test("a PIN by a session that may not read the backup is a way in, too", async () => {
+  const service = await Beginning.make();
+  const custody = await service.open();
+  await enrol(custody);
+  service.isKept = true;
+  assert.equal((await setPin(custody, "830517")).slot, "missing");
+  service.isKept = false;
+  await demandWhole(custody, service, "kept");
+});
+
+test("another device secret, whose codes are the first way in, is what counts from then on", async () => {
+  const service = await Beginning.make();
+  const custody = await service.open();
+  await enrol(custody);
+  await rotateSecret(custody);
+  await demandWhole(custody, service, "rotated");
+  const { size } = service.accounts;
+  await assert.rejects(enrol(await service.open()), { code: "already-enrolled" });
+  assert.equal(service.accounts.size, size);
+});
