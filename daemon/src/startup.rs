@@ -37,8 +37,8 @@ use crate::ledger::{self, Cache, LedgerError, Settings};
 use crate::listening::Listeners;
 use crate::reload::Reloader;
 use crate::service::{
-    Apps, Auditors, Bindings, Callers, Door, EnrolmentQuota, PublicKeys, Recipients, Rotation,
-    Service, Strangers, Unfinished,
+    Apps, Auditors, Bindings, Callers, Door, Ends, EnrolmentQuota, PublicKeys, Recipients,
+    Rotation, Service, Strangers, Unfinished,
 };
 use crate::store::{Exclusive, Held, Sqlite, Store, StoreError};
 use crate::witness::{self, Cosigned, Witnesses};
@@ -336,6 +336,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         strangers: Strangers::new(&config.limits),
         callers: Callers::new(&config.limits),
         door: Door::new(&config.limits),
+        ends: Ends::default(),
         rotation: Rotation::of(config.token.escrow.clone()),
     };
     Ok(Realm {

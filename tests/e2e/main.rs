@@ -18,6 +18,7 @@ mod contacts;
 mod courier;
 mod delivered_codes;
 mod delivery;
+mod ends;
 mod enrolment;
 mod escrow;
 mod failover;

@@ -17,7 +17,7 @@ mod replay;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use custodyd_hsm::Lane;
@@ -57,33 +57,12 @@ pub struct Expected<'a> {
     pub body: Option<&'a [u8]>,
 }
 
-/// Whose memory a proof is kept in. Strangers, who make keys and proofs as they like, have one and sessions another,
-/// each shared by the apps; and in that of strangers the last message of a sign-in has its own share, because an
-/// attempt was charged with the first one.
-///
-/// A proof is only ever good for one of them: it names the session token it was made for, or
-/// none, and a token opens always or never; and it names the path.
-#[derive(Debug, Clone, Copy)]
-pub enum Class {
-    /// Comes without a session.
-    Stranger { app: Lane },
-    /// Comes without a session, and ends what was charged.
-    Finish { app: Lane },
-}
-
 /// Who holds a session that was made here. Their proofs have a memory that no stranger's comes into.
 #[derive(Debug, Clone, Copy)]
 pub struct Holder<'a> {
     pub app: Lane,
     /// Of the key that the session was made for. Proofs by another one are refused, and remembered nowhere.
     pub thumbprint: &'a str,
-}
-
-/// Whose proofs are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Share {
-    app: Lane,
-    finishes: bool,
 }
 
 /// The key that signed a proof which was accepted.
@@ -161,15 +140,21 @@ impl ProofError {
 /// Where a proof is remembered, and as whose.
 struct Memory<'a> {
     of: &'static str,
-    accepted: &'a Mutex<ReplayCache<Share>>,
-    share: Share,
+    accepted: &'a Mutex<ReplayCache<Lane>>,
+    app: Lane,
 }
 
 /// Nonces and memory of accepted proofs, one per process.
+///
+/// Strangers, who make keys and proofs as they like, have one memory and sessions another, each shared by the apps. What
+/// ends a sign-in is remembered with it (`service::Ends`), because an attempt was charged as that began.
+///
+/// A proof is only ever good for one of them: it names the session token it was made for, or none, and a token opens
+/// always or never. For what ends a sign-in, both are looked into.
 pub struct Proofs {
     nonces: Nonces,
-    strangers: Mutex<ReplayCache<Share>>,
-    sessions: Mutex<ReplayCache<Share>>,
+    strangers: Mutex<ReplayCache<Lane>>,
+    sessions: Mutex<ReplayCache<Lane>>,
     latest: AtomicU64,
 }
 
@@ -199,41 +184,73 @@ impl Proofs {
         self.nonces.make(self.monotonic(now))
     }
 
-    /// Check a stranger's DPoP proof, and remember it. See [`Proofs::verify_as`].
+    /// Check a stranger's DPoP proof, and remember it. See [`Proofs::verify_in`].
     pub fn verify(
         &self,
         clock: impl Into<Reading>,
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
-        let nobodys = Class::Stranger { app: Lane::Behind };
-        self.verify_as(nobodys, clock, expected, proof)
+        self.verify_in(Lane::Behind, clock, expected, proof)
     }
 
-    /// Check a DPoP proof against the request it came with, and remember it among its class.
+    /// Check a DPoP proof against the request it came with, and remember it among those of the app's strangers.
     ///
     /// The claims are compared first, because that is cheap and tells the
     /// developer most; the signature is checked before anything is remembered.
-    pub fn verify_as(
+    pub fn verify_in(
         &self,
-        class: Class,
+        app: Lane,
         clock: impl Into<Reading>,
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<DeviceKey, ProofError> {
-        let clock = clock.into();
+        let (key, _) = self.verified_in(app, clock.into(), expected, proof)?;
+        Ok(key)
+    }
+
+    /// The key, and what is remembered of the proof from now on.
+    fn verified_in(
+        &self,
+        app: Lane,
+        clock: Reading,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<(DeviceKey, [u8; 16]), ProofError> {
         let (key, jti) = self.verified(None, clock, expected, proof)?;
-        let (app, finishes) = match class {
-            Class::Stranger { app } => (app, false),
-            Class::Finish { app } => (app, true),
-        };
         let memory = Memory {
             of: "strangers",
             accepted: &self.strangers,
-            share: Share { app, finishes },
+            app,
         };
-        self.remember::<ProofError>(memory, clock.now, (&key, &jti), || Ok(()))?;
-        Ok(key)
+        let short = short(&key, &jti);
+        self.remember::<ProofError>(memory, clock.now, short, || Ok(()))?;
+        Ok((key, short))
+    }
+
+    /// The same of one that a login's ends remember: it was `let_in` as one of them, and `is_new` remembers it; or it was
+    /// one too many, and is remembered here. Each looks into the other's memory after its own, so that of two copies
+    /// at once at most one is accepted.
+    ///
+    /// # Errors
+    /// Those of any proof.
+    pub fn verify_end(
+        &self,
+        (app, let_in): (Lane, bool),
+        clock: impl Into<Reading>,
+        expected: &Expected<'_>,
+        proof: &str,
+        is_new: impl FnOnce([u8; 16]) -> bool,
+    ) -> Result<DeviceKey, ProofError> {
+        let clock = clock.into();
+        if !let_in {
+            let (key, short) = self.verified_in(app, clock, expected, proof)?;
+            return is_new(short).then_some(key).ok_or(ProofError::Replayed);
+        }
+        let (key, jti) = self.verified(None, clock, expected, proof)?;
+        let short = short(&key, &jti);
+        let accepted = is_new(short) && !locked(&self.strangers).contains(&short);
+        accepted.then_some(key).ok_or(ProofError::Replayed)
     }
 
     /// The same for a request that brings a session. `admit` asks the rates of its holder: once it is shown that
@@ -255,12 +272,9 @@ impl Proofs {
         let memory = Memory {
             of: "sessions",
             accepted: &self.sessions,
-            share: Share {
-                app: holder.app,
-                finishes: false,
-            },
+            app: holder.app,
         };
-        self.remember(memory, clock.now, (&key, &jti), admit)?;
+        self.remember(memory, clock.now, short(&key, &jti), admit)?;
         Ok(key)
     }
 
@@ -325,27 +339,12 @@ impl Proofs {
         &self,
         memory: Memory<'_>,
         now: Timestamp,
-        (key, jti): (&DeviceKey, &str),
+        short: [u8; 16],
         admit: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let now = self.monotonic(now);
-        let hash = sha256_fields(
-            "custodyd/dpop-replay/v1",
-            &[key.thumbprint.as_bytes(), jti.as_bytes()],
-        );
-        // 128 bits: a collision would need two proofs by the same caller, and
-        // would only refuse the second of them.
-        let mut short = [0u8; 16];
-        for (to, from) in short.iter_mut().zip(hash) {
-            *to = from;
-        }
-        // A poisoned lock means a panic inside a set insertion; the set is
-        // still a set, and forgetting it would let proofs be replayed.
-        let mut accepted = memory
-            .accepted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match accepted.insert(now, memory.share, short, admit)? {
+        let mut accepted = locked(memory.accepted);
+        match accepted.insert(now, memory.app, short, admit)? {
             Seen::New => {
                 metrics::gauge!("custodyd_proofs_remembered", "of" => memory.of)
                     .set(accepted.len() as f64);
@@ -365,4 +364,25 @@ impl Proofs {
     fn monotonic(&self, now: Timestamp) -> Timestamp {
         Timestamp(self.latest.fetch_max(now.0, Ordering::SeqCst).max(now.0))
     }
+}
+
+/// A poisoned lock means a panic inside a set insertion; the set is still a set, and forgetting it would let proofs
+/// be replayed.
+fn locked(memory: &Mutex<ReplayCache<Lane>>) -> MutexGuard<'_, ReplayCache<Lane>> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is remembered of a proof.
+fn short(key: &DeviceKey, jti: &str) -> [u8; 16] {
+    let hash = sha256_fields(
+        "custodyd/dpop-replay/v1",
+        &[key.thumbprint.as_bytes(), jti.as_bytes()],
+    );
+    // 128 bits: a collision would need two proofs by the same caller, and
+    // would only refuse the second of them.
+    let mut short = [0u8; 16];
+    for (to, from) in short.iter_mut().zip(hash) {
+        *to = from;
+    }
+    short
 }

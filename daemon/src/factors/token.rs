@@ -31,6 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{b64, unb64};
+use crate::clock::APART;
 use crate::era::Era;
 
 /// Days for which a session token opens, the day of its sealing included. A
@@ -56,7 +57,7 @@ pub enum TokenError {
     /// Sealed so long ago that its key is no longer used.
     #[error("the token has expired")]
     Expired,
-    /// Sealed on a day that has not come: not by us, or a clock went back.
+    /// Sealed on a day that has not come, by more than clocks may differ: not by us, or a clock went back.
     #[error("the token is of a day that has not come yet")]
     UnknownEpoch,
     /// Not sealed by this realm for this use, or changed since.
@@ -157,13 +158,16 @@ impl EpochKeys {
         epoch: Epoch,
     ) -> Result<Arc<LocalKey>, TokenError> {
         let today = epoch_number(now);
+        // Another node's clock may have come to the next day. Who has a token of that has it from there: the day's key
+        // is made in the token alone, a minute sooner or later.
+        let newest = epoch_number(Timestamp(now.0.saturating_add(APART)));
         let number = epoch.day;
         // Also of keys that were fetched before a rotation.
         let mac_key = self.mac_key();
         if epoch.mac_key != mac_key {
             return Err(TokenError::Expired);
         }
-        if number > today {
+        if number > newest {
             return Err(TokenError::UnknownEpoch);
         }
         let oldest = (today + 1).saturating_sub(days(use_));
@@ -179,15 +183,15 @@ impl EpochKeys {
             // No lock is held over the wait. All who come meanwhile wait for the one answer, a failure
             // too: else each of them would wait out a deadline of its own while the token is away.
             let accepted =
-                |epoch: &Epoch| epoch.mac_key == mac_key && (oldest..=today).contains(&epoch.day);
+                |epoch: &Epoch| epoch.mac_key == mac_key && (oldest..=newest).contains(&epoch.day);
             days.keys.retain(|epoch, _| accepted(epoch));
             days.asked.retain(|epoch, _| accepted(epoch));
             match days.asked.get(&epoch).and_then(WeakShared::upgrade) {
                 Some(question) => question,
                 None => {
-                    // All apps wait for today's, so it is no single one's call that finds no room. A text is
+                    // All apps wait for today's, and soon for tomorrow's, so it is no single one's call that finds no room. A text is
                     // enough to ask for each older one: those come behind whoever was let in.
-                    let lane = match number == today {
+                    let lane = match number >= today {
                         true => Lane::First,
                         false => Lane::Behind,
                     };

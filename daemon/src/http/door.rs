@@ -3,28 +3,33 @@
 //! Called by the router, innermost: behind the rates at the door and inside of the deadline to which strangers'
 //! answers are held, so that nobody holds a place while an answer waits to leave. The body is read first, with
 //! bounds on its time and on the bytes of all, or whoever sends slowly would hold places with nothing
-//! in them. From there on the request is a task of its own: a client that leaves, or gives up because we are
+//! in them. Of what comes as the end of a sign-in the body shows whether it is one: by a sealed token, which nobody has
+//! who has not begun a login. So it is asked for no rate, and has room by connection, until that is opened; and what
+//! ends nothing is any stranger's request from there on. From there on the request is a task of its own: a client that leaves, or gives up because we are
 //! slow, does not cut a guess off between its charge and its outcome, nor the outcome from being counted and logged.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use custodyd_hsm::Lane;
+use serde::Deserialize;
 use tracing::Instrument as _;
 
+use super::objects;
 use super::problem::{Code, Problem};
 use super::request::{MAX_BODY, session_token, whole};
 use super::router::{REQUEST_LIMIT, took_too_long};
 use super::server::PeerAddress;
 use super::state::Context;
 use super::strangers;
-use crate::service::{Kind, Way, standing};
+use crate::service::{END_BODY, End, Kind, Way, standing};
 
 /// From a request's head to the end of its body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -35,16 +40,24 @@ fn app_in(path: &str) -> Option<(&str, &str)> {
     Some(below.split_once('/').unwrap_or((below, "")))
 }
 
-/// Whether a route ends what was charged when it began.
+/// Whether a route ends what was charged when it began. (`/v1/account/opaque/finish` does not: it sets a PIN.)
 pub(super) fn finishes(path: &str) -> bool {
-    path.ends_with("/opaque/finish")
+    match app_in(path) {
+        Some((_, below)) => below == "sessions/opaque/finish",
+        None => path == "/v1/session/opaque/finish",
+    }
+}
+
+/// What is looked for in the body of an end before the route looks at it. Its other fields are the route's matter.
+#[derive(Deserialize)]
+struct Ends {
+    login: String,
 }
 
 /// Whose places this request is counted among. A name that no app has, and a session that does not open, are
 /// nobody's: such a request is refused soon, and has one way with all of its kind. What is public and the log's have
 /// another.
 async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
-    let kind = |other| if finishes(path) { Kind::Finish } else { other };
     let nobody = Way {
         lane: Lane::Behind,
         kind: Kind::Open,
@@ -53,7 +66,7 @@ async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
         return match context.service.apps().get(app) {
             Ok(app) => Way {
                 lane: Lane::of(&app.id),
-                kind: kind(Kind::Open),
+                kind: Kind::Open,
             },
             Err(_) => nobody,
         };
@@ -70,10 +83,52 @@ async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
     match context.service.open_session(token).await {
         Ok(session) => Way {
             lane: Lane::of(&session.app),
-            kind: kind(Kind::Session),
+            kind: Kind::Session,
         },
         Err(_) => nobody,
     }
+}
+
+/// What a request ends, and the way that it goes: its own where it is let in as an end, and otherwise that of any
+/// request to this app.
+async fn end(
+    context: &Context,
+    request: &Parts,
+    way: Way,
+    body: &Bytes,
+) -> Result<(Way, Option<End>), Problem> {
+    let (service, path) = (&context.service, request.uri.path());
+    let with_session = way.kind == Kind::Session;
+    let ending = match objects::parse::<Ends>(body) {
+        Ok(body) => service.ending(&body.login, way.lane, with_session).await,
+        Err(_) => None,
+    };
+    let end = ending.map(|ending| {
+        let kind = match ending.by_stranger {
+            true => Kind::StrangersFinish,
+            false => Kind::Finish,
+        };
+        let way = Way { kind, ..way };
+        (way, service.ends.admit(ending, way, service.now()))
+    });
+    match end {
+        Some((way, end)) if end.let_in => Ok((way, Some(end))),
+        other => {
+            // The rates of a session are asked with its proof.
+            if !with_session {
+                strangers::admit_after_all(context, path, address(&request.extensions))?;
+            }
+            Ok((way, other.map(|(_, end)| end)))
+        }
+    }
+}
+
+fn peer(of: &Extensions) -> Option<SocketAddr> {
+    of.get::<PeerAddress>().map(|peer| peer.0)
+}
+
+fn address(of: &Extensions) -> Option<IpAddr> {
+    peer(of).map(|peer| peer.ip())
 }
 
 /// A place for the request, and its way to the end.
@@ -98,29 +153,44 @@ async fn carried(
             "an app's name in the path has no escape: write it as it is",
         ));
     }
-    let address: Option<IpAddr> = request
-        .extensions()
-        .get::<PeerAddress>()
-        .map(|peer| peer.0.ip());
-    let way = way(context, request.uri().path(), request.headers()).await;
-    if way.kind == Kind::Open && strangers::wants_session(request.uri().path()) {
+    let (path, peer) = (request.uri().path(), peer(request.extensions()));
+    let address = peer.map(|peer| peer.ip());
+    let mut way = way(context, path, request.headers()).await;
+    let lacks_session = way.kind == Kind::Open && strangers::wants_session(path);
+    if lacks_session {
         strangers::admit_without_session(context, address)?;
     }
+    let may_end = finishes(path) && !lacks_session;
+    let most = if may_end { END_BODY } else { MAX_BODY };
     let announced = request.body().size_hint().upper();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
     // What is too large is refused by `whole` before it is read.
-    let room = announced.unwrap_or(MAX_BODY).min(MAX_BODY);
-    let bytes = service.door.body(address, way, room)?;
-    let (parts, body) = request.into_parts();
-    let body = tokio::time::timeout(BODY_LIMIT, whole(body))
+    let room = announced.unwrap_or(most).min(most);
+    let bytes = match may_end {
+        true => (None, Some(service.door.end(peer, room)?)),
+        false => (service.door.body(address, way, room)?, None),
+    };
+    let (mut parts, body) = request.into_parts();
+    let body = tokio::time::timeout(BODY_LIMIT, whole(body, most))
         .await
         .map_err(|_| took_too_long())??;
     standing::arrived();
-    let entered = service.door.enter(way, bytes)?;
+    let mut ends = None;
+    if may_end {
+        (way, ends) = end(context, &parts, way, &body).await?;
+    }
+    let entered = service.door.enter(way);
+    if let Some(end) = ends {
+        if entered.is_err() {
+            service.ends.withdraw(end);
+        }
+        parts.extensions.insert(end);
+    }
+    let entered = entered?;
     let request = Request::from_parts(parts, Body::from(body));
     let counting = Arc::clone(context);
     let work = async move {
-        let _entered = entered;
+        let _held = (entered, bytes);
         let response = next.run(request).await;
         strangers::count(&counting, &response);
         response
@@ -178,6 +248,8 @@ mod tests {
         assert_eq!(app_in("/v1/account/pin"), None);
         assert!(finishes("/v1/apps/notes/sessions/opaque/finish"));
         assert!(finishes("/v1/session/opaque/finish"));
+        assert!(!finishes("/v1/account/opaque/finish"));
+        assert!(!finishes("/v1/apps/notes/opaque/finish"));
         assert!(!finishes("/v1/apps/notes/sessions/opaque/start"));
     }
 }

@@ -12,12 +12,11 @@ use axum::http::{HeaderMap, HeaderName, Method, header};
 use custodyd_hsm::Lane;
 use serde::de::DeserializeOwned;
 
-use super::door::finishes;
 use super::objects;
 use super::problem::Problem;
 use super::state::Context;
-use crate::factors::dpop::{Class, DeviceKey, Expected, Holder, ProofError};
-use crate::service::{Caller, Device, Precondition, Refused, standing};
+use crate::factors::dpop::{DeviceKey, Expected, Holder, ProofError};
+use crate::service::{Caller, Device, End, Precondition, Refused, standing};
 
 /// Bodies above this are refused before they are read.
 pub const MAX_BODY: usize = 64 << 10;
@@ -33,6 +32,8 @@ pub struct Signed {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    /// Where the door has let it in as the end of a sign-in.
+    end: Option<End>,
 }
 
 impl FromRequest<Arc<Context>> for Signed {
@@ -40,25 +41,26 @@ impl FromRequest<Arc<Context>> for Signed {
 
     async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let body = whole(body).await?;
+        let body = whole(body, MAX_BODY).await?;
         standing::arrived();
         Ok(Self {
             context: Arc::clone(context),
             method: parts.method,
             path: parts.uri.path().to_owned(),
+            end: parts.extensions.get().copied(),
             headers: parts.headers,
             body,
         })
     }
 }
 
-/// All of a body.
-pub(super) async fn whole(body: axum::body::Body) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
+/// All of a body of so many bytes at most.
+pub(super) async fn whole(body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(body, most).await.map_err(|_| {
         Problem::new(
             axum::http::StatusCode::PAYLOAD_TOO_LARGE,
             "body-too-large",
-            format!("a body may have at most {MAX_BODY} bytes"),
+            format!("a body may have at most {most} bytes here"),
         )
     })
 }
@@ -94,14 +96,19 @@ impl Signed {
         let app = self.context.service.apps().get(app)?;
         app.admits(self.text(&header::ORIGIN)?)?;
         let lane = Lane::of(&app.id);
-        let class = match finishes(&self.path) {
-            true => Class::Finish { app: lane },
-            false => Class::Stranger { app: lane },
-        };
         let service = &self.context.service;
         let key = self.with_proof(None, |expected, proof| {
             let clock = service.ledger.clock().read();
-            Ok(service.proofs.verify_as(class, clock, expected, proof)?)
+            Ok(match self.end {
+                Some(end) => {
+                    let is_new = |proof| service.ends.is_new(end, proof);
+                    let memory = (lane, end.let_in);
+                    service
+                        .proofs
+                        .verify_end(memory, clock, expected, proof, is_new)?
+                }
+                None => service.proofs.verify_in(lane, clock, expected, proof)?,
+            })
         })?;
         standing::proven();
         Ok(Device { app, key })

@@ -84,18 +84,16 @@ pub(super) fn admit_without_session(
     Ok(context.service.strangers.admit(address, None)?)
 }
 
-/// By address and by app, for what comes without a session; by address alone what ends a sign-in: a flood of
-/// beginnings would turn an attempt that was charged, and is right, into a lost one.
+/// By address and by app, for what comes without a session. Not yet for what may end a sign-in: a flood would turn an
+/// attempt that was charged, and is right, into a lost one. What it is shows its body, and then the door asks here for
+/// what ends nothing.
 ///
 /// # Errors
 /// `RateLimited`.
 pub(super) fn admit(context: &Context, request: &Request) -> Result<(), Problem> {
     let path = request.uri().path();
-    if let Some(open) = open(path) {
+    if let Some(open) = open(path).filter(|_| !finishes(path)) {
         let service = &context.service;
-        if finishes(path) {
-            return Ok(service.strangers.admit_end(address(request))?);
-        }
         let app = open.app.and_then(|name| service.apps().get(name).ok());
         // A backend asks for all its people from one address; who only claims to be one does not.
         let backend = !open.by_people && is_backend(context, open.app, request);
@@ -105,6 +103,22 @@ pub(super) fn admit(context: &Context, request: &Request) -> Result<(), Problem>
             .admit(address, app.as_ref().map(|app| &app.id))?;
     }
     Ok(())
+}
+
+/// What came as the end of a sign-in and is none, or is one too many.
+///
+/// # Errors
+/// `RateLimited`.
+pub(super) fn admit_after_all(
+    context: &Context,
+    path: &str,
+    address: Option<IpAddr>,
+) -> Result<(), Problem> {
+    let service = &context.service;
+    let app = open(path).and_then(|open| service.apps().get(open.app?).ok());
+    Ok(service
+        .strangers
+        .admit(address, app.as_ref().map(|app| &app.id))?)
 }
 
 /// What is to be known of who asks, on the routes that name accounts.
@@ -124,8 +138,9 @@ pub(super) async fn hold(
     };
     let response = asking.during(work).await;
     let service = &context.service;
-    if let (Standing::Stranger, Some(arrived)) = (asking.standing(), asking.arrived()) {
-        let leaves = service.strangers.leaves_after(arrived.elapsed());
+    let times = asking.arrived().zip(asking.worked());
+    if let (Standing::Stranger, Some((arrived, worked))) = (asking.standing(), times) {
+        let leaves = service.strangers.leaves_after(worked);
         tokio::time::sleep_until(arrived + leaves).await;
     }
     response

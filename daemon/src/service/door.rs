@@ -4,10 +4,13 @@
 //! Whoever gets a place is carried through: every queue behind the door (the token's, the committer's) has room
 //! for as many as there are places, so that nothing is refused half-way, when a guess is charged and its
 //! outcome is not recorded. Whoever gets none was charged nothing. Of the places each app may hold as many as
-//! stay free, counted apart for those who sign in, those who finish what was charged, and those with a session: so the
-//! flood of one leaves as many for each of the others as it holds itself. It must never wait.
+//! stay free, counted apart for those who sign in, those who finish what was charged, strangers who finish, and those with a
+//! session: so the flood of one leaves as many for each of the others as it holds itself. It must never wait.
+//!
+//! What a request ends is in its body, so the bodies of ends are read before anybody can tell whose they are. They have
+//! room by connection: each has some for itself, whoever holds what elsewhere, and from the same address too.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +26,10 @@ use crate::places::{Place, Places};
 const BODIES: usize = 64 << 20;
 /// So many bytes of bodies one address may have under way whatever stays free: some requests.
 const BODIES_LEAST: usize = 256 << 10;
+/// The largest body of what ends a sign-in: a sealed token of 2 KiB, 64 bytes, and the names of what is released.
+pub const END: usize = 16 << 10;
+/// So many bytes of such bodies a connection may have under way: one of the largest, and several of the usual ones.
+const ENDS_EACH: usize = END;
 /// When to come back. The queues behind the door are short: in a second all of it has changed.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,8 +45,10 @@ pub struct Way {
 pub enum Kind {
     /// Comes without a session.
     Open,
-    /// The last message of a sign-in that was charged with its first.
+    /// The last message of a sign-in that was charged with its first, to a bound device or a session.
     Finish,
+    /// That of a stranger's, whether anything was charged or not.
+    StrangersFinish,
     /// Comes with a session that opens.
     Session,
     /// Keys, documents and the log: no account's.
@@ -49,9 +58,8 @@ pub enum Kind {
 /// A place among the requests under way; given back when dropped.
 #[derive(Debug)]
 pub struct Entered {
-    /// Held for their Drop.
+    /// Held for its Drop.
     _place: Place<Way>,
-    _body: Option<BodyPlace>,
 }
 
 /// The right to have a body of some size here; given back when dropped.
@@ -90,7 +98,15 @@ impl Bodies {
 pub struct Door {
     requests: Arc<Places<Way>>,
     bodies: Bodies,
+    ends: Arc<Places<Option<SocketAddr>>>,
     stirred: Notify,
+}
+
+/// The right to have the body of an end here; given back when dropped.
+#[derive(Debug)]
+pub struct EndPlace {
+    /// Held for its Drop.
+    _of_connection: Place<Option<SocketAddr>>,
 }
 
 impl Door {
@@ -99,6 +115,7 @@ impl Door {
         Self {
             requests: Places::new(limits.requests_at_once, 0),
             bodies: Bodies::new(),
+            ends: Places::new(usize::MAX, 0),
             stirred: Notify::new(),
         }
     }
@@ -120,18 +137,30 @@ impl Door {
         place.map(Some).ok_or_else(|| busy("bodies", AGAIN))
     }
 
+    /// Room for the body of an end, for the connection that it comes by. There are so many of these, each with its own,
+    /// that all together need no bound besides.
+    ///
+    /// # Errors
+    /// `Busy`: nothing of it was read.
+    pub fn end(&self, connection: Option<SocketAddr>, bytes: usize) -> Result<EndPlace, Refused> {
+        let own = |own, _, _| own <= ENDS_EACH;
+        let place = self.ends.take_if(connection, bytes, own);
+        place
+            .map(|place| EndPlace {
+                _of_connection: place,
+            })
+            .ok_or_else(|| busy("bodies", AGAIN))
+    }
+
     /// A place for a request whose body is here.
     ///
     /// # Errors
     /// `Busy`: nothing of it was looked at.
-    pub fn enter(&self, way: Way, body: Option<BodyPlace>) -> Result<Entered, Refused> {
+    pub fn enter(&self, way: Way) -> Result<Entered, Refused> {
         self.stirred.notify_one();
         let place = self.requests.take(way, 1);
         place
-            .map(|place| Entered {
-                _place: place,
-                _body: body,
-            })
+            .map(|place| Entered { _place: place })
             .ok_or_else(|| busy("door", AGAIN))
     }
 
@@ -144,7 +173,7 @@ impl Door {
     /// Bytes of bodies, for metrics.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bodies.of_ways.taken()
+        self.bodies.of_ways.taken() + self.ends.taken()
     }
 
     /// Resolves once somebody has come since this was last asked.
@@ -170,6 +199,7 @@ mod tests {
         Door {
             requests: Places::new(requests, 0),
             bodies: Bodies::new(),
+            ends: Places::new(usize::MAX, 0),
             stirred: Notify::new(),
         }
     }
@@ -183,16 +213,17 @@ mod tests {
     fn a_flood_leaves_a_place_to_another_app_to_sessions_and_to_what_was_charged() {
         let door = door(16);
         let flood = way("notes", Kind::Open);
-        let inside: Vec<_> = std::iter::from_fn(|| door.enter(flood, None).ok()).collect();
+        let inside: Vec<_> = std::iter::from_fn(|| door.enter(flood).ok()).collect();
         assert_eq!(inside.len(), 8);
-        assert!(matches!(door.enter(flood, None), Err(Refused::Busy { .. })));
+        assert!(matches!(door.enter(flood), Err(Refused::Busy { .. })));
         let others = [
             way("notes", Kind::Session),
+            way("notes", Kind::StrangersFinish),
             way("notes", Kind::Finish),
             way("wallet", Kind::Open),
         ];
-        let held: Vec<_> = others.map(|other| door.enter(other, None).unwrap()).into();
-        assert_eq!(door.taken(), 11);
+        let held: Vec<_> = others.map(|other| door.enter(other).unwrap()).into();
+        assert_eq!(door.taken(), 12);
         drop((inside, held));
         assert_eq!(door.taken(), 0);
     }
@@ -215,7 +246,46 @@ mod tests {
     }
 
     #[test]
-    fn slow_bodies_from_many_addresses_leave_room_for_what_was_charged() {
+    fn strangers_who_finish_leave_a_place_to_what_was_charged() {
+        let door = door(16);
+        let flood = way("notes", Kind::StrangersFinish);
+        let inside: Vec<_> = std::iter::from_fn(|| door.enter(flood).ok()).collect();
+        assert_eq!(inside.len(), 8);
+        assert!(door.enter(way("notes", Kind::Finish)).is_ok());
+        assert!(door.enter(flood).is_err(), "the control");
+    }
+
+    /// By as many connections and addresses as they like, to the same path, without a token that opens.
+    #[test]
+    fn slow_bodies_leave_each_connection_room_for_an_end() {
+        let door = door(1);
+        let connection = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            Some(SocketAddr::from(([192, 0, high, low], 4000)))
+        };
+        let held: Vec<_> = (0..5000)
+            .map(|number| door.end(connection(number), END).unwrap())
+            .collect();
+        assert!(
+            door.end(connection(7), 1).is_err(),
+            "one has no more than its own"
+        );
+        // Also from an address that sends slowly by another connection.
+        let same = Some(SocketAddr::from(([192, 0, 0, 7], 4001)));
+        let usual: Vec<_> = (0..5).map(|_| door.end(same, 3 << 10).unwrap()).collect();
+        // The control: counted together with them, none finds room.
+        let (large, flood) = (64 << 10, way("notes", Kind::Finish));
+        let address = |number: u16| connection(number).map(|peer| peer.ip());
+        let together: Vec<_> = (0..5000)
+            .filter_map(|number| door.body(address(number), flood, large).ok())
+            .collect();
+        assert!(door.body(address(5000), flood, 3 << 10).is_err());
+        drop((held, usual, together));
+        assert_eq!(door.bytes(), 0);
+    }
+
+    #[test]
+    fn slow_bodies_from_many_addresses_leave_room_for_sessions() {
         let door = door(1);
         let (flood, large) = (way("notes", Kind::Open), 64 << 10);
         let mut held = Vec::new();
@@ -225,7 +295,7 @@ mod tests {
         }
         assert_eq!(held.len(), BODIES / large / 2);
         let honest = Some(IpAddr::from([198, 51, 100, 1]));
-        for kind in [Kind::Finish, Kind::Session, Kind::Public] {
+        for kind in [Kind::Session, Kind::Public] {
             let place = door.body(honest, way("notes", kind), large);
             assert!(place.unwrap().is_some(), "{kind:?}");
         }

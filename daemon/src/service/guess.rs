@@ -17,6 +17,7 @@ use custodyd_policies::{Budget, ChargeId, Factor, Rounds, Standing, Timestamp, r
 use serde::{Deserialize, Serialize};
 
 pub use self::kind::Guess;
+use super::unfinished::Began;
 use super::{Device, Refused, Service, counted, held, quarantine, sessions, standing};
 use crate::account::Account;
 use crate::ledger::{Journal, Loaded, NewEvent};
@@ -47,7 +48,7 @@ pub(super) enum Outcome {
     /// With the request that guesses.
     AtOnce,
     /// With a later one, or never. It may be sent twice: the second time nothing is recorded.
-    Later,
+    Later(Began),
 }
 
 impl Outcome {
@@ -60,7 +61,7 @@ impl Outcome {
     ) -> Result<(), Refused> {
         match self {
             Self::AtOnce => charged.succeed(account, now),
-            Self::Later => charged.succeed_once(account, now),
+            Self::Later(_) => charged.succeed_once(account, now),
         }
     }
 }
@@ -73,6 +74,18 @@ impl Charged {
             charge: ChargeId(0),
             credential: NO_CREDENTIAL.to_owned(),
             thumbprint: device.key.thumbprint.clone(),
+            expires,
+        }
+    }
+
+    /// A guess at some PIN by a bound device.
+    #[cfg(test)]
+    pub(super) fn at_a_pin(expires: Timestamp) -> Self {
+        Self {
+            guess: Guess::Pin,
+            charge: ChargeId(1),
+            credential: NO_CREDENTIAL.to_owned(),
+            thumbprint: String::new(),
             expires,
         }
     }
@@ -289,8 +302,10 @@ impl Service {
         device: &Device,
         loaded: Loaded,
         charged: Charged,
+        began: Began,
     ) -> Refused {
-        self.wrong(device, loaded, charged, Outcome::Later).await
+        self.wrong(device, loaded, charged, Outcome::Later(began))
+            .await
     }
 
     async fn wrong(
@@ -333,7 +348,7 @@ impl Service {
             .record_outcome::<_, Refused>(loaded, move |account, moment, journal| {
                 let fail = match comes {
                     Outcome::AtOnce => Charged::fail,
-                    Outcome::Later => Charged::fail_once,
+                    Outcome::Later(_) => Charged::fail_once,
                 };
                 fail(&wrong, &rounds, account, moment.now, journal)
             })
@@ -345,8 +360,8 @@ impl Service {
     /// The guess's outcome is durable, and only now nobody waits for it any more: one that is cut off before is
     /// counted as a failure once its time is over.
     pub(super) fn is_recorded(&self, charged: &Charged, comes: Outcome) {
-        if comes == Outcome::Later {
-            self.unfinished.ended(charged);
+        if let Outcome::Later(began) = comes {
+            self.unfinished.ended(charged, began);
         }
     }
 }

@@ -17,6 +17,7 @@ mod counted;
 mod delivered_codes;
 mod devices;
 mod door;
+mod ends;
 mod enrol;
 mod error;
 mod guess;
@@ -58,7 +59,8 @@ pub use self::auditors::{Auditors, LogPart};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::callers::Callers;
-pub use self::door::{Door, Kind, Way};
+pub use self::door::{Door, END as END_BODY, Kind, Way};
+pub use self::ends::{End, Ending, Ends};
 pub use self::error::Refused;
 pub use self::guess::Guess;
 pub use self::operators::{TrailEvent, TrailPage};
@@ -100,6 +102,7 @@ pub struct Service {
     pub(crate) strangers: Strangers,
     pub(crate) callers: Callers,
     pub(crate) door: Door,
+    pub(crate) ends: Ends,
     pub(crate) enrolments: EnrolmentQuota,
     pub(crate) courier: Courier,
     pub(crate) recipients: Arc<Recipients>,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::code_sign_in::{Next, half_signed_in};
 use super::guess::{Charged, Guess, Outcome};
 use super::pin::PinCheck;
-use super::{Caller, Device, Refused, Service, secrets, standing};
+use super::{Caller, Device, Ending, Refused, Service, secrets, standing};
 use crate::account::Account;
 use crate::api::{
     FinishOpaqueAfterCode, FinishOpaqueSession, OpaqueLoginStarted, SessionStarted,
@@ -93,6 +93,7 @@ impl Service {
         let pending = self
             .pending(&device, &request.login, Purpose::SignInByOpaque)
             .await?;
+        let began = self.unfinished.whose(&pending.id);
         let account = pending.account.ok_or(Refused::AuthenticationFailed)?;
         let Login {
             charged, awaited, ..
@@ -106,9 +107,9 @@ impl Service {
             // Its beginning was, and a decoy's as well.
             standing::is_counted();
         }
-        self.strangers_wait(charged.guess()).await;
+        self.strangers_wait_later(charged.guess());
         let right = awaited.is_answered_by(&ke3);
-        self.strangers_wait(charged.guess()).await;
+        self.strangers_wait_later(charged.guess());
         let loaded = found
             .filter(|loaded| charged.is_at(&loaded.account))
             // A decoy's end is here, too.
@@ -118,9 +119,11 @@ impl Service {
         }
         self.check_pin(&loaded.account, CHECK)?;
         if !right {
-            return Err(self.record_wrong_once(&device, loaded, charged).await);
+            return Err(self
+                .record_wrong_once(&device, loaded, charged, began)
+                .await);
         }
-        self.open_by_pin(device, loaded, (charged, Outcome::Later), releases)
+        self.open_by_pin(device, loaded, (charged, Outcome::Later(began)), releases)
             .await
     }
 
@@ -157,6 +160,7 @@ impl Service {
         let pending = self
             .pending(&device, &request.login, Purpose::GoOnByOpaque)
             .await?;
+        let began = self.unfinished.whose(&pending.id);
         let Login {
             charged, awaited, ..
         } = pending.state;
@@ -167,9 +171,11 @@ impl Service {
             .map_err(|refused| charged.guess().told(refused))?;
         let loaded = caller.loaded.clone();
         if !awaited.is_answered_by(&ke3) {
-            return Err(self.record_wrong_once(&device, loaded, charged).await);
+            return Err(self
+                .record_wrong_once(&device, loaded, charged, began)
+                .await);
         }
-        self.complete(caller, loaded, (charged, Outcome::Later), next)
+        self.complete(caller, loaded, (charged, Outcome::Later(began)), next)
             .await
     }
 
@@ -264,7 +270,7 @@ impl Service {
         let LoginAnswer { ke2, awaited } = begun.answer;
         let expires = begun.charged.expires;
         let pending = PendingLogin {
-            id: ceremony::new_id()?,
+            id: self.unfinished.new_id()?,
             app: device.app.id.clone(),
             device_thumbprint: device.key.thumbprint.clone(),
             account: Some(begun.account),
@@ -287,6 +293,25 @@ impl Service {
             attempts_left: begun.told.map(|standing| standing.left),
             wait_until: begun.told.and_then(|standing| standing.wait_until),
             exhausted: begun.told.map(|standing| standing.exhausted),
+        })
+    }
+
+    /// Which login a token is of, where it can still end by a request that comes on this path to this app. Asked before
+    /// anything else of that request is looked at: the adversary has written all of it, and whoever begins a login has
+    /// such a token. So nothing is decided by it but what the request is counted among.
+    pub async fn ending(&self, token: &str, app: Lane, with_session: bool) -> Option<Ending> {
+        let now = self.now();
+        let opened = self.keys.open(EpochUse::Ceremony, now, token).await;
+        let pending: PendingLogin = opened.ok()?;
+        let purpose = match with_session {
+            true => Purpose::GoOnByOpaque,
+            false => Purpose::SignInByOpaque,
+        };
+        let can_end = pending.purpose == purpose && Lane::of(&pending.app) == app;
+        (can_end && now < pending.expires).then(|| Ending {
+            login: pending.id,
+            expires: pending.expires,
+            by_stranger: pending.state.charged.guess() == Guess::StrangerPin,
         })
     }
 

@@ -7,8 +7,9 @@
 //! otherwise: forgetting is slow, and never tells. Nothing may be *allowed* because of it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct Asking {
     address: Option<IpAddr>,
     standing: AtomicU8,
     arrived: OnceLock<Instant>,
+    /// Nanoseconds that it would have waited until now, and that its answer still has to.
+    owed: AtomicU64,
     /// Its guess is among the realm's failures already, or never will be: whatever it is answered.
     counted: AtomicBool,
 }
@@ -47,6 +50,7 @@ impl Asking {
             address,
             standing: AtomicU8::new(NOBODY),
             arrived: OnceLock::new(),
+            owed: AtomicU64::new(0),
             counted: AtomicBool::new(false),
         })
     }
@@ -75,6 +79,14 @@ impl Asking {
     #[must_use]
     pub fn arrived(&self) -> Option<Instant> {
         self.arrived.get().copied()
+    }
+
+    /// How long its work has taken since then, with what it would have waited meanwhile.
+    #[must_use]
+    pub fn worked(&self) -> Option<Duration> {
+        let owed = Duration::from_nanos(self.owed.load(Ordering::Acquire));
+        let worked = self.arrived()?.elapsed();
+        Some(worked.saturating_add(owed))
     }
 }
 
@@ -120,6 +132,17 @@ pub(super) fn arrived_at() -> Option<Instant> {
     ASKING.try_with(|asking| asking.arrived()).ok().flatten()
 }
 
+/// How long the request's work has taken, with what it would have waited.
+pub(super) fn worked() -> Option<Duration> {
+    ASKING.try_with(|asking| asking.worked()).ok().flatten()
+}
+
+/// The answer is to leave as if the request had waited so long here.
+pub(super) fn owes(wait: Duration) {
+    let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+    let _ = ASKING.try_with(|asking| asking.owed.fetch_add(nanos, Ordering::AcqRel));
+}
+
 /// The address that the request came from.
 pub(super) fn address() -> Option<IpAddr> {
     ASKING.try_with(|asking| asking.address).unwrap_or_default()
@@ -144,6 +167,22 @@ mod tests {
             .await;
         assert_eq!(asking.standing(), Standing::Bound);
         assert!(asking.arrived().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_request_would_have_waited_counts_as_work() {
+        let asking = Asking::from(None);
+        asking
+            .during(async move {
+                owes(Duration::from_millis(40));
+                assert_eq!(worked(), None, "not here yet");
+                arrived();
+                tokio::time::advance(Duration::from_millis(30)).await;
+                owes(Duration::from_millis(30));
+                assert_eq!(worked(), Some(Duration::from_millis(100)));
+            })
+            .await;
+        assert!(asking.worked() >= Some(Duration::from_millis(100)));
     }
 
     #[tokio::test]

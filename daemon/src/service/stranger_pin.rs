@@ -88,4 +88,11 @@ impl Service {
             self.strangers.wait().await;
         }
     }
+
+    /// The same where nothing is held that is scarce but the request's place: that is not slept in.
+    pub(super) fn strangers_wait_later(&self, guess: Guess) {
+        if guess == Guess::StrangerPin {
+            self.strangers.wait_later();
+        }
+    }
 }

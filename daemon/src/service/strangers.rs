@@ -34,8 +34,6 @@ pub struct Strangers {
     slow_factor: u32,
     slow: Mutex<SlowMode>,
     addresses: AddressRate,
-    /// Ends of sign-ins, of which there are no more than beginnings that were let in.
-    ends: AddressRate,
     apps: AppRate,
     /// Asked in slow mode only.
     slowed: AddressRate,
@@ -51,7 +49,6 @@ impl Strangers {
             slow_factor: limits.slow_factor.get(),
             slow: Mutex::new(SlowMode::new(limits.slow_failures_per_minute.get())),
             addresses: AddressRate::new(address),
-            ends: AddressRate::new(address),
             apps: AppRate::new(limits),
             slowed: AddressRate::new(address.divided_by(limits.slow_factor)),
         }
@@ -71,17 +68,6 @@ impl Strangers {
                 None => Ok(()),
             });
         admitted.map_err(|(by, wait)| limited(by, wait))
-    }
-
-    /// The last message of a sign-in, whose first has been let in and charged. What others send, to the same app or from
-    /// elsewhere, takes nothing from it; what this address sends besides is counted apart.
-    ///
-    /// # Errors
-    /// `RateLimited`.
-    pub fn admit_end(&self, address: Option<IpAddr>) -> Result<(), Refused> {
-        address
-            .map_or(Ok(()), |address| self.ends.take(address))
-            .map_err(|wait| limited("address", wait))
     }
 
     /// Somebody who is not bound to the account they name, whether it exists or not.
@@ -115,6 +101,15 @@ impl Strangers {
         if let Some(arrived) = standing::arrived_at() {
             let next = leaves_after(arrived.elapsed(), self.deadline);
             tokio::time::sleep_until(arrived + next).await;
+        }
+    }
+
+    /// The same without waiting here, where the request's place is held: its answer leaves as if it had waited. For what
+    /// takes nothing that another could feel it take sooner.
+    pub(super) fn wait_later(&self) {
+        if let Some(worked) = standing::worked() {
+            let next = leaves_after(worked, self.deadline);
+            standing::owes(next.saturating_sub(worked));
         }
     }
 

@@ -75,10 +75,10 @@ impl<K: Eq + Hash> ReplayCache<K> {
         admit: impl FnOnce() -> Result<(), E>,
     ) -> Result<Seen, E> {
         self.rotate(now);
-        let (current, previous) = (&self.current, &self.previous);
-        if current.proofs.contains(&proof) || previous.proofs.contains(&proof) {
+        if self.contains(&proof) {
             return Ok(Seen::Before);
         }
+        let (current, previous) = (&self.current, &self.previous);
         let own = current.of(&whose) + previous.of(&whose);
         if own >= self.capacity.saturating_sub(self.len()) {
             return Ok(Seen::Full);
@@ -87,6 +87,10 @@ impl<K: Eq + Hash> ReplayCache<K> {
         self.current.proofs.insert(proof);
         *self.current.by.entry(whose).or_default() += 1;
         Ok(Seen::New)
+    }
+
+    pub(super) fn contains(&self, proof: &[u8; 16]) -> bool {
+        self.current.proofs.contains(proof) || self.previous.proofs.contains(proof)
     }
 
     /// How many are remembered.

@@ -358,25 +358,47 @@ fn strangers_cannot_fill_the_memory_of_sessions() {
         app,
         thumbprint: &own,
     };
-    let strangers = Class::Stranger { app };
-    let verify = |class, proof: &str| proofs.verify_as(class, NOW, &EXPECTED, proof).map(drop);
+    let verify = |app, proof: &str| proofs.verify_in(app, NOW, &EXPECTED, proof).map(drop);
     let verify_of = |proof: &str| {
         let verified = proofs.verify_of(session, NOW, &EXPECTED, proof, || Ok(()));
         verified.map(drop)
     };
     for jti in ["a", "b"] {
-        verify(strangers, &numbered(&stranger, &proofs, jti)).unwrap();
+        verify(app, &numbered(&stranger, &proofs, jti)).unwrap();
     }
     let full = Err(ProofError::Busy);
-    assert_eq!(verify(strangers, &numbered(&stranger, &proofs, "c")), full);
+    assert_eq!(verify(app, &numbered(&stranger, &proofs, "c")), full);
     let own = numbered(&owner, &proofs, "e");
     assert_eq!(verify_of(&own), Ok(()));
     assert_eq!(verify_of(&own), Err(ProofError::Replayed));
     // Nor does an app's flood what ends its sign-ins, and what another's strangers begin.
-    let finish = Class::Finish { app };
-    assert_eq!(verify(finish, &numbered(&stranger, &proofs, "f")), Ok(()));
-    let other = Class::Stranger { app: Lane::Behind };
-    assert_eq!(verify(other, &numbered(&stranger, &proofs, "g")), Ok(()));
+    let end = numbered(&stranger, &proofs, "f");
+    let ended = proofs.verify_end((app, true), NOW, &EXPECTED, &end, |_| true);
+    assert_eq!(ended.map(drop), Ok(()));
+    let other = numbered(&stranger, &proofs, "g");
+    assert_eq!(verify(Lane::Behind, &other), Ok(()));
+}
+
+/// Whichever memory has a proof, the other one does not accept it again.
+#[test]
+fn the_proof_of_an_end_is_good_once_in_whichever_memory() {
+    let proofs = Proofs::with_capacity(16).unwrap();
+    let client = Client::new();
+    let verify = |let_in, proof: &str, is_new: bool| {
+        let memory = (Lane::Behind, let_in);
+        let verified = proofs.verify_end(memory, NOW, &EXPECTED, proof, |_| is_new);
+        verified.map(drop)
+    };
+    let (one, other) = (
+        numbered(&client, &proofs, "a"),
+        numbered(&client, &proofs, "b"),
+    );
+    assert_eq!(verify(false, &one, true), Ok(()));
+    assert_eq!(verify(true, &one, true), Err(ProofError::Replayed));
+    assert_eq!(verify(false, &other, false), Err(ProofError::Replayed));
+    // The control: what neither has is accepted.
+    let third = numbered(&client, &proofs, "c");
+    assert_eq!(verify(true, &third, true), Ok(()));
 }
 
 /// Somebody else's session opens no way into either memory, however many keys are made for it.
@@ -412,7 +434,7 @@ fn a_session_with_another_key_is_refused_and_takes_no_place() {
 
 /// How many proofs of strangers and of sessions are remembered.
 fn held(proofs: &Proofs) -> (usize, usize) {
-    let of = |memory: &Mutex<ReplayCache<Share>>| memory.lock().unwrap().len();
+    let of = |memory: &Mutex<ReplayCache<Lane>>| memory.lock().unwrap().len();
     (of(&proofs.strangers), of(&proofs.sessions))
 }
 

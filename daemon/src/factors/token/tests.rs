@@ -499,3 +499,35 @@ fn mutate(token: &str, position: usize, bit: u8, raw: bool) -> String {
     *sealed.get_mut(index).unwrap() ^= 1 << bit;
     format!("{header}.{}", b64(&sealed))
 }
+
+/// Nodes whose clocks differ by less than is told of serve each other's tokens across midnight.
+#[tokio::test]
+async fn a_token_of_the_next_day_opens_within_a_minute_of_midnight() {
+    let fake = Fake::default();
+    let (fast, slow) = (fake.keys("realm.example"), fake.keys("realm.example"));
+    let midnight = 20_001 * DAY;
+    let token = fast
+        .seal(EpochUse::Session, Timestamp(midnight), &sample())
+        .await
+        .unwrap();
+    let opened = async |now: u64| {
+        let now = Timestamp(now);
+        let opened = slow.open::<Session>(EpochUse::Session, now, &token);
+        opened.await.map(drop)
+    };
+    let asked = fake.calls();
+    let early = opened(midnight - APART - 1).await;
+    assert!(matches!(early, Err(TokenError::UnknownEpoch)));
+    assert_eq!(fake.calls(), asked, "and nobody is asked for its key");
+    for now in [midnight - APART, midnight - 1, midnight] {
+        opened(now).await.unwrap();
+    }
+    assert_eq!(fake.calls(), asked + 1);
+    // The control: the day after it has not come to anybody.
+    let later = fast
+        .seal(EpochUse::Session, Timestamp(midnight + DAY), &sample())
+        .await
+        .unwrap();
+    let refused = slow.open::<Session>(EpochUse::Session, Timestamp(midnight - 1), &later);
+    assert!(matches!(refused.await, Err(TokenError::UnknownEpoch)));
+}
