@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use custodyd_tests::campaign::checker::Checker;
-use custodyd_tests::campaign::history::{Asked, Came, Entry, Told};
+use custodyd_tests::campaign::history::{Asked, By, Came, Entry, Refusal, Told};
 use custodyd_tests::campaign::{self, ATTEMPTS, Fault, Lasting, Pace, Plan, State, Until};
 
 const FAULTS: [Fault; 13] = [
@@ -105,6 +105,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
         ("a guess won back", won_back as fn(&mut Entry) -> bool),
         ("a write lost", lost),
         ("another content", another),
+        ("a session refused that stands", turned_off),
     ] {
         let (all, found) = found(tamper);
         assert!(
@@ -139,17 +140,49 @@ async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
         assert_eq!(state.of(fault).count, 1, "{}", fault.name());
     }
     assert!(state.answered > 50, "{state:?}");
-    // Control: the guess won back is found here, too.
-    let lies = histories.iter().filter_map(|history| {
-        let mut history = history.clone();
-        let lied = history.iter_mut().rev().any(won_back);
-        lied.then(|| Checker::replay(ATTEMPTS, &history).is_err())
-    });
-    let found: Vec<bool> = lies.collect();
-    assert!(
-        !found.is_empty() && found.iter().all(|found| *found),
-        "{found:?}"
-    );
+    // Everybody goes from node to node, and so do guesses that are made at once.
+    let entries = || histories.iter().flatten();
+    let spread = |entry: &&Entry| {
+        let nodes = entry.sent.to.iter().map(|visit| visit.node);
+        nodes.collect::<std::collections::BTreeSet<_>>().len() > 1
+    };
+    assert!(entries().any(|entry| spread(&entry)));
+    let elsewhere = |entry: &&Entry| {
+        let node = entry.sent.to[0].node;
+        entry.with.is_some_and(|session| session.node != node)
+    };
+    assert!(entries().filter(elsewhere).count() > 5);
+    // Control: the guess won back is found here, too, and the session that another node does not know.
+    for tamper in [won_back, turned_off] {
+        let lies = histories.iter().filter_map(|history| {
+            let mut history = history.clone();
+            let lied = history.iter_mut().rev().any(tamper);
+            lied.then(|| Checker::replay(ATTEMPTS, &history).is_err())
+        });
+        let found: Vec<bool> = lies.collect();
+        assert!(
+            !found.is_empty() && found.iter().all(|found| *found),
+            "{found:?}"
+        );
+    }
+}
+
+/// The last thing that was done with the session of the account's creation was refused, because that has ended.
+fn turned_off(entry: &mut Entry) -> bool {
+    let created = entry.with.is_some_and(|session| session.by == By::Creation);
+    // Nobody has asked for its erasure by then.
+    let early = !matches!(entry.asked, Asked::List | Asked::Get | Asked::Erase);
+    match &mut entry.came[..] {
+        [came @ Came::Done(_)] if created && early => {
+            *came = Came::Refused(Refusal {
+                code: "401 session-ended".into(),
+                left: None,
+                current: None,
+            });
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The last wrong guess was told of as many attempts as there are.

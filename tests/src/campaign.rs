@@ -96,7 +96,7 @@ pub async fn run(
         Arc::clone(&notebook),
         verifier,
         visitor.http.clone(),
-        cluster.nodes.len(),
+        dice.fork(),
     );
     let follower = tokio::spawn(follower.follow());
 
@@ -118,8 +118,12 @@ pub async fn run(
     }
     match follower.await {
         Ok(mut follower) => {
-            if let Some(&node) = cluster.those_that_serve().first()
-                && let Err(what) = follower.finish(node, &cluster.nodes[node].url).await
+            let nodes = cluster.those_that_serve().into_iter();
+            let nodes: Vec<_> = nodes
+                .map(|node| (node, cluster.nodes[node].url.clone()))
+                .collect();
+            if !nodes.is_empty()
+                && let Err(what) = follower.finish(&nodes).await
             {
                 notebook.violated(what, &[]);
             }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tlog_tiles::record_hash;
 
 use super::checker::Checker;
-use super::history::{Asked, Came, Entry, Kept, Pin, Refusal, Sent, Told};
+use super::dice::Dice;
+use super::history::{Asked, By, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Session, Told};
 use super::notebook::{Count, Notebook};
 use crate::device::{b64, unb64};
 use crate::{Answer, Device, SoftAuthenticator};
@@ -15,10 +16,23 @@ use crate::{Answer, Device, SoftAuthenticator};
 const SECRET: &str = "device-secret";
 /// The proof has a nonce of a node's earlier life: nothing was looked at.
 const NO_NONCE: &str = "401 use-dpop-nonce";
+/// Sessions of before that are tried again.
+const OLD: usize = 6;
+
+/// A session's token, and what is known of it.
+#[derive(Clone)]
+struct Held {
+    token: String,
+    is: Session,
+}
 
 pub(super) struct Owned {
     pub(super) notebook: Arc<Notebook>,
-    pub(super) device: Device,
+    device: Device,
+    /// Chooses a node for each request.
+    dice: Dice,
+    held: Option<Held>,
+    old: Vec<Held>,
     pub(super) checker: Checker,
     pub(super) passkeys: Vec<(u32, SoftAuthenticator)>,
     pins: Pin,
@@ -57,21 +71,29 @@ fn kept(secret: &Value) -> Kept {
     }
 }
 
+/// The session that an answer brought, of a request that was sent then.
+fn held(answer: &Answer, by: By, at: u64, sent: &Sent) -> Held {
+    let token = answer.body["session"]["token"].as_str().unwrap().to_owned();
+    let node = sent.to[0].node;
+    let is = Session { by, at, node };
+    Held { token, is }
+}
+
 fn released(answer: &Answer) -> Told {
     Told::Secret(kept(&answer.body["secrets"][SECRET]))
 }
 
-/// Sends one request; `None` where the campaign ended before anybody was reached.
-pub(super) async fn ask(
+/// Sends one request to whoever `chance` chooses; `None` where the campaign ended before anybody was reached.
+async fn ask(
     notebook: &Notebook,
     device: &mut Device,
+    chance: u64,
     (method, path): (&str, &str),
     body: Option<Value>,
     headers: &[(&str, String)],
 ) -> Option<(Sent, Option<Answer>)> {
-    let chance = u64::from(device.key.thumbprint().bytes().last().unwrap_or(0));
     for attempt in 0.. {
-        let (url, mut sent) = notebook.door(chance + attempt).await?;
+        let (url, mut sent) = notebook.door(chance.wrapping_add(attempt)).await?;
         device.url = url;
         let mut call = device.prepare(method, path, body.clone());
         let headers = headers.iter();
@@ -128,23 +150,28 @@ impl Owned {
         notebook: &Arc<Notebook>,
         mut device: Device,
         attempts: u64,
+        mut dice: Dice,
     ) -> Option<Self> {
         let key = device.key.thumbprint();
         let mut refusals = 0;
-        loop {
-            // For a nonce, which belongs into the proof of the app key.
+        let begun = notebook.now();
+        let held = loop {
+            // One node for both: the first is for its nonce, which belongs into the proof of the app key.
+            let chance = dice.roll();
             let greeting = ("POST", "/v1/apps/{app}/sessions/device");
-            ask(notebook, &mut device, greeting, Some(json!({})), &[]).await?;
+            let nothing = Some(json!({}));
+            ask(notebook, &mut device, chance, greeting, nothing, &[]).await?;
             let body = json!({"app_key_proof": device.app_key_proof(), "device_name": "campaign"});
             let once = [("Idempotency-Key", key.clone())];
             let call = ("POST", "/v1/apps/{app}/accounts");
-            let (_, answer) = ask(notebook, &mut device, call, Some(body), &once).await?;
+            let (sent, answer) =
+                ask(notebook, &mut device, chance, call, Some(body), &once).await?;
             match answer {
                 Some(answer) if answer.status == 201 => {
                     device.account = answer.body["account"].as_str().unwrap().to_owned();
-                    device.take_session(&answer);
                     receipt(notebook, &answer);
-                    break;
+                    // It may have been made at the first asking.
+                    break held(&answer, By::Creation, begun, &sent);
                 }
                 // The proof names a node's life that has just ended.
                 Some(answer) if answer.status < 500 && refusals > 50 => {
@@ -154,10 +181,13 @@ impl Owned {
                 Some(answer) if answer.status < 500 => refusals += 1,
                 _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
             }
-        }
+        };
         Some(Self {
             notebook: Arc::clone(notebook),
             device,
+            dice,
+            held: Some(held),
+            old: Vec::new(),
             checker: Checker::new(attempts),
             passkeys: Vec::new(),
             pins: 0,
@@ -166,15 +196,28 @@ impl Owned {
         })
     }
 
-    fn note(&mut self, sent: Sent, asked: Asked, came: Vec<Came>) {
-        let entry = Entry { sent, asked, came };
+    pub(super) fn has_a_session(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Goes on with another one; the one of before is tried again now and then.
+    fn take(&mut self, held: Held) {
+        if let Some(before) = self.held.replace(held) {
+            self.old.push(before);
+            if self.old.len() > OLD {
+                self.old.remove(0);
+            }
+        }
+    }
+
+    fn note(&mut self, entry: Entry) {
         if let Err(what) = self.checker.take(entry) {
             self.broken = true;
             self.notebook.violated(what, self.checker.history());
         }
     }
 
-    /// One call with the device's session.
+    /// One call, with the session that is held where it needs one; when it was sent, and what came where that was what was asked for.
     async fn asked(
         &mut self,
         asked: Asked,
@@ -182,25 +225,43 @@ impl Owned {
         body: Option<Value>,
         headers: &[(&str, String)],
         told: impl FnOnce(&Answer) -> Told,
-    ) -> Option<Answer> {
-        let (sent, answer) = ask(&self.notebook, &mut self.device, call, body, headers).await?;
-        let came = came(answer.as_ref(), told);
-        if let Came::Refused(refusal) = &came
+    ) -> Option<(Sent, Answer)> {
+        let held = self.held.clone().filter(|_| asked.needs_a_session());
+        let (with, token) = held.map(|held| (held.is, held.token)).unzip();
+        self.device.token = token;
+        let chance = self.dice.roll();
+        let (sent, answer) = ask(
+            &self.notebook,
+            &mut self.device,
+            chance,
+            call,
+            body,
+            headers,
+        )
+        .await?;
+        let came = vec![came(answer.as_ref(), told)];
+        if let [Came::Refused(refusal)] = &came[..]
             && refusal.code.starts_with("401 session-")
         {
-            self.device.token = None;
+            self.held = None;
         }
-        self.note(sent, asked, vec![came]);
-        answer.filter(|answer| answer.status < 300)
+        self.note(Entry {
+            sent: sent.clone(),
+            with,
+            asked,
+            came,
+        });
+        let answer = answer.filter(|answer| answer.status < 300)?;
+        Some((sent, answer))
     }
 
-    /// As many at once as there are PINs; whether one was right.
+    /// As many at once as there are PINs, each at the next node; whether one was right.
     pub(super) async fn guess(&mut self, pins: &[Pin]) -> Option<bool> {
-        let session = self.device.token.take();
-        let (url, mut sent) = self.notebook.door(self.writes).await?;
-        self.device.url = url;
-        let answers = pins.iter().map(|pin| {
+        let chance = self.dice.roll();
+        let (urls, mut sent) = self.notebook.doors(chance, pins.len()).await?;
+        let answers = pins.iter().zip(urls).map(|(pin, url)| {
             let mut device = self.device.clone();
+            (device.url, device.token) = (url, None);
             let body = json!({"account": device.account, "pin": digits(*pin), "release": [SECRET]});
             async move {
                 let call = device.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
@@ -209,9 +270,10 @@ impl Owned {
         });
         let answers = join_all(answers).await;
         self.notebook.ended(&mut sent);
+        let visits = std::mem::take(&mut sent.to);
         let (mut guessed, mut all) = (Vec::new(), Vec::new());
         let mut right = None;
-        for (pin, (answer, nonce)) in pins.iter().zip(answers) {
+        for ((pin, visit), (answer, nonce)) in pins.iter().zip(visits).zip(answers) {
             self.device.nonce = nonce;
             let answer = match answer {
                 Err(error) if error.is_connect() => {
@@ -226,46 +288,80 @@ impl Owned {
                 Some(answer) => counted(&self.notebook, answer),
                 None => self.notebook.count(Count::Lost),
             }
+            sent.to.push(visit);
             guessed.push(*pin);
             all.push(came(answer.as_ref(), released));
-            right = answer.filter(|answer| answer.status == 201).or(right);
+            right = answer
+                .filter(|answer| answer.status == 201)
+                .map(|answer| (*pin, visit, answer))
+                .or(right);
         }
-        self.device.token = session;
         if !guessed.is_empty() {
-            self.note(sent, Asked::Guess(guessed), all);
+            self.note(Entry {
+                sent: sent.clone(),
+                with: None,
+                asked: Asked::Guess(guessed),
+                came: all,
+            });
         }
-        if let Some(answer) = &right {
-            self.device.take_session(answer);
-            receipt(&self.notebook, answer);
+        let opened = right.is_some();
+        if let Some((pin, visit, answer)) = right {
+            sent.to = vec![visit];
+            receipt(&self.notebook, &answer);
+            self.take(held(&answer, By::Pin(pin), sent.at, &sent));
         }
-        Some(right.is_some())
+        Some(opened)
     }
 
     /// With a PIN that may be the right one.
     pub(super) async fn sign_in_by_pin(&mut self, chance: u64) -> Option<bool> {
-        let pins: Vec<Pin> = self.checker.pins().filter(|pin| *pin != 0).collect();
+        let pins: Vec<Pin> = self.checker.pins().filter(|pin| *pin != NOBODYS).collect();
         let Some(at) = chance.checked_rem(pins.len() as u64) else {
             return Some(false);
         };
         self.guess(&[pins[usize::try_from(at).unwrap()]]).await
     }
 
+    /// PINs that were replaced, or never came to be one.
+    pub(super) fn retired_pins(&self) -> Vec<Pin> {
+        let retired = |pin: &Pin| self.checker.pins().all(|possible| possible != *pin);
+        (1..=self.pins).filter(retired).collect()
+    }
+
     pub(super) async fn set_pin(&mut self) -> Option<()> {
         self.pins += 1;
-        let body = json!({"pin": digits(self.pins)});
+        let pin = self.pins;
+        let body = json!({"pin": digits(pin)});
         let call = ("PUT", "/v1/account/pin");
-        let asked = Asked::SetPin(self.pins);
-        if let Some(answer) = self.asked(asked, call, Some(body), &[], yes).await {
-            self.device.take_session(&answer);
+        let before = self.held.as_ref().map(|held| held.is);
+        let asked = self.asked(Asked::SetPin(pin), call, Some(body), &[], yes);
+        if let (Some((sent, answer)), Some(before)) = (asked.await, before) {
+            // It is as old as the one that asked, and stands on the new PIN where that stood on the old one.
+            let by = match before.by {
+                By::Pin(_) => By::Pin(pin),
+                by => by,
+            };
+            self.take(held(&answer, by, before.at, &sent));
         }
         Some(())
     }
 
+    /// What a session of before opens: everything as long as its factor is there, and then nothing.
+    pub(super) async fn list_with_an_old_session(&mut self, chance: u64) -> Option<()> {
+        let Some(at) = chance.checked_rem(self.old.len() as u64) else {
+            return Some(());
+        };
+        let old = self.old[usize::try_from(at).unwrap()].clone();
+        let held = self.held.replace(old);
+        let listed = self.list().await;
+        self.held = held;
+        listed.map(drop).or(Some(()))
+    }
+
     pub(super) async fn add_passkey(&mut self) -> Option<()> {
         let call = ("POST", "/v1/account/passkeys/options");
-        let (_, options) =
-            ask(&self.notebook, &mut self.device, call, Some(json!({})), &[]).await?;
-        let Some(options) = options.filter(|answer| answer.status == 200) else {
+        let options = self.asked(Asked::Options, call, Some(json!({})), &[], yes);
+        let Some((_, options)) = options.await else {
             return Some(());
         };
         let number = u32::try_from(self.passkeys.len()).unwrap() + 1;
@@ -282,12 +378,10 @@ impl Owned {
 
     /// A sign-in by the passkey at this place of `passkeys`.
     pub(super) async fn sign_in_by_passkey(&mut self, place: usize) -> Option<bool> {
-        let session = self.device.token.take();
         let call = ("POST", "/v1/apps/{app}/sessions/passkey/options");
         let body = json!({"account": null});
-        let (_, options) = ask(&self.notebook, &mut self.device, call, Some(body), &[]).await?;
-        let Some(options) = options.filter(|answer| answer.status == 200) else {
-            self.device.token = session;
+        let options = self.asked(Asked::Challenge, call, Some(body), &[], yes);
+        let Some((_, options)) = options.await else {
             return Some(false);
         };
         let (number, authenticator) = &mut self.passkeys[place];
@@ -296,16 +390,13 @@ impl Owned {
         let body = json!({"ceremony": options.body["ceremony"], "credential": credential,
             "release": [SECRET]});
         let call = ("POST", "/v1/apps/{app}/sessions/passkey");
-        let asked = Asked::Passkey(number);
-        let answer = self.asked(asked, call, Some(body), &[], released).await;
-        match &answer {
-            None => self.device.token = session,
-            Some(answer) => {
-                self.device.take_session(answer);
-                receipt(&self.notebook, answer);
-            }
-        }
-        Some(answer.is_some())
+        let asked = self.asked(Asked::Passkey(number), call, Some(body), &[], released);
+        let Some((sent, answer)) = asked.await else {
+            return Some(false);
+        };
+        receipt(&self.notebook, &answer);
+        self.take(held(&answer, By::Passkey(number), sent.at, &sent));
+        Some(true)
     }
 
     /// Numbers and device identifiers of the account's passkeys.
@@ -321,7 +412,7 @@ impl Owned {
             Told::Passkeys(all.map(|(number, _)| number).collect())
         };
         let call = ("GET", "/v1/account");
-        let answer = self.asked(Asked::List, call, None, &[], told).await?;
+        let (_, answer) = self.asked(Asked::List, call, None, &[], told).await?;
         Some(numbered(&answer))
     }
 

@@ -1,13 +1,14 @@
-//! An auditor who follows the log while everything fails: each checkpoint continues the one before, and what receipts
-//! promised stands where they said.
+//! An auditor who follows the log while everything fails: each checkpoint continues the one before, whichever node showed that,
+//! its leaves are to be had at every node, and what receipts promised stands where they said.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tlog_tiles::{Hash, node_hash};
 
+use super::dice::Dice;
 use super::notebook::{Count, Notebook};
-use crate::log::{Auditor, CREDENTIAL, Checkpoint, Verifier, part, root_of, tile};
+use crate::log::{CREDENTIAL, Checkpoint, Verifier, part, root_of, tile};
 
 /// Roots of the full trees that the leaves so far are made of, and how many leaves each has: the largest first.
 #[derive(Debug, Default)]
@@ -36,8 +37,8 @@ impl Frontier {
 struct Read {
     leaves: Vec<Hash>,
     frontier: Frontier,
-    /// The last smaller checkpoint that was found to be of this log: a node that lags shows one again and again.
-    smaller: Option<Checkpoint>,
+    /// The size of the newest checkpoint, and whose it was.
+    newest: (u64, usize),
 }
 
 impl Read {
@@ -50,57 +51,60 @@ impl Read {
         self.leaves.push(leaf);
     }
 
-    /// That a checkpoint is one of this log, of all that was read or of its beginning: a node that is behind the
-    /// others could show a history of its own there.
-    fn holds(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
-        if self.smaller.as_ref() == Some(checkpoint) {
-            return Ok(());
-        }
-        let size = usize::try_from(checkpoint.size).map_err(|error| error.to_string())?;
-        let all = size == self.leaves.len();
-        let root = match self.leaves.get(..size) {
-            Some(_) if all && size > 0 => self.frontier.root(),
-            part => part.map(root_of),
-        };
-        if root != Some(checkpoint.root) {
+    /// That a checkpoint which was asked for after the newest one was there is not behind that, whichever node has it.
+    fn follows(&mut self, size: u64, node: usize) -> Result<(), String> {
+        let (newest, whose) = self.newest;
+        if size < newest {
             return Err(format!(
-                "the log of {size} entries is not the one of which {} were shown before",
-                self.leaves.len()
+                "a checkpoint of {size} at node {node} after one of {newest} at node {whose}"
             ));
         }
-        if !all {
-            self.smaller = Some(checkpoint.clone());
-        }
+        self.newest = (size, node);
         Ok(())
+    }
+
+    /// That a checkpoint is one of this log, of all that was read or of its beginning: a node that is behind the
+    /// others could show a history of its own there.
+    fn holds(&self, checkpoint: &Checkpoint) -> Result<(), String> {
+        let size = usize::try_from(checkpoint.size).map_err(|error| error.to_string())?;
+        let root = match self.leaves.get(..size) {
+            Some(_) if size > 0 && size == self.leaves.len() => self.frontier.root(),
+            part => part.map(root_of),
+        };
+        match root == Some(checkpoint.root) {
+            true => Ok(()),
+            false => Err(format!(
+                "the log of {size} entries is not the one of which {} were shown before",
+                self.leaves.len()
+            )),
+        }
     }
 }
 
 pub(super) struct Follower {
     notebook: Arc<Notebook>,
     verifier: Verifier,
-    auditor: Auditor,
+    http: reqwest::Client,
+    dice: Dice,
     read: Read,
-    /// By node: the size of the newest checkpoint that it has shown.
-    newest: Vec<u64>,
 }
+
+/// A node and its address.
+pub(super) type Node = (usize, String);
 
 impl Follower {
     pub(super) fn new(
         notebook: Arc<Notebook>,
         verifier: Verifier,
         http: reqwest::Client,
-        nodes: usize,
+        dice: Dice,
     ) -> Self {
         Self {
             notebook,
             verifier,
-            auditor: Auditor {
-                http,
-                url: String::new(),
-                credential: Some(CREDENTIAL.into()),
-            },
+            http,
+            dice,
             read: Read::default(),
-            newest: vec![0; nodes],
         }
     }
 
@@ -115,34 +119,36 @@ impl Follower {
         self
     }
 
-    /// What is not answered is asked for the next time.
+    /// What is not answered is asked for the next time. The leaves are read where the checkpoint was, or from the next node.
     async fn look(&mut self) -> Result<(), String> {
-        let Some((url, sent)) = self.notebook.door(self.read.size()).await else {
+        let chance = self.dice.roll();
+        let Some((urls, sent)) = self.notebook.doors(chance, 2).await else {
             return Ok(());
         };
-        self.auditor.url = url;
-        self.look_at(sent.node).await
+        let nodes = sent.to.iter().map(|visit| visit.node);
+        let [first, second] = nodes.zip(urls).collect::<Vec<_>>().try_into().unwrap();
+        match self.dice.below(2) {
+            0 => self.look_at(&first, &first).await,
+            _ => self.look_at(&first, &second).await,
+        }
     }
 
-    async fn look_at(&mut self, node: usize) -> Result<(), String> {
-        let Some(note) = self.ask("/log/checkpoint").await? else {
+    async fn look_at(&mut self, node: &Node, leaves_of: &Node) -> Result<(), String> {
+        let Some(note) = self.ask(node, "/log/checkpoint").await? else {
             return Ok(());
         };
         let note = String::from_utf8(note).map_err(|error| error.to_string())?;
         let checkpoint = self.verifier.checkpoint(&note)?;
-        let newest = self.newest[node];
-        if checkpoint.size < newest {
-            return Err(format!(
-                "a checkpoint of {} after {newest}",
-                checkpoint.size
-            ));
+        if checkpoint.size < self.read.size() {
+            self.read.holds(&checkpoint)?;
         }
-        self.newest[node] = checkpoint.size;
+        self.read.follows(checkpoint.size, node.0)?;
         let mut next = self.read.size();
         while next < checkpoint.size {
             let index = next / 256;
             let part = part(index, (checkpoint.size - index * 256).min(256));
-            let Some(bytes) = self.ask(&format!("/log/tile/0/{part}")).await? else {
+            let path = format!("/log/tile/0/{part}");
+            let Some(bytes) = self.ask(leaves_of, &path).await? else {
                 return Ok(());
             };
             let known = usize::try_from(next % 256).unwrap();
@@ -164,19 +170,19 @@ impl Follower {
         Ok(())
     }
 
-    /// After everything, from a node that serves: every receipt is found.
-    pub(super) async fn finish(&mut self, node: usize, url: &str) -> Result<(), String> {
-        self.auditor.url = url.to_owned();
-        self.look_at(node).await?;
-        // What another node has written last, this one has after some seconds.
-        for _ in 0..40 {
-            if self.notebook.receipts_below(u64::MAX).is_empty() {
+    /// After everything, from each node that serves: every receipt is found.
+    pub(super) async fn finish(&mut self, nodes: &[Node]) -> Result<(), String> {
+        // What was written last has its checkpoint some seconds later.
+        for round in 0..40 {
+            for (at, node) in nodes.iter().enumerate() {
+                self.look_at(node, &nodes[(at + 1) % nodes.len()]).await?;
+            }
+            if round > 0 && self.notebook.receipts_left() == 0 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
-            self.look_at(node).await?;
         }
-        match self.notebook.receipts_below(u64::MAX).len() {
+        match self.notebook.receipts_left() {
             0 => Ok(()),
             missing => Err(format!(
                 "{missing} receipts are of places beyond the {} of the log",
@@ -186,8 +192,8 @@ impl Follower {
     }
 
     /// `None` where nobody answers, or not now.
-    async fn ask(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
-        let request = self.auditor.http.get(format!("{}{path}", self.auditor.url));
+    async fn ask(&self, (node, url): &Node, path: &str) -> Result<Option<Vec<u8>>, String> {
+        let request = self.http.get(format!("{url}{path}"));
         let request = request.bearer_auth(CREDENTIAL);
         let Ok(answer) = request.send().await else {
             return Ok(None);
@@ -200,7 +206,7 @@ impl Follower {
             200 => Ok(Some(bytes.to_vec())),
             429 | 503 => Ok(None),
             _ => Err(format!(
-                "{path}: {status} {}",
+                "{path} at node {node}: {status} {}",
                 String::from_utf8_lossy(&bytes)
             )),
         }
@@ -226,6 +232,26 @@ mod tests {
         }
     }
 
+    /// Control: by node, each of these follows the one before.
+    #[test]
+    fn a_checkpoint_of_another_node_that_is_behind_is_found() {
+        let mut read = Read::default();
+        let shown = [(60, 0), (60, 1), (70, 1), (70, 2), (75, 0)];
+        for (size, node) in shown {
+            read.follows(size, node).unwrap();
+        }
+        let what = read.follows(74, 2).unwrap_err();
+        assert!(
+            what.contains("74 at node 2 after one of 75 at node 0"),
+            "{what}"
+        );
+        let of_its_own = shown.iter().filter(|(_, node)| *node == 2);
+        assert!(
+            of_its_own.clone().count() > 0 && of_its_own.into_iter().all(|(size, _)| *size <= 74)
+        );
+        read.follows(75, 2).unwrap();
+    }
+
     /// A node that lags and shows another beginning than the others did. The honest smaller one beside it is no finding.
     #[test]
     fn a_smaller_checkpoint_is_of_the_same_log_or_a_finding() {
@@ -238,7 +264,6 @@ mod tests {
                 size: size as u64,
                 root: root_of(&read.leaves[..size]),
             };
-            read.holds(&honest).unwrap();
             read.holds(&honest).unwrap();
             let mut forked = read.leaves[..size].to_vec();
             match forked.last_mut() {

@@ -4,6 +4,7 @@
 //! replaced opens nothing, a version has one content, and attempts are never given back but by a success. Where an answer
 //! is missing both are allowed, until one has been seen: docs/FAULTS.md.
 
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,8 @@ pub struct Checker {
     /// Which there are, by number.
     passkeys: BTreeMap<u32, Register<bool>>,
     secret: Register<Kept>,
+    /// When the newest ceremony was asked for.
+    ceremony: Option<u64>,
     history: Vec<Entry>,
 }
 
@@ -38,6 +41,7 @@ impl Checker {
             spent: Spent::none_of(attempts),
             passkeys: BTreeMap::new(),
             secret: Register::of(Kept::nothing()),
+            ceremony: None,
             history: Vec::new(),
         }
     }
@@ -71,7 +75,7 @@ impl Checker {
     #[must_use]
     pub fn has_passkey(&self, number: u32) -> bool {
         let known = self.passkeys.get(&number);
-        known.is_some_and(|known| known.possible().all(|&there| there))
+        known.is_some_and(|known| known.has_to_be(&true))
     }
 
     #[must_use]
@@ -107,16 +111,30 @@ impl Checker {
             return Err("one question, and not one answer".into());
         };
         match (&entry.asked, came) {
-            (_, Came::Done(_)) if !self.account.is(&true) => {
-                Err("an account that was erased is served".into())
+            (Asked::Challenge, came) => self.challenged(sent, came),
+            (asked, Came::Done(told)) => {
+                self.there()?;
+                if asked.needs_a_session() {
+                    self.let_in(entry)?;
+                }
+                self.done(sent, asked, told)
             }
-            (asked, Came::Done(told)) => self.done(sent, asked, told),
             (asked, Came::Lost | Came::Open(_)) => {
                 self.left_open(sent, asked);
                 Ok(())
             }
-            (asked, Came::Refused(refusal)) => self.refused(asked, refusal),
+            (_, Came::Refused(refusal)) => self.refused(entry, refusal),
         }
+    }
+
+    /// Whoever asks is given one, and it says of nobody whether they are there.
+    fn challenged(&mut self, sent: &Sent, came: &Came) -> Result<(), String> {
+        match came {
+            Came::Done(_) => self.ceremony = Some(sent.at),
+            Came::Lost | Came::Open(_) => {}
+            Came::Refused(refusal) => return Err(format!("{} is no answer to that", refusal.code)),
+        }
+        Ok(())
     }
 
     fn guessed(&mut self, sent: &Sent, pins: &[Pin], came: &[Came]) -> Result<(), String> {
@@ -129,7 +147,7 @@ impl Checker {
                 }
             }
         }
-        let (mut lefts, mut exhausted) = (Vec::new(), false);
+        let (mut lefts, mut exhausted, mut strange) = (Vec::new(), false, 0);
         for (pin, came) in pins.iter().zip(came) {
             match came {
                 Came::Lost | Came::Open(_) => {}
@@ -162,14 +180,35 @@ impl Checker {
                     self.there()?;
                     self.read(&Kept::nothing())?;
                 }
+                Came::Refused(refusal) if refusal.code == STRANGER => strange += 1,
                 Came::Refused(refusal) => self.turned_away(refusal)?,
             }
+        }
+        if strange > 0 {
+            self.strange(sent, pins, strange)?;
         }
         self.spent.wrong(sent, &lefts)?;
         // Of those that were made at once it came after them, whichever answer came first.
         match exhausted {
             true => self.spent.exhausted(sent),
             false => Ok(()),
+        }
+    }
+
+    /// So many guesses were answered as a stranger's are. Of an account that is there only where its PIN was replaced between the
+    /// charge and what came of it; or where that charge was too old by then.
+    fn strange(&mut self, sent: &Sent, pins: &[Pin], count: usize) -> Result<(), String> {
+        let gone = self.account.can_be(&false);
+        let right = pins.iter().any(|pin| self.pin.can_be(pin));
+        let expired = right && sent.has_a_clock_been_off_since(sent.at);
+        if !expired && !self.pin.may_change() {
+            return self.gone("an account that was acknowledged is not known");
+        }
+        // They were charged, and nothing settles that.
+        (0..count).for_each(|_| self.spent.may_be_charged(sent));
+        match gone || expired || self.pin.came_late() {
+            true => Ok(()),
+            false => Err("an account that was acknowledged is not known".into()),
         }
     }
 
@@ -207,20 +246,18 @@ impl Checker {
         }
     }
 
-    /// As a stranger is, or is told to come again.
+    /// As a stranger is.
     fn turned_away(&mut self, refusal: &Refusal) -> Result<(), String> {
         match refusal.code.as_str() {
-            // It was replaced while it was guessed at.
-            STRANGER if self.pin.possible().count() > 1 => Ok(()),
             STRANGER => self.gone("an account that was acknowledged is not known"),
-            code if code.starts_with("429 ") => Ok(()),
             code => Err(format!("{code} is no answer to that")),
         }
     }
 
     fn done(&mut self, sent: &Sent, asked: &Asked, told: &Told) -> Result<(), String> {
         match asked {
-            Asked::Guess(_) => {}
+            Asked::Guess(_) | Asked::Challenge => {}
+            Asked::Options => self.ceremony = Some(sent.at),
             Asked::SetPin(pin) => {
                 self.pin.wrote(*pin);
                 self.spent.given_back(sent);
@@ -285,7 +322,7 @@ impl Checker {
     fn left_open(&mut self, sent: &Sent, asked: &Asked) {
         let sent = sent.clone();
         match asked {
-            Asked::Guess(_) | Asked::Get | Asked::List => {}
+            Asked::Guess(_) | Asked::Challenge | Asked::Options | Asked::Get | Asked::List => {}
             Asked::SetPin(pin) => {
                 self.spent.may_be_given_back(&sent);
                 self.pin.may_write(sent, *pin);
@@ -313,20 +350,33 @@ impl Checker {
     }
 
     /// Nothing was done; some refusals say what is there.
-    fn refused(&mut self, asked: &Asked, refusal: &Refusal) -> Result<(), String> {
-        let code = refusal.code.as_str();
+    fn refused(&mut self, entry: &Entry, refusal: &Refusal) -> Result<(), String> {
+        let (sent, asked, code) = (&entry.sent, &entry.asked, refusal.code.as_str());
         if let Asked::AddPasskey(number) = asked {
             self.passkeys.insert(*number, Register::of(false));
         }
+        if asked.needs_a_session() && self.refused_with(entry, refusal)? {
+            return Ok(());
+        }
+        if let Asked::AddPasskey(_) | Asked::Passkey(_) = asked
+            && let Some(checked) = self.ceremony_refused(sent, code)
+        {
+            return checked;
+        }
         match asked {
-            Asked::AddPasskey(_) if code == "409 too-many" => Ok(()),
-            // A session that has ended, or is not enough: the client begins anew. So with a ceremony, where a clock went forward.
-            _ if code.starts_with("401 session-") || code == "403 step-up-required" => Ok(()),
-            Asked::AddPasskey(_) | Asked::Passkey(_) if code == "401 ceremony-expired" => Ok(()),
+            Asked::Options | Asked::AddPasskey(_)
+                if code == "409 too-many" && self.may_be_full() =>
+            {
+                Ok(())
+            }
             Asked::Passkey(number) if code == STRANGER => {
                 let known = self.passkeys.get(number);
-                if known.is_some_and(|known| known.can_be(&false)) {
-                    return self.passkey(*number, false);
+                let removed = known.is_some_and(|known| known.can_be(&false));
+                match (removed, self.account.can_be(&false)) {
+                    // By whichever.
+                    (true, true) => return Ok(()),
+                    (true, false) => return self.passkey(*number, false),
+                    (false, _) => {}
                 }
                 self.gone(&format!(
                     "passkey {number} was acknowledged, and is refused"

@@ -60,7 +60,7 @@ impl Client {
     async fn one_account(&mut self) -> Option<()> {
         let mut device = Device::new(&self.place.url, &self.place.ca, "notes");
         device.http = self.http.clone();
-        let mut owned = Owned::enrolled(&self.notebook, device, ATTEMPTS).await?;
+        let mut owned = Owned::enrolled(&self.notebook, device, ATTEMPTS, self.dice.fork()).await?;
         let lived = self.life_of(&mut owned).await;
         match owned.broken || lived.is_none() {
             true => self.notebook.over(owned.checker.history().to_vec()),
@@ -104,11 +104,12 @@ impl Client {
             30..48 => self.right(owned).await.map(drop),
             48..60 => self.passkey(owned).await,
             60..78 => self.put(owned).await,
-            78..88 => {
+            78..86 => {
                 self.session(owned).await?;
                 owned.get().await;
                 Some(())
             }
+            86..88 => owned.list_with_an_old_session(self.dice.roll()).await,
             88..91 => self.new_pin(owned).await,
             91..94 => self.revoke(owned).await,
             94..96 => self.exhaust(owned).await,
@@ -117,16 +118,20 @@ impl Client {
         }
     }
 
-    /// Some at once, but not all that are left.
+    /// Some at once, but not all that are left: nobody's, and such as were right once.
     async fn wrong(&mut self, owned: &mut Owned) -> Option<()> {
         let count = 1 + self.dice.below(3);
-        match owned.checker.attempts_left() > count + 4 {
-            true => {
-                let pins = vec![NOBODYS; usize::try_from(count).unwrap()];
-                owned.guess(&pins).await.map(drop)
-            }
-            false => self.right(owned).await.map(drop),
+        if owned.checker.attempts_left() <= count + 4 {
+            return self.right(owned).await.map(drop);
         }
+        let retired = owned.retired_pins();
+        let pins: Vec<_> = (0..count)
+            .map(|_| match !retired.is_empty() && self.dice.below(3) == 0 {
+                true => *self.dice.one_of(&retired),
+                false => NOBODYS,
+            })
+            .collect();
+        owned.guess(&pins).await.map(drop)
     }
 
     async fn right(&mut self, owned: &mut Owned) -> Option<bool> {
@@ -162,7 +167,7 @@ impl Client {
     }
 
     async fn session(&mut self, owned: &mut Owned) -> Option<()> {
-        if owned.device.token.is_none() {
+        if !owned.has_a_session() {
             self.best(owned).await?;
         }
         Some(())
@@ -170,7 +175,7 @@ impl Client {
 
     async fn put(&mut self, owned: &mut Owned) -> Option<()> {
         self.session(owned).await?;
-        match owned.device.token.is_some() {
+        match owned.has_a_session() {
             true => owned.put(self.dice.roll()).await,
             false => Some(()),
         }
@@ -235,10 +240,11 @@ impl Client {
         let at = usize::try_from(self.dice.below(self.erased.len() as u64)).unwrap();
         let chance = self.dice.roll();
         let owned = &mut self.erased[at];
-        match chance.is_multiple_of(2) || owned.passkeys.is_empty() {
-            true => owned.sign_in_by_pin(chance).await?,
-            false => owned.sign_in_by_passkey(0).await?,
-        };
+        match chance % 3 {
+            0 if !owned.passkeys.is_empty() => owned.sign_in_by_passkey(0).await.map(drop)?,
+            1 => owned.list_with_an_old_session(chance / 3).await?,
+            _ => owned.sign_in_by_pin(chance).await.map(drop)?,
+        }
         if owned.broken {
             let owned = self.erased.remove(at);
             self.notebook.over(owned.checker.history().to_vec());

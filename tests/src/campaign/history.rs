@@ -14,27 +14,69 @@ pub type Pin = u32;
 /// That no account ever has.
 pub const NOBODYS: Pin = 0;
 
-/// When something was sent, in milliseconds since the campaign began, to which node, and which of its lives each node was in.
+/// Milliseconds in which somebody may still be told of a clock that was off: as long as a request may take.
+pub(super) const CLOCK_FORGIVEN: u64 = 30_000;
+
+/// A node that a request went to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    pub node: usize,
+    /// The life that it was in when the answer came, or when it was known that none will: no later one has had the request.
+    pub last: u64,
+}
+
+/// When something was sent, in milliseconds since the campaign began, to whom, and which of its lives each node was in.
 ///
 /// Even is a node that serves or could, odd one that was killed and that nobody has outlived yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub at: u64,
-    pub node: usize,
     pub lives: Vec<u64>,
-    /// The life that its node was in when the answer came, or when it was known that none will: no later one has had the request.
-    pub last: u64,
+    /// One for each question that was asked at once.
+    pub to: Vec<Visit>,
+    /// When the last answer came, or when it was known that none will.
+    pub until: u64,
+    /// When the clock that was off last was right again, as it was known at `until`: none was at 0, one is at the end of time.
+    pub clock_off: u64,
 }
 
 impl Sent {
-    /// Whether nothing of this request can happen after `later` was sent.
+    /// Whether nothing of this can happen after `later` was sent, at any node that it went to.
     #[must_use]
     pub fn is_over(&self, later: &Self) -> bool {
-        // A node that is being started may have had it before anybody was told that it serves.
-        let had = self.last.next_multiple_of(2);
-        let life = later.lives.get(self.node).copied();
-        life.is_some_and(|life| life >= had + 2) || later.at > self.at + OVER
+        let outlived = |visit: &Visit| {
+            // A node that is being started may have had it before anybody was told that it serves.
+            let had = visit.last.next_multiple_of(2);
+            let life = later.lives.get(visit.node).copied();
+            life.is_some_and(|life| life >= had + 2)
+        };
+        self.to.iter().all(outlived) || later.at > self.at + OVER
     }
+
+    /// Whether the realm's time may have jumped between `then` and the answer.
+    #[must_use]
+    pub fn has_a_clock_been_off_since(&self, then: u64) -> bool {
+        self.clock_off > 0 && self.clock_off.saturating_add(CLOCK_FORGIVEN) > then
+    }
+}
+
+/// What a session was opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// With the account.
+    Creation,
+    Pin(Pin),
+    Passkey(u32),
+}
+
+/// A session that a request came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub by: By,
+    /// When the request was sent that opened it; it is no older than that.
+    pub at: u64,
+    /// Who gave it.
+    pub node: usize,
 }
 
 /// The newest secret of an account, or the want of one: version 0.
@@ -56,8 +98,12 @@ impl Kept {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Sign-ins by PIN, at once where there are several.
+    /// Sign-ins by PIN, at once where there are several, each at another node as far as there are others.
     Guess(Vec<Pin>),
+    /// What a passkey has to sign to sign in: nobody's, and without a session.
+    Challenge,
+    /// What a new passkey is made of.
+    Options,
     SetPin(Pin),
     AddPasskey(u32),
     RemovePasskey(u32),
@@ -72,6 +118,14 @@ pub enum Asked {
     },
     Get,
     Erase,
+}
+
+impl Asked {
+    /// Whether it is nothing without a session.
+    #[must_use]
+    pub fn needs_a_session(&self) -> bool {
+        !matches!(self, Self::Guess(_) | Self::Challenge | Self::Passkey(_))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,22 +155,26 @@ pub enum Told {
     Passkeys(Vec<u32>),
 }
 
-/// One line of a history. As many answers as there were guesses; else one.
+/// One line of a history. As many answers, and nodes, as there were guesses; else one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub sent: Sent,
+    /// The session that it came with.
+    pub with: Option<Session>,
     pub asked: Asked,
     pub came: Vec<Came>,
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sent { at, node, last, .. } = &self.sent;
-        let life = last / 2;
-        write!(
-            f,
-            "{at:>8} ms  node {node}.{life}  {:?} -> {:?}",
-            self.asked, self.came
-        )
+        let Sent { at, until, to, .. } = &self.sent;
+        write!(f, "{at:>8} to {until} ms  node")?;
+        for Visit { node, last } in to {
+            write!(f, " {node}.{}", last / 2)?;
+        }
+        if let Some(Session { by, at, node }) = self.with {
+            write!(f, "  with {by:?} of {at} ms by node {node}")?;
+        }
+        write!(f, "  {:?} -> {:?}", self.asked, self.came)
     }
 }

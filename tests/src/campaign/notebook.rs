@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use tlog_tiles::Hash;
 
-use super::history::{Entry, Sent};
-
-/// Milliseconds in which somebody may still be told of a clock that was off: as long as a request may take.
-const CLOCK_FORGIVEN: u64 = 30_000;
+use super::history::{CLOCK_FORGIVEN, Entry, Sent, Visit};
 
 /// A node as clients see it.
 #[derive(Clone, Debug)]
@@ -143,6 +140,12 @@ impl Notebook {
             .collect()
     }
 
+    /// Those that nobody has looked for yet.
+    #[must_use]
+    pub(super) fn receipts_left(&self) -> usize {
+        locked(&self.receipts).len()
+    }
+
     pub(super) fn over(&self, history: Vec<Entry>) {
         locked(&self.histories).push(history);
     }
@@ -172,23 +175,49 @@ impl Notebook {
 
     /// What was asked has come to an end for who asked.
     pub(super) fn ended(&self, sent: &mut Sent) {
-        sent.last = locked(&self.doors)[sent.node].life;
+        sent.until = self.now();
+        sent.clock_off = self.clock_off.load(Ordering::SeqCst);
+        let doors = locked(&self.doors);
+        for visit in &mut sent.to {
+            visit.last = doors[visit.node].life;
+        }
     }
 
     /// Where a request may go now, and what is written down of it. `chance` chooses among those who serve.
     pub(super) async fn door(&self, chance: u64) -> Option<(String, Sent)> {
+        let (mut urls, sent) = self.doors(chance, 1).await?;
+        Some((urls.remove(0), sent))
+    }
+
+    /// The same for so many at once, each to the next of those who serve.
+    pub(super) async fn doors(&self, chance: u64, count: usize) -> Option<(Vec<String>, Sent)> {
         while !self.has_stopped() {
             let doors = locked(&self.doors).clone();
             let open: Vec<usize> = (0..doors.len()).filter(|&at| doors[at].open).collect();
             if !open.is_empty() {
-                let node = open[usize::try_from(chance % open.len() as u64).unwrap()];
+                let first = usize::try_from(chance % open.len() as u64).unwrap();
+                let nodes: Vec<usize> = open
+                    .iter()
+                    .copied()
+                    .cycle()
+                    .skip(first)
+                    .take(count)
+                    .collect();
+                let at = self.now();
                 let sent = Sent {
-                    at: self.now(),
-                    node,
+                    at,
                     lives: doors.iter().map(|door| door.life).collect(),
-                    last: doors[node].life,
+                    to: (nodes.iter())
+                        .map(|&node| Visit {
+                            node,
+                            last: doors[node].life,
+                        })
+                        .collect(),
+                    until: at,
+                    clock_off: self.clock_off.load(Ordering::SeqCst),
                 };
-                return Some((doors[node].url.clone(), sent));
+                let urls = nodes.iter().map(|&node| doors[node].url.clone());
+                return Some((urls.collect(), sent));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -198,4 +227,43 @@ impl Notebook {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tlog_tiles::record_hash;
+
+    use super::{Door, Notebook};
+
+    #[test]
+    fn receipts_stay_until_they_are_looked_for() {
+        let notebook = Notebook::new(Vec::new());
+        for index in [3, 7] {
+            notebook.receipt(index, record_hash(b"entry"));
+        }
+        assert_eq!(notebook.receipts_left(), 2);
+        assert_eq!(notebook.receipts_left(), 2);
+        assert_eq!(notebook.receipts_below(7).len(), 1);
+        assert_eq!(notebook.receipts_left(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_at_once_goes_to_each_node_that_serves() {
+        let door = |number: usize| Door {
+            url: number.to_string(),
+            open: number != 1,
+            life: 0,
+        };
+        let notebook = Notebook::new((0..4).map(door).collect());
+        for chance in 0..9 {
+            let (urls, sent) = notebook.doors(chance, 3).await.unwrap();
+            let mut nodes: Vec<usize> = sent.to.iter().map(|visit| visit.node).collect();
+            assert_eq!(urls, nodes.iter().map(usize::to_string).collect::<Vec<_>>());
+            nodes.sort_unstable();
+            assert_eq!(nodes, [0, 2, 3]);
+        }
+        // Of more than there are some go to the same.
+        let (_, sent) = notebook.doors(5, 4).await.unwrap();
+        assert_eq!(sent.to.first(), sent.to.last());
+    }
 }

@@ -68,6 +68,32 @@ impl<V: Clone + PartialEq> Register<V> {
         !self.now.is_empty()
     }
 
+    /// One of those without an answer was seen to be carried out just then; whether there is any that can be.
+    #[must_use]
+    pub(super) fn came_late(&mut self) -> bool {
+        if !self.may_change() {
+            return false;
+        }
+        self.now = self.late.iter().map(|(_, late)| late.clone()).collect();
+        // Of several it is not known which, and the others may come yet.
+        if let [_] = &self.late[..] {
+            self.late.clear();
+        }
+        true
+    }
+
+    /// Whether there are changes without an answer that are not over.
+    #[must_use]
+    pub(super) fn may_change(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Whether it is `value` for certain.
+    #[must_use]
+    pub(super) fn has_to_be(&self, value: &V) -> bool {
+        self.possible().all(|possible| possible == value)
+    }
+
     #[must_use]
     pub(super) fn can_be(&self, value: &V) -> bool {
         self.possible().any(|possible| possible == value)

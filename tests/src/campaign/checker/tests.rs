@@ -1,16 +1,46 @@
 //! Controls: each lie is found, and what may happen where an answer is missing is not taken for one.
 
-use super::super::history::{Asked, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Told};
+use super::super::history::{
+    Asked, By, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Session, Told, Visit,
+};
 use super::Checker;
+use super::sessions::{
+    CEREMONIES, CEREMONY, CREATION_FRESH, FRESH, IDLE, PASSKEYS as MOST_PASSKEYS,
+};
+
+mod sessions;
 
 const MOST: u64 = 10;
 
-struct Story(Vec<Entry>, u64);
+#[derive(Clone)]
+struct Story {
+    entries: Vec<Entry>,
+    /// Milliseconds since the beginning.
+    now: u64,
+    /// Of each node; there are two.
+    lives: [u64; 2],
+    clock_off: u64,
+    with: Option<Session>,
+}
 
 impl Story {
+    fn empty() -> Self {
+        Self {
+            entries: Vec::new(),
+            now: 0,
+            lives: [0, 0],
+            clock_off: 0,
+            with: Some(Session {
+                by: By::Creation,
+                at: 0,
+                node: 0,
+            }),
+        }
+    }
+
     /// An account with PIN 1, passkey 1 and version 1 of the secret.
     fn new() -> Self {
-        Self(Vec::new(), 0)
+        Self::empty()
             .then(Asked::AddPasskey(1), Came::Done(Told::Yes))
             .then(Asked::SetPin(1), Came::Done(Told::Yes))
             .then(put(0, "a"), Came::Done(secret(1, "")))
@@ -20,14 +50,31 @@ impl Story {
         self.several(asked, vec![came])
     }
 
-    fn several(mut self, asked: Asked, came: Vec<Came>) -> Self {
-        let sent = Sent {
-            at: 1000 * self.0.len() as u64,
-            node: 0,
-            lives: vec![self.1],
-            last: self.1,
+    fn several(self, asked: Asked, came: Vec<Came>) -> Self {
+        let nodes = vec![0; came.len()];
+        self.at(&nodes, asked, came)
+    }
+
+    fn at(mut self, nodes: &[usize], asked: Asked, came: Vec<Came>) -> Self {
+        let visit = |&node: &usize| Visit {
+            node,
+            last: self.lives[node],
         };
-        self.0.push(Entry { sent, asked, came });
+        let sent = Sent {
+            at: self.now,
+            lives: self.lives.to_vec(),
+            to: nodes.iter().map(visit).collect(),
+            until: self.now + 500,
+            clock_off: self.clock_off,
+        };
+        let with = self.with.filter(|_| asked.needs_a_session());
+        self.entries.push(Entry {
+            sent,
+            with,
+            asked,
+            came,
+        });
+        self.now += 1000;
         self
     }
 
@@ -39,23 +86,27 @@ impl Story {
         self.then(guess(pin), Came::Done(Told::Yes))
     }
 
-    /// The node is killed, and serves again.
-    fn killed(mut self) -> Self {
-        self.1 += 2;
+    /// The first node is killed, and serves again.
+    fn killed(self) -> Self {
+        self.node_killed(0)
+    }
+
+    fn node_killed(mut self, node: usize) -> Self {
+        self.lives[node] += 2;
         self
     }
 
     #[track_caller]
     fn holds(&self) {
-        Checker::replay(MOST, &self.0).unwrap();
+        Checker::replay(MOST, &self.entries).unwrap();
     }
 
     #[track_caller]
     fn is_found(&self, word: &str) {
-        let found = Checker::replay(MOST, &self.0).unwrap_err();
+        let found = Checker::replay(MOST, &self.entries).unwrap_err();
         assert!(found.contains(word), "{found}");
         // It is the last answer that cannot be true.
-        let before = &self.0[..self.0.len() - 1];
+        let before = &self.entries[..self.entries.len() - 1];
         Checker::replay(MOST, before).unwrap();
     }
 }
@@ -130,7 +181,7 @@ fn a_guess_without_an_answer_counts_once_or_not_at_all() {
 fn who_signs_in_may_find_no_secret_unless_one_was_acknowledged() {
     for asked in [Asked::Passkey(1), guess(1), Asked::Get] {
         let nothing = || refused("404 not-found", None, None);
-        let begun = Story(Vec::new(), 0)
+        let begun = Story::empty()
             .then(Asked::AddPasskey(1), Came::Done(Told::Yes))
             .then(Asked::SetPin(1), Came::Done(Told::Yes))
             .then(put(0, "a"), Came::Lost);
