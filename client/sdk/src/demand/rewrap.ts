@@ -28,8 +28,10 @@ async function stored(
     return custody.held;
   } catch (error) {
     if (!(error instanceof t.CanNotOpen)) throw error;
-    // Stored with a factor whose making was not answered: what it was sealed from is here.
-    if (first) return await unsent(custody, first.secret, version);
+    // Stored with the first factor, whose making was not answered: what it was sealed from is here. Later it may be another one,
+    // of a device that has changed it since, with slots of factors that are not here.
+    if (first && custody.transport.session?.factor === "creation")
+      return await unsent(custody, first.secret, version);
     const message = "unlock first: a new factor gets a slot of the device secret";
     throw new t.NotReady("locked", message, { cause: error });
   }
