@@ -16,8 +16,8 @@ export interface EnrolOptions {
 
 /**
  * Whether an enrolment was begun here whose account has no way in yet: until there is a PIN, a passkey, recovery codes or an
- * authenticator app this is true, and `enrol` goes on. Sealed end to end, the backup goes out with the first PIN or recovery
- * codes, and ends it with them.
+ * authenticator app this is true, and `enrol` goes on, or finds that a confirmed contact is one. Sealed end to end, the
+ * backup goes out with the first PIN or recovery codes, and ends it with them.
  */
 export async function enrolmentPending(custody: Custody): Promise<boolean> {
   return (await ourRecord(custody, PENDING)) !== undefined;

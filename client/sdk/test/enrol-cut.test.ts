@@ -101,3 +101,22 @@ test("another device secret, whose codes are the first way in, is what counts fr
   await assert.rejects(enrol(await service.open()), { code: "already-enrolled" });
   assert.equal(service.accounts.size, size);
 });
+
+test("a confirmed contact, which codes are delivered to, is a way in", async () => {
+  for (const confirmed of [1, null]) {
+    const service = await Beginning.make();
+    await enrol(await service.open());
+    service.claims = [confirmed];
+    service.later();
+    const custody = await service.open();
+    if (confirmed === null) {
+      // The control: by a claim nobody comes in, and the key goes on with another account.
+      await enrol(custody);
+      assert.deepEqual([service.accounts.size, service.keys.size], [2, 1]);
+      continue;
+    }
+    await assert.rejects(enrol(custody), { code: "already-enrolled" });
+    assert.equal(service.accounts.size, 1);
+    assert.equal(await enrolmentPending(custody), false);
+  }
+});

@@ -22,7 +22,7 @@ class Service {
   readonly old = new Set<string>();
   readonly storage = memoryStorage();
   down = false;
-  view: object = { passkeys: [], pin: null, recovery_codes: null };
+  view: object = { contacts: [], passkeys: [], pin: null, recovery_codes: null };
 
   private constructor(
     readonly realm: Realm,
@@ -130,7 +130,7 @@ test("an account that has a way in by now is not left for another one", async ()
   const service = await Service.make();
   await enrol(await service.open(), {});
   service.later();
-  service.view = { passkeys: [], pin: { device_id: "pin-1" }, recovery_codes: null };
+  service.view = { contacts: [], passkeys: [], pin: { device_id: "pin-1" }, recovery_codes: null };
   service.stored.push("device-secret", "app-key");
   const custody = await service.open();
   await assert.rejects(enrol(custody, {}), { code: "already-enrolled" });

@@ -141,8 +141,9 @@ async function demandNoFactors(custody: Custody): Promise<void> {
   await t.openReadOnly(custody);
   const view = await custody.transport.request("get", "/v1/account");
   const opens = view.pin ?? view.passkeys[0] ?? view.recovery_codes;
-  const backedUp = (opens ?? view.totp) && (await isBackedUp(custody));
-  // An authenticator app alone brings nothing back but what is there.
+  const contact = view.contacts.find(({ confirmed }) => confirmed != null);
+  const backedUp = (opens ?? view.totp ?? contact) && (await isBackedUp(custody));
+  // An authenticator app or a delivered code alone brings nothing back but what is there.
   if (!opens && !backedUp) return;
   if (backedUp) await nothingWaits(custody);
   throw new t.NotReady("already-enrolled", "the account has a way in by now: sign in");

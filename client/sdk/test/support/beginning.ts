@@ -33,6 +33,8 @@ export class Beginning {
   readonly storage = memoryStorage();
   /** Whether the policy keeps the backup from the session. */
   isKept = false;
+  /** Contacts of its accounts: when each was confirmed, null for a claim. */
+  claims: (number | null)[] = [];
   fate: (asked: Asked) => Fate = () => "done";
   readonly #old = new Set<string>();
   readonly #setup: string;
@@ -131,6 +133,7 @@ export class Beginning {
       server_slot: true,
       ...{ pin: one("pin"), recovery_codes: one("recovery-codes"), totp: one("totp") },
       passkeys: factors.has("passkey") ? [one("passkey")] : [],
+      contacts: this.claims.map((confirmed) => ({ id: "c", device_id: "c", confirmed })),
     };
   }
 
