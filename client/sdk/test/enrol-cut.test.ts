@@ -6,8 +6,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Custody, lock } from "../src/custody.js";
 import { enrol, enrolmentPending } from "../src/enrol.js";
-import { addPasskey, confirmTotp, setPin, setRecoveryCodes } from "../src/factors.js";
-import { rotateSecret } from "../src/rotation.js";
+import { addPasskey, codesPending, confirmTotp, setPin, setRecoveryCodes } from "../src/factors.js";
+import { rotateSecret, rotationPending, rotationSeen } from "../src/rotation.js";
 import { unlock } from "../src/secrets.js";
 import { Beginning, plugIn } from "./support/beginning.js";
 
@@ -66,10 +66,13 @@ for (const [way, [last, make]] of Object.entries(WAYS)) {
           // The page is loaded again.
           const custody = await service.open();
           assert.equal(await enrolmentPending(custody), true, what);
-          if (isLate && fate === "answer-lost" && asked.at(-1)?.endsWith(last)) {
-            // It has come about: the account is not left, and its owner comes in by what it has.
+          const hasComeAbout = fate === "answer-lost" && asked.at(-1)?.endsWith(last);
+          if (isLate && hasComeAbout && way !== "recovery codes") {
+            // The account is not left, and its owner comes in by what it has.
             await assert.rejects(enrol(custody), { code: "already-enrolled" }, what);
+            service.signIn(custody, "known");
           } else {
+            // Codes that nobody has seen let nobody in.
             await enrol(custody);
             assert.equal(await enrolmentPending(custody), true, what);
             await make(custody);
@@ -118,5 +121,29 @@ test("a confirmed contact, which codes are delivered to, is a way in", async () 
     await assert.rejects(enrol(custody), { code: "already-enrolled" });
     assert.equal(service.accounts.size, 1);
     assert.equal(await enrolmentPending(custody), false);
+  }
+});
+
+test("codes of a rotation that nobody has seen are no way in; the control: those that were seen are", async () => {
+  for (const isSeen of [false, true]) {
+    const service = await Beginning.make();
+    const custody = await service.open();
+    await enrol(custody);
+    service.fate = ({ path }) => (path.endsWith("/recovery-codes") ? "answer-lost" : "done");
+    await assert.rejects(rotateSecret(custody), { code: "unreachable" });
+    service.fate = () => "done";
+    if (isSeen) await rotationSeen(custody);
+    service.later();
+    const again = await service.open();
+    if (isSeen) {
+      await assert.rejects(enrol(again), { code: "already-enrolled" });
+      assert.equal(service.accounts.size, 1);
+      continue;
+    }
+    await enrol(again);
+    assert.deepEqual([service.accounts.size, service.keys.size], [2, 1]);
+    assert.deepEqual([await rotationPending(again), await codesPending(again)], [false, false]);
+    await setPin(again, "830517");
+    await demandWhole(again, service, "rotated, and not seen");
   }
 });

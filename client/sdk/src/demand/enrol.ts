@@ -140,7 +140,13 @@ export async function createAnyway(
 async function demandNoFactors(custody: Custody): Promise<void> {
   await t.openReadOnly(custody);
   const view = await custody.transport.request("get", "/v1/account");
-  const opens = view.pin ?? view.passkeys[0] ?? view.recovery_codes;
+  // Codes that still wait here were perhaps seen by nobody: then the enrolment has the last copy of the key.
+  const [codes, rotated] = [
+    await t.ourRecord(custody, t.CODES),
+    await t.ourRecord(custody, t.ROTATION),
+  ];
+  const areSeen = codes === undefined && rotated === undefined;
+  const opens = view.pin ?? view.passkeys[0] ?? (areSeen ? view.recovery_codes : undefined);
   const contact = view.contacts.find(({ confirmed }) => confirmed != null);
   const backedUp = (opens ?? view.totp ?? contact) && (await isBackedUp(custody));
   // An authenticator app or a delivered code alone brings nothing back but what is there.
@@ -177,8 +183,8 @@ async function goOnAs(custody: Custody, account: string): Promise<void> {
     }
     for (const key of [...keys, ...queues]) update.delete(key);
     for (const [key, change] of toSend) update.set(key, change);
-    // Sealed for the account of before.
-    update.delete(t.OFFLINE);
+    // Sealed for the account of before, or of it.
+    for (const key of [t.OFFLINE, t.CODES, t.ROTATION]) update.delete(key);
     update.set(t.KEPT.account, now);
   });
   custody.account = now;

@@ -69,7 +69,12 @@ export class Beginning {
 
   /** Whose session it is. */
   of({ headers }: Asked): string {
-    return headers.get("Authorization")?.replace("DPoP ", "") ?? "";
+    return headers.get("Authorization")?.replace(/^DPoP (read:)?/, "") ?? "";
+  }
+
+  /** A sign-in by what its owner has, as far as the session goes. */
+  signIn({ account, transport }: Custody, factor: string): void {
+    transport.session = { token: account!.account, scope: "full", factor } as never;
   }
 
   async #answer(asked: Asked): Promise<Reply> {
@@ -89,7 +94,8 @@ export class Beginning {
     if (!path.startsWith("/v1/account/secrets/")) return this.#factor(asked, account);
     const name = path.split("/").at(-1) ?? "";
     const stored = account.secrets.get(name);
-    if (this.isKept) return problem(403, "release-forbidden");
+    const reads = asked.headers.get("Authorization")?.startsWith("DPoP read:");
+    if (this.isKept || reads) return problem(403, "release-forbidden");
     if (method === "GET")
       return stored ? { body: { updated: 0, ...stored } } : problem(404, "not-found");
     if (stored) return problem(412, "precondition-failed");
@@ -122,7 +128,7 @@ export class Beginning {
   }
 
   #read({ account }: { account: string }): Reply {
-    const session = { token: account, scope: "read", factor: "device" };
+    const session = { token: `read:${account}`, scope: "read", factor: "device" };
     const about = { account, device_bound: true, device_id: "d", server_slots: "allowed" };
     return { body: { ...about, secrets: {}, session } };
   }
