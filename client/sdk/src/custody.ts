@@ -211,8 +211,9 @@ export async function keepAccount(
       const away = aside(before);
       for (const key of OWN) {
         const its = update.get(back(key));
-        if (before) update.set(away(key), update.get(key));
-        // What was begun before there was an account is this one's, unless it has its own: the one of before was erased here.
+        // An enrolment that made no account yet is nobody's, and waits under no name.
+        if (before || key === "enrolment") update.set(away(key), update.get(key));
+        // What else was begun before there was an account is this one's, unless it has its own: the one of before was erased here.
         else if (!its) continue;
         update.set(key, its);
         update.delete(back(key));

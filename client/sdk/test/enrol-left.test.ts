@@ -2,11 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { random } from "../src/bytes.js";
-import { type Custody, lock } from "../src/custody.js";
+import { type Custody, keepAccount, lock } from "../src/custody.js";
+import { enrol, enrolmentPending } from "../src/enrol.js";
 import { setRecoveryCodes } from "../src/factors.js";
 import { aesKey, seal } from "../src/keys.js";
 import { rotateSecret } from "../src/rotation.js";
 import { PENDING, type Pending } from "../src/vault.js";
+import { Beginning } from "./support/beginning.js";
 import { Safe } from "./support/safe.js";
 
 /** The answer to the first way in was lost, and the enrolment waits on. */
@@ -52,3 +54,43 @@ for (const rotated of [true, false])
       assert.deepEqual(typesOf(safe), new Set(["opaque", "prf", "recovery-code"]));
     }
   });
+
+test("an enrolment that made no account is not that of the account that is signed in to", async () => {
+  for (const [fate, signsIn] of [
+    ["lost", true],
+    ["answer-lost", true],
+    // The control: where nobody has signed in, it goes on.
+    ["lost", false],
+  ] as const) {
+    const service = await Beginning.make();
+    service.fate = ({ path }) => (path.endsWith("/accounts") ? fate : "done");
+    const custody = await service.open();
+    await assert.rejects(enrol(custody), { code: "unreachable" });
+    service.fate = () => "done";
+    if (signsIn) {
+      await keepAccount(custody, { account: "b-9", boundDevice: custody.device.thumbprint });
+      assert.equal(await enrolmentPending(custody), false);
+      await assert.rejects(enrol(custody), { code: "already-enrolled" });
+      assert.equal((await service.open()).account?.account, "b-9");
+    } else {
+      await enrol(custody);
+      assert.deepEqual([service.keys.size, custody.account?.account], [1, "a-1"]);
+      assert.equal((await service.open()).account?.account, "a-1");
+      assert.equal(await enrolmentPending(await service.open()), true);
+    }
+  }
+});
+
+test("an enrolment does not take the device of an account that another tab has signed in to meanwhile", async () => {
+  const service = await Beginning.make();
+  const [custody, other] = [await service.open(), await service.open()];
+  const request = custody.transport.request.bind(custody.transport);
+  custody.transport.request = async (...call: Parameters<typeof request>) => {
+    const answer = await request(...call);
+    if (call[1].endsWith("/accounts")) await keepAccount(other, { account: "b-9" });
+    return answer;
+  };
+  await assert.rejects(enrol(custody), { code: "other-account" });
+  assert.equal(custody.account, undefined);
+  assert.equal((await service.open()).account?.account, "b-9");
+});

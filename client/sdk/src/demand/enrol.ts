@@ -164,7 +164,11 @@ async function goOnAs(custody: Custody, account: string): Promise<void> {
   const now = { account, boundDevice: custody.device.thumbprint };
   const before = custody.account?.account;
   if (before === undefined || before === account) {
-    await t.keepAccount(custody, now);
+    // Not as a sign-in, which puts aside what was begun; and a device that another tab has signed in with since is that account's.
+    await t.ours({ ...custody, account: now }, [], (update) => {
+      update.set(t.KEPT.account, now);
+    });
+    custody.account = now;
     return;
   }
   const own = new RegExp(`^(queue|copy|lost|seen)/${before}/`);
