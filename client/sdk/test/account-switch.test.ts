@@ -90,7 +90,8 @@ test("what is read within a session of another account than it was asked for is 
   );
 });
 
-const named = (token: string) => ({ token, scope: "pin-only", factor: "otp" }) as never;
+const named = (token: string, fresh_until = 600, factor = "otp") =>
+  ({ token, scope: "pin-only", factor, fresh_until }) as never;
 
 test("a session that is renewed takes the place of the one that asked, and of none that was opened meanwhile", async () => {
   const realm = await Realm.make();
@@ -127,16 +128,34 @@ test("a session that is renewed takes the place of the one that asked, and of no
         meanwhile = () => undefined;
         return while_(custody);
       };
-      await call(custody);
+      // What is bound to the account of before is refused where another one is open.
+      await call(custody).catch((error: unknown) => {
+        assert.equal(custody.account?.account, "a-2", String(error));
+      });
       const { session } = custody.transport as { session?: { token: string } };
       return session?.token;
     };
-    const signedIn = await tokenAfter(({ transport }) => {
-      transport.session = named("another");
-    });
-    assert.equal(signedIn, "another");
+    for (const another of [named("another", 601), named("another", 600, "recovery-code")]) {
+      const signedIn = await tokenAfter(({ transport }) => {
+        transport.session = another;
+      });
+      assert.equal(signedIn, "another");
+    }
     assert.equal(await tokenAfter((one) => signOut(one)), undefined);
     // The control: where nobody has, it goes on by the answer.
     assert.equal(await tokenAfter(() => undefined), "renewed");
+    // Renewed while it is on its way, it is the same one: what it was renewed to may have ended with the change.
+    if (call === refreshSession) continue;
+    const refreshed = await tokenAfter(async (one) => {
+      await refreshSession(one);
+      one.transport.session = { ...one.transport.session!, token: "refreshed" };
+    });
+    assert.equal(refreshed, "renewed");
+    // Of another account, it never is.
+    const others = await tokenAfter(async (one) => {
+      await keepAccount(one, { account: "a-2" });
+      one.transport.session = named("another");
+    });
+    assert.equal(others, "another");
   }
 });
