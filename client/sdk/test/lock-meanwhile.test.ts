@@ -53,6 +53,7 @@ test("a PIN that is set", async () => {
   const records = new WeakMap<Safe, string>();
   await lockedAnywhere({
     name: "setPin",
+    gone: ["opaque"],
     before: async (safe) => {
       const pin = await bound(safe, "pin", "pin-2");
       safe.refuse = ({ path, body = "{}" }: Asked): Reply | undefined => {

@@ -30,7 +30,6 @@ async function sent(custody: Custody, pin: string, rewrap: Rewrapping): Promise<
   const goOn = goingOn(custody);
   const made = await custody.transport.request("put", "/v1/account/pin", { body: { pin } });
   await t.demandBound(custody, "pin", made.pin);
-  await rewrap.done();
   t.forget(custody, { type: "opaque" });
   await rewrap.done();
   custody.pin = made.pin.device_id;

@@ -59,6 +59,8 @@ interface Change<T> {
   readonly endToEnd?: boolean;
   /** Of many steps that are alike, only so many. */
   readonly every?: number;
+  /** Of those of before, which it takes the place of. */
+  readonly gone?: readonly SlotKey["type"][];
   /** It goes on with a copy of all that it needs, wherever it is locked. */
   readonly isNeverStopped?: boolean;
   readonly before?: (safe: Safe, custody: Custody) => Promise<unknown>;
@@ -101,12 +103,15 @@ export async function lockedAnywhere<T>(change: Change<T>): Promise<void> {
       const { unlocked, held, slotKeys } = custody;
       assert.deepEqual([unlocked, held, slotKeys], [undefined, undefined, []], told);
     }
-    // Those of before open it, whatever came of it.
-    for (const by of [safe.pin, safe.passkey]) {
-      const kept = safe.secrets.get("device-secret")?.slots?.some((s) => s.type === by.type);
-      const fresh = kept && (await safe.device());
-      if (fresh && (await opens(safe, by, safe.first.secret)))
-        assert.equal((await safe.opened(fresh, by)).thumbprint, safe.first.thumbprint, told);
+    // Those of before open it, whatever came of it, but for what the change takes the place of.
+    const { gone = [] } = change;
+    for (const by of [safe.pin, safe.passkey].filter(
+      ({ type }) => !gone.includes(type) || isSame,
+    )) {
+      if (!safe.endToEnd) break;
+      assert.ok(await opens(safe, by, safe.first.secret), `${by.type}, ${told}`);
+      const fresh = await safe.device();
+      assert.equal((await safe.opened(fresh, by)).thumbprint, safe.first.thumbprint, told);
     }
     if (!isSame) await change.whole(safe, custody, value);
     if (isSame) none += 1;
