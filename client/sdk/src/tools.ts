@@ -64,6 +64,7 @@ import { openReadOnly, signInWithPin } from "./sign-in.js";
 import { indexedDbStorage } from "./storage/indexeddb.js";
 import { isSound } from "./storage/sound.js";
 import { isFor, openContent, sealContent, sealSlot } from "./slots.js";
+import { opensNow } from "./unlock.js";
 import {
   APP_KEY,
   chained,
@@ -131,7 +132,7 @@ export const tools = () => ({
   ...{ hashes, linked, LOG, remembered, unproven, includes, leafHash, verifyCheckpoint },
   ...{ toHex, done, getSecret, openSecret, released, lostKey, of, queuedOf },
   ...{ keepPin, openPinSlot, pinSlot, setPin, signInWithPin, openReadOnly },
-  ...{ unlock, ROTATION, CODES, usePasskey, usePrf },
+  ...{ unlock, opensNow, ROTATION, CODES, usePasskey, usePrf },
   ...{ answer, asked, bytesOf, credentials, decoded, descriptors, extensions, text },
 });
 

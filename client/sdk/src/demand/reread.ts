@@ -5,21 +5,41 @@ import type { Bytes } from "../bytes.js";
 import type { AppKeyRecord, Custody } from "../custody.js";
 import type { Unlocked } from "../keys.js";
 import { t } from "./t.js";
-import { unlessLocked } from "./wiped.js";
+import { beside, locked, watch } from "./wiped.js";
 
-/** Reads the device secret, and keeps it at hand: unless it is locked meanwhile, which is an error. */
-export function reread(custody: Custody, first?: Unlocked): Promise<void> {
-  return unlessLocked(custody, () => read(custody, first));
+/**
+ * Reads the device secret, and keeps it at hand: unless it is locked meanwhile, which is an error. What did not open any more
+ * for that reason is no fault of anybody's.
+ */
+export async function reread(custody: Custody, first?: Unlocked): Promise<void> {
+  const wasLocked = watch(custody);
+  const own = beside(custody);
+  let isKept = false;
+  try {
+    await read(custody, own, first);
+    isKept = !wasLocked();
+  } catch (error) {
+    const isShut = error instanceof t.CanNotOpen || error instanceof t.NotReady;
+    if (!isShut || !wasLocked()) throw error;
+  } finally {
+    if (!isKept) {
+      own.unlocked?.lock();
+      own.held?.key.fill(0);
+    }
+  }
+  if (!isKept) throw locked();
+  if (own.held) custody.held = own.held;
+  if (own.unlocked) t.opensNow(custody, own.unlocked);
 }
 
-async function read(custody: Custody, first?: Unlocked): Promise<void> {
+async function read(custody: Custody, own: Custody, first?: Unlocked): Promise<void> {
   const path = { name: t.DEVICE_SECRET };
   const route = "/v1/account/secrets/{name}";
   const secret = await custody.transport.request("get", route, { path });
   const found = await t.openWith(custody, t.DEVICE_SECRET, secret);
   // Another device has replaced it: the key that is open is to be under the same.
-  if (await isNewer(custody, found.content, first)) await t.unlock(custody);
-  else await t.hold(custody, secret, found);
+  if (await isNewer(custody, found.content, first)) await t.unlock(own);
+  else await t.hold(own, secret, found);
   found.content.fill(0);
 }
 

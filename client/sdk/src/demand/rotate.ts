@@ -29,7 +29,7 @@ import { reread } from "./reread.js";
 import { contentOf, written } from "./rewrap.js";
 import { t } from "./t.js";
 import { cameAbout, sealed, sending, type Shelf } from "./unseen.js";
-import { locked, slotFor, watch } from "./wiped.js";
+import { beside, locked, slotFor, watch } from "./wiped.js";
 
 const shelf = (): Shelf => ({ name: t.ROTATION, label: "custodyd/sdk/rotation/v2" });
 /** Another device may change something meanwhile. */
@@ -196,11 +196,10 @@ async function takeUp(custody: Custody, next: Unlocked, wasLocked: () => boolean
   const { passkeys }: Slots = t.slotsOf(await t.ourRecord(custody, t.OFFLINE));
   t.forget(custody, { type: "recovery-code" });
   custody.held = undefined;
-  await t.keepAppKey(custody, next);
-  if (wasLocked()) {
-    next.lock();
-    if (custody.unlocked === next) custody.unlocked = undefined;
-  }
+  await t.keepAppKey(beside(custody), next);
+  // A sign-in since may have brought what is replaced.
+  if (!wasLocked() || custody.unlocked?.locked === false) t.opensNow(custody, next);
+  else next.lock();
   for (const { credentialId, salt, rpId, deviceId } of passkeys) {
     const key = custody.slotKeys.find(
       ({ type, credential }) => type === "prf" && credential === deviceId,

@@ -40,21 +40,12 @@ export async function slotFor(place: Place, by: SlotKey, key: Bytes): Promise<Sl
 }
 
 /**
- * What reads and keeps at hand: stopped by `lock`, it keeps nothing, and what did not open any more for that reason is no fault of
- * anybody's.
+ * What opens meanwhile, beside what is at hand: of this view it is put there, or wiped, once it is known whether `lock` came. A
+ * sign-in that follows a `lock` has its own, and neither takes this one's nor loses its own by it.
  */
-export async function unlessLocked<T>(custody: Custody, work: () => Promise<T>): Promise<T> {
-  const wasLocked = watch(custody);
-  try {
-    const done = await work();
-    if (!wasLocked()) return done;
-  } catch (error) {
-    const isShut = error instanceof t.CanNotOpen || error instanceof t.NotReady;
-    if (!isShut || !wasLocked()) throw error;
-  }
-  // What was opened after it is at hand again.
-  t.lock(custody);
-  throw locked();
+export function beside(custody: Custody): Custody {
+  const own = Object.create(custody) as Custody;
+  return Object.assign(own, { unlocked: undefined, held: undefined });
 }
 
 /** Whether `lock` was called since: what was opened before it is not to be at hand any more. */
