@@ -29,9 +29,16 @@ interface Remembered {
   readonly receipts: readonly { index: number; leaf: string; account?: string; at?: number }[];
 }
 
-/** What was kept. */
+/**
+ * What was kept. A time to come was told by a clock that has been set back since: when the event was is not known, and the next
+ * write says so, or it would be taken for new once that time is there.
+ */
 export function remembered(value: unknown): Remembered {
-  return (kept(LOG, value) as Remembered | undefined) ?? { waiting: [], receipts: [] };
+  const log = (kept(LOG, value) ?? { waiting: [], receipts: [] }) as Remembered;
+  const receipts = log.receipts.map((one) =>
+    (one.at ?? 0) > Date.now() ? { ...one, at: 0 } : one,
+  );
+  return { ...log, receipts };
 }
 
 /** Hashes of a proof. */
