@@ -356,6 +356,30 @@ async fn a_commit_of_unknown_outcome_waits_for_the_server_and_is_charged_once() 
     assert_eq!(app.process(), Some(process), "{}", app.log());
 }
 
+/// Which accounts there are, and were used lately, is not told by what the daemon has in memory.
+#[tokio::test]
+async fn a_server_that_is_away_tells_no_stranger_which_accounts_there_are() {
+    let mut app = TestApp::with(Setup::notes(ROUNDS).on_postgres()).await;
+    let mut owner = enrolled(&app).await;
+    let mut stranger = app.device("notes");
+    stranger.meet().await;
+    let asks = async |stranger: &mut Device, account: &str| {
+        stranger.account = account.to_owned();
+        stranger.try_pin(WRONG, &[]).await.refusal()
+    };
+    let known = owner.account.clone();
+    let unknown = "9e3a5a94-6d21-4f5e-8f56-0d0f7a4f0b11";
+    let both =
+        async |stranger: &mut Device| [asks(stranger, &known).await, asks(stranger, unknown).await];
+    // Control: they are told the same while it is there.
+    let told = both(&mut stranger).await;
+    assert_eq!(told, ["401 authentication-failed"; 2]);
+    owner.try_pin(PIN, &[]).await.expect(201);
+    app.postgres.as_mut().unwrap().kill();
+    let told = both(&mut stranger).await;
+    assert_eq!(told, ["503 store-unavailable"; 2]);
+}
+
 #[tokio::test]
 async fn two_daemons_on_one_database_are_one_too_many() {
     let app = TestApp::with(Setup::default().on_postgres()).await;

@@ -14,10 +14,10 @@ impl Ledger {
     /// smaller.
     ///
     /// # Errors
-    /// `Token` where it does not sign; as `load` where another node has written.
+    /// `Token` where it does not sign; as `load` where another node has written; `Late` where an own batch is not anchored in time.
     pub async fn checkpoint(&self) -> Result<Arc<Checkpoint>, LedgerError> {
         let reader = &self.reader;
-        reader.overtaken().await?;
+        reader.has_the_whole_log().await?;
         reader
             .checkpoints()
             .newest(reader.memory(), reader.pool())

@@ -6,10 +6,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::store::{HeadRow, Store};
+
+/// How long one waits for its answer: everybody waits with it, and a connection may have fallen silent.
+const ANSWER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -37,15 +42,26 @@ impl Looks {
         }
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         // Nothing is kept of a look that is given up here: the next one looks.
-        let row = store.head().await.map(|row| row.examine());
+        let row = match timeout(ANSWER, store.head()).await {
+            Ok(Ok(row)) => row.examine(),
+            Ok(Err(_)) | Err(_) => None,
+        };
         let readers = store.readers();
         let same = last.readers == readers;
-        let shown = row.ok().flatten().filter(|_| same).map(Arc::new);
+        let shown = row.filter(|_| same).map(Arc::new);
         *last = Look {
             number,
             readers,
             shown,
         };
         last.shown.clone()
+    }
+}
+
+#[cfg(test)]
+impl Looks {
+    /// How often somebody has looked.
+    pub(super) fn many(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 }

@@ -273,6 +273,18 @@ impl Ledger {
         }
     }
 
+    /// That a server which may be away answers: for somebody who must not learn from an outage which accounts are in memory.
+    /// Beside other nodes it was asked before the account was read.
+    ///
+    /// # Errors
+    /// Store unavailable, as for an account that is not there.
+    pub async fn is_reached(&self) -> Result<(), LedgerError> {
+        if self.store().comes_back() && !self.store().is_shared() {
+            self.store().head().await?;
+        }
+        Ok(())
+    }
+
     /// The account that has this alias, for somebody who must not learn whether one has: a name
     /// that nobody has costs the token what a known one does.
     ///

@@ -140,7 +140,8 @@ impl Ledger {
         let (checkpoints, memory) = (self.reader.checkpoints(), self.reader.memory());
         let covering = match checkpoints.covering(size, memory, self.pool()).await? {
             // Somebody may have seen more of the log at another node: a shorter one would look like a lie to them.
-            None if self.reader.overtaken().await? => {
+            None => {
+                self.reader.has_the_whole_log().await?;
                 checkpoints.covering(size, memory, self.pool()).await?
             }
             covering => covering,

@@ -90,6 +90,22 @@ pub struct Reader {
     writes: Writes,
 }
 
+/// What a look at the head's row says of what is believed.
+enum Sees {
+    What(Whose),
+    /// A batch of another node's, by its number; or nothing, where the server does not say.
+    More {
+        shown: Option<u64>,
+    },
+}
+
+/// Whose batch is the newest that the database shows.
+enum Whose {
+    Believed,
+    /// This node's own, which is pending: who reads what it changes waits for it.
+    Own,
+}
+
 /// What the first visit to the token found.
 enum Found {
     /// Opened from memory.
@@ -162,34 +178,69 @@ impl Reader {
     /// # Errors
     /// As for any read, where the server shows something newer or nothing.
     pub(super) async fn overtaken(&self) -> Result<bool, LedgerError> {
-        if !self.store.is_shared() {
-            return Ok(false);
+        match self.sees().await {
+            Sees::What(_) => Ok(false),
+            Sees::More { shown } => self.goes_over_to(shown).await,
         }
+    }
+
+    /// Returns once the log that is believed here has all that anybody was shown of it elsewhere. An own batch is waited for
+    /// as well: another node may have read it, anchored it and told of it, while this one does not know that it stands.
+    ///
+    /// # Errors
+    /// As `overtaken`; `Late` where an own batch is not anchored in time.
+    pub(super) async fn has_the_whole_log(&self) -> Result<(), LedgerError> {
+        match self.sees().await {
+            Sees::What(Whose::Believed) => Ok(()),
+            Sees::What(Whose::Own) => self.until_settled().await,
+            Sees::More { shown } => self.goes_over_to(shown).await.map(drop),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn looks_begun(&self) -> u64 {
+        self.looks.many()
+    }
+
+    async fn goes_over_to(&self, shown: Option<u64>) -> Result<bool, LedgerError> {
         let before = self.memory.head().state.seq;
-        let asked = match self.looks.look(&*self.store).await {
-            Some(row) if self.shows(&row) => return Ok(false),
-            Some(row) => Some(row.seq),
-            #[cfg(test)]
-            None if self.store.weakness().unseen => return Ok(false),
-            None => {
-                self.freshness.doubt();
-                None
-            }
-        };
-        self.freshness.answered(asked).await?;
+        if shown.is_none() {
+            self.freshness.doubt();
+        }
+        self.freshness.answered(shown).await?;
         Ok(self.memory.head().state.seq > before)
     }
 
-    /// Whether readers are shown what this head stands for: it is believed, or the batch of this node's own that its
-    /// readers wait for. Another node's may have the same number, where this one's is not written.
-    fn shows(&self, row: &HeadRow) -> bool {
-        let is_own = |own: Head| {
+    async fn sees(&self) -> Sees {
+        if !self.store.is_shared() {
+            return Sees::What(Whose::Believed);
+        }
+        match self.looks.look(&*self.store).await {
+            Some(row) => match self.whose(&row) {
+                Some(whose) => Sees::What(whose),
+                None => Sees::More {
+                    shown: Some(row.seq),
+                },
+            },
+            #[cfg(test)]
+            None if self.store.weakness().unseen => Sees::What(Whose::Believed),
+            None => Sees::More { shown: None },
+        }
+    }
+
+    /// Another node's batch may have the number of an own one, where that is not written.
+    fn whose(&self, row: &HeadRow) -> Option<Whose> {
+        if row.seq <= self.memory.head().state.seq {
+            return Some(Whose::Believed);
+        }
+        let is_shown = |own: &Head| {
             let same = own.encode().is_ok_and(|body| body == row.body);
             #[cfg(test)]
             let same = same || self.store.weakness().any_pending;
             own.state.seq == row.seq && same
         };
-        row.seq <= self.memory.head().state.seq || self.memory.pending().is_some_and(is_own)
+        let own = self.memory.pending();
+        own.filter(is_shown).map(|_| Whose::Own)
     }
 
     pub(super) fn cache(&self) -> &Cache {

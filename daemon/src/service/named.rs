@@ -70,7 +70,10 @@ impl Service {
         let found = self.find(&device.app, named).await?;
         match found.as_ref().is_some_and(bound) {
             true => standing::bound(),
-            false => self.strangers.meet()?,
+            false => {
+                self.strangers.meet()?;
+                self.ledger.is_reached().await?;
+            }
         }
         found.ok_or(Refused::AuthenticationFailed)
     }

@@ -28,6 +28,9 @@ const LOOKS: u32 = 5;
 /// When no other look is begun, though others still write.
 const LOOKING: Duration = Duration::from_millis(1500);
 
+/// When no other turn is asked for, of a batch that may stand or not: another node may keep its own for longer than anybody waits.
+const FINDING: Duration = Duration::from_secs(5);
+
 /// Of a batch of ours that may stand or not, as long as others write.
 const UNKNOWN: LedgerError = LedgerError::Late("to find out what became of the last batch");
 
@@ -382,11 +385,13 @@ impl Committer {
     /// # Errors
     /// A failure that is `kept` where it may be written yet; one that is not where it never will be.
     pub(super) async fn find(&mut self, store: &dyn Store) -> Result<(), Failure> {
+        let until = tokio::time::Instant::now() + FINDING;
         for _ in 0..LOOKS {
             // In a turn: of what is shown without one, others have written the next batch before it is acknowledged,
             // where they write all the time.
             let shown = match store.take_turn().await {
                 Ok(shown) => shown.examine(),
+                Err(_) if tokio::time::Instant::now() < until => continue,
                 Err(error) => return Err(Failure::kept(error.into())),
             };
             #[cfg(test)]

@@ -134,6 +134,28 @@ async fn a_batch_that_others_have_built_on_is_acknowledged_however_fast_they_wri
     }
 }
 
+/// This node does not know that its batch stands, and another one has signed what has it.
+#[tokio::test]
+async fn the_log_is_no_shorter_at_the_node_whose_batch_waits() {
+    let [one, other] = two().await;
+    let before = one.ledger().checkpoint().await.unwrap().size();
+    let mut script = Script::new(&[Commit::AnswerLost], &[], &[]);
+    script.acknowledgements = [false; 12].into();
+    one.script(script);
+    let (answer, ()) = tokio::join!(one.charge_only(one.accounts[0]), async {
+        while one.script_left(|script| script.acknowledgements.len()) > 8 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let seen = other.ledger().checkpoint().await.unwrap();
+        // Control: what this one believes is shorter, and was signed.
+        assert_eq!(one.ledger().reader.memory().head().size, before);
+        assert!(before < seen.size());
+        assert_eq!(one.ledger().checkpoint().await.unwrap().size(), seen.size());
+    });
+    assert_eq!(answer.unwrap(), 1);
+    ends_with([one, other], 1).await;
+}
+
 #[tokio::test]
 async fn the_log_that_auditors_read_is_no_shorter_at_the_next_node() {
     let [one, other] = two().await;
