@@ -117,7 +117,8 @@ async fn killed_at(call: &str, step: u32, at_least: u32) {
 
 #[tokio::test]
 async fn at_each_write_to_the_database() {
-    killed_at("pwrite64", 4, 8).await;
+    // Where what is asked shares a batch there are fewer.
+    killed_at("pwrite64", 4, 5).await;
 }
 
 #[tokio::test]
