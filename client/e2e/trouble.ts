@@ -7,6 +7,7 @@ import { test } from "node:test";
 import type { Page } from "playwright-core";
 import {
   created,
+  damage,
   DESKTOP,
   listen,
   look,
@@ -185,21 +186,7 @@ test("a damaged device key is repaired, the owner comes back in, and what was wr
   await write(page, "Nowhere else");
   await toBe(page, WAITING);
   await context.setOffline(false);
-  await page.evaluate(async () => {
-    const asked = <T>(request: IDBRequest<T>) =>
-      new Promise<T>((resolve, reject) => {
-        request.onsuccess = () => {
-          resolve(request.result);
-        };
-        request.onerror = () => {
-          reject(new Error("no database"));
-        };
-      });
-    const database = await asked(indexedDB.open("custodyd:notes"));
-    const store = database.transaction("kept", "readwrite").objectStore("kept");
-    await asked(store.put({ publicKey: "half" }, "device-key"));
-    database.close();
-  });
+  await damage(page, ["device-key"]);
   await page.goto(origin);
   await toBe(page, /What this browser kept is damaged/);
   await look(page, "phone-31-damaged");

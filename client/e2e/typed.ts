@@ -1,9 +1,9 @@
 /** What somebody has typed is not gone unasked, and what is damaged for good is let go by a person who knows what it is. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Page } from "playwright-core";
 import {
   created,
+  damage,
   DESKTOP,
   listen,
   look,
@@ -96,26 +96,6 @@ test("whoever closes what they have typed is asked first, however often", async 
   assert.deepEqual(wrong, []);
   await context.close();
 });
-
-/** Half of each record is left. */
-async function damage(page: Page, kinds: readonly string[]): Promise<void> {
-  await page.evaluate(async (kinds) => {
-    const asked = <T>(request: IDBRequest<T>) =>
-      new Promise<T>((resolve, reject) => {
-        request.onsuccess = () => {
-          resolve(request.result);
-        };
-        request.onerror = () => {
-          reject(new Error("no database"));
-        };
-      });
-    const database = await asked(indexedDB.open("custodyd:notes"));
-    const store = database.transaction("kept", "readwrite").objectStore("kept");
-    for (const key of (await asked(store.getAllKeys())) as string[])
-      if (kinds.includes(key.split("/", 1)[0] ?? "")) await asked(store.put({ half: true }, key));
-    database.close();
-  }, kinds);
-}
 
 test("a change that was not sent and is damaged is named, and let go where its owner says so", async () => {
   const { page, context } = await stage.device(PHONE);

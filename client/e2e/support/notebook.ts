@@ -221,3 +221,23 @@ export async function unlock(page: Page, pin: string): Promise<void> {
 /** Waits for a text. */
 export const toBe = (page: Page, text: string | RegExp) =>
   page.getByText(text, typeof text === "string" ? { exact: true } : {}).waitFor();
+
+/** Half of each record of these kinds is left. */
+export async function damage(page: Page, kinds: readonly string[]): Promise<void> {
+  await page.evaluate(async (kinds) => {
+    const asked = <T>(request: IDBRequest<T>) =>
+      new Promise<T>((resolve, reject) => {
+        request.onsuccess = () => {
+          resolve(request.result);
+        };
+        request.onerror = () => {
+          reject(new Error("no database"));
+        };
+      });
+    const database = await asked(indexedDB.open("custodyd:notes"));
+    const store = database.transaction("kept", "readwrite").objectStore("kept");
+    for (const key of (await asked(store.getAllKeys())) as string[])
+      if (kinds.includes(key.split("/", 1)[0] ?? "")) await asked(store.put({ half: true }, key));
+    database.close();
+  }, kinds);
+}

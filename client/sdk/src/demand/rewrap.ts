@@ -130,6 +130,7 @@ async function prepared(custody: Custody): Promise<Prepared> {
       ? await stored(custody, there.version, first)
       : first && (await unsent(custody, first.secret));
   } catch (error) {
+    first?.lock();
     // Whoever may not have it can not give it slots.
     if (!(error instanceof t.Refused) || error.code !== "release-forbidden") throw error;
     const done = async (): Promise<void> => {
@@ -137,23 +138,22 @@ async function prepared(custody: Custody): Promise<Prepared> {
     };
     return there?.server_slot ? { ...NOTHING, done } : withoutSlots(error);
   }
+  if (held) return sealing(custody, { ...held, key: copied(held.key) }, wasThere, pending, first);
+  first?.lock();
   // Made without it, a factor would open nothing, and codes take the place of some that do.
-  if (!held && there) throw locked();
-  return held
-    ? sealing(custody, { ...held, key: copied(held.key) }, secrets, pending, first)
-    : NOTHING;
+  if (there) throw locked();
+  return NOTHING;
 }
 
 /** With the device secret as it was stored, and a content key that no `lock` wipes. */
 function sealing(
   custody: Custody,
   held: Held,
-  secrets: Schemas["SecretList"]["secrets"],
+  wasThere: boolean,
   pending: Pending | undefined,
   first: Unlocked | undefined,
 ): Prepared {
   const place = t.placeOf(custody, t.DEVICE_SECRET);
-  const wasThere = secrets.some(({ name }) => name === t.APP_KEY);
   let keyThere = wasThere;
   let sent: Record<string, Schemas["Rewrapped"]> = {};
   let contentKey: Bytes | undefined;
