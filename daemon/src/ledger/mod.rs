@@ -251,7 +251,7 @@ impl Ledger {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
-        self.reader.overtaken().await?;
+        self.reader.follows_others().await?;
         Ok(self.reader.load(app, account).await?.account())
     }
 
@@ -265,7 +265,7 @@ impl Ledger {
         app: &AppId,
         account: AccountId,
     ) -> Result<Option<Loaded>, LedgerError> {
-        self.reader.overtaken().await?;
+        self.reader.follows_others().await?;
         match self.reader.load(app, account).await? {
             Standing::Account(loaded) => Ok(Some(loaded)),
             Standing::Erased => Ok(None),
@@ -295,7 +295,7 @@ impl Ledger {
         app: &AppId,
         name: &AliasName,
     ) -> Result<Option<Loaded>, LedgerError> {
-        self.reader.overtaken().await?;
+        self.reader.follows_others().await?;
         self.reader.by_alias(app, name).await
     }
 

@@ -90,20 +90,15 @@ pub struct Reader {
     writes: Writes,
 }
 
-/// What a look at the head's row says of what is believed.
-enum Sees {
-    What(Whose),
-    /// A batch of another node's, by its number; or nothing, where the server does not say.
-    More {
-        shown: Option<u64>,
-    },
-}
-
-/// Whose batch is the newest that the database shows.
-enum Whose {
+/// The newest batch that the database shows.
+enum Newest {
     Believed,
     /// This node's own, which is pending: who reads what it changes waits for it.
     Own,
+    /// Another node's, by its number.
+    Anothers(u64),
+    /// The server does not say.
+    Unknown,
 }
 
 /// What the first visit to the token found.
@@ -171,29 +166,26 @@ impl Reader {
         }
     }
 
-    /// Whether another node has written since; if so, that is believed once this returns. The server's word begins it:
-    /// one that lies leaves what the token has confirmed, and that for a second at the most. One that says nothing has lost
-    /// a connection, or more: then the token's word of before is not enough either.
+    /// Returns once what other nodes have written until now is believed. The server's word begins it: one that lies leaves
+    /// what the token has confirmed, and that for a second at the most. One that says nothing has lost a connection, or
+    /// more: then the token's word of before is not enough either.
     ///
     /// # Errors
     /// As for any read, where the server shows something newer or nothing.
-    pub(super) async fn overtaken(&self) -> Result<bool, LedgerError> {
-        match self.sees().await {
-            Sees::What(_) => Ok(false),
-            Sees::More { shown } => self.goes_over_to(shown).await,
-        }
+    pub(super) async fn follows_others(&self) -> Result<(), LedgerError> {
+        let newest = self.newest_shown().await;
+        self.goes_over_to(&newest).await
     }
 
     /// Returns once the log that is believed here has all that anybody was shown of it elsewhere. An own batch is waited for
     /// as well: another node may have read it, anchored it and told of it, while this one does not know that it stands.
     ///
     /// # Errors
-    /// As `overtaken`; `Late` where an own batch is not anchored in time.
+    /// As `follows_others`; `Late` where an own batch is not anchored in time.
     pub(super) async fn has_the_whole_log(&self) -> Result<(), LedgerError> {
-        match self.sees().await {
-            Sees::What(Whose::Believed) => Ok(()),
-            Sees::What(Whose::Own) => self.until_settled().await,
-            Sees::More { shown } => self.goes_over_to(shown).await.map(drop),
+        match self.newest_shown().await {
+            Newest::Own => self.until_settled().await,
+            newest => self.goes_over_to(&newest).await,
         }
     }
 
@@ -202,36 +194,33 @@ impl Reader {
         self.looks.many()
     }
 
-    async fn goes_over_to(&self, shown: Option<u64>) -> Result<bool, LedgerError> {
-        let before = self.memory.head().state.seq;
-        if shown.is_none() {
-            self.freshness.doubt();
+    async fn goes_over_to(&self, newest: &Newest) -> Result<(), LedgerError> {
+        match newest {
+            Newest::Believed | Newest::Own => Ok(()),
+            Newest::Anothers(number) => self.freshness.answered(Some(*number)).await,
+            Newest::Unknown => {
+                self.freshness.doubt();
+                self.freshness.answered(None).await
+            }
         }
-        self.freshness.answered(shown).await?;
-        Ok(self.memory.head().state.seq > before)
     }
 
-    async fn sees(&self) -> Sees {
+    async fn newest_shown(&self) -> Newest {
         if !self.store.is_shared() {
-            return Sees::What(Whose::Believed);
+            return Newest::Believed;
         }
         match self.looks.look(&*self.store).await {
-            Some(row) => match self.whose(&row) {
-                Some(whose) => Sees::What(whose),
-                None => Sees::More {
-                    shown: Some(row.seq),
-                },
-            },
+            Some(row) => self.whose(&row),
             #[cfg(test)]
-            None if self.store.weakness().unseen => Sees::What(Whose::Believed),
-            None => Sees::More { shown: None },
+            None if self.store.weakness().unseen => Newest::Believed,
+            None => Newest::Unknown,
         }
     }
 
     /// Another node's batch may have the number of an own one, where that is not written.
-    fn whose(&self, row: &HeadRow) -> Option<Whose> {
+    fn whose(&self, row: &HeadRow) -> Newest {
         if row.seq <= self.memory.head().state.seq {
-            return Some(Whose::Believed);
+            return Newest::Believed;
         }
         let is_shown = |own: &Head| {
             let same = own.encode().is_ok_and(|body| body == row.body);
@@ -239,8 +228,10 @@ impl Reader {
             let same = same || self.store.weakness().any_pending;
             own.state.seq == row.seq && same
         };
-        let own = self.memory.pending();
-        own.filter(is_shown).map(|_| Whose::Own)
+        match self.memory.pending().as_ref().is_some_and(is_shown) {
+            true => Newest::Own,
+            false => Newest::Anothers(row.seq),
+        }
     }
 
     pub(super) fn cache(&self) -> &Cache {
