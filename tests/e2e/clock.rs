@@ -9,7 +9,11 @@ const PIN: &str = "830517";
 const HOUR: i64 = 3600;
 
 async fn app() -> (TestApp, Clock) {
-    let setup = Setup::notes("[[pin.rounds]]\nattempts = 20\n");
+    with_rounds("[[pin.rounds]]\nattempts = 20\n").await
+}
+
+async fn with_rounds(rounds: &str) -> (TestApp, Clock) {
+    let setup = Setup::notes(rounds);
     let mut app = TestApp::prepared(setup, custodyd_tests::token::SoftToken::fresh());
     let clock = Clock::new(app.dir.path());
     app.environment = clock.environment();
@@ -76,6 +80,33 @@ async fn an_hour_forward_and_back_revives_no_session_and_locks_nobody_out() {
     assert!(app.stop(), "{}", app.log());
     let verified = app.command("ledger verify --open").output().unwrap();
     assert!(verified.status.success(), "times that go back, and others");
+}
+
+/// A wait is as long as the policy says, however far the realm's time is from the host's by then.
+#[tokio::test]
+async fn a_wait_is_told_in_the_time_that_it_was_chosen_by() {
+    let rounds = "[[pin.rounds]]\nattempts = 1\n[[pin.rounds]]\nattempts = 9\nwait = \"5m\"\n";
+    let (app, clock) = with_rounds(rounds).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin(PIN).await.expect(200);
+    clock.is_off_by(HOUR);
+    // Something is committed, which carries the time of that hour.
+    device.token = None;
+    let body = json!({"account": device.account, "pin": PIN, "release": []});
+    let mut guess = device.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
+    guess.claims = json!({"iat": now().checked_add_signed(HOUR)});
+    device.run(&guess).await.expect(201);
+    clock.is_off_by(0);
+    device.try_pin("111111", &[]).await.refused("401 pin-wrong");
+    let told = device.try_pin(PIN, &[]).await;
+    told.refused("429 pin-wait");
+    let seconds = told.body["retry_after"].as_u64().unwrap();
+    assert!((240..=300).contains(&seconds), "{}", told.body);
+    assert_eq!(told.header("retry-after"), seconds.to_string());
+    // Control: by the host's clock it would be more than an hour.
+    let until = told.body["wait_until"].as_u64().unwrap();
+    assert!(until - now() > 3600, "{}", told.body);
 }
 
 /// Back by an hour, and to a time before anything that the realm has seen.

@@ -30,6 +30,7 @@ use super::server::PeerAddress;
 use super::state::Context;
 use super::strangers;
 use crate::service::{END_BODY, End, Kind, Way, standing};
+use crate::store::Asker;
 
 /// From a request's head to the end of its body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -196,10 +197,15 @@ async fn carried(
         response
     };
     let asking = standing::current();
+    let asker = match way.kind {
+        Kind::Finish => Asker::End,
+        _ => Asker::Request,
+    };
+    let work = asker.during(way.lane.during(work));
     let work = async move {
         match asking {
-            Some(asking) => asking.during(way.lane.during(work)).await,
-            None => way.lane.during(work).await,
+            Some(asking) => asking.during(work).await,
+            None => work.await,
         }
     };
     // With an end of its own: nobody may be there any more who cuts it.

@@ -6,7 +6,6 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use custodyd_policies::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -132,14 +131,14 @@ impl From<Refused> for Problem {
                 }
             }
             Refused::Wait { until, .. } => problem
-                .with("wait_until", json!(until))
-                .with("retry_after", json!(seconds_until(until))),
+                .with("wait_until", json!(until.at))
+                .again_in(until.seconds),
             Refused::DeliveryWait { until } => problem
-                .with("wait_until", json!(until))
-                .with("retry_after", json!(seconds_until(until))),
-            Refused::RecoveryWaits { due } => problem
-                .with("due", json!(due))
-                .with("retry_after", json!(seconds_until(due))),
+                .with("wait_until", json!(until.at))
+                .again_in(until.seconds),
+            Refused::RecoveryWaits { due } => {
+                problem.with("due", json!(due.at)).again_in(due.seconds)
+            }
             Refused::StepUp(step_up) => problem
                 .with("need_at_least", json!(step_up.need_at_least))
                 .with("need_fresh", json!(step_up.need_fresh)),
@@ -258,11 +257,4 @@ fn log(refused: &Refused, code: &'static str) {
         Refused::Internal(operation) => tracing::error!(code, operation, "refused"),
         _ => {}
     }
-}
-
-fn seconds_until(until: Timestamp) -> u64 {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    until.0.saturating_sub(now).max(1)
 }

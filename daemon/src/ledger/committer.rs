@@ -52,7 +52,7 @@ use super::rewrap::passes;
 use super::{BUCKET_BITS, Base, Change, LedgerError, Request};
 use crate::account::Account;
 use crate::clock::Clock;
-use crate::store::{self, Batch, CommitError};
+use crate::store::{Asker, Batch, CommitError};
 
 const MAX_BATCH: usize = 256;
 /// Changes that may wait; past it callers are told `Busy` before anything is charged.
@@ -124,7 +124,9 @@ impl Committer {
     /// Runs until every `Ledger` handle is gone, or until the database's state is not known
     /// any more: then nothing may be written, and the daemon must be started again.
     pub(crate) async fn run(self, queue: Exit<Request>) -> Result<(), LedgerError> {
-        store::committing(self.writes_until_the_end(queue)).await
+        Asker::Committer
+            .during(self.writes_until_the_end(queue))
+            .await
     }
 
     async fn writes_until_the_end(mut self, mut queue: Exit<Request>) -> Result<(), LedgerError> {

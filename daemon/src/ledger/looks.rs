@@ -1,8 +1,8 @@
 //! Looks at the head's row, for readers beside other nodes: one at a time, and one for all who ask at once.
 //!
 //! Asked by `record` before it reads an account for anybody. What is looked at has to be of after the question: who comes
-//! while a look is under way shares the next one with all who came meanwhile. So a flood of readers takes one of the
-//! connections, and waits for two answers at the most.
+//! while a look is under way shares the next one with all who came meanwhile. So a flood of readers has one connection for
+//! it, which none of them holds for anything else, and waits for two answers at the most.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::store::{HeadRow, Store};
+use crate::store::{Asker, HeadRow, Store};
 
 /// How long one waits for its answer: everybody waits with it, and a connection may have fallen silent.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl Looks {
         }
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         // Nothing is kept of a look that is given up here: the next one looks.
-        let row = match timeout(ANSWER, store.head()).await {
+        let row = match timeout(ANSWER, Asker::Look.during(store.head())).await {
             Ok(Ok(row)) => row.examine(),
             Ok(Err(_)) | Err(_) => None,
         };

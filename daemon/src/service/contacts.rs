@@ -15,6 +15,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
 use super::door::busy;
+use super::error::Later;
 use super::guess::{Charged, Guess};
 use super::overview::Seen;
 use super::{App, Caller, Refused, Service};
@@ -91,8 +92,11 @@ impl Claim {
             .filter(|before| before.is_at(&self.address))
             .and_then(|before| before.last_sent);
         let policy = &app.policy.delivered_codes;
-        may_deliver(policy, last_sent, &account.contacts.confirmations, now)
-            .map_err(|paced| Refused::DeliveryWait { until: paced.until })?;
+        may_deliver(policy, last_sent, &account.contacts.confirmations, now).map_err(|paced| {
+            Refused::DeliveryWait {
+                until: Later::than(now, paced.until),
+            }
+        })?;
         let mut codes = PendingCodes::default();
         let requester = Requester {
             thumbprint,
@@ -197,7 +201,10 @@ impl Service {
                 recipients
                     .take(&made.address, Purpose::ConfirmAddress)
                     .map_err(|wait| Refused::DeliveryWait {
-                        until: moment.now.plus(wait).plus(Duration::from_secs(1)),
+                        until: Later::than(
+                            moment.now,
+                            moment.now.plus(wait).plus(Duration::from_secs(1)),
+                        ),
                     })?;
                 journal.note(NewEvent::new(usage.kind().claimed).on(&made.device_id));
                 let code = made.otp.code(&pending);

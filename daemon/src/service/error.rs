@@ -21,6 +21,23 @@ use crate::factors::ticket::TicketError;
 use crate::factors::token::TokenError;
 use crate::ledger::LedgerError;
 
+/// A moment to come, and how far away it is by the clock that it was chosen by. The host's own may say something else, and so
+/// may the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later {
+    pub at: Timestamp,
+    pub seconds: u64,
+}
+
+impl Later {
+    pub(super) fn than(now: Timestamp, at: Timestamp) -> Self {
+        Self {
+            at,
+            seconds: at.0.saturating_sub(now.0).max(1),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("there is no app {0:?} here")]
@@ -69,7 +86,7 @@ pub enum Refused {
         exhausted: bool,
     },
     #[error("the next {} attempt may be made later", guess.what())]
-    Wait { guess: Guess, until: Timestamp },
+    Wait { guess: Guess, until: Later },
     #[error(
         "no {what} attempt is left; use another factor, which makes the {what} usable again",
         what = .0.what()
@@ -82,7 +99,7 @@ pub enum Refused {
     #[error("this account has no {}", .0.what())]
     NotSet(Guess),
     #[error("this change waits, in case its owner cancels it; ask again when it is due")]
-    RecoveryWaits { due: Timestamp },
+    RecoveryWaits { due: Later },
     #[error("{0}")]
     PinWeak(String),
     #[error("{0}")]
@@ -111,7 +128,7 @@ pub enum Refused {
     #[error("this daemon can not send anything by {0}; its operator has to set up [delivery]")]
     Unreachable(&'static str),
     #[error("another code can be sent later")]
-    DeliveryWait { until: Timestamp },
+    DeliveryWait { until: Later },
 
     #[error("the account is full; remove a secret, a device or a passkey first")]
     AccountFull,
@@ -287,9 +304,12 @@ impl From<StepUp> for Refused {
 
 impl Refused {
     /// A guess that was not charged.
-    pub(super) fn budget(guess: Guess, refused: BudgetRefused) -> Self {
+    pub(super) fn budget(guess: Guess, refused: BudgetRefused, now: Timestamp) -> Self {
         match refused {
-            BudgetRefused::Wait { until } => Self::Wait { guess, until },
+            BudgetRefused::Wait { until } => Self::Wait {
+                guess,
+                until: Later::than(now, until),
+            },
             BudgetRefused::Exhausted => Self::Exhausted(guess),
         }
     }

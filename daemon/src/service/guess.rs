@@ -127,7 +127,7 @@ impl Charged {
             .ok_or_else(|| guess.told(Refused::NotSet(guess)))?;
         let charge = budget
             .charge(&rounds, now, expires)
-            .map_err(|refused| guess.told(Refused::budget(guess, refused)))?;
+            .map_err(|refused| guess.told(Refused::budget(guess, refused, now)))?;
         let charged = Self {
             guess,
             charge,

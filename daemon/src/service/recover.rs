@@ -10,6 +10,7 @@
 
 use custodyd_policies::{Recovery, Timestamp, may_recover};
 
+use super::error::Later;
 use super::{Caller, Refused, Service, quarantine};
 use crate::account::{Account, PendingRecovery};
 use crate::api::WaitingChange;
@@ -94,8 +95,8 @@ impl Caller {
         let standing = self.recovery(account, change, now)?;
         match standing {
             Standing::Strong | Standing::Now => {}
-            Standing::Waits { due } => return Err(Refused::RecoveryWaits { due }),
-            Standing::Ask { .. } => return Err(Refused::RecoveryWaits { due: now }),
+            Standing::Waits { due } => return Err(not_before(due, now)),
+            Standing::Ask { .. } => return Err(not_before(now, now)),
         }
         account.recoveries.retain(|waits| {
             // A PIN that was replaced is no longer the one that others forgot.
@@ -126,9 +127,10 @@ impl Service {
         caller: &Caller,
         change: Recovery,
     ) -> Result<(), Refused> {
-        match caller.recovery(caller.account(), change, self.now())? {
+        let now = self.now();
+        match caller.recovery(caller.account(), change, now)? {
             Standing::Strong | Standing::Now => return Ok(()),
-            Standing::Waits { due } => return Err(Refused::RecoveryWaits { due }),
+            Standing::Waits { due } => return Err(not_before(due, now)),
             Standing::Ask { .. } => {}
         }
         let asks = caller.clone();
@@ -152,10 +154,11 @@ impl Service {
                 }
             })
             .await?;
-        let seconds = due.0.saturating_sub(self.now().0);
+        let now = self.now();
+        let seconds = due.0.saturating_sub(now.0);
         let hours = u32::try_from(seconds.div_ceil(3600)).unwrap_or(u32::MAX);
         self.tell(&loaded.account, Notice::ChangeWaiting { hours });
-        Err(Refused::RecoveryWaits { due })
+        Err(not_before(due, now))
     }
 
     /// After the commit of a change that was granted; `usual` is told where no exception was
@@ -191,6 +194,11 @@ impl Service {
             .await?;
         Ok(())
     }
+}
+
+fn not_before(due: Timestamp, now: Timestamp) -> Refused {
+    let due = Later::than(now, due);
+    Refused::RecoveryWaits { due }
 }
 
 fn ask(

@@ -43,17 +43,31 @@ pub const TILES_AT_ONCE: i64 = 16;
 pub const MAX_PART: usize = 8 << 20;
 
 tokio::task_local! {
-    static COMMITTING: ();
+    static ASKER: Asker;
 }
 
-/// What is read within this is what a batch is decided upon: a store whose readers wait for one another keeps a way free for
-/// it. A charge whose outcome waited behind the requests of others would count as a wrong guess.
-pub(crate) async fn committing<T>(work: impl Future<Output = T>) -> T {
-    COMMITTING.scope((), work).await
+/// Who reads. A store whose readers wait for one another keeps a way free for each but the first: a guess that is charged
+/// and whose outcome waited behind the requests of others would count as a wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Request,
+    /// What a batch is decided upon.
+    Committer,
+    /// What ends a sign-in that was charged with its beginning.
+    End,
+    /// One look at the head for all who read.
+    Look,
 }
 
-fn is_committing() -> bool {
-    COMMITTING.try_with(|()| ()).is_ok()
+impl Asker {
+    /// Everything that this work reads.
+    pub(crate) async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        ASKER.scope(self, work).await
+    }
+
+    fn current() -> Self {
+        ASKER.try_with(|asker| *asker).unwrap_or(Self::Request)
+    }
 }
 
 /// Settings that nodes should have in common, and a hash of what this one was given.

@@ -19,9 +19,10 @@ use crate::ledger::LedgerError;
 use crate::ledger::head::Head;
 use crate::store::{Batch, CommitError};
 
-/// Batches that are kept, and their bytes; the newest one, however large it is.
-const BATCHES: usize = 64;
-const BYTES: usize = 8 << 20;
+/// Batches that are kept, and their bytes; the newest one, however large it is. Under load that is what a standby may lag
+/// behind by some seconds.
+const BATCHES: usize = 1024;
+const BYTES: usize = 32 << 20;
 /// Repairs that one entry of the log names: it has a bound, and whoever shows old states again and again must not lead
 /// to one that nobody can read. The lines and the metric tell of all.
 const TOLD: usize = 16;

@@ -1,4 +1,5 @@
-//! The connections that read: those of requests, one of the committer, and one that goes over whole tables.
+//! The connections that read: those of requests, one for each that may not wait behind these, and one that goes over
+//! whole tables.
 //!
 //! Called by the store beside it. A server whose host has lost its power closes nothing and says nothing, and a kernel
 //! goes on for a quarter of an hour before it gives such a connection up. So one is given back only after an answer that
@@ -14,7 +15,7 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Postgres};
 use tokio::time::timeout;
 
-use super::super::is_committing;
+use super::super::Asker;
 use super::answers::{ANSWER, within};
 use super::connect::{self, Server};
 use super::{CONNECTION, FRESH, StoreError};
@@ -23,11 +24,17 @@ use super::{CONNECTION, FRESH, StoreError};
 const SCANNERS: u32 = 1;
 /// It asks one thing after the other.
 const COMMITTERS: u32 = 1;
+/// Each reads a row or two, and others of them wait for no longer than that.
+const ENDS: u32 = 1;
+/// There is one look at a time (`ledger/looks.rs`).
+const LOOKS: u32 = 1;
 
 #[derive(Debug)]
 pub(super) struct Readers {
     pub(super) requests: PgPool,
-    /// Counts the connections that there have been for them.
+    ends: PgPool,
+    looks: PgPool,
+    /// Counts the connections that there have been for these three.
     opened: Arc<AtomicU64>,
     /// The committer waits for no request's: a guess that is charged would count as a wrong one.
     pub(super) committer: PgPool,
@@ -39,18 +46,23 @@ impl Readers {
     /// Each has checked the schema, and can not write.
     pub(super) async fn of(server: &Server, connections: u32) -> Result<Self, StoreError> {
         let opened = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&opened);
-        let requests = options(connections, CONNECTION)
-            .after_connect(move |connection, _| {
+        let counted = |connections| {
+            let count = Arc::clone(&opened);
+            options(connections, CONNECTION).after_connect(move |connection, _| {
                 count.fetch_add(1, Ordering::AcqRel);
                 Box::pin(connect::checked(connection))
             })
-            .connect_with(server.reading());
+        };
+        let requests = counted(connections).connect_with(server.reading());
         let requests = within("open the database", requests).await?;
+        let ends = counted(ENDS).connect_lazy_with(server.reading());
+        let looks = counted(LOOKS).connect_lazy_with(server.reading());
         let committer = options(COMMITTERS, CONNECTION).connect_lazy_with(server.reading());
         let scans = options(SCANNERS, ANSWER).connect_lazy_with(server.reading());
         Ok(Self {
             requests,
+            ends,
+            looks,
             opened,
             committer,
             scans,
@@ -63,9 +75,11 @@ impl Readers {
 
     /// Those that this task is to ask.
     pub(super) fn of_whoever_asks(&self) -> &PgPool {
-        match is_committing() {
-            true => &self.committer,
-            false => &self.requests,
+        match Asker::current() {
+            Asker::Request => &self.requests,
+            Asker::Committer => &self.committer,
+            Asker::End => &self.ends,
+            Asker::Look => &self.looks,
         }
     }
 
@@ -74,6 +88,8 @@ impl Readers {
         let closed = async {
             tokio::join!(
                 self.requests.close(),
+                self.ends.close(),
+                self.looks.close(),
                 self.committer.close(),
                 self.scans.close()
             )

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::answers::ANSWER;
 use super::server::PostgresServer;
 use super::*;
+use crate::store::Asker;
 use crate::store::admin::Place;
 use crate::store::batches::{batch, id};
 
@@ -63,16 +64,18 @@ impl Scene {
     }
 }
 
-/// What a batch is decided upon is read, whatever requests do.
+/// What a batch is decided upon, what ends a charged guess and where the head stands is read, whatever requests do.
 #[tokio::test]
-async fn the_committer_waits_for_no_connection_of_a_request() {
+async fn what_may_not_wait_waits_for_no_connection_of_a_request() {
     let mut scene = Scene::new();
     scene.place.connections = 1;
     let store = scene.made().await;
     store.commit(&batch(0, 2)).await.unwrap();
     let taken = store.readers.requests.acquire().await.unwrap();
-    let read = crate::store::committing(store.members(&[1])).await;
-    assert_eq!(read.unwrap().of_a_test().len(), 1);
+    for asker in [Asker::Committer, Asker::End, Asker::Look] {
+        let read = asker.during(store.members(&[1])).await;
+        assert_eq!(read.unwrap().of_a_test().len(), 1, "{asker:?}");
+    }
     // Control: another request finds none.
     assert!(store.members(&[1]).await.is_err());
     drop(taken);
