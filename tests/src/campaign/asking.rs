@@ -1,14 +1,19 @@
 //! One account and its owner's device: each thing that can be asked, written down with what came of it.
 
+mod opaque;
+
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tlog_tiles::record_hash;
 
+use self::opaque::Logins;
 use super::checker::Checker;
 use super::dice::Dice;
-use super::history::{Asked, By, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Session, Told};
+use super::history::{
+    Asked, By, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Session, Told, Visit,
+};
 use super::notebook::{Count, Notebook};
 use crate::device::{b64, unb64};
 use crate::{Answer, Device, SoftAuthenticator};
@@ -26,16 +31,25 @@ struct Held {
     is: Session,
 }
 
+/// One of those that were sent at once, and looked at as far as anybody knows.
+struct Reached {
+    /// Its place among them.
+    which: usize,
+    visit: Visit,
+    answer: Option<Answer>,
+}
+
 pub(super) struct Owned {
     pub(super) notebook: Arc<Notebook>,
     device: Device,
-    /// Chooses a node for each request.
+    /// Chooses a node for each request, of which kind a new PIN is, and how logins end.
     dice: Dice,
     held: Option<Held>,
     old: Vec<Held>,
     pub(super) checker: Checker,
     pub(super) passkeys: Vec<(u32, SoftAuthenticator)>,
     pins: Pin,
+    logins: Logins,
     writes: u64,
     /// An answer could not be true: nothing more is learnt from this account.
     pub(super) broken: bool,
@@ -191,6 +205,7 @@ impl Owned {
             checker: Checker::new(attempts),
             passkeys: Vec::new(),
             pins: 0,
+            logins: Logins::default(),
             writes: 0,
             broken: false,
         })
@@ -255,25 +270,21 @@ impl Owned {
         Some((sent, answer))
     }
 
-    /// As many at once as there are PINs, each at the next node; whether one was right.
-    pub(super) async fn guess(&mut self, pins: &[Pin]) -> Option<bool> {
+    /// Several of the same kind at once, each at the next node, of one that needs no session; those that were looked at.
+    async fn at_once(&mut self, path: &str, bodies: Vec<Value>) -> Option<(Sent, Vec<Reached>)> {
         let chance = self.dice.roll();
-        let (urls, mut sent) = self.notebook.doors(chance, pins.len()).await?;
-        let answers = pins.iter().zip(urls).map(|(pin, url)| {
+        let (urls, mut sent) = self.notebook.doors(chance, bodies.len()).await?;
+        let answers = bodies.into_iter().zip(urls).map(|(body, url)| {
             let mut device = self.device.clone();
             (device.url, device.token) = (url, None);
-            let body = json!({"account": device.account, "pin": digits(*pin), "release": [SECRET]});
-            async move {
-                let call = device.prepare("POST", "/v1/apps/{app}/sessions/pin", Some(body));
-                (device.tried(&call).await, device.nonce)
-            }
+            let call = device.prepare("POST", path, Some(body));
+            async move { (device.tried(&call).await, device.nonce) }
         });
         let answers = join_all(answers).await;
         self.notebook.ended(&mut sent);
         let visits = std::mem::take(&mut sent.to);
-        let (mut guessed, mut all) = (Vec::new(), Vec::new());
-        let mut right = None;
-        for ((pin, visit), (answer, nonce)) in pins.iter().zip(visits).zip(answers) {
+        let mut reached = Vec::new();
+        for (which, (visit, (answer, nonce))) in visits.into_iter().zip(answers).enumerate() {
             self.device.nonce = nonce;
             let answer = match answer {
                 Err(error) if error.is_connect() => {
@@ -289,28 +300,59 @@ impl Owned {
                 None => self.notebook.count(Count::Lost),
             }
             sent.to.push(visit);
-            guessed.push(*pin);
-            all.push(came(answer.as_ref(), released));
-            right = answer
-                .filter(|answer| answer.status == 201)
-                .map(|answer| (*pin, visit, answer))
-                .or(right);
+            reached.push(Reached {
+                which,
+                visit,
+                answer,
+            });
         }
-        if !guessed.is_empty() {
+        Some((sent, reached))
+    }
+
+    /// What was asked at once and looked at, if anything was.
+    fn note_all(&mut self, sent: &Sent, asked: Asked, came: Vec<Came>) {
+        if !came.is_empty() {
             self.note(Entry {
                 sent: sent.clone(),
                 with: None,
-                asked: Asked::Guess(guessed),
-                came: all,
+                asked,
+                came,
             });
         }
-        let opened = right.is_some();
-        if let Some((pin, visit, answer)) = right {
-            sent.to = vec![visit];
-            receipt(&self.notebook, &answer);
-            self.take(held(&answer, By::Pin(pin), sent.at, &sent));
-        }
-        Some(opened)
+    }
+
+    /// Goes on with the session that one of them opened, if one did.
+    fn take_one(
+        &mut self,
+        mut sent: Sent,
+        reached: Vec<Reached>,
+        pin: impl Fn(usize) -> Pin,
+    ) -> bool {
+        let opened = |one: Reached| {
+            let answer = one.answer.filter(|answer| answer.status == 201)?;
+            Some((one.which, one.visit, answer))
+        };
+        let Some((which, visit, answer)) = reached.into_iter().rev().find_map(opened) else {
+            return false;
+        };
+        sent.to = vec![visit];
+        receipt(&self.notebook, &answer);
+        self.take(held(&answer, By::Pin(pin(which)), sent.at, &sent));
+        true
+    }
+
+    /// As many at once as there are PINs, each at the next node; whether one was right.
+    pub(super) async fn guess(&mut self, pins: &[Pin]) -> Option<bool> {
+        let body = |pin: &Pin| json!({"account": self.device.account, "pin": digits(*pin), "release": [SECRET]});
+        let bodies = pins.iter().map(body).collect();
+        let (sent, reached) = self.at_once("/v1/apps/{app}/sessions/pin", bodies).await?;
+        let guessed = reached.iter().map(|one| pins[one.which]).collect();
+        let came = reached
+            .iter()
+            .map(|one| came(one.answer.as_ref(), released))
+            .collect();
+        self.note_all(&sent, Asked::Guess(guessed), came);
+        Some(self.take_one(sent, reached, |which| pins[which]))
     }
 
     /// With a PIN that may be the right one.
@@ -319,7 +361,25 @@ impl Owned {
         let Some(at) = chance.checked_rem(pins.len() as u64) else {
             return Some(false);
         };
-        self.guess(&[pins[usize::try_from(at).unwrap()]]).await
+        let pin = pins[usize::try_from(at).unwrap()];
+        match self.checker.is_by_opaque(pin) {
+            true => self.sign_in_by_opaque(pin).await,
+            false => self.guess(&[pin]).await,
+        }
+    }
+
+    /// Wrong ones at once, which cost an attempt each where the account's PIN is checked this way.
+    pub(super) async fn guess_wrong(&mut self, pins: &[Pin], by_opaque: bool) -> Option<()> {
+        match by_opaque {
+            true => self.guess_by_opaque(pins).await,
+            false => self.guess(pins).await.map(drop),
+        }
+    }
+
+    /// As far as is known.
+    pub(super) fn has_its_pin_by_opaque(&self) -> bool {
+        let likeliest = self.checker.pins().next();
+        likeliest.is_some_and(|pin| self.checker.is_by_opaque(pin))
     }
 
     /// PINs that were replaced, or never came to be one.
@@ -328,13 +388,36 @@ impl Owned {
         (1..=self.pins).filter(retired).collect()
     }
 
+    /// A new PIN, which takes the place of one of either kind.
     pub(super) async fn set_pin(&mut self) -> Option<()> {
-        self.pins += 1;
-        let pin = self.pins;
+        match self.dice.below(5) {
+            0..3 => self.register_pin().await,
+            _ => self.set_plain_pin().await,
+        }
+    }
+
+    async fn set_plain_pin(&mut self) -> Option<()> {
+        let pin = self.next_pin();
         let body = json!({"pin": digits(pin)});
         let call = ("PUT", "/v1/account/pin");
+        self.replaced_pin(pin, Asked::SetPin(pin), call, body).await
+    }
+
+    fn next_pin(&mut self) -> Pin {
+        self.pins += 1;
+        self.pins
+    }
+
+    /// The call after which the account has this PIN.
+    async fn replaced_pin(
+        &mut self,
+        pin: Pin,
+        asked: Asked,
+        call: (&str, &str),
+        body: Value,
+    ) -> Option<()> {
         let before = self.held.as_ref().map(|held| held.is);
-        let asked = self.asked(Asked::SetPin(pin), call, Some(body), &[], yes);
+        let asked = self.asked(asked, call, Some(body), &[], yes);
         if let (Some((sent, answer)), Some(before)) = (asked.await, before) {
             // It is as old as the one that asked, and stands on the new PIN where that stood on the old one.
             let by = match before.by {

@@ -4,12 +4,14 @@
 //! replaced opens nothing, a version has one content, and attempts are never given back but by a success. Where an answer
 //! is missing both are allowed, until one has been seen: docs/FAULTS.md.
 
+mod logins;
 mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use self::logins::{Begun, OTHER_WAY};
 use super::history::{Asked, Came, Entry, Kept, NOBODYS, Pin, Refusal, Sent, Told};
 use super::register::Register;
 use super::spent::Spent;
@@ -22,12 +24,18 @@ pub struct Checker {
     /// Whether there is the account.
     account: Register<bool>,
     pin: Register<Pin>,
+    /// Those PINs that are checked by OPAQUE, as they were asked to be.
+    by_opaque: BTreeSet<Pin>,
     spent: Spent,
+    /// Those that were answered, by number.
+    logins: BTreeMap<u32, Begun>,
     /// Which there are, by number.
     passkeys: BTreeMap<u32, Register<bool>>,
     secret: Register<Kept>,
     /// When the newest ceremony was asked for.
     ceremony: Option<u64>,
+    /// And the newest registration of a PIN.
+    registration: Option<u64>,
     history: Vec<Entry>,
 }
 
@@ -38,10 +46,13 @@ impl Checker {
         Self {
             account: Register::of(true),
             pin: Register::of(NOBODYS),
+            by_opaque: BTreeSet::new(),
             spent: Spent::none_of(attempts),
+            logins: BTreeMap::new(),
             passkeys: BTreeMap::new(),
             secret: Register::of(Kept::nothing()),
             ceremony: None,
+            registration: None,
             history: Vec::new(),
         }
     }
@@ -104,8 +115,16 @@ impl Checker {
 
     fn check(&mut self, entry: &Entry) -> Result<(), String> {
         let sent = &entry.sent;
-        if let Asked::Guess(pins) = &entry.asked {
-            return self.guessed(sent, pins, &entry.came);
+        match &entry.asked {
+            Asked::Guess(pins) => return self.guessed(sent, pins, &entry.came),
+            Asked::Begin(logins) => return self.begun(sent, logins, &entry.came),
+            Asked::End { login, right } => {
+                return self.ended_login(sent, *login, right, &entry.came);
+            }
+            Asked::RegisterPin(pin) => {
+                self.by_opaque.insert(*pin);
+            }
+            _ => {}
         }
         let [came] = &entry.came[..] else {
             return Err("one question, and not one answer".into());
@@ -141,12 +160,13 @@ impl Checker {
         for (pin, came) in pins.iter().zip(came) {
             if matches!(came, Came::Lost | Came::Open(_)) {
                 self.spent.may_be_charged(sent);
-                // Nobody's opens nothing.
-                if *pin != NOBODYS && self.pin.can_be(pin) {
+                // Nobody's opens nothing, nor does one that is checked the other way.
+                if *pin != NOBODYS && !self.is_by_opaque(*pin) && self.pin.can_be(pin) {
                     self.spent.may_be_given_back(sent);
                 }
             }
         }
+        let alone = pins.len() == 1;
         let (mut lefts, mut exhausted, mut strange) = (Vec::new(), false, 0);
         for (pin, came) in pins.iter().zip(came) {
             match came {
@@ -154,14 +174,16 @@ impl Checker {
                 Came::Done(told) => {
                     self.spent.right(sent)?;
                     self.signed_in(told)?;
-                    if !self.pin.is(pin) {
+                    if self.is_by_opaque(*pin) || !self.pin.is(pin) {
                         return Err(format!("PIN {pin} was replaced, and opens"));
                     }
                 }
                 Came::Refused(refusal) if refusal.code == "401 pin-wrong" => {
                     self.there()?;
                     lefts.push(refusal.left.ok_or("it is not said how many are left")?);
-                    if !self.pin.is_not(pin) {
+                    let another =
+                        |now: Pin, by_opaque: bool| now != NOBODYS && !by_opaque && now != *pin;
+                    if !self.pin_is(alone, another) {
                         return Err(format!("PIN {pin} was acknowledged, and is wrong"));
                     }
                 }
@@ -170,10 +192,10 @@ impl Checker {
                     exhausted = true;
                 }
                 Came::Refused(refusal) if refusal.code == "409 pin-not-set" => {
-                    self.there()?;
-                    if !self.pin.is(&NOBODYS) {
-                        return Err("the PIN was acknowledged, and there is none".into());
-                    }
+                    self.has_no_pin(alone)?;
+                }
+                Came::Refused(refusal) if refusal.code == OTHER_WAY => {
+                    self.is_the_other_way(alone, false)?;
                 }
                 // Looked at before anything is charged: there is nothing to release.
                 Came::Refused(refusal) if refusal.code == NOT_FOUND => {
@@ -256,9 +278,10 @@ impl Checker {
 
     fn done(&mut self, sent: &Sent, asked: &Asked, told: &Told) -> Result<(), String> {
         match asked {
-            Asked::Guess(_) | Asked::Challenge => {}
+            Asked::Guess(_) | Asked::Begin(_) | Asked::End { .. } | Asked::Challenge => {}
             Asked::Options => self.ceremony = Some(sent.at),
-            Asked::SetPin(pin) => {
+            Asked::Registration => self.registration = Some(sent.at),
+            Asked::SetPin(pin) | Asked::RegisterPin(pin) => {
                 self.pin.wrote(*pin);
                 self.spent.given_back(sent);
             }
@@ -322,8 +345,9 @@ impl Checker {
     fn left_open(&mut self, sent: &Sent, asked: &Asked) {
         let sent = sent.clone();
         match asked {
-            Asked::Guess(_) | Asked::Challenge | Asked::Options | Asked::Get | Asked::List => {}
-            Asked::SetPin(pin) => {
+            Asked::Guess(_) | Asked::Begin(_) | Asked::End { .. } | Asked::Challenge => {}
+            Asked::Options | Asked::Registration | Asked::Get | Asked::List => {}
+            Asked::SetPin(pin) | Asked::RegisterPin(pin) => {
                 self.spent.may_be_given_back(&sent);
                 self.pin.may_write(sent, *pin);
             }
@@ -358,9 +382,7 @@ impl Checker {
         if asked.needs_a_session() && self.refused_with(entry, refusal)? {
             return Ok(());
         }
-        if let Asked::AddPasskey(_) | Asked::Passkey(_) = asked
-            && let Some(checked) = self.ceremony_refused(sent, code)
-        {
+        if let Some(checked) = self.ceremony_refused(sent, asked, code) {
             return checked;
         }
         match asked {

@@ -104,11 +104,12 @@ impl Client {
             30..48 => self.right(owned).await.map(drop),
             48..60 => self.passkey(owned).await,
             60..78 => self.put(owned).await,
-            78..86 => {
+            78..83 => {
                 self.session(owned).await?;
                 owned.get().await;
                 Some(())
             }
+            83..86 => owned.end_an_old_login(self.dice.roll()).await,
             86..88 => owned.list_with_an_old_session(self.dice.roll()).await,
             88..91 => self.new_pin(owned).await,
             91..94 => self.revoke(owned).await,
@@ -131,7 +132,10 @@ impl Client {
                 false => NOBODYS,
             })
             .collect();
-        owned.guess(&pins).await.map(drop)
+        // Now and then the way that it is not checked.
+        let likely = self.dice.below(8) != 0;
+        let by_opaque = owned.has_its_pin_by_opaque() == likely;
+        owned.guess_wrong(&pins, by_opaque).await
     }
 
     async fn right(&mut self, owned: &mut Owned) -> Option<bool> {
@@ -219,7 +223,8 @@ impl Client {
             if owned.checker.attempts_left() == 0 || owned.broken {
                 break;
             }
-            owned.guess(&[NOBODYS]).await?;
+            let by_opaque = owned.has_its_pin_by_opaque();
+            owned.guess_wrong(&[NOBODYS], by_opaque).await?;
         }
         self.right(owned).await?;
         self.best(owned).await.map(drop)
@@ -240,9 +245,10 @@ impl Client {
         let at = usize::try_from(self.dice.below(self.erased.len() as u64)).unwrap();
         let chance = self.dice.roll();
         let owned = &mut self.erased[at];
-        match chance % 3 {
+        match chance % 4 {
             0 if !owned.passkeys.is_empty() => owned.sign_in_by_passkey(0).await.map(drop)?,
-            1 => owned.list_with_an_old_session(chance / 3).await?,
+            1 => owned.list_with_an_old_session(chance / 4).await?,
+            2 => owned.end_an_old_login(chance / 4).await?,
             _ => owned.sign_in_by_pin(chance).await.map(drop)?,
         }
         if owned.broken {

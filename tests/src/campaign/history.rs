@@ -16,6 +16,8 @@ pub const NOBODYS: Pin = 0;
 
 /// Milliseconds in which somebody may still be told of a clock that was off: as long as a request may take.
 pub(super) const CLOCK_FORGIVEN: u64 = 30_000;
+/// A daemon's times are whole seconds.
+const ROUNDED: u64 = 2_000;
 
 /// A node that a request went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,12 @@ impl Sent {
     pub fn has_a_clock_been_off_since(&self, then: u64) -> bool {
         self.clock_off > 0 && self.clock_off.saturating_add(CLOCK_FORGIVEN) > then
     }
+
+    /// Whether what is good for `limit` from `then` on may have been too old when the answer came.
+    #[must_use]
+    pub fn may_find_past(&self, then: u64, limit: u64) -> bool {
+        self.until.saturating_sub(then) + ROUNDED >= limit || self.has_a_clock_been_off_since(then)
+    }
 }
 
 /// What a session was opened with.
@@ -96,15 +104,35 @@ impl Kept {
     }
 }
 
+/// The first message of a sign-in by OPAQUE, which is the guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// An account's own count from 1.
+    pub number: u32,
+    pub pin: Pin,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Sign-ins by PIN, at once where there are several, each at another node as far as there are others.
+    /// Sign-ins by a PIN that the server checks, at once where there are several, each at another node as far as there are others.
     Guess(Vec<Pin>),
+    /// Beginnings of sign-ins by OPAQUE, likewise.
+    Begin(Vec<Login>),
+    /// Last messages of one of them, likewise, and whether each is the right one.
+    End {
+        login: u32,
+        right: Vec<bool>,
+    },
     /// What a passkey has to sign to sign in: nobody's, and without a session.
     Challenge,
     /// What a new passkey is made of.
     Options,
+    /// One that the server checks.
     SetPin(Pin),
+    /// What a client makes a PIN's record of.
+    Registration,
+    /// A PIN by OPAQUE.
+    RegisterPin(Pin),
     AddPasskey(u32),
     RemovePasskey(u32),
     /// A sign-in.
@@ -124,7 +152,10 @@ impl Asked {
     /// Whether it is nothing without a session.
     #[must_use]
     pub fn needs_a_session(&self) -> bool {
-        !matches!(self, Self::Guess(_) | Self::Challenge | Self::Passkey(_))
+        !matches!(
+            self,
+            Self::Guess(_) | Self::Begin(_) | Self::End { .. } | Self::Challenge | Self::Passkey(_)
+        )
     }
 }
 
@@ -153,9 +184,14 @@ pub enum Told {
     /// What there is of the secret, released with a session or written.
     Secret(Kept),
     Passkeys(Vec<u32>),
+    /// How many attempts are left if this one was wrong, which no stranger is told; and whether the answer fits the PIN.
+    Begun {
+        left: Option<u64>,
+        right: bool,
+    },
 }
 
-/// One line of a history. As many answers, and nodes, as there were guesses; else one.
+/// One line of a history. As many answers, and nodes, as there were guesses, beginnings or ends; else one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub sent: Sent,

@@ -56,6 +56,21 @@ impl<V: Clone + PartialEq> Register<V> {
         !self.now.is_empty()
     }
 
+    /// It was seen to be among those that `fit`, of which a late one is none that it was before; whether it can be.
+    #[must_use]
+    pub(super) fn is_among(&mut self, fit: impl Fn(&V) -> bool) -> bool {
+        self.now.retain(|now| fit(now));
+        if self.now.is_empty() {
+            let fitting = self.late.iter().filter(|(_, late)| fit(late));
+            self.now = fitting.map(|(_, late)| late.clone()).collect();
+            // It has come. Of several it is not known which, and the others may come yet.
+            if let [came] = &self.now[..] {
+                self.late.retain(|(_, late)| late != came);
+            }
+        }
+        !self.now.is_empty()
+    }
+
     /// It was seen to be one of those that `fit`; whether it can be.
     #[must_use]
     pub(super) fn is_one(&mut self, fit: impl Fn(&V) -> bool) -> bool {

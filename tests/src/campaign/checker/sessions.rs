@@ -5,6 +5,7 @@
 //! the others. Where a clock was off meanwhile the realm's time may have jumped, and a session be as old as it likes.
 
 use super::super::history::{Asked, By, Came, Entry, Refusal, Sent, Session};
+use super::super::spent::LOGIN;
 use super::Checker;
 
 /// As the policy has it where it says nothing, in milliseconds: a session that is not used, one that may change factors,
@@ -19,13 +20,6 @@ pub(super) const CEREMONIES: usize = 64;
 /// A ceremony is remembered for as long: a daemon's time goes at half its pace after a clock was off, and who had no answer
 /// may have been served later.
 const REMEMBERED: u64 = 2 * CEREMONY + 60_000;
-/// Times are whole seconds there.
-const ROUNDED: u64 = 2_000;
-
-/// Whether what is good for `limit` from `then` on may have been too old when the answer came.
-fn may_be_older(sent: &Sent, then: u64, limit: u64) -> bool {
-    sent.until.saturating_sub(then) + ROUNDED >= limit || sent.has_a_clock_been_off_since(then)
-}
 
 impl Session {
     fn may_be_stale(&self, sent: &Sent) -> bool {
@@ -33,7 +27,7 @@ impl Session {
             By::Creation => CREATION_FRESH,
             By::Pin(_) | By::Passkey(_) => FRESH,
         };
-        may_be_older(sent, self.at, limit)
+        sent.may_find_past(self.at, limit)
     }
 }
 
@@ -95,7 +89,7 @@ impl Checker {
         };
         match code {
             "401 session-ended" => self.ended(session).map(|()| true),
-            "401 session-expired" if may_be_older(sent, session.at, IDLE) => Ok(true),
+            "401 session-expired" if sent.may_find_past(session.at, IDLE) => Ok(true),
             // Made on a day that has not come where it is used.
             "401 session-invalid" if sent.has_a_clock_been_off_since(session.at) => Ok(true),
             code if code.starts_with("401 session-") => Err(format!("{code}, and it stands")),
@@ -146,7 +140,10 @@ impl Checker {
             ("403 release-forbidden", Asked::Get) => creation && stale,
             // Whoever may read it may change it, however long ago they came.
             ("403 step-up-required", Asked::Put { .. }) => creation && stale,
-            ("403 step-up-required", Asked::SetPin(_)) => stale,
+            (
+                "403 step-up-required",
+                Asked::SetPin(_) | Asked::Registration | Asked::RegisterPin(_),
+            ) => stale,
             ("403 step-up-required", asked) if needs_the_strongest(asked) => {
                 let by_pin = matches!(session.by, By::Pin(_));
                 stale || (by_pin && passkey)
@@ -167,10 +164,20 @@ impl Checker {
     }
 
     /// Whether a ceremony may be refused for its age, or its day; `None` where it was for something else.
-    pub(super) fn ceremony_refused(&self, sent: &Sent, code: &str) -> Option<Result<(), String>> {
-        let begun = self.ceremony.unwrap_or(sent.at);
+    pub(super) fn ceremony_refused(
+        &self,
+        sent: &Sent,
+        asked: &Asked,
+        code: &str,
+    ) -> Option<Result<(), String>> {
+        let (begun, limit) = match asked {
+            Asked::AddPasskey(_) | Asked::Passkey(_) => (self.ceremony, CEREMONY),
+            Asked::RegisterPin(_) => (self.registration, LOGIN),
+            _ => return None,
+        };
+        let begun = begun.unwrap_or(sent.at);
         let may = match code {
-            "401 ceremony-expired" => may_be_older(sent, begun, CEREMONY),
+            "401 ceremony-expired" => sent.may_find_past(begun, limit),
             "401 ceremony-invalid" => sent.has_a_clock_been_off_since(begun),
             "429 rate-limited" => self.ceremonies_since(sent) >= CEREMONIES,
             _ => return None,
@@ -185,8 +192,11 @@ impl Checker {
     fn ceremonies_since(&self, sent: &Sent) -> usize {
         let lately = |entry: &&Entry| entry.sent.until + REMEMBERED > sent.at;
         let used = |entry: &&Entry| {
-            matches!(entry.asked, Asked::Passkey(_) | Asked::AddPasskey(_))
-                && !matches!(entry.came[..], [Came::Refused(_)])
+            let asked = &entry.asked;
+            matches!(
+                asked,
+                Asked::Passkey(_) | Asked::AddPasskey(_) | Asked::RegisterPin(_)
+            ) && !matches!(entry.came[..], [Came::Refused(_)])
         };
         let entries = self.history.iter().rev();
         entries.take_while(lately).filter(used).count()

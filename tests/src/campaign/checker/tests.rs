@@ -8,6 +8,7 @@ use super::sessions::{
     CEREMONIES, CEREMONY, CREATION_FRESH, FRESH, IDLE, PASSKEYS as MOST_PASSKEYS,
 };
 
+mod logins;
 mod sessions;
 
 const MOST: u64 = 10;
