@@ -23,19 +23,25 @@ const FAULTS: [Fault; 13] = [
     Fault::Token,
 ];
 
-/// Each node is killed once where that comes to pass by the dice; between that, what makes turns and batches change hands.
-const OF_NODES: [Fault; 7] = [
+/// Each node is killed once where that comes to pass by the dice; between that, what makes turns and batches change hands. One node is
+/// cut, all are held, and two are slow.
+const OF_NODES: [Fault; 12] = [
     Fault::Kill,
     Fault::Terminate,
     Fault::Cut,
+    Fault::Restart,
     Fault::Kill,
     Fault::Failover,
     Fault::Hold,
+    Fault::Token,
+    Fault::Lag,
+    Fault::Slow,
+    Fault::Clock,
     Fault::Kill,
 ];
 
-/// What can be done here. What cannot is left out only where somebody has said so.
-fn faults() -> Vec<Fault> {
+/// What of these can be done here. What cannot is left out only where somebody has said so.
+fn possible(faults: &[Fault]) -> Vec<Fault> {
     let left_out = std::env::var_os("CUSTODYD_WITHOUT_MACHINE").is_some();
     let possible = |fault: &Fault| match fault.lacks() {
         None => true,
@@ -49,7 +55,7 @@ fn faults() -> Vec<Fault> {
             false
         }
     };
-    FAULTS.into_iter().filter(possible).collect()
+    faults.iter().copied().filter(possible).collect()
 }
 
 fn lasting(least: u64, most: u64) -> Lasting {
@@ -62,7 +68,7 @@ fn lasting(least: u64, most: u64) -> Lasting {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
     let plan = Plan {
-        faults: faults(),
+        faults: possible(&FAULTS),
         until: Until::EachOnce,
         nodes: 1,
         clients: 4,
@@ -118,7 +124,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
     let plan = Plan {
-        faults: OF_NODES.to_vec(),
+        faults: possible(&OF_NODES),
         until: Until::EachOnce,
         nodes: 3,
         clients: 6,
@@ -135,11 +141,14 @@ async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
         .unwrap();
     println!("{}\nin {:?}", state.table(), begun.elapsed());
     assert!(state.violations.is_empty(), "{:#?}", state.violations);
-    assert_eq!(state.of(Fault::Kill).count, 3);
-    for fault in [Fault::Terminate, Fault::Cut, Fault::Failover, Fault::Hold] {
-        assert_eq!(state.of(fault).count, 1, "{}", fault.name());
+    for fault in &plan.faults {
+        let count = if *fault == Fault::Kill { 3 } else { 1 };
+        assert_eq!(state.of(*fault).count, count, "{}", fault.name());
     }
     assert!(state.answered > 50, "{state:?}");
+    // Two nodes went on while one was cut off, and one while two were slow.
+    assert_eq!(state.of(Fault::Cut).others.len(), 2);
+    assert_eq!(state.of(Fault::Slow).others.len(), 1);
     // Everybody goes from node to node, and so do guesses that are made at once.
     let entries = || histories.iter().flatten();
     let spread = |entry: &&Entry| {

@@ -72,7 +72,7 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
         plan: Plan {
             faults: Fault::ALL.to_vec(),
             until: Until::Over(Duration::from_secs(600)),
-            nodes: 1,
+            nodes: 3,
             clients: 8,
             rest: Duration::from_millis(40),
             calm: lasting(1000, 4000),
@@ -83,6 +83,7 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
         folder: "target/campaign".into(),
         seed: 1,
     };
+    let mut named = false;
     let mut rest = arguments.iter();
     while let Some(option) = rest.next() {
         let value = rest
@@ -95,7 +96,8 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
         match option.as_str() {
             "--for" => asked.plan.until = Until::Over(time(value)?),
             "--faults" => {
-                asked.plan.faults = value.split(',').map(fault).collect::<Result<_, _>>()?
+                asked.plan.faults = value.split(',').map(fault).collect::<Result<_, _>>()?;
+                named = true;
             }
             "--nodes" => asked.plan.nodes = number()?,
             "--pace" => match value.as_str() {
@@ -114,7 +116,13 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
             _ => return Err(format!("{option} is nothing that it knows")),
         }
     }
+    if asked.plan.nodes == 1 && !named {
+        asked.plan.faults.retain(|fault| !fault.needs_several());
+    }
     for fault in &asked.plan.faults {
+        if asked.plan.nodes == 1 && fault.needs_several() {
+            return Err(format!("{}: it needs several nodes", fault.name()));
+        }
         if let Some(what) = fault.lacks() {
             return Err(format!("{}: {what}; --faults leaves it out", fault.name()));
         }

@@ -226,6 +226,7 @@ impl Owned {
     }
 
     fn note(&mut self, entry: Entry) {
+        self.notebook.saw(&entry);
         if let Err(what) = self.checker.take(entry) {
             self.broken = true;
             self.notebook.violated(what, self.checker.history());

@@ -25,7 +25,8 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<TestApp>,
     /// Which of them are meant to serve.
     pub(super) serving: Vec<bool>,
-    pub(super) wire: Wire,
+    /// Of each node, its own way to the database.
+    pub(super) wires: Vec<Wire>,
     pub(super) primary: PostgresServer,
     pub(super) standby: Option<PostgresServer>,
     pub(super) notebook: Arc<Notebook>,
@@ -33,6 +34,8 @@ pub(super) struct Cluster {
     pub(super) probe: Device,
     /// Of each node, where they are to be moved.
     pub(super) clocks: Vec<Clock>,
+    /// How often some of them were cut off: it says how many are the next time.
+    pub(super) partitions: usize,
     /// The file that SoftHSM2 writes in place at each login.
     object: Vec<u8>,
 }
@@ -49,7 +52,7 @@ fn socket(server: &PostgresServer) -> PathBuf {
     server.folder().join(format!(".s.PGSQL.{}", server.port()))
 }
 
-/// The realm's database behind the wire, in place of the file that `prepared` names, for so many nodes.
+/// The realm's database behind the wire, in place of the one that the configuration names, for so many nodes.
 fn behind(wire: &Wire, configuration: &Path, count: usize) {
     let text = std::fs::read_to_string(configuration).unwrap();
     let (before, rest) = text.split_once("[store]").unwrap();
@@ -75,10 +78,17 @@ impl Cluster {
             let standby = primary.standby();
             (primary, standby)
         });
-        let wire = Wire::to(socket(&primary)).await;
+        let mut wires = Vec::new();
+        for _ in 0..count.max(2) {
+            wires.push(Wire::to(socket(&primary)).await);
+        }
         let first = TestApp::prepared(setup(), SoftToken::fresh());
-        behind(&wire, &first.path("custodyd.toml"), count);
-        let others = (1..count.max(2)).map(|_| first.another(setup(), DATABASE));
+        behind(&wires[0], &first.path("custodyd.toml"), count);
+        let others = wires[1..].iter().map(|wire| {
+            let other = first.another(setup(), DATABASE);
+            behind(wire, &other.path("custodyd.toml"), count);
+            other
+        });
         let mut nodes: Vec<TestApp> = others.collect();
         nodes.insert(0, first);
         let mut moved = Vec::new();
@@ -106,12 +116,13 @@ impl Cluster {
         Self {
             nodes,
             serving,
-            wire,
+            wires,
             primary,
             standby: Some(standby),
             notebook,
             probe,
             clocks: moved,
+            partitions: 0,
             object,
         }
     }
@@ -155,12 +166,17 @@ impl Cluster {
         (self.nodes.iter_mut(), &self.object)
     }
 
-    /// Leads everything to the standby, which becomes the server; the old one does not come back.
-    pub(super) fn fail_over(&mut self) {
+    /// Leads everything to the standby, which becomes the server; the old one does not come back. The number of the batch
+    /// that it shows before anybody has come there.
+    pub(super) fn fail_over(&mut self) -> u64 {
         let standby = self.standby.take().unwrap();
         standby.promote();
-        self.wire.lead(socket(&standby));
+        let shown = newest(&standby);
+        for wire in &self.wires {
+            wire.lead(socket(&standby));
+        }
         self.primary = standby;
+        shown
     }
 
     /// Gives the server a new standby.
@@ -265,6 +281,12 @@ impl Cluster {
             self.violated(format!("ledger verify: {}", said(&verified)));
         }
     }
+}
+
+/// The number of the batch that it shows.
+pub(super) fn newest(server: &PostgresServer) -> u64 {
+    let said = server.sql(DATABASE, "SELECT seq FROM custodyd.head");
+    said.trim().parse().unwrap()
 }
 
 /// Whether its node does.

@@ -12,8 +12,8 @@ use tokio::task::block_in_place;
 use super::cluster::{Cluster, only_folder};
 use super::dice::Dice;
 use super::injector::{self, Hits, Injector};
-use super::kills;
 use super::wire::State;
+use super::{kills, lag, partition};
 use crate::shim;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,15 +28,17 @@ pub enum Fault {
     Terminate,
     /// The database is gone, and its synchronous standby goes on.
     Failover,
+    /// The database is gone, and a standby goes on that nobody had waited for, and that lacks the newest batches.
+    Lag,
     /// The database's disk is full.
     Disk,
     /// The token's files are away.
     Token,
-    /// The way to the database is cut.
+    /// Some nodes' way to the database is cut.
     Cut,
-    /// Nothing comes through, and nobody is told.
+    /// Nothing comes through there, and nobody is told.
     Hold,
-    /// Everything comes late.
+    /// Everything comes late there.
     Slow,
     /// Each n-th sync, write or rename of the database's fails.
     DatabaseIo,
@@ -47,14 +49,14 @@ pub enum Fault {
 }
 
 use Fault::{
-    Clock, Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, NodeIo, Restart, Slow,
+    Clock, Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, Lag, NodeIo, Restart, Slow,
     Terminate, Token,
 };
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
-        Kill, Restart, Immediate, Terminate, Failover, Disk, Token, Cut, Hold, Slow, DatabaseIo,
-        NodeIo, Clock,
+    pub const ALL: [Self; 14] = [
+        Kill, Restart, Immediate, Terminate, Failover, Lag, Disk, Token, Cut, Hold, Slow,
+        DatabaseIo, NodeIo, Clock,
     ];
 
     #[must_use]
@@ -65,6 +67,7 @@ impl Fault {
             Immediate => "immediate",
             Terminate => "terminate",
             Failover => "failover",
+            Lag => "lag",
             Disk => "disk",
             Token => "token",
             Cut => "cut",
@@ -84,6 +87,12 @@ impl Fault {
     #[must_use]
     pub fn is_the_databases(self) -> bool {
         !matches!(self, Kill | Token | NodeIo | Clock)
+    }
+
+    /// Whether it is nothing that one node alone goes through: what its database has lost, nobody else has.
+    #[must_use]
+    pub fn needs_several(self) -> bool {
+        self == Lag
     }
 
     /// Whether a node may end by it. What is not known to be written may have been, so it stops and is started.
@@ -122,7 +131,7 @@ const SOME: Duration = Duration::from_secs(20);
 /// When its cause was gone.
 pub(super) struct Gone {
     pub(super) at: Instant,
-    /// Milliseconds until each node that was left took changes, where it was a node that died.
+    /// Milliseconds until each node that was left took changes, where it was some node that died or was cut off.
     pub(super) others: Vec<u64>,
 }
 
@@ -158,6 +167,7 @@ pub(super) async fn inflict(
             block_in_place(|| cluster.fail_over());
             Instant::now()
         }
+        Lag => lag::behind(cluster, dice, lasts).await,
         Disk => disk(cluster, lasts).await,
         Token => {
             let token = Away::take(cluster.token());
@@ -165,12 +175,12 @@ pub(super) async fn inflict(
             drop(token);
             Instant::now()
         }
-        Cut => wire(cluster, State::Cut, lasts).await,
+        Cut => return partition::some(cluster, dice, State::Cut, lasts).await,
         // Longer than the daemon waits for an answer, now and then.
-        Hold => wire(cluster, State::Held, lasts * 3).await,
+        Hold => return partition::some(cluster, dice, State::Held, lasts * 3).await,
         Slow => {
             let by = dice.between(Duration::from_millis(10), Duration::from_millis(60));
-            wire(cluster, State::Slow(by), lasts).await
+            return partition::some(cluster, dice, State::Slow(by), lasts).await;
         }
         DatabaseIo => database_io(cluster, dice, lasts).await,
         NodeIo => node_io(cluster, dice, lasts).await,
@@ -190,13 +200,6 @@ fn again(cluster: &mut Cluster) -> Instant {
 fn terminate(cluster: &Cluster) {
     let ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'custodyd'";
     cluster.primary.sql("postgres", ours);
-}
-
-async fn wire(cluster: &Cluster, state: State, lasts: Duration) -> Instant {
-    cluster.wire.set(state);
-    tokio::time::sleep(lasts).await;
-    cluster.wire.set(State::Open);
-    Instant::now()
 }
 
 /// Full until the server has noticed, and then as long as it lasts.

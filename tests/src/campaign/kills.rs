@@ -94,14 +94,14 @@ async fn all_at_once(cluster: &mut Cluster, dice: &mut Dice, count: u64) -> Vec<
     lives.into_iter().flat_map(|(times, _)| times).collect()
 }
 
-fn probe_at(cluster: &Cluster, node: usize) -> Device {
+pub(super) fn probe_at(cluster: &Cluster, node: usize) -> Device {
     let mut probe = cluster.probe.clone();
     probe.url.clone_from(&cluster.nodes[node].url);
     probe
 }
 
 /// Milliseconds since then when it takes changes.
-async fn serves_after(then: Instant, mut probe: Device) -> Option<u64> {
+pub(super) async fn serves_after(then: Instant, mut probe: Device) -> Option<u64> {
     while then.elapsed() < SERVES_AGAIN {
         if takes_changes(&mut probe).await {
             return u64::try_from(then.elapsed().as_millis()).ok();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tlog_tiles::Hash;
 
-use super::history::{CLOCK_FORGIVEN, Entry, Sent, Visit};
+use super::history::{CLOCK_FORGIVEN, Came, Entry, Sent, Visit};
 
 /// A node as clients see it.
 #[derive(Clone, Debug)]
@@ -38,6 +38,24 @@ pub(super) struct Notebook {
     receipts: Mutex<Vec<(u64, Hash)>>,
     /// Of accounts that are over, for who wants to check again.
     histories: Mutex<Vec<Vec<Entry>>>,
+    watch: Mutex<Option<Watch>>,
+}
+
+/// Nodes that have no reason to refuse anything, since then, and what they have refused all the same.
+#[derive(Debug)]
+struct Watch {
+    nodes: Vec<usize>,
+    since: u64,
+    refused: Vec<Refused>,
+}
+
+/// An answer that did not come, or that said no more than that somebody has to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) node: usize,
+    /// When it was asked for.
+    pub(super) at: u64,
+    pub(super) what: String,
 }
 
 /// What is counted.
@@ -69,6 +87,7 @@ impl Notebook {
             violations: Mutex::default(),
             receipts: Mutex::default(),
             histories: Mutex::default(),
+            watch: Mutex::default(),
         }
     }
 
@@ -155,6 +174,40 @@ impl Notebook {
         locked(&self.histories).clone()
     }
 
+    /// From now on it is written down what these refuse, of what they are asked from now on.
+    pub(super) fn watch(&self, nodes: &[usize]) {
+        *locked(&self.watch) = Some(Watch {
+            nodes: nodes.to_vec(),
+            since: self.now(),
+            refused: Vec::new(),
+        });
+    }
+
+    /// What those have refused who were watched until now.
+    #[must_use]
+    pub(super) fn unwatch(&self) -> Vec<Refused> {
+        let watch = locked(&self.watch).take();
+        watch.map(|watch| watch.refused).unwrap_or_default()
+    }
+
+    /// What came of what was asked.
+    pub(super) fn saw(&self, entry: &Entry) {
+        let mut watch = locked(&self.watch);
+        let Some(watch) = watch.as_mut().filter(|watch| entry.sent.at >= watch.since) else {
+            return;
+        };
+        for (visit, came) in entry.sent.to.iter().zip(&entry.came) {
+            let refused = matches!(came, Came::Lost | Came::Open(_));
+            if refused && watch.nodes.contains(&visit.node) {
+                watch.refused.push(Refused {
+                    node: visit.node,
+                    at: entry.sent.at,
+                    what: entry.to_string(),
+                });
+            }
+        }
+    }
+
     /// A node was killed or ended: nobody goes there any more.
     pub(super) fn closed(&self, node: usize) {
         let door = &mut locked(&self.doors)[node];
@@ -233,6 +286,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use tlog_tiles::record_hash;
 
+    use super::super::history::{Asked, Came, Entry, Sent, Told, Visit};
     use super::{Door, Notebook};
 
     #[test]
@@ -245,6 +299,38 @@ mod tests {
         assert_eq!(notebook.receipts_left(), 2);
         assert_eq!(notebook.receipts_below(7).len(), 1);
         assert_eq!(notebook.receipts_left(), 1);
+    }
+
+    /// Controls: what is answered, what the node that is cut off refuses, and what was asked before.
+    #[test]
+    fn who_is_watched_refuses_nothing_unseen() {
+        let notebook = Notebook::new(Vec::new());
+        let entry = |at, came: [Came; 2]| Entry {
+            sent: Sent {
+                at,
+                lives: vec![0; 3],
+                to: [1, 2].map(|node| Visit { node, last: 0 }).to_vec(),
+                until: at,
+                clock_off: 0,
+            },
+            with: None,
+            asked: Asked::Guess(vec![0, 0]),
+            came: came.to_vec(),
+        };
+        let open = || Came::Open("503 store-unavailable".into());
+        let done = || Came::Done(Told::Yes);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        notebook.watch(&[0, 1]);
+        let now = notebook.now();
+        notebook.saw(&entry(now, [done(), open()]));
+        notebook.saw(&entry(now - 1 - now / 2, [open(), open()]));
+        notebook.saw(&entry(now + 1, [open(), done()]));
+        notebook.saw(&entry(now + 2, [Came::Lost, Came::Lost]));
+        let refused = notebook.unwatch();
+        let refused: Vec<_> = refused.iter().map(|one| (one.node, one.at)).collect();
+        assert_eq!(refused, [(1, now + 1), (1, now + 2)]);
+        notebook.saw(&entry(now + 3, [open(), open()]));
+        assert!(notebook.unwatch().is_empty());
     }
 
     #[tokio::test]

@@ -7,7 +7,16 @@ use serde_json::{Value, json};
 
 use super::faults::Fault;
 use super::kills::{ITSELF_WITHIN, OTHERS_WITHIN};
+use super::partition;
 use super::state::{State, Tally};
+
+/// Who takes changes again, or still, after so many milliseconds each time, and how many are aimed at.
+struct Aimed<'a> {
+    who: &'static str,
+    name: &'static str,
+    times: &'a [u64],
+    aim: u64,
+}
 
 /// Of milliseconds that were measured.
 fn quantile(times: &[u64], share: f64) -> Option<u64> {
@@ -42,13 +51,15 @@ impl State {
                 "{name:<13}{count:>7}{p50:>16}{max:>16}{refused:>10}{lost:>8}{violations:>12}"
             );
         }
-        for (who, times, aim) in self.after_a_death() {
+        for Aimed {
+            who, times, aim, ..
+        } in self.aimed()
+        {
             if let (Some(p50), Some(p99)) = (quantile(times, 0.5), quantile(times, 0.99)) {
                 let within = times.iter().filter(|time| **time <= aim).count();
                 let _ = writeln!(
                     text,
-                    "after a node's death {who} took changes in {p50} ms (p50), {p99} ms (p99); within the {aim} ms \
-                     aimed at: {within} of {}",
+                    "{who} took changes in {p50} ms (p50), {p99} ms (p99); within the {aim} ms aimed at: {within} of {}",
                     times.len()
                 );
             }
@@ -71,15 +82,49 @@ impl State {
         text
     }
 
-    /// Who, the milliseconds until each took changes again, and how many are aimed at.
-    fn after_a_death(&self) -> [(&'static str, &[u64], u64); 2] {
-        let tally = self.faults.get(Fault::Kill.name());
-        let (others, itself) = tally.map_or((&[][..], &[][..]), |tally| {
-            (&tally.others[..], &tally.recoveries[..])
-        });
-        [
-            ("others", others, OTHERS_WITHIN),
-            ("itself", itself, ITSELF_WITHIN),
+    /// What has an aim.
+    fn aimed(&self) -> Vec<Aimed<'_>> {
+        let tally = |fault: Fault| self.faults.get(fault.name());
+        let others = |fault| tally(fault).map_or(&[][..], |tally| &tally.others[..]);
+        let recoveries = |fault| tally(fault).map_or(&[][..], |tally| &tally.recoveries[..]);
+        let of = |who, name, times, aim| Aimed {
+            who,
+            name,
+            times,
+            aim,
+        };
+        let cut_off = partition::OTHERS_WITHIN;
+        vec![
+            of(
+                "after a node's death the others",
+                "death_others",
+                others(Fault::Kill),
+                OTHERS_WITHIN,
+            ),
+            of(
+                "after a node's death itself",
+                "death_itself",
+                recoveries(Fault::Kill),
+                ITSELF_WITHIN,
+            ),
+            of(
+                "while nodes were cut off the others",
+                "cut_others",
+                others(Fault::Cut),
+                cut_off,
+            ),
+            of(
+                "while nodes were held the others",
+                "hold_others",
+                others(Fault::Hold),
+                cut_off,
+            ),
+            of(
+                "while nodes were slow the others",
+                "slow_others",
+                others(Fault::Slow),
+                cut_off,
+            ),
         ]
     }
 
@@ -104,10 +149,13 @@ impl State {
         let mut figures: Vec<Value> = totals
             .map(|(name, value, unit)| figure(format!("campaign_{name}"), value, unit))
             .collect();
-        for (who, times, aim) in self.after_a_death() {
+        for Aimed {
+            name, times, aim, ..
+        } in self.aimed()
+        {
             for (what, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
                 if let Some(time) = quantile(times, share) {
-                    let mut figure = figure(format!("campaign_death_{who}_{what}"), time, "ms");
+                    let mut figure = figure(format!("campaign_{name}_{what}"), time, "ms");
                     figure["aim"] = json!(aim);
                     figures.push(figure);
                 }

@@ -15,7 +15,7 @@ pub struct Tally {
     pub count: u64,
     /// Milliseconds from the end of the cause until changes were taken again.
     pub recoveries: Vec<u64>,
-    /// Milliseconds from a node's death until each of the others took changes.
+    /// Milliseconds from when some node died, or was cut off, until each of the others took changes.
     pub others: Vec<u64>,
     pub refused: u64,
     pub lost: u64,
