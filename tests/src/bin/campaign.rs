@@ -119,6 +119,9 @@ fn asked(arguments: &[String]) -> Result<Asked, String> {
     if asked.plan.nodes == 1 && !named {
         asked.plan.faults.retain(|fault| !fault.needs_several());
     }
+    if asked.plan.faults.contains(&Fault::Silence) {
+        campaign::enter_own_network();
+    }
     for fault in &asked.plan.faults {
         if asked.plan.nodes == 1 && fault.needs_several() {
             return Err(format!("{}: it needs several nodes", fault.name()));

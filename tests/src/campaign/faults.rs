@@ -13,7 +13,7 @@ use super::cluster::{Cluster, only_folder};
 use super::dice::Dice;
 use super::injector::{self, Hits, Injector};
 use super::wire::State;
-use super::{kills, lag, partition};
+use super::{kills, lag, packets, partition};
 use crate::shim;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,8 @@ pub enum Fault {
     Cut,
     /// Nothing comes through there, and nobody is told.
     Hold,
+    /// Packets there are lost.
+    Silence,
     /// Everything comes late there.
     Slow,
     /// Each n-th sync, write or rename of the database's fails.
@@ -49,13 +51,13 @@ pub enum Fault {
 }
 
 use Fault::{
-    Clock, Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, Lag, NodeIo, Restart, Slow,
-    Terminate, Token,
+    Clock, Cut, DatabaseIo, Disk, Failover, Hold, Immediate, Kill, Lag, NodeIo, Restart, Silence,
+    Slow, Terminate, Token,
 };
 
 impl Fault {
-    pub const ALL: [Self; 14] = [
-        Kill, Restart, Immediate, Terminate, Failover, Lag, Disk, Token, Cut, Hold, Slow,
+    pub const ALL: [Self; 15] = [
+        Kill, Restart, Immediate, Terminate, Failover, Lag, Disk, Token, Cut, Hold, Silence, Slow,
         DatabaseIo, NodeIo, Clock,
     ];
 
@@ -72,6 +74,7 @@ impl Fault {
             Token => "token",
             Cut => "cut",
             Hold => "hold",
+            Silence => "silence",
             Slow => "slow",
             DatabaseIo => "database-io",
             NodeIo => "node-io",
@@ -106,6 +109,7 @@ impl Fault {
         let root = rustix::process::geteuid().is_root();
         match self {
             Disk if !root => Some("a disk that fills up is mounted, and that needs root"),
+            Silence => packets::lacks(),
             DatabaseIo | NodeIo if !root => Some("it attaches strace to others, which needs root"),
             DatabaseIo | NodeIo if !injector::is_there() => {
                 Some("strace is missing: apt install strace")
@@ -178,6 +182,7 @@ pub(super) async fn inflict(
         Cut => return partition::some(cluster, dice, State::Cut, lasts).await,
         // Longer than the daemon waits for an answer, now and then.
         Hold => return partition::some(cluster, dice, State::Held, lasts * 3).await,
+        Silence => return partition::some(cluster, dice, State::Lost, lasts * 3).await,
         Slow => {
             let by = dice.between(Duration::from_millis(10), Duration::from_millis(60));
             return partition::some(cluster, dice, State::Slow(by), lasts).await;

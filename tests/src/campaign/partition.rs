@@ -14,6 +14,7 @@ use super::dice::Dice;
 use super::faults::Gone;
 use super::kills::{probe_at, serves_after};
 use super::notebook::Refused;
+use super::packets::Lost;
 use super::wire::State;
 use crate::app::DATABASE;
 
@@ -82,6 +83,11 @@ pub(super) async fn some(
     for &node in &hit {
         cluster.wires[node].set(state.clone());
     }
+    let lost = (state == State::Lost).then(|| {
+        let ports: Vec<u16> = hit.iter().map(|&node| cluster.wires[node].port()).collect();
+        block_in_place(|| Lost::at(&ports))
+    });
+    let silent = lost.is_some() || state == State::Held;
     let begun = Instant::now();
     let probes = others
         .iter()
@@ -99,12 +105,19 @@ pub(super) async fn some(
             () = tokio::time::sleep(next.max(Duration::from_millis(5))) => {}
         }
         // Of a connection that was reset the server has learnt; of a late one it will.
-        if state == State::Held && !others.is_empty() {
+        if silent && !others.is_empty() {
             turn.look(keep_their_turn(cluster, &hit), cluster.notebook.now());
         }
     }
     for &node in &hit {
         cluster.wires[node].set(State::Open);
+    }
+    if let Some(lost) = lost {
+        let packets = block_in_place(|| lost.found());
+        println!("{packets} packets were lost");
+        if packets == 0 {
+            cluster.violated(format!("no packet of nodes {hit:?} was there to be lost"));
+        }
     }
     let at = Instant::now();
     let refused = unexcused(cluster.notebook.unwatch(), turn);

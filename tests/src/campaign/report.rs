@@ -120,6 +120,12 @@ impl State {
                 cut_off,
             ),
             of(
+                "while nodes heard nothing the others",
+                "silence_others",
+                others(Fault::Silence),
+                cut_off,
+            ),
+            of(
                 "while nodes were slow the others",
                 "slow_others",
                 others(Fault::Slow),

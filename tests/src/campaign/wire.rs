@@ -20,6 +20,8 @@ pub(super) enum State {
     Cut,
     /// Connections stay, and nothing comes through, not even their end.
     Held,
+    /// The same, and no packet arrives. Its connections are open; somebody else has to lose those.
+    Lost,
     /// Everything comes so much later, in each direction.
     Slow(Duration),
 }
