@@ -9,16 +9,7 @@ const PIN: &str = "830517";
 const HOUR: i64 = 3600;
 
 async fn app() -> (TestApp, Clock) {
-    with_rounds("[[pin.rounds]]\nattempts = 20\n").await
-}
-
-async fn with_rounds(rounds: &str) -> (TestApp, Clock) {
-    let setup = Setup::notes(rounds);
-    let mut app = TestApp::prepared(setup, custodyd_tests::token::SoftToken::fresh());
-    let clock = Clock::new(app.dir.path());
-    app.environment = clock.environment();
-    app.found().await;
-    (app, clock)
+    Clock::of_a_daemon(Setup::notes("[[pin.rounds]]\nattempts = 20\n")).await
 }
 
 /// A read with the device's session, by a device that believes that it is so much later.
@@ -86,7 +77,7 @@ async fn an_hour_forward_and_back_revives_no_session_and_locks_nobody_out() {
 #[tokio::test]
 async fn a_wait_is_told_in_the_time_that_it_was_chosen_by() {
     let rounds = "[[pin.rounds]]\nattempts = 1\n[[pin.rounds]]\nattempts = 9\nwait = \"5m\"\n";
-    let (app, clock) = with_rounds(rounds).await;
+    let (app, clock) = Clock::of_a_daemon(Setup::notes(rounds)).await;
     let mut device = app.device("notes");
     device.enrol().await;
     device.set_pin(PIN).await.expect(200);

@@ -1,13 +1,11 @@
 //! The exception to step-up by a delivered code: an unknown device is bound, or the PIN replaced,
 //! by whoever reads the mail; and nothing else is.
 
-use std::time::Duration;
-
 use custodyd_tests::Device;
 use custodyd_tests::device::Answer;
 use serde_json::json;
 
-use crate::contacts::{add, mails, with_mail};
+use crate::contacts::{add, mails, with_mail, with_mail_and_clock};
 use crate::delivered_codes::{ANN, SUFFICES, by_alias, enter, fetch, new_phone, owner};
 
 async fn bind(device: &mut Device) -> Answer {
@@ -24,7 +22,7 @@ async fn bound(owner: &mut Device) -> usize {
 #[tokio::test]
 async fn a_code_binds_an_unknown_device_after_the_delay_that_the_policy_sets() {
     let policy = format!("{SUFFICES}[recover]\nby = [\"delivered-code\"]\ndelay = \"3s\"\n");
-    let (app, mail) = with_mail(&policy).await;
+    let (app, mail, clock) = with_mail_and_clock(&policy).await;
     let mut owner = owner(&app, &mail).await;
     let mut phone = new_phone(&app);
     let code = fetch(&mut phone, &mail, by_alias()).await;
@@ -39,7 +37,7 @@ async fn a_code_binds_an_unknown_device_after_the_delay_that_the_policy_sets() {
     assert_eq!(view["waiting"][0]["factor"], "delivered-code");
     assert_eq!(view["waiting"][0]["device_id"], phone.key.thumbprint());
     assert_eq!(bound(&mut owner).await, 1);
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    clock.is_off_by(4);
     bind(&mut phone).await.expect(201);
     assert_eq!(bound(&mut owner).await, 2);
     assert_eq!(mails(&mail, ANN, 5).await.len(), 5, "and again");
@@ -52,7 +50,7 @@ async fn a_code_binds_an_unknown_device_after_the_delay_that_the_policy_sets() {
 #[tokio::test]
 async fn an_owner_who_cancels_keeps_the_device_out() {
     let policy = format!("{SUFFICES}[recover]\nby = [\"delivered-code\"]\ndelay = \"2s\"\n");
-    let (app, mail) = with_mail(&policy).await;
+    let (app, mail, clock) = with_mail_and_clock(&policy).await;
     let mut owner = owner(&app, &mail).await;
     let mut thief = new_phone(&app);
     let code = fetch(&mut thief, &mail, by_alias()).await;
@@ -64,7 +62,7 @@ async fn an_owner_who_cancels_keeps_the_device_out() {
         .call("DELETE", "/v1/account/recovery", None)
         .await
         .expect(204);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    clock.is_off_by(3);
     bind(&mut thief).await.refused("409 recovery-waits");
     assert_eq!(bound(&mut owner).await, 1);
 }

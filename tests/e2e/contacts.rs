@@ -1,6 +1,7 @@
 //! Contacts and aliases, with a real mail server that the codes and notices go to.
 
 use custodyd_tests::mail::Mail;
+use custodyd_tests::shim::Clock;
 use custodyd_tests::{Device, MailServer, Setup, TestApp};
 use serde_json::{Value, json};
 
@@ -17,6 +18,17 @@ pub(crate) async fn with_mail_and(setup: Setup) -> (TestApp, MailServer) {
         ..setup
     };
     (TestApp::with(setup).await, mail)
+}
+
+/// The same with a clock that the test sets.
+pub(crate) async fn with_mail_and_clock(policy: &str) -> (TestApp, MailServer, Clock) {
+    let mail = MailServer::start();
+    let setup = Setup {
+        config: mail.config(),
+        ..Setup::notes(policy)
+    };
+    let (app, clock) = Clock::of_a_daemon(setup).await;
+    (app, mail, clock)
 }
 
 /// The mails to an address, once there are `count` of them.

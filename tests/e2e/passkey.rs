@@ -1,6 +1,7 @@
 //! Passkeys, with a soft authenticator.
 
 use custodyd_tests::device::b64;
+use custodyd_tests::shim::Clock;
 use custodyd_tests::{Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
@@ -134,10 +135,15 @@ async fn a_ceremony_belongs_to_its_device_app_purpose_and_account() {
 
 #[tokio::test]
 async fn an_expired_ceremony_is_refused() {
-    let app = TestApp::with(Setup::notes("passkeys = { ceremony = \"30s\" }")).await;
+    let setup = Setup::notes("passkeys = { ceremony = \"30s\" }");
+    let (app, clock) = Clock::of_a_daemon(setup).await;
     let (mut device, mut authenticator) = with_passkey(&app).await;
+    let in_time = device.assertion(&mut authenticator, None).await;
     let body = device.assertion(&mut authenticator, None).await;
-    tokio::time::sleep(std::time::Duration::from_secs(31)).await;
+    // Control: one that began before it, and whose time is not over.
+    device.finish_passkey(in_time).await.expect(201);
+    device.token = None;
+    clock.is_off_by(31);
     device
         .finish_passkey(body)
         .await

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use custodyd_tests::app::LIMITS;
 use custodyd_tests::device::Answer;
+use custodyd_tests::shim::Clock;
 use custodyd_tests::{Device, MailServer, Setup, TestApp};
 use serde_json::json;
 
@@ -16,6 +17,11 @@ const VICTIM: &str = "victim@example.com";
 const TWO: &str = "recipient_per_hour = 1\nrecipient_burst = 2\n";
 
 async fn with_rate(rate: Option<&str>) -> (TestApp, MailServer) {
+    let (setup, mail) = rated(rate);
+    (TestApp::with(setup).await, mail)
+}
+
+fn rated(rate: Option<&str>) -> (Setup, MailServer) {
     let mail = MailServer::start();
     let limits = match rate {
         Some(rate) => {
@@ -30,7 +36,7 @@ async fn with_rate(rate: Option<&str>) -> (TestApp, MailServer) {
         limits,
         ..Setup::notes(policy)
     };
-    (TestApp::with(setup).await, mail)
+    (setup, mail)
 }
 
 async fn owner(app: &TestApp) -> Device {
@@ -116,7 +122,8 @@ async fn enter(device: &mut Device, code: &str) -> Answer {
 #[tokio::test]
 async fn strangers_requests_do_not_keep_the_owners_code_away() {
     let rate = "recipient_per_hour = 1\nrecipient_burst = 1\n";
-    let (app, mail) = with_rate(Some(rate)).await;
+    let (setup, mail) = rated(Some(rate));
+    let (app, clock) = Clock::of_a_daemon(setup).await;
     let mut victim = owner(&app).await;
     add(&mut victim, &mail, "contact", VICTIM).await;
     let before = 1;
@@ -124,7 +131,7 @@ async fn strangers_requests_do_not_keep_the_owners_code_away() {
     let first = ask(&mut stranger).await.expect(202);
     let under_way = code_in(mails(&mail, VICTIM, before + 1).await.last().unwrap());
     // Past the interval of the account's own pacing, so that only the rate is in the way.
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    clock.is_off_by(11);
     let mut phone = app.device("notes");
     let limited = ask(&mut phone).await.expect(202);
     assert_eq!(limited.body, first.body);

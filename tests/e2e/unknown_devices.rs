@@ -1,19 +1,21 @@
 //! Devices that are not bound, and the exception for whoever forgot the PIN.
 
-use std::time::Duration;
-
 use custodyd_tests::codes::policy;
+use custodyd_tests::shim::Clock;
 use custodyd_tests::{Device, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
 
 const STRANGERS: &str = "[devices]\nstranger_pin = [{ attempts = 2 }]";
 
-async fn app(more: &str) -> TestApp {
-    TestApp::with(Setup {
+fn setup(more: &str) -> Setup {
+    Setup {
         policies: vec![policy("notes", "", more)],
         ..Setup::default()
-    })
-    .await
+    }
+}
+
+async fn app(more: &str) -> TestApp {
+    TestApp::with(setup(more)).await
 }
 
 async fn with_pin(app: &TestApp) -> Device {
@@ -199,7 +201,8 @@ async fn a_factor_that_the_policy_does_not_list_replaces_nothing() {
 
 #[tokio::test]
 async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
-    let mut app = app("[recover]\nby = [\"totp\"]\ndelay = \"8s\"").await;
+    let delayed = setup("[recover]\nby = [\"totp\"]\ndelay = \"8s\"");
+    let (mut app, clock) = Clock::of_a_daemon(delayed).await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
     owner.try_totp(&authenticator.show(), &[]).await.expect(201);
@@ -215,7 +218,7 @@ async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
     again.refused("409 recovery-waits");
     assert_eq!(again.body["due"], asked.body["due"]);
     app.restart().await;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    clock.is_off_by(8);
     owner.set_pin("294061").await.expect(200);
     assert_eq!(owner.view().await["waiting"], json!([]));
     owner.try_pin("294061", &[]).await.expect(201);
@@ -223,7 +226,8 @@ async fn where_the_policy_delays_it_the_change_waits_until_it_is_due() {
 
 #[tokio::test]
 async fn any_session_cancels_what_waits() {
-    let app = app("[recover]\nby = [\"totp\"]\ndelay = \"2s\"").await;
+    let delayed = setup("[recover]\nby = [\"totp\"]\ndelay = \"2s\"");
+    let (app, clock) = Clock::of_a_daemon(delayed).await;
     let mut owner = with_pin(&app).await;
     let mut authenticator = owner.add_totp().await;
     owner.try_totp(&authenticator.show(), &[]).await.expect(201);
@@ -234,7 +238,7 @@ async fn any_session_cancels_what_waits() {
     owner.call("DELETE", cancel, None).await.expect(204);
     let answer = owner.call("DELETE", cancel, None).await;
     answer.refused("404 not-found");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    clock.is_off_by(3);
     owner.token = thief;
     // It has to be asked for again, and waits again.
     owner.set_pin("294061").await.refused("409 recovery-waits");
@@ -255,7 +259,8 @@ async fn whoever_knows_the_pin_does_not_wait_and_ends_what_waits() {
 
 #[tokio::test]
 async fn a_change_waits_for_the_device_that_asked_and_goes_with_it() {
-    let app = app("[recover]\nby = [\"totp\"]\ndelay = \"1s\"").await;
+    let delayed = setup("[recover]\nby = [\"totp\"]\ndelay = \"1s\"");
+    let (app, clock) = Clock::of_a_daemon(delayed).await;
     let mut owner = with_pin(&app).await;
     let mut second = other(&app, &owner);
     let mut passkey = SoftAuthenticator::new("notes");
@@ -265,7 +270,7 @@ async fn a_change_waits_for_the_device_that_asked_and_goes_with_it() {
     let mut authenticator = owner.add_totp().await;
     owner.try_totp(&authenticator.show(), &[]).await.expect(201);
     owner.set_pin("294061").await.refused("409 recovery-waits");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    clock.is_off_by(2);
     // Due for the one that asked, not for another.
     second
         .try_totp(&authenticator.show(), &[])

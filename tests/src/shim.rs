@@ -11,6 +11,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::token::SoftToken;
+use crate::{Setup, TestApp};
+
 pub use self::module::{Module, PIN_COUNT_LOW, PIN_FINAL_TRY, PIN_LOCKED};
 
 type Environment = Vec<(String, OsString)>;
@@ -67,6 +70,15 @@ impl Clock {
                 ("CUSTODYD_TEST_CLOCK".into(), file.into()),
             ],
         }
+    }
+
+    /// A daemon that sees the host's clock so, with a realm of its own.
+    pub async fn of_a_daemon(setup: Setup) -> (TestApp, Self) {
+        let mut app = TestApp::prepared(setup, SoftToken::fresh());
+        let clock = Self::new(app.dir.path());
+        app.environment = clock.environment();
+        app.found().await;
+        (app, clock)
     }
 
     #[must_use]
