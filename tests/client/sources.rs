@@ -28,9 +28,11 @@ fn unit_tests() {
     assert!(passed(&said) >= 40, "{said}");
 }
 
-/// As it is published: it builds, and an app that imports everything loads so much.
+/// As it is published: it builds, an app that imports everything loads so much, and installed into an empty project without a
+/// network it is what an app can use: types, the examples of the READMEs, a bundle, and a run. One test, since there is one
+/// folder that it is built into.
 #[test]
-fn the_sdk_builds_and_is_small() {
+fn the_sdk_builds_is_small_and_is_what_an_app_can_use() {
     let said = succeeds(node(&["scripts/size.mjs"]));
     for (name, most) in [
         ("sdk_gzip_bytes ", 20_000),
@@ -44,11 +46,6 @@ fn the_sdk_builds_and_is_small() {
         let bytes = bytes.unwrap_or_else(|| panic!("{said}"));
         assert!((1..=most).contains(&bytes), "{said}");
     }
-}
-
-/// Installed into an empty project without a network: types, the examples of the READMEs, a bundle, and a run.
-#[test]
-fn the_package_is_what_an_app_can_use() {
     let said = succeeds(node(&["scripts/package.mjs"]));
     assert!(said.contains("package_files "), "{said}");
 }
