@@ -193,10 +193,9 @@ impl Clock {
         }
     }
 
-    /// As far as the host's clock can be compared with one that nobody believes: seconds that it is ahead, or behind.
-    pub(crate) fn host_against(other: u64) -> i64 {
-        let host = Host::System.now();
-        i64::try_from(host).unwrap_or(i64::MAX) - i64::try_from(other).unwrap_or(i64::MAX)
+    /// For whoever compares it with a clock that nobody believes.
+    pub(crate) fn of_this_host() -> u64 {
+        Host::System.now()
     }
 
     /// Since the host was started, its sleep included: nobody sets it.

@@ -9,6 +9,7 @@
 //! place for secrets: the token PIN is named by a path or a systemd credential, and no
 //! value of a key that might be a secret is repeated in a message.
 
+mod agreed;
 mod auditors;
 mod check;
 mod courier;
@@ -37,6 +38,7 @@ use crate::ledger::Mode;
 use crate::ledger::restore::Approvers;
 use crate::private_file::Place;
 
+pub use self::agreed::Agreed;
 pub use self::auditors::Auditor;
 pub use self::courier::Courier;
 pub use self::database::{Database, Postgres, Server, Store};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::config::{self, Config};
 use crate::factors::passkey::PasskeyError;
@@ -44,6 +45,8 @@ pub(crate) struct Reloaded {
 pub(crate) struct Reloader {
     service: Arc<Service>,
     tls: Arc<Tls>,
+    /// Who tells other nodes what this one decides under.
+    reloaded: Arc<Notify>,
     policies: PathBuf,
     certificate: PathBuf,
     private_key: Place,
@@ -52,10 +55,16 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    pub(crate) fn new(config: &Config, service: Arc<Service>, tls: Arc<Tls>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        service: Arc<Service>,
+        tls: Arc<Tls>,
+        reloaded: Arc<Notify>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             service,
             tls,
+            reloaded,
             policies: config.policies.directory.clone(),
             certificate: config.listen.certificate.clone(),
             private_key: config.listen.private_key.clone(),
@@ -97,6 +106,7 @@ impl Reloader {
         certificate::show(&self.certificate);
         let apps = self.service.apps().replace(served);
         self.service.ledger.decides_under(policies.digest);
+        self.reloaded.notify_one();
         Ok(Reloaded { apps })
     }
 }

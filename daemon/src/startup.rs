@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as watch_for_stop;
 
+use self::agreement::Agreement;
 use crate::backend::{pool, provision};
 use crate::clock::Clock;
 use crate::config::{self, Config, Database};
@@ -261,6 +262,7 @@ pub struct Realm {
     pub service: Arc<Service>,
     pub pool: Pool,
     pub store: Arc<dyn Store>,
+    agreement: Agreement,
     witnesses: Witnesses,
     delivering: Delivering,
     drain: Duration,
@@ -290,6 +292,8 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         set.is_lost(lost.to_owned());
     }
     let store = held.open().await?;
+    // Before anything is written.
+    let agreement = Agreement::reach(config, &pool, policies.digest, &store).await?;
     let clock = Arc::new(Clock::default());
     let settings = Settings {
         cache: Cache::new(config.store.cache_mib << 20),
@@ -343,6 +347,7 @@ pub(crate) async fn open_without(config: &Config, lost: Option<&str>) -> Result<
         service: Arc::new(service),
         pool,
         store,
+        agreement,
         witnesses,
         delivering,
         drain: config.listen.drain,
@@ -420,13 +425,16 @@ pub async fn serve(config: &Config, handed: Handed) -> Result<(), StartError> {
     ));
     let shortening = tokio::spawn(spare::run(Arc::clone(&realm.store)));
     let hearing = tokio::spawn(unheard::run(Arc::clone(&realm.service)));
-    let comparing = agreement::begin(config, &realm.pool, &realm.store).await;
+    let reloaded = realm.agreement.reloaded();
+    let agreement = realm.agreement.clone();
+    let comparing = tokio::spawn(agreement.watch(Arc::clone(&realm.service)));
     let witnessing = tokio::spawn(witness::run(
         Arc::clone(&realm.service),
         std::mem::take(&mut realm.witnesses),
         config.witnesses.period,
     ));
-    let reloader = Reloader::new(config, Arc::clone(&realm.service), Arc::clone(&tls));
+    let (service, shown) = (Arc::clone(&realm.service), Arc::clone(&tls));
+    let reloader = Reloader::new(config, service, shown, reloaded);
     let (stop, stopping) = watch_for_stop::channel(false);
     let limits = Limits::new(config.listen.max_connections, config.listen.drain);
     let mut serving = tokio::task::JoinSet::new();

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agreement;
 mod campaign;
 mod hopping;
 mod nodes;

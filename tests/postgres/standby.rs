@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use custodyd_tests::app::{DATABASE, said};
+use custodyd_tests::app::{DATABASE, SEVERAL, said};
 use custodyd_tests::postgres::USER;
 use custodyd_tests::token::SoftToken;
 use custodyd_tests::{Device, PostgresServer, TestApp};
@@ -80,7 +80,7 @@ impl Replicated {
         let port = server.port();
         let section = |wire: &Wire| {
             format!(
-                "url = \"postgres://{USER}@:{}/{DATABASE}?host={}\"\nnodes = \"several\"",
+                "url = \"postgres://{USER}@:{}/{DATABASE}?host={}\"\n{SEVERAL}",
                 port,
                 wire.folder().display()
             )

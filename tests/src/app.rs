@@ -126,6 +126,9 @@ pub const DATABASE: &str = "realm";
 
 pub const REALM: &str = "test.example";
 
+/// Of nodes that share a database, in `[store.postgres]`: each has an address of its own here, which nodes of a realm must not.
+pub const SEVERAL: &str = "nodes = \"several\"\nrollout = [\"listen.url\"]\n";
+
 /// All tests come from one address, and their devices call more often than people's do.
 pub const LIMITS: &str = r#"requests_at_once = 1024
 stranger_deadline = "20ms"
@@ -273,7 +276,7 @@ directory = "policies"
         let text = std::fs::read_to_string(&file).unwrap();
         let section = "[store.postgres]\n";
         assert!(text.contains(section), "{text}");
-        let shared = format!("{section}nodes = \"several\"\n");
+        let shared = format!("{section}{SEVERAL}");
         std::fs::write(file, text.replacen(section, &shared, 1)).unwrap();
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 use url::Url;
 
+use super::agreed::{Agreed, rollout};
 use super::check::{number, path, secret, string};
 use super::reader::{Document, Placed, Table};
 use super::{Anchor, Ledger, Token, TokenKind};
@@ -44,6 +45,8 @@ pub struct Postgres {
     pub ca: Option<PathBuf>,
     /// Whether other nodes serve the realm from it as well.
     pub several_nodes: bool,
+    /// In what this one may differ from them for now.
+    pub rollout: Vec<Agreed>,
     /// For reading; one more writes.
     pub connections: u32,
     /// What the daemon keeps beside the database.
@@ -141,6 +144,7 @@ fn postgres_at<'i>(doc: &mut Document<'i>, mut table: Table<'i>, base: &Path) ->
         "several" => Ok(true),
         _ => Err("expected \"one\" or \"several\"".to_owned()),
     });
+    let rollout = doc.or(&mut table, "rollout", Vec::new(), rollout);
     let connections = doc.or(&mut table, "connections", 4, |value| number(value, 1..=256));
     let state_directory = doc.or(
         &mut table,
@@ -160,6 +164,7 @@ fn postgres_at<'i>(doc: &mut Document<'i>, mut table: Table<'i>, base: &Path) ->
         },
         ca: ca.map(|placed| placed.value),
         several_nodes,
+        rollout,
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
         state_directory,
     })

@@ -70,6 +70,76 @@ const fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(number.saturating_sub(1))
 }
 
+impl Limits {
+    /// As the file has those that are not as by default. So two versions compare, of which one knows more of them.
+    #[must_use]
+    pub fn set(&self) -> String {
+        let defaults = of_nothing().map_or(Vec::new(), |limits| limits.each());
+        let set = self
+            .each()
+            .into_iter()
+            .filter(|one| !defaults.contains(one));
+        set.map(|(key, value)| format!("{key} = {value}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn each(&self) -> Vec<(String, String)> {
+        let Self {
+            requests_at_once,
+            stranger_deadline,
+            address_per_second,
+            address_burst,
+            app_per_second,
+            app_burst,
+            apps,
+            device_per_second,
+            device_burst,
+            account_per_second,
+            account_burst,
+            recipient_per_hour,
+            recipient_burst,
+            slow_failures_per_minute,
+            slow_factor,
+        } = self;
+        let mut each = vec![
+            ("requests_at_once".to_owned(), requests_at_once.to_string()),
+            (
+                "stranger_deadline".to_owned(),
+                format!("{stranger_deadline:?}"),
+            ),
+        ];
+        let numbers = [
+            ("address_per_second", address_per_second),
+            ("address_burst", address_burst),
+            ("app_per_second", app_per_second),
+            ("app_burst", app_burst),
+            ("device_per_second", device_per_second),
+            ("device_burst", device_burst),
+            ("account_per_second", account_per_second),
+            ("account_burst", account_burst),
+            ("recipient_per_hour", recipient_per_hour),
+            ("recipient_burst", recipient_burst),
+            ("slow_failures_per_minute", slow_failures_per_minute),
+            ("slow_factor", slow_factor),
+        ];
+        each.extend(numbers.map(|(key, number)| (key.to_owned(), number.to_string())));
+        for (app, AppLimit { per_second, burst }) in apps {
+            let of = |key| format!("apps.{}.{key}", app.as_str());
+            each.push((of("per_second"), per_second.to_string()));
+            each.push((of("burst"), burst.to_string()));
+        }
+        each
+    }
+}
+
+/// Those of a file that says nothing of them.
+fn of_nothing() -> Option<Limits> {
+    let mut doc = Document::new("", "");
+    let mut top = doc.top()?;
+    Some(limits(&mut doc, &mut top))
+}
+
 pub(super) fn limits<'i>(doc: &mut Document<'i>, top: &mut Table<'i>) -> Limits {
     let mut table = doc.table(top, "limits");
     let longest = Duration::from_secs(2);
@@ -150,4 +220,27 @@ fn apps<'i>(
     }
     doc.finish(table);
     found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_where_somebody_has_set_it() {
+        let mut limits = of_nothing().unwrap();
+        assert_eq!(limits.set(), "");
+        limits.account_burst = at_least_one(7);
+        limits.stranger_deadline = Duration::from_millis(20);
+        let app = AppLimit {
+            per_second: limits.app_per_second,
+            burst: limits.app_burst,
+        };
+        limits.apps.insert(AppId::parse("notes").unwrap(), app);
+        assert_eq!(
+            limits.set(),
+            "stranger_deadline = 20ms, account_burst = 7, apps.notes.per_second = 1000, apps.notes.burst = 5000"
+        );
+    }
 }

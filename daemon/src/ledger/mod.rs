@@ -241,6 +241,12 @@ impl Ledger {
         self.reader.memory().decides_under(configuration);
     }
 
+    /// The digest of the policies that decisions are made under.
+    #[must_use]
+    pub fn configuration(&self) -> [u8; 32] {
+        self.reader.memory().configuration()
+    }
+
     /// The account, opened and verified; `None` if it is proven absent. What its owner did at another node a moment ago is
     /// seen here: nobody is refused, or shown, what was so before.
     ///

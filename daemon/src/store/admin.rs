@@ -57,6 +57,7 @@ impl Place {
             password: None,
             ca: None,
             several_nodes: false,
+            rollout: Vec::new(),
             connections: 2,
             state_directory: server.folder().to_owned(),
         };

@@ -27,6 +27,7 @@ use custodyd_hsm::RecordId;
 pub use self::open::{Held, look};
 pub use self::postgres::{Postgres, Share};
 pub use self::sqlite::{Exclusive, Sqlite};
+use crate::config::Agreed;
 pub use crate::ledger::TileRow;
 use crate::ledger::Unverified;
 
@@ -70,8 +71,15 @@ impl Asker {
     }
 }
 
-/// Settings that nodes should have in common, and a hash of what this one was given.
-pub type Declared = Vec<(&'static str, [u8; 4])>;
+/// What a node says that it has of a setting which nodes are to have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declared {
+    pub setting: Agreed,
+    /// It says nothing of the value but whether it is the same.
+    pub value: [u8; 4],
+    /// Whether others may have something else beside it.
+    pub may_differ: bool,
+}
 
 /// Counts of rows at places that nothing names, by table, as one row of a statement has them; those that there are.
 fn strays_of(
@@ -420,13 +428,14 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         Ok(Unverified::new(Vec::new()))
     }
 
-    /// Tells the other nodes of this one's settings, for as long as it is connected.
-    async fn declare(&self, _declared: Declared) -> Result<(), StoreError> {
+    /// Tells the other nodes of this one's settings, for as long as it is connected; what it told before is told no more.
+    async fn declare(&self, _declared: Vec<Declared>) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Those of the declared settings that another node has declared otherwise, by the database's word.
-    async fn differing(&self) -> Result<Vec<&'static str>, StoreError> {
+    /// What other nodes that are connected have declared otherwise than `ours`, by the database's word; it may differ where a
+    /// node that has either value permits that.
+    async fn differing(&self, _ours: &[Declared]) -> Result<Vec<Declared>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -14,6 +14,7 @@
 pub(crate) mod admin;
 mod answers;
 mod beside;
+mod clocks;
 mod connect;
 mod extending;
 mod notices;
@@ -34,7 +35,7 @@ pub(crate) mod server;
 mod tests;
 mod write;
 
-use std::sync::OnceLock;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -87,16 +88,16 @@ pub struct Postgres {
     looks_only: bool,
     share: Share,
     /// What other nodes are told of this one.
-    declared: OnceLock<Declared>,
+    declared: std::sync::Mutex<Vec<Declared>>,
 }
 
 impl Postgres {
     /// The right to write, which `open` needs.
     ///
     /// # Errors
-    /// When the server does not answer, or another has it.
+    /// When the server does not answer, another has it, or this host's clock is too far from the server's.
     pub async fn hold(place: &config::Postgres, share: Share) -> Result<Held, StoreError> {
-        Held::take(Server::new(place)?, share, PREDECESSOR).await
+        Held::begin(Server::new(place)?, share, PREDECESSOR).await
     }
 
     /// Refuses any schema that is not exactly ours.
@@ -114,7 +115,7 @@ impl Postgres {
             server,
             looks_only: false,
             share,
-            declared: OnceLock::new(),
+            declared: std::sync::Mutex::default(),
         })
     }
 
@@ -143,7 +144,7 @@ impl Postgres {
             server,
             looks_only: true,
             share: Share::Alone,
-            declared: OnceLock::new(),
+            declared: std::sync::Mutex::default(),
         })
     }
 }
@@ -458,9 +459,9 @@ impl Store for Postgres {
         Ok(Unverified::new(checked.further))
     }
 
-    async fn declare(&self, declared: Declared) -> Result<(), StoreError> {
+    async fn declare(&self, declared: Vec<Declared>) -> Result<(), StoreError> {
         let mut slot = self.writer.lock().await;
-        let _ = self.declared.set(declared);
+        *self.declared.lock().unwrap_or_else(PoisonError::into_inner) = declared;
         // Each connection that is made from now on says so by itself.
         let writer = match slot.take() {
             Some(mut writer) => {
@@ -473,11 +474,8 @@ impl Store for Postgres {
         Ok(())
     }
 
-    async fn differing(&self) -> Result<Vec<&'static str>, StoreError> {
-        match self.declared.get() {
-            Some(declared) => beside::differing(self.readers.of_whoever_asks(), declared).await,
-            None => Ok(Vec::new()),
-        }
+    async fn differing(&self, ours: &[Declared]) -> Result<Vec<Declared>, StoreError> {
+        beside::differing(self.readers.of_whoever_asks(), ours).await
     }
 
     async fn extend(&self) -> Result<(), StoreError> {
@@ -533,9 +531,12 @@ impl Postgres {
     }
 
     async fn declare_on(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        match self.declared.get() {
-            Some(declared) => writer.declare(declared).await,
-            None => Ok(()),
-        }
+        // Set whole, and by nothing that could panic.
+        let declared = self
+            .declared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        writer.declare(declared).await
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use super::client::ATTEMPTS;
 use super::notebook::{Door, Notebook};
 use super::wire::Wire;
-use crate::app::{DATABASE, Database, said};
+use crate::app::{DATABASE, Database, SEVERAL, said};
 use crate::postgres::USER;
 use crate::shim::Clock;
 use crate::token::SoftToken;
@@ -60,8 +60,8 @@ fn behind(wire: &Wire, configuration: &Path, count: usize) {
     let port = wire.port();
     let store = format!(
         "[store]\n[store.postgres]\nurl = \"postgres://{USER}@127.0.0.1:{port}/{DATABASE}?sslmode=disable\"\n\
-         state_directory = \".\"\nnodes = \"{}\"\n",
-        if count > 1 { "several" } else { "one" }
+         state_directory = \".\"\n{}",
+        if count > 1 { SEVERAL } else { "" }
     );
     std::fs::write(configuration, format!("{before}{store}[policies]{after}")).unwrap();
 }

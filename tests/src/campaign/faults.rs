@@ -308,7 +308,8 @@ async fn node_io(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Ins
     Instant::now()
 }
 
-/// An hour forward, an hour back, or to before anything that this realm has seen; every other time it is started in between.
+/// An hour forward, an hour back, or to before anything that this realm has seen; every other time it is started in between. A start is
+/// refused that far from the database's clock, which is right: then it serves once its own is.
 async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Instant {
     let node = *dice.one_of(&cluster.those_that_serve());
     let seconds = *dice.one_of(&[3600, -3600, -2 * 86_400]);
@@ -316,9 +317,18 @@ async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Insta
     let before = cluster.clocks[node].told();
     cluster.clocks[node].is_off_by(seconds);
     tokio::time::sleep(lasts / 2).await;
+    let most = match cluster.those_that_serve().len() {
+        1 => 86_400,
+        _ => 60,
+    };
+    let mut outside = false;
     if dice.below(2) == 0 {
         cluster.kill(node);
-        cluster.start(node, node).await;
+        outside = seconds.unsigned_abs() > most;
+        match outside {
+            true => is_refused(cluster, node).await,
+            false => cluster.start(node, node).await,
+        }
     }
     tokio::time::sleep(lasts / 2).await;
     let begun = Instant::now();
@@ -326,6 +336,9 @@ async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Insta
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     cluster.clocks[node].is_off_by(0);
+    if outside {
+        cluster.start(node, node).await;
+    }
     let told = cluster.clocks[node].told() - before;
     println!("{told} times a clock was told that was off by {seconds} s");
     if told == 0 {
@@ -334,6 +347,21 @@ async fn clock(cluster: &mut Cluster, dice: &mut Dice, lasts: Duration) -> Insta
         ));
     }
     Instant::now()
+}
+
+/// Before its login.
+async fn is_refused(cluster: &mut Cluster, node: usize) {
+    const WHY: &str = "compare the clocks: this host's says";
+    let app = &mut cluster.nodes[node];
+    let before = app.log().matches(WHY).count();
+    let started = app.try_launch().await;
+    if started.is_ok() || app.log().matches(WHY).count() == before {
+        cluster.violated(format!(
+            "node {node} was started while its clock was off, and not refused for it: {started:?}"
+        ));
+    }
+    // Else it serves, and nobody counts with it.
+    cluster.kill(node);
 }
 
 /// A machine that does much else may take its time until there is a call to fail.

@@ -13,8 +13,9 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::super::{LOCKING, StoreError};
 use super::answers::within;
+use super::clocks::Clocks;
 use super::schema;
-use crate::clock::{APART, Clock};
+use crate::clock::Clock;
 use crate::config;
 use crate::private_file;
 
@@ -104,7 +105,7 @@ impl Server {
 
     /// The connection that writes has no `statement_timeout`: it would end the wait for a synchronous
     /// standby within a COMMIT, which is then answered as if the standby had it. We wait by our own clock.
-    async fn connect(&self) -> Result<PgConnection, StoreError> {
+    async fn connect(&self, clocks: Clocks) -> Result<PgConnection, StoreError> {
         let options = self.options.clone().options(settings().chain([
             ("default_transaction_read_only", "off"),
             ("default_transaction_isolation", "read committed"),
@@ -114,7 +115,7 @@ impl Server {
         ]));
         let operation = "connect to the database";
         let mut connection = within(operation, options.connect()).await?;
-        suits(&mut connection).await?;
+        suits(&mut connection, clocks).await?;
         Ok(connection)
     }
 }
@@ -138,8 +139,9 @@ fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// What a server has to be, for it to be of any use.
-async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
+async fn suits(connection: &mut PgConnection, clocks: Clocks) -> Result<(), StoreError> {
     let operation = "look at the server";
+    let before = Clock::of_this_host();
     let asked = sqlx::query_as(
         "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('synchronous_commit'), \
          pg_catalog.current_setting('fsync') = 'on' AND pg_catalog.current_setting('full_page_writes') = 'on', \
@@ -165,17 +167,8 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
              loses what was answered, and this realm is refused then"
         );
     }
-    // A hint and no more: it is the server's word. Which of the two is right, others must say.
-    let ahead = Clock::host_against(u64::try_from(time).unwrap_or_default());
-    if ahead.unsigned_abs() > APART {
-        tracing::error!(
-            server = time,
-            ahead_of_it = ahead,
-            "this host's clock and that of the database's server are further apart than a minute (seconds since 1970): set \
-             both by one source. custodyd goes by this host's, and nodes go by the fastest of theirs"
-        );
-    }
-    Ok(())
+    let host = (before, Clock::of_this_host());
+    clocks.compare(host, u64::try_from(time).unwrap_or_default())
 }
 
 /// By the server's word, for a sentence and nothing else.
@@ -226,14 +219,33 @@ pub struct Held {
 }
 
 impl Held {
-    /// Waits so long for another who lets go.
+    /// The first of a process, which has done nothing yet. Waits so long for another who lets go.
+    pub(super) async fn begin(
+        server: Server,
+        share: Share,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
+        let connection = server.connect(Clocks::at_a_start(share)).await?;
+        Self::locked(connection, server, share, patience).await
+    }
+
+    /// One in place of another that was lost.
     pub(super) async fn take(
         server: Server,
         share: Share,
         patience: Duration,
     ) -> Result<Self, StoreError> {
+        let connection = server.connect(Clocks::ToldOf).await?;
+        Self::locked(connection, server, share, patience).await
+    }
+
+    async fn locked(
+        mut connection: PgConnection,
+        server: Server,
+        share: Share,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
         let operation = LOCKING;
-        let mut connection = server.connect().await?;
         let until = tokio::time::Instant::now() + patience;
         loop {
             let asked = match share {

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod declared;
 mod rude;
 mod silent;
 mod standby;
@@ -441,6 +442,7 @@ fn neither_a_store_nor_an_error_shows_the_password() {
         password: Some(crate::private_file::Place::File(file)),
         ca: None,
         several_nodes: false,
+        rollout: Vec::new(),
         connections: 1,
         state_directory: dir.path().to_owned(),
     };

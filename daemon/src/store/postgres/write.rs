@@ -89,6 +89,8 @@ pub(super) struct Writer {
     notices: Notices,
     /// A transaction is open, and has the head's row.
     turn: Option<Turn>,
+    /// What other nodes are told by this connection.
+    declared: Vec<Declared>,
 }
 
 /// The time in which no other node can write: its transaction ends where this is dropped.
@@ -116,6 +118,7 @@ impl Writer {
             schema,
             notices: Notices::listen(),
             turn: None,
+            declared: Vec::new(),
         })
     }
 
@@ -127,8 +130,10 @@ impl Writer {
     }
 
     /// The connection is of no use after an error.
-    pub(super) async fn declare(&mut self, declared: &Declared) -> Result<(), StoreError> {
-        beside::declare(&mut self.connection, declared).await
+    pub(super) async fn declare(&mut self, declared: Vec<Declared>) -> Result<(), StoreError> {
+        beside::declare(&mut self.connection, &self.declared, &declared).await?;
+        self.declared = declared;
+        Ok(())
     }
 
     /// Waits for whoever writes. The connection is of no use after an error.
