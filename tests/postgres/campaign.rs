@@ -112,6 +112,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
         ("a write lost", lost),
         ("another content", another),
         ("a session refused that stands", turned_off),
+        ("a beginning that costs nothing", free),
     ] {
         let (all, found) = found(tamper);
         assert!(
@@ -161,8 +162,19 @@ async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
         entry.with.is_some_and(|session| session.node != node)
     };
     assert!(entries().filter(elsewhere).count() > 5);
-    // Control: the guess won back is found here, too, and the session that another node does not know.
-    for tamper in [won_back, turned_off] {
+    // A login ends where it did not begin.
+    let moved = histories.iter().map(|history| ended_elsewhere(history));
+    assert!(moved.sum::<usize>() > 0);
+    // Control: the guess won back is found here, too, the session that another node does not know, and the login that ends
+    // at two nodes.
+    // Two ends at once are not in every run.
+    let tampers: [(fn(&mut Entry) -> bool, bool); 4] = [
+        (won_back, true),
+        (turned_off, true),
+        (free, true),
+        (opened_twice, false),
+    ];
+    for (tamper, always) in tampers {
         let lies = histories.iter().filter_map(|history| {
             let mut history = history.clone();
             let lied = history.iter_mut().rev().any(tamper);
@@ -170,7 +182,7 @@ async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
         });
         let found: Vec<bool> = lies.collect();
         assert!(
-            !found.is_empty() && found.iter().all(|found| *found),
+            (!found.is_empty() || !always) && found.iter().all(|found| *found),
             "{found:?}"
         );
     }
@@ -201,6 +213,53 @@ fn won_back(entry: &mut Entry) -> bool {
         _ => None,
     });
     wrong.map(|left| *left = ATTEMPTS).is_some()
+}
+
+/// The last login began without a charge.
+fn free(entry: &mut Entry) -> bool {
+    let begun = entry.came.iter_mut().find_map(|came| match came {
+        Came::Done(Told::Begun { left, .. }) => left.as_mut(),
+        _ => None,
+    });
+    begun.map(|left| *left = ATTEMPTS).is_some()
+}
+
+/// Of two ends that came at once to two nodes the one that came too late opened a session, too.
+fn opened_twice(entry: &mut Entry) -> bool {
+    let [one, other] = &mut entry.came[..] else {
+        return false;
+    };
+    let both = matches!(&entry.asked, Asked::End { right, .. } if *right == [true; 2]);
+    let (first, second) = match (&*one, &*other) {
+        (Came::Done(_), Came::Refused(_)) => (one, other),
+        (Came::Refused(_), Came::Done(_)) => (other, one),
+        _ => return false,
+    };
+    if both {
+        second.clone_from(first);
+    }
+    both
+}
+
+/// How many logins were let in at another node than they began at.
+fn ended_elsewhere(history: &[Entry]) -> usize {
+    let mut begun = std::collections::BTreeMap::new();
+    let mut moved = 0;
+    for entry in history {
+        let nodes = entry.sent.to.iter().map(|visit| visit.node);
+        match &entry.asked {
+            Asked::Begin(logins) => {
+                begun.extend(logins.iter().map(|login| login.number).zip(nodes))
+            }
+            Asked::End { login, .. } => {
+                let opened = |(_, came): &(usize, &Came)| matches!(came, Came::Done(_));
+                let at = nodes.zip(&entry.came).find(opened);
+                moved += usize::from(at.is_some_and(|(node, _)| begun.get(login) != Some(&node)));
+            }
+            _ => {}
+        }
+    }
+    moved
 }
 
 /// The last release brought what was there before anything was written.
