@@ -89,7 +89,7 @@ async fn an_end_that_could_not_be_recorded_is_none() {
 /// The same of a guess whose outcome comes with its request: that it was wrong is counted, whatever it is answered.
 #[tokio::test]
 async fn a_wrong_pin_that_could_not_be_recorded_is_counted() {
-    let mut setup = tripped_by(1, "[pin]\nmemory_kib = 65536\npasses = 10\n");
+    let mut setup = tripped_by(1, "[pin]\nmemory_kib = 65536\npasses = 4\n");
     setup.database = Database::Sqlite;
     let app = TestApp::with(setup).await;
     let mut device = app.device("notes");
