@@ -13,9 +13,9 @@ mod agreement;
 mod campaign;
 mod hopping;
 mod nodes;
+mod retiring;
 mod standby;
 mod upgrade;
-mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -25,9 +25,8 @@ use std::time::{Duration, Instant};
 use custodyd_tests::app::{DATABASE, certificates, free_port, said};
 use custodyd_tests::postgres::USER;
 use custodyd_tests::token::SoftToken;
+use custodyd_tests::wire::{Cut, Wire};
 use custodyd_tests::{Device, PostgresServer, Setup, TestApp};
-
-use self::wire::{Cut, Wire};
 
 const PIN: &str = "830517";
 const WRONG: &str = "830518";

@@ -1,17 +1,18 @@
 //! Several daemons on one server and one SoftHSM2 token: who may serve beside whom, that guesses are counted over
 //! all of them, and that none shows what another has taken away, whatever becomes of processes, connections and
-//! locks. What needs a database that lies is in `malicious_admin` and, with each defence switched off, in
+//! locks. What needs a database that lies is in `malicious_admin/nodes.rs` and, with each defence switched off, in
 //! `daemon/src/ledger/faults/nodes.rs`.
 
 use std::time::{Duration, Instant};
 
 use custodyd_tests::app::{DATABASE, SEVERAL, said};
+pub(super) use custodyd_tests::nodes::{at, first, two};
 use custodyd_tests::postgres::USER;
 use custodyd_tests::token::SoftToken;
+use custodyd_tests::wire::{Cut, Wire};
 use custodyd_tests::{Answer, Device, Setup, TestApp};
 use rustix::process::Signal;
 
-use super::wire::{Cut, Wire};
 use super::{PIN, WRONG, again, enrolled, run};
 
 /// The budget of these tests.
@@ -35,30 +36,6 @@ pub(super) fn permit(app: &TestApp, settings: &[&str]) {
     std::fs::write(file, kept).unwrap();
     let shared = "nodes = \"several\"\n";
     edit(app, shared, &format!("{shared}rollout = {settings:?}\n"));
-}
-
-pub(super) async fn first(setup: Setup) -> TestApp {
-    let mut app = TestApp::prepared(setup.on_postgres(), SoftToken::fresh());
-    app.share_database();
-    app.found().await;
-    app
-}
-
-pub(super) async fn two(setup: Setup) -> (TestApp, TestApp) {
-    let one = first(setup.clone()).await;
-    let mut other = one.another(setup, DATABASE);
-    other.launch().await;
-    (one, other)
-}
-
-/// The same device, of the same account, at another node.
-pub(super) fn at(device: &Device, node: &TestApp) -> Device {
-    let mut there = Device::new(&node.url, &node.ca, "notes");
-    there.key = device.key.clone();
-    there.app_key = device.app_key.clone();
-    there.account.clone_from(&device.account);
-    there.token.clone_from(&device.token);
-    there
 }
 
 async fn read(device: &mut Device) -> Answer {

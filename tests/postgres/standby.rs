@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use custodyd_tests::app::{DATABASE, SEVERAL, said};
 use custodyd_tests::postgres::USER;
 use custodyd_tests::token::SoftToken;
+use custodyd_tests::wire::{Cut, Wire};
 use custodyd_tests::{Device, PostgresServer, TestApp};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::nodes::{at, budget, until, verified};
-use super::wire::{Cut, Wire};
 use super::{WRONG, again, configure, enrolled, left};
 
 /// Where the nodes look for their server, whichever it is.

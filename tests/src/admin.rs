@@ -51,10 +51,10 @@ impl Admin {
         Self::Server(PgConnection::connect_with(&options).await.unwrap())
     }
 
-    /// Runs statements and returns how many rows the last one changed.
+    /// Runs statements and returns how many rows they changed.
     pub async fn run(&mut self, sql: &str) -> u64 {
         either!(self, sql, |connection, sql| {
-            let done = sqlx::query(sql).execute(connection).await;
+            let done = sqlx::raw_sql(sql).execute(connection).await;
             done.unwrap().rows_affected()
         })
     }
@@ -113,7 +113,27 @@ fn as_postgres(sql: &str) -> String {
         let (bytes, rest) = part.split_once('\'').unwrap();
         text.push_str(&format!("'\\x{bytes}'::bytea{rest}"));
     }
-    text
+    zeros(&text).replace("BEGIN IMMEDIATE", "BEGIN")
+}
+
+/// What `zeroblob` gives.
+fn zeros(sql: &str) -> String {
+    const ZEROS: &str = "zeroblob(";
+    let Some(at) = sql.find(ZEROS) else {
+        return sql.to_owned();
+    };
+    let (before, after) = (&sql[..at], &sql[at + ZEROS.len()..]);
+    let mut open = 1;
+    let end = after.find(|c| {
+        open += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        open == 0
+    });
+    let (size, rest) = after.split_at(end.unwrap());
+    format!("{before}decode(repeat('00', {size}), 'hex'{}", zeros(rest))
 }
 
 /// Bytes as an SQL literal.

@@ -92,6 +92,13 @@ impl Setup {
         Self { database, ..self }
     }
 
+    /// In a file, also where all tests are run on servers: for those that are about the file.
+    #[must_use]
+    pub fn in_a_file(self) -> Self {
+        let database = Database::Sqlite;
+        Self { database, ..self }
+    }
+
     /// The app `notes` with more in its policy.
     #[must_use]
     pub fn notes(more: &str) -> Self {

@@ -18,6 +18,17 @@ const NOBODY: u32 = 65534;
 /// The server's superuser, and the daemon's user.
 pub const USER: &str = "custodyd";
 
+/// Of a realm.
+pub const TABLES: [&str; 7] = [
+    "records",
+    "bucket_members",
+    "bucket_digests",
+    "head",
+    "log_entries",
+    "log_bodies",
+    "log_tiles",
+];
+
 #[derive(Debug)]
 pub struct PostgresServer {
     /// Before the folder that it is mounted on: it goes first.
@@ -135,6 +146,47 @@ impl PostgresServer {
             std::thread::sleep(Duration::from_millis(20));
         }
         standby
+    }
+
+    /// Another server with all that is in this one now, which goes on for itself. Nobody here notices.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        let mut copy = Self::prepared(self.port, &settings, false);
+        let mut copied = copy.program("pg_basebackup");
+        copied.args(["-U", USER, "-p", self.port.to_string().as_str(), "-h"]);
+        copied.arg(self.dir.path());
+        copied.args(["--no-sync", "-c", "fast", "-X", "stream", "-D"]);
+        done(copied.arg(copy.data()));
+        copy.launch();
+        copy
+    }
+
+    /// All rows of a realm's tables, as statements.
+    #[must_use]
+    pub fn rows(&self, database: &str) -> String {
+        let mut dump = self.program("pg_dump");
+        dump.args(["--data-only", "--schema", "custodyd", "-U", USER, "-p"]);
+        dump.args([self.port.to_string().as_str(), "-d", database, "-h"]);
+        let output = dump.arg(self.dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// These rows in place of all that are there, in one transaction.
+    pub fn put_rows(&self, database: &str, rows: &str) {
+        let file = self.keep("rows.sql", rows);
+        let delete: String = TABLES
+            .iter()
+            .map(|table| format!("DELETE FROM custodyd.{table};"))
+            .collect();
+        let mut put = self.program("psql");
+        put.args(["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-U", USER]);
+        put.args(["-d", database, "-p", self.port.to_string().as_str(), "-h"]);
+        put.arg(self.dir.path());
+        put.args(["-c", delete.as_str(), "-f"]);
+        done(put.arg(file));
     }
 
     /// Makes a standby the server that takes changes.

@@ -1,7 +1,7 @@
 //! What a test's daemon is told in place of the truth: libraries in C that are loaded before its own (`LD_PRELOAD`), and a
 //! PKCS#11 module (`module`).
 //!
-//! For calls that reach the C library by name. What rustix asks of the kernel, it asks itself: the clocks that nobody sets.
+//! For calls that reach the C library by name. What rustix asks of the kernel, it asks itself: the time since the host was started.
 
 mod module;
 
@@ -64,7 +64,7 @@ impl Clock {
     pub fn new(folder: &Path) -> Self {
         let file = folder.join("clock");
         Self {
-            moved: shared(&file, 16),
+            moved: shared(&file, 24),
             environment: vec![
                 ("LD_PRELOAD".into(), built(CLOCK, "clock", folder).into()),
                 ("CUSTODYD_TEST_CLOCK".into(), file.into()),
@@ -89,6 +89,12 @@ impl Clock {
     /// Before or behind the host's own, from now on.
     pub fn is_off_by(&self, seconds: i64) {
         self.moved.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+    }
+
+    /// As if so much time had gone by since the beginning in which the process stood still: also by the clock that nobody sets,
+    /// as far as who asks the C library goes. What lies in wait wakes up at its next look; what the kernel counts down goes on.
+    pub fn has_gone_by(&self, seconds: i64) {
+        self.moved.write_all_at(&seconds.to_ne_bytes(), 16).unwrap();
     }
 
     /// How often the daemon, in whatever life, has been told a time that was not the host's.

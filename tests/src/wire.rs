@@ -1,9 +1,9 @@
-//! The way between a daemon and its server, which can be cut at a COMMIT.
+//! The way between a daemon and its server, which can be cut at a COMMIT, and lead to another server.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub enum Cut {
     /// It never reaches the server.
     BeforeCommit,
     /// It is carried out, and its answer never comes.
@@ -20,63 +20,94 @@ pub(crate) enum Cut {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The socket of the server.
+    there: Mutex<PathBuf>,
     next: Mutex<Option<Cut>>,
     refusing: AtomicBool,
     clients: Mutex<Vec<UnixStream>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub struct Wire {
     dir: TempDir,
+    /// Of the socket.
+    name: String,
     state: Arc<State>,
 }
 
 impl Wire {
-    pub(crate) fn to(folder: &Path, port: u16) -> Self {
+    /// To the server whose socket is in this folder.
+    #[must_use]
+    pub fn to(folder: &Path, port: u16) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let name = format!(".s.PGSQL.{port}");
-        let (here, there) = (dir.path().join(&name), folder.join(&name));
-        let listener = UnixListener::bind(here).unwrap();
-        let state = Arc::<State>::default();
+        let listener = UnixListener::bind(dir.path().join(&name)).unwrap();
+        let state = Arc::new(State {
+            there: Mutex::new(folder.join(&name)),
+            ..State::default()
+        });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (state, there) = (Arc::clone(&shared), there.clone());
-                std::thread::spawn(move || carry(client.unwrap(), &there, &state));
+                let state = Arc::clone(&shared);
+                std::thread::spawn(move || carry(client.unwrap(), &state));
             }
         });
-        Self { dir, state }
+        Self { dir, name, state }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
+    /// To another server from now on; whoever is connected is hung up on.
+    pub fn leads_to(&self, folder: &Path) {
+        let mut there = self.state.there.lock().unwrap();
+        *there = folder.join(&self.name);
+        self.state.hang_up();
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(crate) fn cut_next(&self, cut: Cut) {
+    pub fn cut_next(&self, cut: Cut) {
         *self.state.next.lock().unwrap() = Some(cut);
     }
 
-    pub(crate) fn has_cut(&self) -> bool {
+    #[must_use]
+    pub fn has_cut(&self) -> bool {
         self.state.next.lock().unwrap().is_none()
     }
 
     /// Whether nobody gets through, once the cut has happened.
-    pub(crate) fn refuse(&self, refusing: bool) {
+    pub fn refuse(&self, refusing: bool) {
         self.state.refusing.store(refusing, Ordering::SeqCst);
     }
 }
 
-fn carry(client: UnixStream, there: &Path, state: &Arc<State>) {
+impl State {
+    /// On all who are connected.
+    fn hang_up(&self) {
+        for client in self.clients.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn carry(client: UnixStream, state: &Arc<State>) {
     let cut_already = state.next.lock().unwrap().is_none();
     if state.refusing.load(Ordering::SeqCst) && cut_already {
         return;
     }
-    let Ok(server) = UnixStream::connect(there) else {
-        return;
+    let listed = client.try_clone().unwrap();
+    // Under one lock: whoever comes while the way is moved is hung up on, or led to where it leads then.
+    let server = {
+        let there = state.there.lock().unwrap();
+        let Ok(server) = UnixStream::connect(&*there) else {
+            return;
+        };
+        state.clients.lock().unwrap().push(listed);
+        server
     };
     let (mut answers, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    let listed = client.try_clone().unwrap();
-    state.clients.lock().unwrap().push(listed);
     let silent = Arc::new(AtomicBool::new(false));
     let muted = Arc::clone(&silent);
     std::thread::spawn(move || {
@@ -104,9 +135,7 @@ fn forward(mut client: UnixStream, mut server: UnixStream, silent: &AtomicBool, 
             silent.store(true, Ordering::SeqCst);
             // First, or somebody asks on another connection what has become of it.
             if state.refusing.load(Ordering::SeqCst) {
-                for other in state.clients.lock().unwrap().drain(..) {
-                    let _ = other.shutdown(Shutdown::Both);
-                }
+                state.hang_up();
             }
             if cut == Cut::AfterCommit {
                 let _ = server.write_all(bytes);
