@@ -1,5 +1,5 @@
 # demo and test install what is missing first. See scripts/ for what each step does.
-.PHONY: demo test bench lint clean deb
+.PHONY: demo test test-postgres bench lint clean deb
 
 # A development daemon under ./demo-data, with a tour; stays up until Ctrl-C.
 demo:
@@ -8,6 +8,10 @@ demo:
 # Everything that is checked before a change goes in.
 test:
 	@scripts/test
+
+# All tests once more with databases on PostgreSQL servers; the gate does that with a part of them.
+test-postgres:
+	@scripts/test postgres
 
 # Prints figures and writes target/bench/figures.json. A release build: takes a while.
 bench:

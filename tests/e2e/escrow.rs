@@ -61,7 +61,7 @@ impl Scene {
                     "{ledger}[ledger.restore]\napprovals = 2\n[ledger.restore.approvers]\none = \"{one}\"\ntwo = \"{two}\"\n"
                 ),
                 token: Some(format!("{}{ESCROW}", token.section())),
-                ..Setup::default()
+                ..Setup::default().in_a_file()
             },
             token,
         );
@@ -388,7 +388,7 @@ async fn the_two_kinds_of_realm_are_kept_apart() {
     scene.refused(&scene.create("late", ""), "token.escrow is not set");
 
     // And a realm of the other kind: its keys were made in the token, and stay there.
-    let mut made = TestApp::start().await;
+    let mut made = TestApp::with(Setup::default().in_a_file()).await;
     assert!(made.stop());
     let section = made.token.section();
     let path = made.path("custodyd.toml");

@@ -52,7 +52,7 @@ async fn a_stopped_database_is_verified_and_one_that_serves_is_left_alone() {
 
 #[tokio::test]
 async fn what_was_altered_is_named() {
-    let mut app = used(Setup::default()).await;
+    let mut app = used(Setup::default().in_a_file()).await;
     assert!(app.stop());
     let file = app.path("custodyd.sqlite");
     let whole = std::fs::read(&file).unwrap();
@@ -104,12 +104,11 @@ async fn an_older_database_is_told_from_the_newest() {
     let (good, text) = run(&app, "ledger anchor");
     assert!(good && text.contains("a daemon starts"), "{text}");
     assert!(app.stop());
-    let file = app.path("custodyd.sqlite");
-    let older = std::fs::read(&file).unwrap();
+    app.keep_database("older");
     app.launch().await;
     app.device("notes").enrol().await;
     assert!(app.stop());
-    std::fs::write(&file, &older).unwrap();
+    app.put_database("older");
     for command in ["ledger anchor", "ledger verify"] {
         let (good, text) = run(&app, command);
         assert!(!good && text.contains("the token has anchored"), "{text}");

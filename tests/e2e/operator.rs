@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use custodyd_tests::TestApp;
 use custodyd_tests::app::said;
+use custodyd_tests::{Setup, TestApp};
 use serde_json::Value;
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn token_check_lists_the_keys() {
 
 #[tokio::test]
 async fn init_again_changes_nothing_and_a_second_daemon_is_refused() {
-    let mut app = TestApp::start().await;
+    let mut app = TestApp::with(Setup::default().in_a_file()).await;
     let second = app.command("serve").output().unwrap();
     assert!(!second.status.success());
     assert!(

@@ -174,22 +174,14 @@ async fn records_put_back_with_the_database_are_refused() {
     let tpm = SwTpm::blank();
     let mut app = daemon(&tpm, "").await;
     assert!(app.stop());
-    let database = app.path("custodyd.sqlite");
-    let kept = |name: &str| app.path(name);
-    std::fs::copy(&database, kept("old.sqlite")).unwrap();
-    copy(&tpm.anchors(), &kept("old-anchors"));
+    app.keep_database("old");
+    copy(&tpm.anchors(), &app.path("old-anchors"));
     app.launch().await;
     app.device("notes").enrol().await;
     assert!(app.stop());
     // Everything that is a file: the database, and the records of anchors.
-    std::fs::copy(app.path("old.sqlite"), &database).unwrap();
-    for name in [
-        "custodyd.sqlite-wal",
-        "custodyd.sqlite-shm",
-        "custodyd.anchor",
-    ] {
-        let _ = std::fs::remove_file(app.path(name));
-    }
+    app.put_database("old");
+    let _ = std::fs::remove_file(app.path("custodyd.anchor"));
     let start = app.command("serve").output().unwrap();
     assert!(said(&start).contains("rolled back"), "{}", said(&start));
     copy(&app.path("old-anchors"), &tpm.anchors());

@@ -29,7 +29,7 @@ struct Scene {
 async fn scene(section: String) -> Scene {
     let app = TestApp::with(Setup {
         config: format!("{}{section}", log::section()),
-        ..Setup::default()
+        ..Setup::default().in_a_file()
     })
     .await;
     let mut device = app.device("notes");

@@ -4,7 +4,7 @@ use custodyd_tests::Device;
 use custodyd_tests::admin::literal;
 use serde_json::json;
 
-use crate::{Row, served, uncached, victim};
+use crate::{PUT_BODIES, Row, served, uncached, victim};
 
 async fn erase(device: &mut Device) {
     let confirm = json!({"confirm": device.account});
@@ -128,7 +128,7 @@ async fn bodies_without_an_erasure_of_their_own_account_are_missed() {
         .await
         .refused(tampered);
     // Control: it is back.
-    let mend = format!("INSERT OR REPLACE INTO log_bodies SELECT * FROM b WHERE {second}");
+    let mend = format!("INSERT INTO log_bodies SELECT * FROM b WHERE {second} {PUT_BODIES}");
     assert_eq!(admin.run(&mend).await, 1);
     bob.call("GET", "/v1/account/events", None)
         .await

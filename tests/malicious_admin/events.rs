@@ -2,7 +2,7 @@
 
 use custodyd_tests::{Admin, Device};
 
-use crate::{served, uncached, victim};
+use crate::{PUT_BODIES, PUT_ENTRIES, served, uncached, victim};
 
 async fn broken(device: &mut Device) {
     let answer = device.call("GET", "/v1/account/events", None).await;
@@ -25,6 +25,14 @@ async fn attack(device: &mut Device, admin: &mut Admin, attack: &str, mend: &str
         .expect(200);
 }
 
+/// The bodies and the entries as they were kept.
+fn mends() -> [String; 2] {
+    [
+        format!("INSERT INTO log_bodies SELECT * FROM b WHERE true {PUT_BODIES}"),
+        format!("INSERT INTO log_entries SELECT * FROM e WHERE true {PUT_ENTRIES}"),
+    ]
+}
+
 /// The log has entries that are nobody's events: `n` says which entry is which event.
 async fn number_events(admin: &mut Admin) {
     admin
@@ -44,8 +52,8 @@ async fn an_event_can_not_be_hidden_edited_or_cut() {
         .run("CREATE TEMP TABLE e AS SELECT * FROM log_entries")
         .await;
     number_events(&mut admin).await;
-    let mend_bodies = "INSERT OR REPLACE INTO log_bodies SELECT * FROM b";
-    let mend_entries = "INSERT OR REPLACE INTO log_entries SELECT * FROM e";
+    let [bodies, entries] = mends();
+    let (mend_bodies, mend_entries) = (bodies.as_str(), entries.as_str());
     for (sql, mend) in [
         (
             "DELETE FROM log_bodies WHERE idx = (SELECT idx FROM n WHERE event = 1)",
@@ -104,12 +112,9 @@ async fn an_event_can_not_be_replaced_with_leaf_and_all() {
         .run("UPDATE log_entries SET leaf = (SELECT leaf FROM e WHERE idx = (SELECT idx FROM n WHERE event = 4)) WHERE idx = (SELECT idx FROM n WHERE event = 0)")
         .await;
     broken(&mut alice).await;
-    admin
-        .run("INSERT OR REPLACE INTO log_bodies SELECT * FROM b")
-        .await;
-    admin
-        .run("INSERT OR REPLACE INTO log_entries SELECT * FROM e")
-        .await;
+    for mend in mends() {
+        admin.run(&mend).await;
+    }
     alice
         .call("GET", "/v1/account/events", None)
         .await

@@ -4,7 +4,7 @@ use custodyd_tests::admin::literal;
 use custodyd_tests::log::{self, Auditor, CREDENTIAL, Verifier};
 use custodyd_tests::{Device, Setup, TestApp};
 
-use crate::{uncached_with, victim};
+use crate::{PUT_BODIES, PUT_ENTRIES, uncached_with, victim};
 
 async fn serving() -> (TestApp, Device, Auditor, Verifier) {
     let app = uncached_with(Setup {
@@ -95,7 +95,7 @@ async fn an_edited_entry_is_not_given_to_an_auditor() {
         assert_eq!(admin.run(sql).await, 1);
         assert_eq!(auditor.refusal(&bundle).await, "500 log-tampered", "{sql}");
         let mend = format!(
-            "INSERT OR REPLACE INTO log_entries VALUES (2, {})",
+            "INSERT INTO log_entries VALUES (2, {}) {PUT_ENTRIES}",
             literal(&honest[2])
         );
         admin.run(&mend).await;
@@ -135,9 +135,8 @@ async fn an_event_whose_salt_and_leaf_were_replaced_is_not_proven() {
     let refused = device.call("GET", events, None).await;
     refused.refused("500 log-tampered");
     // Control.
-    admin
-        .run("INSERT OR REPLACE INTO log_bodies SELECT * FROM b")
-        .await;
+    let mend = format!("INSERT INTO log_bodies SELECT * FROM b WHERE true {PUT_BODIES}");
+    admin.run(&mend).await;
     assert_eq!(admin.run(&leaf(&honest.0)).await, 1);
     device.call("GET", events, None).await.expect(200);
 }

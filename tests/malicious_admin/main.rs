@@ -81,6 +81,11 @@ use std::time::{Duration, Instant};
 use custodyd_tests::admin::literal;
 use custodyd_tests::{Admin, Device, Setup, TestApp};
 
+/// What follows `INSERT INTO log_bodies SELECT * FROM b WHERE true`, and the same of entries, to put rows back that may be there.
+const PUT_BODIES: &str =
+    "ON CONFLICT (idx) DO UPDATE SET salt = excluded.salt, body = excluded.body";
+const PUT_ENTRIES: &str = "ON CONFLICT (idx) DO UPDATE SET leaf = excluded.leaf";
+
 /// A daemon that keeps nothing in memory, so that each request reads what the administrator has
 /// written. What memory does to an attack is in `records`.
 async fn uncached() -> TestApp {

@@ -5,6 +5,7 @@
 //! the token when it starts.
 
 use custodyd_tests::app::said;
+use custodyd_tests::postgres::TABLES;
 use custodyd_tests::token::copy_tokens;
 use custodyd_tests::{Device, MailServer, Setup, SoftAuthenticator, TestApp};
 use serde_json::json;
@@ -138,14 +139,6 @@ async fn a_used_code_does_not_come_back_with_its_old_envelope() {
     device.call("POST", path, Some(login)).await.refused(used);
 }
 
-/// Puts the whole database back, as it is after a stop: one file.
-fn put_database(app: &TestApp, old: &[u8]) {
-    for file in ["custodyd.sqlite-wal", "custodyd.sqlite-shm"] {
-        let _ = std::fs::remove_file(app.path(file));
-    }
-    std::fs::write(app.path("custodyd.sqlite"), old).unwrap();
-}
-
 /// A daemon that does not start, and says which two states it compared.
 fn does_not_start(app: &TestApp, why: &str) {
     let output = app.command("serve").output().unwrap();
@@ -160,17 +153,17 @@ async fn a_whole_old_database_is_refused_and_the_anchor_is_what_refuses_it() {
     let mut app = uncached_with(Setup::notes(TWO_ATTEMPTS)).await;
     let (mut device, _) = victim(&app, "notes").await;
     assert!(app.stop());
-    let old = std::fs::read(app.path("custodyd.sqlite")).unwrap();
+    app.keep_database("old");
     let kept = tempfile::tempdir().unwrap();
     copy_tokens(&app.token.tokens(), kept.path()).unwrap();
     app.launch().await;
     exhaust(&mut device).await;
     assert!(app.stop());
-    let newest = std::fs::read(app.path("custodyd.sqlite")).unwrap();
-    put_database(&app, &old);
+    app.keep_database("newest");
+    app.put_database("old");
     does_not_start(&app, "it was rolled back");
     // The newest one is served, with nothing won back.
-    put_database(&app, &newest);
+    app.put_database("newest");
     app.launch().await;
     device
         .try_pin("830517", &[])
@@ -178,7 +171,7 @@ async fn a_whole_old_database_is_refused_and_the_anchor_is_what_refuses_it() {
         .refused("403 pin-exhausted");
     assert!(app.stop());
     // Control: the token's directory of then with the database of then.
-    put_database(&app, &old);
+    app.put_database("old");
     std::fs::remove_dir_all(app.token.tokens()).unwrap();
     copy_tokens(kept.path(), &app.token.tokens()).unwrap();
     app.launch().await;
@@ -191,17 +184,17 @@ async fn two_copies_alternated_win_nothing() {
     let mut app = uncached_with(Setup::notes(TWO_ATTEMPTS)).await;
     let (mut device, _) = victim(&app, "notes").await;
     assert!(app.stop());
-    let mut copies = vec![std::fs::read(app.path("custodyd.sqlite")).unwrap()];
-    for _ in 0..2 {
+    app.keep_database("copy0");
+    for newest in 1..=2 {
         app.launch().await;
         device.try_pin("830518", &[]).await.refused("401 pin-wrong");
         assert!(app.stop());
-        copies.push(std::fs::read(app.path("custodyd.sqlite")).unwrap());
-        for older in &copies[..copies.len() - 1] {
-            put_database(&app, older);
+        app.keep_database(&format!("copy{newest}"));
+        for older in 0..newest {
+            app.put_database(&format!("copy{older}"));
             does_not_start(&app, "it was rolled back");
         }
-        put_database(&app, copies.last().unwrap());
+        app.put_database(&format!("copy{newest}"));
     }
     app.launch().await;
     device
@@ -214,15 +207,6 @@ async fn two_copies_alternated_win_nothing() {
 /// upon it.
 #[tokio::test]
 async fn a_whole_old_database_behind_a_running_daemon_is_refused() {
-    const TABLES: [&str; 7] = [
-        "records",
-        "bucket_members",
-        "bucket_digests",
-        "head",
-        "log_entries",
-        "log_bodies",
-        "log_tiles",
-    ];
     let app = uncached_with(Setup::notes(TWO_ATTEMPTS)).await;
     let (mut device, _) = victim(&app, "notes").await;
     let (mut other, _) = victim(&app, "notes").await;
@@ -274,7 +258,8 @@ fn database(app: &TestApp) -> [Vec<u8>; 2] {
 }
 
 fn put_back(app: &TestApp, [file, log]: &[Vec<u8>; 2]) {
-    put_database(app, file);
+    let _ = std::fs::remove_file(app.path("custodyd.sqlite-shm"));
+    std::fs::write(app.path("custodyd.sqlite"), file).unwrap();
     std::fs::write(app.path("custodyd.sqlite-wal"), log).unwrap();
 }
 
@@ -282,7 +267,7 @@ fn put_back(app: &TestApp, [file, log]: &[Vec<u8>; 2]) {
 async fn under_bounded_anchoring_no_guess_is_won_back_by_a_kill_or_a_loss_of_power() {
     let mut app = uncached_with(Setup {
         config: BOUNDED.into(),
-        ..Setup::notes("[[pin.rounds]]\nattempts = 6\n")
+        ..Setup::notes("[[pin.rounds]]\nattempts = 6\n").in_a_file()
     })
     .await;
     let (mut device, _) = victim(&app, "notes").await;

@@ -1,9 +1,13 @@
 //! The file itself: schema, other files, other realms, and rows that nothing reads.
 
 use custodyd_tests::app::said;
-use custodyd_tests::{Device, TestApp};
+use custodyd_tests::{Device, Setup, TestApp};
 
-use crate::{ready, served, uncached, unready, victim};
+use crate::{ready, served, uncached, uncached_with, unready, victim};
+
+async fn in_a_file() -> TestApp {
+    uncached_with(Setup::default().in_a_file()).await
+}
 
 /// The daemon must not start, and must say why, and so must who only looks; after `mend` it must.
 async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str) {
@@ -21,7 +25,7 @@ async fn refused_at_start(app: &mut TestApp, attack: &str, mend: &str, why: &str
 
 #[tokio::test]
 async fn what_custodyd_did_not_make_is_refused_at_start() {
-    let mut app = uncached().await;
+    let mut app = in_a_file().await;
     let (mut device, _) = victim(&app, "notes").await;
     for (attack, mend) in [
         (
@@ -58,7 +62,7 @@ const MARK: &str = "AFTER UPDATE ON records BEGIN INSERT INTO log_tiles VALUES (
 
 #[tokio::test]
 async fn a_trigger_does_not_hide_behind_a_name_that_only_looks_like_sqlites_own() {
-    let mut app = uncached().await;
+    let mut app = in_a_file().await;
     let (mut device, row) = victim(&app, "notes").await;
     // The first two are any administrator's; the others take an editor of the file's bytes,
     // because SQLite lets nobody create them. `X` becomes `_`.
@@ -119,7 +123,7 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
-    let app = uncached().await;
+    let app = in_a_file().await;
     let (mut device, row) = victim(&app, "notes").await;
     let mut admin = app.admin().await;
     admin.run(&format!("CREATE TRIGGER t {MARK}")).await;
@@ -146,8 +150,8 @@ async fn a_trigger_made_while_the_daemon_runs_never_acts_in_its_commits() {
 
 #[tokio::test]
 async fn another_realms_database_and_other_files_are_refused() {
-    let mut here = uncached().await;
-    let mut there = uncached().await;
+    let mut here = in_a_file().await;
+    let mut there = in_a_file().await;
     assert!(here.stop() && there.stop());
     let own = std::fs::read(here.path("custodyd.sqlite")).unwrap();
     // Both realms have one name; the tokens hold copies of the same keys in these tests, so

@@ -1,6 +1,6 @@
 //! Whoever administers a PostgreSQL server: rows, code hung on tables, and whole databases put in place of
-//! one another. That rows are refused as a file's are is tried by modules beside this one, some of which run on
-//! a server, too (`scripts/test-on-postgres`).
+//! one another. That rows are refused as a file's are is tried by the modules beside this one, which run on a
+//! server, too (`scripts/test-on-postgres`), but for those about the file, the token, or a server anyway.
 
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ fn refused(app: &TestApp, what: &str) {
 async fn a_failover_token_behind_brings_no_guess_back() {
     let setup = Setup {
         cache_mib: 0,
-        ..Setup::notes("[[pin.rounds]]\nattempts = 2\n")
+        ..Setup::notes("[[pin.rounds]]\nattempts = 2\n").in_a_file()
     };
     let (pair, mut app) = Pair::founded(setup).await;
     let mut device = app.device("notes");
