@@ -45,6 +45,9 @@
 //! | old version of everything under bounded anchoring, after a kill | the file | warm anchor | it does not start |
 //! | the same after a loss of power | the file | boot epoch: every account pays for the guess that may be forgotten | other events of the last interval are taken back |
 //! | (several nodes) one node shown an older state, or put on a copy | all of it | each second, and by every batch, the token says what others have anchored | the node reads and writes for nobody |
+//! | (several nodes) two nodes on a database each, at the same moment | all of it | the token is asked once more after an anchor was made | one of them goes on |
+//! | (several nodes) a row, a member list or the head put back, or taken away, between two nodes' turns | `records`, `bucket_members`, `head` | as with one node; in its turn a node asks the token, too | denial of service until it is back |
+//! | (several nodes) the batches of another realm, or of a node with a copy of the token, in place of ours | every row | realm in the head; consistency with the log that is known | the same |
 //! | (several nodes) a batch that nobody was told of rolled back, another node on without it | every row | the anchors of both are compared before either is told of | the first gives way |
 //! | (several nodes) batches lost beneath nodes that have told of them | every row | the nodes write them again, as they were | denial of service where a node that wrote one is gone |
 //! | (several nodes) a node frozen while somebody is signed out at another, its lock taken away, its connection cut after `COMMIT` | processes, locks, connections | the clock of what the token has said; the head's number; the log says whether a batch is beneath another | nothing |
@@ -53,7 +56,8 @@
 //!
 //! What concerns one node and its ledger is tried much faster, and with each defence switched off as
 //! control, inside the daemon: `daemon/src/ledger/faults/` (`attacks/`, `adversary.rs`). What needs
-//! several nodes is there, too (`faults/nodes.rs`), and with real daemons in `tests/postgres/nodes.rs`.
+//! several nodes is there, too (`faults/nodes.rs`), and with real daemons in `nodes` beside this file; in `tests/postgres` is what
+//! processes, connections, locks and standbys do to them.
 
 #![allow(
     clippy::unwrap_used,
@@ -68,6 +72,7 @@ mod codes;
 mod erased;
 mod events;
 mod log;
+mod nodes;
 mod opaque;
 mod records;
 mod rollback;
