@@ -313,8 +313,9 @@ mod tests {
         let ours = has(&config, "0a1b".into(), [0xab; 32]);
         let theirs = has(&other, "0c2d".into(), [0xcd; 32]);
         let said = |setting| {
-            let of = |all: &[Has]| all.iter().position(|one| one.setting == setting).unwrap();
-            ours[of(&ours)].refused(theirs[of(&theirs)].value)
+            let ours = ours.iter().find(|one| one.setting == setting).unwrap();
+            let theirs = theirs.iter().find(|one| one.setting == setting).unwrap();
+            ours.refused(theirs.value)
         };
         let log = said(Agreed::PublicLog);
         assert!(

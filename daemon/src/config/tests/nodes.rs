@@ -56,3 +56,23 @@ fn several_nodes_are_of_a_server_and_anchor_strictly_in_one_token() {
     let said = read(&tpm).unwrap_err().to_string();
     assert!(said.contains("the token can not be a TPM"), "{said}");
 }
+
+#[test]
+fn a_node_may_differ_in_what_is_named_and_demanded() {
+    let rollout = |list: &str| {
+        let section = format!("{SEVERAL}rollout = {list}\n");
+        with(&section, "").map(|config| match config.store.database {
+            Database::Postgres(place) => place.rollout,
+            Database::Sqlite(_) => unreachable!("a file"),
+        })
+    };
+    assert_eq!(rollout("[]").unwrap(), []);
+    assert_eq!(
+        rollout("[\"policies\", \"listen.url\"]").unwrap(),
+        [Agreed::Policies, Agreed::Url]
+    );
+    for list in ["[\"version\"]", "[\"limit\"]", "\"limits\"", "[1]"] {
+        let said = rollout(list).unwrap_err().to_string();
+        assert!(said.contains("store.postgres.rollout"), "{list}: {said}");
+    }
+}
