@@ -178,14 +178,19 @@ impl Reader {
     }
 
     /// Returns once the log that is believed here has all that anybody was shown of it elsewhere. An own batch is waited for
-    /// as well: another node may have read it, anchored it and told of it, while this one does not know that it stands.
+    /// as well: another node may have read it, anchored it and told of it, while this one does not know that it stands. A server
+    /// that shows nothing newer may have lost it, as a standby has that was promoted, or hide it: that takes the token's word.
     ///
     /// # Errors
-    /// As `follows_others`; `Late` where an own batch is not anchored in time.
+    /// As `follows_others`; `Late` where an own batch is not anchored in time; `Unconfirmed` where the token does not say it.
     pub(super) async fn has_the_whole_log(&self) -> Result<(), LedgerError> {
         match self.newest_shown().await {
-            Newest::Own => self.until_settled().await,
-            newest => self.goes_over_to(&newest).await,
+            Newest::Own => self.until_settled().await?,
+            newest => self.goes_over_to(&newest).await?,
+        }
+        match self.store.is_shared() {
+            true => self.freshness.confirmed().await,
+            false => Ok(()),
         }
     }
 

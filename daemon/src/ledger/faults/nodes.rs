@@ -205,9 +205,12 @@ async fn who_is_shown_an_older_head_reads_and_decides_nothing() {
         tokio::time::sleep(LATER).await;
         let [a, _] = one.accounts;
         let read = one.ledger().load(&super::rig::app(), a).await;
+        let log = one.ledger().checkpoint().await.map(|shown| shown.size());
         match blind {
             false => {
                 assert!(matches!(read, Err(LedgerError::Unconfirmed)), "{read:?}");
+                // Somebody was shown more of it by the other node.
+                assert!(matches!(log, Err(LedgerError::Unconfirmed)), "{log:?}");
                 let told = one.charge_only(a).await;
                 assert!(
                     matches!(told, Err(LedgerError::Unconfirmed | LedgerError::Stopped)),
@@ -219,6 +222,7 @@ async fn who_is_shown_an_older_head_reads_and_decides_nothing() {
             }
             true => {
                 assert_eq!(read.unwrap().unwrap().account.session_epoch, 0);
+                assert_eq!(log.unwrap(), one.ledger().reader.memory().head().size);
                 assert_eq!(one.charge_only(a).await.unwrap(), 1);
             }
         }
