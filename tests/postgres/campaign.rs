@@ -40,6 +40,9 @@ const OF_NODES: [Fault; 12] = [
     Fault::Kill,
 ];
 
+/// Makes one entry of a history a lie, where it can be one.
+type Tamper = fn(&mut Entry) -> bool;
+
 /// What of these can be done here. What cannot is left out only where somebody has said so.
 fn possible(faults: &[Fault]) -> Vec<Fault> {
     let left_out = std::env::var_os("CUSTODYD_WITHOUT_MACHINE").is_some();
@@ -97,7 +100,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
     for history in &histories {
         Checker::replay(ATTEMPTS, history).unwrap();
     }
-    let found = |tamper: fn(&mut Entry) -> bool| {
+    let found = |tamper: Tamper| {
         let lies = histories.iter().filter_map(|history| {
             let mut history = history.clone();
             let lied = history.iter_mut().rev().any(tamper);
@@ -108,7 +111,7 @@ async fn whatever_fails_no_answer_is_wrong_and_everybody_is_served_again() {
         })
     };
     for (what, tamper) in [
-        ("a guess won back", won_back as fn(&mut Entry) -> bool),
+        ("a guess won back", won_back as Tamper),
         ("a write lost", lost),
         ("another content", another),
         ("a session refused that stands", turned_off),
@@ -168,7 +171,7 @@ async fn of_three_nodes_no_answer_is_wrong_whichever_of_them_fails() {
     // Control: the guess won back is found here, too, the session that another node does not know, and the login that ends
     // at two nodes.
     // Two ends at once are not in every run.
-    let tampers: [(fn(&mut Entry) -> bool, bool); 4] = [
+    let tampers: [(Tamper, bool); 4] = [
         (won_back, true),
         (turned_off, true),
         (free, true),

@@ -1,7 +1,7 @@
 //! Retention at two nodes: both go over all accounts, at the same time, and what has ended goes once, whichever is killed meanwhile.
 //!
-//! A policy keeps events for a month at least, and a pass begins a minute after a start: so the nodes' clocks are moved
-//! (`custodyd_tests::shim`), that of the host and that by which they wait.
+//! A policy keeps events for a month at least, and a pass begins a minute after a start: so clocks are moved
+//! (`custodyd_tests::shim`), that of the hosts, which nodes and server have in common, and that by which they wait.
 
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,9 @@ async fn until_gone(admin: &mut Admin, sql: &str, many: i64) {
 async fn what_has_ended_goes_once_at_two_nodes_of_which_one_is_killed_meanwhile() {
     let mut one = first(Setup::notes(POLICY)).await;
     let mut other = one.another(Setup::notes(POLICY), DATABASE);
-    let clock = Clock::new(one.dir.path());
+    let server = one.postgres.as_mut().unwrap();
+    let clock = Clock::new(server.folder());
+    server.starts_with(clock.environment());
     one.environment = clock.environment();
     other.environment = clock.environment();
     let mut used = Vec::new();

@@ -3,6 +3,7 @@
 //!
 //! It refuses to run as root, so root's tests start it as nobody. Killed when it is dropped.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -36,6 +37,7 @@ pub struct PostgresServer {
     dir: TempDir,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -76,6 +78,7 @@ impl PostgresServer {
             dir,
             port,
             settings: settings.iter().map(|&one| one.to_owned()).collect(),
+            environment: Vec::new(),
             child: None,
         }
     }
@@ -269,6 +272,7 @@ impl PostgresServer {
         for setting in &self.settings {
             command.args(["-c", setting.as_str()]);
         }
+        command.envs(self.environment.iter().cloned());
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let child = self.child.insert(child);
         let give_up = Instant::now() + Duration::from_secs(30);
@@ -290,6 +294,13 @@ impl PostgresServer {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Is started again, with this besides: such as a clock that lies in its folder.
+    pub fn starts_with(&mut self, environment: Vec<(String, OsString)>) {
+        self.stop();
+        self.environment = environment;
+        self.launch();
     }
 
     /// As when its process is killed: nothing under way is finished, and the log is read again at the

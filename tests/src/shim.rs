@@ -6,8 +6,8 @@
 mod module;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +47,8 @@ fn shared(path: &Path, size: u64) -> File {
     let mut how = OpenOptions::new();
     how.read(true).write(true).create(true).truncate(true);
     let file = how.open(path).unwrap();
+    // A database's server has a user of its own.
+    file.set_permissions(Permissions::from_mode(0o666)).unwrap();
     file.set_len(size).unwrap();
     file
 }

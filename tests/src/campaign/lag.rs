@@ -11,8 +11,8 @@ use super::cluster::{Cluster, SERVES_AGAIN, newest};
 use super::dice::Dice;
 use crate::PostgresServer;
 
-/// Batches that may be missing: a node keeps the 64 that it wrote last, and some more may come while this one looks.
-const MOST: u64 = 40;
+/// Batches that may be missing: a node keeps the 1,024 that it wrote last, and some more may come while this one looks.
+const MOST: u64 = 400;
 /// How long it is given for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
