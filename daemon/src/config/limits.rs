@@ -9,6 +9,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use custodyd_hsm::AppId;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use toml::de::DeValue;
 
 use super::check::{duration, number};
@@ -17,11 +19,12 @@ use crate::ledger::QUEUE;
 
 /// What a caller gets who has no session, or is not bound to the account that they name; and the
 /// rate of those who have one.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Limits {
     /// Requests under way at once, of everybody.
     pub requests_at_once: usize,
     /// Their answers leave at a multiple of this after the request; zero: at once.
+    #[serde(serialize_with = "as_in_the_file")]
     pub stranger_deadline: Duration,
     /// Requests without a session from one address.
     pub address_per_second: NonZeroU32,
@@ -47,7 +50,7 @@ pub struct Limits {
 }
 
 /// `[limits.apps.NAME]`: what strangers may ask of this app.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct AppLimit {
     pub per_second: NonZeroU32,
     pub burst: NonZeroU32,
@@ -74,63 +77,21 @@ impl Limits {
     /// As the file has those that are not as by default. So two versions compare, of which one knows more of them.
     #[must_use]
     pub fn set(&self) -> String {
-        let defaults = of_nothing().map_or(Vec::new(), |limits| limits.each());
-        let set = self
-            .each()
-            .into_iter()
-            .filter(|one| !defaults.contains(one));
-        set.map(|(key, value)| format!("{key} = {value}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let defaults = of_nothing().map(|limits| limits.each()).unwrap_or_default();
+        let mut set = self.each();
+        set.retain(|key, value| defaults.get(key) != Some(value));
+        let set = set.iter().map(|(key, value)| format!("{key} = {value}"));
+        set.collect::<Vec<_>>().join(", ")
     }
 
-    fn each(&self) -> Vec<(String, String)> {
-        let Self {
-            requests_at_once,
-            stranger_deadline,
-            address_per_second,
-            address_burst,
-            app_per_second,
-            app_burst,
-            apps,
-            device_per_second,
-            device_burst,
-            account_per_second,
-            account_burst,
-            recipient_per_hour,
-            recipient_burst,
-            slow_failures_per_minute,
-            slow_factor,
-        } = self;
-        let mut each = vec![
-            ("requests_at_once".to_owned(), requests_at_once.to_string()),
-            (
-                "stranger_deadline".to_owned(),
-                format!("{stranger_deadline:?}"),
-            ),
-        ];
-        let numbers = [
-            ("address_per_second", address_per_second),
-            ("address_burst", address_burst),
-            ("app_per_second", app_per_second),
-            ("app_burst", app_burst),
-            ("device_per_second", device_per_second),
-            ("device_burst", device_burst),
-            ("account_per_second", account_per_second),
-            ("account_burst", account_burst),
-            ("recipient_per_hour", recipient_per_hour),
-            ("recipient_burst", recipient_burst),
-            ("slow_failures_per_minute", slow_failures_per_minute),
-            ("slow_factor", slow_factor),
-        ];
-        each.extend(numbers.map(|(key, number)| (key.to_owned(), number.to_string())));
-        for (app, AppLimit { per_second, burst }) in apps {
-            let of = |key| format!("apps.{}.{key}", app.as_str());
-            each.push((of("per_second"), per_second.to_string()));
-            each.push((of("burst"), burst.to_string()));
-        }
-        each
+    fn each(&self) -> BTreeMap<String, Value> {
+        let each = serde_json::to_value(self).and_then(serde_json::from_value);
+        each.unwrap_or_default()
     }
+}
+
+fn as_in_the_file<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_duration(*span))
 }
 
 /// Those of a file that says nothing of them.
@@ -240,7 +201,7 @@ mod tests {
         limits.apps.insert(AppId::parse("notes").unwrap(), app);
         assert_eq!(
             limits.set(),
-            "stranger_deadline = 20ms, account_burst = 7, apps.notes.per_second = 1000, apps.notes.burst = 5000"
+            "account_burst = 7, apps = {\"notes\":{\"burst\":5000,\"per_second\":1000}}, stranger_deadline = \"20ms\""
         );
     }
 }
