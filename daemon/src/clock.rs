@@ -61,6 +61,18 @@ impl From<Timestamp> for Reading {
     }
 }
 
+/// The year 10000, which has no form of its own.
+const LAST_SHOWN: u64 = 253_402_300_800;
+
+/// Seconds since 1970 for people (RFC 3339), of whichever number a database or another host has come up with.
+pub(crate) fn shown(time: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(time));
+    match at.filter(|_| time < LAST_SHOWN) {
+        Some(at) => humantime::format_rfc3339_seconds(at).to_string(),
+        None => format!("{time} s since 1970"),
+    }
+}
+
 /// Clocks that are further apart are told of: what they decide differs by more than a request takes.
 pub(crate) const APART: u64 = 60;
 
@@ -388,6 +400,18 @@ mod tests {
         assert_eq!(clock.for_good(), None);
         host.set(began);
         assert_eq!(clock.for_good(), Some(Timestamp(began)));
+    }
+
+    #[test]
+    fn every_number_is_shown_as_a_time() {
+        for (time, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (LAST_SHOWN - 1, "9999-12-31T23:59:59Z"),
+            (LAST_SHOWN, "253402300800 s since 1970"),
+            (u64::MAX, "18446744073709551615 s since 1970"),
+        ] {
+            assert_eq!(shown(time), expected);
+        }
     }
 
     #[test]

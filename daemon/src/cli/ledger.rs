@@ -11,7 +11,7 @@ use std::io::{BufReader, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use custodyd_hsm::AppId;
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::output::{Line, Output};
 use super::{block_on, chain};
+use crate::clock;
 use crate::config::{self, Config, Database};
 use crate::ledger::LedgerError;
 use crate::ledger::verify::{self, Entry, Progress, Report, Standing, export};
@@ -378,11 +379,7 @@ fn told(output: &Output, entry: &Entry) {
 fn line(entry: &Entry) -> String {
     let mut line = format!("{:>8}  {:<9}", entry.index, entry.kind);
     if let (Some(seq), Some(time)) = (entry.seq, entry.time) {
-        let at = UNIX_EPOCH.checked_add(Duration::from_secs(time));
-        let at = at.map_or_else(String::new, |at| {
-            humantime::format_rfc3339_seconds(at).to_string()
-        });
-        line.push_str(&format!("  batch {seq}  {at}"));
+        line.push_str(&format!("  batch {seq}  {}", clock::shown(time)));
     }
     if let (Some(version), Some(configuration)) = (&entry.version, &entry.configuration) {
         line.push_str(&format!(

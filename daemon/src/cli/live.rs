@@ -8,7 +8,6 @@ mod server_slots;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use custodyd_hsm::{AccountId, AppId};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use super::socket::ask;
+use crate::clock;
 use crate::config::Config;
 use crate::private_file;
 
@@ -183,11 +183,7 @@ fn trail(output: &Output, config: &Config, which: &Which) -> ExitCode {
 fn line(event: &Value) -> String {
     let number = event.get("number").and_then(Value::as_u64).unwrap_or(0);
     let at = event.get("at").and_then(Value::as_u64).unwrap_or(0);
-    let at = UNIX_EPOCH
-        .checked_add(Duration::from_secs(at))
-        .map_or_else(String::new, |at| {
-            humantime::format_rfc3339_seconds(at).to_string()
-        });
+    let at = clock::shown(at);
     let kind = event.get("kind").and_then(Value::as_str).unwrap_or("?");
     format!("{number:>6}  {at}  {kind}")
 }

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use custodyd_policies::Timestamp;
 use serde_json::json;
 
 use super::super::output::Output;
 use super::super::{block_on, chain};
-use crate::clock::Clock;
+use crate::clock::{Clock, shown};
 use crate::config::Config;
 use crate::ledger::LedgerError;
 use crate::ledger::restore::{Accepted, Ceremony, Claim, NAMESPACE, Statement, Wishes};
@@ -210,7 +209,7 @@ fn proposal(made: &Statement, file: &Path) -> Vec<String> {
         "adopts batch {} of log epoch {}, written {}, with {} log entries",
         adopt.batch,
         adopt.log_epoch,
-        at(adopt.time),
+        shown(adopt.time.0),
         adopt.log_entries
     )];
     lines.push(match (&made.token_remembers, made.lost_batches) {
@@ -283,17 +282,12 @@ pub(super) fn told(claim: &Claim) -> String {
     match &claim.in_database {
         Some(place) => format!(
             "{named}: in this database, written {}, with {} log entries, state root {}",
-            at(place.time),
+            shown(place.time.0),
             place.log_entries,
             hex::encode(place.state_root)
         ),
         None => format!("{named}: not in this database"),
     }
-}
-
-fn at(time: Timestamp) -> impl std::fmt::Display {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time.0);
-    humantime::format_rfc3339_seconds(at)
 }
 
 fn write(mut file: std::fs::File, text: &str) -> std::io::Result<()> {

@@ -5,16 +5,12 @@
 //! one server. Its word is not believed, for no time is ever taken from it: it can keep a daemon from starting, which it
 //! can by silence as well. One whose clock is as wrong as this host's hides that, and all is as if nobody had compared.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::super::StoreError;
 use super::connect::Share;
-use crate::clock::APART;
+use crate::clock::{APART, shown};
 
 /// A daemon alone is held to what nobody can have meant.
 const A_DAY: u64 = 24 * 3600;
-/// The year 10000, which has no form of its own.
-const LAST_SHOWN: u64 = 253_402_300_800;
 
 /// What becomes of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +67,6 @@ impl Clocks {
 fn ahead((before, after): (u64, u64), server: u64) -> i64 {
     let seconds = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
     seconds(before.saturating_sub(server)) - seconds(server.saturating_sub(after))
-}
-
-fn shown(time: u64) -> String {
-    let at = UNIX_EPOCH.checked_add(Duration::from_secs(time));
-    match at.filter(|_| time < LAST_SHOWN) {
-        Some(at) => humantime::format_rfc3339_seconds(at).to_string(),
-        None => format!("{time} s since 1970"),
-    }
 }
 
 #[cfg(test)]
