@@ -50,10 +50,13 @@ pub struct Limits {
 }
 
 /// `[limits.apps.NAME]`: what strangers may ask of this app.
+///
+/// In the order of the alphabet: nodes compare the text (`Limits::set`), and whether JSON keeps the order of fields or
+/// sorts them is decided by which crates a build holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct AppLimit {
-    pub per_second: NonZeroU32,
     pub burst: NonZeroU32,
+    pub per_second: NonZeroU32,
 }
 
 const MOST: usize = 10_000_000;

@@ -49,7 +49,7 @@ impl Scene {
         let held = Held::take(
             Server::new(&self.place).unwrap(),
             Share::Alone,
-            Duration::ZERO,
+            super::PREDECESSOR,
         )
         .await?;
         Postgres::open(held, &self.place).await

@@ -111,7 +111,14 @@ impl Writer {
             server,
             ..
         } = held;
-        let schema = schema::check(&mut connection).await?;
+        let schema = match schema::check(&mut connection).await {
+            Ok(schema) => schema,
+            Err(refused) => {
+                // Else whoever tries again meets a lock that the server has not let go of yet.
+                connect::close(connection).await;
+                return Err(refused);
+            }
+        };
         Ok(Self {
             connection,
             server,
