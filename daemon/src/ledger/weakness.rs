@@ -81,6 +81,8 @@ pub struct Weakness {
     pub forgets_own: bool,
     /// A node looks for the place of its anchor for as long as others write.
     pub endless: bool,
+    /// A node's turn ends with its commit, before that is anchored.
+    pub hurries: bool,
     /// A node writes upon what the database shows in its turn without asking what the token remembers.
     pub unasked: bool,
     /// A node takes another server for the one that it had.

@@ -33,6 +33,7 @@ mod schema;
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod write;
 
 use std::sync::PoisonError;

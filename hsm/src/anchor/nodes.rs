@@ -118,6 +118,11 @@ impl Line {
         anchor.log_epoch == self.log_epoch && self.at(anchor.seq) == Some(anchor.head)
     }
 
+    fn each(&self, survey: &Survey, to: &Anchor) -> Vec<Kin> {
+        let found = survey.own.iter();
+        found.map(|found| self.kin(&found.anchor, to)).collect()
+    }
+
     fn kin(&self, anchor: &Anchor, to: &Anchor) -> Kin {
         if anchor.log_epoch == to.log_epoch && anchor.seq == to.seq && anchor.head == to.head {
             return Kin::Same;
@@ -151,6 +156,28 @@ pub fn list(custody: &mut dyn Custody, realm: &RealmName) -> Result<Vec<Anchor>>
     Ok(survey.own.into_iter().map(|found| found.anchor).collect())
 }
 
+/// Whether the head of `to` is covered already, by one list; nothing is made. None where its ancestors stand still: whoever has
+/// written it is about to anchor it, or has died.
+///
+/// # Errors
+/// As for [`list`].
+pub fn is_covered(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    (to, keys): (&Anchor, &[u16]),
+    line: &Line,
+) -> Result<Option<Covered>> {
+    let survey = survey(custody, realm)?;
+    let kin = line.each(&survey, to);
+    if let Some(unknown) = unknown(&survey, &kin, false) {
+        return Ok(Some(unknown));
+    }
+    if kin.is_empty() || kin.contains(&Kin::Ancestor) {
+        return Ok(None);
+    }
+    Ok(Some(covered(&survey, &kin, keys)))
+}
+
 /// Makes the head of `to`, which these MAC keys tag, one that no fork can take back. `line` has what is known around it; `made` says that an
 /// earlier call for this head has made its object; `since` is the number that the newest of the list has at least. May be
 /// called again after any outcome.
@@ -174,18 +201,9 @@ pub fn cover(
             );
             return Err(fault(AnchorFault::Missing, detail));
         }
-        let kin: Vec<Kin> = survey
-            .own
-            .iter()
-            .map(|found| line.kin(&found.anchor, to))
-            .collect();
-        if kin.contains(&Kin::Stranger) {
-            let strangers = survey.own.into_iter().zip(&kin);
-            let strangers = strangers.filter(|(_, kin)| **kin == Kin::Stranger);
-            return Ok(Covered::Unknown {
-                strangers: strangers.map(|(found, _)| found.anchor).collect(),
-                made,
-            });
+        let kin = line.each(&survey, to);
+        if let Some(unknown) = unknown(&survey, &kin, made) {
+            return Ok(unknown);
         }
         // All are of the line by now. A list from the middle of another node's steps may lack what has just come.
         let newest = survey.own.iter().map(|found| found.anchor.seq).max();
@@ -205,11 +223,7 @@ pub fn cover(
             );
             return Err(fault(AnchorFault::Behind, detail));
         }
-        let mut later = survey.own.iter().zip(&kin);
-        let covered = Covered::Covered {
-            newest: !kin.contains(&Kin::Descendant),
-            rotated: later.any(|(found, kin)| *kin == Kin::Descendant && found.is_by_newer(keys)),
-        };
+        let covered = covered(&survey, &kin, keys);
         if !kin.contains(&Kin::Ancestor) {
             return Ok(covered);
         }
@@ -233,6 +247,22 @@ pub fn cover(
     }
     let detail = format!("the token made {to}, and does not list it");
     Err(fault(AnchorFault::NotKept, detail))
+}
+
+/// What is listed and of no line that is known.
+fn unknown(survey: &Survey, kin: &[Kin], made: bool) -> Option<Covered> {
+    let strangers = survey.own.iter().zip(kin);
+    let strangers = strangers.filter(|(_, kin)| **kin == Kin::Stranger);
+    let strangers: Vec<Anchor> = strangers.map(|(found, _)| found.anchor.clone()).collect();
+    (!strangers.is_empty()).then_some(Covered::Unknown { strangers, made })
+}
+
+fn covered(survey: &Survey, kin: &[Kin], keys: &[u16]) -> Covered {
+    let mut later = survey.own.iter().zip(kin);
+    Covered::Covered {
+        newest: !kin.contains(&Kin::Descendant),
+        rotated: later.any(|(found, kin)| *kin == Kin::Descendant && found.is_by_newer(keys)),
+    }
 }
 
 /// Takes back one anchor of this content, where there is one: nothing of it was released, and the caller has

@@ -69,7 +69,8 @@ enum Whose {
 #[derive(Debug)]
 pub(super) struct Nodes {
     source: Source,
-    line: Line,
+    /// Shared with the token's jobs, which are over before anything is added.
+    line: Arc<Line>,
     /// Serial number and batch of an anchor of the line: the others follow from it.
     base: (u64, u64),
     /// The head whose anchor this node is known to have made, where that was not the end of it.
@@ -137,7 +138,7 @@ impl Nodes {
                 pool: pool.clone(),
                 realm: realm.clone(),
             },
-            line,
+            line: Arc::new(line),
             base: (newest.serial, newest.seq),
             made: None,
             covered: None,
@@ -150,7 +151,11 @@ impl Nodes {
 
     /// Destroys an anchor that never counted. Says whether it did.
     async fn clear(&self, orphan: &Anchor, head: &Head) -> Result<bool, LedgerError> {
-        let (of, which, line) = (self.source.realm.clone(), orphan.clone(), self.line.clone());
+        let (of, which, line) = (
+            self.source.realm.clone(),
+            orphan.clone(),
+            Arc::clone(&self.line),
+        );
         let keys = head.tagged_by();
         #[cfg(test)]
         let keys = match self.source.store.weakness().older_mac_keys {
@@ -194,21 +199,41 @@ impl Nodes {
         head: &Head,
         end: &LogEnd,
     ) -> Result<Ruling, LedgerError> {
-        let to = self.anchor(head)?;
-        let until = Instant::now() + WRITERS;
-        while Instant::now() < until {
-            let of = self.source.realm.clone();
-            let listed = self
-                .source
-                .pool
-                .call("look-at-anchor", move |custody| nodes::list(custody, &of))
-                .await?;
-            if listed.iter().any(|anchor| anchor.seq >= to.seq) {
-                break;
+        let started = Instant::now();
+        let (to, keys) = (self.anchor(head)?, head.tagged_by());
+        Arc::make_mut(&mut self.line).goes_on(to.seq, to.head);
+        loop {
+            let (of, next, line) = (
+                self.source.realm.clone(),
+                to.clone(),
+                Arc::clone(&self.line),
+            );
+            let keys = keys.clone();
+            let listed = self.source.pool.call("look-at-anchor", move |custody| {
+                nodes::is_covered(custody, &of, (&next, &keys), &line)
+            });
+            match listed.await? {
+                Some(Covered::Covered { newest, rotated }) => {
+                    return Ok(self.found_covered(Whose::Anothers, &to, (newest, rotated)));
+                }
+                None if started.elapsed() < WRITERS => tokio::time::sleep(BETWEEN_LOOKS).await,
+                _ => return self.cover_as(Whose::Anothers, head, end).await,
             }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        self.cover_as(Whose::Anothers, head, end).await
+    }
+
+    fn found_covered(
+        &mut self,
+        whose: Whose,
+        to: &Anchor,
+        (newest, rotated): (bool, bool),
+    ) -> Ruling {
+        // A rotation came after it, or it was made by who knows the key of before: the newest head says which.
+        if rotated && whose == Whose::Anothers {
+            return Ruling::Outrun;
+        }
+        self.covered = Some(to.head);
+        Ruling::Covered { newest }
     }
 
     /// Anchors a head, unless its anchor or those of its descendants stand alone already.
@@ -228,12 +253,16 @@ impl Nodes {
     ) -> Result<Ruling, LedgerError> {
         let started = Instant::now();
         let to = self.anchor(head)?;
-        self.line.goes_on(to.seq, to.head);
+        Arc::make_mut(&mut self.line).goes_on(to.seq, to.head);
         let (mut made, mut tries, mut lists) = (self.made == Some(to.head), 0, 0);
         let keys = head.tagged_by();
         let since = since(head, &self.source.store);
         loop {
-            let (of, next, line) = (self.source.realm.clone(), to.clone(), self.line.clone());
+            let (of, next, line) = (
+                self.source.realm.clone(),
+                to.clone(),
+                Arc::clone(&self.line),
+            );
             let keys = keys.clone();
             let covered = self.source.pool.call("anchor", move |custody| {
                 nodes::cover(custody, &of, (&next, &keys), (&line, made), since)
@@ -250,15 +279,10 @@ impl Nodes {
                 }
             };
             let strangers = match covered {
-                // A rotation came after it, or it was made by who knows the key of before: the newest head says which.
-                Covered::Covered { rotated: true, .. } if whose == Whose::Anothers => {
-                    return Ok(Ruling::Outrun);
-                }
-                Covered::Covered { newest, .. } => {
+                Covered::Covered { newest, rotated } => {
                     metrics::histogram!("custodyd_anchor_seconds")
                         .record(started.elapsed().as_secs_f64());
-                    self.covered = Some(to.head);
-                    return Ok(Ruling::Covered { newest });
+                    return Ok(self.found_covered(whose, &to, (newest, rotated)));
                 }
                 Covered::Behind { newest } => {
                     metrics::counter!("custodyd_anchor_failures_total", "why" => "behind")
@@ -311,7 +335,7 @@ impl Nodes {
                 let named =
                     descent::successor(&self.source.store, (head.size, end), theirs.seq).await?;
                 if named == theirs.head {
-                    self.line.knows(theirs.seq, theirs.head);
+                    Arc::make_mut(&mut self.line).knows(theirs.seq, theirs.head);
                     continue;
                 }
             } else if theirs.log_epoch >= head.state.log_epoch
@@ -348,10 +372,12 @@ impl Nodes {
     /// These were found to follow the last head that is known.
     pub(super) fn knows(&mut self, line: &[(u64, [u8; 32])]) {
         if let Some((first, _)) = line.first() {
-            self.line.ends_before(*first);
+            Arc::make_mut(&mut self.line).ends_before(*first);
         }
-        line.iter()
-            .for_each(|(seq, head)| self.line.knows(*seq, *head));
+        let known = Arc::make_mut(&mut self.line);
+        for (seq, head) in line {
+            known.knows(*seq, *head);
+        }
     }
 
     /// The head of this number, if it is remembered.
@@ -365,7 +391,7 @@ impl Nodes {
     /// `Token` where it does not answer.
     pub(super) async fn withdraw(&mut self, head: &Head, believed: u64) -> Result<(), LedgerError> {
         let anchor = self.anchor(head)?;
-        self.line.ends_at(believed);
+        Arc::make_mut(&mut self.line).ends_at(believed);
         // An equal one is another node's, and may be what that has told of.
         if self.made != Some(anchor.head) {
             return Ok(());

@@ -49,6 +49,10 @@ impl Committer {
     ) -> Result<(), Failure> {
         self.demand = demand;
         let batch = self.commit(batch, (None, None), now).await?;
+        #[cfg(test)]
+        if self.reader.store().weakness().hurries {
+            self.end_turn().await;
+        }
         // Before it is anchored nobody may find it here; what it replaced must not be found
         // either, or a commit upon it would be taken for stale.
         self.reader.cache().forget(&batch);
@@ -159,7 +163,9 @@ impl Committer {
         let written = self.commit(batch, (None, tokens), self.clock.now()).await;
         written.map_err(|failure| failure.error)?;
         self.demand.at_once = true;
-        self.anchor_pending().await
+        let anchored = self.anchor_pending().await;
+        self.end_turn().await;
+        anchored
     }
 
     /// Tells the token of what it does not know yet. Where it does not answer, the next batch or

@@ -6,26 +6,31 @@
 //! COMMIT was sent, nor a head unseen once a statement with it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use sqlx::postgres::{PgConnection, PgQueryResult};
 
 use super::super::{Batch, CommitError, Declared, HeadRow, StoreError, TILES_AT_ONCE};
-use super::answers::{bounded, unsigned, within};
+use super::answers::within;
 use super::beside;
 use super::connect::{self, Held, Server};
 use super::extending;
 use super::notices::Notices;
 use super::schema::{self, Checked};
-use super::{MAX_HEAD, limit, signed};
+use super::signed;
+use super::turn::Turn;
 
 /// The locks are those that the statements take anyway. Taken before the schema is looked at, they
 /// keep everybody from changing it until the end.
 /// The setting is gone with the transaction: where none was begun, whatever stands between us and the server, no
 /// statement finds it, and no head moves without its rows.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
-    LOCK TABLE head, records, bucket_members, bucket_digests, log_entries, log_bodies, log_tiles \
-    IN ROW EXCLUSIVE MODE; SET LOCAL custodyd.transaction = 'begun'";
+macro_rules! begin {
+    () => {
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+         LOCK TABLE head, records, bucket_members, bucket_digests, log_entries, log_bodies, log_tiles \
+         IN ROW EXCLUSIVE MODE; SET LOCAL custodyd.transaction = 'begun'"
+    };
+}
+pub(super) use begin;
 
 /// That a transaction is open, that our names still mean our tables, as a statement of this connection looks for them, and
 /// that nobody's code hangs on them.
@@ -77,30 +82,15 @@ oldest AS (DELETE FROM log_tiles WHERE level = 0 AND idx IN \
 INSERT INTO log_tiles (level, idx, data) SELECT * FROM unnest($16::bigint[], $17::bigint[], $18::bytea[]) \
   ON CONFLICT (level, idx) DO UPDATE SET data = excluded.data";
 
-/// Whoever has this row locked is the only one who can move the head, until the transaction ends.
-const TURN: &str = "SELECT seq, CASE WHEN octet_length(body) <= $1 THEN body END AS body, \
-    CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 FOR UPDATE";
-
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: PgConnection,
+    pub(super) connection: PgConnection,
     server: Server,
     schema: Checked,
     notices: Notices,
-    /// A transaction is open, and has the head's row.
-    turn: Option<Turn>,
+    pub(super) turn: Turn,
     /// What other nodes are told by this connection.
     declared: Vec<Declared>,
-}
-
-/// The time in which no other node can write: its transaction ends where this is dropped.
-#[derive(Debug)]
-struct Turn(Instant);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        metrics::histogram!("custodyd_turn_seconds").record(self.0.elapsed().as_secs_f64());
-    }
 }
 
 impl Writer {
@@ -124,7 +114,7 @@ impl Writer {
             server,
             schema,
             notices: Notices::listen(),
-            turn: None,
+            turn: Turn::default(),
             declared: Vec::new(),
         })
     }
@@ -143,36 +133,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for whoever writes. The connection is of no use after an error.
-    pub(super) async fn take_turn(&mut self) -> Result<Option<HeadRow>, StoreError> {
-        const OPERATION: &str = "take a turn at writing";
-        if self.turn.is_none() {
-            self.begin().await?;
+    /// A transaction, where none is open.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        if self.turn.is_in_transaction() {
+            return Ok(());
         }
-        let asked = sqlx::query(TURN).bind(limit(MAX_HEAD));
-        let row = within(OPERATION, asked.fetch_optional(&mut self.connection)).await?;
-        self.turn.get_or_insert_with(|| Turn(Instant::now()));
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(HeadRow {
-            seq: unsigned(&row, "seq", OPERATION)?,
-            body: bounded(&row, "body", MAX_HEAD, OPERATION)?,
-            mac: bounded(&row, "mac", MAX_HEAD, OPERATION)?,
-        }))
+        self.run("begin", begin!()).await
     }
 
-    /// Nothing was written in it.
-    pub(super) async fn end_turn(&mut self) -> Result<(), StoreError> {
-        match self.turn.take() {
-            Some(_turn) => self.run("end a turn", "ROLLBACK").await,
-            None => Ok(()),
-        }
-    }
-
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        self.run("begin", BEGIN).await
-    }
-
-    async fn run(&mut self, operation: &'static str, sql: &'static str) -> Result<(), StoreError> {
+    pub(super) async fn run(
+        &mut self,
+        operation: &'static str,
+        sql: &'static str,
+    ) -> Result<(), StoreError> {
         let run = sqlx::raw_sql(sql).execute(&mut self.connection);
         within(operation, run).await.map(drop)
     }
@@ -191,10 +164,8 @@ impl Writer {
     /// After a crash here: before COMMIT is answered, either nothing or everything of the batch is
     /// in the database; after it, everything is, as far as the server keeps its word.
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let turn = self.turn.take();
-        if turn.is_none() {
-            self.begin().await.map_err(CommitError::NotWritten)?;
-        }
+        self.begin().await.map_err(CommitError::NotWritten)?;
+        self.turn.transaction_ends();
         let moved = move_head(&mut self.connection, batch, &self.schema).await;
         if moved.map_err(CommitError::Declined)?.rows_affected() != 1 {
             // The names are looked up anew: it is said what was altered, and by which name.
@@ -223,10 +194,8 @@ impl Writer {
     /// A commit upon a head that is there. A commit of ours that the server ended while it waited for its standby is
     /// there, and the standby may lack it; it has this one only with everything before.
     pub(super) async fn touch(&mut self, head: &HeadRow) -> Result<(), CommitError> {
-        let turn = self.turn.take();
-        if turn.is_none() {
-            self.begin().await.map_err(CommitError::NotWritten)?;
-        }
+        self.begin().await.map_err(CommitError::NotWritten)?;
+        self.turn.transaction_ends();
         let touched = sqlx::query(TOUCH)
             .bind(signed(head.seq))
             .bind(&head.body)

@@ -9,7 +9,7 @@ use super::steps::{Gated, Step, Turns};
 use super::*;
 use crate::anchor::{
     advance::sealed_by,
-    nodes::{Covered, Line, clear, cover, list, withdraw},
+    nodes::{self, Covered, Line, clear, cover, list, withdraw},
 };
 use crate::id::KeyPurpose;
 
@@ -419,4 +419,42 @@ fn what_a_newer_key_has_tagged_gives_way_to_no_older_one() {
         assert_eq!(cleared, Ok(gives_way));
         assert_eq!(rig.store.contents().contains(&both), !gives_way);
     }
+}
+
+#[test]
+fn what_is_covered_is_told_by_one_list_and_nothing_is_made() {
+    let (before, to, after) = (anchor(4, 4), anchor(5, 5), anchor(6, 6));
+    let known = line(&[(4, 4), (5, 5), (6, 6)]);
+    let fork = anchor(6, 7);
+    let cases: [(&[&Anchor], Option<Covered>); 6] = [
+        (&[&to], Some(NEWEST)),
+        (
+            &[&to, &after],
+            Some(Covered::Covered {
+                newest: false,
+                rotated: false,
+            }),
+        ),
+        // Its maker has not made it, or has not destroyed what was before: it may find a fork yet.
+        (&[&before], None),
+        (&[&before, &to], None),
+        (&[&before, &after], None),
+        (
+            &[&before, &fork],
+            Some(Covered::Unknown {
+                strangers: vec![fork.clone()],
+                made: false,
+            }),
+        ),
+    ];
+    for (stand, told) in cases {
+        let mut rig = Rig::new(stand);
+        let held = rig.store.contents();
+        let asked = nodes::is_covered(&mut rig.custody, &rig.realm, (&to, &[1]), &known);
+        assert_eq!(asked.unwrap(), told);
+        assert_eq!(rig.store.contents(), held);
+    }
+    let mut none = Rig::new(&[]);
+    let asked = nodes::is_covered(&mut none.custody, &none.realm, (&to, &[1]), &known);
+    assert_eq!(asked.unwrap(), None);
 }

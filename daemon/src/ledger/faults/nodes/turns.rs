@@ -291,3 +291,61 @@ async fn an_outcome_does_not_wait_for_ever() {
     other.store().end_turn().await;
     ends_with([one, other], 1).await;
 }
+
+/// A token that takes longer for an anchor than a node waits before it makes another node's, and one that is in line for the next turn.
+#[tokio::test]
+async fn who_comes_next_makes_no_anchor_for_who_was_before() {
+    for hurries in [false, true] {
+        let [one, other] = weak(|weakness| weakness.hurries = hurries).await;
+        charge(&one).await;
+        charge(&other).await;
+        let (ours, theirs) = (loaded(&one).await, loaded(&other).await);
+        let made = || {
+            let of = |node: &Rig| node.sluggish.made.load(Ordering::SeqCst);
+            of(&one) + of(&other)
+        };
+        let before = made();
+        one.sluggish.makes.store(100, Ordering::SeqCst);
+        let head = one.ledger().reader.memory().head().state.seq;
+        let (first, second) = tokio::join!(one.ledger().commit(ours, deciding), async {
+            // It is written, and not anchored yet.
+            while head_of(&other).await == head {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            other.ledger().commit(theirs, deciding).await
+        });
+        assert_eq!((first.unwrap().0, second.unwrap().0), (3, 4));
+        // The control makes that of the batch before beside its maker.
+        assert_eq!(made() - before, if hurries { 3 } else { 2 });
+        one.sluggish.makes.store(0, Ordering::SeqCst);
+        ends_with([one, other], 4).await;
+    }
+}
+
+async fn head_of(node: &Rig) -> u64 {
+    let row = node.store().head().await.unwrap().examine();
+    row.unwrap().seq
+}
+
+/// It is frozen after its commit, and its connection stands.
+#[tokio::test]
+async fn a_node_that_does_not_end_its_turn_stops_nobody() {
+    let [one, other] = two().await;
+    charge(&one).await;
+    charge(&other).await;
+    let head = other.store().take_turn().await.unwrap().examine().unwrap();
+    other.store().acknowledge(&head).await.unwrap();
+    for number in 3..=6 {
+        let base = loaded(&one).await;
+        let charged = one.ledger().commit(base, deciding).await;
+        assert_eq!(charged.unwrap().0, number);
+    }
+    // Control: before its commit it would have.
+    other.store().take_turn().await.unwrap();
+    let base = loaded(&one).await;
+    let refused = one.ledger().commit(base, deciding).await;
+    assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
+    other.store().end_turn().await;
+    assert_eq!(charge(&one).await, 7);
+    ends_with([one, other], 7).await;
+}
