@@ -102,11 +102,15 @@ async fn a_wrong_pin_that_could_not_be_recorded_is_counted() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         admin.run("BEGIN IMMEDIATE").await;
+        // Long before it is answered, and also where its request comes to its time meanwhile.
+        told(&app, |metrics| metrics.contains(BEGUN)).await;
     };
     let (answer, ()) = tokio::join!(device.try_pin("830518", &[]), locked);
     assert_eq!(answer.status, 503, "{}", answer.body);
-    told(&app, |metrics| metrics.contains(BEGUN)).await;
     admin.run("ROLLBACK").await;
+    // And once.
+    let metric = r#"custodyd_guesses_total{factor="pin",outcome="wrong"} 1"#;
+    told(&app, |metrics| metrics.contains(metric)).await;
 }
 
 /// A stranger's guess by OPAQUE is counted as it begins, whether it can be right or not. Its end is no second one.

@@ -315,15 +315,14 @@ impl Service {
         charged: Charged,
         comes: Outcome,
     ) -> Refused {
+        // The charge stands in any case: an unrecorded outcome counts as a failure. So it is counted before it is recorded,
+        // which may take for longer than a request has. One that may yet come is counted once its time is over.
+        if comes == Outcome::AtOnce {
+            self.count_wrong(&charged);
+        }
         let recorded = self.record(device, loaded, &charged, comes).await;
-        // The charge stands in any case: an unrecorded outcome counts as a failure. One that may yet come is counted
-        // once its time is over.
-        if recorded.is_ok() || comes == Outcome::AtOnce {
-            counted::wrong(charged.guess.factor());
-            // What could not be recorded is answered with that, by which nobody would count it.
-            if charged.guess.is_counted_here() || (recorded.is_err() && standing::is_counted()) {
-                self.strangers.failed(self.now());
-            }
+        if recorded.is_ok() && comes != Outcome::AtOnce {
+            self.count_wrong(&charged);
         }
         match recorded {
             Ok(standing) => {
@@ -331,6 +330,14 @@ impl Service {
                 charged.wrong(&standing)
             }
             Err(refused) => refused,
+        }
+    }
+
+    /// Here, because its answer may be another one than that it was wrong.
+    fn count_wrong(&self, charged: &Charged) {
+        counted::wrong(charged.guess.factor());
+        if charged.guess.is_counted_here() || standing::is_counted() {
+            self.strangers.failed(self.now());
         }
     }
 

@@ -87,9 +87,9 @@ impl Guess {
         }
     }
 
-    /// Whether one that was wrong is counted for slow mode where it is recorded: at somebody's PIN, and by a request
-    /// with a session. Those of requests without one are counted by their answers (`http::strangers`), for decoys and
-    /// accounts alike; what else a session may guess at is nobody's credential yet.
+    /// Whether one that was wrong is counted for slow mode though its request has a session: at somebody's PIN. What else a
+    /// session may guess at is nobody's credential yet. Without a session every one is, and a decoy's by its answer
+    /// (`http::strangers`).
     pub(super) fn is_counted_here(self) -> bool {
         self == Self::PinAfterCode
     }
