@@ -393,13 +393,13 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         false
     }
 
-    /// Waits until no other node writes, and keeps it so until the next commit, or `end_turn`; shows the head of that
-    /// moment. It is by the database's word: what keeps writers apart is the head's number, which each commit demands.
+    /// Waits until no other node writes, and keeps it so until the next commit; shows the head of that moment. What the commit
+    /// does not give back, `end_turn` does, which is owed after each. It is by the database's word: what keeps writers apart is the head's number, which each commit demands.
     async fn take_turn(&self) -> Result<Unverified<Option<HeadRow>>, StoreError> {
         self.head().await
     }
 
-    /// Lets others write, where nothing was.
+    /// Lets others write: nothing was written, or that is anchored, or never will be by whoever had the turn.
     async fn end_turn(&self) {}
 
     /// Counts the connections that have written, or may have. Behind another one may be another server: a standby that was

@@ -69,7 +69,7 @@ enum Whose {
 #[derive(Debug)]
 pub(super) struct Nodes {
     source: Source,
-    /// Shared with the token's jobs, which are over before anything is added.
+    /// Shared with the token's jobs, which look at it as it was.
     line: Arc<Line>,
     /// Serial number and batch of an anchor of the line: the others follow from it.
     base: (u64, u64),

@@ -9,25 +9,44 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::Row as _;
-
 use super::super::{HeadRow, StoreError};
-use super::answers::{bounded, is_the_servers, unsigned, within};
+use super::answers::{bounded, says, unsigned, within};
 use super::write::{Writer, begin};
 use super::{MAX_HEAD, limit};
 
 const LOCK: &str = "SELECT seq, CASE WHEN octet_length(body) <= $1 THEN body END AS body, \
     CASE WHEN octet_length(mac) <= $1 THEN mac END AS mac FROM head WHERE one = 1 FOR UPDATE";
 
-/// Named as the right to write is, by "cstd" and a number.
+/// Named as the right to write is (`connect`), by "cstd", and 2.
+macro_rules! courtesy {
+    () => {
+        "7166199404922142722"
+    };
+}
 const BEGIN_AND_TRY: &str = concat!(
     begin!(),
-    "; SELECT pg_catalog.pg_try_advisory_lock(1668510820, 2)"
+    "; SELECT pg_catalog.pg_try_advisory_lock(",
+    courtesy!(),
+    ") AS had"
 );
-/// In line with others. A token that all nodes reach over a network anchors within this time.
-const WAIT: &str = "SET LOCAL lock_timeout = '200ms'; SELECT pg_catalog.pg_advisory_lock(1668510820, 2); \
-    SET LOCAL lock_timeout = '3s'";
-const RELEASE: &str = "SELECT pg_catalog.pg_advisory_unlock(1668510820, 2)";
+/// In line with others: each of them may take a while at a token that is far away.
+const WAIT: &str = concat!(
+    "SET LOCAL lock_timeout = '500ms'; SELECT pg_catalog.pg_advisory_lock(",
+    courtesy!(),
+    "); SET LOCAL lock_timeout = '3s'"
+);
+const RELEASE: &str = concat!("SELECT pg_catalog.pg_advisory_unlock(", courtesy!(), ")");
+/// Whether who has it has asked the server nothing all the time that we were in line. By the server's word, as all of this.
+const RESTS: &str = concat!(
+    "SELECT coalesce(bool_or(a.state = 'idle' AND pg_catalog.clock_timestamp() - a.state_change > '500ms'), false) AS rests \
+     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+     AND (l.classid::bigint << 32 | l.objid::bigint) = ",
+    courtesy!(),
+    " AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
+);
+/// What PostgreSQL calls it when a lock was waited for in vain.
+const NOT_AVAILABLE: &str = "55P03";
 /// How long nobody is waited for, once somebody kept it.
 const WITHOUT: Duration = Duration::from_secs(5);
 
@@ -92,10 +111,9 @@ impl Writer {
         if self.turn.is_in_transaction() {
             return Ok(());
         }
-        let begun = sqlx::raw_sql(BEGIN_AND_TRY).fetch_all(&mut self.connection);
-        let begun = within(OPERATION, begun).await?;
-        let mut tried = begun.iter().map(|row| row.try_get(0).unwrap_or(false));
-        self.turn.by_courtesy = tried.next().unwrap_or(false);
+        let tried = sqlx::raw_sql(BEGIN_AND_TRY).fetch_optional(&mut self.connection);
+        let tried = within(OPERATION, tried).await?;
+        self.turn.by_courtesy = tried.is_some_and(|row| says(&row, "had"));
         if self.turn.by_courtesy || self.turn.does_without() {
             return Ok(());
         }
@@ -104,12 +122,16 @@ impl Writer {
                 self.turn.by_courtesy = true;
                 Ok(())
             }
-            Err(error) if is_the_servers(&error) => {
-                tracing::warn!(
-                    "another node keeps its turn at writing, though it writes nothing: going on without waiting for it"
-                );
-                self.turn.kept = Some(Instant::now());
+            Err(error) if was_in_vain(&error) => {
                 self.run(OPERATION, "ROLLBACK").await?;
+                let asked = sqlx::raw_sql(RESTS).fetch_optional(&mut self.connection);
+                let asked = within(OPERATION, asked).await?;
+                if asked.is_some_and(|row| says(&row, "rests")) {
+                    tracing::warn!(
+                        "another node keeps its turn at writing, and has written: the next ones are taken without waiting for it"
+                    );
+                    self.turn.kept = Some(Instant::now());
+                }
                 self.begin().await
             }
             Err(error) => Err(error),
@@ -129,4 +151,12 @@ impl Writer {
         self.turn.had = None;
         Ok(())
     }
+}
+
+fn was_in_vain(error: &StoreError) -> bool {
+    let StoreError::Unavailable { source, .. } = error else {
+        return false;
+    };
+    let said = source.as_database_error().and_then(|said| said.code());
+    said.is_some_and(|code| code == NOT_AVAILABLE)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use custodyd_hsm::AccountId;
 
-use super::super::broken::{During, Meanwhile, Script};
+use super::super::broken::{Commit, During, Meanwhile, Script};
 use super::super::rig::{Rig, app, charge as deciding};
 use super::super::tables;
 use super::anchors::loaded;
@@ -292,7 +292,7 @@ async fn an_outcome_does_not_wait_for_ever() {
     ends_with([one, other], 1).await;
 }
 
-/// A token that takes longer for an anchor than a node waits before it makes another node's, and one that is in line for the next turn.
+/// A token that is slow for one node, and another one that has the next turn.
 #[tokio::test]
 async fn who_comes_next_makes_no_anchor_for_who_was_before() {
     for hurries in [false, true] {
@@ -304,20 +304,27 @@ async fn who_comes_next_makes_no_anchor_for_who_was_before() {
             let of = |node: &Rig| node.sluggish.made.load(Ordering::SeqCst);
             of(&one) + of(&other)
         };
-        let before = made();
-        one.sluggish.makes.store(100, Ordering::SeqCst);
-        let head = one.ledger().reader.memory().head().state.seq;
-        let (first, second) = tokio::join!(one.ledger().commit(ours, deciding), async {
-            // It is written, and not anchored yet.
-            while head_of(&other).await == head {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        let (before, head) = (made(), head_of(&other).await);
+        one.sluggish.makes.store(4000, Ordering::SeqCst);
+        let (first, second, ()) = tokio::join!(
+            one.ledger().commit(ours, deciding),
+            async {
+                // It is written, and not anchored yet.
+                until(async || head_of(&other).await > head).await;
+                other.ledger().commit(theirs, deciding).await
+            },
+            async {
+                match hurries {
+                    false => until(async || in_line(&one, false) > 0).await,
+                    true => until(async || made() - before >= 2).await,
+                }
+                one.sluggish.makes.store(0, Ordering::SeqCst);
             }
-            other.ledger().commit(theirs, deciding).await
-        });
+        );
         assert_eq!((first.unwrap().0, second.unwrap().0), (3, 4));
         // The control makes that of the batch before beside its maker.
         assert_eq!(made() - before, if hurries { 3 } else { 2 });
-        one.sluggish.makes.store(0, Ordering::SeqCst);
+        rests(&[&one, &other]).await;
         ends_with([one, other], 4).await;
     }
 }
@@ -325,6 +332,60 @@ async fn who_comes_next_makes_no_anchor_for_who_was_before() {
 async fn head_of(node: &Rig) -> u64 {
     let row = node.store().head().await.unwrap().examine();
     row.unwrap().seq
+}
+
+async fn until(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..2000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("it is not so");
+}
+
+/// How many have a turn by courtesy, or wait for one.
+fn in_line(node: &Rig, granted: bool) -> u64 {
+    let Place::Server(server, place) = &node.place else {
+        panic!("these tests are of a server");
+    };
+    let sql = format!(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND objid = 2 AND granted = {granted}"
+    );
+    let shown = server.sql(&place.database, &sql);
+    shown.trim().parse().unwrap()
+}
+
+/// Whoever has nothing to write keeps nobody waiting.
+async fn rests(nodes: &[&Rig]) {
+    for node in nodes {
+        until(async || in_line(node, true) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_turn_is_over_whatever_became_of_it() {
+    for commit in [
+        Commit::Honest,
+        Commit::Lost,
+        Commit::AnswerLost,
+        Commit::Full,
+        Commit::Declined,
+        Commit::Overtaken,
+    ] {
+        let [one, other] = two().await;
+        charge(&one).await;
+        one.script(Script::new(&[commit], &[], &[]));
+        let base = loaded(&one).await;
+        let _ = one.ledger().commit(base, deciding).await;
+        rests(&[&one]).await;
+        if commit != Commit::Overtaken {
+            charge(&other).await;
+            charge(&one).await;
+        }
+        rests(&[&one]).await;
+        drop((one, other));
+    }
 }
 
 /// It is frozen after its commit, and its connection stands.
@@ -335,17 +396,22 @@ async fn a_node_that_does_not_end_its_turn_stops_nobody() {
     charge(&other).await;
     let head = other.store().take_turn().await.unwrap().examine().unwrap();
     other.store().acknowledge(&head).await.unwrap();
+    assert_eq!(in_line(&one, true), 1);
+    let begun = std::time::Instant::now();
     for number in 3..=6 {
         let base = loaded(&one).await;
         let charged = one.ledger().commit(base, deciding).await;
         assert_eq!(charged.unwrap().0, number);
+        // It was waited for.
+        assert!(begun.elapsed() > Duration::from_millis(450));
     }
-    // Control: before its commit it would have.
+    // Control: before its commit nobody could have written.
     other.store().take_turn().await.unwrap();
     let base = loaded(&one).await;
     let refused = one.ledger().commit(base, deciding).await;
     assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
     other.store().end_turn().await;
+    rests(&[&one]).await;
     assert_eq!(charge(&one).await, 7);
     ends_with([one, other], 7).await;
 }

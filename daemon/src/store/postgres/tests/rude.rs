@@ -318,6 +318,60 @@ async fn written(store: &Postgres, parent: u64) {
 
 /// Bytes of answers are turned over at places that a fixed sequence chooses. Whatever is read or written then ends as
 /// an answer or an error.
+/// The same numbers each time.
+fn drawing() -> impl FnMut() -> u64 {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    }
+}
+
+/// One byte of an answer.
+fn turning((place, turned): (u64, u64)) -> impl FnMut(&mut [u8]) -> bool {
+    move |bytes| {
+        let at = usize::try_from(place).unwrap_or(0) % bytes.len();
+        let turn = |bytes: &mut [u8]| bytes[at] ^= turned.to_le_bytes()[0] | 1;
+        turn(bytes);
+        // Room for gigabytes that never come is a matter of the host's, not of this test.
+        let fits = |bytes: &[u8]| {
+            let mut all = messages(bytes).into_iter();
+            all.all(|(at, _)| bytes[at + 1] == 0 && bytes[at + 2] < 4)
+        };
+        if !fits(bytes) {
+            turn(bytes);
+        }
+        true
+    }
+}
+
+#[tokio::test]
+async fn no_turn_panics_whatever_bytes_its_answer_has() {
+    let scene = Scene::new();
+    drop(scene.made().await);
+    let hand = Hand::before(&scene.server);
+    let place = hand.place(&scene.place);
+    let held = Postgres::hold(&place, Share::Among).await.unwrap();
+    let store = Postgres::open(held, &place).await.unwrap();
+    store.commit(&batch(0, 2)).await.unwrap();
+    let mut draw = drawing();
+    let mut refused = 0;
+    for _ in 0..80 {
+        hand.spoil(turning((draw(), draw())));
+        refused += u64::from(store.take_turn().await.is_err());
+        hand.stop();
+        store.end_turn().await;
+    }
+    assert!(refused > 5, "{refused}");
+    let shown = store.take_turn().await.unwrap().examine();
+    assert_eq!(shown.unwrap().seq, 1);
+    store.commit(&batch(1, 2)).await.unwrap();
+    store.end_turn().await;
+    assert_eq!(seq(&store).await, 2);
+}
+
 #[tokio::test]
 async fn no_answer_panics_whatever_bytes_it_has() {
     let scene = Scene::new();
@@ -325,30 +379,10 @@ async fn no_answer_panics_whatever_bytes_it_has() {
     let hand = Hand::before(&scene.server);
     let store = hand.store(&scene).await;
     store.commit(&batch(0, 2)).await.unwrap();
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut draw = drawing();
     let mut refused = 0;
     for round in 0..120 {
-        let (place, turned) = (draw(), draw());
-        hand.spoil(move |bytes| {
-            let at = usize::try_from(place).unwrap_or(0) % bytes.len();
-            let turn = |bytes: &mut [u8]| bytes[at] ^= turned.to_le_bytes()[0] | 1;
-            turn(bytes);
-            // Room for gigabytes that never come is a matter of the host's, not of this test.
-            let fits = |bytes: &[u8]| {
-                let mut all = messages(bytes).into_iter();
-                all.all(|(at, _)| bytes[at + 1] == 0 && bytes[at + 2] < 4)
-            };
-            if !fits(bytes) {
-                turn(bytes);
-            }
-            true
-        });
+        hand.spoil(turning((draw(), draw())));
         let failed = match round % 4 {
             0 => store.head().await.is_err(),
             1 => store.record(&id(1), 1).await.is_err(),
