@@ -365,8 +365,7 @@ async fn no_turn_panics_whatever_bytes_its_answer_has() {
         store.end_turn().await;
     }
     assert!(refused > 5, "{refused}");
-    let shown = store.take_turn().await.unwrap().examine();
-    assert_eq!(shown.unwrap().seq, 1);
+    store.take_turn().await.unwrap();
     store.commit(&batch(1, 2)).await.unwrap();
     store.end_turn().await;
     assert_eq!(seq(&store).await, 2);
