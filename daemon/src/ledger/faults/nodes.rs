@@ -57,6 +57,17 @@ pub(super) async fn charge(rig: &Rig) -> u64 {
     panic!("it does not serve");
 }
 
+/// Its committer has something to say to the server first.
+async fn stops(rig: &Rig) -> bool {
+    for _ in 0..1000 {
+        if rig.has_stopped().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    false
+}
+
 async fn charges(rig: &Rig, many: u64) -> Vec<u64> {
     let mut numbers = Vec::new();
     for _ in 0..many {

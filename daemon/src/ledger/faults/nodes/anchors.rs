@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::broken::{Anchor, Script};
 use super::super::rig::{Rig, app, charge as deciding};
 use super::super::tables;
-use super::{LATER, anchored, charge, charges, ends_with, two};
+use super::{LATER, anchored, charge, charges, ends_with, stops, two};
 use crate::ledger::{LedgerError, Loaded};
 
 pub(in crate::ledger::faults) async fn loaded(node: &Rig) -> Loaded {
@@ -172,7 +172,7 @@ async fn a_rolled_back_database_is_not_written_upon() {
             // The control has made a second history, and ends.
             true => {
                 assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
-                assert!(one.has_stopped().await);
+                assert!(stops(&one).await);
                 one.crash().await;
             }
         }
@@ -188,16 +188,19 @@ async fn who_gives_way_takes_its_own_anchor_back() {
     charges(&one, 1).await;
     let before = one.tables().await;
     let base = loaded(&one).await;
-    one.sluggish.makes.store(700, Ordering::SeqCst);
+    let asked = one.sluggish.made.load(Ordering::SeqCst);
+    one.sluggish.makes.store(4500, Ordering::SeqCst);
     let (answer, ()) = tokio::join!(one.ledger().commit(base, deciding), async {
         // It is durable, and its node has asked for its anchor.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while one.sluggish.made.load(Ordering::SeqCst) == asked {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         assert_eq!(anchored(&one).len(), 1);
         one.put(&before, &tables::ALL).await;
         assert_eq!(charge(&other).await, 3);
+        one.sluggish.makes.store(0, Ordering::SeqCst);
     });
     assert!(matches!(answer, Err(LedgerError::Overtaken)), "{answer:?}");
-    one.sluggish.makes.store(0, Ordering::SeqCst);
     assert_eq!(anchored(&one).len(), 1, "{:?}", anchored(&one));
     assert_eq!(charge(&one).await, 4);
     assert_eq!(charge(&other).await, 5);

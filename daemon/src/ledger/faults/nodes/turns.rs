@@ -11,7 +11,7 @@ use super::super::broken::{Commit, During, Meanwhile, Script};
 use super::super::rig::{Rig, app, charge as deciding};
 use super::super::tables;
 use super::anchors::loaded;
-use super::{LATER, anchored, charge, charges, ends_with, two};
+use super::{LATER, anchored, charge, charges, ends_with, stops, two};
 use crate::account::Account;
 use crate::ledger::weakness::Weakness;
 use crate::ledger::{Journal, Ledger, LedgerError, Moment};
@@ -97,7 +97,7 @@ async fn another_server_is_not_believed_for_a_second() {
             true => {
                 assert!(matches!(told, Err(LedgerError::Stopped)), "{told:?}");
                 let mut one = one;
-                assert!(one.has_stopped().await);
+                assert!(stops(&one).await);
                 one.crash().await;
             }
         }

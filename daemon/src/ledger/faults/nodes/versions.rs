@@ -6,7 +6,7 @@ use super::super::broken::Script;
 use super::super::rig::{Rig, app};
 use super::super::rotating::V2;
 use super::super::tables;
-use super::{charge, ends_with, two};
+use super::{charge, ends_with, stops, two};
 use crate::ledger::LedgerError;
 use crate::ledger::head::newest_schema;
 
@@ -174,7 +174,7 @@ async fn goes_over_to(key: KeyId) {
     assert_eq!(charge(&one).await, 2);
     let told = other.charge_only(other.accounts[0]).await;
     assert!(told.is_err(), "{told:?}");
-    assert!(other.has_stopped().await);
+    assert!(stops(&other).await);
     // The control: it knows nothing of them until it starts again.
     assert_ne!(current(&other), key);
     other.crash().await;

@@ -357,14 +357,16 @@ async fn no_turn_panics_whatever_bytes_its_answer_has() {
     let store = Postgres::open(held, &place).await.unwrap();
     store.commit(&batch(0, 2)).await.unwrap();
     let mut draw = drawing();
-    let mut refused = 0;
+    let before = store.connections();
     for _ in 0..80 {
         hand.spoil(turning((draw(), draw())));
-        refused += u64::from(store.take_turn().await.is_err());
+        // Where a connection has said what none says, it is tried on another one.
+        let _ = store.take_turn().await;
         hand.stop();
         store.end_turn().await;
     }
-    assert!(refused > 5, "{refused}");
+    let others = store.connections() - before;
+    assert!(others > 20, "{others}");
     store.take_turn().await.unwrap();
     store.commit(&batch(1, 2)).await.unwrap();
     store.end_turn().await;
