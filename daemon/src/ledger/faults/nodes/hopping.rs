@@ -74,6 +74,15 @@ async fn a_batch_that_waits_hides_no_other_of_its_number() {
     }
 }
 
+/// Whoever reads may wait for what becomes of this node's batch: from now on it is answered for.
+async fn while_it_goes_on<T>(one: &Rig, read: impl Future<Output = T>) -> T {
+    let goes_on = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        one.script(Script::default());
+    };
+    tokio::join!(read, goes_on).0
+}
+
 /// The batch is there, its own node does not know, and another one has told somebody of it.
 #[tokio::test]
 async fn what_an_own_batch_replaces_is_not_shown_once_others_may_know_it() {
@@ -99,11 +108,7 @@ async fn what_an_own_batch_replaces_is_not_shown_once_others_may_know_it() {
                 one.script(Script::default());
                 return shown;
             }
-            let goes_on = async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                one.script(Script::default());
-            };
-            tokio::join!(read, goes_on).0
+            while_it_goes_on(&one, read).await
         });
         assert_eq!(answer.unwrap(), 2);
         assert_eq!(shown, if shows_replaced { 1 } else { 2 });
@@ -152,17 +157,18 @@ async fn the_log_is_no_shorter_at_the_node_whose_batch_waits() {
     let [one, other] = two().await;
     let before = one.ledger().checkpoint().await.unwrap().size();
     let mut script = Script::new(&[Commit::AnswerLost], &[], &[]);
-    script.acknowledgements = [false; 12].into();
+    script.acknowledgements = [false; 1000].into();
     one.script(script);
     let (answer, ()) = tokio::join!(one.charge_only(one.accounts[0]), async {
-        while one.script_left(|script| script.acknowledgements.len()) > 8 {
+        while one.script_left(|script| script.acknowledgements.len()) > 996 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let seen = other.ledger().checkpoint().await.unwrap();
         // Control: what this one believes is shorter, and was signed.
         assert_eq!(one.ledger().reader.memory().head().size, before);
         assert!(before < seen.size());
-        assert_eq!(one.ledger().checkpoint().await.unwrap().size(), seen.size());
+        let shown = while_it_goes_on(&one, one.ledger().checkpoint()).await;
+        assert_eq!(shown.unwrap().size(), seen.size());
     });
     assert_eq!(answer.unwrap(), 1);
     ends_with([one, other], 1).await;
