@@ -113,6 +113,20 @@ async fn a_wrong_pin_that_could_not_be_recorded_is_counted() {
     told(&app, |metrics| metrics.contains(metric)).await;
 }
 
+/// Where it was recorded, its answer says once more that it was wrong.
+#[tokio::test]
+async fn a_wrong_pin_is_counted_once() {
+    let app = TestApp::with(tripped_by(2, "")).await;
+    let mut device = app.device("notes");
+    device.enrol().await;
+    device.set_pin("830517").await.expect(200);
+    for (wrong, slow) in [("830518", false), ("830519", true)] {
+        device.try_pin(wrong, &[]).await.refused("401 pin-wrong");
+        let (_, metrics) = app.operator("/metrics").await;
+        assert_eq!(metrics.contains(BEGUN), slow, "{metrics}");
+    }
+}
+
 /// A stranger's guess by OPAQUE is counted as it begins, whether it can be right or not. Its end is no second one.
 #[tokio::test]
 async fn a_strangers_guess_by_opaque_is_counted_once() {

@@ -36,9 +36,11 @@ const WAIT: &str = concat!(
     "); SET LOCAL lock_timeout = '3s'"
 );
 const RELEASE: &str = concat!("SELECT pg_catalog.pg_advisory_unlock(", courtesy!(), ")");
-/// Whether who has it has asked the server nothing all the time that we were in line. By the server's word, as all of this.
+/// Whether who has it has asked the server nothing for longer than a slow token takes, as far as that is shown to us. By the
+/// server's word, as all of this.
 const RESTS: &str = concat!(
-    "SELECT coalesce(bool_or(a.state = 'idle' AND pg_catalog.clock_timestamp() - a.state_change > '500ms'), false) AS rests \
+    "SELECT coalesce(bool_or(a.state IS NULL \
+       OR a.state = 'idle' AND pg_catalog.clock_timestamp() - a.state_change > '2s'), false) AS rests \
      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
      AND (l.classid::bigint << 32 | l.objid::bigint) = ",
@@ -128,7 +130,7 @@ impl Writer {
                 let asked = within(OPERATION, asked).await?;
                 if asked.is_some_and(|row| says(&row, "rests")) {
                     tracing::warn!(
-                        "another node keeps its turn at writing, and has written: the next ones are taken without waiting for it"
+                        "another node keeps its turn at writing for seconds after its commit: for a while it is not waited for"
                     );
                     self.turn.kept = Some(Instant::now());
                 }

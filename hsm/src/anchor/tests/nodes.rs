@@ -426,15 +426,14 @@ fn what_is_covered_is_told_by_one_list_and_nothing_is_made() {
     let (before, to, after) = (anchor(4, 4), anchor(5, 5), anchor(6, 6));
     let known = line(&[(4, 4), (5, 5), (6, 6)]);
     let fork = anchor(6, 7);
-    let cases: [(&[&Anchor], Option<Covered>); 6] = [
+    let older = Covered::Covered {
+        newest: false,
+        rotated: false,
+    };
+    let cases: [(&[&Anchor], Option<Covered>); 7] = [
         (&[&to], Some(NEWEST)),
-        (
-            &[&to, &after],
-            Some(Covered::Covered {
-                newest: false,
-                rotated: false,
-            }),
-        ),
+        (&[&to, &after], Some(older.clone())),
+        (&[&after], Some(older)),
         // Its maker has not made it, or has not destroyed what was before: it may find a fork yet.
         (&[&before], None),
         (&[&before, &to], None),

@@ -216,9 +216,9 @@ fn plot(few: &Medians, many: &Medians) {
             logarithmic: false,
         },
         series: vec![
-            line("per second, of 192 clients", &many.rates),
-            line("per second, of 24", &few.rates),
-            line("per second of CPU, nodes and PostgreSQL, of 24", &few.cpu),
+            line("per second, of many clients", &many.rates),
+            line("per second, of few", &few.rates),
+            line("per second of CPU, nodes and PostgreSQL", &few.cpu),
         ],
     }
     .write("nodes");

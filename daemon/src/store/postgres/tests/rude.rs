@@ -316,8 +316,6 @@ async fn written(store: &Postgres, parent: u64) {
     panic!("nothing can be written any more");
 }
 
-/// Bytes of answers are turned over at places that a fixed sequence chooses. Whatever is read or written then ends as
-/// an answer or an error.
 /// The same numbers each time.
 fn drawing() -> impl FnMut() -> u64 {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -347,6 +345,7 @@ fn turning((place, turned): (u64, u64)) -> impl FnMut(&mut [u8]) -> bool {
     }
 }
 
+/// The same of what begins a turn among other nodes.
 #[tokio::test]
 async fn no_turn_panics_whatever_bytes_its_answer_has() {
     let scene = Scene::new();
@@ -373,6 +372,8 @@ async fn no_turn_panics_whatever_bytes_its_answer_has() {
     assert_eq!(seq(&store).await, 2);
 }
 
+/// Bytes of answers are turned over at places that a fixed sequence chooses. Whatever is read or written then ends as
+/// an answer or an error.
 #[tokio::test]
 async fn no_answer_panics_whatever_bytes_it_has() {
     let scene = Scene::new();
