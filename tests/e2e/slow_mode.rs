@@ -127,6 +127,28 @@ async fn a_wrong_pin_is_counted_once() {
     }
 }
 
+/// The same by OPAQUE, however often its end is sent; one that is none of a guess is not counted at all.
+#[tokio::test]
+async fn a_wrong_pin_by_opaque_is_counted_once() {
+    let app = TestApp::with(tripped_by(2, "")).await;
+    let mut device = with_pin(&app).await;
+    for (wrong, slow) in [("830518", false), ("830519", true)] {
+        let begun = device.begin_opaque(wrong).await;
+        let login = &begun.started["login"];
+        let mut refused = Vec::new();
+        for _ in 0..3 {
+            let answer = device.finish_opaque(login, &b64(&[7; 64]), &[]).await;
+            refused.push(answer.refusal());
+        }
+        let consumed = "401 ceremony-consumed";
+        assert_eq!(refused, ["401 pin-wrong", consumed, consumed]);
+        let nothing = device.finish_opaque(&json!(b64(&[7; 64])), &b64(&[7; 64]), &[]);
+        assert_eq!(nothing.await.status, 401);
+        let (_, metrics) = app.operator("/metrics").await;
+        assert_eq!(metrics.contains(BEGUN), slow, "{metrics}");
+    }
+}
+
 /// A stranger's guess by OPAQUE is counted as it begins, whether it can be right or not. Its end is no second one.
 #[tokio::test]
 async fn a_strangers_guess_by_opaque_is_counted_once() {

@@ -318,11 +318,15 @@ impl Service {
         // The charge stands in any case: an unrecorded outcome counts as a failure. So it is counted before it is recorded,
         // which may take for longer than a request has. One that may yet come is counted once its time is over.
         if comes == Outcome::AtOnce {
-            self.count_wrong(&charged);
+            // Here, because its answer may be another one than that it was wrong.
+            self.count_wrong(charged.guess, |guess| {
+                guess.is_counted_here() || standing::is_counted()
+            });
         }
         let recorded = self.record(device, loaded, &charged, comes).await;
         if recorded.is_ok() && comes != Outcome::AtOnce {
-            self.count_wrong(&charged);
+            // A stranger's was as it began.
+            self.count_wrong(charged.guess, |guess| guess != Guess::StrangerPin);
         }
         match recorded {
             Ok(standing) => {
@@ -333,10 +337,9 @@ impl Service {
         }
     }
 
-    /// Here, because its answer may be another one than that it was wrong.
-    fn count_wrong(&self, charged: &Charged) {
-        counted::wrong(charged.guess.factor());
-        if charged.guess.is_counted_here() || standing::is_counted() {
+    fn count_wrong(&self, guess: Guess, is_the_realms: impl FnOnce(Guess) -> bool) {
+        counted::wrong(guess.factor());
+        if is_the_realms(guess) {
             self.strangers.failed(self.now());
         }
     }

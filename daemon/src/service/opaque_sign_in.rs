@@ -87,6 +87,9 @@ impl Service {
         device: Device,
         request: FinishOpaqueSession,
     ) -> Result<SessionStarted, Refused> {
+        // What becomes of a guess that has begun is counted where that is recorded, or once its time is over: not by the
+        // answer to this, which may be sent twice, or come late.
+        standing::is_counted();
         CHECK.allowed(&device.app.policy.pin)?;
         let releases = secrets::Releases::new(&device.app, Factor::Pin, true, request.release)?;
         let ke3 = LoginFinish::parse(&request.ke3.0)?;
@@ -103,10 +106,6 @@ impl Service {
             Err(Refused::AuthenticationFailed) => None,
             Err(refused) => return Err(refused),
         };
-        if charged.guess() == Guess::StrangerPin {
-            // Its beginning was, and a decoy's as well.
-            standing::is_counted();
-        }
         self.strangers_wait_later(charged.guess());
         let right = awaited.is_answered_by(&ke3);
         self.strangers_wait_later(charged.guess());
