@@ -142,8 +142,9 @@ async fn a_wrong_pin_by_opaque_is_counted_once() {
         }
         let consumed = "401 ceremony-consumed";
         assert_eq!(refused, ["401 pin-wrong", consumed, consumed]);
-        let nothing = device.finish_opaque(&json!(b64(&[7; 64])), &b64(&[7; 64]), &[]);
-        assert_eq!(nothing.await.status, 401);
+        let nothing = json!(b64(&[7; 64]));
+        let answer = device.finish_opaque(&nothing, &b64(&[7; 64]), &[]).await;
+        assert_eq!(answer.status, 401, "{}", answer.body);
         let (_, metrics) = app.operator("/metrics").await;
         assert_eq!(metrics.contains(BEGUN), slow, "{metrics}");
     }
