@@ -2,7 +2,7 @@
 //!
 //! Called by the store beside it, on the one connection that writes. By courtesy a turn lasts longer than its transaction, until the
 //! batch is anchored: nobody writes upon one that is not, so whoever had the next turn would wait in it, or anchor the batch
-//! beside its maker, and everybody would list the token's objects meanwhile. Nothing is safe by it. A node that is frozen
+//! beside its maker, and everybody would list the token's objects meanwhile. No safety depends on it. A node that is frozen
 //! keeps it, and the others do without.
 //!
 //! After a crash here: both locks end with the connection.
