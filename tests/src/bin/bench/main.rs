@@ -25,6 +25,7 @@ mod concurrency;
 mod cpu;
 mod extra;
 mod failover;
+mod filling;
 mod ledgerless;
 mod limits;
 mod load;
@@ -98,9 +99,9 @@ fn main() -> ExitCode {
             start_again(Command::new(std::env::current_exe().unwrap()).arg(backends::BACKENDS))
         }
         [MEASURE, token] => measure(Path::new(token)),
-        [scale::FILL, app, token, template, count] => {
+        [filling::FILL, app, token, template, count, beside @ ..] => {
             let count = count.parse().unwrap();
-            scale::fill(Path::new(app), Path::new(token), template, count);
+            filling::job(Path::new(app), Path::new(token), template, count, beside);
         }
         [ledgerless::COMPARE, app, token, batch, accounts @ ..] => {
             let batch = batch.parse().unwrap();
@@ -155,9 +156,14 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             report::list(&scale::figures(&runtime, accounts.parse().unwrap()));
         }
+        [scale::LISTS, accounts] => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            report::list(&scale::lists(&runtime, accounts.parse().unwrap()));
+        }
         other => {
             eprintln!(
-                "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench ledger` what \
+                "`bench` alone measures everything, `bench scale N` a realm of N accounts, `bench lists N` \
+                 accounts among as many neighbours as in such a realm, `bench ledger` what \
                  the ledger takes of a recovery, `bench backends` recoveries by kind of token, `bench failover` \
                  the loss of one of two tokens, `bench rewrap` a realm that moves to another key, `bench opaque` PINs by OPAQUE, `bench load` more than can be done, \
                  `bench sizes` what a recovery leaves in the database, `bench client` what the SDK weighs \

@@ -94,8 +94,7 @@ pub(crate) fn notes() -> AppId {
 }
 
 /// Another account with the same factors, devices and secrets.
-pub(crate) fn alike(template: &Account, ledger: &Ledger) -> Account {
-    let id = AccountId(random());
+pub(crate) fn alike(template: &Account, ledger: &Ledger, id: AccountId) -> Account {
     let key = SecretBytes::from(random::<32>().to_vec());
     let fresh = Account::new(realm(), notes(), id, ledger.now(), key);
     let mut account = template.clone();
@@ -105,7 +104,7 @@ pub(crate) fn alike(template: &Account, ledger: &Ledger) -> Account {
     account
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     bytes

@@ -11,11 +11,10 @@ use custodyd_tests::{Setup, TestApp};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::filling;
 use crate::load::Crowd;
 use crate::parts::Parts;
-use crate::realm;
 use crate::report::{self, Figure};
-use crate::scale;
 use crate::token_keys::TokenKeys;
 
 /// Names what measures this alone, and its half that has a token in sight.
@@ -38,7 +37,7 @@ pub(crate) fn figures(runtime: &Runtime, parts: &Parts) -> Vec<Figure> {
     let mut app = runtime.block_on(TestApp::with(Setup::notes("")));
     let template = Crowd::of_a_few(&app).accounts().swap_remove(0);
     assert!(app.stop(), "{}", app.log());
-    realm::job(&app, scale::FILL, &[&template, &ACCOUNTS.to_string()]);
+    filling::fill(&app, &template, ACCOUNTS);
     runtime.block_on(app.launch());
     let app = &app;
     let keys = TokenKeys::open();

@@ -5,20 +5,16 @@
 //! once after a start, when nothing of it is in memory, and once more from the daemon's cache. The same is measured
 //! at every power of ten in between, for the plot.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use custodyd::ledger::{EventKind, LedgerError, NewEvent};
-use custodyd_hsm::AccountId;
+use custodyd::ledger::BUCKET_BITS;
 use custodyd_tests::{Setup, TestApp};
 use tokio::runtime::Runtime;
 
 use crate::cpu;
+use crate::filling::{fill, fill_beside};
 use crate::load::{A_THOUSAND, Crowd};
 use crate::plot::{Axis, Chart, Series};
-use crate::realm::{self, Realm, alike, notes};
 use crate::report::Figure;
 use crate::statistics::quantile;
 use crate::verification;
@@ -26,54 +22,12 @@ use crate::verification;
 pub(crate) const MILLION: usize = 1_000_000;
 /// Names what measures this alone, for a realm of any size.
 pub(crate) const SCALE: &str = "scale";
-/// Names the job that fills a realm.
-pub(crate) const FILL: &str = "fill";
-/// Accounts that the ledger is given at once: the token's queue holds no more.
-const IN_FLIGHT: usize = 240;
+/// Names what measures the thousand in lists as long as those of a realm of any size.
+pub(crate) const LISTS: &str = "lists";
 /// More than an account takes of a disk, its part of the write-ahead log included.
 const BYTES: u64 = 12 * 1024;
 /// Starts, each followed by one recovery from each of the thousand.
 const TURNS: usize = 3;
-
-/// Makes the realm of a stopped daemon hold `count` accounts more, all like `template`.
-pub(crate) fn fill(app: &Path, token: &Path, template: &str, count: usize) {
-    Runtime::new().unwrap().block_on(async {
-        let realm = Realm::open(app, token).await;
-        let id = AccountId::parse(template).unwrap();
-        let template = realm.ledger.load(&notes(), id).await.unwrap().unwrap();
-        let (next, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..IN_FLIGHT {
-            let (ledger, template) = (realm.ledger.clone(), Arc::clone(&template.account));
-            let next = Arc::clone(&next);
-            tasks.spawn(async move {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        return;
-                    }
-                    if index > 0 && index.is_multiple_of(100_000) {
-                        let seconds = started.elapsed().as_secs();
-                        eprintln!("{index} of {count} accounts after {seconds} s");
-                    }
-                    let account = alike(&template, &ledger);
-                    let created =
-                        ledger.create::<(), LedgerError>(account, &[], |_, _, journal| {
-                            journal.note(NewEvent::new(EventKind::AccountCreated));
-                            journal.note(NewEvent::new(EventKind::DeviceBound));
-                            Ok(())
-                        });
-                    created.await.unwrap();
-                }
-            });
-        }
-        while let Some(ended) = tasks.join_next().await {
-            ended.unwrap();
-        }
-        drop(template);
-        realm.close().await;
-    });
-}
 
 /// What a realm of some size costs.
 #[derive(Debug)]
@@ -115,6 +69,50 @@ struct Step {
     scale: Scale,
 }
 
+/// A daemon that serves the thousand while its realm grows, and what it has cost so far.
+struct Growing<'a> {
+    runtime: &'a Runtime,
+    app: TestApp,
+    crowd: Crowd,
+    steps: Vec<Step>,
+}
+
+impl<'a> Growing<'a> {
+    /// `filled` accounts more are about to come.
+    fn from_a_thousand(runtime: &'a Runtime, filled: usize) -> Self {
+        println!("a realm of {A_THOUSAND} accounts ...");
+        let quota = "[enrolment]\nquota_per_hour = 10000\n";
+        let app = runtime.block_on(TestApp::with(Setup::notes(quota)));
+        check_space(&app, filled);
+        let crowd = Crowd::of_a_thousand(&app);
+        let mut growing = Self {
+            runtime,
+            app,
+            crowd,
+            steps: Vec::new(),
+        };
+        growing.measure(A_THOUSAND);
+        growing
+    }
+
+    /// `fill` is told the account to copy, and how many are missing.
+    fn to<T>(&mut self, accounts: usize, fill: impl FnOnce(&Self, &str, usize) -> T) -> T {
+        println!("a realm of {accounts} accounts ...");
+        assert!(self.app.stop(), "{}", self.app.log());
+        let template = self.crowd.accounts().swap_remove(0);
+        let missing = accounts - self.steps.last().unwrap().accounts;
+        let filled = fill(self, &template, missing);
+        self.runtime.block_on(self.app.launch());
+        self.measure(accounts);
+        filled
+    }
+
+    fn measure(&mut self, accounts: usize) {
+        let scale = Scale::measured(self.runtime, &mut self.app, &mut self.crowd);
+        self.steps.push(Step { accounts, scale });
+    }
+}
+
 /// Sizes between a thousand and the last, each ten times the one before.
 fn sizes(last: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = std::iter::successors(Some(10_000), |size| Some(size * 10))
@@ -150,27 +148,13 @@ fn check_space(app: &TestApp, accounts: usize) {
 /// With a daemon of its own. `accounts` is a million, but where somebody has less time, or more.
 pub(crate) fn figures(runtime: &Runtime, accounts: usize) -> Vec<Figure> {
     assert!(accounts > A_THOUSAND, "more than {A_THOUSAND} accounts");
-    println!("a realm of {A_THOUSAND} accounts ...");
-    let quota = "[enrolment]\nquota_per_hour = 10000\n";
-    let mut app = runtime.block_on(TestApp::with(Setup::notes(quota)));
-    check_space(&app, accounts);
-    let mut crowd = Crowd::of_a_thousand(&app);
-    let mut steps = vec![Step {
-        accounts: A_THOUSAND,
-        scale: Scale::measured(runtime, &mut app, &mut crowd),
-    }];
-    let template = crowd.accounts().swap_remove(0);
+    let mut growing = Growing::from_a_thousand(runtime, accounts);
     for size in sizes(accounts) {
-        println!("a realm of {size} accounts ...");
-        assert!(app.stop(), "{}", app.log());
-        let missing = size - steps.last().unwrap().accounts;
-        realm::job(&app, FILL, &[&template, &missing.to_string()]);
-        runtime.block_on(app.launch());
-        steps.push(Step {
-            accounts: size,
-            scale: Scale::measured(runtime, &mut app, &mut crowd),
+        growing.to(size, |of, template, missing| {
+            fill(&of.app, template, missing);
         });
     }
+    let Growing { mut app, steps, .. } = growing;
     plot(&steps);
     let rate = verification::rate(&mut app);
     let bytes = std::fs::metadata(app.path("custodyd.sqlite"))
@@ -193,6 +177,76 @@ pub(crate) fn figures(runtime: &Runtime, accounts: usize) -> Vec<Figure> {
         ),
     ]);
     figures
+}
+
+/// With a daemon of its own: ten thousand accounts, of which the thousand then get as many neighbours in their lists as
+/// `accounts` would give them. What else grows with a realm, the depth of an index and a database that no memory holds,
+/// stays as it is.
+pub(crate) fn lists(runtime: &Runtime, accounts: usize) -> Vec<Figure> {
+    let ten_thousand = 10_000;
+    assert!(accounts > ten_thousand, "more than {ten_thousand} accounts");
+    let lists = 1_usize << BUCKET_BITS;
+    let neighbours = accounts.div_ceil(lists) * A_THOUSAND;
+    let mut growing = Growing::from_a_thousand(runtime, ten_thousand + neighbours);
+    growing.to(ten_thousand, |of, template, missing| {
+        fill(&of.app, template, missing);
+    });
+    let made = growing.to(accounts, |of, template, missing| {
+        fill_beside(&of.app, template, missing, &of.crowd.accounts())
+    });
+    let [_, small, large] = growing.steps.as_slice() else {
+        unreachable!("three sizes");
+    };
+    let word = word(accounts);
+    let first = large.scale.first / small.scale.first;
+    let again = large.scale.again / small.scale.again;
+    let figure = |name, value, unit, note| Figure::new(name, value, unit, note);
+    vec![
+        figure(
+            format!("lists_{word}_over_1e4"),
+            first,
+            "ratio",
+            "each account's first after a start, in lists of that length",
+        )
+        .beside("lists_1e4_first", first),
+        figure(
+            format!("lists_{word}_over_1e4_again"),
+            again,
+            "ratio",
+            "from the cache",
+        )
+        .beside("lists_1e4_again", again),
+        figure(
+            "lists_1e4_first".into(),
+            small.scale.first,
+            "us CPU",
+            "a recovery",
+        ),
+        figure(
+            "lists_1e4_again".into(),
+            small.scale.again,
+            "us CPU",
+            "from the cache",
+        ),
+        figure(
+            format!("lists_{word}_first"),
+            large.scale.first,
+            "us CPU",
+            "a recovery",
+        ),
+        figure(
+            format!("lists_{word}_again"),
+            large.scale.again,
+            "us CPU",
+            "from the cache",
+        ),
+        figure(
+            format!("lists_{word}_made"),
+            made as f64,
+            "accounts",
+            "beside the thousand, in about as many lists",
+        ),
+    ]
 }
 
 /// Every size by itself, and the last one beside the first.
