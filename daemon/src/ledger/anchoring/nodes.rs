@@ -79,6 +79,16 @@ pub(super) struct Nodes {
     covered: Option<[u8; 32]>,
 }
 
+/// What a job of the token takes with it, which may outlive whoever waits for it.
+struct Question {
+    realm: RealmName,
+    anchor: Anchor,
+    /// As it was when the question was asked.
+    line: Arc<Line>,
+    /// The versions of the MAC key under which anchors of the line may be tagged.
+    keys: Vec<u16>,
+}
+
 impl Nodes {
     /// Refuses a database that does not descend from every anchor. Whoever calls has its turn at writing, so that
     /// no other node anchors anything newer than what was found.
@@ -151,19 +161,14 @@ impl Nodes {
 
     /// Destroys an anchor that never counted. Says whether it did.
     async fn clear(&self, orphan: &Anchor, head: &Head) -> Result<bool, LedgerError> {
-        let (of, which, line) = (
-            self.source.realm.clone(),
-            orphan.clone(),
-            Arc::clone(&self.line),
-        );
-        let keys = head.tagged_by();
+        #[cfg_attr(not(test), allow(unused_mut, reason = "only a test's store is weak"))]
+        let mut of = self.question(orphan, head);
         #[cfg(test)]
-        let keys = match self.source.store.weakness().older_mac_keys {
-            true => vec![u16::MAX],
-            false => keys,
-        };
+        if self.source.store.weakness().older_mac_keys {
+            of.keys = vec![u16::MAX];
+        }
         let cleared = self.source.pool.call("anchor", move |custody| {
-            nodes::clear(custody, &of, &which, (&line, &keys))
+            nodes::clear(custody, &of.realm, &of.anchor, (&of.line, &of.keys))
         });
         if !cleared.await? {
             return Ok(false);
@@ -180,6 +185,16 @@ impl Nodes {
 
     pub(super) fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What a job of the token is asked about `anchor`, beside the head that this node believes.
+    fn question(&self, anchor: &Anchor, head: &Head) -> Question {
+        Question {
+            realm: self.source.realm.clone(),
+            anchor: anchor.clone(),
+            line: Arc::clone(&self.line),
+            keys: head.tagged_by(),
+        }
     }
 
     /// The anchor of a head: the same one, whichever node makes it.
@@ -200,17 +215,12 @@ impl Nodes {
         end: &LogEnd,
     ) -> Result<Ruling, LedgerError> {
         let started = Instant::now();
-        let (to, keys) = (self.anchor(head)?, head.tagged_by());
+        let to = self.anchor(head)?;
         Arc::make_mut(&mut self.line).goes_on(to.seq, to.head);
         loop {
-            let (of, next, line) = (
-                self.source.realm.clone(),
-                to.clone(),
-                Arc::clone(&self.line),
-            );
-            let keys = keys.clone();
+            let of = self.question(&to, head);
             let listed = self.source.pool.call("look-at-anchor", move |custody| {
-                nodes::is_covered(custody, &of, (&next, &keys), &line)
+                nodes::is_covered(custody, &of.realm, (&of.anchor, &of.keys), &of.line)
             });
             match listed.await? {
                 Some(Covered::Covered { newest, rotated }) => {
@@ -255,17 +265,12 @@ impl Nodes {
         let to = self.anchor(head)?;
         Arc::make_mut(&mut self.line).goes_on(to.seq, to.head);
         let (mut made, mut tries, mut lists) = (self.made == Some(to.head), 0, 0);
-        let keys = head.tagged_by();
         let since = since(head, &self.source.store);
         loop {
-            let (of, next, line) = (
-                self.source.realm.clone(),
-                to.clone(),
-                Arc::clone(&self.line),
-            );
-            let keys = keys.clone();
+            let of = self.question(&to, head);
             let covered = self.source.pool.call("anchor", move |custody| {
-                nodes::cover(custody, &of, (&next, &keys), (&line, made), since)
+                let anchor = (&of.anchor, of.keys.as_slice());
+                nodes::cover(custody, &of.realm, anchor, (&of.line, made), since)
             });
             let covered = match covered.await {
                 Ok(covered) => covered,

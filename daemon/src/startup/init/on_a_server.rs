@@ -1,15 +1,16 @@
-//! What differs on a PostgreSQL server: `init`.
+//! `init` with PostgreSQL.
 //!
-//! Called by `startup`. The tables are made in one transaction and the realm's first batch is
+//! The tables are made in one transaction and the realm's first batch is
 //! another: after a crash between the two there are empty tables, which the next `init` takes.
 
 use std::sync::Arc;
 
-use super::{StartError, already_there, made, made_realm, of_new_realm};
+use super::{already_there, made, made_realm, of_new_realm};
 use crate::backend::{pool, provision};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::ledger;
+use crate::startup::StartError;
 use crate::store::{Held, Postgres, Share, Store};
 
 pub(super) async fn init(
