@@ -75,6 +75,44 @@ impl<K: Eq + Hash + Clone> Places<K> {
     }
 }
 
+impl<K: Eq + Hash + Clone> Places<K> {
+    /// `size` more for `key`, even beyond what there is, where `allows` says yes to what the key holds and what stays free.
+    pub(crate) fn hold_if(
+        self: &Arc<Self>,
+        key: K,
+        size: usize,
+        allows: impl FnOnce(usize, usize) -> bool,
+    ) -> Option<Place<K>> {
+        let mut taken = self.locked();
+        let free = self.capacity.saturating_sub(taken.all);
+        let own = taken.by.get(&key).copied().unwrap_or(0);
+        if !allows(own, free) {
+            return None;
+        }
+        taken.by.insert(key.clone(), own.saturating_add(size));
+        taken.all = taken.all.saturating_add(size);
+        drop(taken);
+        Some(Place {
+            of: Arc::clone(self),
+            key,
+            size,
+        })
+    }
+}
+
+impl<K: Eq + Hash + Clone> Place<K> {
+    /// Holds so much from now on: what is here already has to be counted.
+    pub(crate) fn resize(&mut self, size: usize) {
+        let mut taken = self.of.locked();
+        let own = taken.by.get(&self.key).copied().unwrap_or(0);
+        let own = own.saturating_sub(self.size).saturating_add(size);
+        taken.all = taken.all.saturating_sub(self.size).saturating_add(size);
+        taken.by.insert(self.key.clone(), own);
+        drop(taken);
+        self.size = size;
+    }
+}
+
 impl<K: Eq + Hash> Places<K> {
     pub(crate) fn capacity(&self) -> usize {
         self.capacity

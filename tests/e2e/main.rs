@@ -11,6 +11,7 @@
 mod accounts;
 mod acknowledged;
 mod app_keys;
+mod callers;
 mod clock;
 mod code_limits;
 mod code_recovers;

@@ -57,14 +57,6 @@ pub struct Expected<'a> {
     pub body: Option<&'a [u8]>,
 }
 
-/// Who holds a session that was made here. Their proofs have a memory that no stranger's comes into.
-#[derive(Debug, Clone, Copy)]
-pub struct Holder<'a> {
-    pub app: Lane,
-    /// Of the key that the session was made for. Proofs by another one are refused, and remembered nowhere.
-    pub thumbprint: &'a str,
-}
-
 /// The key that signed a proof which was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceKey {
@@ -164,6 +156,14 @@ impl std::fmt::Debug for Proofs {
     }
 }
 
+/// A proof that is its key's, of this request, and by whom it has to be. It may have been accepted before.
+#[derive(Debug)]
+pub struct Spoken {
+    key: DeviceKey,
+    short: [u8; 16],
+    nonce: Option<String>,
+}
+
 impl Proofs {
     /// A new boot id, a new nonce key and an empty memory.
     pub fn new() -> Result<Self, RandomFailed> {
@@ -253,29 +253,72 @@ impl Proofs {
         accepted.then_some(key).ok_or(ProofError::Replayed)
     }
 
-    /// The same for a request that brings a session. `admit` asks the rates of its holder: once it is shown that
+    /// The proof of a request that brings a session, by the session's holder. It is not accepted yet: [`Proofs::accept_of`],
+    /// or [`Proofs::accept_end_of`].
+    ///
+    /// # Errors
+    /// `OtherKey`, and those of any proof.
+    pub fn speaks(
+        &self,
+        holder: &str,
+        clock: impl Into<Reading>,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<Spoken, ProofError> {
+        let (key, jti, nonce) = self.verified_with(Some(holder), clock.into(), expected, proof)?;
+        let short = short(&key, &jti);
+        Ok(Spoken { key, short, nonce })
+    }
+
+    /// Accepts it once. `admit` asks the rates of its holder: once it is shown that
     /// they speak, so that nobody else uses these up, and before the proof takes a place, so that what they refuse
     /// takes none. Of two copies of a proof at once one is accepted, and one takes from the rates.
     ///
     /// # Errors
-    /// `OtherKey`, and those of any proof; those of `admit`.
-    pub fn verify_of<E: From<ProofError>>(
+    /// `Replayed`, `Busy`; those of `admit`.
+    pub fn accept_of<E: From<ProofError>>(
         &self,
-        holder: Holder<'_>,
+        app: Lane,
         clock: impl Into<Reading>,
-        expected: &Expected<'_>,
-        proof: &str,
+        Spoken { key, short, nonce }: Spoken,
         admit: impl FnOnce() -> Result<(), E>,
     ) -> Result<DeviceKey, E> {
-        let clock = clock.into();
-        let (key, jti) = self.verified(Some(holder.thumbprint), clock, expected, proof)?;
+        // Also where the account took long to be read: what is remembered lasts no longer than nonces do.
+        let now = clock.into().now;
+        self.demand_nonce(now, nonce.as_deref())?;
         let memory = Memory {
             of: "sessions",
             accepted: &self.sessions,
-            app: holder.app,
+            app,
         };
-        self.remember(memory, clock.now, short(&key, &jti), admit)?;
+        self.remember(memory, now, short, admit)?;
         Ok(key)
+    }
+
+    /// What [`Proofs::verify_end`] is to a stranger's proof, of a login that was charged to a session. One that was
+    /// `let_in` is asked for no rate.
+    ///
+    /// # Errors
+    /// As [`Proofs::accept_of`].
+    pub fn accept_end_of<E: From<ProofError>>(
+        &self,
+        (app, let_in): (Lane, bool),
+        clock: impl Into<Reading>,
+        spoken: Spoken,
+        (is_new, admit): (
+            impl FnOnce([u8; 16]) -> bool,
+            impl FnOnce() -> Result<(), E>,
+        ),
+    ) -> Result<DeviceKey, E> {
+        let short = spoken.short;
+        let (key, accepted) = match let_in {
+            true => {
+                let accepted = is_new(short) && !locked(&self.sessions).contains(&short);
+                (spoken.key, accepted)
+            }
+            false => (self.accept_of(app, clock, spoken, admit)?, is_new(short)),
+        };
+        accepted.then_some(key).ok_or(ProofError::Replayed.into())
     }
 
     /// A proof that was never accepted, perhaps. Where its key is known before, another one does not cost us a
@@ -287,6 +330,18 @@ impl Proofs {
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<(DeviceKey, String), ProofError> {
+        let (key, jti, _) = self.verified_with(by, clock, expected, proof)?;
+        Ok((key, jti))
+    }
+
+    /// The same with its nonce.
+    fn verified_with(
+        &self,
+        by: Option<&str>,
+        clock: Reading,
+        expected: &Expected<'_>,
+        proof: &str,
+    ) -> Result<(DeviceKey, String, Option<String>), ProofError> {
         let unverified = jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
         check_claims(clock, expected, &unverified.claims).map_err(ProofError::Invalid)?;
         self.demand_nonce(clock.now, unverified.claims.nonce.as_deref())?;
@@ -295,7 +350,7 @@ impl Proofs {
             return Err(ProofError::OtherKey);
         }
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
-        Ok((DeviceKey { jwk, thumbprint }, claims.jti))
+        Ok((DeviceKey { jwk, thumbprint }, claims.jti, claims.nonce))
     }
 
     /// Check that the app key agreed to be bound by this device, here and now.

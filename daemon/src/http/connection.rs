@@ -1,25 +1,30 @@
 //! One connection: HTTP/1.1 or HTTP/2, its bounds, and its two ways to end.
 //!
-//! Called by `server` only. The peer controls every byte and its pace. Requests go to the
+//! Called by `server` and `unix_socket`. The peer controls every byte and its pace. Requests go to the
 //! router; this file watches that a connection with nothing to do does not stay for
-//! ever, and that a stop lets answers under way finish.
+//! ever, that answers are taken, and that a stop lets those under way finish.
+
+mod activity;
+mod unread;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tower::Service;
 
+use self::activity::{Activity, UnderWay};
+pub(super) use self::activity::{BodyIsHere, Crowd};
+use self::unread::Unread;
+use super::router::REQUEST_LIMIT;
 use super::server::{PeerAddress, stopped};
 
 /// The bounds of one connection.
@@ -29,8 +34,14 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// Without a request under way, the connection is closed after this.
     pub idle: Duration,
+    /// The same at the least, where others wait for a place.
+    pub crowded: Duration,
     /// After an idle connection was told to close, it is cut.
     pub closing: Duration,
+    /// An answer that is not taken by then costs its connection ...
+    pub unread: Duration,
+    /// ... and by then, where others wait for a place.
+    pub unread_crowded: Duration,
     /// Bytes of a request's head. A DPoP proof has at most 4 KiB and a session token 2 KiB.
     pub head_bytes: u32,
     pub headers: usize,
@@ -47,7 +58,10 @@ impl Default for ConnectionLimits {
         Self {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            crowded: Duration::from_secs(1),
             closing: Duration::from_secs(5),
+            unread: Duration::from_secs(60),
+            unread_crowded: Duration::from_secs(15),
             head_bytes: 16 * 1024,
             headers: 64,
             streams: 64,
@@ -57,28 +71,44 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Serves requests until the peer is done, the connection was idle too long, or a stop was
+/// What goes on around a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Around {
+    pub(super) shutdown: watch::Receiver<bool>,
+    pub(super) crowd: Arc<Crowd>,
+}
+
+/// Serves requests until the peer is done, the connection was idle too long, an answer was not taken, or a stop was
 /// asked for and the answers under way are out.
 pub(super) async fn run<S>(
     stream: S,
     peer: PeerAddress,
     router: Router,
     limits: ConnectionLimits,
-    mut shutdown: watch::Receiver<bool>,
+    Around {
+        mut shutdown,
+        crowd,
+    }: Around,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
-    let seen = Arc::clone(&activity);
+    let (activity, unread) = (Arc::new(Activity::new()), Arc::new(Unread::default()));
+    let (seen, given) = (Arc::clone(&activity), Arc::clone(&unread));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let under_way = UnderWay::begin(&seen);
         request.extensions_mut().insert(peer);
+        let (method, body) = (request.method().clone(), under_way.body());
+        match request.body().is_end_stream() {
+            true => body.tell(),
+            false => drop(request.extensions_mut().insert(body)),
+        }
         // A router is always ready; a clone for each request is a pointer.
         let answer = router.clone().call(request);
+        let given = Arc::clone(&given);
         async move {
-            let answer = answer.await;
-            drop(under_way);
-            answer
+            let answer = answer.await?;
+            under_way.answered(&method, answer.status());
+            Ok::<_, std::convert::Infallible>(answer.map(|body| given.counted(body)))
         }
     });
     let builder = builder(&limits);
@@ -86,10 +116,21 @@ pub(super) async fn run<S>(
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stopped(&mut shutdown) => None,
-        () = activity.idle_for(limits.idle) => {
+        () = unread.older_than(limits.unread) => {
+            tracing::debug!(peer = %peer.0, "an answer was not taken in time");
+            return;
+        }
+        crowded = activity.idle_for(limits.idle, limits.crowded, &crowd) => {
             connection.as_mut().graceful_shutdown();
-            // A peer that keeps an unread answer open would otherwise hold its place for ever.
-            tokio::time::timeout(limits.closing, connection.as_mut()).await.ok()
+            let longest = if crowded { limits.unread_crowded } else { limits.unread };
+            tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                () = done(&activity, &unread, limits.closing) => None,
+                // A peer that keeps an unread answer open would otherwise hold its place for ever ...
+                () = unread.older_than(longest) => None,
+                // ... and so would one that asks for more, whatever it was told.
+                () = tokio::time::sleep(longest + REQUEST_LIMIT) => None,
+            }
         }
     };
     let ended = match ended {
@@ -103,6 +144,16 @@ pub(super) async fn run<S>(
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %peer.0, error, "connection ended with an error");
+    }
+}
+
+/// Resolves when a connection that was told to close has done so for some time without anything that is served or taken.
+async fn done(activity: &Activity, unread: &Unread, closing: Duration) {
+    loop {
+        tokio::time::sleep(closing).await;
+        if !activity.works() && unread.is_nothing() {
+            return;
+        }
     }
 }
 
@@ -126,61 +177,4 @@ fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.pong);
     builder
-}
-
-/// When a connection last had a request under way.
-struct Activity {
-    begun: Instant,
-    under_way: AtomicUsize,
-    /// Milliseconds after `begun` at which the last answer was ready.
-    last: AtomicU64,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            under_way: AtomicUsize::new(0),
-            last: AtomicU64::new(0),
-        }
-    }
-
-    fn touch(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(elapsed, Ordering::Release);
-    }
-
-    /// Resolves when nothing has been under way for `bound`.
-    async fn idle_for(&self, bound: Duration) {
-        loop {
-            let last = self.begun + Duration::from_millis(self.last.load(Ordering::Acquire));
-            let busy = self.under_way.load(Ordering::Acquire) > 0;
-            let end = if busy {
-                Instant::now() + bound
-            } else {
-                last + bound
-            };
-            if !busy && Instant::now() >= end {
-                return;
-            }
-            tokio::time::sleep_until(end).await;
-        }
-    }
-}
-
-/// Counts one request while it lives, also when its future is dropped half-way.
-struct UnderWay(Arc<Activity>);
-
-impl UnderWay {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.under_way.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
-    }
 }

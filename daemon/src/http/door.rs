@@ -22,14 +22,15 @@ use custodyd_hsm::Lane;
 use serde::Deserialize;
 use tracing::Instrument as _;
 
+use super::connection::BodyIsHere;
 use super::objects;
 use super::problem::{Code, Problem};
 use super::request::{MAX_BODY, session_token, whole};
-use super::router::{REQUEST_LIMIT, took_too_long};
+use super::router::{DESCRIPTION, REQUEST_LIMIT, took_too_long};
 use super::server::PeerAddress;
 use super::state::Context;
 use super::strangers;
-use crate::service::{END_BODY, End, Kind, Way, standing};
+use crate::service::{AnswerPlace, END_BODY, End, Kind, Way, standing};
 use crate::store::Asker;
 
 /// From a request's head to the end of its body.
@@ -44,7 +45,8 @@ fn app_in(path: &str) -> Option<(&str, &str)> {
 /// Whether a route ends what was charged when it began. (`/v1/account/opaque/finish` does not: it sets a PIN.)
 pub(super) fn finishes(path: &str) -> bool {
     match app_in(path) {
-        Some((_, below)) => below == "sessions/opaque/finish",
+        // A name with an escape is none.
+        Some((app, below)) => below == "sessions/opaque/finish" && !app.contains('%'),
         None => path == "/v1/session/opaque/finish",
     }
 }
@@ -55,38 +57,41 @@ struct Ends {
     login: String,
 }
 
-/// Whose places this request is counted among. A name that no app has, and a session that does not open, are
+/// Whose places this request is counted among, and the device that its session names. A name that no app has, and a session that does not open, are
 /// nobody's: such a request is refused soon, and has one way with all of its kind. What is public and the log's have
 /// another.
-async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
+async fn way(context: &Context, path: &str, headers: &HeaderMap) -> (Way, Option<String>) {
     let nobody = Way {
         lane: Lane::Behind,
         kind: Kind::Open,
     };
     if let Some((app, _)) = app_in(path) {
-        return match context.service.apps().get(app) {
+        let way = match context.service.apps().get(app) {
             Ok(app) => Way {
                 lane: Lane::of(&app.id),
                 kind: Kind::Open,
             },
             Err(_) => nobody,
         };
+        return (way, None);
     }
     if !strangers::wants_session(path) {
-        return Way {
-            kind: Kind::Public,
-            ..nobody
-        };
+        let kind = Kind::Public;
+        return (Way { kind, ..nobody }, None);
     }
-    let Some(token) = session_token(headers) else {
-        return nobody;
+    let session = match session_token(headers) {
+        Some(token) => context.service.open_session(token).await.ok(),
+        None => None,
     };
-    match context.service.open_session(token).await {
-        Ok(session) => Way {
-            lane: Lane::of(&session.app),
-            kind: Kind::Session,
-        },
-        Err(_) => nobody,
+    match session {
+        Some(session) => {
+            let way = Way {
+                lane: Lane::of(&session.app),
+                kind: Kind::Session,
+            };
+            (way, Some(session.device_thumbprint))
+        }
+        None => (nobody, None),
     }
 }
 
@@ -95,10 +100,10 @@ async fn way(context: &Context, path: &str, headers: &HeaderMap) -> Way {
 async fn end(
     context: &Context,
     request: &Parts,
-    way: Way,
+    (way, bearer): (Way, Option<String>),
     body: &Bytes,
 ) -> Result<(Way, Option<End>), Problem> {
-    let (service, path) = (&context.service, request.uri.path());
+    let service = &context.service;
     let with_session = way.kind == Kind::Session;
     let ending = match objects::parse::<Ends>(body) {
         Ok(body) => service.ending(&body.login, way.lane, with_session).await,
@@ -115,12 +120,18 @@ async fn end(
     match end {
         Some((way, end)) if end.let_in => Ok((way, Some(end))),
         other => {
-            // The rates of a session are asked with its proof.
-            if !with_session {
-                strangers::admit_after_all(context, path, address(&request.extensions))?;
-            }
+            ends_nothing(context, request, bearer.as_deref())?;
             Ok((way, other.map(|(_, end)| end)))
         }
+    }
+}
+
+/// The rates of what came on the path of an end and is none.
+fn ends_nothing(context: &Context, request: &Parts, bearer: Option<&str>) -> Result<(), Problem> {
+    let address = address(&request.extensions);
+    match bearer {
+        Some(device) => Ok(context.service.callers.admit_bearer(address, device)?),
+        None => strangers::admit_after_all(context, request.uri.path(), address),
     }
 }
 
@@ -156,12 +167,15 @@ async fn carried(
     }
     let (path, peer) = (request.uri().path(), peer(request.extensions()));
     let address = peer.map(|peer| peer.ip());
-    let mut way = way(context, path, request.headers()).await;
+    let (mut way, mut bearer) = way(context, path, request.headers()).await;
     let lacks_session = way.kind == Kind::Open && strangers::wants_session(path);
     if lacks_session {
         strangers::admit_without_session(context, address)?;
     }
     let may_end = finishes(path) && !lacks_session;
+    if let Some(device) = bearer.take_if(|_| !may_end) {
+        service.callers.admit_bearer(address, &device)?;
+    }
     let most = if may_end { END_BODY } else { MAX_BODY };
     let announced = request.body().size_hint().upper();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
@@ -171,14 +185,30 @@ async fn carried(
         true => (None, Some(service.door.end(peer, room)?)),
         false => (service.door.body(address, way, room)?, None),
     };
+    // What everybody gets alike is here once, whoever leaves it lying.
+    let reads = request.method().is_safe() && path != DESCRIPTION;
+    let may_be_large = match reads {
+        true => Some(service.door.may_read(address)?),
+        false => None,
+    };
     let (mut parts, body) = request.into_parts();
-    let body = tokio::time::timeout(BODY_LIMIT, whole(body, most))
-        .await
-        .map_err(|_| took_too_long())??;
+    let body = tokio::time::timeout(BODY_LIMIT, whole(body, most)).await;
+    let body = match body.unwrap_or_else(|_| Err(took_too_long())) {
+        Ok(body) => body,
+        Err(problem) => {
+            if may_end {
+                ends_nothing(context, &parts, bearer.as_deref())?;
+            }
+            return Err(problem);
+        }
+    };
     standing::arrived();
+    if let Some(body) = parts.extensions.remove::<BodyIsHere>() {
+        body.tell();
+    }
     let mut ends = None;
     if may_end {
-        (way, ends) = end(context, &parts, way, &body).await?;
+        (way, ends) = end(context, &parts, (way, bearer), &body).await?;
     }
     let entered = service.door.enter(way);
     if let Some(end) = ends {
@@ -220,13 +250,44 @@ async fn carried(
         ended
     };
     match tokio::spawn(work.in_current_span()).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) => match may_be_large {
+            Some(place) => kept(place, response).await,
+            None => Ok(response),
+        },
         Ok(Err(_)) => Err(took_too_long()),
         Err(error) => match error.try_into_panic() {
             // For the barrier above, which counts it.
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(took_too_long()),
         },
+    }
+}
+
+/// An answer with the room that it takes until its client has taken it.
+async fn kept(place: AnswerPlace, response: Response) -> Result<Response, Problem> {
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    let Some(place) = place.of(bytes) else {
+        return Ok(response);
+    };
+    let (parts, body) = response.into_parts();
+    // It is here already, and in one piece.
+    let bytes = whole(body, usize::MAX).await?;
+    let answer = Bytes::from_owner(Answer {
+        bytes,
+        _place: place,
+    });
+    Ok(Response::from_parts(parts, Body::from(answer)))
+}
+
+struct Answer {
+    bytes: Bytes,
+    /// Held for its Drop.
+    _place: AnswerPlace,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -254,6 +315,7 @@ mod tests {
         assert_eq!(app_in("/v1/account/pin"), None);
         assert!(finishes("/v1/apps/notes/sessions/opaque/finish"));
         assert!(finishes("/v1/session/opaque/finish"));
+        assert!(!finishes("/v1/apps/%6eotes/sessions/opaque/finish"));
         assert!(!finishes("/v1/account/opaque/finish"));
         assert!(!finishes("/v1/apps/notes/opaque/finish"));
         assert!(!finishes("/v1/apps/notes/sessions/opaque/start"));

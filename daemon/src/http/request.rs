@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::objects;
 use super::problem::Problem;
 use super::state::Context;
-use crate::factors::dpop::{DeviceKey, Expected, Holder, ProofError};
+use crate::factors::dpop::{Expected, ProofError};
 use crate::service::{Caller, Device, End, Precondition, Refused, standing};
 
 /// Bodies above this are refused before they are read.
@@ -136,23 +136,32 @@ impl Signed {
         // signature nor the memory of proofs that sessions have for themselves.
         let service = &self.context.service;
         let session = service.open_session(token).await?;
-        let holder = Holder {
-            app: Lane::of(&session.app),
-            thumbprint: &session.device_thumbprint,
-        };
+        let (app, device) = (Lane::of(&session.app), &session.device_thumbprint);
+        let spoken = self.with_proof(Some(token), |expected, proof| {
+            let clock = service.ledger.clock().read();
+            Ok(service.proofs.speaks(device, clock, expected, proof)?)
+        })?;
+        // Before a rate is asked: a session that has ended takes nothing from its account, whoever has kept its key.
+        let standing = service.standing_session(&session).await?;
         // Whoever has the token without its key takes nothing from the device and nothing from the account; and what
-        // these rates refuse takes no place among the proofs of the app's other sessions.
+        // these rates refuse takes no place among the proofs of the app's other sessions. What ends a charged sign-in
+        // is asked for none of them.
         let admit = || {
-            service.callers.admit(holder.thumbprint)?;
+            service.callers.admit(device)?;
             service.callers.admit_to(session.account)
         };
-        let key = self.with_proof(Some(token), |expected, proof| {
-            let clock = service.ledger.clock().read();
-            service
-                .proofs
-                .verify_of(holder, clock, expected, proof, admit)
-        })?;
-        let caller = service.authorize(session, key).await?;
+        let clock = service.ledger.clock().read();
+        let key = match self.end {
+            Some(end) => {
+                let is_new = |proof| service.ends.is_new(end, proof);
+                let memory = (app, end.let_in);
+                service
+                    .proofs
+                    .accept_end_of::<Refused>(memory, clock, spoken, (is_new, admit))
+            }
+            None => service.proofs.accept_of(app, clock, spoken, admit),
+        }?;
+        let caller = service.authorize(session, standing, key)?;
         caller.app.admits(self.text(&header::ORIGIN)?)?;
         Ok(caller)
     }
@@ -216,11 +225,11 @@ impl Signed {
     }
 
     /// Has the proof verified against the request as it arrived.
-    fn with_proof(
+    fn with_proof<T>(
         &self,
         session_token: Option<&str>,
-        verify: impl FnOnce(&Expected<'_>, &str) -> Result<DeviceKey, Refused>,
-    ) -> Result<DeviceKey, Problem> {
+        verify: impl FnOnce(&Expected<'_>, &str) -> Result<T, Refused>,
+    ) -> Result<T, Problem> {
         let proof = self
             .text(&DPOP)?
             .ok_or(Refused::Proof(ProofError::Missing))?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -153,10 +154,14 @@ fn described() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
     (router, api)
 }
 
+/// Where the description is.
+pub(super) const DESCRIPTION: &str = "/openapi.json";
+
 /// The router for one listener.
 pub fn router(context: Arc<Context>) -> Router {
     let (router, api) = described();
-    let description = serde_json::to_string(&api).unwrap_or_default();
+    // Copied for nobody: an answer holds it for as long as its client likes.
+    let description = Bytes::from(serde_json::to_string(&api).unwrap_or_default());
     let state = || Arc::clone(&context);
     // No more layers than these: a request copies all that is within a layer, and its answer gets a box of its own, once
     // for each that it passes. What goes on in one is functions.
@@ -166,7 +171,7 @@ pub fn router(context: Arc<Context>) -> Router {
         .layer(middleware::from_fn_with_state(state(), admitted));
     router
         .route(
-            "/openapi.json",
+            DESCRIPTION,
             get(move || async move { ([(header::CONTENT_TYPE, "application/json")], description) }),
         )
         .fallback(no_route)
@@ -363,6 +368,8 @@ impl Observed {
         self.span.in_scope(|| match code {
             // A flood is counted, and does not fill the log as well.
             "busy" | "rate-limited" => tracing::debug!(status, code, micros, "answered"),
+            // Of these nobody asks a rate: they say what anybody may know.
+            "" if self.method == "OPTIONS" => tracing::debug!(status, micros, "answered"),
             _ => tracing::info!(status, code, micros, "answered"),
         });
     }

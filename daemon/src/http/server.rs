@@ -3,7 +3,7 @@
 //! Called by start-up, once for each listener. Everybody who reaches the port controls
 //! the bytes, their pace and the number of connections here, before any proof of
 //! anything. So each resource has a bound: connections (a semaphore; one address never has more than stay free,
-//! so that others find some), the handshake with the header of a balancer before it, the
+//! so that others find some, and where none is free those give way that do nothing), the handshake with the header of a balancer before it, the
 //! head of a request, headers, streams, and idle time. It knows nothing of routes; the
 //! time for a request's body and answer is bounded by the router's own layers.
 //!
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{self, ConnectionLimits};
+use super::connection::{self, Around, ConnectionLimits, Crowd};
 use super::proxy::{self, Proxies};
 use super::tls::Tls;
 use crate::places::{Place, Places};
@@ -31,6 +31,12 @@ use crate::service::network;
 /// After an accept failed for want of a resource. Long enough not to spin, short enough
 /// that nobody notices once descriptors are free again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// While all places are taken, those who do nothing with theirs are told this often.
+const TOLD: Duration = Duration::from_millis(250);
+
+/// A handshake that takes longer than this gives way to whoever waits for a place.
+const CROWDED_HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// So many connections one address may have, whatever stays free.
 const ANYBODYS: usize = 64;
@@ -95,6 +101,7 @@ pub async fn serve(
     let addresses = Places::new(limits.max_connections, ANYBODYS);
     // Of proxies, by their own addresses, until each has said whose its connection is.
     let untold = Places::new(limits.max_connections, ANYBODYS);
+    let crowd = Arc::new(Crowd::default());
     let nobody = Proxies::default();
     let proxies = entrance.as_ref().map_or(&nobody, |by| &*by.proxies);
     let mut tasks = JoinSet::new();
@@ -103,7 +110,7 @@ pub async fn serve(
             biased;
             () = stopped(&mut shutdown) => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &permits, (&addresses, &untold), proxies) => accepted,
+            accepted = accept(&listener, (&permits, &crowd), (&addresses, &untold), proxies) => accepted,
         };
         let Some((stream, peer, (permit, whose))) = accepted else {
             continue;
@@ -118,7 +125,10 @@ pub async fn serve(
                 .map(|by| TlsAcceptor::from(by.tls.current())),
             router: router.clone(),
             limits,
-            shutdown: shutdown.clone(),
+            around: Around {
+                shutdown: shutdown.clone(),
+                crowd: Arc::clone(&crowd),
+            },
         };
         tasks.spawn(async move {
             task.run().await;
@@ -149,11 +159,11 @@ enum Whose {
 /// cancelled at any point: a connection is only taken from the queue when it is returned.
 async fn accept(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
+    (permits, crowd): (&Arc<Semaphore>, &Crowd),
     (addresses, untold): (&Arc<Places<IpAddr>>, &Arc<Places<IpAddr>>),
     proxies: &Proxies,
 ) -> Option<(TcpStream, SocketAddr, Permit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    let permit = permit(permits, crowd).await?;
     match listener.accept().await {
         // Its client's address is the one that counts, once it is known.
         Ok((stream, peer)) if proxies.lists(peer.ip()) => {
@@ -170,6 +180,22 @@ async fn accept(
             metrics::counter!("custodyd_accept_failures_total").increment(1);
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
+        }
+    }
+}
+
+/// A place for one more connection. As long as there is none, those who could give up theirs hear of it.
+async fn permit(permits: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        crowd.has_room();
+        return Some(permit);
+    }
+    metrics::counter!("custodyd_busy_total", "at" => "places").increment(1);
+    loop {
+        crowd.has_no_room();
+        let permit = Arc::clone(permits).acquire_owned();
+        if let Ok(permit) = tokio::time::timeout(TOLD, permit).await {
+            return permit.ok();
         }
     }
 }
@@ -214,7 +240,7 @@ struct Accepted {
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Limits,
-    shutdown: watch::Receiver<bool>,
+    around: Around,
 }
 
 impl Accepted {
@@ -222,24 +248,30 @@ impl Accepted {
         // Answers are small and whole; waiting for more bytes only adds latency.
         let _ = self.stream.set_nodelay(true);
         let (limits, router) = (self.limits, self.router.clone());
-        let mut shutdown = self.shutdown.clone();
+        let around = self.around.clone();
         let Some(tls) = self.tls.take() else {
             let peer = PeerAddress(self.peer);
-            connection::run(self.stream, peer, router, limits.connection, shutdown).await;
+            connection::run(self.stream, peer, router, limits.connection, around).await;
             return;
         };
         let address = self.peer;
         let entered = tokio::time::timeout(limits.handshake, self.enter(tls));
+        let (mut shutdown, crowd) = (around.shutdown.clone(), Arc::clone(&around.crowd));
+        let gives_way = async {
+            tokio::time::sleep(CROWDED_HANDSHAKE).await;
+            crowd.waits().await;
+        };
         let (stream, peer, _place) = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => return,
+            () = gives_way => return refused(PeerAddress(address), "not finished while others wait"),
             entered = entered => match entered {
                 Ok(Some(entered)) => entered,
                 Ok(None) => return,
                 Err(_) => return refused(PeerAddress(address), "not finished in time"),
             },
         };
-        connection::run(stream, peer, router, limits.connection, shutdown).await;
+        connection::run(stream, peer, router, limits.connection, around).await;
     }
 
     /// Whose connection it is, and the handshake with them; what was refused has been counted.

@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection;
+use super::connection::{self, Around, Crowd};
 use super::server::{Drained, Limits, PeerAddress, drain, stopped};
 
 /// Whose processes are answered.
@@ -106,10 +106,17 @@ pub(crate) async fn serve(
         ) else {
             continue;
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, around) = (
+            router.clone(),
+            Around {
+                shutdown: shutdown.clone(),
+                // Nobody waits for a place here: what is beyond them is closed.
+                crowd: Arc::new(Crowd::default()),
+            },
+        );
         tasks.spawn(async move {
             let nowhere = PeerAddress(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-            connection::run(stream, nowhere, router, limits.connection, shutdown).await;
+            connection::run(stream, nowhere, router, limits.connection, around).await;
             drop(permit);
         });
     }

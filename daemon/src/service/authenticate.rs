@@ -284,8 +284,8 @@ impl Service {
         }
     }
 
-    /// Whether the device is bound to the account, by a binding that is whole. One that is counts for the
-    /// account's rate.
+    /// Whether the device is bound to the account, by a binding that is whole. One that is counts for its own rate, and
+    /// then for the account's: whoever has stolen one does not keep the others from removing it.
     pub(super) fn is_bound(&self, device: &Device, loaded: &Loaded) -> Result<bool, Refused> {
         let Some(bound) = loaded.account.device(&device.key.thumbprint) else {
             return Ok(false);
@@ -296,6 +296,7 @@ impl Service {
             &bound.key.thumbprint,
             &bound.key.binding,
         )?;
+        self.callers.admit(&device.key.thumbprint)?;
         self.callers.admit_to(loaded.account.id)?;
         Ok(true)
     }

@@ -26,6 +26,15 @@ use crate::places::{Place, Places};
 const BODIES: usize = 64 << 20;
 /// So many bytes of bodies one address may have under way whatever stays free: some requests.
 const BODIES_LEAST: usize = 256 << 10;
+/// And so many at the most: an app's share of bodies takes sixteen addresses that send slowly.
+const BODIES_MOST: usize = BODIES / 32;
+/// Bytes of large answers that wait to be taken, and what one address may leave lying at the most before it asks for more.
+const ANSWERS: usize = 64 << 20;
+const ANSWERS_MOST: usize = ANSWERS / 32;
+/// What is held for one that is being made.
+const ANSWER: usize = 32 << 10;
+/// Smaller answers are not counted: what a connection may ask for at once, and how long it may leave them, bounds those.
+const LARGE: usize = 16 << 10;
 /// The largest body of what ends a sign-in: a sealed token of 2 KiB, 64 bytes, and the names of what is released.
 pub const END: usize = 16 << 10;
 /// So many bytes of such bodies a connection may have under way: one of the largest, and several of the usual ones.
@@ -89,7 +98,9 @@ impl Bodies {
     fn take(&self, address: Option<IpAddr>, way: Way, bytes: usize) -> Option<BodyPlace> {
         Some(BodyPlace {
             _of_way: self.of_ways.take(way, bytes)?,
-            _of_address: self.of_addresses.take(address, bytes)?,
+            _of_address: self.of_addresses.take_if(address, bytes, |own, _, free| {
+                own <= BODIES_LEAST || own <= free.min(BODIES_MOST)
+            })?,
         })
     }
 }
@@ -99,7 +110,24 @@ pub struct Door {
     requests: Arc<Places<Way>>,
     bodies: Bodies,
     ends: Arc<Places<Option<SocketAddr>>>,
+    answers: Arc<Places<Option<IpAddr>>>,
     stirred: Notify,
+}
+
+/// The right to have a large answer lie here until it is taken; given back when dropped.
+#[derive(Debug)]
+pub struct AnswerPlace {
+    place: Place<Option<IpAddr>>,
+}
+
+impl AnswerPlace {
+    /// For an answer that was made, until it is taken; none where it is small. It is never refused: what it is about was done.
+    #[must_use]
+    pub fn of(mut self, bytes: u64) -> Option<Self> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.place.resize(bytes);
+        (bytes > LARGE).then_some(self)
+    }
 }
 
 /// The right to have the body of an end here; given back when dropped.
@@ -116,6 +144,7 @@ impl Door {
             requests: Places::new(limits.requests_at_once, 0),
             bodies: Bodies::new(),
             ends: Places::new(usize::MAX, 0),
+            answers: Places::new(ANSWERS, 0),
             stirred: Notify::new(),
         }
     }
@@ -150,6 +179,21 @@ impl Door {
                 _of_connection: place,
             })
             .ok_or_else(|| busy("bodies", AGAIN))
+    }
+
+    /// Room for what may become a large answer: where the address has taken what it asked for before, most of it, or has
+    /// asked for nothing. Nobody else's keeps it from having one.
+    ///
+    /// # Errors
+    /// `Busy`: nothing was done.
+    pub fn may_read(&self, address: Option<IpAddr>) -> Result<AnswerPlace, Refused> {
+        let address = address.map(network);
+        let place = self.answers.hold_if(address, ANSWER, |own, free| {
+            own == 0 || own < free.min(ANSWERS_MOST)
+        });
+        place
+            .map(|place| AnswerPlace { place })
+            .ok_or_else(|| busy("answers", AGAIN))
     }
 
     /// A place for a request whose body is here.
@@ -200,6 +244,7 @@ mod tests {
             requests: Places::new(requests, 0),
             bodies: Bodies::new(),
             ends: Places::new(usize::MAX, 0),
+            answers: Places::new(ANSWERS, 0),
             stirred: Notify::new(),
         }
     }
@@ -235,7 +280,7 @@ mod tests {
         let large = 64 << 10;
         let (open, ended) = (way("notes", Kind::Open), way("notes", Kind::Session));
         let held: Vec<_> = std::iter::from_fn(|| door.body(one, open, large).ok()).collect();
-        assert_eq!(held.len(), BODIES / large / 2);
+        assert_eq!(held.len(), BODIES_MOST / large);
         assert!(door.body(other, ended, large).unwrap().is_some());
         assert!(
             door.body(one, open, 0).unwrap().is_none(),
@@ -299,6 +344,47 @@ mod tests {
             let place = door.body(honest, way("notes", kind), large);
             assert!(place.unwrap().is_some(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn answers_that_one_address_does_not_take_leave_room_for_another() {
+        let door = door(1);
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().ok());
+        let asks = |address| {
+            let place = door.may_read(address).ok()?;
+            place.of(500 << 10)
+        };
+        // As many at once, before any of them is there, are not more than that.
+        let at_once: Vec<_> = std::iter::from_fn(|| door.may_read(one).ok())
+            .take(1000)
+            .collect();
+        assert_eq!(at_once.len(), ANSWERS_MOST / ANSWER);
+        drop(at_once);
+        let held: Vec<_> = std::iter::from_fn(|| asks(one)).take(1000).collect();
+        assert_eq!(held.len(), 5, "the last one begins below its share");
+        assert!(door.may_read(one).is_err());
+        let others: Vec<_> = (0..=255u8)
+            .flat_map(|last| {
+                let address = Some(IpAddr::from([198, 51, 100, last]));
+                std::iter::from_fn(move || asks(address)).take(1000)
+            })
+            .collect();
+        assert!(door.answers.taken() >= ANSWERS, "{}", others.len());
+        // However much they leave lying: who has nothing gets one.
+        let one_answer = asks(other).unwrap();
+        assert!(asks(other).is_none());
+        drop(one_answer);
+        let small = LARGE.try_into().unwrap();
+        assert!(
+            door.may_read(Some(IpAddr::from([203, 0, 113, 1])))
+                .unwrap()
+                .of(small)
+                .is_none(),
+            "what is small is not counted"
+        );
+        drop((held, others));
+        assert_eq!(door.answers.taken(), 0);
+        drop(door.may_read(one).unwrap());
     }
 
     /// What the argument at the top of this file rests on.

@@ -59,7 +59,7 @@ pub use self::auditors::{Auditors, LogPart};
 pub use self::authenticate::PasskeyLogin;
 pub use self::bindings::Bindings;
 pub use self::callers::Callers;
-pub use self::door::{Door, END as END_BODY, Kind, Way};
+pub use self::door::{AnswerPlace, Door, END as END_BODY, Kind, Way};
 pub use self::ends::{End, Ending, Ends};
 pub use self::error::Refused;
 pub use self::guess::Guess;
@@ -114,6 +114,13 @@ pub struct Service {
 pub struct Device {
     pub app: Arc<App>,
     pub key: DeviceKey,
+}
+
+/// The newest state of an account in which a session stands, whoever has sent it.
+#[derive(Debug)]
+pub struct StandingSession {
+    pub(crate) app: Arc<App>,
+    pub(crate) loaded: Loaded,
 }
 
 /// Who calls with a session: everything about it has been checked against the account.

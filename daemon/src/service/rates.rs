@@ -48,6 +48,15 @@ impl Quota {
         }
     }
 
+    /// Between two, after the burst.
+    pub(super) fn each(self) -> Duration {
+        self.each
+    }
+
+    pub(super) fn burst(self) -> usize {
+        usize::try_from(self.burst.get()).unwrap_or(usize::MAX)
+    }
+
     /// The same, so many times lower.
     pub(super) fn divided_by(self, factor: NonZeroU32) -> Self {
         let burst = self.burst.get() / factor.get();
@@ -124,6 +133,22 @@ impl DeviceRate {
     /// How long to wait.
     pub(super) fn take(&self, thumbprint: &str) -> Result<(), Duration> {
         self.0.take(thumbprint)
+    }
+}
+
+/// By the key of the device that a session token names, and by the network that it comes from.
+#[derive(Debug)]
+pub(super) struct BearerRate(Cells);
+
+impl BearerRate {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self(Cells::new(quota))
+    }
+
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn take(&self, from: Option<IpAddr>, thumbprint: &str) -> Result<(), Duration> {
+        self.0.take((from.map(network), thumbprint))
     }
 }
 

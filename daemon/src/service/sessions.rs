@@ -10,7 +10,7 @@ use custodyd_hsm::binding::BindingKind;
 use custodyd_hsm::mac::EpochUse;
 use custodyd_policies::{Factor, Timestamp, expiry};
 
-use super::{App, Apps, Caller, Device, Refused, Service, code_sign_in, counted};
+use super::{App, Apps, Caller, Device, Refused, Service, StandingSession, code_sign_in, counted};
 use crate::account::{Account, RemovedDevice, Spent};
 use crate::api::{SessionStarted, SessionToken};
 use crate::bytes::Bytes;
@@ -186,18 +186,18 @@ impl Service {
             .map_err(Refused::session)
     }
 
-    /// Checks everything about a session: ours, this device key's, live, standing in the
-    /// account's newest state, the device's binding whole.
+    /// The account in whose newest state a session stands, which is ours and live. Who speaks is not known yet: they may
+    /// have the token without its key.
     ///
     /// # Errors
     /// `SessionInvalid`, `SessionExpired`, `SessionEnded`.
-    pub async fn authorize(&self, session: Session, key: DeviceKey) -> Result<Caller, Refused> {
-        let now = self.now();
-        let ours = session.realm == *self.realm() && session.device_thumbprint == key.thumbprint;
-        if !ours {
+    pub async fn standing_session(&self, session: &Session) -> Result<StandingSession, Refused> {
+        if session.realm != *self.realm() {
             return Err(Refused::SessionInvalid);
         }
-        session.live(now).map_err(|_| Refused::SessionExpired)?;
+        session
+            .live(self.now())
+            .map_err(|_| Refused::SessionExpired)?;
         let app = self
             .apps
             .get(session.app.as_str())
@@ -207,7 +207,23 @@ impl Service {
             .load(&session.app, session.account)
             .await?
             .ok_or(Refused::SessionEnded)?;
-        stands(&session, &loaded.account)?;
+        stands(session, &loaded.account)?;
+        Ok(StandingSession { app, loaded })
+    }
+
+    /// Whoever holds the key of such a session's device, with a binding that is whole.
+    ///
+    /// # Errors
+    /// `SessionInvalid`; `Damaged` where the binding is none.
+    pub fn authorize(
+        &self,
+        session: Session,
+        StandingSession { app, loaded }: StandingSession,
+        key: DeviceKey,
+    ) -> Result<Caller, Refused> {
+        if session.device_thumbprint != key.thumbprint {
+            return Err(Refused::SessionInvalid);
+        }
         if let Some(device) = loaded.account.device(&key.thumbprint) {
             self.bindings.check(
                 &loaded.account,

@@ -347,6 +347,17 @@ fn numbered(client: &Client, proofs: &Proofs, jti: &str) -> String {
     client.proof(proofs, |_, claims| claims["jti"] = jti)
 }
 
+/// As a request that brings a session.
+fn verify_of(
+    proofs: &Proofs,
+    (app, holder): (Lane, &str),
+    proof: &str,
+    admit: impl FnOnce() -> Result<(), ProofError>,
+) -> Result<DeviceKey, ProofError> {
+    let spoken = proofs.speaks(holder, NOW, &EXPECTED, proof)?;
+    proofs.accept_of(app, NOW, spoken, admit)
+}
+
 /// What the flood of one class fills is that class's memory, and nobody else's.
 #[test]
 fn strangers_cannot_fill_the_memory_of_sessions() {
@@ -354,13 +365,9 @@ fn strangers_cannot_fill_the_memory_of_sessions() {
     let (stranger, owner) = (Client::new(), Client::new());
     let app = Lane::of(&AppId::parse("notes").unwrap());
     let own = thumbprint(&owner);
-    let session = Holder {
-        app,
-        thumbprint: &own,
-    };
     let verify = |app, proof: &str| proofs.verify_in(app, NOW, &EXPECTED, proof).map(drop);
-    let verify_of = |proof: &str| {
-        let verified = proofs.verify_of(session, NOW, &EXPECTED, proof, || Ok(()));
+    let of_session = |proof: &str| {
+        let verified = verify_of(&proofs, (app, &own), proof, || Ok(()));
         verified.map(drop)
     };
     for jti in ["a", "b"] {
@@ -368,9 +375,9 @@ fn strangers_cannot_fill_the_memory_of_sessions() {
     }
     let full = Err(ProofError::Busy);
     assert_eq!(verify(app, &numbered(&stranger, &proofs, "c")), full);
-    let own = numbered(&owner, &proofs, "e");
-    assert_eq!(verify_of(&own), Ok(()));
-    assert_eq!(verify_of(&own), Err(ProofError::Replayed));
+    let fifth = numbered(&owner, &proofs, "e");
+    assert_eq!(of_session(&fifth), Ok(()));
+    assert_eq!(of_session(&fifth), Err(ProofError::Replayed));
     // Nor does an app's flood what ends its sign-ins, and what another's strangers begin.
     let end = numbered(&stranger, &proofs, "f");
     let ended = proofs.verify_end((app, true), NOW, &EXPECTED, &end, |_| true);
@@ -401,26 +408,63 @@ fn the_proof_of_an_end_is_good_once_in_whichever_memory() {
     assert_eq!(verify(true, &third, true), Ok(()));
 }
 
+/// The account takes so long to be read that what was remembered may be forgotten by then.
+#[test]
+fn a_sessions_proof_is_accepted_while_its_nonce_is_good() {
+    let proofs = Proofs::with_capacity(16).unwrap();
+    let client = Client::new();
+    let own = thumbprint(&client);
+    let accept = |jti, at: Timestamp| {
+        let proof = numbered(&client, &proofs, jti);
+        let spoken = proofs.speaks(&own, NOW, &EXPECTED, &proof).unwrap();
+        proofs.accept_of(Lane::Behind, at, spoken, || Ok::<_, ProofError>(()))
+    };
+    assert!(accept("a", NOW).is_ok());
+    let late = accept("b", NOW.plus(2 * NONCE_LIFETIME));
+    assert!(matches!(late, Err(ProofError::NonceNeeded)), "{late:?}");
+}
+
+/// The same of a login that was charged to a session.
+#[test]
+fn the_proof_of_a_sessions_end_is_good_once_and_asked_for_no_rate() {
+    let proofs = Proofs::with_capacity(16).unwrap();
+    let client = Client::new();
+    let own = thumbprint(&client);
+    let verify = |let_in, proof: &str, is_new: bool, rate: Result<(), ProofError>| {
+        let spoken = proofs.speaks(&own, NOW, &EXPECTED, proof).unwrap();
+        let memory = (Lane::Behind, let_in);
+        let verified = proofs.accept_end_of(memory, NOW, spoken, (|_| is_new, || rate));
+        verified.map(drop)
+    };
+    let of = |jti| numbered(&client, &proofs, jti);
+    let (one, other, third, fourth) = (of("a"), of("b"), of("c"), of("d"));
+    let (busy, replayed) = (Err(ProofError::Busy), Err(ProofError::Replayed));
+    assert_eq!(verify(true, &one, true, busy.clone()), Ok(()));
+    assert_eq!(verify(true, &one, false, Ok(())), replayed);
+    assert_eq!(verify(false, &other, true, Ok(())), Ok(()));
+    assert_eq!(verify(true, &other, true, Ok(())), replayed);
+    assert_eq!(verify(false, &third, false, Ok(())), replayed);
+    // The control: what is none of them is asked.
+    assert_eq!(verify(false, &fourth, true, busy.clone()), busy);
+}
+
 /// Somebody else's session opens no way into either memory, however many keys are made for it.
 #[test]
 fn a_session_with_another_key_is_refused_and_takes_no_place() {
     let proofs = Proofs::with_capacity(4).unwrap();
     let (thief, owner) = (Client::new(), Client::new());
     let own = thumbprint(&owner);
-    let session = Holder {
-        app: Lane::Behind,
-        thumbprint: &own,
-    };
+    let session = (Lane::Behind, own.as_str());
     // The owner's rates, which are not asked for a thief.
     let unasked = || Err(ProofError::Busy);
     for round in 0..10 {
         let proof = numbered(&thief, &proofs, &round.to_string());
-        let refused = proofs.verify_of(session, NOW, &EXPECTED, &proof, unasked);
+        let refused = verify_of(&proofs, session, &proof, unasked);
         assert_eq!(refused, Err(ProofError::OtherKey));
     }
     // The owner's key in the header, and a signature by another.
     let proof = thief.proof(&proofs, |header, _| header["jwk"] = owner.jwk.clone());
-    let refused = proofs.verify_of(session, NOW, &EXPECTED, &proof, unasked);
+    let refused = verify_of(&proofs, session, &proof, unasked);
     says(&refused.unwrap_err(), "does not verify");
     assert_eq!(held(&proofs), (0, 0));
     // The control: without a session they are a stranger's, who has room for two.
@@ -445,14 +489,11 @@ fn what_a_rate_refuses_takes_no_place() {
         let proofs = Proofs::with_capacity(20).unwrap();
         let (loud, quiet) = (Client::new(), Client::new());
         let (loud_key, quiet_key) = (thumbprint(&loud), thumbprint(&quiet));
-        let holder = |thumbprint| Holder {
-            app: Lane::Behind,
-            thumbprint,
-        };
+        let holder = |thumbprint| (Lane::Behind, thumbprint);
         let mut admitted = 0;
         for round in 0..50 {
             let proof = numbered(&loud, &proofs, &round.to_string());
-            let _ = proofs.verify_of(holder(&loud_key), NOW, &EXPECTED, &proof, || {
+            let _ = verify_of(&proofs, holder(loud_key.as_str()), &proof, || {
                 admitted += 1;
                 match limited && admitted > 3 {
                     true => Err(ProofError::Busy),
@@ -461,7 +502,7 @@ fn what_a_rate_refuses_takes_no_place() {
             });
         }
         let proof = numbered(&quiet, &proofs, "one");
-        let served = proofs.verify_of(holder(&quiet_key), NOW, &EXPECTED, &proof, || Ok(()));
+        let served = verify_of(&proofs, holder(quiet_key.as_str()), &proof, || Ok(()));
         (served.map(drop), held(&proofs).1)
     };
     assert_eq!(flood(true), (Ok(()), 4));
@@ -474,15 +515,12 @@ fn what_a_rate_refuses_takes_no_place() {
 fn copies_of_a_sessions_proof_take_from_the_rate_once() {
     let (proofs, owner) = (Proofs::new().unwrap(), Client::new());
     let (own, proof) = (thumbprint(&owner), owner.proof(&proofs, |_, _| {}));
-    let session = Holder {
-        app: Lane::Behind,
-        thumbprint: &own,
-    };
+    let session = (Lane::Behind, own.as_str());
     let (asked, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let verified = proofs.verify_of(session, NOW, &EXPECTED, &proof, || {
+                let verified = verify_of(&proofs, session, &proof, || {
                     asked.fetch_add(1, Ordering::SeqCst);
                     Ok::<_, ProofError>(())
                 });

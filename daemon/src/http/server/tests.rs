@@ -1,6 +1,7 @@
 //! Tests of the accept loop over real sockets: both protocols, each bound, and the drain.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed unwrap is a failed test
 
+mod held;
 mod proxied;
 
 use axum::Extension;
