@@ -55,7 +55,7 @@ pub use expiry::{CREATION_FRESH, ExpiryCause, PasskeyState, SessionState, fresh_
 pub use factor::{Factor, Strength};
 pub use ksf::KsfRefused;
 pub use otp::accept_step;
-pub use pacing::{Paced, may_deliver};
+pub use pacing::{Paced, good_for, may_deliver};
 pub use parse::{PolicyError, parse};
 pub use pin::{PinWeakness, acceptable};
 pub use recover::{RecoverGrant, Recovery, due, may_recover};

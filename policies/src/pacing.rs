@@ -23,8 +23,8 @@ pub struct Paced {
 ///
 /// `to_contact` is the last delivery to the contact in question, `to_account` are all deliveries to the account that
 /// are [`kept`], in any order. The first half of a day's deliveries keeps the interval alone; the second half is
-/// spread over a day. So within any 24 hours there are at most `per_day`, and yet whoever burns them cannot bar the
-/// owner for longer than one such gap.
+/// spread over a day. So within any 24 hours there are at most `per_day`. Whoever burns them has each gap for
+/// themselves, if they come first each time: so what is delivered then is [`good_for`] the gap.
 ///
 /// # Errors
 /// [`Paced`] says until when to wait.
@@ -49,6 +49,19 @@ pub fn may_deliver(
         Some(until) if now < until => Err(Paced { until }),
         _ => Ok(()),
     }
+}
+
+/// For how long a code of the long form has to be good that is delivered at `now`: until the next delivery is due,
+/// where that is longer than its policy says. Whoever asks meanwhile gets none of their own and is let in on this one,
+/// which lies in the owner's mailbox, whoever has had it sent there.
+#[must_use]
+pub fn good_for(policy: &DeliveredCodes, to_account: &[Timestamp], now: Timestamp) -> Duration {
+    let sent = [to_account, &[now]].concat();
+    let wait = match may_deliver(policy, Some(now), &sent, now) {
+        Err(Paced { until }) => until.0.saturating_sub(now.0),
+        Ok(()) => 0,
+    };
+    policy.expiry.max(Duration::from_secs(wait))
 }
 
 /// Whether a delivery at `sent` still counts at `now`. One that does not may be forgotten.
@@ -119,7 +132,38 @@ mod tests {
         assert_eq!(may_deliver(&policy(10, 0), None, &[], Timestamp(5)), Ok(()));
     }
 
+    #[test]
+    fn a_code_is_good_until_the_next_one_is_due() {
+        let policy = policy(60, 4);
+        let good_for = |sent: &[Timestamp], now| good_for(&policy, sent, Timestamp(now)).as_secs();
+        assert_eq!(good_for(&[], 1000), policy.expiry.as_secs());
+        assert_eq!(good_for(&[Timestamp(1000)], 1060), DAY / 2);
+        let slow = super::tests::policy(3600, 20);
+        assert_eq!(super::good_for(&slow, &[], Timestamp(0)).as_secs(), 3600);
+    }
+
     proptest! {
+        /// Whoever asks, and whenever: there is a code that is under way, or one is delivered.
+        #[test]
+        fn nobody_bars_the_owner_by_asking_first(
+            per_day in prop_oneof![1_u32..=8, bounds::CODES_PER_DAY],
+            interval in 10_u64..=3600,
+            pauses in prop::collection::vec(0_u64..20_000, 1..100),
+        ) {
+            let policy = policy(interval, per_day);
+            let mut sent: Vec<Timestamp> = Vec::new();
+            let (mut now, mut until) = (Timestamp(1_000_000), Timestamp(0));
+            for pause in pauses {
+                now = Timestamp(now.0 + pause);
+                sent.retain(|sent| kept(*sent, now));
+                if may_deliver(&policy, sent.last().copied(), &sent, now).is_ok() {
+                    until = now.plus(good_for(&policy, &sent, now));
+                    sent.push(now);
+                }
+                prop_assert!(now < until);
+            }
+        }
+
         #[test]
         fn at_most_per_day_in_any_day_and_never_a_far_wait(
             per_day in prop_oneof![1_u32..=8, bounds::CODES_PER_DAY],

@@ -727,8 +727,8 @@ export interface paths {
         /**
          * Ask for a code
          * @description Answered at once, and alike whether there is such an account or not. A code that is sent can
-         *     be used once, from this device, for `valid_for` seconds. Where one was sent a moment ago no
-         *     other is: this device may then use that one.
+         *     be used once, from this device, for `valid_for` seconds. Where one was sent a moment ago, or many within a day, no
+         *     other is: this device may then use the one that was sent last, whose message says how long it is good.
          */
         post: operations["post_v1_apps_app_otp"];
         delete?: never;
@@ -1171,7 +1171,7 @@ export interface components {
         CodeRequested: {
             /**
              * Format: int64
-             * @description A code can be used for so many seconds.
+             * @description A code can be used for so many seconds, at the least: where many were sent within a day, until the next may be.
              */
             valid_for: number;
         };

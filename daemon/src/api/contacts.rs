@@ -84,7 +84,7 @@ pub struct RequestCode {
 /// The same for everybody, whether there is such an account or not.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CodeRequested {
-    /// A code can be used for so many seconds.
+    /// A code can be used for so many seconds, at the least: where many were sent within a day, until the next may be.
     pub valid_for: u64,
 }
 

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use custodyd_hsm::Lane;
 use custodyd_hsm::binding::BindingKind;
 use custodyd_policies::{AppPolicy, CONTACT_WORTH, Timestamp, may_deliver};
 
@@ -213,7 +214,8 @@ impl Service {
                 Ok(answer)
             })
             .await?;
-        self.post_code(&app, address, &code, Purpose::ConfirmAddress)?;
+        let valid = app.policy.delivered_codes.expiry;
+        self.post_code(&app, address, (&code, valid), Purpose::ConfirmAddress)?;
         Ok(AddressClaimed {
             id,
             device_id,
@@ -244,12 +246,12 @@ impl Service {
         Ok(())
     }
 
-    /// Sends a code. To be called when what it was issued for is durable.
+    /// Sends a code, which is good for so long. To be called when what it was issued for is durable.
     pub(super) fn post_code(
         &self,
         app: &App,
         to: Address,
-        code: &Code,
+        (code, valid): (&Code, Duration),
         purpose: Purpose,
     ) -> Result<(), Refused> {
         let policy = &app.policy.delivered_codes;
@@ -262,7 +264,7 @@ impl Service {
         let message = delivery::Code {
             link: link.map(|link| link.with(&text).into()),
             code: text,
-            expires_minutes: u32::try_from(policy.expiry.as_secs() / 60).unwrap_or(u32::MAX),
+            expires_minutes: u32::try_from(valid.as_secs() / 60).unwrap_or(u32::MAX),
             purpose,
         };
         let message = Message::code(&app.policy.display_name, to, message)?;
@@ -349,7 +351,9 @@ impl Service {
             return Ok(None);
         }
         let name = AliasName::of(address);
-        Ok(Some(self.ledger.alias(&caller.app.id, name).await?))
+        // The code was charged: what asks the token now goes first, or the guess were lost by what others ask it.
+        let naming = self.ledger.alias(&caller.app.id, name);
+        Ok(Some(Lane::First.during(naming).await?))
     }
 
     async fn take_address(

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use custodyd_policies::{Factor, Timestamp, UnknownDevice, may_deliver, unknown_device};
+use custodyd_policies::{Factor, Timestamp, UnknownDevice, good_for, may_deliver, unknown_device};
 
 use super::door::busy;
 use super::named::Named;
@@ -26,8 +26,8 @@ mod tests;
 
 /// What an errand's commit decided.
 enum Wished {
-    /// A new code, to be sent there.
-    Issued(Address, Code),
+    /// A new code, to be sent there, and for how long it is good.
+    Issued(Address, Code, Duration),
     /// This device may redeem a code that was sent before.
     Attached,
 }
@@ -111,8 +111,8 @@ impl Service {
             })
             .await?;
         match wished {
-            Wished::Issued(to, code) => {
-                self.post_code(&device.app, to, &code, Purpose::SignIn)
+            Wished::Issued(to, code, valid) => {
+                self.post_code(&device.app, to, (&code, valid), Purpose::SignIn)
                     .map_err(Unsent::Failed)?;
                 Ok("sent")
             }
@@ -155,15 +155,24 @@ fn wish(
     if !requester.bound && recipients.take(&contact.address, Purpose::SignIn).is_err() {
         return attach(contact, requester, now);
     }
+    // Until there may be another, by either pace.
+    let until_next = good_for(policy, &sent, now);
+    let scarce = until_next > policy.expiry;
     let form = match u8::try_from(policy.digits) {
-        Ok(digits) if requester.bound => Form::Digits(digits),
+        // A short code is of no use to a device that is not bound: while the next one is far, a bound one has a long one, too.
+        Ok(digits) if requester.bound && !scarce => Form::Digits(digits),
         _ => Form::Long,
     };
-    let Ok(pending) = contact.codes.issue(requester, form, policy.expiry, now) else {
+    let valid = match form {
+        Form::Long => until_next.max(recipients.pause_after(sent.len() + 1)),
+        Form::Digits(_) => policy.expiry,
+    };
+    let Ok(pending) = contact.codes.issue(requester, form, valid, now) else {
         return attach(contact, requester, now);
     };
     contact.last_sent = Some(now);
-    let issued = Wished::Issued(contact.address.clone(), contact.otp.code(&pending));
+    let code = contact.otp.code(&pending);
+    let issued = Wished::Issued(contact.address.clone(), code, valid);
     contacts.sent.push(now);
     contacts.keep_few_codes();
     Ok(issued)

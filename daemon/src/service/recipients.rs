@@ -22,6 +22,7 @@ use crate::delivery::{Address, Purpose};
 const CELLS: u32 = 1 << 18;
 
 pub struct Recipients {
+    quota: Quota,
     cells: RandomState,
     confirmations: Limiter<u32>,
     sign_ins: Limiter<u32>,
@@ -36,9 +37,18 @@ impl Recipients {
 
     pub(super) fn with(quota: Quota) -> Self {
         Self {
+            quota,
             cells: RandomState::new(),
             confirmations: quota.limiter(),
             sign_ins: quota.limiter(),
+        }
+    }
+
+    /// How long an address may have to wait for its next code, where one account has had so many.
+    pub(super) fn pause_after(&self, sent: usize) -> Duration {
+        match sent < self.quota.burst() {
+            true => Duration::ZERO,
+            false => self.quota.each(),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::http::state::Shared;
 /// Ask for a code
 ///
 /// Answered at once, and alike whether there is such an account or not. A code that is sent can
-/// be used once, from this device, for `valid_for` seconds. Where one was sent a moment ago no
-/// other is: this device may then use that one.
+/// be used once, from this device, for `valid_for` seconds. Where one was sent a moment ago, or many within a day, no
+/// other is: this device may then use the one that was sent last, whose message says how long it is good.
 #[utoipa::path(
     post, path = "/v1/apps/{app}/otp", tag = "sessions",
     params(

@@ -92,7 +92,7 @@ fn ask(account: &mut Account, name: &str, at: u64) -> Result<Wished, Unsent> {
 
 fn issued(account: &mut Account, name: &str, at: u64) -> Code {
     match ask(account, name, at) {
-        Ok(Wished::Issued(_, code)) => code,
+        Ok(Wished::Issued(_, code, _)) => code,
         _ => panic!("{name} got no code of its own at {at}"),
     }
 }
@@ -158,6 +158,28 @@ fn the_ninth_who_asks_is_let_in_on_the_latest_code() {
     let own = issued(&mut account, "tenth", free);
     assert!(opens(&account, "tenth", &own, free));
     assert_eq!(under_way(&account), 8);
+}
+
+/// A script that asks whenever a code is due leaves the owner none of their own, and the last one of its own.
+#[test]
+fn whoever_spends_the_days_codes_keeps_nobody_out() {
+    let mut account = account();
+    let code = |account: &mut Account, n: u64| issued(account, &format!("thief {n}"), NOW + 80 * n);
+    let codes: Vec<_> = (0..100).map(|n| code(&mut account, n)).collect();
+    let (last, due) = (NOW + 80 * 99, NOW + 80 * 99 + 864);
+    // The control: by the time that the policy says, the last code of the first half would be over.
+    assert!(opens(&account, "thief 98", &codes[98], NOW + 80 * 98 + 599));
+    assert!(!opens(
+        &account,
+        "thief 98",
+        &codes[98],
+        NOW + 80 * 98 + 600
+    ));
+    assert!(attached(&mut account, "owner", last + 700));
+    assert!(opens(&account, "owner", &codes[99], due - 1));
+    let next = issued(&mut account, "thief", due);
+    assert!(attached(&mut account, "owner", due + 863));
+    assert!(opens(&account, "owner", &next, due + 863));
 }
 
 #[test]
