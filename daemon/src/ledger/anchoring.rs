@@ -492,6 +492,22 @@ impl Anchoring {
         self.among()?.withdraw(head, believed).await
     }
 
+    /// Whether this node is known to have made the anchor of a head, which nobody was told of.
+    ///
+    /// # Errors
+    /// Where there are no other nodes.
+    pub(crate) fn has_made(&mut self, head: &Head) -> Result<bool, LedgerError> {
+        self.among()?.has_made(head)
+    }
+
+    /// Another anchor of a head's number that the token holds.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(crate) async fn rival(&mut self, head: &Head) -> Result<Option<Anchor>, LedgerError> {
+        self.among()?.rival(head).await
+    }
+
     /// The head that this number has in the line of what is believed, if it is remembered.
     ///
     /// # Errors

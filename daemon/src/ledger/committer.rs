@@ -18,6 +18,7 @@ mod newest;
 mod orders;
 mod outcomes;
 mod pace;
+mod pending;
 mod probing;
 mod publishing;
 mod replaying;
@@ -79,6 +80,10 @@ pub struct Committer {
     beaten: Option<(Unwritten, Next)>,
     /// Another node's anchor of the pending batch's number, which it has been told of.
     rival: Option<Anchor>,
+    /// The pending batch, where an anchor of it was asked for that may or may not have come about.
+    tried: Option<[u8; 32]>,
+    /// Since when the database lacks it.
+    lacks: Option<tokio::time::Instant>,
     /// The last number that a head of this process was made for which somebody else has seen.
     spent: u64,
     /// The connection on which the last turn was taken, where there are others.
@@ -102,6 +107,8 @@ impl Committer {
             unwritten: None,
             beaten: None,
             rival: None,
+            tried: None,
+            lacks: None,
             spent: 0,
             connection: 0,
             retained: VecDeque::new(),

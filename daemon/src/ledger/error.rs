@@ -20,7 +20,8 @@ pub enum LedgerError {
     Refused(String),
     #[error("the commit queue is full")]
     Busy,
-    /// Other nodes, or other changes of the same account. Nothing of it was done.
+    /// Other nodes, or other changes of the same account. Nothing of it was done; where what beat it is lost with a server before
+    /// anybody was told of it, it may be yet (`committer/replaying.rs`).
     #[error("others were faster each time: try again")]
     Overtaken,
     #[error("it took too long {0}: try again")]

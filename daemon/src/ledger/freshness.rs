@@ -63,6 +63,9 @@ impl Question {
 #[derive(Clone, Debug, Default)]
 struct Told {
     confirmed: Option<Instant>,
+    /// When the word of before was last found to be of what may be there no more: one that was asked for earlier answers
+    /// whoever had asked by then, and holds for nobody else.
+    doubted: Option<Instant>,
     /// The newest batch that readers were said to have.
     believed: u64,
     /// All that was asked since everything was answered.
@@ -76,7 +79,7 @@ struct Told {
 
 impl Told {
     fn holds(&self, now: Instant) -> bool {
-        let confirmed = self.confirmed;
+        let confirmed = self.confirmed.filter(|at| Some(*at) >= self.doubted);
         confirmed.is_some_and(|at| now.0.saturating_sub(at.0) < HOLDS)
     }
 
@@ -238,7 +241,9 @@ impl Freshness {
     /// What the token said was of a database that may not be the one which is there now: whatever was confirmed, the next
     /// one asks.
     pub(super) fn doubt(&self) {
-        self.told.send_modify(|told| told.confirmed = None);
+        let now = self.now();
+        self.told
+            .send_modify(|told| told.doubted = told.doubted.max(Some(now)));
         self.asked.notify_one();
     }
 
@@ -318,6 +323,19 @@ mod tests {
         fresh.confirm(fresh.now());
         fresh.doubt();
         assert!(fresh.told.borrow().why.is_none());
+    }
+
+    #[test]
+    fn a_word_that_was_asked_for_before_a_doubt_is_none() {
+        let fresh = Freshness::new(true, Arc::default());
+        let before = fresh.now();
+        fresh.confirm(before);
+        assert!(fresh.holds(), "the control");
+        fresh.doubt();
+        fresh.confirm(before);
+        assert!(!fresh.holds());
+        fresh.confirm(fresh.now());
+        assert!(fresh.holds());
     }
 
     #[tokio::test]

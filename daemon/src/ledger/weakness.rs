@@ -91,6 +91,8 @@ pub struct Weakness {
     pub any_newer: bool,
     /// A head that others have gone on from is taken for the one that the database shows.
     pub stands: bool,
+    /// A batch that waits for its anchor is anchored without a look whether the database shows it still.
+    pub tries_blindly: bool,
     /// An anchor of another line is evidence, though it is known that it never counted.
     pub keeps_orphans: bool,
     /// A batch takes all that wait, however slow the token is.

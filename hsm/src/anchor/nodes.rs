@@ -25,7 +25,7 @@ use super::{Anchor, Survey, advance::sealed_by, fault};
 use crate::{
     custody::Custody,
     error::{AnchorFault, Error, Result},
-    id::RealmName,
+    id::{KeyId, KeyPurpose, RealmName},
 };
 
 /// Heads of a line that are remembered; of older ones the log tells.
@@ -266,15 +266,21 @@ fn covered(survey: &Survey, kin: &[Kin], keys: &[u16]) -> Covered {
 }
 
 /// Takes back one anchor of this content, where there is one: nothing of it was released, and the caller has
-/// made it.
+/// made it. `begins` is asked right before: from then on it may be gone, whatever is answered, and a second try could take
+/// another node's; where it says no, nothing is done.
 ///
 /// # Errors
 /// The token's.
-pub fn withdraw(custody: &mut dyn Custody, realm: &RealmName, anchor: &Anchor) -> Result<()> {
+pub fn withdraw(
+    custody: &mut dyn Custody,
+    realm: &RealmName,
+    anchor: &Anchor,
+    begins: impl FnOnce() -> bool,
+) -> Result<()> {
     let survey = survey(custody, realm)?;
     match survey.own.iter().find(|found| found.anchor == *anchor) {
-        Some(found) => custody.destroy_anchor(&found.object),
-        None => Ok(()),
+        Some(found) if begins() => custody.destroy_anchor(&found.object),
+        _ => Ok(()),
     }
 }
 
@@ -307,9 +313,10 @@ pub fn clear(
 
 /// An object may be read while another node is still making it, and a list may be read in the middle of another
 /// node's steps, its older object gone and the newer one not there yet: then it is made again. What is gone stays gone
-/// however often it is asked for.
+/// however often it is asked for. One may be tagged by a key as well that another node has made since this one looked
+/// for keys: it is looked for, and believed for the sake of the others that tag it.
 pub(super) fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Survey> {
-    let mut tries = TRIES;
+    let (mut tries, mut looked) = (TRIES, false);
     loop {
         tries -= 1;
         match Survey::of(custody, realm) {
@@ -317,8 +324,26 @@ pub(super) fn survey(custody: &mut dyn Custody, realm: &RealmName) -> Result<Sur
             Err(Error::Anchors {
                 fault: AnchorFault::Forged,
                 ..
-            }) if tries > 0 => {}
+            }) if tries > 0 => {
+                // Once: it may be a search of the whole token.
+                if !std::mem::replace(&mut looked, true) {
+                    take_up_newer(custody)?;
+                }
+            }
             surveyed => return surveyed,
         }
     }
+}
+
+/// Where the token holds a newer MAC key than this process knows of, from now on it knows it.
+fn take_up_newer(custody: &mut dyn Custody) -> Result<()> {
+    let newest = custody.newest(KeyPurpose::Mac)?;
+    let Some(next) = newest.and_then(|key| key.version.checked_add(1)) else {
+        return Ok(());
+    };
+    // Mostly there is none. Whatever is wrong with one: what it has tagged is forged then.
+    if let Err(error) = custody.take_up_key(KeyId::new(KeyPurpose::Mac, next)) {
+        tracing::debug!(%error, "no newer MAC key was taken up");
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@
 //! an epoch, and has given up all that was anchored before.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -279,7 +280,7 @@ impl Nodes {
                         .increment(1);
                     // Whoever gave up waiting may have been overtaken by the job: then the object stands alone, and
                     // others have told of its head. So it is never taken back.
-                    self.made = None;
+                    self.made.take_if(|made| *made == to.head);
                     return Err(error.into());
                 }
             };
@@ -299,7 +300,12 @@ impl Nodes {
                     made: by_now,
                 } => {
                     made = by_now;
-                    self.made = made.then_some(to.head);
+                    // What it has made of another head stays what it may take back.
+                    if made {
+                        self.made = Some(to.head);
+                    } else {
+                        self.made.take_if(|made| *made == to.head);
+                    }
                     strangers
                 }
             };
@@ -397,18 +403,53 @@ impl Nodes {
     pub(super) async fn withdraw(&mut self, head: &Head, believed: u64) -> Result<(), LedgerError> {
         let anchor = self.anchor(head)?;
         Arc::make_mut(&mut self.line).ends_at(believed);
-        // An equal one is another node's, and may be what that has told of.
-        if self.made != Some(anchor.head) {
+        // An equal one is another node's, and may be what that has told of. So ours is destroyed once: where the answer is
+        // lost it may be gone, and a second one would be theirs. What stays then is an orphan.
+        let Some(made) = self.made.take_if(|made| *made == anchor.head) else {
             return Ok(());
-        }
-        let of = self.source.realm.clone();
+        };
+        let (of, state) = (self.source.realm.clone(), Arc::new(AtomicU8::new(OPEN)));
+        let job = Arc::clone(&state);
         let withdrawn = self.source.pool.call("anchor", move |custody| {
-            nodes::withdraw(custody, &of, &anchor)
+            nodes::withdraw(custody, &of, &anchor, || moves(&job, BEGUN))
         });
-        withdrawn.await?;
-        self.made = None;
-        Ok(())
+        let withdrawn = withdrawn.await;
+        // A job that has not come to it does not any more: so nothing was destroyed, and it may be asked for again.
+        if withdrawn.is_err() && moves(&state, GIVEN_UP) {
+            self.made = Some(made);
+        }
+        Ok(withdrawn?)
     }
+
+    /// Whether this node is known to have made the anchor of a head.
+    pub(super) fn has_made(&self, head: &Head) -> Result<bool, LedgerError> {
+        Ok(self.made == Some(hash(head)?))
+    }
+
+    /// Another anchor of a head's number that the token holds.
+    ///
+    /// # Errors
+    /// `Token` where it does not answer.
+    pub(super) async fn rival(&self, head: &Head) -> Result<Option<Anchor>, LedgerError> {
+        let ours = hash(head)?;
+        let listed = recent(&self.source.pool, &self.source.realm, head).await?;
+        let rivals = |anchor: &Anchor| {
+            counts_in(anchor, head) && anchor.seq == head.state.seq && anchor.head != ours
+        };
+        Ok(listed.into_iter().find(rivals))
+    }
+}
+
+/// How far the taking back of an anchor has come.
+const OPEN: u8 = 0;
+const BEGUN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// From [`OPEN`], where it is so still.
+fn moves(state: &AtomicU8, to: u8) -> bool {
+    state
+        .compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire)
+        .is_ok()
 }
 
 /// The number that the newest anchor has at least, in a token that all nodes anchor in, once this head stands in the database.

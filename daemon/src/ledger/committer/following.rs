@@ -17,7 +17,6 @@ use crate::ledger::LedgerError;
 use crate::ledger::anchoring::{Ruling, contradicted};
 use crate::ledger::freshness::Instant;
 use crate::ledger::head::Head;
-use crate::ledger::keys;
 use crate::ledger::log::LogEnd;
 use crate::ledger::newer::{Newer, Shown};
 use crate::ledger::writes::Step;
@@ -301,85 +300,6 @@ impl Committer {
         Ok(newest)
     }
 
-    /// Anchors the batch that is durable, if there is one that is not anchored yet. Where others are quicker each time,
-    /// it waits for its turn: while it has that, nobody writes.
-    ///
-    /// # Errors
-    /// `Overtaken` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
-    /// `Unconfirmed` where others were quicker even so; `Refused` as `give_way`; else the token's or the store's. After these
-    /// it is tried again.
-    pub(super) async fn cover_pending(&mut self) -> Result<(), LedgerError> {
-        let store = Arc::clone(self.reader.store());
-        let covered = self.cover_all().await;
-        if !matches!(covered, Err(LedgerError::Unconfirmed)) {
-            return covered;
-        }
-        store.take_turn().await?;
-        let covered = self.cover_all().await;
-        store.end_turn().await;
-        covered
-    }
-
-    async fn cover_all(&mut self) -> Result<(), LedgerError> {
-        let reader = Arc::clone(&self.reader);
-        while let Some((head, end)) = reader.memory().pending_with_end() {
-            let begun = reader.freshness().now();
-            match self.anchoring.cover_among(&head, &end).await? {
-                Ruling::Outrun => return Err(LedgerError::Unconfirmed),
-                Ruling::Covered { newest } => {
-                    reader.memory().settle(true);
-                    reader.freshness().believes(head.state.seq);
-                    keys::follow(reader.pool(), &head);
-                    if newest {
-                        reader.freshness().confirm(begun);
-                    }
-                }
-                Ruling::Contradicted { theirs } => self.give_way(&head, &theirs).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// A batch of ours, of which nobody was told, against an anchor of another line: goes over to that, where it goes on
-    /// from what this node has told of. Where the database shows ours, it is the other one that gives way, once it looks:
-    /// both were made of one number, as where a lost batch of another node's is written again by it while this one replaces it. Until
-    /// then nothing of ours is told, and nothing written upon it; of a node that never looks again approvers decide.
-    ///
-    /// # Errors
-    /// `Overtaken` where it has given way; `Refused` where the other one has to; `Stopped` where neither can.
-    async fn give_way(&mut self, head: &Head, theirs: &Anchor) -> Result<(), LedgerError> {
-        if self.rival.as_ref() != Some(theirs) {
-            alert(head, theirs);
-            self.rival = Some(theirs.clone());
-        }
-        let (believed, end) = self.believed();
-        let ours = (head.state.seq, hash(head)?);
-        let shown = self.anchoring.source()?.look(&believed, &end).await?;
-        match shown {
-            Shown::Newer(newer)
-                if newer.line.contains(&(theirs.seq, theirs.head))
-                    && !newer.line.contains(&ours) =>
-            {
-                let seq = believed.state.seq;
-                self.anchoring.withdraw(head, seq).await?;
-                let _ = self.reader.memory().take_back();
-                self.retained.retain(|(_, batch)| batch.head.seq <= seq);
-                Err(LedgerError::Overtaken)
-            }
-            Shown::Newer(newer)
-                if newer.line.contains(&ours)
-                    && (theirs.log_epoch, theirs.seq) == (head.state.log_epoch, ours.0) =>
-            {
-                Err(LedgerError::Refused(format!(
-                    "the token holds another node's anchor of batch {}, and the database shows this node's batch of that number, \
-                     of which nobody was told: it waits until that node gives way. Where that one has ended, approvers decide",
-                    ours.0
-                )))
-            }
-            _ => Err(LedgerError::Stopped),
-        }
-    }
-
     /// What became of the pending batch, where the database shows neither it nor its parent.
     ///
     /// # Errors
@@ -453,7 +373,7 @@ impl Committer {
         Ok(store.acknowledge(&newer.row).await.ok())
     }
 
-    fn believed(&self) -> (Head, LogEnd) {
+    pub(super) fn believed(&self) -> (Head, LogEnd) {
         let believed = self.reader.memory().read();
         (believed.head.clone(), believed.end.clone())
     }
@@ -478,12 +398,12 @@ fn goes_on(believed: &Head, newer: &Head) -> Result<(), LedgerError> {
     Err(LedgerError::Stopped)
 }
 
-fn alert(head: &Head, theirs: &Anchor) {
+pub(super) fn alert(head: &Head, theirs: &Anchor) {
     tracing::error!(ours = ?head, theirs = ?theirs, "the token remembers what is not of this node's line");
     metrics::counter!("custodyd_forks_total").increment(1);
 }
 
-fn hash(head: &Head) -> Result<[u8; 32], LedgerError> {
+pub(super) fn hash(head: &Head) -> Result<[u8; 32], LedgerError> {
     head.hash()
         .map_err(|_| LedgerError::internal("encode a head"))
 }

@@ -5,6 +5,7 @@ pub(super) mod anchors;
 mod beaten;
 mod clones;
 mod hopping;
+mod pending;
 mod reading;
 mod restored;
 mod starts;

@@ -11,7 +11,7 @@ use crate::anchor::{
     advance::sealed_by,
     nodes::{self, Covered, Line, clear, cover, list, withdraw},
 };
-use crate::id::KeyPurpose;
+use crate::id::{KeyId, KeyPurpose};
 
 fn line(heads: &[(u64, u8)]) -> Line {
     let mut line = Line::new(1);
@@ -70,7 +70,7 @@ fn of_two_forks_at_most_one_is_covered_in_every_order() {
         // Who has lost takes its own back, once it knows that nobody was told.
         for (fork, outcome) in forks.iter().zip(&told) {
             if let Covered::Unknown { made: true, .. } = outcome {
-                withdraw(&mut rig.custody, &rig.realm, fork).unwrap();
+                withdraw(&mut rig.custody, &rig.realm, fork, || true).unwrap();
             }
         }
         match (is_covered(&told[0]), is_covered(&told[1])) {
@@ -419,6 +419,33 @@ fn what_a_newer_key_has_tagged_gives_way_to_no_older_one() {
         assert_eq!(cleared, Ok(gives_way));
         assert_eq!(rig.store.contents().contains(&both), !gives_way);
     }
+}
+
+/// A node has looked for keys before another one has made the newest, and tagged an anchor by it.
+#[test]
+fn what_a_key_has_tagged_that_was_made_since_is_no_forgery() {
+    let newest = KeyId::new(KeyPurpose::Mac, 2);
+    let mut rig = Rig::new(&[]);
+    let open = |store: &SoftAnchors| SoftCustody::with_anchors(store.clone());
+    let (mut early, mut control) = (open(&rig.store), open(&rig.store));
+    rig.custody.make_key(newest).unwrap();
+    let both = sealed_by(&mut rig.custody, &rig.realm, &[1, 2], &anchor(5, 5)).unwrap();
+    rig.store.add(&both);
+    let listed = list(&mut early, &rig.realm).unwrap();
+    assert_eq!(listed, [anchor(5, 5)]);
+    // The control does not look again.
+    let forged = Survey::of(&mut control, &rig.realm);
+    assert!(matches!(
+        forged,
+        Err(Error::Anchors {
+            fault: AnchorFault::Forged,
+            ..
+        })
+    ));
+    // Nor is anything believed by a key that the token does not hold.
+    let alone = sealed_by(&mut rig.custody, &rig.realm, &[2], &anchor(6, 6)).unwrap();
+    rig.store.add(&alone);
+    assert!(list(&mut control, &rig.realm).is_ok());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A token that fails by a script, or takes its time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,10 @@ pub(in crate::ledger::faults) struct Sluggish {
     pub(in crate::ledger::faults) derives: AtomicU64,
     /// Those that it was asked to make.
     pub(in crate::ledger::faults) made: AtomicU64,
+    /// Another node makes the same anchor as well.
+    pub(in crate::ledger::faults) twice: AtomicBool,
+    /// So many anchors more are destroyed without an answer.
+    pub(in crate::ledger::faults) taken_back: AtomicUsize,
     /// Anchors that it has not made yet.
     late: Mutex<Vec<Vec<u8>>>,
 }
@@ -168,11 +172,22 @@ impl Custody for Token {
                 self.inner.create_anchor(content)?;
                 Err(away())
             }
-            Some(Anchor::Honest) | None => self.inner.create_anchor(content),
+            Some(Anchor::Honest) | None => {
+                if self.sluggish.twice.swap(false, Ordering::SeqCst) {
+                    self.anchors.add(content);
+                }
+                self.inner.create_anchor(content)
+            }
         }
     }
     fn destroy_anchor(&mut self, object: &AnchorObject) -> TokenResult<()> {
-        self.inner.destroy_anchor(object)
+        self.inner.destroy_anchor(object)?;
+        let lost = |left: usize| left.checked_sub(1);
+        let left = &self.sluggish.taken_back;
+        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost) {
+            Ok(_) => Err(away()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
