@@ -123,8 +123,11 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
 
 #[test]
 fn alerts_fire_when_they_should_and_not_before() {
-    let (good, said) = promtool(&["test", "rules"], &root().join("tests/tidy/alerts.yml"));
-    assert!(good, "{said}");
+    for file in ["alerts.yml", "alerts-days.yml"] {
+        let path = root().join("tests/tidy").join(file);
+        let (good, said) = promtool(&["test", "rules"], &path);
+        assert!(good, "{said}");
+    }
 }
 
 #[test]

@@ -47,8 +47,19 @@ pub(super) fn ask_with(
     runtime.block_on(async {
         tokio::time::timeout(PATIENCE, exchange(socket, (method, path), body))
             .await
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+            .unwrap_or_else(|_| Err(unanswered(socket)))
     })
+}
+
+/// A service manager listens for a daemon that does not start.
+fn unanswered(socket: &Path) -> String {
+    format!(
+        "{}: no answer within {} s. It may be a daemon that does not start, for which systemd listens: look in its \
+         journal. What is to be done without it: systemctl stop 'custodyd*.socket' custodyd.service, then the same \
+         by as-custodyd",
+        socket.display(),
+        PATIENCE.as_secs()
+    )
 }
 
 async fn exchange(

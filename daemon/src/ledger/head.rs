@@ -252,7 +252,11 @@ impl Head {
         realm: &RealmName,
     ) -> Result<Self, LedgerError> {
         let row = store.head().await?.examine().ok_or_else(|| {
-            LedgerError::Refused("the database holds no realm; run `custodyd init`".into())
+            LedgerError::Refused(
+                "the database holds no realm. `custodyd init` makes a new one; where there was one, its newest database \
+                 has to come back (docs/handbook/backup.md)"
+                    .into(),
+            )
         })?;
         let head = Self::parse(&row, realm).map_err(LedgerError::Refused)?;
         #[cfg(test)]

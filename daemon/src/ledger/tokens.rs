@@ -120,7 +120,7 @@ fn only(id: &str, named: &[String]) -> Result<(), LedgerError> {
     Err(LedgerError::Refused(match named.contains(&id.to_owned()) {
         true => format!(
             "the realm has {} tokens ({}), and the configuration names one: name the others in [token.replicas]; \
-             where one is lost, and has not served without this one: custodyd token expel SERIAL",
+             where one is lost, and has not served without this one: custodyd token expel SERIAL (docs/handbook/lose-hsm.md)",
             named.len(),
             named.join(", ")
         ),
@@ -136,7 +136,7 @@ fn missing(set: &TokenSet, id: &str) -> LedgerError {
     LedgerError::Refused(format!(
         "the token {id} is one of the realm's, and is not there: {}. A start needs them all, since the others \
          can not know whether it has served without them. Bring it back; if it is lost, and was not \
-         the one that served last: custodyd token expel {id}",
+         the one that served last: custodyd token expel {id} (docs/handbook/lose-hsm.md)",
         absent(set)
     ))
 }

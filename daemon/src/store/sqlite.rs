@@ -151,7 +151,11 @@ impl Sqlite {
         if !path.exists() {
             return Err(StoreError::Refused {
                 operation: "open the database",
-                problem: format!("{} does not exist; run `custodyd init`", path.display()),
+                problem: format!(
+                    "{} does not exist. `custodyd init` makes a new realm; where there was one, its newest database has to \
+                     come back (docs/handbook/backup.md)",
+                    path.display()
+                ),
             });
         }
         let file = path.clone();

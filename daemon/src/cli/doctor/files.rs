@@ -86,7 +86,7 @@ pub(super) fn store(database: &Path) -> Vec<Line> {
         return vec![Line::warn(
             "store",
             format!("{shown}: not there yet"),
-            "run custodyd init",
+            "custodyd init, where there never was a realm; else docs/handbook/backup.md",
         )];
     };
     if !metadata.is_file() {

@@ -191,7 +191,7 @@ impl Anchoring {
             if self.last.seq.saturating_sub(each.last.seq) > 1 {
                 return Err(LedgerError::Refused(format!(
                     "{} remembers batch {}, and another token of the realm batch {}: it was put back to an older state. \
-                     Find out by whom; to go on without it: custodyd token expel {}",
+                     Find out by whom; to go on without it: custodyd token expel {} (docs/handbook/lose-hsm.md)",
                     each.called(),
                     each.last.seq,
                     self.last.seq,

@@ -169,7 +169,8 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<Checked, Stor
 fn compare(found: Vec<Found>) -> Result<Checked, String> {
     if found.is_empty() {
         return Err(format!(
-            "the database has no schema {NAMESPACE} with custodyd's tables; run `custodyd init`"
+            "the database has no schema {NAMESPACE} with custodyd's tables. `custodyd init` makes a new realm; where there \
+             was one, its newest database has to come back (docs/handbook/backup.md)"
         ));
     }
     // What comes after these was not read, and might act.
