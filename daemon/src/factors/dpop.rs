@@ -156,7 +156,8 @@ impl std::fmt::Debug for Proofs {
     }
 }
 
-/// A proof that is its key's, of this request, and by whom it has to be. It may have been accepted before.
+/// A proof that is its key's, of this request, and by whom it has to be, and what is remembered of it. It may have been
+/// accepted before.
 #[derive(Debug)]
 pub struct Spoken {
     key: DeviceKey,
@@ -217,13 +218,12 @@ impl Proofs {
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<(DeviceKey, [u8; 16]), ProofError> {
-        let (key, jti) = self.verified(None, clock, expected, proof)?;
+        let Spoken { key, short, .. } = self.verified(None, clock, expected, proof)?;
         let memory = Memory {
             of: "strangers",
             accepted: &self.strangers,
             app,
         };
-        let short = short(&key, &jti);
         self.remember::<ProofError>(memory, clock.now, short, || Ok(()))?;
         Ok((key, short))
     }
@@ -247,8 +247,7 @@ impl Proofs {
             let (key, short) = self.verified_in(app, clock, expected, proof)?;
             return is_new(short).then_some(key).ok_or(ProofError::Replayed);
         }
-        let (key, jti) = self.verified(None, clock, expected, proof)?;
-        let short = short(&key, &jti);
+        let Spoken { key, short, .. } = self.verified(None, clock, expected, proof)?;
         let accepted = is_new(short) && !locked(&self.strangers).contains(&short);
         accepted.then_some(key).ok_or(ProofError::Replayed)
     }
@@ -265,9 +264,7 @@ impl Proofs {
         expected: &Expected<'_>,
         proof: &str,
     ) -> Result<Spoken, ProofError> {
-        let (key, jti, nonce) = self.verified_with(Some(holder), clock.into(), expected, proof)?;
-        let short = short(&key, &jti);
-        Ok(Spoken { key, short, nonce })
+        self.verified(Some(holder), clock.into(), expected, proof)
     }
 
     /// Accepts it once. `admit` asks the rates of its holder: once it is shown that
@@ -275,7 +272,7 @@ impl Proofs {
     /// takes none. Of two copies of a proof at once one is accepted, and one takes from the rates.
     ///
     /// # Errors
-    /// `Replayed`, `Busy`; those of `admit`.
+    /// `NonceNeeded`, `Replayed`, `Busy`; those of `admit`.
     pub fn accept_of<E: From<ProofError>>(
         &self,
         app: Lane,
@@ -329,19 +326,7 @@ impl Proofs {
         clock: Reading,
         expected: &Expected<'_>,
         proof: &str,
-    ) -> Result<(DeviceKey, String), ProofError> {
-        let (key, jti, _) = self.verified_with(by, clock, expected, proof)?;
-        Ok((key, jti))
-    }
-
-    /// The same with its nonce.
-    fn verified_with(
-        &self,
-        by: Option<&str>,
-        clock: Reading,
-        expected: &Expected<'_>,
-        proof: &str,
-    ) -> Result<(DeviceKey, String, Option<String>), ProofError> {
+    ) -> Result<Spoken, ProofError> {
         let unverified = jws::parse::<Claims>(proof, PROOF_TYP).map_err(ProofError::Invalid)?;
         check_claims(clock, expected, &unverified.claims).map_err(ProofError::Invalid)?;
         self.demand_nonce(clock.now, unverified.claims.nonce.as_deref())?;
@@ -350,7 +335,10 @@ impl Proofs {
             return Err(ProofError::OtherKey);
         }
         let (claims, jwk) = unverified.verify().map_err(ProofError::Invalid)?;
-        Ok((DeviceKey { jwk, thumbprint }, claims.jti, claims.nonce))
+        let key = DeviceKey { jwk, thumbprint };
+        let short = short(&key, &claims.jti);
+        let nonce = claims.nonce;
+        Ok(Spoken { key, short, nonce })
     }
 
     /// Check that the app key agreed to be bound by this device, here and now.
