@@ -7,7 +7,7 @@ use custodyd_hsm::{KeyId, KeyPurpose};
 
 use super::super::broken::{Anchor, Script};
 use super::super::rig::{Rig, charge as deciding};
-use super::super::tables;
+use super::super::tables::{self, Tables};
 use super::anchors::loaded;
 use super::turns::weak;
 use super::{anchored, charge, charges, ends_with, stops, two};
@@ -18,6 +18,16 @@ async fn waits(node: &Rig) {
     node.anchoring(&[Anchor::Lost; 1000]);
     let refused = node.charge_only(node.accounts[0]).await;
     assert!(matches!(refused, Err(LedgerError::Token(_))), "{refused:?}");
+}
+
+/// The first of two nodes has such a batch, after one of each; and what the database held before.
+async fn one_waits(blindly: bool) -> ([Rig; 2], Tables) {
+    let [one, other] = weak(|weakness| weakness.tries_blindly = blindly).await;
+    charges(&other, 1).await;
+    charges(&one, 1).await;
+    let before = one.tables().await;
+    waits(&one).await;
+    ([one, other], before)
 }
 
 /// Both are asked again and again, until each has charged once more; or nothing comes of it.
@@ -44,11 +54,7 @@ async fn both_go_on(nodes: [&Rig; 2]) -> bool {
 #[tokio::test]
 async fn a_batch_that_waits_is_written_again_for_who_has_built_on_it() {
     for blindly in [false, true] {
-        let [one, other] = weak(|weakness| weakness.tries_blindly = blindly).await;
-        charges(&other, 1).await;
-        charges(&one, 1).await;
-        let before = one.tables().await;
-        waits(&one).await;
+        let ([one, other], before) = one_waits(blindly).await;
         assert_eq!(charge(&other).await, 4);
         one.put(&before, &tables::ALL).await;
         one.anchoring(&[]);
@@ -64,11 +70,7 @@ async fn a_batch_that_waits_is_written_again_for_who_has_built_on_it() {
 #[tokio::test]
 async fn a_batch_that_waits_is_not_anchored_once_another_of_its_number_is_there() {
     for blindly in [false, true] {
-        let [one, other] = weak(|weakness| weakness.tries_blindly = blindly).await;
-        charges(&other, 1).await;
-        charges(&one, 1).await;
-        let before = one.tables().await;
-        waits(&one).await;
+        let ([one, other], before) = one_waits(blindly).await;
         one.put(&before, &tables::ALL).await;
         let made = other.sluggish.made.load(Ordering::SeqCst);
         other.sluggish.makes.store(4000, Ordering::SeqCst);
