@@ -2,8 +2,8 @@
 //!
 //! Called by the committer before anything else is done. It is anchored at once, mostly. Where the token was away, or somebody
 //! was quicker, it is tried again, and until then everything may have happened: the database may have been replaced by one
-//! that lacks it, another node may have written its number anew, or have built upon it and been told so. So a second try is made
-//! in this node's turn, upon what the database shows by then. Must never tell of a batch that another of its number has
+//! that lacks it, another node may have written its number anew, or have built upon it and been told so. So before a second try
+//! this node takes its turn, and looks at what the database shows by then. Must never tell of a batch that another of its number has
 //! beaten, nor give one up that others have built on.
 //!
 //! After a crash here: the batch is in the database, or lost with it; a start goes on from what it finds.
@@ -28,8 +28,8 @@ const FIRST_WORD: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 }
 
 impl Committer {
     /// Anchors the batch that is durable, if there is one that is not anchored yet. Where others are quicker each time,
-    /// it waits for its turn: while it has that, nobody writes. So it does where it was tried before, for meanwhile the
-    /// database may have been replaced by one that lacks this batch, and has another of its number.
+    /// it waits for its turn: while it has that, nobody writes. Where it was tried before it takes a turn first, to look: meanwhile
+    /// the database may have been replaced by one that lacks this batch, and has another of its number.
     ///
     /// # Errors
     /// `Overtaken` where it was given up for another line: nobody was told of it; `Stopped` where this node can not go on;
